@@ -1,0 +1,172 @@
+"""The recipe: one YAML file that names a source, a list of steps and how to write shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlmdata import catalog
+from vlmdata.step import RecipeError, Source, Step
+
+_INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
+PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """How samples lie in tars. `captions` is img2dataset's and open_clip's layout, `documents` the interleaved one."""
+
+    samples: int = 10_000  # in each tar: img2dataset's default
+    layout: Literal["captions", "documents"] = "captions"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to build: every choice, no logic."""
+
+    source: Source
+    steps: tuple[Step, ...]
+    shards: Shards
+    part_rows: int  # rows of a list that one worker does, commits and, after a crash, repeats
+
+    def describe(self) -> dict[str, Any]:
+        """Return the whole recipe as plain JSON values, every default written out."""
+        tree = {
+            "source": {"type": _name_of(self.source), **asdict(self.source)},
+            "steps": [{_name_of(step): asdict(step)} for step in self.steps],
+            "shards": asdict(self.shards),
+            "part_rows": self.part_rows,
+        }
+        return json.loads(json.dumps(tree))  # tuples become lists, as when it is read back
+
+
+def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one that ships by its name, and check every word of it. Raises RecipeError.
+
+    `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (a step by its name).
+    """
+    path = locate(recipe)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with source, steps and shards")
+    for place, value in (overrides or {}).items():
+        _override(tree, place, value, path)
+    return parse(tree, str(path))
+
+
+def locate(recipe: str | Path) -> Path:
+    """Return the path of a recipe given as a file, or as the name of one that ships (`captions`)."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = sorted(PIPELINES.glob("build/*.yaml"))
+    for path in shipped:
+        if path.stem == str(recipe) or Path(*path.parts[-3:]) == Path(recipe):
+            return path
+    raise RecipeError(f"there is no recipe '{recipe}'.{catalog.suggest(str(recipe), [p.stem for p in shipped])}")
+
+
+def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    allowed = [f.name for f in fields(Recipe)]
+    for name in tree:
+        if name not in allowed:
+            raise RecipeError(f"{where}: a recipe has no '{name}'.{catalog.suggest(str(name), allowed)}")
+    source = _named(tree.get("source"), "sources", f"{where}, source")
+    steps = tuple(_named(entry, "steps", f"{where}, step {number}") for number, entry in enumerate(tree.get("steps") or [], 1))
+    shards = catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards")
+    part_rows = tree.get("part_rows", 1000)
+    if not isinstance(part_rows, int) or part_rows < 1:
+        raise RecipeError(f"{where}: part_rows = {part_rows!r} must be a whole number of rows, at least 1")
+    _check_columns(steps, where)
+    return Recipe(source, steps, shards, part_rows)
+
+
+def fingerprint(*values: Any) -> str:
+    """Return 16 hex digits that stand for JSON values, the same on every machine."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _named(entry: Any, kind: str, where: str) -> Any:
+    """Build `{type: url_list, path: ...}` (a source), or `image_size`, or `{image_size: {min_side: 200}}` (a step)."""
+    if kind == "sources":
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise RecipeError(f"{where}: say `type:`, one of {', '.join(catalog.names(kind))}")
+        name, parameters = entry["type"], {k: v for k, v in entry.items() if k != "type"}
+    elif isinstance(entry, str):
+        name, parameters = entry, {}
+    elif isinstance(entry, dict) and len(entry) == 1:
+        name, parameters = next(iter(entry.items()))
+        parameters = parameters or {}
+    else:
+        raise RecipeError(f"{where}: write a step as its name, or as `name: {{parameter: value}}`")
+    try:
+        cls = catalog.find(kind, name)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    if not isinstance(parameters, dict):
+        raise RecipeError(f"{where}: the parameters of {name} must be a mapping, not {parameters!r}")
+    return catalog.build(cls, parameters, where)
+
+
+def _check_columns(steps: tuple[Step, ...], where: str) -> None:
+    """Refuse two steps of one name, and a step that reads what no step before it measures."""
+    from vlmdata.row import ROW
+
+    known = set(ROW.names)
+    seen: set[str] = set()
+    for number, step in enumerate(steps, 1):
+        if step.name in seen:
+            raise RecipeError(f"{where}, step {number}: a second step called '{step.name}'; give it a `label`")
+        seen.add(step.name)
+        for column in step.columns_read():
+            if column not in known:
+                raise RecipeError(
+                    f"{where}, step {number}: {step.name} reads the column '{column}', which no step before it measures."
+                    + catalog.suggest(column, sorted(known - set(ROW.names)))
+                )
+        known |= {step.column(name) for name in step.writes}
+
+
+def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
+    head, *rest = place.split(".")
+    if head not in ("source", "shards", "part_rows", "steps"):
+        target = _step_entry(tree, head, path)
+    elif not rest:
+        tree[head] = value
+        return
+    else:
+        target = tree.setdefault(head, {})
+    for name in rest[:-1]:
+        target = target.setdefault(name, {})
+    if not rest or not isinstance(target, dict):
+        raise RecipeError(f"--set {place}: name a parameter, as in --set source.path=urls.parquet")
+    target[rest[-1]] = value
+
+
+def _step_entry(tree: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Return the parameters of the step called `name`, to be changed in place."""
+    steps = tree.get("steps") or []
+    labels = []
+    for position, entry in enumerate(steps):
+        step, parameters = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+        parameters = parameters or {}
+        labels.append(parameters.get("label", step))
+        if labels[-1] == name:
+            steps[position] = {step: parameters}
+            return parameters
+    raise RecipeError(f"--set {name}: {path} has no step '{name}'.{catalog.suggest(name, ['source', 'shards', *labels])}")
+
+
+def _name_of(thing: Source | Step) -> str:
+    module = type(thing).__module__
+    own = not module.startswith("vlmdata.")
+    return f"{module}.{type(thing).__qualname__}" if own else module.rsplit(".", 1)[-1]

@@ -1,0 +1,135 @@
+"""The step and the source: what a recipe is made of.
+
+A step is a frozen dataclass; its fields are its parameters in YAML. It declares as data what it reads, writes and needs,
+and consists of a measurement and a decision, either of which may be absent:
+
+* `measure` looks at living rows and returns columns. The engine commits them under the step's name and the parameters
+  in `measured_by`, so thresholds can move later without measuring again.
+* `decide` sets `drop` from stored columns. It is cheap and is done anew in every run.
+
+No step removes a row or moves a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import pyarrow as pa
+
+T = TypeVar("T")
+
+
+class RecipeError(ValueError):
+    """A user's mistake, found before any work starts: says where, what, and how to mend it, in one line."""
+
+
+class Part(Protocol):
+    """What a step may ask of the worker while it measures one part."""
+
+    def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
+        """Return the encoded bytes of an image that lies in a blob."""
+        ...
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """Return what the worker keeps under this name from part to part (a loaded model), made at first use."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Rows in, the same rows out, with columns added or `drop` set."""
+
+    reads: ClassVar[tuple[str, ...]] = ()  # columns it looks at: of ROW, or measured by steps before it
+    writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns it measures, or rewrites where they are ROW's
+    measured_by: ClassVar[tuple[str, ...]] = ()  # parameters that the measurement depends on; never a threshold
+    version: ClassVar[int] = 1  # raise it when the same parameters come to measure something else
+    sees_all: ClassVar[bool] = False  # decides over all rows at once (dedup, top fraction), on the columns it reads alone
+    changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a decision over all rows rewrites
+    needs: ClassVar[tuple[str, ...]] = ()  # "model" for one part at a time; "gpu" where one is used if there is one
+    is_private: ClassVar[bool] = False  # what it rejects is counted in the report, but never shown there
+
+    label: str = ""  # what its columns and verdicts are called; give one when a step stands twice in a recipe
+
+    @property
+    def name(self) -> str:
+        """The label, or else the name of the file that holds the step."""
+        return self.label or type(self).__module__.rsplit(".", 1)[-1]
+
+    def columns_read(self) -> tuple[str, ...]:
+        """Return `reads`; a step whose parameters name columns says here which."""
+        return self.reads
+
+    def check(self) -> None:
+        """Raise RecipeError for parameters that cannot work, before any row is read."""
+
+    def identity(self) -> str:
+        """Return what else the measurement depends on besides `measured_by`: a hash of a model's weights, of a word list."""
+        return ""
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        """Return the columns in `writes`, one value for each row; all rows given are alive."""
+        raise NotImplementedError
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        """Return the rows with `drop` set where the stored columns call for it."""
+        return rows
+
+    def column(self, name: str) -> str:
+        """Return the full name of a measured column: `name` itself for ROW's, else prefixed by the step's label."""
+        from vlmdata.row import ROW
+
+        if name in ROW.names:
+            return name
+        return f"{self.name}.{name}" if name else self.name
+
+    def run(self, rows: pa.Table, part: Part | None = None) -> pa.Table:
+        """Measure every living row, then decide: the step alone, as tests and notebooks use it."""
+        from vlmdata.row import alive, set_column
+
+        if self.writes:
+            living = alive(rows)
+            measured = self.measure(rows.filter(pa.array(living)), part)  # type: ignore[arg-type]
+            for name, values in measured.items():
+                old = rows[self.column(name)] if self.column(name) in rows.column_names else None
+                rows = set_column(rows, self.column(name), scatter(values, living, old))
+        return self.decide(rows)
+
+
+def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
+    """Spread values over the places where `where` is true; elsewhere stands what was there, or null."""
+    import numpy as np
+
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    take = np.where(where, np.cumsum(where) - 1, -1)
+    if old is None:
+        return values.take(pa.array(take, mask=take < 0))
+    old = old.combine_chunks() if isinstance(old, pa.ChunkedArray) else old
+    both = pa.concat_arrays([values, old.cast(values.type)])
+    return both.take(pa.array(np.where(where, take, len(values) + np.arange(len(take)))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
+
+    shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
+
+    def check(self) -> None:
+        """Raise RecipeError when the source cannot be read as the recipe says: no file, no such column."""
+
+    def files(self) -> list[tuple[str, int]]:
+        """Return path and size of every file, sorted: what tells one source from another."""
+        raise NotImplementedError
+
+    def pieces(self) -> list[dict[str, Any]]:
+        """Return the ranges of the source that can be read alone, as plain JSON values, in order."""
+        raise NotImplementedError
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        """Yield the rows of a piece: any columns of ROW but `key`, and `id` where a record has an identity of its own.
+
+        A record that cannot be read is a row with `drop` "source" and `reason` "bad_record".
+        """
+        raise NotImplementedError
