@@ -1,0 +1,61 @@
+"""Ask the real client for addresses, and wait for every outcome."""
+
+import functools
+import threading
+from typing import Any
+
+from vlmdata.web.client import Client
+from vlmdata.web.dns import Lookup, system_lookup
+from vlmdata.web.fetch import Fetched
+from vlmdata.web.options import WebOptions
+from vlmdata.web.pace import Pace
+
+LOOPBACK = tuple(f"127.0.0.{number}" for number in range(1, 40))
+PATIENCE_S = 30.0
+
+
+def options(**changed: Any) -> WebOptions:
+    """Return options that let tests reach the loopback address at once and fail soon."""
+    plain: dict[str, Any] = {
+        "allowed_hosts": LOOPBACK,
+        "host_requests_per_s": 0.0,
+        "timeout_s": 5.0,
+        "connect_timeout_s": 3.0,
+        "retries": 0,
+        "max_wait_s": 10.0,
+    }
+    return WebOptions(**{**plain, **changed})
+
+
+def ask(urls: list[str], *, pace: Any = None, lookup: Lookup = system_lookup, **changed: Any) -> list[Fetched]:
+    """Return the outcomes in the order of the addresses; fails if one does not come, or comes twice."""
+    chosen = options(**changed)
+    client = Client(chosen, pace or Pace(chosen), lookup=lookup)
+    try:
+        return ask_client(client, urls)
+    finally:
+        client.close()
+
+
+def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
+    outcomes: list[list[Fetched]] = [[] for _ in urls]
+    left = threading.Semaphore(0)
+
+    def take(place: int, fetched: Fetched) -> None:
+        outcomes[place].append(fetched)
+        left.release()
+
+    for place, url in enumerate(urls):
+        client.submit(url, functools.partial(take, place))
+    for _ in urls:
+        assert left.acquire(timeout=PATIENCE_S), f"no outcome for {[u for u, o in zip(urls, outcomes, strict=True) if not o]}"
+    assert [len(outcome) for outcome in outcomes] == [1] * len(urls)
+    return [outcome[0] for outcome in outcomes]
+
+
+def ask_one(url: str, **changed: Any) -> Fetched:
+    return ask([url], **changed)[0]
+
+
+def failures(fetched: list[Fetched]) -> list[str | None]:
+    return [one.failure for one in fetched]

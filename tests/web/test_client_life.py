@@ -1,0 +1,287 @@
+"""Every row that is put in comes out once: over many connections and threads, when the client stops, when others break."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.servers import LoopbackServer, Request, Wire, after, drip, endless, hang, head, reply
+from tests.web.ask import LOOPBACK, ask, ask_client, failures, options
+from vlmdata.web.client import Client
+from vlmdata.web.fetch import Fetched
+from vlmdata.web.pace import Ask, Grant, News, Pace, Report
+
+
+class FarPace:
+    """A pace whose every call takes as long as one over a busy network, and may fail."""
+
+    is_local = False
+
+    def __init__(self, pace: Pace, delay_s: float = 0.02) -> None:
+        self.pace, self.delay_s, self.calls, self.is_lost = pace, delay_s, 0, False
+
+    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+        time.sleep(self.delay_s)
+        self.calls += 1
+        if self.is_lost:
+            raise ConnectionError("the arbiter is gone")
+        return self.pace.exchange(worker, asks, reports, news)
+
+
+def test_connections_are_kept_alive() -> None:
+    with LoopbackServer(default=reply(b"x")) as server:
+        assert failures(ask([server.url(f"/{n}") for n in range(200)], host_connections=2)) == [None] * 200
+        assert server.connections <= 2
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
+    def once(request: Request, wire: Wire) -> bool:
+        wire.send(head(200, [("Content-Length", "1")]) + b"x")
+        return False  # without saying Connection: close
+
+    with LoopbackServer(default=once) as server:
+        chosen = options(host_connections=1)
+        client = Client(chosen, Pace(chosen))
+        for _ in range(5):
+            assert failures(ask_client(client, [server.url("/a")])) == [None]
+            time.sleep(0.02)
+        client.close()
+
+
+def test_a_row_put_in_while_the_client_is_busy_is_seen_at_once() -> None:
+    """Each `done` lets the next row in while the client's thread is still at work; none waits for a timer."""
+    with LoopbackServer(default=reply(b"x")) as server:
+        chosen = options(robots=False)
+        client = Client(chosen, Pace(chosen))
+        start = time.monotonic()
+        for n in range(100):
+            assert failures(ask_client(client, [server.url(f"/{n}")])) == [None]
+        client.close()
+        assert time.monotonic() - start < 5
+
+
+def test_many_hosts_at_once() -> None:
+    servers = [LoopbackServer(default=after(0.01, reply(b"x")), host=host) for host in LOOPBACK]
+    for server in servers:
+        server.__enter__()
+    try:
+        urls = [server.url(f"/{n}") for n in range(20) for server in servers]
+        assert failures(ask(urls)) == [None] * len(urls)
+        assert max(server.most_at_once for server in servers) <= 6
+        assert {server.paths().count("/robots.txt") for server in servers} == {1}
+    finally:
+        for server in servers:
+            server.__exit__(None, None, None)
+
+
+def test_several_threads_share_one_client() -> None:
+    with LoopbackServer(default=reply(b"x")) as server:
+        chosen = options(host_connections=0, connections=8)
+        client = Client(chosen, Pace(chosen))
+        done: list[str] = []
+        urls = [[server.url(f"/{part}/{n}") for n in range(100)] for part in range(4)]
+        threads = [threading.Thread(target=submit_all, args=(client, some, lambda f: done.append(f.url))) for some in urls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        deadline = time.monotonic() + 20
+        while len(done) < 400 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        client.close()
+        assert sorted(done) == sorted(url for some in urls for url in some)
+
+
+def slow_lookup(host: str) -> list[str]:
+    time.sleep(0.5)
+    return ["127.0.0.1"]
+
+
+def submit_all(client: Client, urls: list[str], done: Callable[[Fetched], None]) -> None:
+    for url in urls:
+        client.submit(url, done)
+
+
+def test_closing_ends_every_row_once() -> None:
+    with (
+        LoopbackServer({"/hang": hang, "/robots.txt": reply(b"")}, default=reply(b"", 500)) as server,
+        LoopbackServer({"/robots.txt": hang}, host="127.0.0.2") as silent,
+    ):
+        chosen = options(retries=5, connections=4, host_connections=4)
+        client = Client(chosen, Pace(chosen), lookup=slow_lookup)
+        done: list[Fetched] = []
+        urls = [server.url("/hang")] * 20 + [server.url("/again")] + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
+        submit_all(client, urls, done.append)
+        time.sleep(0.2)
+        client.close()
+        assert failures(done) == ["closed"] * len(urls)
+        client.submit(server.url("/late"), done.append)
+        assert done[-1].failure == "closed" and len(done) == len(urls) + 1
+
+
+def test_closing_frees_who_waits_to_put_a_row_in() -> None:
+    with LoopbackServer({"/hang": hang}) as server:
+        chosen = options(connections=1, host_connections=0, robots=False)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+        thread = threading.Thread(target=submit_all, args=(client, [server.url("/hang")] * 50, done.append))
+        thread.start()
+        time.sleep(0.1)
+        client.close()
+        thread.join(timeout=5)
+        assert not thread.is_alive() and failures(done) == ["closed"] * 50
+
+
+def test_closing_gives_back_what_was_held_of_hosts() -> None:
+    with LoopbackServer({"/hang": hang}, default=reply(b"x")) as server:
+        chosen = options(host_connections=2, robots=False)
+        pace = Pace(chosen)
+        client = Client(chosen, pace)
+        for _ in range(5):
+            client.submit(server.url("/hang"), lambda fetched: None)
+        time.sleep(0.1)
+        client.close()
+        assert failures(ask([server.url("/a")] * 3, pace=pace, host_connections=2, robots=False)) == [None] * 3
+
+
+def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
+    with LoopbackServer({"/a": reply(b"x"), "/hang": hang}) as server:
+        chosen = options(robots=False)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+
+        def wrong(fetched: Fetched) -> None:
+            raise KeyError("a mistake")
+
+        client.submit(server.url("/hang"), done.append)
+        client.submit(server.url("/a"), wrong)
+        deadline = time.monotonic() + 5
+        while not done and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert failures(done) == ["closed"]
+        with pytest.raises(RuntimeError, match="stopped early") as told:
+            client.close()
+        assert isinstance(told.value.__cause__, KeyError)
+
+
+def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
+    with LoopbackServer(default=reply(b"x")) as server, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as other:
+        chosen = options(host_connections=50)
+        far = FarPace(Pace(chosen))
+        urls = [place.url(f"/{n}") for n in range(300) for place in (server, other)]
+        assert failures(ask(urls, pace=far, host_connections=50)) == [None] * 600
+        assert far.calls < 60
+        assert max(server.most_at_once, other.most_at_once) <= 50
+
+
+def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
+    with LoopbackServer(default=after(0.05, reply(b"x"))) as server:
+        chosen = options()
+        far = FarPace(Pace(chosen), delay_s=0.0)
+        client = Client(chosen, far)
+        done: list[Fetched] = []
+        for n in range(100):
+            client.submit(server.url(f"/{n}"), done.append)
+        time.sleep(0.2)
+        far.is_lost = True
+        deadline = time.monotonic() + 5
+        while len(done) < 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert set(failures(done)) == {None, "closed"} and len(done) == 100
+        with pytest.raises(RuntimeError, match="stopped early"):
+            client.close()
+
+
+def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
+    """Forty bodies of a megabyte, two megabytes of room: transfers pause and go on, and none times out for it."""
+    body = bytes(1_000_000)
+    with LoopbackServer(default=drip(body, size=100_000, every_s=0.001)) as server:
+        chosen = options(bytes_in_flight=2_000_000, host_connections=0, robots=False, timeout_s=10.0)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+        seen: list[int] = []
+
+        def take(fetched: Fetched) -> None:
+            seen.append(client._budget.used)
+            client.hold(len(fetched.body or b""))
+            done.append(fetched)
+
+        def slow_caller() -> None:
+            for n in range(40):
+                while len(done) <= n:
+                    time.sleep(0.001)
+                time.sleep(0.005)
+                client.release(len(done[n].body or b""))
+
+        thread = threading.Thread(target=slow_caller)
+        thread.start()
+        for n in range(40):
+            client.submit(server.url(f"/{n}"), take)
+        thread.join(timeout=20)
+        client.close()
+        assert [len(one.body or b"") for one in done] == [1_000_000] * 40
+        assert max(seen) <= 2_000_000 + 1_000_000 + 131_072
+        assert client._budget.used == 0
+
+
+def test_time_paused_by_us_is_not_the_servers() -> None:
+    with LoopbackServer(default=reply(bytes(3_000_000))) as server:
+        chosen = options(bytes_in_flight=1_000_000, host_connections=0, robots=False, timeout_s=0.5)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+
+        def take(fetched: Fetched) -> None:
+            client.hold(len(fetched.body or b""))
+            done.append(fetched)
+
+        for n in range(3):
+            client.submit(server.url(f"/{n}"), take)
+        for n in range(3):
+            deadline = time.monotonic() + 5
+            while len(done) <= n and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.8)
+            client.release(3_000_000)
+        client.close()
+        assert failures(done) == [None] * 3
+
+
+def test_rows_of_a_slow_host_do_not_hold_up_who_puts_rows_in() -> None:
+    with LoopbackServer(default=hang) as slow, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast:
+        chosen = options(connections=4, host_connections=1, robots=False)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+        start = time.monotonic()
+        for n in range(200):
+            client.submit(slow.url(f"/{n}"), lambda fetched: None)
+        for n in range(50):
+            client.submit(fast.url(f"/{n}"), done.append)
+        while len(done) < 50 and time.monotonic() < start + 5:
+            time.sleep(0.01)
+        assert failures(done) == [None] * 50 and time.monotonic() - start < 2
+        client.close()
+
+
+def test_endless_bodies_in_every_connection_do_not_lock_each_other() -> None:
+    with LoopbackServer(default=endless()) as server:
+        urls = [server.url(f"/{n}") for n in range(30)]
+        fetched = ask(urls, bytes_in_flight=3_000_000, max_bytes=2_000_000, host_connections=0, robots=False)
+        assert failures(fetched) == ["too_large"] * 30
+
+
+def test_an_arbiter_that_does_not_answer_holds_no_row_for_ever() -> None:
+    over = threading.Event()
+
+    class Silent(FarPace):
+        def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+            over.wait(30)
+            return []
+
+    with LoopbackServer(default=reply(b"x")) as server:
+        chosen = options(max_wait_s=0.5)
+        client = Client(chosen, Silent(Pace(chosen)))
+        fetched = ask_client(client, [server.url(f"/{n}") for n in range(500)])
+        over.set()
+        client.close()
+        assert failures(fetched) == ["host_busy"] * 500

@@ -1,0 +1,140 @@
+"""Only public addresses are connected to, whatever a name, a redirect or a resolver says."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.servers import LoopbackServer, head, raw, redirect, reply
+from tests.web.ask import ask, ask_one, failures
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
+)
+def test_nothing_private_is_connected_to(host: str) -> None:
+    with LoopbackServer({"/a": reply(b"secret")}) as server:
+        assert ask_one(server.url("/a", host), allowed_hosts=()).failure == "private_address"
+        assert server.connections == 0
+
+
+def test_a_recipe_allows_a_host_by_name_and_by_port() -> None:
+    with LoopbackServer({"/a": reply(b"ours")}) as server, LoopbackServer({"/a": reply(b"secret")}) as other:
+        allowed = (f"127.0.0.1:{server.port}",)
+        fetched = ask([server.url("/a"), other.url("/a"), server.url("/a", "localhost")], allowed_hosts=allowed)
+        assert failures(fetched) == [None, "private_address", "private_address"]
+        assert other.connections == 0
+
+
+def test_a_redirect_to_a_private_address_ends_there() -> None:
+    with LoopbackServer({"/secret": reply(b"secret")}, host="127.0.0.2") as inner:
+        routes = {"/a": redirect(inner.url("/secret")), "/b": redirect(inner.url("/secret", "[::ffff:127.0.0.2]"))}
+        with LoopbackServer(routes) as server:
+            fetched = ask([server.url("/a"), server.url("/b")], allowed_hosts=("127.0.0.1",))
+            assert failures(fetched) == ["private_address"] * 2
+        assert inner.connections == 0
+
+
+def test_a_name_that_stands_for_a_private_address_is_refused() -> None:
+    with LoopbackServer({"/a": reply(b"secret")}) as server:
+        fetched = ask_one(server.url("/a", "rebind.example"), lookup=lambda host: ["127.0.0.1", "::1"])
+        assert (fetched.failure, server.connections) == ("private_address", 0)
+
+
+def test_an_answer_of_the_resolver_that_changes_is_checked_each_time() -> None:
+    """The first lookup says a public address, where nothing answers; the next the machine itself."""
+    answers = itertools.chain([["192.0.2.1"]], itertools.repeat(["127.0.0.1"]))
+    with LoopbackServer({"/a": reply(b"secret")}) as server:
+        url = server.url("/a", "rebind.example")
+        assert ask_one(url, lookup=lambda host: next(answers), retries=2).failure == "private_address"
+        assert ask_one(url, lookup=lambda host: next(answers)).failure == "private_address"
+        assert server.connections == 0
+
+
+def test_a_name_the_recipe_allows_may_be_private() -> None:
+    with LoopbackServer({"/a": reply(b"ours")}) as server:
+        fetched = ask_one(
+            server.url("/a", "mirror.example"), allowed_hosts=("mirror.example",), lookup=lambda host: ["127.0.0.1"]
+        )
+        assert fetched.body == b"ours"
+
+
+def test_an_allowance_for_one_name_is_none_for_another_at_the_same_address() -> None:
+    """A connection that is kept alive for the allowed name must not serve the other."""
+    with LoopbackServer({"/a": reply(b"ours")}) as server:
+        urls = [server.url("/a", "mirror.example"), server.url("/a", "evil.example"), server.url("/a", "mirror.example")]
+        fetched = ask(urls, allowed_hosts=("mirror.example",), lookup=lambda host: ["127.0.0.1"])
+        assert failures(fetched) == [None, "private_address", None]
+
+
+def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (
+        LoopbackServer(default=reply(b"proxied"), host="127.0.0.2") as proxy,
+        LoopbackServer({"/a": reply(b"direct")}) as server,
+    ):
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.2:{proxy.port}")
+        assert ask_one(server.url("/a")).body == b"direct"
+        assert proxy.connections == 0
+
+
+def test_a_proxy_is_the_one_address_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with LoopbackServer(default=reply(b"by proxy")) as proxy:
+        urls = ["http://a.example/x", "http://b.example/y", "http://10.0.0.1/z", "http://[::1]/z"]
+        fetched = ask(urls, proxy=f"http://127.0.0.1:{proxy.port}", allowed_hosts=(), robots=False)
+        assert failures(fetched) == [None, None, "private_address", "private_address"]
+        assert sorted(proxy.paths()) == ["http://a.example/x", "http://b.example/y"]
+
+
+def test_a_proxy_that_is_not_there() -> None:
+    with LoopbackServer() as proxy:
+        pass
+    assert ask_one("http://a.example/x", proxy=f"http://127.0.0.1:{proxy.port}", robots=False).failure == "proxy_failed"
+
+
+def test_what_a_proxy_says_of_a_tunnel_is_no_answer() -> None:
+    refusing = raw(head(403, [("X-Robots-Tag", "noai"), ("Content-Length", "0")]))
+    with LoopbackServer(default=refusing) as proxy:
+        fetched = ask_one("https://a.example/x", proxy=f"http://127.0.0.1:{proxy.port}", robots=False)
+        assert (fetched.failure, fetched.headers) == ("proxy_failed", ())
+
+
+def test_names_that_do_not_exist_and_resolvers_that_are_down() -> None:
+    import socket
+
+    def lookup(host: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN if host == "later.example" else socket.EAI_NONAME, "")
+
+    urls = ["http://later.example/", "http://never.example/", "http://never.example/b"]
+    assert failures(ask(urls, lookup=lookup)) == ["dns_temporary", "dns_failed", "dns_failed"]
+
+
+def test_a_lookup_is_shared_and_remembered() -> None:
+    asked = []
+
+    def lookup(host: str) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    with LoopbackServer({"/a": reply(b"x")}) as server:
+        urls = [server.url("/a", "mirror.example")] * 20
+        assert failures(ask(urls, lookup=lookup, allowed_hosts=("mirror.example",))) == [None] * 20
+        assert asked == ["mirror.example"]
+
+
+def test_a_resolver_that_hangs_holds_only_its_own_rows() -> None:
+    import threading
+
+    over = threading.Event()
+
+    def lookup(host: str) -> list[str]:
+        if host == "hangs.example":
+            over.wait(30)
+        return ["127.0.0.1"]
+
+    with LoopbackServer({"/a": reply(b"x")}) as server:
+        urls = [server.url("/a", "hangs.example"), server.url("/a", "mirror.example")]
+        fetched = ask(urls, lookup=lookup, allowed_hosts=("mirror.example",), connect_timeout_s=0.5)
+        over.set()
+        assert failures(fetched) == ["dns_timeout", None]

@@ -1,0 +1,265 @@
+"""robots.txt, opting out, block lists and pace, against servers that count what they are asked."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, hang, head, in_turn, redirect, reply
+from tests.web.ask import ask, ask_client, ask_one, failures, options
+from vlmdata.web.client import Client
+from vlmdata.web.pace import Pace
+from vlmdata.web.robots import MAX_BYTES
+
+
+def robots(text: str) -> dict[str, Route]:
+    return {"/robots.txt": reply(text.encode()), "/a": reply(b"a"), "/b": reply(b"b")}
+
+
+def test_what_robots_txt_disallows_is_never_asked() -> None:
+    with LoopbackServer(robots("User-agent: *\nDisallow: /a\n")) as server:
+        assert failures(ask([server.url("/a"), server.url("/b"), server.url("/a?x")])) == ["robots", None, "robots"]
+        assert server.paths() == ["/robots.txt", "/b"]
+
+
+def test_a_recipe_may_leave_robots_txt_alone() -> None:
+    with LoopbackServer(robots("User-agent: *\nDisallow: /a\n")) as server:
+        assert ask_one(server.url("/a"), robots=False).body == b"a"
+        assert server.paths() == ["/a"]
+
+
+def test_the_agent_is_addressed_by_its_name() -> None:
+    with LoopbackServer(robots("User-agent: shapelab\nDisallow: /\n\nUser-agent: *\nAllow: /\n")) as server:
+        assert ask_one(server.url("/a"), agent="ShapeLab").failure == "robots"
+        assert ask_one(server.url("/a")).failure is None
+
+
+def test_each_port_and_scheme_has_its_own_robots_txt() -> None:
+    with LoopbackServer(robots("User-agent: *\nDisallow: /")) as strict, LoopbackServer(robots("")) as free:
+        assert failures(ask([strict.url("/a"), free.url("/a")])) == ["robots", None]
+
+
+def test_robots_txt_holds_for_every_hop() -> None:
+    with LoopbackServer(robots("User-agent: *\nDisallow: /a"), host="127.0.0.2") as strict:
+        with LoopbackServer({"/to": redirect(strict.url("/a"))}) as server:
+            assert ask_one(server.url("/to")).failure == "robots"
+        assert strict.paths() == ["/robots.txt"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (reply(b"", 404), None),
+        (reply(b"", 403), None),
+        (reply(b"", 401), None),
+        (reply(b"", 200), None),
+        (reply(b"<html>", 200), None),
+        (redirect("/robots.txt"), None),  # a loop: none is available
+        (redirect("/elsewhere"), "robots"),
+        (redirect("file:///etc/passwd"), None),
+        (reply(b"", 500), "robots_unreachable"),
+        (reply(b"", 503), "robots_unreachable"),
+        (hang, "robots_unreachable"),
+        (lambda request, wire: False, "robots_unreachable"),
+        (reply(b"", 429), "http_429"),
+        (reply(b"User-agent: *\nDisallow: /a\n" + b"#" * MAX_BYTES), "robots"),
+        (endless(b"User-agent: *\nDisallow: /a\n", before=head(200)), "robots"),
+    ],
+)
+def test_how_the_answer_to_robots_txt_is_taken(answer: Route, failure: str | None) -> None:
+    routes = {**robots(""), "/robots.txt": answer, "/elsewhere": reply(b"User-agent: *\nDisallow: /a")}
+    with LoopbackServer(routes) as server:
+        fetched = ask([server.url("/a")] * 3, timeout_s=0.5)
+        assert failures(fetched) == [failure] * 3
+        assert server.paths().count("/a") == (3 if failure is None else 0)
+
+
+def test_robots_txt_may_be_five_redirects_away() -> None:
+    hops = {f"/{n}": redirect(f"/{n + 1}") for n in range(1, 5)}
+    routes = {**robots(""), **hops, "/robots.txt": redirect("/1"), "/5": reply(b"User-agent: *\nDisallow: /a")}
+    with LoopbackServer(routes) as server:
+        assert ask_one(server.url("/a")).failure == "robots"
+
+
+def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
+    with LoopbackServer() as server:
+        pass
+    urls = [server.url(f"/{n}") for n in range(50)]
+    start = time.monotonic()
+    assert failures(ask(urls)) == ["connect_failed"] * 50
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "failure"),
+    [
+        ({"X-Robots-Tag": "noai"}, "noai"),
+        ({"X-Robots-Tag": "noindex"}, "noindex"),
+        ({"X-Robots-Tag": "otherbot: noai"}, None),
+        ({"X-Robots-Tag": "vlmdata: noml"}, "noai"),
+        ({"TDM-Reservation": "1"}, "tdm_reserved"),
+        ({"TDM-Reservation": "0"}, None),
+    ],
+)
+def test_who_opts_out_is_not_read(headers: dict[str, str], failure: str | None) -> None:
+    answer = endless(before=head(200, headers.items())) if failure else reply(b"a", headers=headers)
+    with LoopbackServer({"/a": answer}) as server:
+        fetched = ask_one(server.url("/a"))
+        assert fetched.failure == failure
+        assert fetched.headers == tuple((name.lower(), value) for name, value in headers.items())
+
+
+def test_a_refusal_is_remembered_over_all_workers() -> None:
+    with LoopbackServer({"/a": reply(b"a", headers={"X-Robots-Tag": "noai"}), "/b": reply(b"b")}) as server:
+        pace = Pace(options())
+        for _ in range(3):  # each another client, as another worker would be
+            assert failures(ask([server.url("/a"), server.url("/b")], pace=pace)) == ["noai", None]
+        assert server.paths().count("/a") == 1 and server.paths().count("/robots.txt") == 1
+
+
+def test_tdmrep_json_is_asked_for_when_the_recipe_says_so() -> None:
+    rules = b'[{"location": "/a", "tdm-reservation": 1}]'
+    with LoopbackServer({**robots(""), "/.well-known/tdmrep.json": reply(rules)}) as server:
+        assert failures(ask([server.url("/a"), server.url("/b")], tdm_file=True)) == ["tdm_reserved", None]
+        assert server.paths() == ["/robots.txt", "/.well-known/tdmrep.json", "/b"]
+        assert failures(ask([server.url("/a")], tdm_file=True, robots=False)) == ["tdm_reserved"]
+        assert ask_one(server.url("/a")).failure is None
+
+
+def test_block_lists_hold_before_anything_is_sent(tmp_path: Path) -> None:
+    listed = tmp_path / "hosts.txt"
+    listed.write_text("# malware\n0.0.0.0 bad.example\nhttp://127.0.0.1/exact\n\n", encoding="utf-8")
+    with LoopbackServer({"/a": reply(b"a"), "/to": redirect("http://sub.bad.example/x")}) as server:
+        urls = [
+            "http://bad.example/",
+            "https://sub.bad.example:8/x",
+            "http://127.0.0.1/exact#x",
+            "http://evil.example/",
+            server.url("/b"),
+            server.url("/a"),
+            server.url("/to"),
+            "http://notbad.example/",
+        ]
+        fetched = ask(
+            urls,
+            block_files=(str(listed),),
+            blocked_domains=("evil.example",),
+            blocked_urls=(server.url("/b"),),
+            robots=False,
+            lookup=lambda host: [],
+        )
+        assert failures(fetched) == ["blocked"] * 5 + [None, "blocked", "dns_failed"]
+        assert sorted(server.paths()) == ["/a", "/to"]
+
+
+def test_a_block_list_that_cannot_be_read_says_where(tmp_path: Path) -> None:
+    listed = tmp_path / "hosts.txt"
+    listed.write_text("good.example\nhttp://\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"hosts.txt, line 2: 'http://'"):
+        ask([], block_files=(str(listed),))
+    with pytest.raises(ValueError, match="blocked_domains: 'a/b'"):
+        ask([], blocked_domains=("a/b",))
+
+
+def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> None:
+    with LoopbackServer(default=after(0.02, reply(b"x"))) as server:
+        chosen = options(host_connections=3)
+        pace = Pace(chosen)
+        clients = [Client(chosen, pace) for _ in range(3)]
+        done: list[str | None] = []
+        for client in clients:
+            for n in range(20):
+                client.submit(server.url(f"/{n}"), lambda fetched: done.append(fetched.failure))
+        deadline = time.monotonic() + 20
+        while len(done) < 60 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for client in clients:
+            client.close()
+        assert done == [None] * 60
+        assert server.most_at_once == 3
+
+
+def test_no_host_is_asked_more_often_than_it_may() -> None:
+    with LoopbackServer(default=reply(b"x")) as server:
+        fetched = ask([server.url(f"/{n}") for n in range(11)], host_requests_per_s=20.0, robots=False)
+        assert failures(fetched) == [None] * 11
+        times = [request.at for request in server.requests]
+        assert times[-1] - times[0] > 10 / 20 * 0.9
+        assert min(later - earlier for earlier, later in zip(times, times[4:], strict=False)) > 0.1  # 0.2, less a slow server
+
+
+def test_crawl_delay_slows_one_host_alone() -> None:
+    with (
+        LoopbackServer(robots("User-agent: *\nCrawl-delay: 0.2\n")) as slow,
+        LoopbackServer(robots(""), host="127.0.0.2") as fast,
+    ):
+        assert failures(ask([slow.url("/a"), slow.url("/b"), slow.url("/a")] + [fast.url("/a")] * 20)) == [None] * 23
+        times = [request.at for request in slow.requests[1:]]
+        assert times[-1] - times[0] > 0.35
+        assert fast.requests[-1].at < times[-1]
+
+
+def test_retry_after_is_kept_to_by_the_whole_host() -> None:
+    busy = in_turn(reply(b"", 429, {"Retry-After": "1"}), reply(b"a"))
+    with LoopbackServer({**robots(""), "/a": busy}) as server:
+        fetched = ask([server.url("/a")] + [server.url("/b")] * 5, host_connections=1, retries=1)
+        assert failures(fetched) == [None] * 6
+        gaps = [later.at - earlier.at for earlier, later in zip(server.requests, server.requests[1:], strict=False)]
+        assert [gap > 0.9 for gap in gaps] == [False, True] + [False] * 5
+
+
+def test_a_rest_longer_than_a_row_may_wait_ends_its_rows_at_once() -> None:
+    with LoopbackServer({**robots(""), "/a": reply(b"", 503, {"Retry-After": "3600"})}) as server:
+        start = time.monotonic()
+        fetched = ask([server.url("/a")] + [server.url("/b")] * 5, host_connections=1, retries=2)
+        assert failures(fetched) == ["http_503"] + ["host_busy"] * 5
+        assert time.monotonic() - start < 2
+        assert server.paths() == ["/robots.txt", "/a"]
+
+
+def test_a_passing_failure_is_tried_again_and_a_final_one_is_not() -> None:
+    routes = {
+        "/robots.txt": reply(b""),
+        "/500": in_turn(reply(b"", 500), reply(b"", 502), reply(b"at last")),
+        "/reset": in_turn(lambda request, wire: False, reply(b"at last")),
+        "/404": in_turn(reply(b"", 404), reply(b"too late")),
+        "/always": reply(b"", 500),
+    }
+    with LoopbackServer(routes) as server:
+        fetched = ask([server.url(path) for path in list(routes)[1:]], retries=2)
+        assert failures(fetched) == [None, None, "http_404", "http_500"]
+        assert [server.paths().count(path) for path in ("/500", "/404", "/always")] == [3, 1, 3]
+
+
+def test_waits_between_attempts_count_as_waiting() -> None:
+    with LoopbackServer(default=reply(b"", 500)) as server:
+        start = time.monotonic()
+        assert ask_one(server.url("/a"), robots=False, retries=1000, max_wait_s=1.0).failure == "http_500"
+        assert time.monotonic() - start < 5
+
+
+def test_a_slow_host_ends_its_rows_as_busy_and_holds_no_other() -> None:
+    with (
+        LoopbackServer(default=after(0.4, reply(b"slow"))) as slow,
+        LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast,
+    ):
+        urls = [slow.url(f"/{n}") for n in range(30)] + [fast.url(f"/{n}") for n in range(100)]
+        fetched = ask(urls, host_connections=2, max_wait_s=1.0, robots=False, connections=8)
+        assert failures(fetched)[30:] == [None] * 100
+        assert set(failures(fetched)[:30]) == {None, "host_busy"}
+        assert fast.requests[-1].at - slow.requests[0].at < 1.0
+
+
+def test_a_server_that_goes_quiet_is_given_a_rest() -> None:
+    """After 503 without Retry-After, the host's other rows wait about a second instead of knocking on."""
+
+    def busy(request: Request, wire: Wire) -> bool:
+        wire.send(head(503, [("Content-Length", "0")]))
+        return True
+
+    with LoopbackServer({**robots(""), "/a": busy}) as server:
+        chosen = options(host_connections=1)
+        client = Client(chosen, Pace(chosen))
+        assert failures(ask_client(client, [server.url("/a"), server.url("/b")])) == ["http_503", None]
+        client.close()
+        assert server.requests[-1].at - server.requests[-2].at > 0.4

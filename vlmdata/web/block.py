@@ -1,0 +1,51 @@
+"""Domains and addresses that a recipe never asks."""
+
+from pathlib import Path
+
+from vlmdata.web.options import WebOptions
+from vlmdata.web.url import Url, parse_url
+
+
+class BlockList:
+    """Domains with their subdomains, and exact addresses, from a recipe's lists and files."""
+
+    def __init__(self, options: WebOptions) -> None:
+        self._domains: set[str] = set()
+        self._urls: set[str] = set()
+        for domain in options.blocked_domains:
+            self._add_domain(domain, "blocked_domains")
+        for url in options.blocked_urls:
+            self._add_url(url, "blocked_urls")
+        for name in options.block_files:
+            for number, line in enumerate(Path(name).read_text(encoding="utf-8").splitlines(), 1):
+                words = line.partition("#")[0].split()
+                if not words:
+                    continue
+                if "://" in words[-1]:
+                    self._add_url(words[-1], f"{name}, line {number}")
+                else:  # the last word: in a hosts file, the domain follows 0.0.0.0
+                    self._add_domain(words[-1], f"{name}, line {number}")
+
+    def blocks(self, url: Url) -> bool:
+        if self._urls and url.text in self._urls:
+            return True
+        if not self._domains:
+            return False
+        domain = url.host
+        while domain not in self._domains:
+            _, dot, domain = domain.partition(".")
+            if not dot:
+                return False
+        return True
+
+    def _add_domain(self, domain: str, where: str) -> None:
+        parsed = parse_url(f"http://{domain.lstrip('*').strip('.')}/")
+        if parsed is None or parsed.path != "/":
+            raise ValueError(f"{where}: {domain!r} is no domain; write example.org, without scheme or path")
+        self._domains.add(parsed.host)
+
+    def _add_url(self, url: str, where: str) -> None:
+        parsed = parse_url(url)
+        if parsed is None:
+            raise ValueError(f"{where}: {url!r} is no http(s) address")
+        self._urls.add(parsed.text)

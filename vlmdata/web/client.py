@@ -1,0 +1,355 @@
+"""The web client of one worker: addresses in, outcomes out, each exactly once, whatever the other side does.
+
+A row goes: parsed and checked against the block lists, waiting for its site's turn (`turns`), its name looked up (`dns`),
+the transfer, and then an outcome, the next hop of a redirect, or another attempt after a wait; the last two go through the
+same checks again. One thread does all of it; others only put rows in.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+
+import pycurl
+
+from vlmdata.web.arbiter_link import Arbiter, ArbiterLink
+from vlmdata.web.block import BlockList
+from vlmdata.web.curl_loop import CurlLoop
+from vlmdata.web.dns import Answer, Lookup, Resolver, system_lookup
+from vlmdata.web.fetch import Fetch, Fetched, url_key
+from vlmdata.web.options import WebOptions
+from vlmdata.web.outcomes import REFUSALS, is_passing
+from vlmdata.web.pace import Grant
+from vlmdata.web.policy_fetch import MAX_REDIRECTS, PolicyFetch
+from vlmdata.web.retry import retry_after_s, retry_delay_s
+from vlmdata.web.transfer import KEPT_HEADERS, Budget, Transfer
+from vlmdata.web.turns import Site, Turns
+from vlmdata.web.url import Url, is_literal, join_url, parse_url
+
+__all__ = ["Client", "Fetched", "WebOptions"]
+
+Done = Callable[[Fetched], None]
+
+SCAN_S = 0.1  # how often deadlines are looked at, and by how much they may be missed
+EXPIRE_S = 0.5  # the same while rows do nothing but wait
+HEARTBEAT_S = 5.0
+_HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # the whole host, not one address, needs a rest
+
+
+class Client:
+    """Fetches for all the parts that a worker has open. `lookup` stands in for the system's resolver."""
+
+    def __init__(self, options: WebOptions, pace: Arbiter, *, lookup: Lookup = system_lookup) -> None:
+        self._options = options
+        self._blocks = BlockList(options)
+        self._budget = Budget(options.bytes_in_flight)
+        self._turns = Turns(needs_policy=options.robots or options.tdm_file, max_wait_s=options.max_wait_s)
+        self._loop = CurlLoop(options.connections)
+        self._link = ArbiterLink(pace, uuid.uuid4().hex, lambda grants: self._post(lambda: self._take_grants(grants)))
+        self._resolver = Resolver(lambda host, answer: self._post(lambda: self._resolved(host, answer)), lookup)
+        self._room = threading.Condition()  # guards the next five
+        self._submitted: deque[tuple[str, Url | None, Done]] = deque()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._pressing = 0  # rows whose turn it is, without a transfer yet
+        self._closing = False
+        self._broken: BaseException | None = None
+        self._ready: deque[tuple[Fetch, tuple[str, ...]]] = deque()
+        self._resolving: dict[str, list[tuple[Fetch, float]]] = {}
+        self._later: list[tuple[float, int, Fetch]] = []
+        self._active: dict[pycurl.Curl, Transfer] = {}
+        self._idle: list[Transfer] = []
+        self._numbers = itertools.count()
+        self._rows = 0  # put in, past the first checks, and not done
+        self._next_scan = self._next_heartbeat = 0.0
+        _keep_freed_memory()
+        self._thread = threading.Thread(target=self._run, name="web-client", daemon=True)
+        self._thread.start()
+
+    def submit(self, url: str, done: Done) -> None:
+        """Fetch an address and call `done` once, on the client's thread, which must not be made to wait.
+
+        Blocks while twice as many rows as there are connections wait for one, which they also do while bodies fill
+        `bytes_in_flight`; never for rows that wait for their own host. Not to be called from within `done`.
+        """
+        parsed = parse_url(url)
+        with self._room:
+            while not self._closing and len(self._submitted) + self._pressing >= 2 * self._options.connections:
+                self._room.wait()
+            if not self._closing:
+                self._submitted.append((url, parsed, done))
+                self._loop.wake()
+                return
+        done(Fetched(url, None, "closed"))
+
+    def hold(self, size: int) -> None:
+        """Count a body as still in flight after `done` has returned. Call it inside `done`."""
+        self._budget.used += size
+        self._budget.held += size
+
+    def release(self, size: int) -> None:
+        """Take back a `hold`, from any thread."""
+        self._post(lambda: self.hold(-size))
+
+    def close(self) -> None:
+        """Stop; every row not yet done ends as `closed`. Raises what stopped the client before, if anything did."""
+        with self._room:
+            if not self._closing:
+                self._closing = True
+                self._loop.wake()
+            self._room.notify_all()
+        self._thread.join()
+        if self._broken is not None:
+            raise RuntimeError("the web client stopped early") from self._broken
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """Have something done on the client's thread; nothing, once that has ended."""
+        with self._room:
+            if not self._closing:
+                self._posted.append(call)
+                self._loop.wake()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._pass()
+        except BaseException as error:  # ours or the caller's mistake, raised again by close
+            self._broken = error
+        self._shut()
+
+    def _pass(self) -> None:
+        for curl, code, message in self._loop.turn(self._patience_s()):
+            self._conclude(self._active.pop(curl), code, message)
+        now = time.monotonic()
+        self._take_inbox(now)
+        while self._later and self._later[0][0] <= now:
+            fetch = heapq.heappop(self._later)[2]
+            fetch.waited_s += now - fetch.queued_at
+            self._turns.add(fetch, now)
+        if now >= self._next_scan:
+            self._scan(now)
+        self._turns.advance(now)
+        self._exchange(now)
+        self._turns.advance(now)
+        self._act_on_turns(now)
+        self._begin_transfers(now)
+
+    def _patience_s(self) -> float:
+        """How long nothing needs to be looked at, unless a socket or another thread says so."""
+        now = time.monotonic()
+        if self._turns.has_work or (self._turns.has_messages and self._link.is_free):
+            return 0.0
+        until = self._next_heartbeat
+        if self._rows:
+            until = min(until, self._next_scan + (0.0 if self._active or self._resolving else EXPIRE_S))
+        if self._later:
+            until = min(until, self._later[0][0])
+        alarm = self._turns.next_alarm()
+        if alarm is not None:
+            until = min(until, alarm)
+        return until - now
+
+    def _take_inbox(self, now: float) -> None:
+        with self._room:
+            submitted, self._submitted = self._submitted, deque()
+            posted, self._posted = self._posted, deque()
+        for call in posted:
+            call()
+        for text, url, done in submitted:
+            if url is None:
+                done(Fetched(text, None, "bad_url"))
+            elif self._blocks.blocks(url):
+                done(Fetched(text, None, "blocked", final_url=url.text))
+            else:
+                self._rows += 1
+                self._turns.add(Fetch(text, url, done, url_key(url)), now)
+
+    def _exchange(self, now: float) -> None:
+        if self._link.is_free and (self._turns.has_messages or now >= self._next_heartbeat):
+            self._next_heartbeat = now + HEARTBEAT_S
+            grants = self._link.send(self._turns.messages())
+            if grants is not None:
+                self._turns.take(grants, now)
+
+    def _take_grants(self, grants: list[Grant] | BaseException) -> None:
+        if isinstance(grants, BaseException):
+            raise grants
+        self._link.is_free = True
+        self._turns.take(grants, time.monotonic())
+
+    def _act_on_turns(self, now: float) -> None:
+        turns = self._turns
+        while turns.refused or turns.policy_wanted or turns.starting:
+            refused, turns.refused = turns.refused, []
+            for fetch, failure in refused:
+                self._finish(fetch, failure)
+            wanted, turns.policy_wanted = turns.policy_wanted, []
+            for site in wanted:
+                self._fetch_policy(site)
+            starting, turns.starting = turns.starting, []
+            for fetch in starting:
+                self._look_up(fetch, now)
+            turns.advance(now)
+
+    def _look_up(self, fetch: Fetch, now: float) -> None:
+        """Find the addresses of a row's host, then let it wait for a transfer."""
+        url = fetch.url
+        if self._options.proxy or is_literal(url.host):
+            # with a proxy the guard at the socket sees the proxy's address only
+            if self._options.proxy and is_literal(url.host) and not self._options.reaches(url.host, url.port, url.host):
+                self._end(fetch, "private_address", now)
+            else:
+                self._ready.append((fetch, ()))
+            return
+        answer = self._resolver.ask(url.host)
+        if answer is None:
+            self._resolving.setdefault(url.host, []).append((fetch, now))
+        else:
+            self._take_answer(fetch, answer, now)
+
+    def _resolved(self, host: str, answer: Answer) -> None:
+        for fetch, _ in self._resolving.pop(host, ()):
+            self._take_answer(fetch, answer, time.monotonic())
+
+    def _take_answer(self, fetch: Fetch, answer: Answer, now: float) -> None:
+        if answer.failure is None:
+            self._ready.append((fetch, answer.addresses))
+        else:
+            self._end(fetch, answer.failure, now)
+
+    def _begin_transfers(self, now: float) -> None:
+        if self._budget.paused:
+            for transfer in list(self._active.values()):
+                if transfer.paused_at and (self._budget.used < self._budget.limit or not self._may_pause(transfer)):
+                    transfer.resume(now)
+        while self._ready and len(self._active) < self._options.connections and self._budget.used < self._budget.limit:
+            fetch, addresses = self._ready.popleft()
+            transfer = self._idle.pop() if self._idle else Transfer(self._options, self._budget, self._may_pause)
+            transfer.begin(fetch, addresses, next(self._numbers), now)
+            self._active[transfer.curl] = transfer
+            self._loop.add(transfer.curl)
+        with self._room:
+            self._pressing = len(self._ready) + sum(map(len, self._resolving.values()))
+            if len(self._submitted) + self._pressing <= self._options.connections:  # half of where submit begins to wait
+                self._room.notify_all()
+
+    def _may_pause(self, transfer: Transfer) -> bool:
+        """Over the budget all wait for what the caller will release; if it holds nothing, the oldest goes on, or all
+        would wait for each other."""
+        under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
+        return self._budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
+
+    def _scan(self, now: float) -> None:
+        """End what has taken too long."""
+        self._next_scan = now + SCAN_S
+        for transfer in list(self._active.values()):
+            if transfer.fetch.spent_s + transfer.active_s(now) > self._options.timeout_s:
+                del self._active[transfer.curl]
+                transfer.failure = "timeout"
+                self._conclude(transfer, 28, "")
+        for host, fetches in list(self._resolving.items()):
+            late = [entry for entry in fetches if now - entry[1] > self._options.connect_timeout_s]
+            for entry in late:
+                fetches.remove(entry)
+                self._end(entry[0], "dns_timeout", now)
+            if not fetches:
+                del self._resolving[host]
+        self._turns.expire(now)
+
+    def _conclude(self, transfer: Transfer, code: int, message: str) -> None:
+        """A transfer is over, with libcurl's code: an outcome, another hop or another attempt."""
+        now = time.monotonic()
+        self._loop.remove(transfer.curl)
+        fetch = transfer.fetch
+        fetch.status = transfer.status
+        fetch.spent_s += transfer.active_s(now)
+        failure, body = transfer.outcome(code, message)
+        fetch.content_type = transfer.header("content-type")
+        fetch.headers = tuple(header for header in transfer.headers if header[0] in KEPT_HEADERS)
+        location, retry_after, date = (transfer.header(name) for name in ("location", "retry-after", "date"))
+        transfer.end()
+        self._idle.append(transfer)
+        if failure is not None:
+            self._end(fetch, failure, now, retry_after_s(retry_after, date) if retry_after else 0.0)
+            return
+        self._turns.ended(fetch.url.host, answered=True)
+        if body is not None:
+            self._finish(fetch, None, body)
+        else:
+            self._redirect(fetch, location, now)
+
+    def _redirect(self, fetch: Fetch, location: str, now: float) -> None:
+        url = join_url(fetch.url, location)
+        fetch.hops += 1
+        if fetch.hops > (MAX_REDIRECTS if fetch.is_policy else self._options.max_redirects):
+            self._finish(fetch, "too_many_redirects")
+        elif url is None:
+            self._finish(fetch, "bad_redirect")
+        elif self._blocks.blocks(url):
+            fetch.url = url
+            self._finish(fetch, "blocked")
+        else:
+            fetch.url = url
+            self._turns.add(fetch, now)
+
+    def _end(self, fetch: Fetch, failure: str, now: float, rest_s: float = 0.0) -> None:
+        """An attempt failed, having used its host's turn: try again, or give up."""
+        trouble = failure in _HOST_TROUBLE or (failure == "timeout" and not fetch.status)
+        self._turns.ended(fetch.url.host, trouble=trouble, rest_s=rest_s if trouble else 0.0, answered=fetch.status > 0)
+        fetch.attempts += 1
+        if is_passing(failure) and fetch.attempts <= self._options.retries:
+            delay_s = max(rest_s, retry_delay_s(fetch.attempts))
+            if fetch.waited_s + delay_s <= self._options.max_wait_s:
+                fetch.failure, fetch.queued_at, fetch.spent_s = failure, now, 0.0
+                heapq.heappush(self._later, (now + delay_s, next(self._numbers), fetch))
+                return
+        self._finish(fetch, failure)
+
+    def _finish(self, fetch: Fetch, failure: str | None, body: bytes | None = None) -> None:
+        if not fetch.is_policy:
+            self._rows -= 1
+            if failure in REFUSALS:
+                self._turns.learn_refusal(fetch.key, failure)
+        fetch.done(Fetched(fetch.text, body, failure, fetch.status, fetch.url.text, fetch.content_type, fetch.headers))
+
+    def _fetch_policy(self, site: Site) -> None:
+        PolicyFetch(
+            site,
+            self._options,
+            lambda fetch: self._turns.add(fetch, time.monotonic()),
+            lambda site, policy: self._turns.learn_policy(site, policy, time.monotonic()),
+        ).begin()
+
+    def _shut(self) -> None:
+        with self._room:
+            self._closing = True
+            submitted, self._submitted = self._submitted, deque()
+            self._room.notify_all()
+        for transfer in self._active.values():
+            self._loop.remove(transfer.curl)
+        fetches = [transfer.fetch for transfer in self._active.values()]
+        fetches += [fetch for fetch, _ in self._ready]
+        fetches += [fetch for waiting in self._resolving.values() for fetch, _ in waiting]
+        fetches += [fetch for _, _, fetch in self._later]
+        fetches += [*self._turns.drain(), *(fetch for fetch, _ in self._turns.refused), *self._turns.starting]
+        for fetch in fetches:
+            self._tell_closed(fetch.done, fetch.text)
+        for text, _, done in submitted:
+            self._tell_closed(done, text)
+        self._resolver.close()
+        self._link.close(self._turns.messages())
+        self._loop.close()
+
+    def _tell_closed(self, done: Done, text: str) -> None:
+        try:
+            done(Fetched(text, None, "closed"))
+        except BaseException as error:  # the others are still to be told
+            self._broken = self._broken or error
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 32 MB of what is freed. Until it has once seen a large piece freed it hands the end of its heap
+    back at every turn, and the page faults cost 0.05 ms a body, as much as receiving it. The piece itself is never touched."""
+    bytes(16_000_000)

@@ -1,0 +1,89 @@
+"""libcurl's multi handle on an event loop: transfers in, finished transfers out, one thread, thousands of sockets."""
+
+import contextlib
+import os
+import selectors
+import time
+
+import pycurl
+
+
+class CurlLoop:
+    """All of it belongs to one thread, except `wake`. A multi handle keeps connections, TLS sessions and the parsed
+    certificate store for all its transfers, so there is one per process."""
+
+    def __init__(self, connections: int) -> None:
+        self._timer_at: float | None = None
+        self._watched: set[int] = set()
+        self._asleep = self._woken = False  # set in this order, read in the other: no alarm is lost between two threads
+        self._selector = selectors.DefaultSelector()
+        self._alarm_out, self._alarm_in = os.pipe()
+        os.set_blocking(self._alarm_out, False)
+        os.set_blocking(self._alarm_in, False)
+        self._selector.register(self._alarm_out, selectors.EVENT_READ)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, 2 * connections)  # kept open, idle ones included
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
+    def add(self, curl: pycurl.Curl) -> None:
+        self._multi.add_handle(curl)
+
+    def remove(self, curl: pycurl.Curl) -> None:
+        """Take a transfer out; one that is not finished loses its connection."""
+        self._multi.remove_handle(curl)
+
+    def turn(self, timeout_s: float) -> list[tuple[pycurl.Curl, int, str]]:
+        """Wait for something to happen, at most so long, and return the transfers now finished: (handle, code, message)."""
+        if self._timer_at is not None:
+            timeout_s = min(timeout_s, self._timer_at - time.monotonic())
+        self._asleep = True
+        ready = self._selector.select(0.0 if self._woken else max(timeout_s, 0.0))
+        self._asleep = self._woken = False
+        for key, events in ready:
+            if key.fd == self._alarm_out:
+                os.read(self._alarm_out, 4096)
+            else:  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT, 1 and 2
+                self._multi.socket_action(key.fd, events)
+        if self._timer_at is not None and time.monotonic() >= self._timer_at:
+            self._timer_at = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        return self._finished()
+
+    def wake(self) -> None:
+        """Make `turn` return soon; from any thread. Costs nothing while the loop is busy: it looks before it sleeps."""
+        self._woken = True
+        if self._asleep:
+            with contextlib.suppress(BlockingIOError):  # full of alarms already
+                os.write(self._alarm_in, b"w")
+
+    def close(self) -> None:
+        """The last call; no transfer may be left in it."""
+        self._multi.close()
+        self._selector.close()
+        os.close(self._alarm_out)
+        os.close(self._alarm_in)
+
+    def _finished(self) -> list[tuple[pycurl.Curl, int, str]]:
+        finished: list[tuple[pycurl.Curl, int, str]] = []
+        left = 1
+        while left:
+            left, good, bad = self._multi.info_read()
+            finished.extend((curl, 0, "") for curl in good)
+            finished.extend(bad)
+        return finished
+
+    def _watch(self, what: int, fd: int, multi: pycurl.CurlMulti, data: object) -> None:
+        if what == pycurl.POLL_REMOVE:
+            if fd in self._watched:
+                self._watched.remove(fd)
+                self._selector.unregister(fd)
+        elif fd in self._watched:
+            self._selector.modify(fd, what)  # POLL_IN and POLL_OUT are EVENT_READ and EVENT_WRITE, 1 and 2
+        else:
+            self._watched.add(fd)
+            self._selector.register(fd, what)
+
+    def _set_timer(self, timeout_ms: int) -> None:
+        self._timer_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000

@@ -1,0 +1,69 @@
+"""What a site says in its answers about being used: X-Robots-Tag, and the TDM Reservation Protocol."""
+
+import json
+from collections.abc import Collection, Sequence
+
+from vlmdata.web.robots import matches, normalise
+
+Headers = Sequence[tuple[str, str]]
+
+MAX_RULES = 10_000
+# directives that hold a colon of their own, and so do not begin with the name of an agent
+_VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_AI = frozenset({"noai", "noimageai", "noml"})
+
+
+def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> str | None:
+    """Return `noai` or `noindex` if an X-Robots-Tag among the headers (lower-case names) refuses the agent, else None.
+
+    A tag may name whom it speaks to, `otherbot: noai, noindex`; it then holds up to the next name in the same header.
+    """
+    found = None
+    for name, value in headers:
+        if name != "x-robots-tag":
+            continue
+        speaks_to = ""
+        for piece in value.lower().split(","):
+            head, colon, tail = piece.partition(":")
+            if colon and head.strip() not in _VALUED:
+                speaks_to, piece = head.strip(), tail
+            directive = piece.strip()
+            if directive in directives and speaks_to in ("", "*", agent.lower()):
+                if directive in _AI:
+                    return "noai"
+                found = "noindex"
+    return found
+
+
+def tdm_reservation(headers: Headers) -> bool | None:
+    """Return whether the header tdm-reservation reserves the right to mine, or None if there is none that can be read."""
+    for name, value in headers:
+        if name == "tdm-reservation" and value.strip() in ("0", "1"):
+            return value.strip() == "1"
+    return None
+
+
+def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
+    """Return the rules of a /.well-known/tdmrep.json, (reserved, pattern) each in the file's order; none if it is not one."""
+    try:
+        entries = json.loads(body)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(entries, list):
+        return ()
+    rules = []
+    for entry in entries[:MAX_RULES]:
+        if not isinstance(entry, dict):
+            continue
+        location, reservation = entry.get("location"), entry.get("tdm-reservation")
+        if isinstance(location, str) and location and reservation in (0, 1, "0", "1"):
+            rules.append((int(reservation) == 1, normalise(location, is_pattern=True)))
+    return tuple(rules)
+
+
+def file_reservation(rules: Sequence[tuple[bool, str]], path: str) -> bool | None:
+    """Return what the first rule that matches a path with its query says, or None if none does."""
+    if not rules:
+        return None
+    path = normalise(path, is_pattern=False)
+    return next((reserved for reserved, pattern in rules if matches(pattern, path)), None)

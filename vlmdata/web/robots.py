@@ -1,0 +1,103 @@
+"""robots.txt as RFC 9309 defines it: which paths of a site an agent may ask for."""
+
+import re
+
+MAX_BYTES = 512_000  # RFC 9309, 2.5: at least 500 kibibytes are to be read; the rest may be ignored
+MAX_CRAWL_DELAY_S = 3_600.0
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_TOKEN = re.compile(r"[a-zA-Z_-]+")
+_HEX = re.compile(r"%([0-9a-fA-F]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+Rules = tuple[tuple[bool, str], ...]
+
+
+def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
+    """Return the rules, (allowed, normalised pattern) each, and the crawl delay in seconds that hold for an agent.
+
+    Groups naming the agent are merged; only without one does `*` hold (2.2.1). Crawl-delay is no part of the RFC; sites
+    write it all the same, and it is obeyed. Lines that say anything else are passed over.
+    """
+    if len(body) > MAX_BYTES:
+        body = body[:MAX_BYTES].rpartition(b"\n")[0]  # half a line could disallow more, or less, than it says
+    groups: dict[str, list[tuple[bool, str]]] = {}
+    delays: dict[str, float] = {}
+    agents: list[str] = []
+    in_rules = False
+    for line in _LINE_END.split(body.decode("utf-8-sig", errors="replace")):
+        key, colon, value = line.partition("#")[0].partition(":")
+        key, value = key.strip().lower(), value.strip()
+        if not colon:
+            continue
+        if key == "user-agent":
+            if in_rules:
+                agents, in_rules = [], False
+            token = _TOKEN.match(value)
+            agents.append("*" if value.startswith("*") else token.group().lower() if token else "")
+            groups.setdefault(agents[-1], [])
+        elif key in ("allow", "disallow"):
+            in_rules = True
+            for name in agents:
+                if value:  # an empty pattern matches nothing
+                    groups[name].append((key == "allow", normalise(value, is_pattern=True)))
+        elif key == "crawl-delay":
+            for name in agents:
+                delays[name] = _seconds(value)
+    name = agent.lower() if agent.lower() in groups else "*"
+    return tuple(groups.get(name, ())), delays.get(name, 0.0)
+
+
+def is_allowed(rules: Rules, path: str) -> bool:
+    """Tell whether a path with its query may be fetched: the longest matching pattern decides, Allow on a tie (2.2.2)."""
+    if not rules:
+        return True
+    path = normalise(path, is_pattern=False)
+    if path.partition("?")[0] == "/robots.txt":
+        return True
+    longest, allowed = -1, True
+    for allow, pattern in rules:
+        length = len(pattern)
+        if (length > longest or (length == longest and allow)) and matches(pattern, path):
+            longest, allowed = length, allow
+    return allowed
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Match from the start, * standing for any run of characters and a last $ for the end. Linear in the path's length
+    for each *: a regular expression would let a hostile robots.txt cost minutes."""
+    anchored = pattern.endswith("$")
+    first, *rest = (pattern[:-1] if anchored else pattern).split("*")
+    if not path.startswith(first):
+        return False
+    if not rest:
+        return not anchored or len(path) == len(first)
+    place = len(first)
+    for piece in rest[:-1]:
+        found = path.find(piece, place)
+        if found < 0:
+            return False
+        place = found + len(piece)
+    if anchored:
+        return len(path) - place >= len(rest[-1]) and path.endswith(rest[-1])
+    return path.find(rest[-1], place) >= 0
+
+
+def normalise(text: str, *, is_pattern: bool) -> str:
+    """Write a path or pattern in one form: unreserved octets plain, all others that came encoded or need it as %XX in
+    capitals. The two signs of a pattern are encoded in a path, where they stand for themselves (2.2.3)."""
+    text = "".join(sign if " " < sign < "\x7f" else "".join(f"%{octet:02X}" for octet in sign.encode()) for sign in text)
+    text = _HEX.sub(_plain, text)
+    return text if is_pattern else text.replace("*", "%2A").replace("$", "%24")
+
+
+def _plain(escape: re.Match[str]) -> str:
+    sign = chr(int(escape.group(1), 16))
+    return sign if sign in _UNRESERVED else escape.group().upper()
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        return 0.0
+    return min(seconds, MAX_CRAWL_DELAY_S) if seconds > 0 else 0.0

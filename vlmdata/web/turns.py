@@ -1,0 +1,251 @@
+"""Whose turn it is, in one worker: rows wait here by site until the arbiter of the pace lets them begin.
+
+Runs on the client's thread alone. What it holds of the arbiter's truth is a block of starts per site and its policy.
+"""
+
+import heapq
+import itertools
+import random
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vlmdata.web.fetch import Fetch
+from vlmdata.web.pace import ASK_AGAIN_S, Ask, Grant, News, Report
+from vlmdata.web.policy import Policy
+
+KEPT_SITES = 20_000  # idle ones beyond are forgotten: the arbiter knows their policy
+KEYS_AT_ONCE = 1_000
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """One origin: its waiting rows, and what of its host's time this worker holds."""
+
+    origin: str
+    host: str
+    waiting: deque[Fetch] = field(default_factory=deque)
+    urgent: deque[Fetch] = field(default_factory=deque)  # its policy, or another site's that was redirected here
+    policy: Policy | None = None
+    policy_until: float = 0.0
+    fetching_policy: bool = False
+    starts: int = 0
+    next_start: float = 0.0
+    interval_s: float = 0.0
+    asked: bool = False
+    ask_at: float = 0.0
+    awaits_place: bool = False  # refused only because as many requests as the host may have are under way
+
+    def is_idle(self) -> bool:
+        return not (self.waiting or self.urgent or self.starts or self.asked or self.fetching_policy)
+
+
+class Turns:
+    """After any call, `starting`, `refused` and `policy_wanted` hold what the client is to act on, and to empty."""
+
+    def __init__(self, *, needs_policy: bool, max_wait_s: float) -> None:
+        self.starting: list[Fetch] = []
+        self.refused: list[tuple[Fetch, str]] = []
+        self.policy_wanted: list[Site] = []
+        self._needs_policy = needs_policy
+        self._max_wait_s = max_wait_s
+        self._sites: OrderedDict[str, Site] = OrderedDict()
+        self._by_host: dict[str, list[Site]] = {}
+        self._touched: dict[str, Site] = {}
+        self._alarms: list[tuple[float, int, Site]] = []
+        self._numbers = itertools.count()
+        self._asking: list[Site] = []
+        self._reports: dict[str, Report] = {}
+        self._news: list[News] = []
+        self._open: dict[str, int] = {}  # host: requests begun and not ended
+
+    def add(self, fetch: Fetch, now: float) -> None:
+        """Let a row wait for its site's turn."""
+        fetch.queued_at = now
+        site = self._site(fetch.url.origin, fetch.url.host)
+        if fetch.is_policy:
+            site.urgent.append(fetch)
+        elif (failure := self._refusal(site, fetch, now)) is not None:
+            self.refused.append((fetch, failure))
+        else:
+            site.waiting.append(fetch)
+        self._touched[site.origin] = site
+
+    def advance(self, now: float) -> None:
+        """Let begin what may begin now."""
+        while self._alarms and self._alarms[0][0] <= now:
+            site = heapq.heappop(self._alarms)[2]
+            if self._sites.get(site.origin) is site:  # not forgotten since, with another in its place
+                self._touched[site.origin] = site
+        touched, self._touched = self._touched, {}
+        for site in touched.values():
+            self._advance_site(site, now)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another `advance` would do something at once."""
+        return bool(self._touched or self.starting or self.refused or self.policy_wanted)
+
+    @property
+    def has_messages(self) -> bool:
+        return bool(self._asking or self._reports or self._news)
+
+    def next_alarm(self) -> float | None:
+        return self._alarms[0][0] if self._alarms else None
+
+    def ended(self, host: str, *, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
+        """Note that a request to a host is over, and how the host stands."""
+        self._open[host] -= 1
+        if not self._open[host]:
+            del self._open[host]
+        self._report(host, 1, trouble, rest_s, answered)
+        for site in self._by_host.get(host, ()):
+            if site.awaits_place:  # there is one now: no need to wait for the time to ask again
+                site.ask_at, site.awaits_place = 0.0, False
+                self._touched[site.origin] = site
+
+    def learn_refusal(self, key: int, failure: str) -> None:
+        self._news.append(News(url_key=key, failure=failure))
+
+    def learn_policy(self, site: Site, policy: Policy, now: float) -> None:
+        site.fetching_policy = False
+        self._news.append(News(origin=site.origin, host=site.host, policy=policy))
+        self._take_policy(site, policy, now)
+        self._touched[site.origin] = site
+
+    def messages(self) -> tuple[list[Ask], list[Report], list[News]]:
+        """Hand out what is to be said to the arbiter; the answer goes to `take`."""
+        asks = []
+        for site in self._asking:
+            wanted = len(site.waiting) + len(site.urgent)
+            new = [fetch for fetch in itertools.islice(site.waiting, KEYS_AT_ONCE) if not fetch.is_looked_up]
+            for fetch in new:
+                fetch.is_looked_up = True
+            asks.append(Ask(site.origin, site.host, wanted, self._lacks_policy(site), tuple(fetch.key for fetch in new)))
+        reports, news = list(self._reports.values()), self._news
+        self._asking, self._reports, self._news = [], {}, []
+        return asks, reports, news
+
+    def take(self, grants: list[Grant], now: float) -> None:
+        for grant in grants:
+            site = self._sites[grant.origin]
+            site.asked = False
+            if grant.refused:
+                self._drop_refused(site, dict(grant.refused))
+            if grant.policy is not None:
+                self._take_policy(site, grant.policy, now)
+            if grant.fetch_policy and not site.fetching_policy:
+                site.fetching_policy = True
+                self.policy_wanted.append(site)
+            if grant.starts:
+                site.starts += grant.starts
+                site.next_start = max(site.next_start, now + grant.wait_s)
+                site.interval_s = grant.interval_s
+            else:
+                site.ask_at = now + grant.wait_s * random.uniform(1.0, 1.25)
+                site.awaits_place = grant.wait_s == ASK_AGAIN_S
+                self._give_up(site, now, now + grant.wait_s)
+            self._touched[site.origin] = site
+
+    def expire(self, now: float) -> None:
+        """Refuse what has waited its time."""
+        for site in self._sites.values():
+            if site.waiting or site.urgent:
+                self._give_up(site, now, now)
+
+    def drain(self) -> Iterator[Fetch]:
+        """Empty everything: the client is closing. What is held of hosts goes into a last report."""
+        for site in self._sites.values():
+            yield from site.urgent
+            yield from site.waiting
+            if site.starts:
+                self._report(site.host, site.starts)
+        for host, count in self._open.items():
+            self._report(host, count)
+        self._sites.clear()
+        self._asking = []
+
+    def _advance_site(self, site: Site, now: float) -> None:
+        if site.policy is not None and now >= site.policy_until:
+            site.policy = None
+        while site.starts and (site.urgent or (site.waiting and not self._lacks_policy(site))):
+            if now < site.next_start:
+                self._alarm(site.next_start, site)
+                return
+            fetch = site.urgent.popleft() if site.urgent else site.waiting.popleft()
+            site.starts -= 1
+            site.next_start = now + site.interval_s
+            fetch.waited_s += now - fetch.queued_at
+            self._open[site.host] = self._open.get(site.host, 0) + 1
+            self.starting.append(fetch)
+        if site.asked or not (site.urgent or site.waiting):
+            if site.starts:
+                self._report(site.host, site.starts)
+                site.starts = 0
+        elif site.urgent or not site.fetching_policy:  # else the policy's arrival will touch it
+            if now < site.ask_at:
+                self._alarm(site.ask_at, site)
+            elif not site.starts or self._lacks_policy(site):
+                site.asked = True
+                self._asking.append(site)
+
+    def _lacks_policy(self, site: Site) -> bool:
+        return self._needs_policy and site.policy is None
+
+    def _refusal(self, site: Site, fetch: Fetch, now: float) -> str | None:
+        if site.policy is None or now >= site.policy_until:
+            return None
+        return site.policy.refusal(fetch.url.path)
+
+    def _take_policy(self, site: Site, policy: Policy, now: float) -> None:
+        site.policy, site.policy_until = policy, now + policy.ttl_s
+        kept: deque[Fetch] = deque()
+        for fetch in site.waiting:
+            failure = policy.refusal(fetch.url.path)
+            if failure is None:
+                kept.append(fetch)
+            else:
+                self.refused.append((fetch, failure))
+        site.waiting = kept
+
+    def _drop_refused(self, site: Site, refused: dict[int, str]) -> None:
+        kept: deque[Fetch] = deque()
+        for fetch in site.waiting:
+            if fetch.key in refused:
+                self.refused.append((fetch, refused[fetch.key]))
+            else:
+                kept.append(fetch)
+        site.waiting = kept
+
+    def _give_up(self, site: Site, now: float, begins_at: float) -> None:
+        """Refuse those that would have waited too long by the time they could begin."""
+        for queue in (site.waiting, site.urgent):
+            late = [fetch for fetch in queue if fetch.waited_s + begins_at - fetch.queued_at > self._max_wait_s]
+            for fetch in late:
+                queue.remove(fetch)
+                fetch.waited_s += now - fetch.queued_at
+                self.refused.append((fetch, fetch.failure or "host_busy"))
+
+    def _report(self, host: str, ended: int, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
+        old = self._reports.get(host)
+        if old is not None:
+            ended, trouble, rest_s = ended + old.ended, trouble or old.trouble, max(rest_s, old.rest_s)
+            answered = answered or old.answered
+        self._reports[host] = Report(host, ended, trouble, rest_s, answered)
+
+    def _alarm(self, when: float, site: Site) -> None:
+        heapq.heappush(self._alarms, (when, next(self._numbers), site))
+
+    def _site(self, origin: str, host: str) -> Site:
+        site = self._sites.get(origin)
+        if site is None:
+            if len(self._sites) >= KEPT_SITES:
+                for old in [old for old in itertools.islice(self._sites.values(), 100) if old.is_idle()]:
+                    del self._sites[old.origin]
+                    self._by_host[old.host].remove(old)
+                    if not self._by_host[old.host]:
+                        del self._by_host[old.host]
+            site = self._sites[origin] = Site(origin, host)
+            self._by_host.setdefault(host, []).append(site)
+        self._sites.move_to_end(origin)
+        return site
