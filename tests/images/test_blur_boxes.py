@@ -1,0 +1,65 @@
+"""Faces blurred in boxes: against the published method in double precision, and against img2dataset."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from tests.images.pictures import photo
+from tests.real_data import real_data
+from vlmdata.images.blur_boxes import blur_boxes
+from vlmdata.images.decode import decode
+from vlmdata.images.measure import sharpness
+
+
+def published(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    side = max(x1 - x0, y1 - y0)
+    mask = np.zeros(pixels.shape[:2])
+    mask[max(0, int(y0 - 0.1 * side)) : int(y1 + 0.1 * side), max(0, int(x0 - 0.1 * side)) : int(x1 + 0.1 * side)] = 1
+    share = gaussian_filter(mask, 0.1 * side, mode="mirror")[:, :, None]
+    blurred = gaussian_filter(pixels.astype(float), (0.1 * side, 0.1 * side, 0), mode="mirror")
+    return pixels * (1 - share) + blurred * share
+
+
+@pytest.mark.parametrize("box", [(60, 50, 120, 130), (0, 0, 50, 50), (150, 100, 220, 200)])
+def test_the_published_method_comes_out(box: tuple[int, int, int, int]) -> None:
+    pixels = photo(220, 200)
+    assert np.abs(blur_boxes(pixels, [box]) - published(pixels, box)).max() < 4
+
+
+def test_far_from_the_boxes_nothing_changes() -> None:
+    pixels = photo(400, 300)
+    out = blur_boxes(pixels, [(40, 40, 80, 90), (60, 50, 100, 100)])
+    assert np.array_equal(out[200:], pixels[200:]) and np.array_equal(out[:, 200:], pixels[:, 200:])
+    assert sharpness(out[45:95, 45:95]) < sharpness(pixels[45:95, 45:95]) / 20
+
+
+def test_no_box_and_boxes_outside_change_nothing() -> None:
+    pixels = photo(50, 40)
+    assert blur_boxes(pixels, []) is pixels
+    assert np.array_equal(blur_boxes(pixels, [(500, 500, 600, 600)]), pixels)
+
+
+def test_it_blurs_where_img2dataset_does_and_more() -> None:
+    folder = real_data("F_vlm_repo_testdata/img2dataset/blur_test_files")
+    original, theirs = (
+        decode((folder / name).read_bytes(), max_pixels=10**7).pixels for name in ("original.png", "blurred.png")
+    )
+    box = (234, 221, 333, 327)  # found by search: with it img2dataset's blurrer gives its own test picture to the bit
+    ours = blur_boxes(original, [box])
+    face = (slice(241, 307), slice(254, 313))
+    assert sharpness(ours[face]) < sharpness(theirs[face]) / 4  # in theirs the letter can still be read
+    near = np.zeros(original.shape[:2], bool)
+    near[221 - 75 : 327 + 75, 234 - 75 : 333 + 75] = True
+    assert np.array_equal(ours[~near], original[~near])
+
+
+def test_img2dataset_gives_its_own_test_picture_with_that_box() -> None:
+    blurrer = pytest.importorskip("img2dataset.blurrer").BoundingBoxBlurrer()
+    folder = real_data("F_vlm_repo_testdata/img2dataset/blur_test_files")
+    original, expected = (
+        decode((folder / name).read_bytes(), max_pixels=10**7).pixels for name in ("original.png", "blurred.png")
+    )
+    height, width = original.shape[:2]
+    box = [234.5 / width, 221.5 / height, 333.5 / width, 327.5 / height]
+    assert np.abs(blurrer(original, [box]).astype(int) - expected).max() <= 1

@@ -1,0 +1,169 @@
+"""Every odd file and thousands of damaged ones: pixels as Pillow has them or one reason, never anything else."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.images.pictures import P3, exif, matrix_profile, photo, pillow_rgb, saved
+from tests.real_data import real_data
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import REASONS
+from vlmdata.images.header import ImageError
+from vlmdata.images.process import process
+from vlmdata.images.resize import ResizeRule
+
+CAP = 10_000_000
+REFUSED = {
+    "xc1n0g08.png": "corrupt",  # colour type 1
+    "xc9n2c08.png": "corrupt",
+    "xcrn0g04.png": "not_an_image",  # line ends changed on the way
+    "xlfn0g04.png": "not_an_image",
+    "xd0n2c08.png": "corrupt",  # bit depth 0
+    "xd3n2c08.png": "corrupt",
+    "xd9n2c08.png": "corrupt",
+    "xdtn0g01.png": "truncated",  # no pixels at all
+    "xhdn0g08.png": "corrupt",  # a wrong checksum
+    "xs1n0g01.png": "not_an_image",  # a damaged signature
+    "xs2n0g01.png": "not_an_image",
+    "xs4n0g01.png": "not_an_image",
+    "xs7n0g01.png": "not_an_image",
+    "nonsense.bin": "not_an_image",
+    "pillars-1024x1024-truncated.jpg": "truncated",
+    "pillars-1024x1024-truncated.png": "truncated",
+}
+
+
+def reason_or_pixels(data: bytes) -> str | np.ndarray:
+    try:
+        return decode(data, max_pixels=CAP).pixels
+    except ImageError as error:
+        return error.reason
+
+
+@pytest.mark.parametrize("folder", ["pngsuite/png", "exif-orientation", "rabbit_malformed", "threatexchange_pdq"])
+def test_every_odd_file_gives_pillows_pixels_or_its_reason(folder: str) -> None:
+    root = real_data(f"E_dedup_hostile/{folder}")
+    paths = [path for path in sorted(root.rglob("*")) if path.suffix in (".png", ".jpg", ".bin")]
+    assert len(paths) >= 6
+    for path in paths:
+        data = path.read_bytes()
+        found = reason_or_pixels(data)
+        if isinstance(found, str):
+            assert REFUSED.get(path.name) == found, path.name
+        elif path.name.endswith("0g16.png"):
+            assert np.array_equal(found, scaled_grey(data)), path.name  # Pillow cuts sixteen bits at 255
+        else:
+            assert path.name not in REFUSED
+            expected = pillow_rgb(data)
+            assert found.shape == expected.shape and np.abs(found.astype(int) - expected).max() <= 1, path.name
+
+
+def scaled_grey(data: bytes) -> np.ndarray:
+    import io
+
+    image = Image.open(io.BytesIO(data))
+    grey = np.rint(np.asarray(image).astype(np.float64) / 257)
+    if "transparency" in image.info:
+        grey[np.asarray(image) == image.info["transparency"]] = 255
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize("kind", ["Landscape", "Portrait"])
+def test_all_eight_orientations_show_one_picture(kind: str) -> None:
+    folder = real_data("E_dedup_hostile/exif-orientation")
+    first, *others = [decode((folder / f"{kind}_{n}.jpg").read_bytes(), max_pixels=CAP).pixels for n in range(1, 9)]
+    for number, other in enumerate(others, start=2):
+        assert other.shape == first.shape, number
+        assert np.abs(other.astype(int) - first).mean() < 5, number  # each file was written anew; a wrong turn is over 30
+
+
+@pytest.mark.parametrize("mode", ["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"])
+def test_every_odd_file_goes_the_whole_way(mode: str) -> None:
+    rule = ResizeRule(mode, 40)  # type: ignore[arg-type]
+    for path in sorted(real_data("E_dedup_hostile").rglob("*")):
+        if path.is_file():
+            outcome = outcome_of(path.read_bytes(), rule)
+            assert outcome in REASONS or outcome == (40, 40) or mode not in ("border", "center_crop"), path.name
+
+
+def outcome_of(data: bytes, rule: ResizeRule) -> str | tuple[int, int]:
+    try:
+        done = process(data, rule, max_pixels=CAP)
+    except ImageError as error:
+        return error.reason
+    assert done.pixels.shape == (done.height, done.width, 3) and done.data
+    return done.width, done.height
+
+
+def seeds() -> dict[str, list[bytes]]:
+    frames = [Image.fromarray(photo(48, 32, seed)) for seed in range(3)]
+    alpha = frames[0].copy()
+    alpha.putalpha(90)
+    return {
+        "jpeg": [
+            saved(photo(96, 64), "jpeg", icc_profile=matrix_profile(P3, 2.2), exif=exif(6)),
+            saved(photo(96, 64), "jpeg", progressive=True),
+            saved(frames[0].convert("CMYK"), "jpeg"),
+            saved(photo(64, 48), "jpeg", restart_marker_blocks=4),
+        ],
+        "png": [saved(frames[0], "png", exif=exif(3)), saved(alpha.convert("P"), "png"), saved(alpha, "png")],
+        "webp": [saved(frames[0], "webp"), saved(alpha, "webp", lossless=True, exif=exif(5))],
+        "gif": [saved(frames[0], "gif", save_all=True, append_images=frames[1:])],
+        "avif": [saved(frames[0], "avif"), saved(alpha, "avif")],
+        "tiff": [saved(frames[0], "tiff"), saved(frames[0].convert("L"), "tiff", exif=exif(6))],
+        "bmp": [saved(frames[0], "bmp"), saved(frames[0].convert("P"), "bmp")],
+    }
+
+
+SEEDS = seeds()
+
+
+@pytest.mark.parametrize("format", SEEDS)
+@settings(max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_damaged_images_raise_one_error_or_come_out_whole(format: str, data: st.DataObject) -> None:
+    harmed = bytearray(data.draw(st.sampled_from(SEEDS[format])))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, min(len(harmed) - 1, data.draw(st.sampled_from([40, 400, 10**6])))))
+        kind = data.draw(st.sampled_from(["set", "set", "cut", "grow", "end"]))
+        if kind == "set":
+            harmed[at] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            del harmed[at : at + data.draw(st.integers(1, 60))]
+        elif kind == "grow":
+            harmed[at:at] = data.draw(st.binary(min_size=1, max_size=60))
+        else:
+            del harmed[max(at, 1) :]
+        if not harmed:
+            break
+    outcome = outcome_of(bytes(harmed), ResizeRule("center_crop", 24))
+    assert outcome in REASONS or outcome == (24, 24)
+
+
+@settings(max_examples=300, deadline=2000, derandomize=True)
+@given(st.binary(max_size=400))
+def test_any_bytes_raise_one_error(data: bytes) -> None:
+    for start in (
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\0\0\0\0WEBP",
+        b"GIF89a",
+        b"II*\0",
+        b"\0\0\0\x18ftypavif",
+    ):
+        outcome = outcome_of(start + data, ResizeRule("center_crop", 24))
+        assert outcome in REASONS or outcome == (24, 24)
+
+
+def test_photos_of_the_web_all_come_out() -> None:
+    for path in sorted(real_data("A_captioned/coco_free_licence").rglob("*.jpg")):
+        data = path.read_bytes()
+        found = reason_or_pixels(data)
+        assert isinstance(found, np.ndarray), (path.name, found)
+        with Image.open(path) as image:
+            has_profile = "icc_profile" in image.info
+        if not has_profile:
+            assert np.array_equal(found, pillow_rgb(data)), path.name

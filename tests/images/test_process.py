@@ -1,0 +1,145 @@
+"""The whole way of one image, and the writing of it."""
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.images.pictures import P3, exif, matrix_profile, photo, saved
+from vlmdata.images.decode import decode
+from vlmdata.images.encode import encode
+from vlmdata.images.header import ImageError
+from vlmdata.images.phash import phash
+from vlmdata.images.process import process
+from vlmdata.images.resize import ResizeRule, resize
+
+CAP = 10_000_000
+KEEP = ResizeRule("keep_ratio", 200, only_if_bigger=True, skip_reencode=True)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2)))
+
+
+def test_the_facts_of_a_photo() -> None:
+    data = saved(photo(600, 300), "jpeg", quality=92)
+    done = process(data, ResizeRule("center_crop", 100), max_pixels=CAP, boxes=[(0, 0, 20, 20), (150, 0, 450, 300)])
+    assert (done.width, done.height, done.original_width, done.original_height) == (100, 100, 600, 300)
+    assert (done.format, done.source_format, done.decoder, done.is_original) == ("jpeg", "jpeg", "simplejpeg", False)
+    assert done.sha256 == hashlib.sha256(data).hexdigest()
+    assert done.phash == phash(done.pixels)
+    assert done.boxes == [None, (0.0, 0.0, 100.0, 100.0)]
+    assert Image.open(io.BytesIO(done.data)).size == (100, 100)
+
+
+@pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_shrinking_while_decoding_changes_little(mode: str, orientation: int) -> None:
+    data = saved(photo(1500, 1000), "jpeg", exif=exif(orientation))
+    rule = ResizeRule(mode, 150)  # type: ignore[arg-type]
+    done = process(data, rule, max_pixels=CAP)
+    expected = resize(decode(data, max_pixels=CAP).pixels, rule)
+    assert done.pixels.shape == expected.shape
+    assert psnr(done.pixels, expected) > 38
+
+
+@pytest.mark.parametrize(
+    ("width", "settings", "is_kept"),
+    [
+        (200, {}, True),
+        (199, {}, True),
+        (201, {}, False),
+        (200, {"exif": exif(6)}, False),
+        (200, {"exif": exif(1)}, True),
+        (200, {"icc_profile": matrix_profile(P3, 2.2)}, False),
+        (200, {"progressive": True}, True),
+    ],
+)
+def test_bytes_are_kept_only_where_nothing_is_to_be_done(width: int, settings: dict, is_kept: bool) -> None:
+    data = saved(photo(width, 300), "jpeg", **settings)
+    done = process(data, KEEP, max_pixels=CAP)
+    assert done.is_original == is_kept
+    assert (done.data == data) == is_kept
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "gif", "bmp"])
+def test_another_format_is_written_anew(format: str) -> None:
+    done = process(saved(photo(150, 100), format), KEEP, max_pixels=CAP)
+    assert not done.is_original and done.data[:3] == b"\xff\xd8\xff" and done.source_format == format
+
+
+def test_a_png_with_alpha_is_not_kept_and_one_without_is() -> None:
+    rule = ResizeRule("no", skip_reencode=True, format="png")
+    alpha = np.full((40, 60, 1), 128, np.uint8)
+    assert process(saved(photo(60, 40), "png"), rule, max_pixels=CAP).is_original
+    see_through = saved(np.concatenate([photo(60, 40), alpha], axis=2), "png")
+    assert not process(see_through, rule, max_pixels=CAP).is_original
+
+
+def test_without_skip_reencode_everything_is_written_anew() -> None:
+    assert not process(saved(photo(150, 100), "jpeg"), ResizeRule("no"), max_pixels=CAP).is_original
+
+
+def test_faces_are_blurred_before_the_crop_and_never_kept() -> None:
+    data = saved(photo(180, 180), "jpeg")
+    done = process(data, KEEP, max_pixels=CAP, blur=[(0.22, 0.22, 0.55, 0.55)])
+    plain = process(data, KEEP, max_pixels=CAP)
+    assert not done.is_original
+    differs = np.abs(done.pixels.astype(int) - plain.pixels).max(axis=2) > 0
+    assert differs[50:90, 50:90].mean() > 0.9
+    assert not differs[160:].any()
+
+
+def test_damage_and_the_cap_raise_one_error() -> None:
+    data = saved(photo(150, 100), "jpeg")
+    for harmed, cap, reason in (
+        (data[:900], CAP, "truncated"),
+        (b"<html>", CAP, "not_an_image"),
+        (data, 100, "too_many_pixels"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            process(harmed, KEEP, max_pixels=cap)
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(("format", "quality", "at_least"), [("jpeg", 95, 30), ("webp", 90, 29), ("png", 95, 89)])
+def test_what_is_written_reads_back(format: str, quality: int, at_least: float) -> None:
+    pixels = photo(120, 90)
+    assert psnr(decode(encode(pixels, format, quality), max_pixels=CAP).pixels, pixels) > at_least
+
+
+def test_the_jpeg_is_what_libjpeg_writes_elsewhere() -> None:
+    pixels = photo(120, 90)
+    theirs = Image.open(io.BytesIO(saved(pixels, "jpeg", quality=95)))
+    ours = Image.open(io.BytesIO(encode(pixels, "jpeg", 95)))
+    assert theirs.quantization == ours.quantization  # type: ignore[attr-defined]
+    assert np.array_equal(np.asarray(theirs), np.asarray(ours))
+
+
+def test_an_unknown_format_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="jpeg, png, webp"):
+        encode(photo(8, 8), "avif")
+
+
+def test_the_cap_holds_for_what_a_rule_makes() -> None:
+    line = saved(np.zeros((1, 3000, 3), np.uint8), "png")
+    for rule in (ResizeRule("keep_ratio", 256), ResizeRule("center_crop", 256)):
+        with pytest.raises(ImageError) as caught:
+            process(line, rule, max_pixels=CAP)
+        assert caught.value.reason == "too_many_pixels"
+    assert process(line, ResizeRule("border", 256), max_pixels=CAP).width == 256
+
+
+def test_a_side_the_format_cannot_hold_is_an_outcome() -> None:
+    wide = saved(np.zeros((2, 16384, 3), np.uint8), "png")
+    with pytest.raises(ImageError, match="16384 x 2"):
+        process(wide, ResizeRule("no", format="webp"), max_pixels=CAP)
+    assert process(wide, ResizeRule("no"), max_pixels=CAP).width == 16384
+
+
+def test_of_a_picture_with_several_views_the_first_is_taken() -> None:
+    first, second = Image.fromarray(photo(60, 40)), Image.fromarray(photo(60, 40, 1))
+    done = process(saved(first, "MPO", save_all=True, append_images=[second]), ResizeRule("no"), max_pixels=CAP)
+    assert psnr(done.pixels, photo(60, 40)) > 25 and done.source_format == "jpeg"

@@ -1,0 +1,107 @@
+"""Sizes and pixels of a resize against img2dataset's own Resizer, and boxes that move along."""
+
+import io
+import random
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.real_data import real_data
+from vlmdata.images.decode import decode, upright
+from vlmdata.images.header import read_header
+from vlmdata.images.resize import MODES, ResizeRule, output_size, resize, transform, upright_box
+
+
+def textured(width: int, height: int) -> np.ndarray:
+    smooth = np.random.default_rng(width * 7919 + height).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def img2dataset_result(data: bytes, rule: ResizeRule) -> np.ndarray:
+    resizer = pytest.importorskip("img2dataset.resizer")
+    theirs = resizer.Resizer(rule.size, rule.mode, rule.only_if_bigger, encode_format="png", encode_quality=1)
+    written, *_, error = theirs(io.BytesIO(data))
+    assert error is None
+    return decode(written, max_pixels=10**7).pixels
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("only_if_bigger", [False, True])
+def test_img2datasets_test_images_come_out_in_its_sizes(mode: str, only_if_bigger: bool) -> None:
+    for path in sorted(real_data("F_vlm_repo_testdata/img2dataset/resize_test_image").glob("*.jpg")):
+        data = path.read_bytes()
+        width, height = read_header(data).upright_size
+        for size in (100, 256, 420, 456):
+            rule = ResizeRule(mode, size, only_if_bigger)  # type: ignore[arg-type]
+            expected = img2dataset_result(data, rule)
+            assert output_size(rule, width, height) == (expected.shape[1], expected.shape[0]), (path.name, size)
+
+
+def test_any_size_comes_out_in_img2datasets_size_and_shrinks_to_its_pixels() -> None:
+    choose = random.Random(0)
+    for _ in range(60):
+        width, height, size = choose.randint(1, 400), choose.randint(1, 400), choose.randint(1, 300)
+        pixels = textured(width, height)
+        data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+        for mode in MODES:
+            rule = ResizeRule(mode, size, choose.random() < 0.5)  # type: ignore[arg-type]
+            expected, ours = img2dataset_result(data, rule), resize(pixels, rule)
+            assert ours.shape == expected.shape, (width, height, rule)
+            side = min(width, height) if mode in ("keep_ratio", "center_crop") else max(width, height)
+            if side > size and mode != "border":  # its border is black with the albumentations it runs on
+                assert np.array_equal(ours, expected), (width, height, rule)
+
+
+def test_a_border_is_white_and_centred() -> None:
+    out = resize(np.zeros((10, 20, 3), np.uint8), ResizeRule("border", 20))
+    assert out.shape == (20, 20, 3)
+    assert np.flatnonzero((out == 0).all(axis=(1, 2))).tolist() == list(range(5, 15))
+    assert set(np.unique(out)) == {0, 255}
+
+
+def test_a_side_of_exactly_the_size_is_not_bigger() -> None:
+    rule = ResizeRule("center_crop", 200, only_if_bigger=True)
+    assert [output_size(rule, 300, side) for side in (199, 200, 201)] == [(300, 199), (300, 200), (200, 200)]
+
+
+def test_a_hair_thin_picture_keeps_one_pixel() -> None:
+    assert output_size(ResizeRule("keep_ratio_largest", 256), 60000, 1) == (256, 1)
+
+
+@pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest", "center_crop", "border"])
+@pytest.mark.parametrize("size", [96, 500])
+def test_a_box_frames_the_same_thing_after_the_resize(mode: str, size: int) -> None:
+    pixels = np.full((240, 360, 3), 255, np.uint8)
+    pixels[80:160, 150:250] = (255, 0, 0)
+    rule = ResizeRule(mode, size)  # type: ignore[arg-type]
+    out = resize(pixels, rule)
+    (box,) = transform(rule, 360, 240).boxes([(150, 80, 250, 160)])
+    red_y, red_x = np.nonzero((out[:, :, 1] < 128) & (out[:, :, 0] > 128))
+    assert box is not None
+    assert np.allclose(box, (red_x.min(), red_y.min(), red_x.max() + 1, red_y.max() + 1), atol=1.0)
+
+
+def test_a_box_cut_away_is_none_and_the_others_keep_their_place() -> None:
+    change = transform(ResizeRule("center_crop", 100), 300, 100)
+    assert change.boxes([(0, 0, 90, 50), (90, 0, 120, 50), (100, 0, 200, 100)]) == [
+        None,
+        (0.0, 0.0, 20.0, 50.0),
+        (0.0, 0.0, 100.0, 100.0),
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_stored_box_turns_with_its_picture(orientation: int) -> None:
+    stored = np.zeros((20, 30, 3), np.uint8)
+    stored[3:7, 10:25] = 255
+    turned = upright(stored, orientation)
+    rows, columns = np.nonzero(turned[:, :, 0])
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert upright_box((10, 3, 25, 7), orientation, 30, 20) == expected
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "crop"}, {"size": 0}, {"quality": 101}, {"format": "avif"}])
+def test_a_wrong_rule_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"mode|size|quality|format"):
+        ResizeRule(**wrong)

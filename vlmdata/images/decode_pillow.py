@@ -1,0 +1,90 @@
+"""What Pillow decodes: PNG, WebP, GIF, AVIF, TIFF, BMP, and the JPEGs that simplejpeg does not take (CMYK, odd sampling)."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import AvifImagePlugin, Image
+
+from vlmdata.images.colour import to_srgb
+from vlmdata.images.facts import Header, ImageError
+
+# Of a million images thousands have odd metadata: what matters of it raises, the rest is not for the terminal.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core a worker; dav1d would start one thread for each
+
+
+def decode_pillow(data: bytes, header: Header, factor: int, max_pixels: int) -> tuple[np.ndarray, bool]:
+    """Return (H, W, 3) uint8 sRGB and whether nothing but plain decoding was done.
+
+    The pixels are as stored, not upright, save those of a TIFF, which Pillow turns while loading.
+    A JPEG is shrunk by `factor` while decoding. Raises ImageError, and nothing else.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError("too_many_pixels", f"{image.width} x {image.height} is over {max_pixels} pixels")
+            if header.format == "jpeg" and factor > 1:
+                image.draft(None, (-(-header.width // factor), -(-header.height // factor)))
+            image.load()
+            return _rgb(image, header)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from None
+    except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
+        raise ImageError(_reason(error), f"{type(error).__name__}: {error}") from None
+
+
+def _plugins(name: str) -> list[str]:
+    return ["JPEG", "MPO"] if name == "jpeg" else [name.upper()]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NotImplementedError):
+        return "unsupported_format"
+    words = str(error).lower()
+    return "truncated" if "truncated" in words or "unexpected end" in words or isinstance(error, EOFError) else "corrupt"
+
+
+def _rgb(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
+    """Bring any mode to RGB: 16 bits scaled to 8, profile applied, alpha laid over white."""
+    icc = image.info.get("icc_profile")
+    image, is_deep = _eight_bits(image, header)
+    has_alpha = image.has_transparency_data
+    if has_alpha:
+        image = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
+        alpha = np.asarray(image.getchannel(image.mode[-1]))
+        image = Image.merge("RGB", image.split()[:3]) if image.mode == "RGBA" else image.getchannel(0)
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    is_cmyk = image.mode == "CMYK"
+    image, has_changed = to_srgb(image, icc)
+    pixels = np.array(image)
+    if has_alpha:
+        pixels = over_white(pixels, alpha)
+    return pixels, not (is_deep or has_alpha or is_cmyk or has_changed)
+
+
+def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay (H, W, 3) uint8 over white by (H, W) uint8 alpha, rounded to nearest in integers; white as img2dataset does."""
+    opacity = alpha[:, :, None].astype(np.uint16)
+    mixed = pixels * opacity + 255 * (255 - opacity) + 127  # at most 65,152: fits 16 bits
+    return (mixed // 255).astype(np.uint8)
+
+
+def _eight_bits(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
+    """Scale 16-bit greys to 8 (Pillow's own conversion cuts at 255) and say whether the picture was deeper than 8 bits."""
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint32)
+        scaled = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+        key = image.info.get("transparency")
+        if key is not None:
+            scaled.putalpha(Image.fromarray(np.where(deep == key, 0, 255).astype(np.uint8)))
+        return scaled, True
+    if image.mode in ("I", "F"):
+        raise ImageError("unsupported_format", f"pixels of kind {image.mode} have no white point")
+    if header.bit_depth == 16 and isinstance(image.info.get("transparency"), tuple):
+        # Pillow has kept the upper 8 bits of each sample but all 16 of the transparent colour.
+        image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
+    return image, header.bit_depth == 16

@@ -1,0 +1,74 @@
+"""The directory of tags that EXIF data and TIFF files share: orientation, sizes, and guards against lying directories."""
+
+import struct
+
+from vlmdata.images.facts import Header, ImageError
+
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
+MAX_TAGS = 4096
+
+
+def first_directory(data: bytes) -> tuple[dict[int, int], int, int]:
+    """Return the first directory of `data` (which begins II or MM), what its values weigh, and where the next lies.
+
+    Of each tag the first value is given when it is a whole number of 8, 16 or 32 bits that lies inside `data`.
+    The weight is the bytes a reader would copy for all values together; the next offset is 0 when there is none.
+    Raises struct.error where the directory itself runs past the end.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    tags: dict[int, int] = {}
+    weight = 0
+    for at in range(start + 2, start + 2 + 12 * min(count, MAX_TAGS), 12):
+        tag, kind, values = struct.unpack_from(order + "HHI", data, at)
+        size = TYPE_SIZES.get(kind, 0) * values
+        weight += size
+        place = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
+        code = {1: "B", 3: "H", 4: "I", 13: "I"}.get(kind)
+        if code and values and place + struct.calcsize(code) <= len(data):
+            (tags[tag],) = struct.unpack_from(order + code, data, place)
+    end = start + 2 + 12 * count
+    following = struct.unpack_from(order + "I", data, end)[0] if end + 4 <= len(data) else 0
+    return tags, weight, following
+
+
+def orientation_of(exif: bytes) -> int:
+    """Return the orientation, 1..8, in EXIF data (with or without `Exif\\0\\0` before them); 1 where none can be read."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
+        return 1
+    try:
+        tags, _, _ = first_directory(exif)
+    except struct.error:
+        return 1
+    value = tags.get(ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1
+
+
+def read_tiff(data: bytes) -> Header:
+    """Read the header of a classic TIFF. A directory that weighs more than the file, or a tile far over the picture, is
+    an attack on the decoder's memory and refused as corrupt."""
+    if data[2:4] in (b"+\0", b"\0+"):
+        raise ImageError("unsupported_format", "BigTIFF")
+    try:
+        tags, weight, following = first_directory(data)
+    except struct.error:
+        raise ImageError("truncated", "the TIFF directory runs past the end") from None
+    width, height = tags.get(WIDTH, 0), tags.get(HEIGHT, 0)
+    if weight > 2 * len(data):
+        raise ImageError("corrupt", "the TIFF directory names more bytes than the file has")
+    if tags.get(TILE_WIDTH, 0) > 2 * width + 4096 or tags.get(TILE_HEIGHT, 0) > 2 * height + 4096:
+        raise ImageError("corrupt", "TIFF tiles far larger than the picture")
+    orientation = tags.get(ORIENTATION, 1)
+    modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", 6: "ycc"}
+    return Header(
+        format="tiff",
+        width=width,
+        height=height,
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        is_animated=following != 0,
+        mode=modes.get(tags.get(PHOTOMETRIC, 1), "rgb"),
+        bit_depth=tags.get(BITS, 1),
+    )

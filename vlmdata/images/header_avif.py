@@ -1,0 +1,186 @@
+"""The container of an AVIF, and the size its AV1 data really have: a decoder takes memory by that, not by the container."""
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+
+from PIL import Image
+
+from vlmdata.images.facts import Header, ImageError
+
+FULL_BOXES = {b"meta": 4}  # bytes of version and flags before the boxes inside
+CONTAINERS = {b"meta", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
+SEQUENCE_HEADER = 1
+MAX_BOXES = 10_000
+
+
+def read_avif(data: bytes) -> Header:
+    """Read the container by libavif through Pillow, which decodes nothing until asked for pixels."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
+            orientation = image.getexif().get(0x0112, 1)
+            return Header(
+                "avif",
+                *image.size,
+                orientation=orientation if orientation in range(1, 9) else 1,
+                is_animated=getattr(image, "n_frames", 1) > 1,
+                mode="rgb_alpha" if image.mode == "RGBA" else "rgb",
+                coded_pixels=coded_pixels(data),
+            )
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError("too_many_pixels") from None
+    except Exception as error:  # bytes we do not trust: libavif names many kinds of damage
+        raise ImageError("corrupt", f"libavif: {error}") from None
+
+
+def coded_pixels(data: bytes) -> int:
+    """Return the most pixels that any AV1 picture in the file says it has, in its own sequence header.
+
+    Raises ImageError where no picture is found or pieces overlap so that they outweigh the file.
+    """
+    pieces = list(_pictures(data))
+    if sum(map(len, pieces)) > 2 * len(data):
+        raise ImageError("corrupt", "AVIF items that outweigh the file")
+    sizes = [size for piece in pieces for size in _sequence_sizes(piece)]
+    if not sizes:
+        raise ImageError("corrupt", "an AVIF without an AV1 sequence header")
+    return max(width * height for width, height in sizes)
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box, descending into those that hold boxes."""
+    while at + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        stop = min(end, at + length) if length else end
+        if stop <= at + 8:
+            return
+        yield kind, start, stop
+        if kind in CONTAINERS:
+            yield from _boxes(data, start + FULL_BOXES.get(kind, 0), stop)
+        at = stop
+
+
+def _pictures(data: bytes) -> Iterator[bytes]:
+    """Yield the bytes of each item, and of the first sample of each track."""
+    inner = 0  # where an item box of the file lies, for items that are kept inside it
+    lists: list[tuple[bytes, int]] = []
+    for count, (kind, start, _) in enumerate(_boxes(data, 0, len(data))):
+        if count > MAX_BOXES:
+            raise ImageError("corrupt", f"an AVIF of more than {MAX_BOXES} boxes")
+        if kind == b"idat":
+            inner = start
+        elif kind in (b"iloc", b"stco", b"co64"):
+            lists.append((kind, start))
+    for kind, start in lists:
+        if kind == b"iloc":
+            yield from _items(data, start, inner)
+        elif struct.unpack_from(">I", data, start + 4)[0]:
+            (offset,) = struct.unpack_from(">I" if kind == b"stco" else ">Q", data, start + 8)
+            yield data[offset : offset + 4096]  # the sequence header stands at the front
+
+
+def _items(data: bytes, at: int, inner: int) -> Iterator[bytes]:
+    """Yield the bytes of each item that an item location box places in this file."""
+    version, sizes = data[at], int.from_bytes(data[at + 4 : at + 6], "big")
+    offset_size, length_size, base_size, index_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15, sizes & 15
+    wide = 4 if version == 2 else 2
+    items = int.from_bytes(data[at + 6 : at + 6 + wide], "big")
+    at += 6 + wide
+    if items > MAX_BOXES:
+        raise ImageError("corrupt", f"an AVIF of more than {MAX_BOXES} items")
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at], "big")
+
+    for _ in range(items):
+        number(wide)
+        method = number(2) & 15 if version else 0
+        number(2)
+        base, extents = number(base_size) + (inner if method == 1 else 0), number(2)
+        parts = []
+        for _ in range(min(extents, MAX_BOXES)):
+            if version:
+                number(index_size)
+            offset = base + number(offset_size)
+            length = number(length_size)
+            parts.append(data[offset : offset + length] if length else data[offset:])
+        yield b"".join(parts)
+
+
+def _sequence_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
+    """Walk a row of OBUs and yield width and height of each sequence header. Source: AV1 specification, 5.3 and 5.5."""
+    at = 0
+    while at < len(stream):
+        head = stream[at]
+        at += 2 if head & 4 else 1
+        length = len(stream) - at
+        if head & 2:
+            length, at = _leb128(stream, at)
+        if head & 0x80:
+            return  # the forbidden bit: no OBU, an item of another kind such as EXIF
+        if head >> 3 & 15 == SEQUENCE_HEADER:
+            yield _sequence_size(stream[at : at + length])
+        at += length
+
+
+def _leb128(stream: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 56, 7):
+        byte = stream[at] if at < len(stream) else 0
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            break
+    return value, at
+
+
+def _skip_timing(take: Callable[[int], int]) -> None:
+    """Pass over timing, decoder model and operating points, which a full sequence header has before its size."""
+    delay_bits = 0
+    if take(1):
+        take(64)
+        if take(1):
+            zeros = 0
+            while not take(1):
+                zeros += 1
+            take(zeros)
+        if take(1):
+            delay_bits = take(5) + 1
+            take(42)
+    has_display_delay = take(1)
+    for _ in range(take(5) + 1):
+        take(12)
+        if take(5) > 7:
+            take(1)
+        if delay_bits and take(1):
+            take(2 * delay_bits + 1)
+        if has_display_delay and take(1):
+            take(4)
+
+
+def _sequence_size(payload: bytes) -> tuple[int, int]:
+    bits, used = int.from_bytes(payload, "big"), 0
+    total = 8 * len(payload)
+
+    def take(count: int) -> int:
+        nonlocal used
+        used += count
+        if used > total:
+            raise ImageError("corrupt", "an AV1 sequence header runs past its end")
+        return bits >> (total - used) & ((1 << count) - 1)
+
+    take(4)  # profile, still picture
+    if take(1):  # a reduced header, as still pictures have
+        take(5)
+    else:
+        _skip_timing(take)
+    width_bits, height_bits = take(4) + 1, take(4) + 1
+    return take(width_bits) + 1, take(height_bits) + 1

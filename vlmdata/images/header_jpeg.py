@@ -1,0 +1,88 @@
+"""The segments of a JPEG before its pixels: size, kind, orientation and colour profile."""
+
+from vlmdata.images.exif import orientation_of
+from vlmdata.images.facts import Header, ImageError
+
+MAX_SEGMENTS = 1000
+MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole picture, however few bytes it has
+MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
+PIXELS_PER_BYTE = 2048  # the least a Huffman-coded block of 64 pixels takes is one bit: more pixels cannot be there
+SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not hierarchical, not lossless
+
+
+def read_jpeg(data: bytes) -> Header:
+    """Walk the segments up to the first scan. A missing scan is truncated, a missing size corrupt."""
+    at, size, orientation, adobe = 2, b"", 1, -1
+    marker_of_size = 0
+    profile: dict[int, bytes] = {}
+    for _ in range(MAX_SEGMENTS):
+        marker, segment, at = _next_segment(data, at)
+        if marker in SIZES and not size:
+            marker_of_size, size = marker, segment
+        elif marker == 0xE1 and segment.startswith(b"Exif\0") and orientation == 1:
+            orientation = orientation_of(segment)
+        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0") and len(segment) > 14:
+            profile.setdefault(segment[12], segment[14:])
+        elif marker == 0xEE and segment.startswith(b"Adobe") and len(segment) >= 12:
+            adobe = segment[11]
+        elif marker == 0xDA:
+            break
+    else:
+        raise ImageError("corrupt", f"a JPEG of more than {MAX_SEGMENTS} segments")
+    if len(size) < 6:
+        raise ImageError("corrupt", "a JPEG scan before any size")
+    header = _header(marker_of_size, size, orientation, adobe, _joined(profile))
+    if header.width * header.height > PIXELS_PER_BYTE * len(data):
+        raise ImageError("truncated", f"{header.width} x {header.height} pixels cannot be in {len(data)} bytes of JPEG")
+    if header.is_progressive and data.count(b"\xff\xda", at) > MAX_SCANS:
+        raise ImageError("too_many_scans")
+    return header
+
+
+def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
+    """Return the next marker, its payload, and where the one after it is looked for. Stray bytes between are skipped."""
+    while True:
+        at = data.find(b"\xff", at) + 1
+        if at == 0 or at >= len(data):
+            raise ImageError("truncated", "a JPEG without a scan")
+        marker = data[at]
+        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            continue
+        if marker == 0xD9:
+            raise ImageError("truncated", "a JPEG that ends before its first scan")
+        length = int.from_bytes(data[at + 1 : at + 3], "big")
+        if length < 2 or at + 1 + length > len(data):
+            raise ImageError("truncated", "a JPEG segment runs past the end")
+        return marker, data[at + 3 : at + 1 + length], at + 1 + length
+
+
+def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes | None) -> Header:
+    depth, components = size[0], size[5]
+    height, width = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
+    if marker not in DECODED_HERE or depth != 8:
+        raise ImageError("unsupported_format", f"JPEG process {marker:#x} of {depth} bits")
+    if components not in (1, 3, 4):
+        raise ImageError("corrupt", f"a JPEG of {components} components")
+    if components == 3:
+        mode = "rgb" if adobe == 0 else "ycc"
+    else:
+        mode = "grey" if components == 1 else "cmyk"
+    return Header(
+        format="jpeg",
+        width=width,
+        height=height,
+        orientation=orientation,
+        mode=mode,
+        is_progressive=marker in PROGRESSIVE,
+        icc=icc,
+    )
+
+
+def _joined(profile: dict[int, bytes]) -> bytes | None:
+    """Join the numbered pieces of a colour profile; None when there is none, a piece lacks, or it is beyond any use."""
+    if not profile or sorted(profile) != list(range(1, len(profile) + 1)):
+        return None
+    icc = b"".join(profile[number] for number in sorted(profile))
+    return icc if len(icc) <= MAX_ICC_BYTES else None

@@ -1,0 +1,65 @@
+"""The chunks of a PNG before and around its pixels: size, kind, orientation, and whether the data can hold the picture."""
+
+import zlib
+
+from vlmdata.images.exif import orientation_of
+from vlmdata.images.facts import Header, ImageError
+
+MODES = {0: "grey", 2: "rgb", 3: "palette", 4: "grey_alpha", 6: "rgb_alpha"}
+CHANNELS = {"grey": 1, "rgb": 3, "palette": 1, "grey_alpha": 2, "rgb_alpha": 4}
+DEPTHS = {
+    "grey": (1, 2, 4, 8, 16),
+    "rgb": (8, 16),
+    "palette": (1, 2, 4, 8),
+    "grey_alpha": (8, 16),
+    "rgb_alpha": (8, 16),
+}
+MAX_CHUNKS = 100_000
+DEFLATE_RATIO = 1032  # zlib's own figure: deflate never packs better than 1032 to 1
+
+
+def read_png(data: bytes) -> Header:
+    """Walk the chunks. Fewer bytes of pixels than deflate could ever unpack to the size is truncated, so that a header
+    that promises a gigabyte over nothing costs nothing."""
+    if len(data) < 33:
+        raise ImageError("truncated", "a PNG of less than its header")
+    if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\x0d":
+        raise ImageError("corrupt", "a PNG that does not begin with IHDR")
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        raise ImageError("corrupt", "a PNG header with a wrong checksum")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, mode = data[24], MODES.get(data[25], "")
+    if not mode or depth not in DEPTHS[mode]:
+        raise ImageError("corrupt", f"a PNG of colour type {data[25]} and {depth} bits")
+    orientation, is_animated, packed_bytes = _rest(data)
+    row_bytes = (width * CHANNELS[mode] * depth + 7) // 8
+    if height * row_bytes > DEFLATE_RATIO * packed_bytes:
+        raise ImageError("truncated", f"{width} x {height} pixels cannot be in {packed_bytes} bytes of PNG data")
+    return Header(
+        format="png",
+        width=width,
+        height=height,
+        orientation=orientation,
+        is_animated=is_animated,
+        mode=mode,
+        bit_depth=depth,
+    )
+
+
+def _rest(data: bytes) -> tuple[int, bool, int]:
+    """Return orientation, whether it is an APNG, and the bytes of packed pixels, from the chunks after the header."""
+    at, orientation, is_animated, packed_bytes = 33, 1, False, 0
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            break
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            packed_bytes += min(length, len(data) - at - 8)
+        elif kind == b"acTL":
+            is_animated = int.from_bytes(data[at + 8 : at + 12], "big") > 1
+        elif kind == b"eXIf":
+            orientation = orientation_of(data[at + 8 : at + 8 + length])
+        elif kind == b"IEND":
+            break
+        at += 12 + length
+    return orientation, is_animated, packed_bytes

@@ -1,0 +1,138 @@
+"""Sizes and places: what a resize rule makes of a picture, the picture itself, and boxes that move along with it.
+
+The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the one filter of cv2 that
+gives the same bytes on every processor; enlarging (img2dataset: Lanczos) is bilinear in integers for the same reason.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+cv2.setNumThreads(1)  # a worker is one core; more threads would fight over it
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+Mode = Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"]
+MODES = ("no", "border", "keep_ratio", "keep_ratio_largest", "center_crop")
+FORMATS = ("jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """How pictures are resized and written.
+
+    no: left as they are. keep_ratio: the short side becomes `size`. keep_ratio_largest: the long side does.
+    center_crop: keep_ratio, then the middle square. border: keep_ratio_largest, then white around to a square.
+    With `only_if_bigger` a picture whose side is `size` or less is left as it is, without crop or border.
+    With `skip_reencode` a picture that nothing changes keeps its original bytes, metadata such as a place included.
+    `quality` is that of JPEG and WebP (1..100); PNG loses nothing at any.
+    """
+
+    mode: Mode = "border"
+    size: int = 256
+    only_if_bigger: bool = False
+    skip_reencode: bool = False
+    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"resize mode {self.mode!r}: one of {', '.join(MODES)} is meant")
+        if self.format not in FORMATS:
+            raise ValueError(f"image format {self.format!r}: one of {', '.join(FORMATS)} is meant")
+        if not 1 <= self.size <= 16383:
+            raise ValueError(f"resize size {self.size}: 1 to 16383 pixels, the most a WebP can have")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"image quality {self.quality}: 1 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """Where a picture of `source` size goes: scaled to `scaled`, then placed at (left, top) on an `output` canvas.
+
+    Sizes are (width, height) in pixels. Negative left and top cut (crop), positive ones leave a white border.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    output: tuple[int, int]
+    left: int = 0
+    top: int = 0
+
+    def boxes(self, boxes: Sequence[Box]) -> list[Box | None]:
+        """Carry boxes from pixels of the upright original to pixels of the output, cut at its edges.
+
+        One for each box given, in order; None for a box that lies wholly outside what is left of the picture.
+        """
+        x_scale, y_scale = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
+        return [self._box(box, x_scale, y_scale) for box in boxes]
+
+    def _box(self, box: Box, x_scale: float, y_scale: float) -> Box | None:
+        x0, x1 = (min(max(x * x_scale + self.left, 0.0), float(self.output[0])) for x in (box[0], box[2]))
+        y0, y1 = (min(max(y * y_scale + self.top, 0.0), float(self.output[1])) for y in (box[1], box[3]))
+        return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def transform(rule: ResizeRule, width: int, height: int) -> Transform:
+    """Return what `rule` does to a picture of this size."""
+    source = width, height
+    side = min(source) if rule.mode in ("keep_ratio", "center_crop") else max(source)
+    if rule.mode == "no" or (rule.only_if_bigger and side <= rule.size):
+        return Transform(source, source, source)
+    scale = rule.size / side
+    scaled = max(1, round(width * scale)), max(1, round(height * scale))
+    if rule.mode not in ("center_crop", "border"):
+        return Transform(source, scaled, scaled)
+    square = rule.size, rule.size
+    # Rounded to the left and to the top, for a crop as for a border.
+    place = -((scaled[0] - rule.size) // 2), -((scaled[1] - rule.size) // 2)
+    if rule.mode == "border":
+        place = (rule.size - scaled[0]) // 2, (rule.size - scaled[1]) // 2
+    return Transform(source, scaled, square, *place)
+
+
+def output_size(rule: ResizeRule, width: int, height: int) -> tuple[int, int]:
+    """Return (width, height) of what `rule` makes of a picture of this size."""
+    return transform(rule, width, height).output
+
+
+def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to `size` = (width, height): area average when shrinking, integer bilinear when enlarging."""
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    is_smaller = size[0] <= width and size[1] <= height
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR_EXACT)
+
+
+def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
+    """Crop scaled pixels to the output, or put white around them."""
+    width, height = change.output
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if change.left <= 0 and change.top <= 0:
+        cut = pixels[-change.top : height - change.top, -change.left : width - change.left]
+        return np.ascontiguousarray(cut)
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    canvas[change.top : change.top + pixels.shape[0], change.left : change.left + pixels.shape[1]] = pixels
+    return canvas
+
+
+def resize(pixels: np.ndarray, rule: ResizeRule) -> np.ndarray:
+    """Return what `rule` makes of (H, W, 3) uint8 pixels. Pixels that nothing changes are returned as they are."""
+    change = transform(rule, pixels.shape[1], pixels.shape[0])
+    return place_on(scale_to(pixels, change.scaled), change)
+
+
+def upright_box(box: Box, orientation: int, width: int, height: int) -> Box:
+    """Turn a box in pixels as stored (`width` x `height`) as EXIF orientation 1..8 turns the picture."""
+    x0, y0, x1, y1 = box
+    if orientation >= 5:
+        x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
+    if orientation in (2, 3, 6, 7):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 7, 8):
+        y0, y1 = height - y1, height - y0
+    return x0, y0, x1, y1
