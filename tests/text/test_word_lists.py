@@ -1,0 +1,30 @@
+"""Lists of words from files and from the library."""
+
+import pytest
+
+from vlmdata.step import RecipeError
+from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
+
+
+def test_files_of_lines_and_of_json_give_the_same_words(tmp_path):
+    (tmp_path / "a.txt").write_text("Share\n tweet \n\nshare\n")
+    (tmp_path / "b.json").write_text('{"tweet": 5, "SHARE": 2}')
+    (tmp_path / "c.json").write_text(' ["share", "tweet"]')
+    lists = [read_words(str(tmp_path / name), "here") for name in ("a.txt", "b.json", "c.json")]
+    assert lists == [{"share", "tweet"}] * 3
+    assert len({fingerprint_of(words) for words in lists}) == 1 != fingerprint_of(None)
+
+
+def test_no_name_is_no_list_and_a_language_is_the_librarys():
+    assert read_words("", "here") is None and read_stop_words("", "here") is None
+    assert {"the", "of", "and", "is"} < read_stop_words("en", "here")
+    assert {"der", "und"} < read_stop_words("de", "here")
+
+
+@pytest.mark.parametrize("content", [None, "", "\n \n", "[1,", b"\xff\xfe\xff"])
+def test_a_list_that_cannot_be_had_is_the_users_mistake(tmp_path, content):
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RecipeError, match=r"^here: .*list\.txt"):
+        read_words(str(path), "here")

@@ -1,0 +1,88 @@
+"""OBELICS's rules on texts: thresholds on its measures, the same for a paragraph and for a whole document."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.text.obelics_metrics import Lists, Metrics, measure
+from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
+
+
+class Rule(NamedTuple):
+    """What one rule rejects."""
+
+    reason: str
+    bad: np.ndarray
+    value: np.ndarray
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRules:
+    """A text is rejected by the first rule it breaks. A rule whose list of words is not named is off, and `check` says so."""
+
+    min_words: int
+    max_words: int
+    max_char_repetition: float  # share of the most frequent character 10-grams
+    max_word_repetition: float  # share of word 5-grams that occur again
+    max_special: float  # share of characters that are punctuation, digits, white space, symbols
+    min_stop_words: float  # share of words in `stop_words`
+    max_flagged_words: float
+    min_punctuation: float  # share of , ; : ? ! . among words and these
+    min_common_words: float
+    max_spam_words: float  # from this share on
+    stop_words: str = "en"  # language of the library stop-words, or a file; OBELICS's own list of 301 is shorter and stricter
+    flagged_words: str = ""  # a file, one word a line or JSON; "": the rule is off
+    common_words: str = ""
+    spam_words: str = ""
+
+    measured: ClassVar[tuple[str, ...]] = ("stop_words", "flagged_words", "common_words", "spam_words")
+    types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
+
+    def lists(self, where: str) -> Lists:
+        """Read the lists. Raises RecipeError for one that cannot be read."""
+        named = (self.flagged_words, self.common_words, self.spam_words)
+        return Lists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
+
+    def report_rules_off(self, where: str) -> None:
+        """Warn of the rules that are off for want of a list."""
+        off = [name for name in self.measured if not getattr(self, name)]
+        if off:
+            warnings.warn(f"{where}: off, for no list is named: {', '.join(off)}", stacklevel=2)
+
+    def lists_fingerprint(self, where: str) -> str:
+        return fingerprint_of(*self.lists(where))
+
+    def rules(self, values: Callable[[str], np.ndarray]) -> Iterator[Rule]:
+        """Yield the rules in OBELICS's order; `values` gives a measure as float64, NaN where there is none."""
+        for measured, side, threshold in (
+            ("words", "min", self.min_words),
+            ("words", "max", self.max_words),
+            ("char_repetition", "max", self.max_char_repetition),
+            ("word_repetition", "max", self.max_word_repetition),
+            ("special", "max", self.max_special),
+            ("stop_words", "min", self.min_stop_words),
+            ("flagged_words", "max", self.max_flagged_words),
+            ("punctuation", "min", self.min_punctuation),
+            ("common_words", "min", self.min_common_words),
+        ):
+            value = values(measured)
+            limit = np.float32(threshold)  # as measures are stored
+            yield Rule(f"{side}_{measured}", value < limit if side == "min" else value > limit, value, threshold)
+        value = values("spam_words")
+        yield Rule("max_spam_words", value >= np.float32(self.max_spam_words), value, self.max_spam_words)
+
+
+def measures(texts: Sequence[str | None], lists: Lists, *, min_tokens: int = 0) -> dict[str, pa.Array]:
+    """Measure texts; a null text gives nulls."""
+    found = [None if text is None else measure(text, lists, min_tokens=min_tokens) for text in texts]
+    return {
+        name: pa.array([None if one is None else one[i] for one in found], pa.float32())
+        for i, name in enumerate(Metrics._fields)
+    }
