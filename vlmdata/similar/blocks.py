@@ -1,0 +1,129 @@
+"""The pigeonhole tables behind an exact Hamming search over 64-bit hashes.
+
+Cut the bits into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks, whichever bits
+differ; so looking, for every choice of b - d blocks, at the hashes that agree on all of them finds every such pair.
+Each choice is one table, independent of the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+
+MAX_DISTANCE = 16
+ONES = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """One choice of blocks that must agree. `moves` holds (shift right, mask, shift left): it brings those blocks to the
+    top of the word, so that sorting the moved hashes puts the agreeing ones side by side, and keeps distances."""
+
+    key_bits: int
+    moves: tuple[tuple[int, int, int], ...]
+    chosen_mask: int  # the key's bits in hash order
+    absent: tuple[int, ...]  # masks, in hash order, of the blocks before the last chosen one that are not chosen
+
+    @property
+    def low_mask(self) -> int:
+        """The bits below the key, in moved order: two hashes agree on the key where their xor is at most this."""
+        return (1 << (64 - self.key_bits)) - 1
+
+
+def edges(blocks: int) -> list[int]:
+    """Return the bit positions, from the top, where the blocks begin, and 64: widths differ by one bit at most."""
+    return [64 * i // blocks for i in range(blocks + 1)]
+
+
+def tables(count: int, distance: int) -> list[Table]:
+    """Return the tables that find every pair within `distance` among `count` hashes; the number of blocks is the one
+    that costs the least work. The pairs found do not depend on that number."""
+    if not 0 <= distance <= MAX_DISTANCE:
+        raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the reach of the exact search on 64 bits")
+    return tables_of(best_blocks(count, distance), distance)
+
+
+@lru_cache(maxsize=64)
+def tables_of(blocks: int, distance: int) -> list[Table]:
+    """Return the tables for a given number of blocks, more than `distance`, in a fixed order."""
+    return [make_table(chosen, blocks) for chosen in combinations(range(blocks), blocks - distance)]
+
+
+def best_blocks(count: int, distance: int) -> int:
+    """Weigh sorting against comparing: moving and sorting cost about 30 comparisons a hash (measured, AVX-512), and
+    hashes that agree on the key must be compared pair by pair. Real hashes are lumpier than even ones: count double."""
+
+    def cost(blocks: int) -> float:
+        key_bits = 64 * (blocks - distance) / blocks
+        return comb(blocks, distance) * count * (30 + 2 * count / 2**key_bits)
+
+    return min(range(distance + 1, min(distance + 6, 33)), key=cost)
+
+
+def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
+    begins = edges(blocks)
+    order = list(chosen) + [i for i in range(blocks) if i not in chosen]
+    moves: list[tuple[int, int, int]] = []
+    top = 64
+    for first, last in runs(order):
+        width = begins[last + 1] - begins[first]
+        top -= width
+        moves.append((64 - begins[last + 1], (1 << width) - 1, top))
+    absent = tuple(block_mask(i, begins) for i in range(chosen[-1]) if i not in chosen)
+    chosen_mask = sum(block_mask(i, begins) for i in chosen)
+    return Table(chosen_mask.bit_count(), tuple(moves), chosen_mask, absent)
+
+
+def runs(order: Sequence[int]) -> list[tuple[int, int]]:
+    """Join neighbouring block numbers that follow each other: [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
+    joined: list[tuple[int, int]] = []
+    for block in order:
+        if joined and joined[-1][1] + 1 == block:
+            joined[-1] = (joined[-1][0], block)
+        else:
+            joined.append((block, block))
+    return joined
+
+
+def block_mask(block: int, begins: list[int]) -> int:
+    return (ONES >> begins[block]) & ~(ONES >> begins[block + 1]) & ONES
+
+
+def move(hashes: Hashes, table: Table, out: Hashes | None = None) -> Hashes:
+    """Return the hashes with the table's key at the top, in pieces that stay in the processor's cache."""
+    moved = np.empty_like(hashes) if out is None else out
+    piece = 1 << 15
+    part = np.empty(piece, np.uint64)
+    for start in range(0, len(hashes), piece):
+        source, target = hashes[start : start + piece], moved[start : start + piece]
+        target[:] = 0
+        for right, mask, left in table.moves:
+            bits = part[: len(source)]
+            np.right_shift(source, np.uint64(right), out=bits)
+            np.bitwise_and(bits, np.uint64(mask), out=bits)
+            np.left_shift(bits, np.uint64(left), out=bits)
+            np.bitwise_or(target, bits, out=target)
+    return moved
+
+
+def move_back(moved: Hashes, table: Table) -> Hashes:
+    """Undo `move`."""
+    hashes = np.zeros_like(moved)
+    for right, mask, left in table.moves:
+        hashes |= ((moved >> np.uint64(left)) & np.uint64(mask)) << np.uint64(right)
+    return hashes
+
+
+def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
+    """Say for each xor of two hashes whether this table is the first that finds the pair: the chosen blocks agree, and no
+    other block that agrees comes before the last chosen one. So every pair is given once, with no memory of the others."""
+    first = (differences & np.uint64(table.chosen_mask)) == 0
+    for mask in table.absent:
+        first &= (differences & np.uint64(mask)) != 0
+    return first

@@ -1,0 +1,27 @@
+"""Embeddings out of a table: one for each image, from whatever Arrow type a step stored them in."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vlmdata.row import flatten
+
+
+def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Return which images have an embedding, and the embeddings of those: (P,), (N, D), for P positions of `images`.
+
+    The column is aligned with `images` and holds at each position a list of numbers, or bytes of little-endian fp16.
+    """
+    positions = flatten(rows, "images")
+    has, items = np.zeros(len(positions.items), bool), flatten(rows, column)
+    lengths = np.diff(positions.offsets.to_numpy())
+    own = np.diff(items.offsets.to_numpy())
+    if not np.isin(own[own != lengths], 0).all():
+        raise ValueError(f"the column {column} must hold one value for each image of its row, or none at all")
+    has[np.repeat(own > 0, lengths)] = np.asarray(items.items.is_valid())
+    values = items.items.drop_null()
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        flat = np.frombuffer(b"".join(values.to_pylist()), "<f2").astype(np.float32)
+    else:
+        flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), np.float32)
+    return has, flat.reshape(len(values), -1) if len(values) else np.zeros((0, 1), np.float32)

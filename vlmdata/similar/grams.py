@@ -1,0 +1,180 @@
+"""Texts to hashed n-grams: of words, or of characters where words are not parted by spaces.
+
+All texts of a batch are one array of code points, and every word and gram is hashed in numpy: 100 words cost a few
+microseconds. The hashes of a text depend on nothing but the text and the parameters; dataset decisions rest on them, and
+a test holds them fixed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Ids = NDArray[np.int64]
+
+ODD = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio
+BATCH_CHARACTERS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Grams:
+    """The n-grams of several texts, in order, repeats included: text i has hashes[starts[i]:starts[i + 1]]."""
+
+    hashes: Hashes
+    starts: Ids  # (texts + 1,)
+
+    def texts(self) -> Ids:
+        """Return the number of the text that each hash belongs to."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+
+def word_grams(texts: Sequence[str], n: int) -> Grams:
+    """Return the hashed n-grams of words. Words are lower-cased runs of letters, digits and underscores.
+
+    A text with fewer than n words has one gram, all its words; a text without words has none.
+    """
+    return joined([windows(*hashed_words(*code_points(batch)), n) for batch in batches(texts)])
+
+
+def character_grams(texts: Sequence[str], n: int) -> Grams:
+    """Return the hashed runs of n characters, lower-cased, any white space as one space; short texts as in `word_grams`."""
+    return joined([windows(*hashed_characters(*code_points(batch)), n) for batch in batches(texts)])
+
+
+def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ids]:
+    """Return a hash of each word of all texts on end, and the number of words of each text."""
+    parts = [hashed_words(*code_points(batch)) for batch in batches(texts)]
+    return np.concatenate([words for words, _ in parts]), np.concatenate([sizes for _, sizes in parts])
+
+
+def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
+    """Return the hash of every run of exactly n words, the text it is in, and the place of its first word in `flat`."""
+    grams = windows(flat, sizes, n)
+    texts = grams.texts()
+    first = np.arange(len(texts)) + np.repeat(np.cumsum(sizes) - sizes - grams.starts[:-1], np.diff(grams.starts))
+    is_full = sizes[texts] >= n
+    return grams.hashes[is_full], texts[is_full], first[is_full]
+
+
+def batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in batches of about BATCH_CHARACTERS, lower-cased."""
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        held.append(text.lower())
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield held
+            held, size = [], 0
+    if held or not len(texts):
+        yield held
+
+
+def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
+    """Return the code points of all texts on end, and the length of each text."""
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), sizes
+
+
+def hashed_words(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, Ids]:
+    """Return a hash of each word of all texts, and the number of words of each text.
+
+    A word is hashed as a polynomial in ODD modulo 2**64, from sums over everything before its ends.
+    """
+    if not len(points):
+        return np.zeros(0, np.uint64), np.zeros(len(sizes), np.int64)
+    is_word = word_characters()[points]
+    ends = np.cumsum(sizes)
+    begins_text = np.zeros(len(points) + 1, bool)
+    begins_text[ends - sizes] = True
+    before = np.concatenate([[False], is_word[:-1]])
+    after = np.concatenate([is_word[1:], [False]])
+    first = np.flatnonzero(is_word & (~before | begins_text[:-1]))
+    last = np.flatnonzero(is_word & (~after | begins_text[1:]))
+    rising, falling = powers(len(points))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((points.astype(np.uint64) + np.uint64(1)) * rising)])
+    counts = np.bincount(np.searchsorted(ends, first, side="right"), minlength=len(sizes))
+    return mixed((sums[last + 1] - sums[first]) * falling[first]), counts
+
+
+def hashed_characters(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, Ids]:
+    """Return a hash of each character and the number of characters of each text, white space trimmed and made single."""
+    is_space = space_characters()[points]
+    ends = np.cumsum(sizes)
+    texts = np.repeat(np.arange(len(sizes)), sizes)
+    solid = np.flatnonzero(~is_space)
+    same_text = texts[solid[1:]] == texts[solid[:-1]]
+    gap = np.flatnonzero(same_text & (np.diff(solid) > 1))  # white space inside a text, between two solid characters
+    values = mixed(points[solid].astype(np.uint64) + np.uint64(1))
+    space = mixed(np.array([ord(" ") + 1], np.uint64))[0]
+    counts = np.bincount(texts[solid], minlength=len(sizes)) + np.bincount(texts[solid[gap]], minlength=len(sizes))
+    return np.insert(values, gap + 1, space), counts[: len(ends)]
+
+
+def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
+    """Hash every window of n neighbours that lies within one text: (sum of sizes,), (texts,) -> Grams."""
+    if n < 1:
+        raise ValueError(f"n-grams need n >= 1, not {n}")
+    counts = np.where(sizes >= n, sizes - n + 1, np.minimum(sizes, 1))
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    first = np.arange(starts[-1]) + np.repeat(np.cumsum(sizes) - sizes - starts[:-1], counts)
+    padded = np.concatenate([flat, np.zeros(n, np.uint64)])
+    total = np.zeros(len(first), np.uint64)
+    short = starts[:-1][(sizes < n) & (sizes > 0)]
+    length = sizes[(sizes < n) & (sizes > 0)]
+    for place in range(n):  # Horner's rule: the order of the words counts
+        total *= np.uint64(ODD)
+        here = padded[first + place]
+        here[short[length <= place]] = 0
+        total += here
+    return Grams(mixed(total), starts)
+
+
+def joined(parts: list[Grams]) -> Grams:
+    """Put the grams of batches on end."""
+    shifts = np.cumsum([0] + [len(part.hashes) for part in parts[:-1]])
+    starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=True)]
+    total = sum(len(part.hashes) for part in parts)
+    return Grams(np.concatenate([part.hashes for part in parts]), np.concatenate([*starts, [total]]))
+
+
+def mixed(values: Hashes) -> Hashes:
+    """Return a permutation of 64-bit values in which every bit of the input moves every bit of the output.
+
+    Source: the finaliser of SplitMix64, Steele, Lea and Flood 2014.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def powers(count: int) -> tuple[Hashes, Hashes]:
+    """Return the first `count` powers of ODD and of its inverse, modulo 2**64."""
+    size = 1 << max(count - 1, 1).bit_length()  # few sizes, so that the cache serves neighbouring batches
+    rising, falling = all_powers(size)
+    return rising[:count], falling[:count]
+
+
+@lru_cache(maxsize=2)
+def all_powers(count: int) -> tuple[Hashes, Hashes]:
+    return power_row(ODD, count), power_row(pow(ODD, -1, 1 << 64), count)
+
+
+def power_row(base: int, count: int) -> Hashes:
+    row = np.full(count, base, np.uint64)
+    row[0] = 1
+    return np.cumprod(row)
+
+
+@lru_cache(maxsize=1)
+def word_characters() -> NDArray[np.bool_]:
+    """Say for each code point whether it belongs to words: letters, digits and the underscore, as Python's \\w has it."""
+    return np.fromiter((chr(point).isalnum() or point == ord("_") for point in range(0x110000)), bool, 0x110000)
+
+
+@lru_cache(maxsize=1)
+def space_characters() -> NDArray[np.bool_]:
+    return np.fromiter((chr(point).isspace() for point in range(0x110000)), bool, 0x110000)

@@ -1,0 +1,119 @@
+"""From clusters of images or rows to the verdicts and the `cluster` column of a table of rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vlmdata.row import ROW, Flat, aligned, alive, drop_images, drop_rows, flatten, numbers, set_column
+from vlmdata.similar.clusters import best_first
+from vlmdata.similar.runs import Ids
+from vlmdata.step import scatter
+
+OWN_ORDERS = ("largest", "bytes", "earliest")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The living images of rows: their positions in `images` laid flat, and how good each is, 0 the best."""
+
+    images: Flat
+    places: Ids
+    rank: Ids
+
+    def rows(self) -> Ids:
+        return self.images.parents[self.places]
+
+
+def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the measured columns that an order names: the words of its own are none."""
+    return tuple(name for name in keep if name not in OWN_ORDERS)
+
+
+def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] | None = None) -> Candidates:
+    """Return the living images, ranked by `keep`, those only where `has` is true (one for each position)."""
+    images = flatten(rows, "images")
+    living = images.alive() & alive(rows)[images.parents]
+    places = np.flatnonzero(living if has is None else living & has)
+    columns = [order_column(rows, images, name)[places] for name in keep]
+    keys = np.asarray(rows["key"].combine_chunks().to_numpy(zero_copy_only=False), dtype=str)[images.parents[places]]
+    return Candidates(images, places, best_first(*columns, keys=keys))
+
+
+def order_column(rows: pa.Table, images: Flat, name: str) -> NDArray[np.float64]:
+    """Return what an order compares, one number for each image, the greatest the best: `largest` is pixels as fetched,
+    `bytes` the size, `earliest` the place in the plan; else a measured column of images or of rows, to 4 digits."""
+    if name == "largest":
+        sides = [(numbers(images.field(f"original_{side}")), numbers(images.field(side))) for side in ("width", "height")]
+        width, height = (np.where(np.isnan(original), stored, original) for original, stored in sides)
+        return width * height
+    if name == "bytes":
+        return numbers(images.field("size"))
+    if name == "earliest":
+        return -images.parents.astype(np.float64)
+    kind = rows[name].type
+    values = aligned(rows, name, "images") if pa.types.is_list(kind) else numbers(rows[name].combine_chunks())[images.parents]
+    return np.round(values, 4)
+
+
+def drop_duplicate_images(
+    rows: pa.Table,
+    found: Candidates,
+    stands: Ids,
+    step: str,
+    reason: str,
+    *,
+    value: NDArray[np.float64] | None = None,
+    threshold: float | None = None,
+) -> pa.Table:
+    """Reject each image for which another one stands: `stands` (M,) and `value` (M,) are in the order of `found.places`.
+
+    A row that loses its last image is rejected; its `cluster` is the key of the row that holds the image kept."""
+    is_lost = stands != np.arange(len(stands))
+    bad = np.zeros(len(found.images.parents), bool)
+    bad[found.places[is_lost]] = True
+    values = np.full(len(bad), np.nan)
+    if value is not None:
+        values[found.places] = value
+    before = alive(rows)
+    rows = drop_images(rows, bad, step, reason=reason, value=values, threshold=threshold)
+    lost = np.flatnonzero(is_lost)[::-1]
+    leader = np.full(len(rows), -1)
+    leader[found.rows()[lost]] = found.rows()[stands[lost]]  # of several images lost, the first says
+    return mark_cluster(rows, np.where(before & ~alive(rows), leader, -1))
+
+
+def drop_duplicate_rows(
+    rows: pa.Table,
+    places: Ids,
+    stands: Ids,
+    step: str,
+    reason: str,
+    *,
+    value: NDArray[np.float64] | None = None,
+    threshold: float | None = None,
+) -> pa.Table:
+    """Reject each of the rows at `places` for which another stands, and write the other's key into its `cluster`."""
+    leader = np.full(len(rows), -1)
+    leader[places] = np.where(stands == np.arange(len(stands)), -1, places[stands])
+    values = np.full(len(rows), np.nan)
+    if value is not None:
+        values[places] = value
+    rows = drop_rows(rows, leader >= 0, step, reason=reason, value=values, threshold=threshold)
+    return mark_cluster(rows, leader)
+
+
+def mark_cluster(rows: pa.Table, leader: Ids) -> pa.Table:
+    """Write the key of each row's leader into its `cluster`, where there is one (-1: none)."""
+    is_lost = leader >= 0
+    keys = rows["key"].combine_chunks().take(pa.array(leader[is_lost]))
+    return set_column(rows, "cluster", scatter(keys.cast(ROW.field("cluster").type), is_lost, rows["cluster"]))
+
+
+def numbered(values: list[str | None]) -> tuple[Ids, Ids]:
+    """Return the places of values that are not null, and the number of the group of equal ones each belongs to."""
+    encoded = pa.array(values, pa.string()).dictionary_encode()
+    codes = numbers(encoded.indices)
+    places = np.flatnonzero(~np.isnan(codes))
+    return places, codes[places].astype(np.int64)
