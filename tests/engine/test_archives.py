@@ -1,0 +1,36 @@
+"""Sources whose pieces are parts: identical records in different pieces stay separate rows, each with a key of its own."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.engine.site import hashes, ledger, picture
+from vlmdata import run
+from vlmdata.recipe import parse
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Three files that hold the same ten pictures, bytes inline, read as three pieces."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    images = [{"bytes": picture(i), "path": None} for i in range(10)]
+    for number in range(3):
+        table = pa.table({"image": images, "caption": [f"picture {i}" for i in range(10)]})
+        pq.write_table(table, folder / f"{number}.parquet")
+    source = {"type": "hf_dataset", "path": str(folder), "streaming": True}
+    return parse({"source": source, "steps": [{"resize": {"size": 48}}], "shards": {"samples": 8}})
+
+
+def test_the_same_record_in_three_pieces_is_three_rows(recipe, tmp_path):
+    made = run(recipe, tmp_path / "out", local=True, workers=2)
+    keys = [line["key"] for line in ledger(tmp_path / "out")]
+    assert made["rows"] == made["kept"] == len(set(keys)) == 30
+    assert sorted(key.partition("_")[2] for key in keys) == [""] * 10 + ["1"] * 10 + ["2"] * 10
+
+
+def test_a_limit_on_pieces_is_exact_and_lifting_it_goes_on(recipe, tmp_path):
+    assert run(recipe, tmp_path / "out", limit=14, local=True, workers=1)["rows"] == 14
+    assert run(recipe, tmp_path / "out", local=True, workers=1)["rows"] == 30
+    run(recipe, tmp_path / "fresh", local=True, workers=2)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")

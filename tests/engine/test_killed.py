@@ -1,0 +1,109 @@
+"""Kill any process at any moment and run the same command again: nothing lost, nothing twice, the same bytes."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engine.site import Site, hashes, site
+from vlmdata import run
+
+
+def start(web: Site, out: Path, workers: int = 2) -> subprocess.Popen:
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--local"]
+    return subprocess.Popen([*command, "--workers", str(workers)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def workers_of(driver: int) -> list[int]:
+    """Return the worker processes of a run: the forkserver's children that hold a connection to the driver."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            parent = int(line[1])
+            grandparent = int((Path("/proc") / str(parent) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if grandparent == driver:
+            found.append(int(folder.name))
+    return found
+
+
+def commits(out: Path) -> int:
+    return len(list((out / "work" / "log").glob("*/*.json")))
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    with site(folder, 320, part_rows=10) as web:
+        run(web.recipe, folder / "undisturbed", local=True, workers=2)
+        web.expected = hashes(folder / "undisturbed")
+        yield web
+
+
+@pytest.mark.parametrize("parts", [0, 11, 32])
+def test_killing_the_driver_changes_no_byte(web, tmp_path, parts):
+    driver = start(web, tmp_path / "out")
+    while driver.poll() is None and commits(tmp_path / "out") < parts:
+        time.sleep(0.005)
+    driver.kill()
+    driver.wait()
+    assert start(web, tmp_path / "out").wait() == 0
+    assert hashes(tmp_path / "out") == web.expected
+
+
+def test_killing_workers_again_and_again_changes_no_byte(web, tmp_path):
+    driver = start(web, tmp_path / "out")
+    dice = random.Random(0)
+    killed = 0
+    while driver.poll() is None:
+        time.sleep(0.15)
+        victims = workers_of(driver.pid)
+        if victims and killed < 6 and commits(tmp_path / "out"):
+            os.kill(dice.choice(victims), signal.SIGKILL)
+            killed += 1
+    assert killed
+    if driver.returncode:  # the process that keeps the run's pace was among the victims
+        assert start(web, tmp_path / "out").wait() == 0
+    assert hashes(tmp_path / "out") == web.expected
+
+
+def test_two_drivers_at_once_on_one_folder_both_end_and_agree(web, tmp_path):
+    drivers = [start(web, tmp_path / "out", workers=1) for _ in range(2)]
+    assert [driver.wait() for driver in drivers] == [0, 0]
+    assert hashes(tmp_path / "out") == web.expected
+
+
+def test_workers_end_when_their_driver_is_killed(web, tmp_path):
+    driver = start(web, tmp_path / "out")
+    while not commits(tmp_path / "out"):
+        time.sleep(0.01)
+    workers = workers_of(driver.pid)
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.parametrize("most", [8_000, 40_000])  # bytes of a file: the plan does not fit, a tar does not
+def test_a_disk_that_takes_no_more_is_one_line_and_a_later_run_goes_on(web, tmp_path, most):
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    failed = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, preexec_fn=little_room)
+    last = failed.stderr.splitlines()[-1]
+    assert failed.returncode == 1 and "File too large" in last and "goes on from here" in last
+    assert "Traceback" not in failed.stderr
+    assert start(web, tmp_path / "out").wait() == 0
+    assert hashes(tmp_path / "out") == web.expected

@@ -1,0 +1,121 @@
+"""OUT in a bucket: created once, never half, refused where the store cannot promise that; the same bytes as in a folder."""
+
+import hashlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.buckets import bucket, names, objects
+from tests.engine.site import hashes, site
+from vlmdata import run, stream
+from vlmdata.engine.audit import audit
+from vlmdata.engine.store import open_store
+from vlmdata.step import RecipeError
+from vlmdata.takedown import Request, forget
+from vlmdata.why import why
+
+
+@pytest.fixture(scope="module")
+def data():
+    with bucket() as address:
+        yield address
+
+
+def published(address: str) -> dict[str, str]:
+    found = objects(address)
+    return {name: hashlib.sha256(body).hexdigest() for name, body in found.items() if not name.startswith("work/")}
+
+
+def test_a_record_is_created_once_and_files_are_replaced_whole(data):
+    store = open_store(f"{data}/records")
+    assert store.put_new("work/a.json", b"first") and not store.put_new("work/a.json", b"second")
+    assert store.read("work/a.json") == b"first" and store.list("work") == ["work/a.json"]
+    store.put("b", b"0123456789")
+    store.put("b", b"9876543210")
+    store.erase("b", [(2, 3)])
+    assert store.read("b") == b"98\0\0\x003210"[:2] + bytes(3) + b"43210"
+    assert store.read_range("b", 8, 2) == b"10" and store.size("b") == 10
+    store.publish("b", "c")
+    store.delete("b")
+    store.delete("b")
+    assert store.list("") == ["c"] and store.folders("") == ["work"]
+    with pytest.raises(FileNotFoundError):
+        store.read("b")
+
+
+def test_a_large_file_in_many_parts_is_there_whole_or_not_at_all(data):
+    store = open_store(f"{data}/large")
+    block = bytes(range(256)) * 4096
+    with store.new_file("work/whole") as file:
+        for _ in range(70):
+            file.write(block)
+    assert store.size("work/whole") == 70 * len(block)
+    with pytest.raises(RuntimeError), store.new_file("work/broken") as file:
+        file.write(block)
+        raise RuntimeError
+    assert store.list("work") == ["work/whole"]
+    store.publish("work/whole", "copy")
+    assert store.size("copy") == 70 * len(block)
+
+
+def test_a_store_that_ignores_the_condition_is_refused():
+    with bucket(lambda request: request.pop("HTTP_IF_NONE_MATCH", None)) as careless:
+        with pytest.raises(RecipeError, match="lets a second writer replace a file"):
+            open_store(f"{careless}/out")
+        assert names(careless) == []
+
+
+def test_an_uploader_killed_between_two_parts_leaves_no_object():
+    parts = []
+    code = "import sys; from vlmdata.engine.store import open_store\n"
+    code += "with open_store(sys.argv[1]).new_file('a') as file: file.truncate(1 << 28)"
+
+    def see(request):
+        if "partNumber=" in request["QUERY_STRING"]:
+            parts.append(request["QUERY_STRING"])
+            if len(parts) > 1:
+                uploader.kill()
+
+    with bucket(see) as data:
+        uploader = subprocess.Popen([sys.executable, "-c", code, f"{data}/out"])
+        assert uploader.wait() < 0 and len(parts) >= 2
+        assert "out/a" not in names(data)
+
+
+def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_path):
+    with site(tmp_path, 48, samples=10) as web:
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+        out = f"{data}/whole"
+        run(web.recipe, out, local=True, workers=2)
+        assert published(out) == hashes(tmp_path / "out")
+        asked = len(web.requests())
+        run(web.recipe, out, set={"image_size.min_side": 10}, local=True, workers=1)
+        assert len(web.requests()) == asked
+        run(web.recipe, tmp_path / "out", set={"image_size.min_side": 10}, local=True, workers=1)
+    assert published(out) == hashes(tmp_path / "out")
+    assert audit(out, read_bytes=True) == []
+    keys = [sample["__key__"] for sample in stream(out, torch=False, cache=tmp_path / "cache")]
+    assert len(keys) == 39
+    line = why(out, keys[7])[0]
+    assert (line["outcome"], why(out, line["url"])) == ("kept", [line])
+    forget(out, Request(urls=[line["url"]]))
+    assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
+    assert not [name for name, body in objects(out).items() if line["url"].encode() in body]
+
+
+def test_a_driver_killed_while_it_uploads_leaves_nothing_half(data, tmp_path):
+    with site(tmp_path, 96, samples=10) as web:
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+        out = f"{data}/killed"
+        command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", out, "--local", "--workers", "2"]
+        for wanted in (2, 12):
+            driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            while driver.poll() is None and len(names(out)) < wanted:
+                time.sleep(0.02)
+            driver.kill()
+            driver.wait()
+            assert "manifest.json" not in names(out)
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    assert published(out) == hashes(tmp_path / "out")

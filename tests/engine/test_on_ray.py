@@ -1,0 +1,49 @@
+"""The same run on Ray: the same bytes, on one node, on several, and when one of them dies."""
+
+import threading
+import time
+
+import pytest
+
+from tests.engine.site import hashes, site
+from vlmdata import run
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    with site(folder, 320, part_rows=10) as web:
+        run(web.recipe, folder / "local", local=True, workers=2)
+        web.expected = hashes(folder / "local")
+        yield web
+
+
+def test_ray_gives_the_bytes_that_local_processes_give(web, tmp_path):
+    run(web.recipe, tmp_path / "out", workers=2)
+    assert hashes(tmp_path / "out") == web.expected
+
+
+def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_health_check_period_ms", "1000")
+    monkeypatch.setenv("RAY_health_check_timeout_ms", "1000")
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
+    try:
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
+        assassin = threading.Thread(target=_kill_later, args=(cluster, nodes[0], tmp_path / "out"))
+        assassin.start()
+        run(web.recipe, tmp_path / "out", address=cluster.address)
+        assassin.join()
+        assert hashes(tmp_path / "out") == web.expected
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _kill_later(cluster, node, out):
+    while len(list((out / "work" / "log").glob("*/*.json"))) < 4:
+        time.sleep(0.01)
+    cluster.remove_node(node, allow_graceful=False)

@@ -1,0 +1,86 @@
+"""The plan: keys from content, equal parts, flat memory, one source to a folder."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vlmdata.engine import plan
+from vlmdata.engine.finish import SumsDiffer, _check_sums, ledger_pieces, shard_pieces
+from vlmdata.engine.keys import content_keys, number_repeats
+from vlmdata.engine.store import LocalStore
+from vlmdata.engine.worker import PartCall
+from vlmdata.recipe import parse
+from vlmdata.row import conform
+
+
+def recipe(folder, rows: list[tuple[str, str]], part_rows: int = 10):
+    folder.mkdir(exist_ok=True)
+    path = folder / "urls.parquet"
+    pq.write_table(pa.table({"url": [u for u, _ in rows], "caption": [c for _, c in rows]}), path)
+    return parse({"source": {"type": "url_list", "path": str(path)}, "part_rows": part_rows})
+
+
+def planned(folder, recipe) -> list[dict]:
+    store = LocalStore(folder)
+    made = plan.make(recipe, store)
+    return [row for part in range(made.parts) for row in made.read_part(store, part).to_pylist()]
+
+
+ROWS = [(f"http://example.org/{n % 90}.jpg", f"text {n % 90}") for n in range(100)]  # ten rows stand twice
+
+
+def test_keys_do_not_depend_on_the_order_of_the_list(tmp_path):
+    one = planned(tmp_path / "one", recipe(tmp_path / "a", ROWS))
+    two = planned(tmp_path / "two", recipe(tmp_path / "b", ROWS[::-1]))
+    assert one == two and len({row["key"] for row in one}) == 100
+    assert sum(row["key"].endswith("_1") for row in one) == 10
+
+
+def test_a_key_is_of_the_content_alone():
+    def key(url, text, alternatives=None):
+        rows = pa.table({"images": [[{"url": url}]], "texts": [[{"text": text, "alternatives": alternatives}]]})
+        return content_keys(conform(rows))[0]
+
+    assert key("a", "b") == key("a", "b")
+    assert len({key("a", "b"), key("a", "c"), key("b", "b"), key("ab", ""), key("a", "b", ["c"])}) == 5
+
+
+def test_repeats_are_numbered_in_order():
+    assert number_repeats(["x", "y", "x", "x"]) == ["x", "y", "x_1", "x_2"]
+
+
+def test_rows_that_pass_through_buckets_on_disk_make_the_same_plan(tmp_path, monkeypatch):
+    in_memory = planned(tmp_path / "one", recipe(tmp_path / "a", ROWS))
+    monkeypatch.setattr(plan, "IN_MEMORY_ROWS", 7)
+    assert planned(tmp_path / "two", recipe(tmp_path / "a", ROWS)) == in_memory
+
+
+def test_parts_are_of_equal_size_and_hold_every_row_once(tmp_path):
+    store = LocalStore(tmp_path / "out")
+    made = plan.make(recipe(tmp_path / "a", ROWS[:85], part_rows=20), store)
+    assert [len(made.read_part(store, part)) for part in range(made.parts)] == [20, 20, 20, 20, 5]
+
+
+def test_a_list_without_rows_has_no_parts(tmp_path):
+    store = LocalStore(tmp_path / "out")
+    made = plan.make(recipe(tmp_path / "a", []), store)
+    assert (made.parts, made.rows) == (0, 0)
+
+
+def test_shards_take_exactly_so_many_samples_and_the_last_what_is_left():
+    calls = [PartCall(number, None, 0, ()) for number in range(4)]
+    pieces = shard_pieces(calls, [3, 0, 7, 2], 5)
+    assert [[(call.part, start, stop) for call, start, stop in shard] for shard in pieces] == [
+        [(0, 0, 3), (2, 0, 2)],
+        [(2, 2, 7)],
+        [(3, 0, 2)],
+    ]
+    assert [before for file in ledger_pieces(calls, [3, 0, 7, 2], 1000) for _, before in file] == [0, 3, 3, 10]
+
+
+@pytest.mark.parametrize("change", [{"rows": 9}, {"kept": 5}, {"dropped": [["a", "b", 3]]}])
+def test_a_lost_or_doubled_row_stops_the_run_before_anything_is_published(change):
+    ledger = {"rows": 10, "kept": 6, "dropped": [["a", "b", 4]]}
+    _check_sums(10, 6, [{"samples": 6}], [ledger])
+    with pytest.raises(SumsDiffer, match="nothing was published"):
+        _check_sums(10, 6, [{"samples": 6}], [{**ledger, **change}])

@@ -1,0 +1,91 @@
+"""The real thing: 4,603 textbook figures and three hundred addresses that go wrong, from a list to tars that others read."""
+
+import io
+import json
+from collections import Counter
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from tests.engine.site import download, ledger, manifest, picture
+from tests.real_data import real_data
+from tests.servers import LoopbackServer, hang, raw, redirect, reply
+from vlmdata import run
+
+JPEG = {"Content-Type": "image/jpeg"}
+TROUBLE = {
+    "missing": None,
+    "forbidden": reply(status=403),
+    "busy": reply(status=429, headers={"Retry-After": "1"}),
+    "hangs": hang,
+    "half": reply(picture(1)[:400], headers=JPEG),
+    "text": reply(b"this is a text", headers=JPEG),
+    "cut": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + picture(2)[:1000]),
+}
+EXPECTED = {
+    ("download", "http_404"): 40,
+    ("download", "http_403"): 40,
+    ("download", "http_429"): 40,
+    ("download", "timeout"): 40,
+    ("resize", "truncated"): 40,
+    ("resize", "not_an_image"): 40,
+    ("download", "truncated_body"): 40,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_figure_arrives_as_served_and_every_trouble_is_counted(tmp_path):
+    root = real_data("A_captioned")
+    routes, rows, served = {}, [], {}
+    for listing in [*sorted(root.glob("openstax/*/captions.jsonl")), *sorted(root.glob("openstax_small/*/captions.jsonl"))]:
+        for number, line in enumerate(listing.read_text().splitlines()):
+            figure = json.loads(line)
+            path = f"/{listing.parent.name}/{number}{figure['image'][figure['image'].rindex('.') :]}"
+            body = (listing.parent / figure["image"]).read_bytes()
+            routes[path], served[path] = reply(body), body
+            rows.append((path, figure["caption"] or figure["alt"]))
+    assert len(rows) == 4603
+    for kind, route in TROUBLE.items():
+        for number in range(40):
+            rows.append((f"/{kind}/{number}.jpg", f"trouble of the kind {kind}, number {number}"))
+            if route is not None:
+                routes[rows[-1][0]] = route
+    for number in range(20):
+        routes[f"/moved/{number}.jpg"] = redirect(rows[number][0])
+        rows.append((f"/moved/{number}.jpg", f"a figure that moved, number {number}"))
+        served[f"/moved/{number}.jpg"] = served[rows[number][0]]
+    with LoopbackServer(routes) as server:
+        table = pa.table({"url": [server.url(path) for path, _ in rows], "caption": [text for _, text in rows]})
+        pq.write_table(table, tmp_path / "urls.parquet")
+        steps = [download(timeout_s=3, connect_timeout_s=3, max_wait_s=60), {"resize": {"mode": "no", "skip_reencode": True}}]
+        recipe = {"source": {"type": "url_list", "path": str(tmp_path / "urls.parquet")}, "steps": steps}
+        (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "shards": {"samples": 1000}}))
+        run(tmp_path / "recipe.yaml", tmp_path / "out", local=True, workers=2)
+    made = manifest(tmp_path / "out")
+    lines = ledger(tmp_path / "out")
+    assert len(lines) == made["rows"] == 4903
+    outcomes = Counter((line["step"], line["reason"]) for line in lines)
+    assert outcomes.pop((None, None)) == made["kept"] == 4623
+    assert outcomes == EXPECTED
+    tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    captions = dict(rows)
+    keys = []
+    for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
+        facts = json.loads(sample["json"])
+        path = "/" + facts["url"].split("/", 3)[3]
+        keys.append(sample["__key__"])
+        assert sample["txt"].decode() == captions[path]
+        if path.endswith(".jpg") and sample["jpg"] == served[path]:
+            continue
+        with Image.open(io.BytesIO(sample["jpg"])) as ours, Image.open(io.BytesIO(served[path])) as theirs:
+            assert sorted(ours.size) == sorted(theirs.size)  # a PNG, or a JPEG that was to be turned or converted
+    assert len(set(keys)) == 4623
+    loaded = datasets.load_dataset("webdataset", data_files=tars, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["__key__"] == keys
+    assert np.asarray(loaded[0]["jpg"]).ndim in (2, 3)

@@ -1,0 +1,168 @@
+"""Build a dataset from a recipe, or go on where an earlier run stopped: the public function behind `vlmdata run`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmdata import recipe as recipes
+from vlmdata.engine import decisions, plan
+from vlmdata.engine.chain import Link, chain, stops
+from vlmdata.engine.driver import Driver
+from vlmdata.engine.finish import finish
+from vlmdata.engine.manifest import MANIFEST, settle
+from vlmdata.engine.plan import Plan
+from vlmdata.engine.progress import Progress
+from vlmdata.engine.store import LocalStore, Store, open_store
+from vlmdata.engine.worker import Job, PartCall
+from vlmdata.engine.workers import Workers
+from vlmdata.recipe import Recipe
+from vlmdata.steps.download import Download
+
+OPEN_PARTS = 4  # at once in a worker while it fetches: slow hosts hold one part up, not the worker
+
+
+def run(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    set: dict[str, Any] | None = None,
+    address: str | None = None,
+    local: bool = False,
+    workers: int | None = None,
+    limit: int | None = None,
+    again: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Build the dataset in OUT and return its manifest. What an earlier run did is not done again.
+
+    `set` overrides parameters by dotted path. `workers` processes (one per core by default) run on a Ray cluster at
+    `address`, on a Ray of this machine, or with `local` without Ray. `limit`: only that many rows, in the order of the
+    plan. `again`: reasons of failed fetches to try once more. Raises RecipeError before any work for a user's mistake.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else recipes.load(recipe, set)
+    check(recipe)
+    store = open_store(out)
+    settle(store)
+    made = plan.make(recipe, store)
+    if not again and is_done(store, recipe, made, limit):
+        return json.loads(store.read(MANIFEST))
+    links = chain(recipe)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(made.rows if limit is None else limit))
+        count = workers or os.cpu_count() or 1
+        count = max(1, min(count, made.parts))
+        pool = stack.enter_context(_workers(Job(recipe, str(store.url)), count, address, local))
+        folder = store.path("work") if isinstance(store, LocalStore) else None
+        driver = Driver(pool, OPEN_PARTS, folder)
+        calls, counts = _passes(links, made, store, driver, progress, limit, again)
+        progress.stage("pack")
+        return finish(store, recipe, made, driver, calls, counts, limit)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError for every mistake that can be seen without work: of the source and of each step."""
+    recipe.source.check()
+    for step in recipe.steps:
+        step.check()
+
+
+def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool:
+    """Say whether OUT holds just what this recipe builds."""
+    try:
+        manifest = json.loads(store.read(MANIFEST))
+    except FileNotFoundError:
+        return False
+    same_rows = manifest["limit"] == limit or manifest["rows"] == made.rows
+    return same_rows and manifest["recipe"] == recipe.describe() and manifest["source"] == made.source
+
+
+def _passes(
+    links: list[Link], made: Plan, store: Store, driver: Driver, progress: Progress, limit: int | None, again: tuple[str, ...]
+) -> tuple[list[PartCall], list[dict[str, int]]]:
+    """Take every part through the chain, pass by pass, and return the last calls with their counts."""
+    takes = _takes(made, driver, limit)
+    decided: tuple[str, ...] = ()
+    if not made.files:
+        progress.stage("read")
+        _advance(driver, [PartCall(part, take, 0, ()) for part, take in takes], (), progress, "rows")
+        keys = driver.map("project", [(PartCall(part, take, 0, ()), ("key",)) for part, take in takes], together=1)
+        decided = (decisions.number_repeats([table for _, table in sorted(keys, key=_part)], store),)
+    ends = [*stops(links), len(links)]
+    done = 0
+    while done < len(links):
+        link = links[done]
+        if link.step.sees_all:
+            progress.stage(link.step.name)
+            columns = decisions.columns_for(link.step)
+            asked = [(PartCall(part, take, done, decided), columns) for part, take in takes]
+            tables = [table for _, table in sorted(driver.map("project", asked, together=1), key=_part)]
+            decided += (decisions.decide(link.step, tables, store),)
+            done += 1
+            continue
+        end = next(number for number in ends if number > done)
+        working = [one for one in links[done:end] if one.kind != "free"]
+        if working:
+            progress.stage(" + ".join(one.step.name for one in working))
+            _advance(driver, [PartCall(part, take, end, decided) for part, take in takes], again, progress, working[0].kind)
+        done = end
+    calls = [PartCall(part, take, len(links), decided) for part, take in takes]
+    progress.stage("count")
+    return calls, _advance(driver, calls, (), progress, "free")
+
+
+def _part(result: tuple[Any, Any]) -> int:
+    return result[0][0].part
+
+
+def _advance(driver: Driver, calls: list[PartCall], again: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
+    together = OPEN_PARTS if kind == "ingest" else 1
+    results = {}
+    for args, counts in driver.map("advance", ((call, again) for call in calls), together=together, tracked=True):
+        results[args[0].part] = counts
+        progress.add(counts)
+    return [results[call.part] for call in calls]
+
+
+def _takes(made: Plan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
+    """Say of each part how many rows are taken: all, or together no more than `limit`."""
+    if limit is None:
+        return [(part, None) for part in range(made.parts)]
+    takes: list[tuple[int, int | None]] = []
+    left = limit
+    for part in range(made.parts):
+        if left <= 0:
+            break
+        rows = made.part_rows
+        if not made.files:  # an archive: how many rows a piece has is known when it is read
+            rows = next(driver.map("advance", [(PartCall(part, None, 0, ()), ())]))[1]["rows"]
+        takes.append((part, min(left, rows)))
+        left -= rows
+    return takes
+
+
+@contextlib.contextmanager
+def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator[Workers]:
+    web = next((step for step in job.recipe.steps if isinstance(step, Download)), None)
+    pool: Workers
+    if local:
+        from vlmdata.engine.local import LocalWorkers
+
+        pool = LocalWorkers(job, count, web)
+        try:
+            yield pool
+        finally:
+            pool.close()
+        return
+    from vlmdata.engine import on_ray
+
+    with on_ray.cluster(address, count) as total:
+        on_ray.every_node_reads(job.out)
+        pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTS)
+        try:
+            yield pool
+        finally:
+            pool.close()

@@ -1,0 +1,135 @@
+"""The driver: hands out calls in a bounded window, does lost ones again, and finds the image that kills a decoder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
+
+STRIKES = 2  # deaths of its worker after which a call is done alone
+MACHINE = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError", "BlockingIOError", "ConnectionError")
+LAST_STRIKE = 8  # deaths after which we give up: somebody or something keeps killing us
+
+
+class WorkFailed(RuntimeError):
+    """A call could not be done: our own error with its traceback, or workers that keep dying."""
+
+
+@dataclass
+class _Call:
+    ticket: int
+    args: tuple[Any, ...]
+    deaths: int = 0
+    suspect: int | None = None  # the image in hand when its worker last died alone
+    guilty: list[int] = field(default_factory=list)
+
+
+class Driver:
+    """Does calls on workers, each until it has ended."""
+
+    def __init__(self, workers: Workers, together: int, folder: Path | None):
+        self.workers = workers
+        self.together = together  # calls at once on one worker
+        self.deaths = 0  # of workers, in the whole run
+        self._folder = folder or Path(tempfile.gettempdir())
+
+    def map(
+        self, method: str, calls: Iterable[tuple[Any, ...]], *, together: int | None = None, tracked: bool = False
+    ) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Yield the arguments and result of every call, in the order they end.
+
+        `tracked` calls take `guilty` and `journal`, so that an image which kills its worker can be found and passed over.
+        """
+        source = iter(calls)
+        waiting: deque[_Call] = deque()
+        alone: deque[_Call] = deque()
+        flying: dict[int, tuple[_Call, int]] = {}
+        load = [0] * self.workers.count
+        tickets = 0
+        room = together or self.together
+        while True:
+            while (worker := self._free_worker(load, room)) is not None and not (alone and not flying):
+                if not waiting:
+                    args = next(source, None)
+                    if args is None:
+                        break
+                    waiting.append(_Call(tickets, args))
+                    tickets += 1
+                self._send(waiting.popleft(), worker, method, flying, load)
+            if not flying and alone:
+                yield self._do_alone(alone.popleft(), method, tracked)
+                continue
+            if not flying and not waiting and self._free_worker(load, room) is not None:
+                return
+            for ended in self.workers.wait():
+                call, worker = flying.pop(ended.ticket)
+                load[worker] -= 1
+                if ended.died is None:
+                    yield call.args, _result(ended)
+                    continue
+                self._mourn(call, ended)
+                (alone if call.deaths >= STRIKES else waiting).append(call)
+
+    def _free_worker(self, load: list[int], room: int) -> int | None:
+        """Return the ready worker with the fewest calls, or None where all have as many as they may."""
+        ready = [number for number, calls in enumerate(load) if calls < room and self.workers.is_ready(number)]
+        return min(ready, key=load.__getitem__) if ready else None
+
+    def _send(self, call: _Call, worker: int, method: str, flying: dict[int, tuple[_Call, int]], load: list[int]) -> None:
+        flying[call.ticket] = (call, worker)
+        load[worker] += 1
+        self.workers.send(worker, call.ticket, method, call.args)
+
+    def _mourn(self, call: _Call, ended: Ended) -> None:
+        call.deaths += 1
+        self.deaths += 1
+        if call.deaths >= LAST_STRIKE:
+            raise WorkFailed(f"the worker doing {call.args[0]} died {call.deaths} times, the last time by {ended.died}")
+
+    def _do_alone(self, call: _Call, method: str, tracked: bool) -> tuple[tuple[Any, ...], Any]:
+        """Do one call with nothing beside it. A death that the same image brings about twice makes that image guilty."""
+        journal = self._folder / f"journal-{call.ticket}"
+        while True:
+            args = call.args
+            if tracked:
+                args = (*call.args[:2], tuple(call.guilty), str(journal))
+            journal.unlink(missing_ok=True)
+            while (worker := self._free_worker([0] * self.workers.count, 1)) is None:
+                self.workers.wait()
+            self.workers.send(worker, call.ticket, method, args)
+            while not (answers := self.workers.wait()):
+                pass
+            ended = answers[0]
+            if ended.died is None:
+                journal.unlink(missing_ok=True)
+                return call.args, _result(ended)
+            position = _noted(journal) if tracked and not ended.died.startswith(KNOWN_FROM_OUTSIDE) else None
+            if position is None:
+                self._mourn(call, ended)
+            elif position == call.suspect:
+                call.guilty.append(position)
+                call.suspect = None
+            else:
+                call.suspect = position
+
+
+def _noted(journal: Path) -> int | None:
+    try:
+        words = journal.read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(words[1]) if len(words) == 2 else None
+
+
+def _result(ended: Ended) -> Any:
+    if ended.error is None:
+        return ended.result
+    last = ended.error.strip().splitlines()[-1]
+    if last.startswith(MACHINE):  # not a fault of ours: where in our code it happened helps nobody
+        raise WorkFailed(f"{last}. Mend that, then the same command goes on from here")
+    raise WorkFailed(ended.error)

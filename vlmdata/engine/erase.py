@@ -1,0 +1,159 @@
+"""Erasing forgotten rows from work/: plan, logs, blobs, decisions, packed attempts. Each step can be repeated after a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine import plan as plans
+from vlmdata.engine.partlog import PartLog
+from vlmdata.engine.plan import PARTS_PER_FILE, Plan
+from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.tombstones import KEY_DIGITS, blank
+from vlmdata.row import flatten
+
+THREADS = 4
+Cells = dict[int, list[int]]  # part -> its rows
+Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
+
+
+def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield some columns of every part's rows as work/ has them; parts of archives that were never read have none."""
+    plan = plans.load(store)
+    if plan is None:
+        return
+    for number, name in enumerate(plan.files):
+        with store_file(store, name) as opened:
+            file = pq.ParquetFile(opened)
+            present = [column for column in columns if column in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                yield number * PARTS_PER_FILE + group, file.read_row_group(group, columns=present)
+    if not plan.files:
+        for part in range(plan.parts):
+            rows = PartLog(store, part).rows()
+            if rows is not None:
+                yield part, rows
+
+
+def erase(store: Store, cells: Cells, keys: set[str]) -> None:
+    """Leave nothing under work/ of these rows but their keys. `keys` are without the numbers of repeats."""
+    plan = plans.load(store)
+    if plan is not None:
+        _erase_logs(store, plan, cells)
+        _erase_plan(store, plan, cells)
+        _erase_decisions(store, cells)
+    _delete_attempts(store, plan, keys)
+
+
+def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
+    for number, name in enumerate(plan.files):
+        first = number * PARTS_PER_FILE
+        if not any(first <= part < first + PARTS_PER_FILE for part in cells):
+            continue
+        sink = io.BytesIO()
+        with store_file(store, name) as opened:
+            file = pq.ParquetFile(opened)
+            with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd", write_statistics=False) as writer:
+                for group in range(file.num_row_groups):
+                    rows = file.read_row_group(group)
+                    hit = np.isin(np.arange(len(rows)), cells.get(first + group, []))
+                    writer.write_table(_blank_as(rows, hit), row_group_size=len(rows))
+        store.put(name, sink.getvalue())
+
+
+def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
+    """Blank rows; the verdict is left to the tombstones where the table has no column for it, or one of no strings."""
+    return blank(rows, hit).select(rows.column_names).cast(rows.schema)
+
+
+def _erase_logs(store: Store, plan: Plan, cells: Cells) -> None:
+    used: set[str] = set()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for names in pool.map(lambda part: _erase_log(store, part, cells.get(part, [])), range(plan.parts)):
+            used |= names
+    for name in store.list("work/data"):
+        if name not in used:  # of an attempt that was killed before its commit
+            store.delete(name)
+
+
+def _erase_log(store: Store, part: int, rows: list[int]) -> set[str]:
+    """Erase rows of one part and return the files that its log names. Images go first: the tables say where they lie."""
+    log = PartLog(store, part)
+    names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
+    if not rows or not log.entries:
+        return names
+    tables = [pq.read_table(pa.BufferReader(store.read(entry["table"]))) for entry in log.entries]
+    gone: Spans = defaultdict(set)
+    kept: Spans = defaultdict(set)
+    changed = []
+    for entry, table in zip(log.entries, tables, strict=True):
+        number = np.arange(len(table)) if entry["rows"] else table["row"].to_numpy()
+        hit = np.isin(number, rows)
+        _collect(table, hit, gone, kept)
+        changed.append(_blank_as(table, hit) if entry["rows"] else table.filter(pa.array(~hit)))
+    for blob, spans in gone.items():
+        store.erase(blob, sorted(spans - kept[blob]))
+    for entry, old, new in zip(log.entries, tables, changed, strict=True):
+        if not new.equals(old):
+            sink = io.BytesIO()
+            pq.write_table(new, sink, compression="zstd")
+            store.put(entry["table"], sink.getvalue())
+    return names
+
+
+def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None:
+    """Note where in work/ the images of rows lie. Rows of one address share an image, which stays while one of them does."""
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        images = column
+        if pa.types.is_struct(column.type) and "images" in [field.name for field in column.type]:
+            images = column.field("images")
+        elif name != "images":
+            continue
+        flat = flatten(pa.table({"images": images}), "images")
+        places = zip(*(flat.field(field).to_pylist() for field in ("blob", "offset", "size")), strict=True)
+        for (blob, offset, size), forgotten in zip(places, hit[flat.parents], strict=True):
+            if blob is not None and blob.startswith("work/"):
+                (gone if forgotten else kept)[blob].add((offset, size))
+
+
+def _erase_decisions(store: Store, cells: Cells) -> None:
+    """Take the rows' lines out of every decision; a decision made anew without them has another name."""
+    for name in store.list("work/decisions"):
+        table = pq.read_table(pa.BufferReader(store.read(name)))
+        place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
+        hit = np.isin(place, [part << 32 | row for part, rows in cells.items() for row in rows])
+        if hit.any():
+            sink = io.BytesIO()
+            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=100_000)
+            store.put(name, sink.getvalue())
+
+
+def _delete_attempts(store: Store, plan: Plan | None, keys: set[str]) -> None:
+    """Delete what is made again when it is wanted: drafts of the ledger, packed shards that hold such a sample."""
+    for name in store.list("work/ledger"):
+        store.delete(name)
+    whole = set()
+    for name in [name for name in store.list("work/shards") if name.endswith(".json")]:
+        record: dict[str, Any] = json.loads(store.read(name))
+        with store_file(store, record["index"]) as opened:
+            held = pq.read_table(opened, columns=["key"])["key"].to_pylist()
+        if not any(key[:KEY_DIGITS] in keys for key in held):
+            whole |= {name, record["tar"], record["index"]}
+        else:
+            store.delete(name)  # the record goes first: without it the others are no longer looked for
+    for name in store.list("work/shards"):
+        if name not in whole:
+            store.delete(name)
+    for name in store.list("work/plan"):
+        if plan is not None and name not in plan.files:
+            store.delete(name)
+    store.delete_drafts()

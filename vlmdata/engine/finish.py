@@ -1,0 +1,168 @@
+"""The finish: shards, index, ledger and manifest put in their places, the sums checked, the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.card import write_card
+from vlmdata.engine import provenance
+from vlmdata.engine.driver import Driver
+from vlmdata.engine.ledger import ROWS_PER_FILE
+from vlmdata.engine.manifest import MANIFEST
+from vlmdata.engine.pack import shard_name
+from vlmdata.engine.plan import Plan
+from vlmdata.engine.store import Store
+from vlmdata.engine.worker import PartCall
+from vlmdata.recipe import Recipe
+from vlmdata.report.replay import record_parts
+from vlmdata.report.write import REPORT, write_report
+
+CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
+
+
+class SumsDiffer(AssertionError):
+    """Rows got lost or doubled: a fault of ours, found before anything is published."""
+
+
+def shard_pieces(calls: list[PartCall], kept: list[int], samples: int) -> list[list[tuple[PartCall, int, int]]]:
+    """Say for each shard which kept rows of which parts it takes: exactly `samples` each, the last what is left."""
+    shards: list[list[tuple[PartCall, int, int]]] = []
+    room = 0
+    for call, count in zip(calls, kept, strict=True):
+        start = 0
+        while start < count:
+            if not room:
+                shards.append([])
+                room = samples
+            stop = min(count, start + room)
+            shards[-1].append((call, start, stop))
+            room -= stop - start
+            start = stop
+    return shards
+
+
+def ledger_pieces(calls: list[PartCall], kept: list[int], part_rows: int) -> list[list[tuple[PartCall, int]]]:
+    """Say for each file of the ledger which parts it holds, each with the number of rows kept before it."""
+    per_file = max(1, ROWS_PER_FILE // part_rows)
+    before = 0
+    lines = []
+    for call, count in zip(calls, kept, strict=True):
+        lines.append((call, before))
+        before += count
+    return [lines[i : i + per_file] for i in range(0, len(lines), per_file)]
+
+
+def finish(
+    store: Store,
+    recipe: Recipe,
+    plan: Plan,
+    driver: Driver,
+    calls: list[PartCall],
+    counts: list[dict[str, int]],
+    limit: int | None,
+) -> dict[str, Any]:
+    """Pack, publish and write the manifest. `counts` has rows and alive of every part. Returns the manifest."""
+    kept = [count["alive"] for count in counts]
+    pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
+    shards = [result for _, result in sorted(driver.map("pack", pieces, together=1), key=lambda pair: pair[0][0])]
+    files = list(enumerate(ledger_pieces(calls, kept, recipe.part_rows)))
+    ledgers = [result for _, result in sorted(driver.map("ledger", files, together=1), key=lambda pair: pair[0][0])]
+    rows = sum(count["rows"] for count in counts)
+    _check_sums(rows, sum(kept), shards, ledgers)
+    manifest: dict[str, Any] = {
+        "rows": rows,
+        "limit": limit,
+        "kept": sum(kept),
+        "dropped": _dropped(recipe, ledgers),
+        "source": plan.source,
+        "recipe": recipe.describe(),
+        "versions": versions(),
+        "provenance": provenance.total(shard["provenance"] for shard in shards),
+        "files": _publish(store, shards, ledgers),
+    }
+    record_parts(store, calls, counts)
+    manifest["files"][REPORT] = write_report(store, manifest)
+    manifest["files"] |= write_card(store, manifest)
+    store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    return manifest
+
+
+def _check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
+    sums = {
+        "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
+        "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
+        "samples in the shards": (sum(s["samples"] for s in shards), kept),
+        "outcomes": (sum(f["kept"] + sum(n for *_, n in f["dropped"]) for f in ledgers), rows),
+    }
+    for what, (found, expected) in sums.items():
+        if found != expected:
+            raise SumsDiffer(f"{what}: {found}, but there should be {expected}; nothing was published")
+
+
+def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sum up drops by step and reason, in the order of the recipe, largest first within a step."""
+    sums: dict[tuple[str, str], int] = {}
+    for file in ledgers:
+        for step, reason, count in file["dropped"]:
+            sums[step, reason] = sums.get((step, reason), 0) + count
+    order = {step.name: number for number, step in enumerate(recipe.steps)}
+    listed = sorted(sums.items(), key=lambda item: (order.get(item[0][0], -1), -item[1], item[0][1] or ""))
+    return [{"step": step, "reason": reason, "rows": count} for (step, reason), count in listed]
+
+
+def _publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put every file in its place, and take away what an earlier build left. Without its manifest OUT is not readable."""
+    store.delete(MANIFEST)
+    files: dict[str, Any] = {}
+    for number, shard in enumerate(shards):
+        store.publish(shard["tar"], shard_name(number))
+        files[shard_name(number)] = {"bytes": shard["bytes"], "sha256": shard["sha256"], "samples": shard["samples"]}
+    for number, ledger in enumerate(ledgers):
+        store.publish(ledger["file"], f"ledger/{number:05d}.parquet")
+        files[f"ledger/{number:05d}.parquet"] = {"bytes": ledger["bytes"], "sha256": ledger["sha256"], "rows": ledger["rows"]}
+        words = ledger["lookup"]
+        store.publish(words["file"], f"lookup/{number:05d}.parquet")
+        files[f"lookup/{number:05d}.parquet"] = {"bytes": words["bytes"], "sha256": words["sha256"]}
+    files["index.parquet"] = _join_index(store, [shard["index"] for shard in shards])
+    present = [name for folder in ("", "ledger", "lookup") for name in store.list(folder)]
+    present = [name for name in present if name.endswith((".tar", ".parquet"))]
+    for name in sorted(set(present) - set(files)):
+        store.delete(name)
+    return files
+
+
+def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
+    """Write index.parquet, a row group for each shard, and return its facts."""
+    from vlmdata.loader.index import INDEX
+
+    schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
+    schema = pa.unify_schemas([INDEX, *schemas])
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for name in pieces:
+            table = pq.read_table(pa.BufferReader(store.read(name)))
+            for field in schema:
+                if field.name not in table.column_names:
+                    table = table.append_column(field.name, pa.nulls(len(table), field.type))
+            writer.write_table(table.select(schema.names).cast(schema))
+    data = sink.getvalue().to_pybytes()
+    store.put("index.parquet", data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides over bytes and scores."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in CODECS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,167 @@
+"""Fetch, decode, resize, keep: `download` and `resize` as one pass, so that no original is ever written to disk.
+
+Images end in the order the web gives them: each is decoded as it comes and appended to the part's blob, and the rows
+point into the blob. Nothing waits for a slow host but the part that asked it; the worker has several parts open.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.engine.tombstones import REASON, STEP
+from vlmdata.images.header import ImageError, read_header
+from vlmdata.images.process import process
+from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten
+from vlmdata.step import Part, Step
+from vlmdata.steps.download import Download
+from vlmdata.steps.resize import Resize
+
+if TYPE_CHECKING:
+    from vlmdata.engine.openpart import OpenPart
+    from vlmdata.web.client import Client, Fetched
+
+FACTS = ["data", "blob", "offset", "size", "format", "width", "height", "original_width", "original_height"]
+FACTS += ["sha256", "phash", "boxes", "drop", "reason"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(Step):
+    """Images by address or in bytes become images in a blob, measured; what failed keeps its place with the reason."""
+
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {"images": ROW.field("images").type}
+    measured_by: ClassVar = ("resize",)  # how a fetch went is final once committed, whatever the limits were
+
+    download: Download | None = None
+    resize: Resize | None = None
+    label: str = field(default="ingest", init=False)
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        flat = flatten(rows, "images")
+        columns = {name: flat.field(name).to_pylist() for name in FACTS}
+        twins = self._twins(flat)
+        for position, body, failure in self._bodies(flat, list(twins), part):  # type: ignore[arg-type]
+            if failure is None:
+                facts = self._process(position, body, columns["boxes"][position], part)  # type: ignore[arg-type]
+            else:
+                facts = {"drop": self.download.name if self.download else self.name, "reason": failure}
+            for twin in twins[position]:
+                for name, value in {"data": None, **facts}.items():
+                    columns[name][twin] = value
+        arrays = [pa.array(columns[f.name], f.type) if f.name in columns else flat.field(f.name) for f in IMAGE]
+        items = pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=flat.items.is_null())
+        return {"images": flat.rebuild(items)}
+
+    def _twins(self, flat: Flat) -> dict[int, list[int]]:
+        """Return the positions to do, each with the positions that hold the same image."""
+        names = ("url", "blob", "offset", "data", "boxes")
+        fields = zip(*(flat.field(name).to_pylist() for name in names), strict=True)
+        groups: dict[Any, list[int]] = {}
+        for position, (identity, living) in enumerate(zip(fields, flat.alive(), strict=True)):
+            if living:
+                groups.setdefault(repr(identity), []).append(position)
+        return {positions[0]: positions for positions in groups.values()}
+
+    def _bodies(self, flat: Flat, positions: list[int], part: OpenPart) -> Iterator[tuple[int, bytes | None, str | None]]:
+        """Yield position, encoded bytes and failure of every image, at once or as the web gives them."""
+        names = ("data", "blob", "offset", "size", "url")
+        fields = {name: flat.field(name).to_pylist() for name in names}
+        asked = {}
+        for position in positions:
+            data, blob, offset, size, url = (fields[name][position] for name in names)
+            if data is not None:
+                yield position, data, None
+            elif blob is not None:
+                yield position, part.image_bytes(blob, offset, size), None
+            elif self.download is None or url is None:
+                yield position, None, "no_address" if url is None else "not_downloaded"
+            else:
+                asked[position] = url
+        if asked and self.download:
+            yield from fetch(asked, part.client(self.download))
+
+    def _process(self, position: int, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
+        """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
+        rule = self.resize or Resize(mode="no", skip_reencode=True)
+        step = self.resize or self.download or self
+        if part.journal(position):
+            return {"drop": step.name, "reason": "decoder_crash"}
+        try:
+            blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
+            with part.decoding:
+                done = process(body, rule, max_pixels=rule.max_pixels, boxes=boxes or (), blur=blur)
+        except ImageError as error:
+            return {"drop": step.name, "reason": error.reason}
+        if part.tombstones.holds_image(done.sha256, done.phash):
+            return {"drop": STEP, "reason": REASON}
+        return {
+            "blob": part.blob.name,
+            "offset": part.blob.add(done.data),
+            "size": len(done.data),
+            **{name: getattr(done, name) for name in FACTS[4:11]},
+            "boxes": done.boxes,
+        }
+
+    def failed(self, images: pa.Array, reasons: tuple[str, ...]) -> np.ndarray:
+        """Say for each row whether one of its images failed for one of these reasons."""
+        flat = flatten(pa.table({"images": images}), "images")
+        hit = np.isin(np.array(flat.field("reason").to_pylist(), dtype=object), reasons)
+        return np.bincount(flat.parents[hit], minlength=len(images)) > 0
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        """Reject rows all of whose images failed, with the reason of the first."""
+        flat = flatten(rows, "images")
+        living = flat.alive()
+        left = np.bincount(flat.parents[living], minlength=len(rows))
+        where = np.flatnonzero(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~living)
+        first = np.full(len(rows), -1)
+        first[flat.parents[where][::-1]] = where[::-1]
+        bad = (left == 0) & (first >= 0) & alive(rows)
+        at = pa.array(first, mask=first < 0)
+        names = np.array(flat.field("drop").take(at).to_pylist(), dtype=object)
+        reasons = np.array(flat.field("reason").take(at).to_pylist(), dtype=object)
+        for name in sorted(set(names[bad])):
+            rows = drop_rows(rows, bad & (names == name), name, reason=reasons)
+        return rows
+
+
+def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:
+    """Return boxes in pixels of the upright picture as shares of its sides, 0 to 1. Raises ImageError."""
+    width, height = read_header(body).upright_size
+    return [(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes]
+
+
+def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
+    """Yield each position with its bytes or its failure, in the order they end."""
+    ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException] = queue.SimpleQueue()
+
+    def end(position: int, fetched: Fetched) -> None:
+        client.hold(len(fetched.body or b""))
+        ended.put((position, fetched))
+
+    def ask() -> None:  # a thread of its own, for the client holds us back while too much is in flight
+        try:
+            for position, url in addresses.items():
+                client.submit(url, functools.partial(end, position))
+        except BaseException as error:  # raised again by whoever waits for the answers
+            ended.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    for _ in addresses:
+        answer = ended.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        position, fetched = answer
+        if fetched.failure == "closed":  # the client broke: no outcome of this row, which must not be committed
+            client.close()
+            raise RuntimeError("the web client was closed while rows waited for it")
+        yield position, fetched.body, fetched.failure
+        client.release(len(fetched.body or b""))

@@ -1,0 +1,93 @@
+"""The lookup: for each file of the ledger one that says in which of its rows a word stands.
+
+A word is a key, an address of a page or an image, or the SHA-256 of an image. Its 48-bit hashes lie sorted in Parquet, so
+the statistics of row groups say which few of them to read; who reads compares the words themselves, for hashes may meet.
+Bloom filters would say which row group of the ledger may hold a word, but pyarrow cannot ask one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from vlmdata.engine.store import Store, store_file
+from vlmdata.row import flatten
+
+GROUP = 1 << 15  # entries of one row group: about 200 kB to read for one word
+FOLDER = "lookup"
+
+
+def hash_of(word: str) -> int:
+    """Return 48 bits of a word's hash: of a billion words one in 280,000 meets another in a given file."""
+    return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) >> 16
+
+
+def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all words of ledger rows, sorted, and the row of each: int64 (N,), int32 (N,)."""
+    images = flatten(table, "images")
+    own = np.arange(len(table))
+    columns = [(table["key"], own), (table["url"], own)]
+    columns += [(images.field(name), images.parents) for name in ("url", "sha256")]
+    hashes, rows = [], []
+    for words, parents in columns:
+        texts = words.to_pylist()
+        there = np.array([text is not None for text in texts], dtype=bool)
+        hashes.append(np.fromiter((hash_of(text) for text in texts if text is not None), np.int64, int(there.sum())))
+        rows.append(parents[there])
+    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows).astype(np.int32)
+    order = np.lexsort((all_rows, all_hashes))
+    all_hashes, all_rows = all_hashes[order], all_rows[order]
+    new = np.ones(len(order), dtype=bool)  # a caption pair's address is its image's too
+    new[1:] = (np.diff(all_hashes) != 0) | (np.diff(all_rows) != 0)
+    return all_hashes[new], all_rows[new]
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return the lookup of ledger rows as the bytes of a Parquet file: `hash` and `row`, sorted by hash."""
+    return encode_entries(*entries(table))
+
+
+def encode_entries(hashes: np.ndarray, rows: np.ndarray) -> bytes:
+    """Return sorted entries as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"hash": hashes, "row": rows}),
+        sink,
+        row_group_size=GROUP,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"hash": "DELTA_BINARY_PACKED", "row": "PLAIN"},
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def facts(name: str, data: bytes) -> dict[str, Any]:
+    """Return what the manifest says of a file."""
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def name_for(ledger: str) -> str:
+    """Return the name of the lookup of a file of the ledger."""
+    return f"{FOLDER}/{ledger.rpartition('/')[2]}"
+
+
+def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
+    """Return the rows of a ledger file in which one of these words may stand, sorted."""
+    wanted = np.unique(np.array([hash_of(word) for word in words], dtype=np.int64))
+    found = [np.zeros(0, np.int32)]
+    with store_file(store, name_for(ledger)) as opened:
+        file = pq.ParquetFile(opened)
+        for number in range(file.num_row_groups):
+            span = file.metadata.row_group(number).column(0).statistics
+            first, last = np.searchsorted(wanted, span.min), np.searchsorted(wanted, span.max, "right")
+            if first < last:
+                group = file.read_row_group(number)
+                rows = group["row"].to_numpy()
+                found.append(rows[np.isin(group["hash"].to_numpy(), wanted[first:last])])
+    return np.unique(np.concatenate(found))

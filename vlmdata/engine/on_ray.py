@@ -1,0 +1,219 @@
+"""Workers as Ray actors: on this machine by default, on a cluster where an address is given."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmdata.engine.driver import WorkFailed
+from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.workers import Ended
+from vlmdata.step import RecipeError
+
+STORE_BYTES = 150_000_000  # no image goes through the object store
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, workers: int) -> Iterator[int]:
+    """Connect to a cluster, or start Ray on this machine for as long as the block lasts. Gives the CPUs there are."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    folder = tempfile.mkdtemp(prefix="vd-", dir="/tmp")  # a socket's path may have 107 bytes, so no longer one will do
+    try:
+        if address:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise RecipeError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}") from None
+        else:
+            here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": workers}
+            try:
+                ray.init(address="local", _temp_dir=folder, **here, **quiet)
+            except RuntimeError:  # on a busy machine the first start can run into Ray's own time limit of 15 s (ray#65983)
+                ray.shutdown()
+                ray.init(address="local", _temp_dir=folder, **here, **quiet)
+        yield int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RayWorkers:
+    """`count` actors, one CPU each."""
+
+    def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: float = 0):
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.count = count
+        self._ray = ray
+        self._job = job
+        self._options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        self._options["max_concurrency"] = together + 1
+        self._pace: Any = None
+        if web:  # on the driver's node: as long as the run lives, so does its pace
+            here = self._ray.get_runtime_context().get_node_id()
+            beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
+            self._pace = (
+                ray.remote(_pace_class()).options(num_cpus=0, max_concurrency=8, scheduling_strategy=beside_us).remote(web)
+            )
+        self._calls: dict[Any, tuple[int, int]] = {}
+        self._starting: dict[Any, int] = {}
+        self._actors: list[Any] = [None] * count
+        for number in range(count):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
+        proxy = _RemotePace(self._pace) if self._pace is not None else None
+        self._actors[number] = self._ray.remote(_Actor).options(**self._options).remote(self._job, proxy)
+        self._starting[self._actors[number].ready.remote()] = number
+
+    def is_ready(self, worker: int) -> bool:
+        return worker not in self._starting.values()
+
+    def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
+        self._calls[self._actors[worker].call.remote(method, args)] = (worker, ticket)
+
+    def wait(self) -> list[Ended]:
+        waiting = [*self._calls, *self._starting]
+        ready, _ = self._ray.wait(waiting, num_returns=1)
+        more, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        ended: list[Ended] = []
+        dead: set[int] = set()
+        for call in {*ready, *more}:
+            if call in self._starting:
+                self._settle(call)
+                continue
+            worker, ticket = self._calls.pop(call)
+            ended.append(self._result(call, worker, ticket))
+            if ended[-1].died:
+                dead.add(worker)
+        for call, (worker, ticket) in list(self._calls.items()):
+            if worker in dead:
+                del self._calls[call]
+                ended.append(Ended(worker, ticket, died="with the others of its worker"))
+        for worker in dead:
+            self._start(worker)
+        return ended
+
+    def _settle(self, call: Any) -> None:
+        number = self._starting.pop(call)
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayActorError as error:
+            if "creation task" in str(error):  # it raised while it was made, and would again
+                raise WorkFailed(f"a worker cannot start: {error}") from None
+            self._start(number)
+
+    def _result(self, call: Any, worker: int, ticket: int) -> Ended:
+        errors = self._ray.exceptions
+        try:
+            result, error = self._ray.get(call)
+        except errors.OutOfMemoryError:
+            return Ended(worker, ticket, died="out of memory")
+        except errors.ActorUnavailableError:
+            return Ended(worker, ticket, died="node lost")
+        except errors.ActorDiedError as died:
+            return Ended(worker, ticket, died=_how(str(died)))
+        except errors.RayActorError as died:
+            return Ended(worker, ticket, died=_how(str(died)))
+        return Ended(worker, ticket, result, error)
+
+    def close(self) -> None:
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                self._ray.kill(actor)
+        if self._pace is not None:
+            self._ray.kill(self._pace)
+
+
+def _how(message: str) -> str:
+    """Say in a word how an actor died; Ray tells only in prose."""
+    if "SIGKILL" in message or "killed" in message.lower():
+        return "SIGKILL"
+    if "node" in message.lower() and "died" in message.lower():
+        return "node lost"
+    return "crashed"
+
+
+class _Actor:
+    """A Worker in an actor's process. Our own errors come back as text, so that any of them can travel."""
+
+    def __init__(self, job: Job, pace: Any):
+        self.worker = Worker(job, pace)
+
+    def ready(self) -> None:
+        """Answer, so that the driver knows this worker has a place."""
+
+    def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
+        try:
+            return getattr(self.worker, method)(*args), None
+        except BaseException:  # whatever went wrong here is the driver's to report
+            return None, traceback.format_exc()
+
+
+def _pace_class() -> type:
+    from vlmdata.web.pace import Pace
+
+    return Pace
+
+
+class _RemotePace:
+    """The run's Pace, as a worker's client calls it."""
+
+    is_local = False
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    def exchange(self, *args: Any) -> Any:
+        import ray
+
+        return ray.get(self._actor.exchange.remote(*args))
+
+    def leave(self, *args: Any) -> None:
+        self._actor.leave.remote(*args)
+
+
+def every_node_reads(out: str) -> None:
+    """Raise RecipeError when a node of the cluster cannot read what the driver wrote under OUT."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2 or "://" in out:
+        return
+    token = secrets.token_hex(8)
+    probe = Path(out) / "work" / f"probe-{token}"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text(token)
+    read = ray.remote(num_cpus=0)(_read_text)
+    try:
+        answers = [
+            read.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)).remote(str(probe)) for n in nodes
+        ]
+        blind = [node for node, answer in zip(nodes, ray.get(answers), strict=True) if answer != token]
+    finally:
+        probe.unlink()
+    if blind:
+        raise RecipeError(f"{out} is not the same folder on {len(blind)} of {len(nodes)} nodes; give a shared path or s3://…")
+
+
+def _read_text(path: Path | str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None

@@ -1,0 +1,211 @@
+"""The plan: which rows each part holds, written once.
+
+A list is laid in the order of its keys and cut into parts of equal size, so that every part is a fair sample of the whole
+and the addresses of one host are spread; memory stays flat because rows pass through buckets on disk. Of an archive only
+the pieces are planned: a piece is a part, and its rows are made by the worker that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine import tombstones
+from vlmdata.engine.keys import content_keys, key_order, number_repeats
+from vlmdata.engine.store import Store, store_file
+from vlmdata.recipe import Recipe, fingerprint
+from vlmdata.row import conform, flatten
+from vlmdata.step import RecipeError, Source
+
+RECORD = "work/plan.json"
+PARTS_PER_FILE = 64
+IN_MEMORY_ROWS = 300_000  # a list longer than this is sorted through buckets on disk
+BUCKETS = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was planned: `files` hold the rows of a list, 64 parts to a file; or `pieces` say what each part reads."""
+
+    source: str  # fingerprint of the source: another one is refused
+    part_rows: int
+    parts: int
+    rows: int | None  # known at once for a list, after reading for archives
+    files: list[str]
+    pieces: list[dict[str, Any]]
+
+    def read_part(self, store: Store, part: int) -> pa.Table:
+        """Return the rows of a part of a list as the source gave them, with keys."""
+        with store_file(store, self.files[part // PARTS_PER_FILE]) as file:
+            return conform(pq.ParquetFile(file).read_row_group(part % PARTS_PER_FILE))
+
+
+def load(store: Store) -> Plan | None:
+    """Return the plan of a dataset, or None where nothing has been planned."""
+    try:
+        return Plan(**json.loads(store.read(RECORD)))
+    except FileNotFoundError:
+        return None
+
+
+def make(recipe: Recipe, store: Store) -> Plan:
+    """Return the plan in OUT, written now if there is none. Raises RecipeError if OUT belongs to another source."""
+    identity = source_identity(recipe.source)
+    plan = load(store)
+    if plan is None:
+        store.put_new(RECORD, json.dumps(asdict(_write(recipe, store, identity))).encode())
+        plan = load(store)  # a driver beside us may have been first
+        assert plan is not None
+    if plan.source != identity:
+        raise RecipeError(f"{store.url} was built from another source; give another --out, or remove it")
+    return plan
+
+
+def source_identity(source: Source) -> str:
+    """Return a fingerprint of the source's parameters and of its files' names and sizes."""
+    given = asdict(source)
+    parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
+    parameters.pop("path", None)  # the files say it better: a folder may have moved
+    names = [(Path(name).name, size) for name, size in source.files()]
+    return fingerprint(type(source).__module__, parameters, names)
+
+
+def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
+    source = recipe.source
+    if not source.shuffled:
+        pieces = source.pieces()
+        return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
+    files: list[str] = []
+    rows = 0
+    forgotten = tombstones.load(store)
+    with tempfile.TemporaryDirectory(prefix="vlmdata-plan-") as folder:
+        parts = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
+        for group in _batched(parts, PARTS_PER_FILE):
+            files.append(f"work/plan/{len(files):05d}.{uuid.uuid4().hex[:12]}.parquet")
+            lean = _lean(forgotten.apply(pa.concat_tables(group)))
+            with store.new_file(files[-1]) as out:
+                pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
+            rows += len(lean)
+    return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
+
+
+def _lean(rows: pa.Table) -> pa.Table:
+    """Leave out the columns, and the fields of images and texts, that hold nothing: `conform` gives them back.
+
+    A part of a list of addresses has two columns in use out of forty; writing the others takes most of the time.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name in rows.column_names:
+        array = rows[name].combine_chunks()
+        if name in ("images", "texts") and array.null_count < len(array):
+            flat = flatten(rows, name)
+            used = [f for f in flat.items.type if flat.field(f.name).null_count < len(flat.items)] or [flat.items.type[0]]
+            values = [flat.field(field.name) for field in used]
+            items = pa.StructArray.from_arrays(values, fields=used, mask=flat.items.is_null())
+            columns[name] = pa.ListArray.from_arrays(flat.offsets, items, mask=array.is_null() if array.null_count else None)
+        elif array.null_count < len(array):
+            columns[name] = array
+    return pa.table(columns)
+
+
+def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a list sorted by key, numbered among identical ones, bucket by bucket."""
+    waiting: list[pa.Table] = []
+    count = 0
+    buckets: Buckets | None = None
+    for piece in source.pieces():
+        for table in source.read(piece):
+            table = conform(table)
+            table = table.set_column(0, "key", pa.array(content_keys(table), pa.string()))
+            if "id" in table.column_names:
+                table = table.drop_columns(["id"])
+            waiting.append(table)
+            count += len(table)
+            if count > IN_MEMORY_ROWS:
+                buckets = buckets or Buckets(folder, table.schema)
+                buckets.add(pa.concat_tables(waiting))
+                waiting, count = [], 0
+    if buckets is None:
+        if waiting:
+            yield _sorted(pa.concat_tables(waiting))
+        return
+    if waiting:
+        buckets.add(pa.concat_tables(waiting))
+    for table in buckets.tables():
+        yield _sorted(table)
+
+
+def _sorted(rows: pa.Table) -> pa.Table:
+    keys = rows["key"].to_pylist()
+    order = key_order(keys)
+    rows = rows.take(pa.array(order))
+    return rows.set_column(0, "key", pa.array(number_repeats([keys[i] for i in order]), pa.string()))
+
+
+class Buckets:
+    """Rows on disk in 256 files by the first two digits of their keys: sorting each sorts the whole."""
+
+    def __init__(self, folder: Path, schema: pa.Schema):
+        self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
+        self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
+
+    def add(self, rows: pa.Table) -> None:
+        """Append rows, each to its bucket, in the order they come."""
+        rows = rows.combine_chunks()
+        bucket = pa.array([int(key[:2], 16) for key in rows["key"].to_pylist()], pa.int16())
+        order = pa.compute.sort_indices(bucket)  # stable, as identical rows must stay in order
+        rows, bucket = rows.take(order), bucket.take(order)
+        starts = pa.array(range(BUCKETS + 1), pa.int16())
+        bounds = bucket.to_numpy().searchsorted(starts.to_numpy())
+        for number, writer in enumerate(self.writers):
+            if bounds[number + 1] > bounds[number]:
+                writer.write_table(rows.slice(bounds[number], bounds[number + 1] - bounds[number]))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Close the files and yield each bucket's rows."""
+        for writer in self.writers:
+            writer.close()
+        for path in self.paths:
+            with pa.memory_map(str(path)) as file:
+                table = pa.ipc.open_stream(file).read_all()
+            if len(table):
+                yield table
+            path.unlink()
+        shutil.rmtree(self.paths[0].parent, ignore_errors=True)
+
+
+def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut a stream of tables into tables of exactly `rows` rows; the last has what is left."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        while len(table):
+            piece = table.slice(0, rows - count)
+            held.append(piece)
+            count += len(piece)
+            table = table.slice(len(piece))
+            if count == rows:
+                yield pa.concat_tables(held).combine_chunks()
+                held, count = [], 0
+    if count:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,151 @@
+"""What a kept row becomes in a tar: its members, each with a name and either bytes or the place where bytes lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from vlmdata.row import ROW, alive
+
+ENDING = {"jpeg": "jpg"}  # of a member's name; the other formats end in their own names
+FACTS = ("width", "height", "original_width", "original_height", "sha256")
+
+
+class Place(NamedTuple):
+    """Where an image's bytes lie."""
+
+    blob: str
+    offset: int
+    size: int
+
+
+class Sample(NamedTuple):
+    """A training example: members are (what follows the key's dot, bytes or their place), sorted by name."""
+
+    key: str
+    members: list[tuple[str, bytes | Place]]
+    text_chars: int
+    images: list[tuple[int, int]]
+    scores: dict[str, float]
+
+
+def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[Sample]:
+    """Yield the kept rows of a part, counted among the kept ones from `start` to `stop`, as samples."""
+    kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
+    measured = measured_columns(kept)
+    for row in kept.to_pylist():
+        scores = {name: row[name] for name in measured}
+        yield _caption(row, scores) if layout == "captions" else _document(row, scores)
+
+
+def measured_columns(rows: pa.Table) -> list[str]:
+    """Return the columns that steps measured, but for embeddings: those are for other steps, too large to be carried along."""
+    return [f.name for f in rows.schema if f.name not in ROW.names and f.type != pa.list_(pa.binary())]
+
+
+def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
+    """Lay a pair out as img2dataset and open_clip do: key.jpg, key.txt, key.json."""
+    at = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
+    texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
+    if len(at) != 1 or len(texts) > 1:
+        raise ValueError(f"row {row['key']} has {len(at)} images and {len(texts)} texts: set shards.layout to documents")
+    image = row["images"][at[0]]
+    caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
+    own = {name: _at(value, at[0], row) for name, value in scores.items()}
+    facts = {
+        **json.loads(row["extra"] or "{}"),
+        "key": row["key"],
+        "url": image["url"],
+        "caption": caption["text"],
+        "alternatives": caption["alternatives"] or None,
+        **_facts(image),
+        "scores": own or None,
+    }
+    members = [
+        (ENDING.get(image["format"], image["format"]), Place(image["blob"], image["offset"], image["size"])),
+        ("json", _json(facts)),
+        ("txt", caption["text"].encode("utf-8", "replace")),
+    ]
+    return Sample(row["key"], sorted(members), len(caption["text"]), [_size(image)], _floats(own))
+
+
+def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
+    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata and roles.
+
+    Rejected positions are left out; measured lists that are aligned with the positions lose the same places.
+    """
+    images, texts = row["images"] or [], row["texts"] or []
+    living = [
+        i
+        for i in range(max(len(images), len(texts)))
+        if (i < len(images) and images[i] and images[i]["drop"] is None)
+        or (i < len(texts) and texts[i] and texts[i]["drop"] is None)
+    ]
+    members: list[tuple[str, bytes | Place]] = []
+    metadata: list[dict[str, Any] | None] = []
+    sizes: list[tuple[int, int]] = []
+    for i in living:
+        image = images[i] if i < len(images) else None
+        if image is None:
+            metadata.append(None)
+            continue
+        name = f"{len(sizes)}.{ENDING.get(image['format'], image['format'])}"
+        members.append((name, Place(image["blob"], image["offset"], image["size"])))
+        sizes.append(_size(image))
+        metadata.append(_present({"file": name, "alt": image["alt"], "time_s": image["time_s"], **_facts(image)}))
+    words = [texts[i]["text"] if i < len(texts) and texts[i] and texts[i]["drop"] is None else None for i in living]
+    others = [texts[i]["alternatives"] or None if word is not None else None for i, word in zip(living, words, strict=True)]
+    own = {name: [v[i] for i in living] if _is_aligned(v, row) else v for name, v in scores.items()}
+    facts = {
+        **json.loads(row["extra"] or "{}"),
+        "key": row["key"],
+        "url": row["url"],
+        "texts": words,
+        "images": [images[i]["url"] if m else None for i, m in zip(living, metadata, strict=True)],
+        "metadata": metadata,
+        "alternatives": others if any(others) else None,
+        "roles": [row["roles"][i] for i in living] if row["roles"] else None,
+        "scores": own or None,
+    }
+    keep = {name: value for name, value in facts.items() if value is not None or name == "url"}
+    members.append(("json", _json(keep)))
+    chars = sum(len(word) for word in words if word)
+    return Sample(row["key"], sorted(members), chars, sizes, _floats(own))
+
+
+def _facts(image: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: image[name] for name in FACTS}
+    facts["phash"] = None if image["phash"] is None else f"{image['phash']:016x}"
+    facts["boxes"] = image["boxes"] or None
+    return facts
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    return image["width"] or 0, image["height"] or 0
+
+
+def _is_aligned(value: Any, row: dict[str, Any]) -> bool:
+    return isinstance(value, list) and len(value) == len(row["images"] or row["texts"] or [])
+
+
+def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
+    """Return a pair's own value of a column: of its image where it is measured per position, else of its text."""
+    if not _is_aligned(value, row):
+        return value
+    return value[position] if value[position] is not None else next((v for v in value if v is not None), None)
+
+
+def _floats(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    kept = {name: value for name, value in values.items() if value is not None or name in ("url", "caption")}
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8", "replace")

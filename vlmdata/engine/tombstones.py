@@ -1,0 +1,112 @@
+"""Tombstones: what was forgotten, as hashes, so that no later run brings it back.
+
+Each `forget` leaves one record in OUT/forgotten. It holds keys (hashes already) and BLAKE2b hashes of addresses, hosts and
+SHA-256 values; of a likeness the perceptual hash. `clean` leaves them alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.engine.store import Store
+from vlmdata.row import ROW, drop_images, drop_rows, flatten, set_column
+
+FOLDER = "forgotten"
+STEP = "forget"
+REASON = "forgotten"
+KEY_DIGITS = 24  # identical rows have one key but for a number behind it
+CONTENT = ("url", "images", "texts", "roles", "extra", "cluster", "value", "threshold")
+
+
+@dataclass
+class Tombstones:
+    """Everything a dataset must not hold again. Rows match by key, page, image address or host; images by their bytes too."""
+
+    hashes: set[str] = field(default_factory=set)  # of "url ...", "domain ...", "sha256 ..."
+    keys: set[str] = field(default_factory=set)  # without the number of repeats
+    likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes or self.keys or self.likenesses)
+
+    def holds_address(self, url: str | None) -> bool:
+        """Say whether an address, its host or a domain above it was forgotten."""
+        if url is None:
+            return False
+        return hash_of("url", url) in self.hashes or any(hash_of("domain", host) in self.hashes for host in domains_of(url))
+
+    def holds_image(self, sha256: str | None, phash: int | None) -> bool:
+        """Say whether an image of these hashes was forgotten."""
+        if sha256 is not None and hash_of("sha256", sha256) in self.hashes:
+            return True
+        return phash is not None and any((phash ^ like).bit_count() <= bits for like, bits in self.likenesses)
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """Return rows with `drop` set where they were forgotten, and nothing left of them but the key."""
+        if not self or not len(rows):
+            return rows
+        images = flatten(rows, "images")
+        bad = np.array([key[:KEY_DIGITS] in self.keys for key in rows["key"].to_pylist()], dtype=bool)
+        bad |= [self.holds_address(url) for url in rows["url"].to_pylist()]
+        by_address = np.array([self.holds_address(url) for url in images.field("url").to_pylist()], dtype=bool)
+        bad[images.parents[by_address]] = True
+        hashes = zip(*(images.field(name).to_pylist() for name in ("sha256", "phash", "data")), strict=True)
+        same = [self.holds_image(sha or (data and hashlib.sha256(data).hexdigest()), like) for sha, like, data in hashes]
+        rows = drop_images(rows, np.array(same, dtype=bool), STEP, reason=REASON)
+        rows = drop_rows(rows, bad, STEP, reason=REASON)
+        return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
+
+
+def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
+    """Return rows with content and verdict gone where `where` is true: what stays is the key, and that it was forgotten."""
+    if not where.any():
+        return rows
+    kept = pa.array(np.arange(len(rows)), mask=where)
+    for name in rows.column_names:
+        if name in CONTENT or name not in ROW.names:
+            rows = set_column(rows, name, rows[name].combine_chunks().take(kept))
+    for name, word in (("drop", STEP), ("reason", REASON)):
+        if name in rows.column_names:
+            old = rows[name].to_pylist()
+            rows = set_column(
+                rows, name, pa.array([word if hit else o for hit, o in zip(where, old, strict=True)], pa.string())
+            )
+    return rows
+
+
+def hash_of(kind: str, value: str) -> str:
+    """Return the 128-bit hash under which a word is kept."""
+    return hashlib.blake2b(f"{kind} {value}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def domains_of(url: str) -> list[str]:
+    """Return an address's host and the domains above it: of https://a.b.org/ those are a.b.org, b.org and org."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # a bracket that never closes: such an address has no host
+        return []
+    labels = host.split(".")
+    return [".".join(labels[start:]) for start in range(len(labels))] if host else []
+
+
+def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Return names and contents of all records, oldest first."""
+    names = [name for name in store.list(FOLDER) if name.endswith(".json")]
+    return [(name, json.loads(store.read(name))) for name in names]
+
+
+def load(store: Store) -> Tombstones:
+    """Return all tombstones of a dataset."""
+    found = Tombstones()
+    for _, record in records(store):
+        found.hashes |= set(record["hashes"])
+        found.keys |= {key[:KEY_DIGITS] for key in record["keys"]}
+        found.likenesses += [(int(like, 16), bits) for like, bits in record["likenesses"]]
+    return found

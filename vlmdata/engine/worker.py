@@ -1,0 +1,174 @@
+"""The worker: takes one part as far through the chain as asked, and commits what it measured on the way.
+
+The same code runs in a local process and in a Ray actor. Several parts may be open at once, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.engine import decisions, tombstones
+from vlmdata.engine.chain import Link, chain, inputs
+from vlmdata.engine.ingest import Ingest
+from vlmdata.engine.ledger import ledger_rows
+from vlmdata.engine.ledger import write as write_ledger
+from vlmdata.engine.openpart import Keep, OpenPart
+from vlmdata.engine.pack import pack
+from vlmdata.engine.partlog import PartLog
+from vlmdata.engine.plan import load
+from vlmdata.engine.read import piece_rows
+from vlmdata.engine.sample import samples
+from vlmdata.engine.store import open_store
+from vlmdata.recipe import Recipe
+from vlmdata.row import alive, set_column
+from vlmdata.step import scatter
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a run must know; small enough to send."""
+
+    recipe: Recipe
+    out: str
+
+
+class PartCall(NamedTuple):
+    """Which part, how many of its rows (all where None), through how many links, with which decisions over all rows."""
+
+    part: int
+    take: int | None
+    upto: int
+    decided: tuple[str, ...]
+
+
+class Worker:
+    """Does calls on parts. Long-lived: models and connections stay."""
+
+    def __init__(self, job: Job, pace: Any = None):
+        self.job = job
+        self.store = open_store(job.out)
+        self.links: list[Link] = chain(job.recipe)
+        self.keep = Keep()
+        self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
+        self.pace = pace
+        plan = load(self.store)
+        assert plan is not None, "the plan is written before any worker starts"
+        self.plan = plan
+        self.tombstones = tombstones.load(self.store)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.keep.close()
+
+    def advance(
+        self, call: PartCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
+    ) -> dict[str, int]:
+        """Do a part's links and commit what had to be measured. Returns counts for the driver.
+
+        Images that failed for one of the reasons `again` are tried once more. `guilty` images are known to kill the
+        decoder; `journal` is a file in which the image in hand is noted, to find the guilty one.
+        """
+        opened = self._open(call.part)
+        opened.guilty = frozenset(guilty)
+        if not journal:
+            rows = self.rows(call, opened, again)
+        else:
+            with Path(journal).open("w+") as opened.journal_file:
+                rows = self.rows(call, opened, again)
+        return {"rows": len(rows), "alive": int(alive(rows).sum())}
+
+    def project(self, call: PartCall, columns: tuple[str, ...]) -> pa.Table:
+        """Return some columns of a part, with its number and each row's."""
+        rows = self.rows(call)
+        table = rows.select([name for name in columns if name in rows.column_names])
+        table = set_column(table, "part", pa.array(np.full(len(table), call.part, dtype=np.int32)))
+        return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
+
+    def rows(self, call: PartCall, opened: OpenPart | None = None, again: tuple[str, ...] = ()) -> pa.Table:
+        """Return the rows of a part with all columns; what is not measured yet is measured and committed."""
+        while True:
+            opened = opened or self._open(call.part)
+            log = PartLog(self.store, call.part)
+            rows, fresh = self._replay(call, opened, log, again)
+            if not fresh:
+                return rows
+            columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
+            if log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
+                return rows
+            opened = None  # another worker was first: take what it committed
+
+    def _open(self, part: int) -> OpenPart:
+        return OpenPart(self.store, part, self.keep, self.decoding, self.pace, self.tombstones)
+
+    def _replay(
+        self, call: PartCall, opened: OpenPart, log: PartLog, again: tuple[str, ...]
+    ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
+        fresh: dict[str, pa.StructArray] = {}
+        if self.plan.files:
+            rows = self.plan.read_part(self.store, call.part)
+        else:
+            rows = piece_rows(self.store, self.job.recipe.source, self.plan.pieces[call.part], log, self.tombstones)
+        rows = rows.slice(0, call.take)
+        decided = iter(call.decided)
+        if not self.plan.files and call.decided:  # the first decision numbers rows that are identical to those of earlier parts
+            rows = decisions.apply(rows, self.store, next(decided), call.part)
+        rows = self.tombstones.apply(rows)
+        try:
+            for link in self.links[: call.upto]:
+                if link.step.sees_all:
+                    rows = decisions.apply(rows, self.store, next(decided), call.part)
+                    continue
+                if link.measure:
+                    rows = self._measured(rows, link, opened, log, fresh, again)
+                if isinstance(link.step, Ingest):
+                    rows = self.tombstones.apply(rows)
+                rows = link.step.decide(rows)
+        except BaseException:
+            opened.blob.discard()
+            raise
+        return rows, fresh
+
+    def _measured(
+        self, rows: pa.Table, link: Link, opened: OpenPart, log: PartLog, fresh: dict[str, Any], again: tuple[str, ...]
+    ) -> pa.Table:
+        """Return the rows with the link's columns, from the log where it has them, else measured now."""
+        step, name = link.step, str(link.measure)
+        wanted = alive(rows)
+        present = inputs(rows, step.columns_read())
+        have, stored = log.measured(name, wanted, present)
+        missing = wanted & ~have
+        columns = {}
+        for short in step.writes:
+            full = step.column(short)
+            old = rows[full] if full in rows.column_names else pa.nulls(len(rows), step.writes[short])
+            columns[full] = old if stored is None else scatter(stored.field(short), have, old)
+        if again and isinstance(step, Ingest) and stored is not None:
+            missing |= have & step.failed(columns["images"], again)
+        if missing.any():
+            measured = step.measure(rows.filter(pa.array(missing)), opened)
+            arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
+            names = ["input", *step.writes]
+            fresh[name] = pa.StructArray.from_arrays([pa.array(present), *arrays], names=names, mask=pa.array(~missing))
+            for short in step.writes:
+                full = step.column(short)
+                columns[full] = scatter(measured[short].cast(step.writes[short]), missing, columns[full])
+        for full, values in columns.items():
+            rows = set_column(rows, full, values)
+        return rows
+
+    def pack(self, number: int, pieces: list[tuple[PartCall, int, int]]) -> dict[str, Any]:
+        """Write shard `number` from kept rows: of each part those from one count to another."""
+        layout = self.job.recipe.shards.layout
+        chosen = [sample for call, start, stop in pieces for sample in samples(self.rows(call), layout, start, stop)]
+        return pack(self.store, number, chosen)
+
+    def ledger(self, number: int, calls: list[tuple[PartCall, int]]) -> dict[str, Any]:
+        """Write file `number` of the ledger from parts, each with the count of kept rows before it."""
+        per_shard = self.job.recipe.shards.samples
+        return write_ledger(self.store, number, [ledger_rows(self.rows(call), before, per_shard) for call, before in calls])
