@@ -1,0 +1,74 @@
+import gzip
+import json
+
+import pytest
+
+from tests.real_data import real_data
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
+from vlmdata.sources.coco import Coco
+from vlmdata.step import RecipeError
+
+CAPTIONS = {
+    "images": [
+        {"id": 1, "file_name": "1.png", "coco_url": "http://a.org/1.png", "width": 8, "height": 6, "license": 4},
+        {"id": 2, "file_name": "lost.png"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 1, "caption": "one "},
+        {"id": 2, "image_id": 1, "caption": "two"},
+        {"id": 3, "image_id": 9, "caption": "of an image that is not listed"},
+    ],
+    "licenses": [{"id": 4, "name": "Attribution", "url": "http://cc.org/by"}],
+}
+INSTANCES = {
+    "images": CAPTIONS["images"],
+    "annotations": [{"id": 7, "image_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "category_id": 5}],
+    "categories": [{"id": 5, "name": "dog"}],
+}
+
+
+def test_captions_are_alternatives_and_boxes_have_corners(tmp_path):
+    (tmp_path / "captions.json").write_text(json.dumps(CAPTIONS))
+    (tmp_path / "instances.json.gz").write_bytes(gzip.compress(json.dumps(INSTANCES).encode()))
+    first, second, orphan = read_all(Coco(path=str(tmp_path))).to_pylist()
+    image, text = first["images"][0], first["texts"][1]
+    assert (image["url"], image["boxes"], image["original_width"]) == ("http://a.org/1.png", [[1.0, 2.0, 4.0, 6.0]], 8)
+    assert (text["text"], text["alternatives"]) == ("one", ["two"])
+    assert json.loads(first["extra"])["licence"] == "Attribution" and json.loads(first["extra"])["categories"] == ["dog"]
+    assert (second["reason"], orphan["reason"]) == ("no_address", "no_address")
+
+
+def test_images_of_a_folder_stay_there(tmp_path):
+    (tmp_path / "captions.json").write_text(json.dumps(CAPTIONS))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(picture())
+    first, second, orphan = read_all(Coco(path=str(tmp_path / "captions.json"), images=str(tmp_path / "images"))).to_pylist()
+    assert (first["images"][0]["blob"], first["images"][0]["format"]) == (str(tmp_path / "images" / "1.png"), "png")
+    assert (second["reason"], orphan["reason"]) == ("no_file", "no_file")
+
+
+def test_another_json_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('[{"caption": "x"}]')
+    with pytest.raises(RecipeError, match="'images' and 'annotations'"):
+        read_all(Coco(path=str(tmp_path)))
+
+
+def test_the_photos_of_coco(tmp_path):
+    folder = real_data("A_captioned/coco_free_licence")
+    records = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    images = [{"id": r["id"], "file_name": r["image"], "coco_url": r["coco_url"], "license": r["license_id"]} for r in records]
+    captions = [{"image_id": r["id"], "caption": caption} for r in records for caption in r["captions"]]
+    boxes = [
+        {"image_id": box["id"], "bbox": box["bbox"], "category_id": 1}
+        for box in json.loads((folder / "boxes.json").read_text())
+    ]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": captions + boxes, "categories": []}))
+    rows = read_all(Coco(path=str(tmp_path / "coco.json"), images=str(folder))).to_pylist()
+    assert (len(rows), sum(row["drop"] is None for row in rows)) == (111, 111)
+    assert sum(1 + len(row["texts"][1]["alternatives"]) for row in rows) == len(
+        {(c["image_id"], c["caption"].strip()) for c in captions}
+    )
+    assert sum(len(row["images"][0]["boxes"] or []) for row in rows) == len(boxes)
+    inside = [b for row in rows for b in row["images"][0]["boxes"] or [] if b[2] <= row["images"][0]["width"] + 1]
+    assert len(inside) == len(boxes)

@@ -1,0 +1,77 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from tests.real_data import real_data
+from tests.sources.pictures import picture
+from tests.sources.reading import pairs_of, read_all
+from vlmdata.engine.store import read_blob
+from vlmdata.sources.files import Files
+from vlmdata.step import RecipeError
+
+
+def test_texts_lie_beside_the_images(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(picture())
+    (tmp_path / "a" / "1.txt").write_text("one\n")
+    (tmp_path / "2.PNG").write_bytes(picture(9))
+    (tmp_path / "2.json").write_text(json.dumps({"caption": ["two", "zwei"], "licence": "cc"}))
+    (tmp_path / "3.jpg").write_bytes(b"")
+    (tmp_path / "4.png").write_bytes(picture())
+    (tmp_path / "4.json").write_text("{")
+    rows = {json.loads(row["extra"] or "{}").get("file_name"): row for row in read_all(Files(path=str(tmp_path))).to_pylist()}
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        "2.PNG": None,
+        "3.jpg": "empty",
+        None: "bad_record",
+        "a/1.png": None,
+    }
+    assert [rows[name]["texts"][1]["text"] for name in ("a/1.png", "2.PNG", "3.jpg")] == ["one", "two", ""]
+    assert rows["2.PNG"]["texts"][1]["alternatives"] == ["zwei"]
+    assert json.loads(rows["2.PNG"]["extra"])["licence"] == "cc"
+    image = rows["a/1.png"]["images"][0]
+    assert read_blob(None, image["blob"], image["offset"], image["size"]) == picture()
+
+
+def test_a_large_folder_is_read_in_slices(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.sources.files.SLICE", 2)
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(picture(number + 1))
+    rows = read_all(Files(path=str(tmp_path)))
+    assert [row["images"][0]["width"] for row in rows.to_pylist()] == [1, 2, 3, 4, 5]
+
+
+def test_a_table_names_the_files(tmp_path):
+    (tmp_path / "1.png").write_bytes(picture())
+    (tmp_path / "metadata.csv").write_text("file_name,text,n\n1.png,a caption,7\nlost.png,x,8\n")
+    source = Files(path=str(tmp_path), table="metadata.csv", caption="text")
+    rows = read_all(source)
+    assert source.shuffled and rows["reason"].to_pylist() == [None, "no_file"]
+    assert pairs_of(rows)[0] == (None, "a caption", None)
+    assert json.loads(rows["extra"][0].as_py()) == {"n": "7", "file_name": "1.png"}
+    with pytest.raises(RecipeError, match="no column 'caption'"):
+        Files(path=str(tmp_path), table="metadata.csv").check()
+
+
+def test_the_figures_of_openstax():
+    folder = real_data("A_captioned/openstax/sociology-3e")
+    path = folder / "captions.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    name = next(
+        key for key, value in records[0].items() if isinstance(value, str) and value.lower().endswith((".jpg", ".png", ".jpeg"))
+    )
+    rows = read_all(Files(path=str(folder), table="captions.jsonl", file=name, caption=["caption", "alt"]))
+    assert (len(rows), rows["drop"].null_count) == (len(records), len(records))
+    assert all(row["texts"][1]["text"] and row["images"][0]["width"] for row in rows.to_pylist())
+
+
+def test_every_hostile_file_has_an_outcome():
+    folder = real_data("E_dedup_hostile")
+    rows = read_all(Files(path=str(folder)))
+    assert len(rows) == sum(
+        path.suffix.lower() in (".jpg", ".png", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+        for path in folder.rglob("*")
+    )
+    assert set(rows["drop"].to_pylist()) <= {None, "source"}
+    assert pa.compute.all(pa.compute.equal(rows["drop"].is_null(), rows["reason"].is_null())).as_py()

@@ -1,0 +1,113 @@
+"""img2dataset 1.47 itself writes the folders, over the loopback address, where it is installed."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.servers import LoopbackServer, reply
+from tests.sources.reading import pairs_of, read_all
+from vlmdata.engine.store import read_blob
+from vlmdata.sources.img2dataset import Img2dataset, reason_of
+from vlmdata.step import RecipeError
+
+
+def jpeg(side: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (2 * side, side), (side, 90, 20)).save(out, "JPEG")
+    return out.getvalue()
+
+
+FORMATS = ("webdataset", "files", "parquet")
+CODE = """
+import json, sys
+from img2dataset import download
+for options in json.loads(sys.argv[1]):
+    download(**options)
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Return the folder in which img2dataset wrote six rows, in each format: four images, one lost, one that is no image."""
+    pytest.importorskip("img2dataset")
+    folder = tmp_path_factory.mktemp("img2dataset")
+    routes = {f"/{side}.jpg": reply(jpeg(side), headers={"Content-Type": "image/jpeg"}) for side in (32, 40, 48, 56)}
+    routes["/page.jpg"] = reply(b"<html>", headers={"Content-Type": "text/html"})
+    with LoopbackServer(routes) as server:
+        urls = [server.url(path) for path in ("/32.jpg", "/40.jpg", "/48.jpg", "/56.jpg", "/page.jpg", "/lost.jpg")]
+        table = pa.table({"url": urls, "caption": [url[-6:] for url in urls], "licence": ["cc"] * 6})
+        pq.write_table(table, folder / "list.parquet")
+        options = {"url_list": str(folder / "list.parquet"), "input_format": "parquet", "caption_col": "caption"}
+        options |= {"image_size": 16, "processes_count": 1, "thread_count": 2, "number_sample_per_shard": 4}
+        options |= {"save_additional_columns": ["licence"]}
+        calls = [{**options, "output_format": name, "output_folder": str(folder / name)} for name in FORMATS]
+        subprocess.run([sys.executable, "-c", CODE, json.dumps(calls)], check=True, capture_output=True, timeout=200)
+    return folder
+
+
+@pytest.fixture(params=FORMATS)
+def output(request, outputs):
+    return outputs / request.param
+
+
+def test_every_row_comes_back_with_its_image_or_its_error(output):
+    rows = read_all(Img2dataset(path=str(output)))
+    found = sorted((url.rpartition("/")[2], text, reason) for url, text, reason in pairs_of(rows))
+    assert found == [
+        ("32.jpg", "32.jpg", None),
+        ("40.jpg", "40.jpg", None),
+        ("48.jpg", "48.jpg", None),
+        ("56.jpg", "56.jpg", None),
+        ("lost.jpg", "st.jpg", "http_404"),
+        ("page.jpg", "ge.jpg", "image_decoding_error"),
+    ]
+
+
+def test_images_are_where_they_were_with_the_facts_of_the_original(output):
+    for row in read_all(Img2dataset(path=str(output))).to_pylist():
+        image = row["images"][0]
+        assert json.loads(row["extra"])["licence"] == "cc"
+        if row["drop"] is None:
+            side = int(image["url"][-6:-4])
+            data = image["data"] or read_blob(None, image["blob"], image["offset"], image["size"])
+            assert Image.open(io.BytesIO(data)).size == (16, 16) == (image["width"], image["height"])
+            assert (image["original_width"], image["original_height"]) == (2 * side, side)
+            assert len(image["sha256"]) == 64
+
+
+def test_a_success_whose_image_is_lost_is_told(output):
+    if not (output / "00000.tar").exists():
+        pytest.skip("only tars are written in place")
+    whole = (output / "00000.tar").read_bytes()
+    try:
+        (output / "00000.tar").write_bytes(whole[:700])  # as a killed run leaves it
+        reasons = read_all(Img2dataset(path=str(output)))["reason"].to_pylist()
+        assert reasons.count("missing_in_shard") == 4
+    finally:
+        (output / "00000.tar").write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "reason"),
+    [
+        ("failed_to_download", "HTTP Error 410: Gone", "http_410"),
+        ("failed_to_download", "<urlopen error timed out>", "timeout"),
+        ("failed_to_download", "<urlopen error [Errno -2] Name or service not known>", "no_such_host"),
+        ("failed_to_resize", "image too small", "image_too_small"),
+        ("failed_to_download", None, "failed_to_download"),
+    ],
+)
+def test_errors_become_words(status, message, reason):
+    assert reason_of(status, message) == reason
+
+
+def test_another_folder_is_refused(tmp_path):
+    pq.write_table(pa.table({"url": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match="are not those that img2dataset writes"):
+        Img2dataset(path=str(tmp_path)).check()

@@ -1,0 +1,82 @@
+"""Tars of documents in the forms of MINT-1T and NeMo Curator as rows."""
+
+import io
+import json
+import tarfile
+
+from PIL import Image
+
+from tests.images.pictures import photo, saved
+from tests.sources.reading import read_all
+from vlmdata.sources.interleaved_tars import InterleavedTars
+
+JPEG = saved(photo(64, 48), "JPEG")
+
+
+def tar(path, members: list[tuple[str, bytes]]) -> str:
+    with tarfile.open(path, "w") as out:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def sample(key: str, texts: list, images: list, **others) -> tuple[str, bytes]:
+    return f"{key}.json", json.dumps({"texts": texts, "images": images, **others}).encode()
+
+
+def frames(*colours: str) -> bytes:
+    out = io.BytesIO()
+    first, *rest = (Image.new("RGB", (50, 40), colour) for colour in colours)
+    first.save(out, "TIFF", save_all=True, append_images=rest)
+    return out.getvalue()
+
+
+def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
+    path = tar(
+        tmp_path / "x.tar",
+        [
+            sample("a%2Fb", [None, "one\n\ntwo", None], ["0.jpg", None, "a%2Fb.2.jpg"], url="http://e.org/", lang="en"),
+            ("a%2Fb.0.jpg", JPEG),
+            ("a%2Fb.2.jpg", JPEG),
+        ],
+    )
+    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    images = [image for image in row["images"] if image]
+    assert [image is not None for image in row["images"]] == [True, False, False, True]
+    assert [text["text"] for text in row["texts"] if text] == ["one", "two"]
+    assert all((i["blob"], i["size"], i["width"], i["data"]) == (path, len(JPEG), 64, None) for i in images)
+    whole = (tmp_path / "x.tar").read_bytes()
+    assert [whole[i["offset"] : i["offset"] + i["size"]] for i in images] == [JPEG, JPEG]
+    assert row["url"] == "http://e.org/" and json.loads(row["extra"]) == {"lang": "en", "source_key": "a%2Fb"}
+
+
+def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
+    path = tar(
+        tmp_path / "x.tar",
+        [
+            sample("pdf", ["t", None, None, None], [None, "page_1_image_0", "page_1_image_1", "page_2_image_0"]),
+            ("pdf.tiff", frames("red", "blue")),
+        ],
+    )
+    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    images = [image for image in row["images"] if image]
+    found = [Image.open(io.BytesIO(i["data"])).getpixel((5, 5)) if i["data"] else i["reason"] for i in images]
+    assert found == [(255, 0, 0), (0, 0, 255), "no_image"] and row["drop"] is None
+
+
+def test_addresses_and_what_cannot_be_read(tmp_path):
+    path = tar(
+        tmp_path / "x.tar",
+        [
+            sample("url", ["t", None], [None, "https://e.org/a.jpg"]),
+            ("bad.json", b"{"),
+            ("list.json", b"[]"),
+            sample("lost", ["t", None], [None, "1.jpg"]),
+            sample("none", [], []),
+        ],
+    )
+    rows = read_all(InterleavedTars(path=path)).to_pylist()
+    assert [row["reason"] for row in rows] == [None, "bad_record", "bad_record", "no_image", "empty_document"]
+    assert rows[0]["images"][1]["url"] == "https://e.org/a.jpg"

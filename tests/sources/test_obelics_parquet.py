@@ -1,0 +1,55 @@
+"""OBELICS's Parquet files as rows, written here by the library that OBELICS was written with."""
+
+import json
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.images.pictures import photo, saved
+from tests.sources.reading import read_all
+from vlmdata.sources.obelics_parquet import ObelicsParquet
+from vlmdata.step import RecipeError
+
+A, B = "http://e.org/a.jpg", "http://e.org/b.jpg"
+META = {"document_url": "http://e.org/", "src": A, "alt_text": "An alt", "rendered_width": 300, "original_width": 900}
+
+
+def parts(row: dict) -> list:
+    pairs = zip(row["texts"], row["images"], strict=True)
+    return [text["text"] if text else (image["url"] or image["data"]) for text, image in pairs]
+
+
+def test_documents_come_back_paragraph_by_paragraph(tmp_path):
+    about = {"url": "http://e.org/page", "warc_filename": "x.warc.gz", "warc_record_offset": 5}
+    records = {
+        "images": [[A, None, B], [None, ""], [None]],
+        "texts": [[None, "one\n\ntwo", None], ["only", None], [None]],
+        "metadata": [json.dumps([META, None, None]), json.dumps([None, None]), "[broken"],
+        "general_metadata": [json.dumps(about), None, "{}"],
+    }
+    datasets.Dataset.from_dict(records).to_parquet(str(tmp_path / "x.parquet"), batch_size=1)
+    first, second, third = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()
+    assert parts(first) == [A, "one", "two", B] and first["url"] == "http://e.org/page"
+    image = first["images"][0]
+    assert (image["alt"], image["rendered_width"], image["original_width"]) == ("An alt", 300, 900)
+    assert json.loads(first["extra"])["warc_filename"] == "x.warc.gz"
+    assert parts(second) == ["only"]
+    assert (third["drop"], third["reason"]) == ("source", "empty_document")
+
+
+def test_images_that_are_there_come_with_their_bytes(tmp_path):
+    body = saved(photo(40, 30), "PNG")
+    images = [[{"bytes": body, "path": None}, None]]
+    table = pa.table({"images": images, "texts": [[None, "t"]], "metadata": [json.dumps([META, None])]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    (row,) = read_all(ObelicsParquet(path=str(tmp_path / "x.parquet"))).to_pylist()
+    assert (row["images"][0]["data"], row["images"][0]["width"], row["images"][0]["url"]) == (body, 40, A)
+    assert row["url"] == "http://e.org/"
+
+
+def test_other_columns_are_refused(tmp_path):
+    pq.write_table(pa.table({"image": [1], "texts": [["a"]]}), tmp_path / "x.parquet")
+    with pytest.raises(RecipeError, match=r"no column images\. There is: image, texts"):
+        ObelicsParquet(path=str(tmp_path)).check()

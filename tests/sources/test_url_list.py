@@ -1,0 +1,234 @@
+import bz2
+import gzip
+import json
+import lzma
+from collections import Counter
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from tests.real_data import real_data
+from tests.sources.reading import pairs_of, read_all
+from vlmdata.sources.url_list import UrlList
+from vlmdata.step import RecipeError
+
+ROWS = [
+    {"url": "http://a.org/1.jpg", "caption": 'a "quoted", cut caption', "n": 1},
+    {"url": "http://a.org/2,3.jpg", "caption": "zwei\nZeilen äöü 图", "n": 2},
+    {"url": None, "caption": "no address", "n": 3},
+    {"url": "http://a.org/4.jpg", "caption": None, "n": 4},
+]
+PAIRS = [
+    ("http://a.org/1.jpg", 'a "quoted", cut caption', None),
+    ("http://a.org/2,3.jpg", "zwei\nZeilen äöü 图", None),
+    (None, "no address", "no_address"),
+    ("http://a.org/4.jpg", "", None),
+]
+COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+COMPRESS[".zst"] = lambda data: pa.compress(data, "zstd", asbytes=True)
+
+
+def written(kind: str, rows: list[dict] = ROWS) -> bytes:
+    sink = pa.BufferOutputStream()
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+    elif kind == "csv":
+        pacsv.write_csv(pa.Table.from_pylist(rows), sink)
+    elif kind == "jsonl":
+        return "\n".join(json.dumps(row) for row in rows).encode()
+    elif kind == "json":
+        return json.dumps(rows, ensure_ascii=False, indent=1).encode()
+    elif kind == "columns.json":
+        return json.dumps({name: {str(i): row[name] for i, row in enumerate(rows)} for name in rows[0]}).encode()
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("compression", list(COMPRESS))
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "json", "columns.json"])
+def test_every_format_gives_the_same_rows_compressed_or_not(tmp_path, kind, compression):
+    path = tmp_path / f"list.{kind}{compression}"
+    path.write_bytes(COMPRESS[compression](written(kind)))
+    rows = read_all(UrlList(path=str(path)))
+    assert pairs_of(rows) == PAIRS
+    assert [int(json.loads(extra)["n"]) for extra in rows["extra"].to_pylist()] == [1, 2, 3, 4]
+
+
+def test_a_zstd_file_of_several_frames_is_read_to_its_end(tmp_path):
+    lines = [b'{"url": "http://a.org/%d.jpg", "caption": "c"}\n' % i for i in range(3)]
+    (tmp_path / "list.jsonl.zst").write_bytes(b"".join(pa.compress(line, "zstd", asbytes=True) for line in lines))
+    assert len(read_all(UrlList(path=str(tmp_path)))) == 3
+
+
+@pytest.mark.parametrize("path", ["{}", "{}/*.csv", "{}/**/*.csv"])
+def test_a_folder_and_a_glob_hold_all_files_in_the_order_of_their_names(tmp_path, path):
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / f"{name}.csv").write_text(f"url,caption\nhttp://{name}.org/,text\n")
+    (tmp_path / "notes.md").write_text("no list")
+    assert pairs_of(read_all(UrlList(path=path.format(tmp_path)))) == [
+        ("http://a.org/", "text", None),
+        ("http://b.org/", "text", None),
+    ]
+
+
+def test_a_list_on_another_store():
+    with fsspec.open("memory://lists/one.csv.gz", "wb") as file:
+        file.write(gzip.compress(written("csv")))
+    with fsspec.open("memory://lists/two.parquet", "wb") as file:
+        file.write(written("parquet"))
+    for path in ("memory://lists", "memory://lists/*"):
+        assert pairs_of(read_all(UrlList(path=path))) == PAIRS * 2
+
+
+def test_lines_of_text_are_addresses_with_their_commas(tmp_path):
+    (tmp_path / "urls.txt").write_bytes(b'http://a.org/1,2.jpg\r\n\n  \nhttp://a.org/"3".jpg\n\xff\xfe bad\n')
+    rows = read_all(UrlList(path=str(tmp_path / "urls.txt")))
+    assert pairs_of(rows)[:2] == [("http://a.org/1,2.jpg", None, None), ('http://a.org/"3".jpg', None, None)]
+    assert rows["reason"].to_pylist() == [None, None, "bad_encoding"]
+
+
+def test_one_row_of_a_wrong_encoding_costs_one_row(tmp_path):
+    good, bad = "http://a.org/1.jpg,schön\n".encode(), "http://a.org/2.jpg,schön\n".encode("latin-1")
+    (tmp_path / "list.csv").write_bytes(b"url,caption\n" + good + bad + good)
+    assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == [None, "bad_encoding", None]
+    (tmp_path / "list.csv").write_bytes(b"url,caption\n" + bad)
+    assert pairs_of(read_all(UrlList(path=str(tmp_path), encoding="latin-1"))) == [("http://a.org/2.jpg", "schön", None)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("kind", ["csv", "txt"])
+def test_other_encodings(tmp_path, encoding, kind):
+    lines = ["http://a.org/图.jpg,文字,\\", 'http://b.org/,"x",y']
+    text = "\n".join(["url,caption,n", *lines] if kind == "csv" else [line.split(",")[0] for line in lines])
+    (tmp_path / f"list.{kind}").write_bytes(text.encode(encoding))
+    told = encoding if encoding == "gb18030" else "utf-8"  # the others say it themselves
+    found = [url for url, _, _ in pairs_of(read_all(UrlList(path=str(tmp_path), encoding=told)))]
+    assert found == ["http://a.org/图.jpg", "http://b.org/"]
+
+
+def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
+    (tmp_path / "list.csv").write_text("url,caption\nhttp://a.org/,one\nhttp://b.org/\nhttp://c.org/,a,b\nhttp://d.org/,two\n")
+    rows = read_all(UrlList(path=str(tmp_path)))
+    assert sorted(pairs_of(rows), key=str) == [
+        ("http://a.org/", "one", None),
+        ("http://d.org/", "two", None),
+        (None, None, "bad_record"),
+        (None, None, "bad_record"),
+    ]
+    assert [json.loads(e)["record"] for e in rows["extra"].to_pylist() if e] == ["http://b.org/", "http://c.org/,a,b"]
+
+
+def test_json_lines_that_are_no_objects_are_dropped_and_counted(tmp_path):
+    lines = [
+        b'{"url": "http://a.org/", "caption": "x"}',
+        b'{"url": "http://b',
+        b"[1]",
+        b'{"url": 7, "caption": "x"}',
+        b"\xff\xff",
+    ]
+    lines += [b'{"url": "http://c.org/", "caption": "\\ud800"}', b"", b'{"caption": "x"}']
+    (tmp_path / "list.jsonl").write_bytes(b"\n".join(lines))
+    reasons = read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist()
+    assert Counter(reasons) == {None: 1, "bad_encoding": 3, "bad_record": 2, "no_address": 1}
+
+
+def test_several_captions_are_alternatives(tmp_path):
+    rows = [
+        {"url": "http://a.org/", "caption": ["", "one", "two", "one"], "alt": "three"},
+        {"url": "http://b.org/", "caption": None, "alt": None},
+    ]
+    for kind in ("parquet", "jsonl"):
+        (tmp_path / f"list.{kind}").write_bytes(written(kind, rows))
+        read = read_all(UrlList(path=str(tmp_path / f"list.{kind}"), caption=["caption", "alt"]))
+        assert [texts[1]["text"] for texts in read["texts"].to_pylist()] == ["one", ""]
+        assert [texts[1]["alternatives"] for texts in read["texts"].to_pylist()] == [["two", "three"], None]
+
+
+def test_tsv_has_no_quotes_and_may_have_no_header(tmp_path):
+    (tmp_path / "list.tsv").write_text('"never closed\thttp://a.org/\nsecond\thttp://b.org/\n')
+    rows = read_all(UrlList(path=str(tmp_path), columns=["caption", "url"]))
+    assert pairs_of(rows) == [("http://a.org/", '"never closed', None), ("http://b.org/", "second", None)]
+
+
+def test_boxes_and_sizes(tmp_path):
+    boxes = [[0.25, 0.5, 0.5, 1.0], ["x", 1, 2, 3]]
+    row = {"url": "http://a.org/", "caption": "x", "faces": boxes[:1], "w": 200, "h": 100}
+    for kind, value in (("jsonl", boxes), ("parquet", boxes[:1]), ("csv", json.dumps(boxes))):
+        (tmp_path / f"list.{kind}").write_bytes(written(kind, [{**row, "faces": value}]))
+        source = UrlList(path=str(tmp_path / f"list.{kind}"), boxes="faces", boxes_are="shares", width="w", height="h")
+        image = read_all(source)["images"].to_pylist()[0][0]
+        assert (image["boxes"], image["original_width"], image["original_height"]) == ([[50.0, 50.0, 100.0, 100.0]], 200, 100)
+
+
+def test_extra_columns_are_all_some_or_renamed(tmp_path):
+    values = {"url": "http://a.org/", "caption": "x", "LICENSE": "cc-by", "score": float("nan"), "raw": b"\x00"}
+    pq.write_table(pa.Table.from_pylist([values]), tmp_path / "list.parquet")
+
+    def extra(choice):
+        return json.loads(read_all(UrlList(path=str(tmp_path), extra=choice))["extra"][0].as_py() or "null")
+
+    assert extra("all") == {"LICENSE": "cc-by", "score": None}
+    assert extra(["LICENSE"]) == {"LICENSE": "cc-by"}
+    assert extra({"licence": "LICENSE"}) == {"licence": "cc-by"}
+    assert extra([]) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"url": "URL"}, "no column 'URL'. Did you mean 'url'?"),
+        ({"caption": ["captoin"]}, "no column 'captoin'. Did you mean 'caption'?"),
+        ({"extra": ["licence"]}, "no column 'licence'"),
+        ({"encoding": "utf8x"}, "encoding 'utf8x' is not known"),
+        ({"path": "{}/lost.csv"}, "no such file or folder. Did you mean 'list.csv'?"),
+        ({"path": "{}/*.json"}, "nothing matches"),
+        ({"path": "{}/empty"}, "holds no file that ends in"),
+        ({"path": "nosuch://bucket/a.csv"}, "cannot be listed"),
+        ({"path": "{}/other.dat"}, "say `format:`"),
+        ({"path": "{}/other.dat", "format": "parquet"}, "cannot be read as Parquet"),
+        ({"path": "{}/broken.csv.gz"}, "cannot be read"),
+        ({"boxes": "caption", "boxes_are": "shares"}, "needs the columns"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(tmp_path, parameters, message):
+    (tmp_path / "list.csv").write_bytes(written("csv"))
+    (tmp_path / "other.dat").write_bytes(b"nothing of note")
+    (tmp_path / "broken.csv.gz").write_bytes(b"\x1f\x8b\x08nothing")
+    (tmp_path / "empty").mkdir()
+    path = parameters.pop("path", "{}/list.csv").format(tmp_path)
+    with pytest.raises(RecipeError) as error:
+        UrlList(path=path, **parameters).check()
+    assert message in str(error.value)
+
+
+def test_damage_in_the_middle_names_the_file(tmp_path):
+    whole = gzip.compress(b"url,caption\n" + b"".join(b"http://a.org/%d,%x\n" % (i, i * i) for i in range(50_000)))
+    (tmp_path / "list.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecipeError, match=r"list\.csv\.gz: cannot be read"):
+        read_all(UrlList(path=str(tmp_path)))
+    (tmp_path / "list.csv.gz").unlink()
+    (tmp_path / "list.json").write_bytes(b'[{"url": "http://a.org/", "caption": ""}, {"url": "http')
+    with pytest.raises(RecipeError, match="record 2 is no JSON"):
+        read_all(UrlList(path=str(tmp_path)))
+
+
+def test_a_json_array_longer_than_a_block_loses_nothing(tmp_path):
+    rows = [{"url": f"http://a.org/{i}.jpg", "caption": "ä" * (i % 300)} for i in range(20_000)]
+    (tmp_path / "list.json").write_bytes(json.dumps(rows, ensure_ascii=False).encode())
+    assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [(row["url"], row["caption"], None) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["test_1000.txt", "test_1000.parquet", "test_10000.txt", "test_10000.parquet"])
+def test_the_lists_of_img2dataset(name):
+    path = real_data(f"F_vlm_repo_testdata/img2dataset/test_files/{name}")
+    rows = read_all(UrlList(path=str(path), url="URL", caption="TEXT"))
+    assert (len(rows), rows["drop"].null_count) == (int(path.stem.split("_")[1]),) * 2
+
+
+def test_the_list_of_conceptual_captions():
+    path = real_data("G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")
+    rows = pairs_of(read_all(UrlList(path=str(path), columns=["caption", "url"])))
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    assert rows == [(url, caption, None) for caption, url in lines]

@@ -1,0 +1,75 @@
+"""The captions of an image, from one column or several, as one text and its alternatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.intake.pairs import one_text
+from vlmdata.intake.strings import clean, decode, from_python
+
+
+def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
+    """Return for each row its text (never null), its alternatives or None, and whether a caption does not decode.
+
+    A column is an Arrow array of texts or lists of texts, or a list of plain values. The first caption that is not blank
+    is the text; the others, without repeats, are alternatives.
+    """
+    if len(columns) == 1:
+        simple = _plain(columns[0], encoding)
+        if simple is not None:
+            return pc.fill_null(simple[0], ""), None, simple[1]
+    wrong = np.zeros(len(columns[0]), bool)
+    gathered: list[list[str]] = [[] for _ in range(len(wrong))]
+    for column in columns:
+        bad = _gather(column, encoding, gathered)
+        wrong |= bad
+    both = [one_text(captions) for captions in gathered]
+    texts = pa.array([text for text, _ in both], pa.string())
+    return texts, pa.array([others for _, others in both], pa.list_(pa.string())), wrong
+
+
+def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
+    """Return a column of single texts as strings, or None where it holds lists."""
+    if isinstance(column, list):
+        return None if any(isinstance(value, list | tuple) for value in column) else from_python(column)
+    if _is_list(column.type):
+        return None
+    try:
+        return decode(column, encoding)
+    except TypeError:  # numbers
+        return column.cast(pa.string()), np.zeros(len(column), bool)
+
+
+def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
+    """Append each row's captions and say which rows hold one that does not decode."""
+    plain = _plain(column, encoding)
+    if plain is not None:
+        for row, text in zip(into, plain[0].to_pylist(), strict=True):
+            if text:
+                row.append(text)
+        return plain[1]
+    if isinstance(column, list):
+        values = column
+    else:
+        texts, bad_items = decode(column.flatten(), encoding)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        words = texts.to_pylist()
+        values = [words[ends[i] : ends[i + 1]] for i in range(len(column))]
+        wrong = np.zeros(len(column), bool)
+        wrong[np.repeat(np.arange(len(column)), lengths)[bad_items]] = True
+    bad = np.zeros(len(values), bool) if isinstance(column, list) else wrong
+    for number, (row, value) in enumerate(zip(into, values, strict=True)):
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str):
+                bad[number] |= clean(text) != text
+                row.append(clean(text))
+    return bad
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

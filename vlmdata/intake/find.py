@@ -1,0 +1,104 @@
+"""The files of a source: a file, a folder, a glob, or several of them, on this machine or on any fsspec store."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import fsspec
+
+from vlmdata.step import RecipeError
+
+
+class File(NamedTuple):
+    """A file of a source: an absolute local path or an address that fsspec opens, and its bytes (0: not told)."""
+
+    path: str
+    size: int
+
+
+def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
+    """Return the files that `path` means, sorted. Of a folder count those, at any depth, that end in one of `endings`.
+
+    Raises RecipeError where there is none.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    if not paths:
+        raise RecipeError("path: name at least one file, folder or glob")
+    found: dict[str, int] = {}
+    for one in paths:
+        try:
+            found.update(_remote(one, endings) if is_remote(one) else _local(one, endings))
+        except RecipeError:
+            raise
+        except Exception as error:  # each store has its own: a bucket without credentials raises botocore's
+            raise RecipeError(f"{one}: cannot be listed: {' '.join(str(error).split()) or type(error).__name__}") from None
+    return [File(name, found[name]) for name in sorted(found)]
+
+
+def is_remote(path: str) -> bool:
+    """Say whether a path is an address for fsspec (`s3://`, `hf://`, `zip://a::s3://b`)."""
+    return "://" in path
+
+
+def _local(path: str, endings: Sequence[str]) -> dict[str, int]:
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isfile(path):
+        return {path: os.path.getsize(path)}
+    if os.path.isdir(path):
+        return _only(path, _walk(path), endings)
+    if glob.has_magic(path):
+        names = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+        if names:
+            return {name: os.path.getsize(name) for name in names}
+        raise RecipeError(f"{path}: nothing matches")
+    folder, name = os.path.split(path)
+    beside = os.listdir(folder) if os.path.isdir(folder) else []
+    close = difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
+    raise RecipeError(f"{path}: no such file or folder." + (f" Did you mean '{close[0]}'?" if close else ""))
+
+
+def _walk(folder: str) -> dict[str, int]:
+    found = {}
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if os.path.isfile(path := os.path.join(root, name)):
+                found[path] = os.path.getsize(path)
+    return found
+
+
+def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
+    fs, inside = fsspec.url_to_fs(path)
+    if glob.has_magic(inside) and not path.startswith(("http://", "https://")):
+        infos = [info for info in fs.glob(inside, detail=True).values() if info["type"] == "file"]
+        if not infos:
+            raise RecipeError(f"{path}: nothing matches")
+        return {_address(fs, path, info["name"]): info["size"] or 0 for info in infos}
+    if fs.isdir(inside):
+        infos = [info for info in fs.find(inside, detail=True).values() if info["type"] == "file"]
+        return _only(path, {_address(fs, path, info["name"]): info["size"] or 0 for info in infos}, endings)
+    return {path: fs.info(inside).get("size") or 0}
+
+
+def _address(fs: Any, path: str, name: str) -> str:
+    """Return the address of a file found under `path`; of a chained address the first part is what was looked through."""
+    first, chained, rest = path.partition("::")
+    scheme = first.partition("://")[0]
+    plain = name if name.startswith(f"{scheme}://") else f"{scheme}://{name.lstrip('/') if chained else name}"
+    return plain + chained + rest
+
+
+def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[str, int]:
+    """Leave out other and hidden files of a folder."""
+    kept = {
+        path: size
+        for path, size in found.items()
+        if path.lower().endswith(tuple(endings)) and not os.path.basename(path).startswith((".", "_"))
+    }
+    if not kept:
+        raise RecipeError(f"{folder}: the folder holds no file that ends in {', '.join(endings)}")
+    return kept

@@ -1,0 +1,211 @@
+"""Lists in any common format as a stream of chunks of columns, with flat memory however long the list is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata.catalog import suggest
+from vlmdata.intake import delimited, records
+from vlmdata.intake.find import File
+from vlmdata.intake.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.strings import decode
+from vlmdata.step import RecipeError
+
+Format = Literal["auto", "parquet", "csv", "tsv", "json", "jsonl", "txt"]
+ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+ENDING[".txt"] = "txt"
+ENDINGS = [e + c for e in ENDING for c in ("", *COMPRESSED)]
+ROWS = 50_000  # in a chunk
+LINE = "line"  # the one column of a text file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a list is written, where its name does not say it."""
+
+    format: Format = "auto"
+    encoding: str = "utf-8"
+    names: Sequence[str] = ()  # of the columns of CSV and TSV without a header
+    delimiter: str = ""
+    quoted: bool | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a list: the wanted columns, as Arrow arrays or as plain values, and the rest as JSON objects."""
+
+    columns: dict[str, Any]
+    extra: pa.Array | None
+    bad_encoding: np.ndarray  # for each row, whether a value in `extra` does not decode
+    bad_records: list[tuple[str, str]]  # (reason, text) of records met on the way that are no rows
+
+
+def format_of(path: str, layout: Layout) -> str:
+    """Return the format of a file. Raises RecipeError where neither its name nor the recipe tells."""
+    if layout.format != "auto":
+        return layout.format
+    name = bare_name(path)
+    for ending, found in ENDING.items():
+        if name.endswith(ending):
+            return found
+    known = ", ".join(sorted(set(ENDING.values())))
+    raise RecipeError(f"{path}: its name does not tell the format; say `format:`, one of {known}")
+
+
+def column_names(path: str, layout: Layout) -> list[str]:
+    """Return the columns of a list from its beginning alone (of JSON those of the first 100 records)."""
+    kind = format_of(path, layout)
+    if kind == "txt":
+        return [LINE]
+    if kind == "parquet":
+        with seekable(path) as file:
+            return _parquet(file, path).schema_arrow.names
+    with opened(path) as file:
+        if kind in ("csv", "tsv"):
+            return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
+        first = []
+        for item in records.items(file, kind, layout.encoding):
+            if isinstance(item, dict):
+                first.append(item)
+            if len(first) == 100:
+                break
+        return list(dict.fromkeys(name for record in first for name in record))
+
+
+def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise RecipeError, with the nearest name, for a wanted column that a list does not have."""
+    for name in wanted:
+        if name not in known:
+            folded = {other.lower(): other for other in known}
+            near = f" Did you mean '{folded[name.lower()]}'?" if name.lower() in folded else suggest(name, list(known))
+            raise RecipeError(f"{path}: there is no column '{name}'.{near}")
+
+
+def chunks(
+    file: File, layout: Layout, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None = None
+) -> Iterator[Chunk]:
+    """Yield a list's rows in their order. `extra` names the columns to carry along, new name to old, or all the others.
+
+    `parts`: of a Parquet file only these row groups. Raises RecipeError for a file that is damaged or lacks a column.
+    """
+    kind = format_of(file.path, layout)
+    if kind == "parquet":
+        with seekable(file.path) as stream:
+            yield from _parquet_chunks(stream, file.path, wanted, extra, parts)
+        return
+    with opened(file.path) as stream:
+        if kind in ("csv", "tsv"):
+            for table, bad in delimited.tables(stream, kind, layout.encoding, layout.delimiter, layout.names, layout.quoted):
+                yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
+            return
+        for good, bad in records.batches(stream, kind, layout.encoding, ROWS):
+            yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
+
+
+def _parquet(stream: Any, path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(stream, buffer_size=1 << 20)  # a column chunk is read page by page, not as a whole
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _parquet_chunks(
+    stream: Any, path: str, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None
+) -> Iterator[Chunk]:
+    parquet = _parquet(stream, path)
+    known = parquet.schema_arrow
+    check_columns(path, known.names, [*wanted, *(extra.values() if extra != "all" else ())])
+    others = _carried(known, wanted) if extra == "all" else extra
+    names = list(dict.fromkeys([*wanted, *others.values()]))
+    groups = None if parts is None else list(parts)
+    try:
+        for batch in parquet.iter_batches(batch_size=ROWS, columns=names, row_groups=groups):
+            yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
+    """Name the columns that `all` means: not those used, not pandas' index, no bytes."""
+    return {
+        field.name: field.name
+        for field in schema
+        if field.name not in wanted and not field.name.startswith("__index_level_") and not _holds_bytes(field.type)
+    }
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _holds_bytes(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _from_table(
+    path: str,
+    table: pa.Table,
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    bad: list[tuple[str, str]],
+    encoding: str,
+) -> Chunk:
+    if extra == "all":
+        extra = {name: name for name in table.column_names if name not in wanted}
+    check_columns(path, table.column_names, [*wanted, *extra.values()])
+    wrong = np.zeros(len(table), bool)
+    values: dict[str, list[Any]] = {}
+    for new, old in extra.items():
+        column = table[old].combine_chunks()
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+        try:
+            column, bad_here = decode(column, encoding)
+            wrong |= bad_here
+        except TypeError:
+            pass  # numbers, lists: as they are
+        values[new] = column.to_pylist()
+    json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    carried = pa.array(json, pa.string()) if values else None
+    return Chunk({name: table[name].combine_chunks() for name in wanted}, carried, wrong, bad)
+
+
+def _from_records(
+    path: str,
+    rows: list[dict[str, Any]],
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    bad: list[tuple[str, str]],
+    *,
+    is_text: bool,
+) -> Chunk:
+    columns = {name: [row.get(name) for row in rows] for name in wanted}
+    for name, values in columns.items():
+        if rows and all(value is None for value in values) and not any(name in row for row in rows):
+            check_columns(path, list(dict.fromkeys(key for row in rows for key in row)), [name])
+    if is_text or (extra != "all" and not extra):
+        return Chunk(columns, None, np.zeros(len(rows), bool), bad)
+    if extra == "all":
+        others = [{name: value for name, value in row.items() if name not in wanted} for row in rows]
+    else:
+        others = [{new: row.get(old) for new, old in extra.items()} for row in rows]
+    texts = [json_object(one) if one else None for one in others]
+    try:
+        carried = pa.array(texts, pa.string())
+        wrong = np.zeros(len(rows), bool)
+    except UnicodeEncodeError:  # half a surrogate pair
+        wrong = np.array([text is not None and not _encodes(text) for text in texts], dtype=bool)
+        carried = pa.array([None if w else t for t, w in zip(texts, wrong, strict=True)], pa.string())
+    return Chunk(columns, carried, wrong, bad)
+
+
+def _encodes(text: str) -> bool:
+    return text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")

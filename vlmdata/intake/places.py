@@ -1,0 +1,53 @@
+"""Boxes and sizes that a list states, from whatever types its format gives them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+BOXES = pa.list_(pa.list_(pa.float64(), 4))
+
+
+def whole_numbers(column: Any) -> pa.Array:
+    """Return a column of numbers, or of texts of numbers, as int32; what is none becomes null."""
+    values = column if isinstance(column, list) else column.to_pylist()
+    return pa.array([_whole(value) for value in values], pa.int32())
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        number = int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1 << 31 else None
+
+
+def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
+    """Return boxes as lists of (x0, y0, x1, y1) in pixels; with `sizes` (widths, heights) they come as shares of these.
+
+    Accepts lists and JSON text. A box that is not four numbers is left out; a row without boxes has null.
+    """
+    values = column if isinstance(column, list) else column.to_pylist()
+    widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)
+    rows = [_boxes(value, w, h) for value, w, h in zip(values, widths, heights, strict=True)]
+    return pa.array(rows, BOXES)
+
+
+def _boxes(value: Any, width: int | None, height: int | None) -> list[list[float]] | None:
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if not isinstance(value, list) or not width or not height:
+        return None
+    found = []
+    for box in value:
+        try:
+            x0, y0, x1, y1 = (float(number) for number in box)
+        except (TypeError, ValueError):
+            continue
+        found.append([x0 * width, y0 * height, x1 * width, y1 * height])
+    return found or None

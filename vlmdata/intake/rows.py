@@ -1,0 +1,56 @@
+"""Rows built one by one from plain values, for sources that hold images or conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.intake.pairs import one_text
+from vlmdata.row import ROW
+
+BATCH = 1000  # rows in a table
+BATCH_BYTES = 64 << 20  # of inline images in a table
+_TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
+
+
+def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Return a caption pair. An image that was rejected takes the row with it, unless `reason` gives another verdict."""
+    text, others = one_text(captions)
+    row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
+    return reject(row, fields.get("reason") or image.get("reason"))
+
+
+def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    """Return the row, dropped by its source where there is a reason."""
+    return {**row, "drop": "source", "reason": reason} if reason else row
+
+
+def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any) -> dict[str, Any]:
+    """Return a document from its positions: mappings are images, strings are texts."""
+    row: dict[str, Any] = {"images": [], "texts": [], **fields}
+    for position in positions:
+        is_text = isinstance(position, str)
+        row["images"].append(None if is_text else position)
+        row["texts"].append({"text": position} if is_text else None)
+    return row
+
+
+def tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Put rows into tables of at most 1000 rows or about 64 MiB of inline images, all of the same columns."""
+    batch: list[dict[str, Any]] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += sum(len(image.get("data") or b"") for image in row.get("images") or () if image)
+        if len(batch) == BATCH or held >= BATCH_BYTES:
+            yield _table(batch)
+            batch, held = [], 0
+    if batch:
+        yield _table(batch)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = [name for name in _TYPES if any(name in row for row in rows)]
+    return pa.table({name: pa.array([row.get(name) for row in rows], _TYPES[name]) for name in names})

@@ -1,0 +1,76 @@
+"""Text columns as they come, whatever their type and encoding, as Arrow strings with the bad ones marked."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.step import RecipeError
+
+
+def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
+    """Return a column of text as strings and a truth for each value: it does not decode.
+
+    Such a value has U+FFFD where its bytes are wrong. Raises TypeError for a column that holds no text.
+    """
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    kind = array.type
+    if pa.types.is_null(kind):
+        return array.cast(pa.string()), np.zeros(len(array), bool)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not is_text and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)):
+        raise TypeError(f"holds {kind}, not text")
+    raw = array.cast(pa.binary())
+    if is_text or encoding == "utf-8":
+        try:
+            return raw.cast(pa.string()), np.zeros(len(raw), bool)
+        except pa.ArrowInvalid:  # somewhere; find out where
+            encoding = "utf-8"
+    return _one_by_one(raw.to_pylist(), encoding)
+
+
+def _one_by_one(values: list[bytes | None], encoding: str) -> tuple[pa.Array, np.ndarray]:
+    texts: list[str | None] = []
+    bad = np.zeros(len(values), bool)
+    for row, value in enumerate(values):
+        try:
+            texts.append(None if value is None else value.decode(encoding))
+        except UnicodeDecodeError:
+            bad[row] = True
+            texts.append(value.decode(encoding, "replace") if value else None)
+    return pa.array(texts, pa.string()), bad
+
+
+def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
+    """Return Python values as strings and a truth for each: it is no text, or holds half a surrogate pair."""
+    try:
+        return pa.array(values, pa.string()), np.zeros(len(values), bool)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        texts = [clean(value) if isinstance(value, str) else None for value in values]
+        bad = [text != value for text, value in zip(texts, values, strict=True)]
+        return pa.array(texts, pa.string()), np.array(bad, dtype=bool)
+
+
+def clean(text: str) -> str:
+    """Return a text with `?` where half a surrogate pair stands, which no encoding can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def blank_as_null(array: pa.Array) -> pa.Array:
+    """Return texts without white space around them, and null for those that hold nothing else."""
+    trimmed = pc.utf8_trim_whitespace(array)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise RecipeError for an encoding that Python does not know."""
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise RecipeError(f"encoding '{encoding}' is not known: write utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None

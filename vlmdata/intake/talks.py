@@ -1,0 +1,117 @@
+"""Conversations as rows: images stand where their placeholders were, and every position knows whose turn it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vlmdata.intake.find import is_remote
+from vlmdata.intake.pictures import file_in_place, inline
+from vlmdata.intake.rows import document, reject
+from vlmdata.intake.strings import clean
+
+PLACEHOLDER = "<image>"
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+Turn = tuple[str, list[str | Mapping[str, Any]]]  # role; texts and, as mappings, images
+
+
+class Unfit(ValueError):
+    """A conversation that cannot be used; the message is the reason for the ledger."""
+
+
+def place_images(turns: Sequence[tuple[str, str]], images: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """Put images in place of the placeholders, in order. Raises Unfit unless there are as many of the one as of the other.
+
+    Where no turn has a placeholder a single image stands before the first user's text, as LLaVA's own reader puts it.
+    """
+    marks = sum(text.count(PLACEHOLDER) for _, text in turns)
+    if marks == 0 and len(images) == 1:
+        first = next((number for number, (role, _) in enumerate(turns) if role == "user"), None)
+        if first is None:
+            raise Unfit("no_user_turn")
+        turns = [(r, f"{PLACEHOLDER}{t}" if n == first else t) for n, (r, t) in enumerate(turns)]
+        marks = 1
+    if marks != len(images):
+        raise Unfit("more_placeholders_than_images" if marks > len(images) else "more_images_than_placeholders")
+    left = iter(images)
+    placed: list[Turn] = []
+    for role, text in turns:
+        first_text, *others = text.split(PLACEHOLDER)
+        parts: list[str | Mapping[str, Any]] = [first_text]
+        for other in others:
+            parts += [next(left), other]
+        placed.append((role, parts))
+    return placed
+
+
+def conversation(turns: Sequence[Turn], **fields: Any) -> dict[str, Any]:
+    """Return turns as a row. White space around texts goes; a turn of nothing keeps one empty text.
+
+    The row is dropped with the reason of the first image that cannot be used: a question without its image is none.
+    """
+    positions: list[str | Mapping[str, Any]] = []
+    roles: list[str] = []
+    for role, parts in turns:
+        kept = [part.strip() if isinstance(part, str) else part for part in parts]
+        kept = [part for part in kept if part != ""] or [""]
+        positions += kept
+        roles += [role] * len(kept)
+    row = document(positions, roles=roles, **fields)
+    return reject(row, next((image["reason"] for image in row["images"] if image and image.get("reason")), None))
+
+
+def role_of(name: object) -> str:
+    """Return user, assistant or system for what a data set calls them. Raises Unfit."""
+    role = ROLES.get(name.lower()) if isinstance(name, str) else None
+    if role is None:
+        raise Unfit("unknown_role")
+    return role
+
+
+def check_turns(turns: Sequence[tuple[str, Any]]) -> None:
+    """Raise Unfit for a conversation in which nobody asks or nobody answers."""
+    roles = [role for role, _ in turns]
+    if not roles:
+        raise Unfit("no_turns")
+    if "user" not in roles:
+        raise Unfit("no_user_turn")
+    if "assistant" not in roles:
+        raise Unfit("no_assistant_turn")
+
+
+def image_at(where: object, folder: str) -> dict[str, Any]:
+    """Return the image that a data set names: an address, base64 in a data: address, or a file within `folder`.
+
+    A path that leads out of the folder is refused: a data set must not read what is not its own.
+    """
+    if not isinstance(where, str) or not where.strip():
+        return {"drop": "source", "reason": "no_address"}
+    where = clean(where.strip())
+    if where.startswith(("http://", "https://")):
+        return {"url": where}
+    if where.startswith("data:"):
+        try:
+            return inline(base64.b64decode(where.partition(",")[2], validate=True))
+        except binascii.Error:
+            return {"drop": "source", "reason": "bad_base64"}
+    if is_remote(folder) and not is_remote(where):
+        return file_in_place(f"{folder.rstrip('/')}/{where}") if ".." not in where.split("/") else _outside()
+    path = os.path.realpath(os.path.join(folder, where.removeprefix("file://")))
+    root = os.path.realpath(folder)
+    return file_in_place(path) if os.path.commonpath([root, path]) == root else _outside()
+
+
+def _outside() -> dict[str, Any]:
+    return {"drop": "source", "reason": "outside_folder"}

@@ -1,0 +1,103 @@
+"""Folders of HTML files, as saved sites and books are kept, their images from the same folders."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from vlmdata.html.document import Limits
+from vlmdata.intake.find import File, find, is_remote
+from vlmdata.intake.pages import Mode, Yields, page_rows
+from vlmdata.intake.rows import reject, tables
+from vlmdata.step import RecipeError, Source
+
+ENDINGS = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
+FILES_IN_PIECE = 500
+MAX_IMAGE_BYTES = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Html(Source):
+    """One row for each file. A relative address means a file beside the page: its bytes come along where it exists.
+
+    No image is read from outside the folder that `path` names (for a single file: the folder it lies in).
+    """
+
+    shuffled: ClassVar[bool] = False
+
+    path: str | list[str]
+    url: str = ""  # where the folder stood on the web: https://example.org/site/; else file addresses stand in its place
+    mode: Mode = "default"  # obelics: decide as the released code of OBELICS does, flaws included
+    yields: Yields = "documents"  # alt_pairs: a caption pair for each image with an alt text, from the whole page
+
+    def check(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise RecipeError(f"url = {self.url!r} must begin with http:// or https://")
+        for file in self._files():
+            if is_remote(file.path):
+                raise RecipeError(f"{file.path}: copy the pages and their images to a local folder first")
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def pieces(self) -> list[dict[str, Any]]:
+        paths = [file.path for file in self._files()]
+        root = self._root(paths)
+        return [{"root": root, "paths": paths[i : i + FILES_IN_PIECE]} for i in range(0, len(paths), FILES_IN_PIECE)]
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return tables(row for path in piece["paths"] for row in self._rows(path, piece["root"]))
+
+    def _root(self, paths: list[str]) -> str:
+        named = self.path if isinstance(self.path, str) else self.path[0] if len(self.path) == 1 else ""
+        folder = os.path.abspath(os.path.expanduser(named))
+        return folder if named and os.path.isdir(folder) else os.path.commonpath([os.path.dirname(path) for path in paths])
+
+    def _files(self) -> list[File]:
+        return find(self.path, ENDINGS)
+
+    def _rows(self, path: str, root: str) -> Iterator[dict[str, Any]]:
+        name = os.path.relpath(path, root).replace(os.sep, "/")
+        base = (self.url.rstrip("/") + "/") if self.url else "http://file.invalid/"
+        url = base + name.removesuffix(".gz")
+        try:
+            html = _read(path)
+        except (OSError, EOFError) as error:
+            yield reject({"id": name, "url": url, "extra": f'{{"file": "{type(error).__name__}"}}'}, "bad_record")
+            return
+        yield from page_rows(
+            html,
+            url,
+            id=name,
+            facts={"file": name},
+            mode=self.mode,
+            yields=self.yields,
+            find=functools.partial(_beside, base, root),
+        )
+
+
+def _read(path: str) -> bytes:
+    """Read a file whole, unpacked, as far as a page may be long: one byte more says that it is longer."""
+    import gzip
+
+    limit = Limits().max_bytes + 1
+    with gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb") as file:
+        return file.read(limit)
+
+
+def _beside(base: str, root: str, url: str) -> bytes | None:
+    """Return the bytes of the file that an address means, None where there is none inside the folder."""
+    if not url.startswith(base):
+        return None
+    path = os.path.realpath(os.path.join(root, unquote(urlsplit(url[len(base) :]).path)))
+    inside = os.path.realpath(root) + os.sep
+    if not path.startswith(inside) or not os.path.isfile(path) or os.path.getsize(path) > MAX_IMAGE_BYTES:
+        return None
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,130 @@
+"""Tars of interleaved documents as MINT-1T and NeMo Curator write them: a JSON with aligned lists, images beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from PIL import Image, ImageSequence
+
+from vlmdata.intake.documents import positions
+from vlmdata.intake.find import File, find
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.pictures import in_place, inline
+from vlmdata.intake.rows import document, reject, tables
+from vlmdata.intake.strings import clean
+from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_samples
+from vlmdata.loader.tar import Member, TarSample
+from vlmdata.step import Source
+
+FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order
+MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterleavedTars(Source):
+    """One row for each sample with `texts` and `images`; what vlmdata itself wrote is read by `webdataset`, without loss.
+
+    An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or counts the frames of the sample's TIFF. An
+    image that the tar lacks is an image dropped as `no_image`; a sample that cannot be read is dropped as `bad_record`.
+    """
+
+    shuffled: ClassVar[bool] = False
+
+    path: str | list[str]
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def check(self) -> None:
+        self._files()
+
+    def pieces(self) -> list[dict[str, Any]]:
+        files = self._files()
+        return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return tables(self._rows(piece["path"], piece["name"]))
+
+    def _files(self) -> list[File]:
+        return find(self.path, ENDINGS)
+
+    def _rows(self, path: str, name: str) -> Iterator[dict[str, Any]]:
+        for found in tar_samples(path):
+            if isinstance(found, str):
+                yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
+                continue
+            sample, read, is_plain = found
+            yield {"id": f"{name}/{sample.key}", **_row(sample, path if is_plain else None, read)}
+
+
+def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+    members = {name.lower(): member for name, member in sample.members}
+    try:
+        facts = json.loads(read(members["json"].offset, members["json"].size))
+        texts, images = facts["texts"], facts["images"]
+        if not (isinstance(texts, list) and isinstance(images, list)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
+    frames = _Frames(members, read)
+
+    def image_of(place: int, entry: Any) -> dict[str, Any]:
+        name = str(entry)
+        if name.startswith(("http://", "https://")):
+            return {"url": clean(name)}
+        member = _member(members, sample.key, name)
+        if member is not None:
+            data = read(member.offset, member.size)
+            return inline(data) if blob is None else in_place(blob, member.offset, data)
+        frame = frames.following()
+        return inline(frame) if frame else {"drop": "source", "reason": "no_image"}
+
+    row = document(positions(texts, images, image_of), **_about(sample.key, facts))
+    living = [image for image in row["images"] if image and not image.get("drop")]
+    if not row["images"]:
+        return reject(row, "empty_document")
+    return reject(row, "no_image" if not living and any(row["images"]) else None)
+
+
+def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
+    url = facts.get("url")
+    own = {name: value for name, value in facts.items() if name not in ("texts", "images", "url")}
+    return {"url": clean(url) if isinstance(url, str) else None, "extra": clean(json_object({**own, "source_key": key}))}
+
+
+def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
+    """Return the member that an entry names: by what follows the key, or by its whole name."""
+    short = name.rpartition("/")[2]
+    short = short.removeprefix(f"{key.rpartition('/')[2]}.")
+    return members.get(short.lower())
+
+
+class _Frames:
+    """The frames of a sample's TIFF, one after the other, as PNG."""
+
+    def __init__(self, members: dict[str, Member], read: Read):
+        self.frames: Iterator[Image.Image] = iter(())
+        member = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
+        if member is not None:
+            try:
+                self.frames = iter(ImageSequence.Iterator(Image.open(io.BytesIO(read(member.offset, member.size)))))
+            except Exception:  # bytes from strangers: Pillow raises what it likes
+                self.frames = iter(())
+
+    def following(self) -> bytes | None:
+        try:
+            frame = next(self.frames)
+            if frame.width * frame.height > MAX_PIXELS:
+                return None
+            out = io.BytesIO()
+            frame.convert("RGB").save(out, "PNG")
+            return out.getvalue()
+        except StopIteration:
+            return None
+        except Exception:  # as above
+            return None

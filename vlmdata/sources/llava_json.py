@@ -1,0 +1,121 @@
+"""Conversations in LLaVA's form: `image` and `conversations` of `from` and `value`, with <image> where the image stands."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.intake import records
+from vlmdata.intake.find import File, find
+from vlmdata.intake.lists import Layout, format_of
+from vlmdata.intake.opened import opened
+from vlmdata.intake.pairs import bad_records, json_object
+from vlmdata.intake.rows import reject, tables
+from vlmdata.intake.strings import clean
+from vlmdata.intake.talks import PLACEHOLDER, Unfit, check_turns, conversation, image_at, place_images, role_of
+from vlmdata.step import Source
+
+USED = {"image", "images", "conversations"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaJson(Source):
+    """Rows with images, texts and roles aligned by position, from JSON or JSON lines as LLaVA, Qwen-VL and InternVL use.
+
+    A conversation whose placeholders do not fit its images, or without a question or an answer, is dropped with the
+    reason; one without images stays, as text. `joined` keeps conversations of one image in one row, as LLaVA-1.5's own
+    mixture does; it reads the whole list into memory.
+    """
+
+    path: str | list[str]
+    images: str = ""  # folder of images named in the list; by default the list's own
+    joined: bool = False
+
+    def check(self) -> None:
+        self._files()
+        if self.images:
+            find(self.images, ("",))
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def pieces(self) -> list[dict[str, Any]]:
+        return [{"path": file.path} for file in self._files()]
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        path = piece["path"]
+        folder = self.images or os.path.dirname(path)
+        kind = format_of(path, Layout())
+        with opened(path) as file:
+            if self.joined:
+                every = list(records.items(file, kind, "utf-8"))
+                good = join([one for one in every if isinstance(one, dict)])
+                yield from tables(_row(record, folder) for record in good)
+                if len(every) > len(good) and (bad := [(one[0], one[1]) for one in every if not isinstance(one, dict)]):
+                    yield bad_records(bad)
+                return
+            for good, bad in records.batches(file, kind, "utf-8", 5000):
+                yield from tables(_row(record, folder) for record in good)
+                if bad:
+                    yield bad_records(bad)
+
+    def _files(self) -> list[File]:
+        return find(self.path, (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"))
+
+
+def _row(record: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    extra = {name: value for name, value in record.items() if name not in USED}
+    carried = clean(json_object(extra)) if extra else None
+    identity = clean(json_object(record))
+    try:
+        turns = _turns(record)
+        check_turns(turns)
+        placed = place_images(turns, [image_at(where, folder) for where in _images(record)])
+    except Unfit as error:
+        return reject({"id": identity, "extra": carried}, str(error))
+    return conversation(placed, id=identity, extra=carried)
+
+
+def _turns(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    said = record.get("conversations")
+    if not isinstance(said, list) or not all(isinstance(turn, dict) for turn in said):
+        raise Unfit("no_turns")
+    if not all(isinstance(turn.get("value"), str) for turn in said):
+        raise Unfit("no_text")
+    return [(role_of(turn.get("from")), clean(turn["value"])) for turn in said]
+
+
+def _images(record: Mapping[str, Any]) -> list[Any]:
+    value = record.get("image", record.get("images"))
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def join(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the conversations of one image into the first of them, one after another; the image is shown once.
+
+    Only those join that have one image, shown in their first turn and nowhere else, and no system's turn.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    joined: list[dict[str, Any]] = []
+    for record in every:
+        try:
+            turns, images = _turns(record), _images(record)
+        except Unfit:
+            joined.append(record)
+            continue
+        marks = [text.count(PLACEHOLDER) for _, text in turns]
+        fits = len(images) == 1 and isinstance(images[0], str) and sum(marks) == marks[0] <= 1 and turns[0][0] == "user"
+        if not fits or any(role == "system" for role, _ in turns):
+            joined.append(record)
+        elif images[0] in first:
+            said = record["conversations"]
+            again = {**said[0], "value": said[0]["value"].replace(PLACEHOLDER, "").strip()}
+            first[images[0]]["conversations"] += [again, *said[1:]]
+        else:
+            first[images[0]] = {**record, "conversations": list(record["conversations"])}
+            joined.append(first[images[0]])
+    return joined

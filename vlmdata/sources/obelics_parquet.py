@@ -1,0 +1,87 @@
+"""OBELICS's Parquet files, and others of the same columns: documents whose images are addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.intake.documents import parsed, positions, told
+from vlmdata.intake.find import File, find
+from vlmdata.intake.opened import raw_file
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.pictures import inline
+from vlmdata.intake.rows import document, reject, tables
+from vlmdata.intake.strings import clean
+from vlmdata.step import RecipeError, Source
+
+GROUPS_IN_PIECE = 8  # row groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObelicsParquet(Source):
+    """One row for each document; each paragraph gets a position of its own. Images keep their address for `download`.
+
+    Columns: `images` and `texts`, aligned lists; `metadata` (JSON, aligned) and `general_metadata` (JSON) where there are any.
+    Images may also be structs with `bytes`, as `datasets` writes them.
+    """
+
+    shuffled: ClassVar[bool] = False
+
+    path: str | list[str]
+
+    def check(self) -> None:
+        for file in self._files()[:20]:
+            with raw_file(file.path) as opened:
+                names = pq.ParquetFile(opened).schema_arrow.names
+            missing = [name for name in ("images", "texts") if name not in names]
+            if missing:
+                raise RecipeError(f"{file.path}: no column {', '.join(missing)}. There is: {', '.join(names)}")
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def pieces(self) -> list[dict[str, Any]]:
+        found = []
+        for file in self._files():
+            with raw_file(file.path) as opened:
+                groups = pq.ParquetFile(opened).num_row_groups
+            starts = range(0, groups, GROUPS_IN_PIECE)
+            found += [{"path": file.path, "groups": [*range(i, min(i + GROUPS_IN_PIECE, groups))]} for i in starts]
+        return found
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return tables(self._rows(piece["path"], piece["groups"]))
+
+    def _files(self) -> list[File]:
+        return find(self.path, (".parquet",))
+
+    def _rows(self, path: str, groups: list[int]) -> Iterator[dict[str, Any]]:
+        with raw_file(path) as opened:
+            file = pq.ParquetFile(opened)
+            names = [n for n in ("images", "texts", "metadata", "general_metadata", "url") if n in file.schema_arrow.names]
+            for batch in file.iter_batches(256, row_groups=groups, columns=names):
+                for record in batch.to_pylist():
+                    yield _row(record)
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    metadata = parsed(record.get("metadata"), list)
+    about = parsed(record.get("general_metadata"), dict)
+    pages = (one["document_url"] for one in metadata if isinstance(one, dict) and "document_url" in one)
+    url = about.get("url") or record.get("url") or next(pages, None)
+    fields = {"url": url and clean(str(url)), "extra": clean(json_object({k: v for k, v in about.items() if k != "url"}))}
+
+    def image_of(place: int, entry: Any) -> dict[str, Any] | None:
+        own = metadata[place] if place < len(metadata) else None
+        if isinstance(entry, dict):
+            if not entry.get("bytes"):
+                return None
+            return {"url": (own or {}).get("src"), **told(own), **inline(entry["bytes"])}
+        return {"url": clean(str(entry)), **told(own)}
+
+    row = document(positions(record["texts"] or [], record["images"] or [], image_of), **fields)
+    return row if row["images"] else reject(row, "empty_document")

@@ -1,0 +1,119 @@
+"""A list of image addresses with captions: Parquet, CSV, TSV, JSON, JSON lines or plain text, compressed or not."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.intake import lists
+from vlmdata.intake.captions import caption_column
+from vlmdata.intake.find import File, find
+from vlmdata.intake.lists import Chunk, Layout
+from vlmdata.intake.pairs import bad_records, pairs
+from vlmdata.intake.places import box_column, whole_numbers
+from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
+from vlmdata.step import RecipeError, Source
+
+CHECKED_FILES = 20  # whose columns `check` reads; the others speak when they are planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrlList(Source):
+    """Rows of an address and its captions, from a file, a folder, a glob or several, local or on any fsspec store.
+
+    An empty caption is the empty text. A row without an address is dropped as `no_address`, one whose bytes are not of
+    the stated encoding as `bad_encoding`, a line that is no record as `bad_record`. Lines of white space are no rows.
+    """
+
+    path: str | list[str]
+    format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line
+    url: str = "url"  # the column that holds addresses
+    caption: str | list[str] = "caption"  # several columns, or one of lists: captions of one image; "" or []: none
+    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns that go into the sample's JSON; {new name: column}
+    boxes: str = ""  # column of [[x0, y0, x1, y1], ...], as DataComp's face_bboxes; JSON text in CSV
+    boxes_are: Literal["pixels", "shares"] = "pixels"  # shares of width and height, which must then be columns
+    width: str = ""  # column of the width the list states, so that `image_size` can reject before anything is fetched
+    height: str = ""
+    encoding: str = "utf-8"  # of text formats; UTF-16 with its mark is recognised
+    columns: list[str] | None = None  # names for CSV and TSV without a header
+    delimiter: str = ""  # of CSV, in place of the comma
+    quoted: bool | None = None  # whether "..." quotes a field: in CSV yes, in TSV no
+
+    def check(self) -> None:
+        check_encoding(self.encoding)
+        if len(self.delimiter) > 1:
+            raise RecipeError(f"delimiter = {self.delimiter!r} must be one character")
+        if self.boxes_are == "shares" and not (self.width and self.height):
+            raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
+        layout = self._layout()
+        for path, _ in self._files()[:CHECKED_FILES]:
+            if lists.format_of(path, layout) != "txt":
+                lists.check_columns(path, lists.column_names(path, layout), [*self._wanted(), *self._carried()])
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def pieces(self) -> list[dict[str, Any]]:
+        return [{"path": file.path, "size": file.size} for file in self._files()]
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        file = File(**piece)
+        is_text = lists.format_of(file.path, self._layout()) == "txt"
+        wanted = [lists.LINE] if is_text else self._wanted()
+        extra: Mapping[str, str] | Literal["all"] = {}
+        if not is_text:
+            extra = self.extra if isinstance(self.extra, str | dict) else {name: name for name in self.extra}
+        for chunk in lists.chunks(file, self._layout(), wanted, extra):
+            if len(chunk.bad_encoding):
+                yield self._rows(chunk, is_text)
+            if chunk.bad_records:
+                yield bad_records(chunk.bad_records)
+
+    def _files(self) -> list[File]:
+        return find(self.path, lists.ENDINGS)
+
+    def _layout(self) -> Layout:
+        return Layout(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)
+
+    def _captions(self) -> list[str]:
+        return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
+
+    def _wanted(self) -> list[str]:
+        return list(dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height) if n))
+
+    def _carried(self) -> list[str]:
+        if isinstance(self.extra, str):
+            return []
+        return list(self.extra.values() if isinstance(self.extra, dict) else self.extra)
+
+    def _rows(self, chunk: Chunk, is_text: bool) -> pa.Table:
+        url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url)
+        url = blank_as_null(url)
+        image: dict[str, pa.Array] = {"url": url}
+        for name, column in (("original_width", self.width), ("original_height", self.height)):
+            if column and not is_text:
+                image[name] = whole_numbers(chunk.columns[column])
+        if self.boxes and not is_text:
+            sizes = (image["original_width"], image["original_height"]) if self.boxes_are == "shares" else None
+            image["boxes"] = box_column(chunk.columns[self.boxes], sizes)
+        captions = [] if is_text else [chunk.columns[name] for name in self._captions()]
+        text = alternatives = None
+        bad = undecoded | chunk.bad_encoding
+        if captions:
+            text, alternatives, wrong = caption_column(captions, self.encoding)
+            bad |= wrong
+        missing = pc.is_null(url).to_pylist()
+        reason = ["bad_encoding" if b else "no_address" if m else None for b, m in zip(bad, missing, strict=True)]
+        return pairs(image, text, alternatives=alternatives, extra=chunk.extra, reason=reason)
+
+
+def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarray]:
+    if isinstance(column, list):
+        return from_python(column)
+    try:
+        return decode(column, encoding)
+    except TypeError as error:
+        raise RecipeError(f"the column '{name}' {error}") from None

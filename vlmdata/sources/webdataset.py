@@ -1,0 +1,150 @@
+"""Existing tars in WebDataset's form, ours or others': captions or interleaved documents, their images left in place."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import fsspec
+import pyarrow as pa
+
+from vlmdata.intake.find import File, find
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.pictures import in_place, inline
+from vlmdata.intake.rows import document, pair, reject, tables
+from vlmdata.intake.strings import clean
+from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_samples
+from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.tar import Member, TarSample
+from vlmdata.step import Source
+
+CARRIED = ("url", "alt", "rendered_width", "rendered_height", "time_s", "boxes", "original_width", "original_height", "sha256")
+OURS = {*CARRIED, "key", "width", "height", "phash", "caption", "alternatives", "scores", "file"}
+PAGE = {"texts", "images", "metadata", "roles"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webdataset(Source):
+    """Samples of tars: of a plain tar the bytes of images are referred to, never copied; a compressed one is unpacked.
+
+    What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles and, as
+    `earlier_scores` in the sample's JSON, scores. A sample without an image is dropped as `no_image` (unless it is a
+    document with roles), one whose image is none with the reason, the rest of a damaged tar as one `bad_record`.
+    """
+
+    shuffled: ClassVar[bool] = False
+
+    path: str | list[str]
+    caption: list[str] = field(default_factory=lambda: ["txt", "text", "caption"])  # extensions, then fields of the JSON
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(file.path, file.size) for file in self._files()]
+
+    def check(self) -> None:
+        self._files()
+
+    def pieces(self) -> list[dict[str, Any]]:
+        files = self._files()
+        return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
+
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return tables(self._rows(piece["path"], piece["name"]))
+
+    def _files(self) -> list[File]:
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        return find([_shards_of(path) for path in paths], ENDINGS)
+
+    def _rows(self, path: str, name: str) -> Iterator[dict[str, Any]]:
+        for found in tar_samples(path):
+            if isinstance(found, str):
+                yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
+                continue
+            sample, read, is_plain = found
+            row = self._row(sample, path if is_plain else None, read)
+            yield {"id": f"{name}/{sample.key}", **row}
+
+    def _row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+        parts = dict(sample.members)
+        facts: Any = {}
+        if "json" in parts:
+            try:
+                facts = json.loads(read(parts["json"].offset, parts["json"].size))
+            except (ValueError, RecursionError):
+                return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
+        if not isinstance(facts, dict):
+            facts = {"json": facts}
+        if isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list):
+            return _document(sample, parts, facts, blob, read)
+        pictures = [member for name, member in sample.members if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
+        captions = [*self._captions(parts, facts, read), *(facts.get("alternatives") or [])]
+        fields = {"extra": _extra(sample.key, facts, OURS)}
+        if len(pictures) == 1:
+            return pair({**_image(pictures[0], blob, read), **_told(facts)}, captions, **fields)
+        images = [_image(member, blob, read) for member in pictures]
+        row = document([*images, *captions[:1]], **fields)
+        return reject(row, "no_image" if not images else images[0].get("reason"))
+
+    def _captions(self, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
+        """Return the first caption there is, in the order of `caption`."""
+        for name in self.caption:
+            if name in parts:
+                return [read(parts[name].offset, parts[name].size).decode("utf-8", "replace")]
+            if isinstance(value := facts.get(name), str):
+                return [clean(value)]
+            if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+                return [clean(text) for text in value]
+        return []
+
+
+def _shards_of(path: str) -> str:
+    """Return a folder as it is, or of one that vlmdata built the tars at its top: those in its work/ are the same ones."""
+    try:
+        fs, inside = fsspec.url_to_fs(path)
+        return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
+    except (OSError, ValueError, ImportError):
+        return path  # `find` says what is wrong with it
+
+
+def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
+    data = read(member.offset, member.size)
+    return inline(data) if blob is None else in_place(blob, member.offset, data)
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample's JSON says of its image, where it says it in the right type."""
+    kinds = {"url": str, "alt": str, "sha256": str, "boxes": list, "time_s": float}
+    told = {name: facts[name] for name in CARRIED if isinstance(facts.get(name), kinds.get(name, int))}
+    if len(told.get("sha256", "")) != 64:
+        told.pop("sha256", None)
+    if not all(isinstance(box, list) and len(box) == 4 for box in told.get("boxes", [])):
+        told.pop("boxes")
+    if isinstance(facts.get("phash"), str):
+        told["phash"] = int(facts["phash"], 16)
+    return {name: clean(value) if isinstance(value, str) else value for name, value in told.items()}
+
+
+def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
+    positions: list[dict[str, Any] | str | None] = []
+    reason = None
+    for text, metadata, url in zip(facts["texts"], facts["metadata"], facts["images"], strict=True):
+        if text is not None:
+            positions.append(clean(text))
+            continue
+        member = parts.get(metadata["file"].lower())
+        image = {"drop": "source", "reason": "no_image"} if member is None else _image(member, blob, read)
+        positions.append({**image, **_told({**metadata, "url": url})})
+        reason = reason or image.get("reason")
+    row = document(positions, extra=_extra(sample.key, facts, OURS | PAGE), url=facts.get("url"), roles=facts.get("roles"))
+    for text, others in zip(row["texts"], facts.get("alternatives") or [], strict=False):
+        if text is not None:
+            text["alternatives"] = others
+    lost_all = reason and all(image is None or image.get("reason") for image in row["images"])
+    return reject(row, reason if lost_all else None)
+
+
+def _extra(key: str, facts: Mapping[str, Any], known: set[str]) -> str:
+    own: dict[str, Any] = {name: value for name, value in facts.items() if name not in known}
+    own["source_key"] = key
+    if facts.get("scores"):
+        own["earlier_scores"] = facts["scores"]
+    return clean(json_object(own))
