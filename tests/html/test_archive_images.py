@@ -1,0 +1,101 @@
+"""Images found inside a collection of archives."""
+
+import gzip
+import zipfile
+
+import pytest
+
+from tests.html.archives import arc, gz, http, warc
+from tests.real_data import real_data
+from vlmdata.html.archive import records, volumes
+from vlmdata.html.archive_images import ArchiveImages, address_key
+from vlmdata.html.document import extract
+from vlmdata.html.http_message import parse_response
+
+JPEG = b"\xff\xd8\xff" + bytes(500)
+PNG = b"\x89PNG" + bytes(900)
+DIGEST = {"WARC_Payload_Digest": "sha1:AAAA"}
+FIRST = [
+    warc("response", "http://ex.com/", http(b"<p>page")),
+    warc("response", "http://EX.com:80/a%20b.jpg", http(JPEG, "image/jpeg"), **DIGEST),
+    warc("response", "http://ex.com/gone.jpg", http(b"not found", "text/html", "404 Not Found")),
+    warc("response", "http://ex.com/r.png", http(b"", "text/html", "302 Found", "Location: /x/p.png?1\r\n")),
+    warc("response", "http://ex.com/loop", http(b"", "text/html", "301 Moved", "Location: /loop\r\n")),
+    warc("response", "http://ex.com/cut.jpg", http(JPEG, "image/jpeg", extra="Content-Encoding: gzip\r\n") + b"\0"),
+]
+SECOND = [
+    warc("revisit", "http://ex.com/again.jpg", http(b"", "image/jpeg"), **DIGEST),
+    warc("response", "https://ex.com/x/p.png?1", http(PNG, "application/octet-stream")),
+    warc("response", "https://ex.com/x/q.png", http(PNG, "application/octet-stream")),
+    warc("resource", "http://ex.com/own.png", PNG, Content_Type="image/png"),
+]
+
+
+def write_all(folder, packing: str) -> list:
+    first, second = b"".join(FIRST), b"".join(SECOND)
+    if packing == "wacz":
+        with zipfile.ZipFile(folder / "x.wacz", "w", zipfile.ZIP_DEFLATED) as out:
+            out.writestr("archive/1.warc.gz", gz(*FIRST))
+            out.writestr("archive/2.warc", second)
+    elif packing == "members":
+        (folder / "1.warc.gz").write_bytes(gz(*FIRST))
+        (folder / "2.warc.gz").write_bytes(gz(*SECOND))
+    elif packing == "one stream":
+        (folder / "1.warc.gz").write_bytes(gzip.compress(first))
+        (folder / "2.warc.gz").write_bytes(gzip.compress(second))
+    else:
+        (folder / "1.warc").write_bytes(first)
+        (folder / "2.warc").write_bytes(second)
+    return [volume for path in sorted(folder.iterdir()) for volume in volumes(path)]
+
+
+@pytest.mark.parametrize("packing", ["plain", "members", "one stream", "wacz"])
+def test_images_are_found_across_files_redirects_and_revisits(tmp_path, packing):
+    with ArchiveImages(write_all(tmp_path, packing)) as images:
+        found = {
+            url: images.find(url).data
+            for url in ("https://ex.com/a b.jpg", "http://ex.com/r.png#f", "http://ex.com/again.jpg", "http://ex.com/own.png")
+        }
+        assert list(found.values()) == [JPEG, PNG, JPEG, PNG]
+        assert images.find("http://ex.com/r.png").url == "http://ex.com/x/p.png?1"
+        missing = ["http://ex.com/", "http://ex.com/gone.jpg", "http://ex.com/loop", "http://ex.com/never.jpg"]
+        assert [images.find(url) for url in missing] == [None] * 4
+
+
+def test_images_in_arc_files(tmp_path):
+    content = arc(("http://ex.com/p", http(b"page")), ("http://ex.com/i.jpg", http(JPEG, "image/jpeg")))
+    for name, data in (("a.arc", content), ("b.arc.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(data)
+        with ArchiveImages(volumes(tmp_path / name)) as images:
+            assert images.find("http://ex.com/i.jpg").data == JPEG
+
+
+def test_what_does_not_change_an_address():
+    same = ["http://EX.com:80/a%20b?x=1#f", "https://ex.com/a b?x=1", "https://ex.com:443/a%20b?x=%31"]
+    assert len({address_key(url) for url in same}) == 1
+    assert address_key("http://ex.com/a") != address_key("http://ex.com/A")
+
+
+@pytest.mark.parametrize(
+    ("name", "referenced", "answered"),
+    [
+        ("node-warc/books.toscrape.warc", 20, 20),
+        ("webarchive-discovery/wikipedia-mona-lisa/flashfrozen-jwat-recompressed.warc.gz", 12, 12),
+        ("solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz", 30, 22),
+    ],
+)
+def test_real_pages_find_their_images_in_their_archive(name, referenced, answered):
+    found = volumes(real_data(f"C_warc/{name}"))
+    asked: set[str] = set()
+    held: set[str] = set()
+    with ArchiveImages(found) as images:
+        for record in (record for volume in found for record in records(volume)):
+            response = parse_response(record.block, max_bytes=10_000_000) if record.kind == "response" else None
+            if response is None or response.status != 200 or response.media_type != "text/html":
+                continue
+            document = extract(response.body, record.url or "", charset_hint=response.charset)
+            for image in filter(None, document.images):
+                asked.add(image.url)
+                if any(images.find(url) for url in (image.url, *image.others)):
+                    held.add(image.url)
+    assert len(asked) >= referenced and len(held) >= answered

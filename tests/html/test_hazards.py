@@ -1,0 +1,56 @@
+"""Hostile pages: each a quick outcome within its limits."""
+
+import time
+
+import pytest
+
+from vlmdata.html.document import Limits, extract
+
+URL = "https://ex.com/"
+MANY = 100_000
+
+
+@pytest.mark.parametrize("mode", ["default", "obelics"])
+@pytest.mark.parametrize(
+    ("page", "outcome"),
+    [
+        ("<p>words " * 9_000_000, "too_large"),
+        ("<div>" * MANY + "x", "too_deep"),
+        ("<ul><li>" * MANY + "x", "too_deep"),
+        ("<table><tr><td>" * MANY + "x", "too_deep"),
+        ("".join(f"<font size={i}>" for i in range(MANY)), "too_deep"),
+        ("<div></span>" * MANY, "too_deep"),
+        ("".join(f"<font size={i}>" for i in range(900)) + "<p>" * 5000, "too_many_tags"),
+        ("<br>" * 400_000, "too_many_tags"),
+        ("<div>" * 900 + "deep", None),
+        ("<img src=a.jpg>" * MANY, None),
+        ("\0" * 1_000_000 + "<p>a\0b", None),
+        ("<" * 2_000_000, None),
+        ("<!--" * 500_000, None),
+        ("<a href='" + "x" * 3_000_000, None),
+        ("<img srcset='" + "a.jpg 1w," * 100_000 + "'>", None),
+        ("<p class='" + "x-" * 500_000 + "'>t", None),
+        ("<div>" * 900 + "<p><a href=/x>three linked words</a></p>" * 60_000, None),
+        ("<div>" * 900 + "<ul>" + "<li>an item of many words</li>" * 60_000, None),
+        ("<figure>" + "<img src=a.jpg><figcaption>caption</figcaption>" * 30_000, None),
+        ("<div>" * 900 + "<article><p>Words of some prose that goes on and on here.</p></article>" * 50_000, None),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else None,
+)
+def test_a_hostile_page_is_a_quick_outcome(page, outcome, mode):
+    html = page.encode()
+    start = time.process_time()
+    document = extract(html, URL, mode=mode)
+    assert document.refused == outcome
+    assert time.process_time() - start < 5
+
+
+def test_images_past_the_limit_are_counted():
+    document = extract(b"".join(b"<img src=%d.jpg>" % i for i in range(MANY)), URL)
+    assert len(document.images) == 1000 and document.left_out == {"images": MANY - 1000}
+
+
+def test_a_long_honest_page_is_read():
+    body = "<p>One paragraph with <b>bold</b> and <a href=/x>linked</a> words in it.</p>" * 20_000
+    assert extract(body.encode(), URL).refused is None
+    assert extract(body.encode(), URL, limits=Limits(max_tags=50_000)).refused == "too_many_tags"

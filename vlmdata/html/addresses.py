@@ -1,0 +1,53 @@
+"""Addresses in a page: relative to absolute, as a browser resolves them; `data:` addresses to bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from urllib.parse import quote, unquote_to_bytes, urljoin
+
+_STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from both ends
+_INNER = re.compile(r"[\t\n\r]")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_WEB = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\x21-\x7e]")
+_DATA = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
+_SPACE = re.compile(rb"\s+")
+
+
+def absolute(address: str, base: str) -> str | None:
+    """Return the http(s) address that a browser would ask for, without its fragment, or None when there is none."""
+    address = address.strip(_STRIP)
+    if "\n" in address or "\t" in address or "\r" in address:
+        address = _INNER.sub("", address)
+    if not address or address[0] == "#":
+        return None
+    if not _WEB.match(address):
+        if _SCHEME.match(address) and not address.lower().startswith(("http:", "https:")):
+            return None
+        head, mark, query = address.partition("?")
+        address = head.replace("\\", "/") + mark + query
+        try:
+            address = urljoin(base, address)
+        except ValueError:  # an unclosed bracket in the host
+            return None
+        if not _WEB.match(address):
+            return None
+    address = address.partition("#")[0]
+    return _UNSAFE.sub(lambda match: quote(match[0]), address) if _UNSAFE.search(address) else address
+
+
+def data_bytes(address: str, max_bytes: int) -> tuple[str, bytes] | None:
+    """Return media type and bytes of a `data:` address, or None when it is broken, empty or larger than `max_bytes`."""
+    match = _DATA.match(address)
+    if match is None or len(address) - match.end() > 4 * max_bytes // 3 + 8:
+        return None
+    body = unquote_to_bytes(address[match.end() :])
+    if match[2].lower().rstrip().endswith(";base64"):
+        body = _SPACE.sub(b"", body)
+        try:
+            body = base64.b64decode(body + b"=" * (-len(body) % 4))
+        except (binascii.Error, ValueError):
+            return None
+    return (match[1].strip().lower() or "text/plain", body) if 0 < len(body) <= max_bytes else None

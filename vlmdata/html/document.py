@@ -1,0 +1,107 @@
+"""A page's bytes to an interleaved document: text and images in reading order, without the page's furniture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from selectolax.lexbor import LexborHTMLParser
+
+from vlmdata.html.addresses import absolute
+from vlmdata.html.assemble import assemble
+from vlmdata.html.charset import decode
+from vlmdata.html.content import main_blocks
+from vlmdata.html.hazards import Limits, hazard
+from vlmdata.html.image_ref import ImageRef
+from vlmdata.html.layout import lay_out
+from vlmdata.html.obelics import extract_obelics
+
+_DEFAULT = Limits()
+
+
+@dataclass(slots=True)
+class Document:
+    """What a page says: `texts` and `images` are aligned, and at each position one of the two is null."""
+
+    texts: list[str | None] = field(default_factory=list)  # paragraphs parted by an empty line
+    images: list[ImageRef | None] = field(default_factory=list)
+    title: str | None = None
+    language: str | None = None  # as the page declares it: `en-US`
+    robots: tuple[str, ...] = ()  # what <meta name=robots> asks, lower case: noindex, noai, noimageai, tdm-reservation ...
+    encoding: str = ""  # Python's name of the charset it was read in
+    replaced: int = 0  # bytes or sequences which that charset cannot mean
+    left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
+    refused: str | None = None  # too_large, too_deep, too_many_tags: not parsed at all
+
+
+def extract(
+    html: bytes,
+    url: str,
+    *,
+    charset_hint: str | None = None,
+    mode: Literal["default", "obelics"] = "default",
+    whole_page: bool = False,
+    limits: Limits = _DEFAULT,
+) -> Document:
+    """Read one page. `charset_hint` is the charset of its Content-Type header; `url` resolves relative addresses.
+
+    `mode="obelics"` decides as OBELICS's released code does, flaws included; `whole_page` keeps navigation and all. Never
+    raises for what the page holds.
+    """
+    if len(html) > limits.max_bytes:
+        return Document(refused="too_large")
+    decoded = decode(html, charset_hint)
+    document = Document(encoding=decoded.encoding, replaced=decoded.replaced)
+    document.refused = hazard(decoded.text, limits)
+    if document.refused:
+        return document
+    tree = LexborHTMLParser(decoded.text)
+    base = _read_head(tree, decoded.text, url, document)
+    if mode == "obelics":
+        document.texts, document.images = extract_obelics(decoded.text, url)
+        return document
+    if tree.body is not None:
+        layout = lay_out(
+            tree.body,
+            base,
+            max_images=limits.max_images,
+            max_depth=limits.max_depth,
+            max_data_bytes=limits.max_data_bytes,
+            prune=not whole_page,
+        )
+        document.left_out = layout.left_out
+        kept = [True] * len(layout.blocks) if whole_page else main_blocks(layout)
+        document.texts, document.images = assemble(layout, kept)
+    return document
+
+
+def _read_head(tree: Any, text: str, url: str, document: Document) -> str:
+    """Fill in what the head says and return the address that relative ones start from."""
+    if tree.root is not None:
+        attributes = tree.root.attributes
+        document.language = (attributes.get("lang") or attributes.get("xml:lang") or "").strip() or None
+    base = None
+    node = tree.head.first_child if tree.head is not None else None
+    while node is not None:
+        tag = node.tag
+        if tag == "title" and document.title is None:
+            document.title = " ".join((node.text() or "").split()) or None
+        elif tag == "meta":
+            _read_meta(node.attributes, document)
+        elif tag == "base" and base is None:
+            base = node.attributes.get("href")
+        node = node.next
+    if base is None and "<base" in text:
+        found = tree.css_first("base[href]")
+        base = found.attributes.get("href") if found is not None else None
+    return (absolute(base, url) if base else None) or url
+
+
+def _read_meta(attributes: dict[str, str | None], document: Document) -> None:
+    name, content = (attributes.get("name") or "").strip().lower(), (attributes.get("content") or "").strip().lower()
+    if name == "robots":
+        document.robots += tuple(word for word in content.replace(",", " ").split() if word not in document.robots)
+    elif name == "tdm-reservation" and content == "1":
+        document.robots += ("tdm-reservation",)
+    elif (attributes.get("http-equiv") or "").lower() == "content-language" and not document.language:
+        document.language = content or None

@@ -1,0 +1,299 @@
+"""A parsed page to a flat layout: its blocks of text and images in reading order, and the sections that hold them.
+
+A block is what a browser would set as one paragraph, heading, list item, cell or image. A section is a block-level element;
+the blocks inside it are one range of the list, so that sums over a section cost a subtraction.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlmdata.html.image_ref import ImageRef, image_ref, stem
+from vlmdata.html.names import NAMELESS, named, names_menu, word_set
+
+SKIPPED = word_set(
+    "script style template svg canvas iframe frame frameset noframes object embed applet audio video source track select "
+    "option optgroup textarea input button datalist map area progress meter param link meta title base rp dialog "
+    "annotation annotation-xml"
+)
+INLINE = word_set(
+    "abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rt rtc ruby s samp small span "
+    "strike strong sub sup time tt u var wbr slot math mi mo mn ms mtext mrow msup msub mfrac msqrt semantics"
+)
+PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+
+_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
+
+
+@dataclass(slots=True)
+class Block:
+    text: str | None  # null for an image
+    image: ImageRef | None
+    section: int  # the innermost section that holds it
+    tag: str  # of the section, or "img"
+    words: int = 0
+    links: float = 0.0  # share of the characters that stand in links
+
+
+@dataclass(slots=True)
+class Section:
+    tag: str
+    parent: int
+    start: int  # first block
+    end: int = 0  # one past its last block
+    chrome: int = 0  # whether class, id, role or tag say boilerplate: 0 no, 1 perhaps, 2 surely
+    body: bool = False  # they say main content
+    caption: bool = False  # it holds the caption of an image
+
+
+@dataclass(slots=True)
+class Layout:
+    blocks: list[Block] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
+
+
+def word_count(text: str) -> int:
+    """Count words, where scripts without spaces count as one word for every two characters."""
+    words = text.count(" ") + text.count("\n") + 1
+    return words if text.isascii() or not _UNSPACED.search(text) else words + len(_UNSPACED.findall(text)) // 2
+
+
+_TAGS = {  # what a tag alone says: boilerplate, main content, caption
+    **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
+    **dict.fromkeys(("article", "main"), (0, True, False)),
+    "figcaption": (0, False, True),
+}
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The state of one walk over a tree."""
+
+    base: str
+    max_images: int
+    max_depth: int
+    max_data_bytes: int
+    prune: bool
+    layout: Layout = field(default_factory=Layout)
+    blocks: list[Block] = field(init=False)  # the layout's own lists, at hand
+    sections: list[Section] = field(init=False)
+    current: int = -1  # section
+    pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 stands for <br>
+    links: int = 0  # open <a> elements
+    link_chars: int = 0
+    pre: int = 0  # open <pre> elements
+    images: int = 0
+    seen: set[str] = field(default_factory=set)  # their addresses
+
+    def __post_init__(self) -> None:
+        self.blocks, self.sections = self.layout.blocks, self.layout.sections
+
+    def flush(self) -> None:
+        """End the block that was being gathered."""
+        if not self.pieces:
+            return
+        text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
+        self.pieces.clear()
+        chars, self.link_chars = self.link_chars, 0
+        if self.pre:
+            parts = [text.replace("\x01", "\n").strip("\n")]
+        elif "\x01" in text:
+            parts = _broken(text)
+        else:
+            parts = [_GAPS.sub(" ", text).strip()]
+        tag = self.sections[self.current].tag
+        density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
+        for part in parts:
+            if part and not part.isspace():
+                self.blocks.append(Block(part, None, self.current, tag, word_count(part), density))
+
+    def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
+        """Open a section and return the one around it."""
+        if self.pieces:
+            self.flush()
+        parent = self.current
+        chrome, body, caption = _TAGS.get(tag, (0, False, False))
+        if attributes:
+            get = attributes.get
+            names = (get("class"), get("id"), get("role"), get("itemprop"))
+            if names != NAMELESS:
+                said = named(names)
+                chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
+        self.current = len(self.sections)
+        self.sections.append(Section(tag, parent, len(self.blocks), 0, chrome, body, caption))
+        return parent
+
+    def leave(self, parent: int) -> None:
+        if self.pieces:
+            self.flush()
+        section = self.sections[self.current]
+        section.end = len(self.blocks)
+        if section.caption and section.end > section.start:
+            self.caption(section)
+        self.current = parent
+
+    def caption(self, section: Section) -> None:
+        """Give the words of a caption to the images of the figure around it; where there is none, to the image before it."""
+        own = self.blocks[section.start : section.end]
+        words = "\n".join(block.text for block in own if block.text)
+        if not words or any(block.image for block in own):
+            return
+        figure = section.parent
+        while figure >= 0 and self.sections[figure].tag != "figure":
+            figure = self.sections[figure].parent
+        if figure >= 0:
+            nearby = self.blocks[max(self.sections[figure].start, len(self.blocks) - 100) :]
+        else:
+            nearby = self.blocks[max(self.sections[section.parent].start, section.start - 2) : section.start][::-1]
+        for block in nearby:
+            if block.image and not block.image.caption:
+                block.image.caption = words
+                if figure < 0:
+                    return
+
+    def image(self, node: Any, *, again: bool = False) -> None:
+        """Add the image of an `<img>`; `again` for one in a `<noscript>`, which repeats a lazy image before it."""
+        if self.images >= self.max_images:
+            self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
+            return
+        attributes = node.attributes
+        parent = node.parent
+        sources = [s.attributes for s in parent.css("source")] if parent is not None and parent.tag == "picture" else []
+        ref = image_ref(attributes, sources, self.base, self.max_data_bytes)
+        if ref is None or (again and (ref.url in self.seen or self._repeats(ref))):
+            return
+        self.flush()
+        self.images += 1
+        self.seen.add(ref.url)
+        self.blocks.append(Block(None, ref, self.current, "img"))
+
+    def _repeats(self, ref: ImageRef) -> bool:
+        last = self.blocks[-1].image if self.blocks else None
+        return last is not None and stem(last.url) == stem(ref.url)
+
+
+def _broken(text: str) -> list[str]:
+    """Split text at two or more <br>; one <br> is a line break."""
+    paragraphs: list[list[str]] = [[]]
+    for line in text.split("\x01"):
+        line = _GAPS.sub(" ", line).strip()
+        if line:
+            paragraphs[-1].append(line)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    return ["\n".join(lines) for lines in paragraphs if lines]
+
+
+def _hidden(attributes: dict[str, str | None]) -> bool:
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+        return True
+    style = attributes.get("style")
+    return bool(style and _HIDDEN_STYLE.search(style))
+
+
+_MENUS = frozenset(("nav", "ul", "ol"))
+
+
+def _is_menu(tag: str, attributes: dict[str, str | None]) -> bool:
+    """Say whether a <nav>, or a list that calls itself a menu, is one."""
+    if tag == "nav" or attributes.get("role") in ("navigation", "menubar", "menu"):
+        return True
+    return bool(attributes) and names_menu((attributes.get("class"), attributes.get("id")))
+
+
+_INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
+_KINDS = {
+    **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, **dict.fromkeys(SKIPPED, _SKIP), "br": _BREAK,
+    "img": _IMAGE, "amp-img": _IMAGE, "noscript": _NOSCRIPT, "hr": _RULE, **dict.fromkeys(PRE, _PRE),
+    "-comment": _SKIP, "-doctype": _SKIP, "!doctype": _SKIP, "-cdata": _SKIP,
+}  # fmt: skip
+
+
+def lay_out(root: Any, base: str, *, max_images: int, max_depth: int, max_data_bytes: int, prune: bool = True) -> Layout:
+    """Walk a lexbor tree once, without recursion; elements deeper than `max_depth` are left out and counted.
+
+    With `prune` menus are passed by: on many pages they are half of all elements, and on none the content.
+    """
+    walk = _Walk(base, max_images, max_depth, max_data_bytes, prune)
+    walk.enter("body", {})
+    pieces, kind_of = walk.pieces, _KINDS.get
+    frames: list[tuple[Any, int, int]] = []  # where to go on, the kind of what to close, the section around it (or 1: a link)
+    node = root.first_child
+    while True:
+        if node is None:
+            if not frames:
+                break
+            node, kind, outer = frames.pop()
+            if kind >= _PRE:
+                walk.leave(outer)
+                walk.pre -= kind == _PRE
+            elif kind == _LINK:
+                walk.links -= outer
+            continue
+        tag = node.tag
+        if tag == "-text":
+            text = node.text_content or ""
+            if pieces or walk.pre or not text.isspace():
+                pieces.append(text)
+                if walk.links:
+                    walk.link_chars += len(text.strip())
+            node = node.next
+            continue
+        kind = kind_of(tag, _SECTION)
+        if kind == _SKIP:
+            node = node.next
+            continue
+        child, outer = _element(walk, node, tag, kind) if kind else (node.first_child, 0)
+        if child is None:
+            node = node.next
+        elif len(frames) < max_depth:
+            frames.append((node.next, kind, outer))
+            node = child
+        else:
+            walk.layout.left_out["depth"] = walk.layout.left_out.get("depth", 0) + 1
+            frames.append((node.next, kind, outer))
+            node = None
+    walk.leave(-1)
+    return walk.layout
+
+
+def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
+    """Take one element in; return its first child to go into, None to pass it by, and the section around it or
+    1 for a link that leads away."""
+    if kind >= _PRE:
+        child = node.first_child
+        if child is None:
+            if walk.pieces:
+                walk.flush()
+            return None, 0
+        attributes = node.attributes
+        if attributes and _hidden(attributes):
+            return None, 0
+        if walk.prune and tag in _MENUS and _is_menu(tag, attributes):
+            if walk.pieces:
+                walk.flush()
+            return None, 0
+        walk.pre += kind == _PRE
+        return child, walk.enter(tag, attributes)
+    if kind == _LINK:
+        child = node.first_child
+        href = (node.attributes.get("href") or "#") if child is not None else "#"
+        away = href[0] != "#"  # not a place in this page: of a heading, a footnote, a term
+        walk.links += away
+        return child, int(away)
+    if kind == _BREAK:
+        walk.pieces.append("\x01")
+    elif kind == _IMAGE:
+        walk.image(node)
+    elif kind == _NOSCRIPT:
+        for image in node.css("img"):
+            walk.image(image, again=True)
+    elif kind == _RULE:
+        walk.flush()
+    return None, 0

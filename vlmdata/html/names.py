@@ -1,0 +1,52 @@
+"""What an element's class, id and role say about it: boilerplate, main content, the caption of an image."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_WORDS = re.compile(r"[a-z]+")
+_CAMEL = re.compile(r"([a-z])([A-Z])")
+
+
+def word_set(words: str) -> frozenset[str]:
+    """Return the words of a list written as one text."""
+    return frozenset(words.split())
+
+
+# Words of class, id and role that mean boilerplate wherever they stand alone between hyphens or capitals.
+_STRONG = word_set(
+    "nav toc navbar navigation menu submenu breadcrumb breadcrumbs footer sidebar sidenav cookie cookies consent gdpr share "
+    "sharing shares sharebar sharedaddy addthis addtoany related recommended recommendations recommends recommendation comment "
+    "comments disqus respond replies outbrain taboola zergnet pagination pager paging skiplink navbox catlinks noprint "
+    "complementary contentinfo adsense dfp jumpto editsection hatnote masthead topbar copyright newsletter"
+)
+_WEAK = word_set(
+    "subscribe subscription signup promo promos promotion advert adverts advertisement advertising ad ads sponsor "
+    "sponsored sponsors popup modal lightbox overlay byline author authors bio tags taglist widget widgets toolbar "
+    "screenreader print printonly rating ratings login signin legal disclaimer trending popular utility jetpack banner dialog "
+    "alertdialog search tooltip readmore teaser teasers timestamp dateline pubdate published credit"
+)
+_BODY = word_set("article articlebody body content entry main post story text prose mainentity")
+
+_MENU = word_set("nav navbar navigation menu submenu breadcrumb breadcrumbs pagination pager paging share sharing sharebar")
+
+NAMELESS = (None, None, None, None)
+
+
+def _words(names: tuple[str | None, ...]) -> list[str]:
+    return _WORDS.findall(_CAMEL.sub(r"\1-\2", " ".join(filter(None, names))).lower())
+
+
+@lru_cache(maxsize=1 << 15)
+def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
+    """Say how loudly class, id and role speak of boilerplate (0, 1, 2), whether of main content, whether of a caption."""
+    words = _words(names)
+    chrome = 2 if not _STRONG.isdisjoint(words) else int(not _WEAK.isdisjoint(words))
+    return chrome, not _BODY.isdisjoint(words), any("caption" in word for word in words)
+
+
+@lru_cache(maxsize=1 << 14)
+def names_menu(names: tuple[str | None, ...]) -> bool:
+    """Say whether class and id call a list a menu."""
+    return not _MENU.isdisjoint(_words(names))

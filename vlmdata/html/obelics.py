@@ -1,0 +1,248 @@
+"""A page read exactly as OBELICS's released code reads it, what it loses included, for comparison with that data set.
+
+The rules, their order and the flaws are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS):
+images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, `<base>` and
+sets of candidates are not understood. Widths in per cent, which that code scales by the size of the file, are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from selectolax.lexbor import LexborHTMLParser
+
+from vlmdata.html.cut import cut_out
+from vlmdata.html.image_ref import ImageRef
+from vlmdata.html.names import word_set
+
+END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
+_BREAK = "#BR_TAG#"
+
+_UNWRAPPED = word_set(
+    "a abbr acronym b bdi bdo big cite code data dfn em font i ins kbd mark q s samp shadow small span strike strong sub sup "
+    "time tt u var wbr"
+)
+_SEPARATORS = {
+    **dict.fromkeys(word_set("blockquote dl h1 h2 h3 h4 h5 h6 ol p ul"), "\n\n"),
+    **dict.fromkeys(
+        word_set("address article aside center dd dt div figcaption hgroup legend main marquee section summary"), "\n"
+    ),
+    **dict.fromkeys(word_set("blink body caption h html title"), ""),
+}
+_KEPT = frozenset((*_SEPARATORS, "br"))
+_SPECIAL = frozenset(("footer", "header", "navigation", "nav", "navbar", "menu"))
+_SOURCES = (
+    "src", "data-src", "data-src-fg", "data-scroll-image", "srcset", "data-lateloadsrc", "data-img-src", "data-original",
+    "data-gt-lazy-src", "data-lazy", "data-lazy-src", "src2",
+)  # fmt: skip
+
+_NEWLINES = re.compile(r"\n{2,}")
+_SPACES = re.compile(r" {2,}")
+_BR = re.compile(r"<br\s*/?>|</br>", re.IGNORECASE)  # that code's parser had made every plain <BR> a <br/> before
+_VALID = re.compile(
+    r"^(?:http|ftp)s?://(?:(?:[A-Z0-9](?:[A-Z0-9-]{0,61}[A-Z0-9])?\.)+(?:[A-Z]{2,6}\.?|[A-Z0-9-]{2,}\.?))(?:/?|[/?]\S+)$",
+    re.IGNORECASE,
+)
+_DIGITS = re.compile(r"\d+")
+_DOTS = re.compile(r"\.+/")
+
+
+class _Entry(NamedTuple):
+    kind: str  # open, close, text, image
+    value: Any  # tag, text or ImageRef; None for an image whose address is no address
+
+
+def extract_obelics(html: str, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
+    """Return texts and images, aligned, of the decoded page."""
+    html = _SPACES.sub(" ", _NEWLINES.sub("\n", html))
+    tree = LexborHTMLParser(_BR.sub(_BREAK, cut_out(html, "<!--", "-->")))
+    texts: list[str | None] = []
+    images: list[ImageRef | None] = []
+    if tree.root is None:
+        return texts, images
+    for text, image in _linear(_simplify(tree.root, url)):
+        texts.append(text)
+        images.append(image)
+    return texts, images
+
+
+def _simplify(root: Any, url: str) -> list[_Entry]:
+    """Apply the rules on tags, classes and empty elements; what is left, in order."""
+    entries = [_Entry("open", "html")]
+    opened: list[tuple[str, int, bool]] = [("html", 0, False)]  # tag, place of its entry, whether its own text is a date
+    filled = [False]  # whether the open elements hold text or media
+    frames: list[tuple[Any, bool]] = []  # where to go on, whether an element closes there
+    node = root.first_child
+    while True:
+        if node is None:
+            if not frames:
+                return entries
+            node, closes = frames.pop()
+            if closes:
+                _, place, _ = opened.pop()
+                if filled.pop():
+                    entries.append(_Entry("close", None))
+                    filled[-1] = True
+                else:
+                    del entries[place:]
+            continue
+        tag, following = node.tag, node.next
+        if tag == "-text":
+            if not opened[-1][2]:
+                text = node.text_content or ""
+                entries.append(_Entry("text", text))
+                filled[-1] = filled[-1] or not text.isspace()
+            node = following
+            continue
+        attributes = node.attributes if tag[0] not in "-!" else {}
+        rule = _rule(tag, attributes)
+        node = node.first_child if rule in ("unwrap", "keep") else None
+        if rule == "unwrap":
+            frames.append((following, False))
+        elif rule == "keep":
+            frames.append((following, True))
+            opened.append((tag, len(entries), tag == "div" and "date" in (attributes.get("class") or "")))
+            filled.append(False)
+            entries.append(_Entry("open", tag))
+        else:
+            if rule == "end" and not opened[-1][2]:
+                entries.append(_Entry("text", f"\n\n{END_OF_DOCUMENT}\n\n"))
+                filled[-1] = True
+            elif rule == "media":
+                entries.append(_Entry("image", _image(attributes, url) if tag == "img" else None))
+                filled[-1] = True
+            node = following
+
+
+def _rule(tag: str, attributes: dict[str, str | None]) -> str:
+    """Return what becomes of an element: unwrap, keep, media, end (of a document) or remove."""
+    classes = attributes.get("class") or ""
+    if classes:
+        words = classes.split()
+        if "footer" in words or "site-info" in words:
+            return "remove"
+        if "more-link" in words:
+            return "end"
+    if tag in _UNWRAPPED:
+        return "unwrap"
+    if tag == "img":
+        return "media" if _source(attributes) else "remove"
+    if tag in ("video", "audio"):
+        return "media" if attributes.get("src") else "remove"
+    if _DIGITS.sub("", tag) not in _KEPT:
+        return "remove"
+    if tag == "div" and (attributes.get("id") in _SPECIAL or classes in _SPECIAL or attributes.get("title") in _SPECIAL):
+        return "remove"
+    return "keep"
+
+
+def _source(attributes: dict[str, str | None]) -> str | None:
+    for name in _SOURCES:
+        text = attributes.get(name)
+        if text and "," not in text and " " not in text:
+            return text
+    return None
+
+
+def _image(attributes: dict[str, str | None], url: str) -> ImageRef | None:
+    source = _source(attributes) or ""
+    if not source.startswith("http"):
+        source = _absolute(source, url)
+    if not _VALID.match(source):
+        return None
+    return ImageRef(source, attributes.get("alt") or None, None, _size(attributes, "width"), _size(attributes, "height"))
+
+
+def _absolute(address: str, url: str) -> str:
+    if address.startswith("//"):
+        return "http:" + address
+    if "./" in address:
+        address = _DOTS.sub("", address)
+    return f"https://{urlsplit(url).netloc}{'' if address.startswith('/') else '/'}{address}"
+
+
+def _size(attributes: dict[str, str | None], name: str) -> int | None:
+    text = re.sub('[”"<>]', "", attributes.get(name) or "")
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        if "px" in text:
+            return int(re.sub("[px;]", "", text))
+        return int(float(text)) if "." in text and "%" not in text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _linear(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
+    """Join texts with the strongest separator between them, cut them at images."""
+    nodes: list[tuple[str | None, ImageRef | None]] = []
+    run = _Run()
+    stack: list[str] = []
+    for place, entry in enumerate(entries):
+        if entry.kind == "open":
+            stack.append(entry.value)
+        elif entry.kind == "close":
+            run.left(len(stack) - 1, stack.pop())
+        elif entry.kind == "text":
+            if place and entries[place - 1].kind == "text":
+                continue  # taken in with the one before: the released code parses its own output anew, which joins them
+            end = place
+            while end < len(entries) and entries[end].kind == "text":
+                end += 1
+            run.add(_format("".join(e.value for e in entries[place:end])), stack)
+        elif entry.value is not None:
+            nodes.extend(run.end())
+            nodes.append((None, entry.value))
+    return [*nodes, *run.end()]
+
+
+class _Run:
+    """Texts between two images, being joined."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.tail: str | None = None  # None before the first text
+        self.depth = 0  # of the deepest element that holds both the last text and what comes now
+        self.separators: set[str] = set()
+
+    def left(self, depth: int, tag: str) -> None:
+        if self.tail is not None and depth < self.depth:
+            self.depth = depth
+            self.separators.add(_SEPARATORS.get(tag, ""))
+
+    def add(self, text: str, stack: list[str]) -> None:
+        if not text:
+            return
+        if self.tail is None:
+            self.tail = text
+        else:
+            found = self.separators | {_SEPARATORS.get(tag, "") for tag in stack[self.depth :]}
+            for mark in ("\n\n", "\n", " "):
+                if self.tail.endswith(mark):
+                    found.add(mark)
+                    self.tail = self.tail[: -len(mark)]
+                if text.startswith(mark):
+                    found.add(mark)
+                    text = text[len(mark) :]
+            self.tail += next((mark for mark in ("\n\n", "\n", " ") if mark in found), "") + text
+            if len(self.tail) > 8192:
+                self.done.append(self.tail[:-256])
+                self.tail = self.tail[-256:]
+        self.depth = len(stack)
+        self.separators = set()
+
+    def end(self) -> list[tuple[str | None, ImageRef | None]]:
+        text = ("".join(self.done) + (self.tail or "")).strip()
+        self.__init__()  # type: ignore[misc]
+        return [(text, None)] if text else []
+
+
+def _format(text: str) -> str:
+    text = _SPACES.sub(" ", text.replace("\n", " ").replace("\t", " "))
+    before, behind = text[:1] == " ", text[-1:] == " " and len(text) > 1
+    text = "\n".join(line.strip() for line in text.split(_BREAK)) if _BREAK in text else text.strip()
+    return " " * before + text + " " * behind
