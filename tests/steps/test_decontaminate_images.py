@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import captions
+from vlmdata.images.phash import phash
+from vlmdata.row import set_column
+from vlmdata.step import RecipeError
+from vlmdata.steps.decontaminate_images import DecontaminateImages
+
+
+def picture(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+
+
+def test_a_small_copy_of_a_reference_goes_and_other_pictures_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "images"
+    folder.mkdir(parents=True)
+    for seed in range(3):
+        cv2.imwrite(str(folder / f"{seed}.jpg"), picture(seed)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
+    small = cv2.resize(picture(1), (200, 150), interpolation=cv2.INTER_AREA)
+    rows = captions(list("abc"), phash=[np.uint64(phash(small)), np.uint64(phash(picture(7))), None])
+    step = DecontaminateImages(references=(str(tmp_path / "eval"),))
+    step.check()
+    found = step.run(rows)
+    assert found["reason"].to_pylist() == ["looks_like_evaluation", None, None]
+    assert found["value"].to_pylist()[0] <= 8
+
+
+def test_embeddings_close_to_a_reference_go(tmp_path: Path) -> None:
+    np.save(tmp_path / "eval.npy", np.array([[1.0, 0], [0, 2]], np.float16))
+    vectors = [[0.99, 0.05], [0.7, 0.7], None, [0.1, 3]]
+    rows = set_column(
+        captions(list("abcd")), "clip_score.embedding", pa.array([[v, None] for v in vectors], pa.list_(pa.list_(pa.float32())))
+    )
+    step = DecontaminateImages(embeddings=(str(tmp_path / "eval.npy"),))
+    assert step.run(rows)["reason"].to_pylist() == ["means_like_evaluation", None, None, "means_like_evaluation"]
+
+
+def test_references_are_looked_at_in_full(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(RecipeError, match=r"cannot decode the reference .*broken\.jpg"):
+        DecontaminateImages(references=(str(tmp_path),)).run(captions(["a"], phash=[1]))
+    with pytest.raises(RecipeError, match="name `references`"):
+        DecontaminateImages().check()

@@ -1,0 +1,15 @@
+import pytest
+
+from tests.rows import captions
+from vlmdata.steps.image_bytes import ImageBytes
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [(4999, "min_bytes"), (5000, None), (9000, None), (9001, "max_bytes"), (None, None)]
+)
+def test_the_boundaries(size, reason):
+    assert ImageBytes(max_bytes=9000).run(captions(["a"], size=[size]))["reason"].to_pylist() == [reason]
+
+
+def test_without_an_upper_limit_any_size_passes():
+    assert ImageBytes().run(captions(["a"], size=[1 << 40]))["reason"].to_pylist() == [None]

@@ -1,0 +1,50 @@
+import pyarrow as pa
+import pytest
+
+from tests.real_data import real_data
+from tests.rows import captions, document, table
+from vlmdata.row import drop_texts, set_column
+from vlmdata.step import RecipeError
+from vlmdata.steps.language import Language, languages
+
+GERMAN = "Ein Hund läuft über die grüne Wiese hinter dem Haus"
+ENGLISH = "A dog runs across the green meadow behind the house"
+
+
+def test_other_languages_are_rejected_by_name():
+    rows = Language().run(captions([ENGLISH, GERMAN, "1 2 3", "", None]))
+    assert rows["reason"].to_pylist() == [None, "language_de", "language_und", "language_und", "language_und"]
+    assert Language(keep=["de", "en"]).run(captions([ENGLISH, GERMAN]))["drop"].to_pylist() == [None, None]
+
+
+def test_the_boundary_of_probability_is_inside():
+    ((_, sure),) = languages([ENGLISH])
+    assert Language(min_probability=sure).run(captions([ENGLISH]))["reason"].to_pylist() == [None]
+    assert Language(min_probability=round(sure + 0.0001, 4)).run(captions([ENGLISH]))["reason"].to_pylist() == [
+        "min_probability"
+    ]
+
+
+def test_a_document_loses_one_paragraph_and_line_breaks_are_read_through():
+    rows = Language().run(table([document(ENGLISH.replace(" ", "\n"), {"url": "http://a.org/"}, GERMAN), document(GERMAN)]))
+    assert rows["drop"].to_pylist() == [None, "language"]
+    assert [text and text["reason"] for text in rows["texts"].to_pylist()[0]] == [None, None, "language_de"]
+
+
+def test_a_row_that_was_never_measured_stays_out_of_it():
+    rows = set_column(captions([GERMAN, GERMAN]), "drop", pa.array(["earlier", None]))
+    assert Language().run(rows)["drop"].to_pylist() == ["earlier", "language"]
+    rejected = drop_texts(captions([GERMAN]), pa.array([False, True]).to_numpy(False), "before", reason="x")
+    assert Language().run(rejected)["drop"].to_pylist() == ["before"]
+
+
+def test_an_unknown_code_is_told():
+    with pytest.raises(RecipeError, match="'eng' is no language"):
+        Language(keep=["eng"]).check()
+
+
+def test_its_error_on_conceptual_captions_is_as_stated():
+    path = real_data("G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")
+    texts = [line.split("\t")[0] for line in path.read_text().splitlines()]
+    right = sum(code == "en" for code, _ in languages(texts))
+    assert right / len(texts) == pytest.approx(0.996, abs=0.0005)

@@ -1,0 +1,66 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import captions
+from vlmdata.row import set_column
+from vlmdata.step import RecipeError
+from vlmdata.steps.split import Split
+
+HALVES = {"train": 0.5, "test": 0.5}
+
+
+def sides(rows: pa.Table, **parameters: object) -> list[str]:
+    found = Split(**{"shares": HALVES, **parameters}).run(rows)  # type: ignore[arg-type]
+    return [json.loads(extra)["split"] for extra in found["extra"].to_pylist()]
+
+
+def hashed(count: int) -> pa.Table:
+    """Rows with keys like real ones, and unlike hashes: each 20 bits or more from the others, with odds that can be trusted."""
+    random = np.random.default_rng(0)
+    rows = captions([f"text {i}" for i in range(count)], phash=random.integers(0, 2**63, count).tolist())
+    return set_column(rows, "key", pa.array([f"{random.integers(2**62):024x}" for _ in range(count)]))
+
+
+def test_shares_are_about_what_was_asked_for() -> None:
+    found = sides(hashed(3000), shares={"train": 0.8, "val": 0.15, "test": 0.05})
+    for side, share in (("train", 0.8), ("val", 0.15), ("test", 0.05)):
+        assert abs(found.count(side) - 3000 * share) < 4 * np.sqrt(3000 * share * (1 - share))
+
+
+def test_alike_images_equal_texts_and_bytes_are_on_one_side_through_chains() -> None:
+    for seed in range(20):
+        rows = captions(
+            ["a", "b", "c", "c", "d", "e"],
+            phash=[0, 0xFF, 0xFFFF, 2**40 - 2**20, None, None],
+            sha256=["1", "2", "3", "4", "4", "5"],
+        )
+        found = sides(rows, seed=seed)
+        assert len(set(found[:5])) == 1  # by hash 0-1-2, by text 2-3, by bytes 3-4
+    assert len({tuple(sides(rows, seed=seed)[4:]) for seed in range(20)}) == 4  # the last goes its own way
+
+
+def test_a_domain_stays_on_one_side_when_asked() -> None:
+    rows = hashed(200)  # all on example.org
+    assert len(set(sides(rows))) == 2
+    assert len(set(sides(rows, by_domain=True))) == 1
+
+
+def test_rows_that_come_later_move_none() -> None:
+    rows = hashed(300)
+    assert sides(rows)[:150] == sides(rows.slice(0, 150))
+
+
+def test_only_one_side_is_kept_and_the_rest_says_where_it_went() -> None:
+    rows = hashed(100)
+    found = Split(shares=HALVES, only="train").run(rows)
+    assert found["reason"].to_pylist() == [None if side == "train" else "split_test" for side in sides(rows)]
+
+
+def test_shares_must_add_up() -> None:
+    with pytest.raises(RecipeError, match="add up to 1"):
+        Split(shares={"train": 0.9}).check()
+    with pytest.raises(RecipeError, match="one of train, val, test"):
+        Split(only="dev").check()

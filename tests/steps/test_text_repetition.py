@@ -1,0 +1,32 @@
+import pytest
+
+from tests.rows import captions
+from vlmdata.steps.text_repetition import TextRepetition, repetition
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sale sale shoes red", None),  # half, which is the limit
+        ("sale sale sale shoes red", "max_one_word"),
+        ("shoes shoes shoes", None),  # too short to tell
+        ("wow" + "!" * 8, None),
+        ("wow" + "!" * 9, "max_run"),
+        ("the cat and the dog and the hen", None),
+    ],
+)
+def test_the_boundaries(text, reason):
+    assert TextRepetition(max_chars=1, max_words=1).run(captions([text]))["reason"].to_pylist() == [reason]
+
+
+def test_a_phrase_over_and_over():
+    text = "buy the best red shoes online here " * 3
+    chars, words, _, _ = repetition(text)
+    assert chars > 0.1 and words > 0.1
+    assert TextRepetition().run(captions([text]))["reason"].to_pylist() == ["max_chars"]
+    assert TextRepetition(max_chars=chars, max_words=words).run(captions([text]))["reason"].to_pylist() == [None]
+    assert TextRepetition(max_chars=1).run(captions([text]))["reason"].to_pylist() == ["max_words"]
+
+
+def test_empty_and_absent_texts_repeat_nothing():
+    assert TextRepetition().run(captions(["", None, "   "]))["drop"].null_count == 3

@@ -1,0 +1,59 @@
+"""Balance concepts: cap how often each entry of a list is what brings a text in (MetaCLIP)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from vlmdata.row import alive, drop_rows, flatten
+from vlmdata.similar.grams import mixed
+from vlmdata.similar.ngrams import contained
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance(Step):
+    """Keep a row with the chance that one of its entries draws it: min(1, cap / count), where count is how many living rows
+    hold the entry. A row without any entry goes.
+
+    Source: Xu et al. 2023, MetaCLIP: 500,000 entries, cap 20,000 for 400 million pairs. The paper's draw is unseeded; here
+    it is a hash of key, entry and seed, so it is the same in every run and does not hang on the other rows but by counts.
+    """
+
+    reads: ClassVar = ("texts",)
+    sees_all: ClassVar = True
+
+    entries: str  # a text file with one entry a line, whole words in a row
+    cap: int = 20_000
+    seed: int = 0
+
+    def check(self) -> None:
+        if not Path(self.entries).is_file():
+            raise RecipeError(f"{self.name}.entries: there is no file {self.entries}")
+        if self.cap < 1:
+            raise RecipeError(f"{self.name}.cap = {self.cap}: at least 1")
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        entries = Path(self.entries).read_text(encoding="utf-8").splitlines()
+        texts = flatten(rows, "texts")
+        places = np.flatnonzero(texts.alive() & alive(rows)[texts.parents])
+        found = contained(texts.field("text").take(pa.array(places)).to_pylist(), entries)
+        pairs = np.unique(np.stack([texts.parents[places[found[:, 0]]], found[:, 1]], axis=1), axis=0)  # (row, entry)
+        chance = np.minimum(1, self.cap / np.maximum(np.bincount(pairs[:, 1], minlength=len(entries)), 1))[pairs[:, 1]]
+        is_drawn = draws(rows["key"].to_pylist(), entries, pairs, self.seed) < chance
+        matched, drawn, best = np.zeros(len(rows), bool), np.zeros(len(rows), bool), np.zeros(len(rows))
+        matched[pairs[:, 0]] = True
+        drawn[pairs[is_drawn, 0]] = True
+        np.maximum.at(best, pairs[:, 0], chance)
+        rows = drop_rows(rows, ~matched, self.name, reason="no_entry")
+        return drop_rows(rows, ~drawn, self.name, reason="not_drawn", value=best)
+
+
+def draws(keys: list[str], entries: list[str], pairs: np.ndarray, seed: int) -> np.ndarray:
+    """Return one number in [0, 1) for each (row, entry), a hash of the row's key, the entry and the seed."""
+    row_hashes = np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64)
+    entry_hashes = np.array([xxhash.xxh3_64_intdigest(entry.encode(), seed) for entry in entries], np.uint64)
+    return (mixed(row_hashes[pairs[:, 0]] + mixed(entry_hashes[pairs[:, 1]])) >> np.uint64(11)) * 2.0**-53

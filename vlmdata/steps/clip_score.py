@@ -1,0 +1,106 @@
+"""CLIPScore: how well an image and its text agree, by any model and weights of open_clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.models.clip_names import check_model, weights_identity
+from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.step import Part, RecipeError, Step
+
+if TYPE_CHECKING:
+    from vlmdata.models.clip import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScore(Step):
+    """Reject an image that agrees with no text of its row: the best cosine over the texts is below `min_score`.
+
+    Of a caption and its alternatives the best counts; of a document an image is held against its alt text and its nearest
+    texts. Cosines are rounded to 4 digits before they are stored, so that no later threshold hangs on the last bit.
+    """
+
+    reads: ClassVar = ("images", "texts")
+    writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
+    measured_by: ClassVar = ("precision", "around", "embeddings")
+    needs: ClassVar = ("model", "gpu")
+
+    model: str = "ViT-B-32"  # of open_clip, or local-dir:FOLDER, or hf-hub:NAME
+    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag that open_clip knows, or a file; not used with local-dir and hf-hub
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on processors that multiply it (AMX)
+    min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M took 0.30, DataComp 0.25
+    around: int = 1  # texts before and after an image of a document that it is held against
+    embeddings: bool = False  # keep the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
+    batch: int = 64  # images at a time; scores do not depend on it beyond the fourth digit
+
+    def check(self) -> None:
+        if not -1 <= self.min_score <= 1:
+            raise RecipeError(f"{self.name}.min_score = {self.min_score}: a cosine lies in [-1, 1]")
+        check_model(self.model, self.pretrained, self.name)
+
+    def identity(self) -> str:
+        return weights_identity(self.model, self.pretrained)
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        clip: Clip = part.kept(f"{self.model} {self.pretrained} {self.precision}", self._load)
+        images = flatten(rows, "images")
+        positions = np.flatnonzero(images.alive())
+        texts, owners, kinds = self._texts(rows, positions)
+        places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
+        bodies = (part.image_bytes(places[0][i], places[1][i], places[2][i]) for i in positions)
+        units = clip.embed_images(bodies, self.batch)
+        cosines = clip.cosines(units, texts, owners, self.batch)
+        best: list[float | None] = [None] * len(images.items)
+        which: list[str | None] = [None] * len(images.items)
+        for owner, kind, cosine in zip(owners, kinds, cosines, strict=True):
+            at = positions[owner]
+            if best[at] is None or cosine > best[at]:
+                best[at], which[at] = cosine, kind
+        kept: list[bytes | None] = [None] * len(images.items)
+        if self.embeddings:
+            for at, unit in zip(positions, units.astype("<f2"), strict=True):
+                kept[at] = unit.tobytes()
+        arrays = {
+            "": pa.array(best, pa.float32()),
+            "text": pa.array(which, pa.string()),
+            "embedding": pa.array(kept, pa.binary()),
+        }
+        return {name: images.rebuild(array) for name, array in arrays.items()}
+
+    def _load(self) -> Clip:
+        from vlmdata.models.clip import Clip
+
+        return Clip(self.model, self.pretrained, self.precision)
+
+    def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
+        """Return every text that is held against an image, the image's number among `positions`, and what text it is."""
+        images, texts = flatten(rows, "images"), flatten(rows, "texts")
+        alts, words = images.field("alt").to_pylist(), texts.field("text").to_pylist()
+        others, living = texts.field("alternatives").to_pylist(), texts.alive()
+        starts, image_starts = texts.offsets.to_pylist(), images.offsets.to_pylist()
+        found: list[tuple[str, int, str]] = []
+        for owner, at in enumerate(positions):
+            row = int(images.parents[at])
+            here = int(at) - image_starts[row]
+            near = _nearest(living[starts[row] : starts[row + 1]], here, self.around)
+            if alts[at]:
+                found.append((alts[at], owner, "alt"))
+            for place, kind in near:
+                found.append((words[starts[row] + place], owner, kind))
+                found += [(other, owner, "alternative") for other in others[starts[row] + place] or []]
+        return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        value = aligned(rows, self.name, "images")
+        return drop_images(rows, value < self.min_score, self.name, reason="min_score", value=value, threshold=self.min_score)
+
+
+def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
+    """Return the places of the living texts nearest to a position, `around` on either side."""
+    before = [int(i) for i in np.flatnonzero(living) if i < here][::-1][:around]
+    after = [int(i) for i in np.flatnonzero(living) if i > here][:around]
+    return [(i, "before") for i in before] + [(i, "after") for i in after]

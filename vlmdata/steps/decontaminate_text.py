@@ -1,0 +1,57 @@
+"""Reject texts that hold n-grams of evaluation texts."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_texts, flatten
+from vlmdata.similar.ngrams import Index, coverage, index_of
+from vlmdata.similar.references import texts_in
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecontaminateText(Step):
+    """Reject a text of whose words a share of more than `share` lies in n-grams of the references; 0: one n-gram is enough.
+
+    Words are lower-cased, without punctuation. A reference of fewer than `n` words counts as a whole, from `min_words` on.
+    Source: Brown et al. 2020, GPT-3, appendix C. Alternatives of a text are looked at too; the text goes with them.
+    """
+
+    reads: ClassVar = ("texts",)
+
+    references: tuple[str, ...]  # folders, tars or files: .txt by line, every string in .json, .jsonl and .parquet
+    n: int = 13
+    min_words: int = 8
+    share: float = 0.0
+
+    def check(self) -> None:
+        if not 1 <= self.min_words <= self.n or not 0 <= self.share < 1:
+            raise RecipeError(f"{self.name}: needs 1 <= min_words <= n and a share in [0, 1)")
+        for path in self.references:
+            if not Path(path).exists():
+                raise RecipeError(f"{self.name}.references: there is no {path}")
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        texts = flatten(rows, "texts")
+        places = np.flatnonzero(texts.alive())
+        words, owners = [], []
+        fields = (texts.field(name).take(pa.array(places)).to_pylist() for name in ("text", "alternatives"))
+        for place, (text, others) in zip(places.tolist(), zip(*fields, strict=True), strict=True):
+            found = [text or "", *(others or [])]
+            words += found
+            owners += [place] * len(found)
+        value = np.zeros(len(texts.items))
+        np.maximum.at(value, np.array(owners, np.int64), coverage(words, _index(self.references, self.n, self.min_words)))
+        return drop_texts(
+            rows, value > self.share, self.name, reason="in_evaluation", value=np.round(value, 4), threshold=self.share
+        )
+
+
+@lru_cache(maxsize=4)
+def _index(references: tuple[str, ...], n: int, min_words: int) -> Index:
+    return index_of([text for path in references for text in texts_in(path)], n, min_words=min_words)

@@ -1,0 +1,77 @@
+"""Keep one of equal images or rows."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import alive, flatten, set_column
+from vlmdata.similar.clusters import best_first, best_of_groups
+from vlmdata.similar.verdict import (
+    columns_of,
+    drop_duplicate_images,
+    drop_duplicate_rows,
+    living_images,
+    numbered,
+)
+from vlmdata.step import Step, scatter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeExact(Step):
+    """Keep one of images with the same bytes as fetched (`sha256`) or the same address (`url`), or one of equal rows (`row`).
+
+    With `merge_captions` the kept row's text takes the texts of the rows it stands for as alternatives, so that a picture
+    found with five captions keeps five.
+    """
+
+    sees_all: ClassVar = True
+    changes: ClassVar = ("images", "texts", "cluster")
+
+    by: Literal["sha256", "url", "row"] = "sha256"
+    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest in the first, then the next ...; then the least key
+    merge_captions: bool = False
+
+    def columns_read(self) -> tuple[str, ...]:
+        return columns_of(self.keep) if self.by != "row" else ()
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        before = alive(rows)
+        if self.by == "row":
+            places = np.flatnonzero(before)
+            keys = np.asarray(rows["key"].to_pylist(), dtype=str)[places]
+            # a key is a hash of the row's content, and _1, _2 ... behind it number the identical ones
+            _, groups = numbered([key.split("_")[0] for key in keys.tolist()])
+            stands = best_of_groups(groups, best_first(keys=keys))[groups]
+            after = drop_duplicate_rows(rows, places, stands, self.name, "same_row")
+        else:
+            values = flatten(rows, "images").field(self.by)
+            found = living_images(rows, self.keep, np.asarray(values.is_valid()))
+            _, groups = numbered(values.take(pa.array(found.places)).to_pylist())
+            stands = best_of_groups(groups, found.rank)[groups]
+            after = drop_duplicate_images(rows, found, stands, self.name, f"same_{self.by}")
+        return _merge(after, before & ~alive(after)) if self.merge_captions else after
+
+
+def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
+    """Add the texts of the rows just lost to the alternatives of the first living text of the row in their `cluster`."""
+    place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
+    texts = rows["texts"].combine_chunks()
+    clusters = rows["cluster"]
+    merged: dict[int, list] = {}
+    for row in np.flatnonzero(lost).tolist():
+        leader = place[clusters[row].as_py()]
+        documents = merged.setdefault(leader, texts[leader].as_py() or [])
+        first = next((text for text in documents if text is not None and text["drop"] is None), None)
+        if first is None:
+            continue
+        known = [first["text"], *(first["alternatives"] or [])]
+        for text in texts[row].as_py() or []:
+            if text is not None and text["drop"] is None:
+                known += [one for one in (text["text"], *(text["alternatives"] or [])) if one not in known]
+        first["alternatives"] = known[1:] or None
+    where = np.zeros(len(rows), bool)
+    where[list(merged)] = True
+    values = pa.array([merged[row] for row in sorted(merged)], texts.type)
+    return set_column(rows, "texts", scatter(values, where, texts))

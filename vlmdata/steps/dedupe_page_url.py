@@ -1,0 +1,23 @@
+"""Keep one document for each page address."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from vlmdata.row import alive
+from vlmdata.similar.latest import keep_latest
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupePageUrl(Step):
+    """Of documents with the same page address keep the latest: the greatest WARC file name (OBELICS, step 17), then date."""
+
+    reads: ClassVar = ("url", "extra")
+    changes: ClassVar = ("cluster",)
+    sees_all: ClassVar = True
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        urls = [url if here else None for url, here in zip(rows["url"].to_pylist(), alive(rows), strict=True)]
+        return keep_latest(rows, urls, self.name, "same_page_address")

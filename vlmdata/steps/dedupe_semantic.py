@@ -1,0 +1,79 @@
+"""Keep one of images that mean the same: embeddings whose cosine is high."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.similar.clusters import leaders
+from vlmdata.similar.cosine import Int8, pairs_above, quantise, squared_norms
+from vlmdata.similar.embeddings import embeddings_in
+from vlmdata.similar.kmeans import spherical_kmeans
+from vlmdata.similar.runs import Ids
+from vlmdata.similar.semdedup import by_hardness, roots, semantic_duplicates
+from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeSemantic(Step):
+    """Of images whose embeddings have a cosine above `cosine` keep the best.
+
+    `pairs` compares all with all, and every dropped image is that close to one kept: up to some hundred thousand. `semdedup`
+    is the paper's rule (Abbas et al. 2023): only within k-means cells, and what resembles an image ranked earlier goes even
+    where that one went; with `keep: [hard]` the image farthest from its centroid ranks first, as there.
+    """
+
+    reads: ClassVar = ("images",)
+    changes: ClassVar = ("images", "cluster")
+    sees_all: ClassVar = True
+
+    cosine: float = 0.95  # 1 - eps; the paper names no default, NeMo Curator's runs take 0.99
+    embedding: str = "clip_score.embedding"  # the column
+    rule: Literal["pairs", "semdedup"] = "pairs"
+    cells: int = 0  # of semdedup; 0: one for 1,000 images. The paper takes 50,000 for 440 million
+    rounds: int = 20  # of k-means; the paper takes 100
+    seed: int = 0
+    keep: tuple[str, ...] = ("largest", "bytes")  # or `hard` alone
+
+    def check(self) -> None:
+        if not 0 < self.cosine < 1:
+            raise RecipeError(f"{self.name}.cosine = {self.cosine}: between 0 and 1")
+        if "hard" in self.keep and (self.keep != ("hard",) or self.rule != "semdedup"):
+            raise RecipeError(f"{self.name}.keep: `hard` stands alone, with rule: semdedup")
+
+    def columns_read(self) -> tuple[str, ...]:
+        return ("images", self.embedding, *(name for name in columns_of(self.keep) if name != "hard"))
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        if not len(rows):
+            return rows
+        has, vectors = embeddings_in(rows, self.embedding)
+        found = living_images(rows, () if "hard" in self.keep else self.keep, has)
+        if not len(found.places):
+            return rows
+        quantised = quantise(vectors[(np.cumsum(has) - 1)[found.places]])
+        if self.rule == "pairs":
+            stands = leaders(found.rank, list(pairs_above(quantised, self.cosine, threads=2)))
+            lost = np.flatnonzero(stands != np.arange(len(stands)))
+            value = np.full(len(stands), np.nan)
+            value[lost] = cosines(quantised[lost], quantised[stands[lost]])
+        else:
+            stands, value = self._semdedup(quantised, found.rank)
+        return drop_duplicate_images(
+            rows, found, stands, self.name, "same_meaning", value=np.round(value, 4), threshold=self.cosine
+        )
+
+    def _semdedup(self, quantised: Int8, rank: Ids) -> tuple[Ids, np.ndarray]:
+        clusters = min(self.cells or -(-len(quantised) // 1000), len(quantised))
+        centroids, cells = spherical_kmeans(quantised, clusters, rounds=self.rounds, seed=self.seed)
+        order = by_hardness(quantised, cells, centroids) if "hard" in self.keep else rank
+        stands, value = semantic_duplicates(quantised, cells, order, self.cosine)
+        return roots(stands), value
+
+
+def cosines(rows: Int8, others: Int8) -> np.ndarray:
+    """Return the cosine of each row with the other at its place: (N, D), (N, D) -> (N,) float64."""
+    dots = np.einsum("nd,nd->n", rows, others, dtype=np.int64)
+    return dots / np.sqrt(np.maximum(squared_norms(rows) * squared_norms(others), 1))

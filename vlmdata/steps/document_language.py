@@ -1,0 +1,51 @@
+"""Reject documents by the language of their whole text."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_rows, flatten, numbers
+from vlmdata.step import Part, RecipeError, Step
+from vlmdata.steps.language import CODES, languages
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentLanguage(Step):
+    """Reject a document whose text as a whole is in another language than `keep`, or not clearly in one of them.
+
+    The texts are joined and put in lower case, as OBELICS does. The model is that of `language`: lid.176.ftz.
+    """
+
+    reads: ClassVar = ("texts",)
+    writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
+
+    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639
+    min_probability: float = 0.8  # OBELICS, document level
+
+    def check(self) -> None:
+        for code in self.keep:
+            if code not in CODES:
+                raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {' '.join(sorted(CODES))}")
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        flat = flatten(rows, "texts")
+        words: list[list[str]] = [[] for _ in range(len(rows))]
+        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if living and text:
+                words[row].append(text.lower())
+        found = languages([" ".join(parts) for parts in words])
+        return {
+            "": pa.array([code for code, _ in found], pa.string()),
+            "probability": pa.array([sure for _, sure in found], pa.float64()),
+        }
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        codes = rows[self.name].to_pylist()
+        sure = numbers(rows[self.column("probability")].combine_chunks())
+        other = np.array([code is not None and code not in self.keep for code in codes], bool)
+        reason = np.array([code and f"language_{code}" for code in codes], object)
+        rows = drop_rows(rows, other, self.name, reason=reason, value=sure)
+        unsure = sure < self.min_probability
+        return drop_rows(rows, unsure, self.name, reason="min_probability", value=sure, threshold=self.min_probability)

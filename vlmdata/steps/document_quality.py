@@ -1,0 +1,61 @@
+"""Reject whole documents by their number of images and OBELICS's measures of their text."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_rows, flatten, numbers
+from vlmdata.step import Part, Step
+from vlmdata.text.obelics_metrics import Metrics
+from vlmdata.text.quality_rules import QualityRules, measures
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentQuality(QualityRules, Step):
+    """Reject a document by the texts and images that are left of it. Defaults: OBELICS, document level."""
+
+    reads: ClassVar = ("texts", "images")
+    writes: ClassVar = {name: pa.float32() for name in Metrics._fields}
+
+    min_images: int = 1
+    max_images: int = 30
+    min_words: int = 10
+    max_words: int = 2000
+    max_char_repetition: float = 0.1
+    max_word_repetition: float = 0.2
+    max_special: float = 0.275
+    min_stop_words: float = 0.35
+    max_flagged_words: float = 0.01
+    min_punctuation: float = 0.03
+    min_common_words: float = 0.9
+    max_spam_words: float = 1.01  # OBELICS has no such rule for documents
+
+    def check(self) -> None:
+        self.lists(self.name)
+        self.report_rules_off(self.name)
+
+    def identity(self) -> str:
+        return self.lists_fingerprint(self.name)
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        flat = flatten(rows, "texts")
+        texts: list[list[str]] = [[] for _ in range(len(rows))]
+        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if living and text:
+                texts[row].append(text)
+        return measures(["\n\n".join(parts) for parts in texts], self.lists(self.name))
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "images")
+        images = np.bincount(flat.parents[flat.alive()], minlength=len(rows)).astype(np.float64)
+        for reason, bad, threshold in (
+            ("min_images", images < self.min_images, self.min_images),
+            ("max_images", images > self.max_images, self.max_images),
+        ):
+            rows = drop_rows(rows, bad, self.name, reason=reason, value=images, threshold=threshold)
+        stored = rows
+        for rule in self.rules(lambda name: numbers(stored[self.column(name)].combine_chunks())):
+            rows = drop_rows(rows, rule.bad, self.name, reason=rule.reason, value=rule.value, threshold=rule.threshold)
+        return rows

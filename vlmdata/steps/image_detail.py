@@ -1,0 +1,71 @@
+"""Measure what there is to see in an image: reject the blank, the near-blank and the blurred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
+from vlmdata.images.header import read_header
+from vlmdata.images.measure import entropy, sharpness, spread
+from vlmdata.images.resize import scale_to
+from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.step import Part, Step
+
+MAX_PIXELS = 100_000_000
+DIGITS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDetail(Step):
+    """Reject an image of too little contrast (`blank`), too little in its histogram (`flat`) or no sharp edge (`blurred`).
+
+    One decoding serves all three; every image is measured at the same size, its short side `side` pixels where it is
+    larger. An image that cannot be decoded is not measured and not rejected here: `resize` does that.
+    """
+
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
+    measured_by: ClassVar = ("side",)
+
+    min_spread: float = 5.0  # of luma or a channel, standard deviation 0..127.5; a page of text has 40 and more
+    min_entropy: float = 0.0  # bits, 0..8; drawings in two colours have under 1, so nothing is rejected by default
+    min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects soft but sound photos
+    side: int = 256  # pixels of the short side at which all are measured
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        flat = flatten(rows, "images")
+        places = [flat.field(name).to_pylist() for name in ("blob", "offset", "size")]
+        values: dict[str, list[float | None]] = {name: [None] * len(flat.items) for name in self.writes}
+        for at in np.flatnonzero(flat.alive()):
+            blob, offset, size = (place[at] for place in places)
+            if blob is None:
+                continue
+            try:
+                pixels = small_pixels(part.image_bytes(blob, offset, size), self.side)
+            except ImageError:
+                continue
+            for name, function in (("spread", spread), ("entropy", entropy), ("sharpness", sharpness)):
+                values[name][at] = round(function(pixels), DIGITS)
+        return {name: flat.rebuild(pa.array(column, pa.float64())) for name, column in values.items()}
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        limits = {"spread": (self.min_spread, "blank"), "entropy": (self.min_entropy, "flat")}
+        limits["sharpness"] = (self.min_sharpness, "blurred")
+        for name, (limit, reason) in limits.items():
+            value = aligned(rows, self.column(name), "images")
+            rows = drop_images(rows, value < limit, self.name, reason=reason, value=value, threshold=limit)
+        return rows
+
+
+def small_pixels(data: bytes, side: int) -> np.ndarray:
+    """Return an image as (H, W, 3) uint8 RGB with a short side of at most `side`. Raises ImageError."""
+    header = read_header(data)
+    width, height = header.upright_size
+    share = min(1.0, side / min(width, height))
+    target = max(1, round(width * share)), max(1, round(height * share))
+    return scale_to(decode(data, max_pixels=MAX_PIXELS, target=target, header=header).pixels, target)

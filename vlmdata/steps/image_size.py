@@ -1,0 +1,38 @@
+"""Reject images by their sides, aspect ratio and area."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_images, flatten, numbers
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSize(Step):
+    """Reject an image whose sides in pixels lie outside [min_side, max_side], or that is too long or too large."""
+
+    reads: ClassVar = ("images",)
+
+    min_side: int = 200  # DataComp's basic filter
+    max_side: int = 20_000  # OBELICS
+    max_aspect: float = 3.0  # long side over short; DataComp's basic filter, OBELICS takes 2
+    max_area: int = 0  # pixels; 0: any
+    of: Literal["original", "stored"] = "original"  # the image as it was fetched, or as it lies in the shard
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "images")
+        prefix = "original_" if self.of == "original" else ""
+        width, height = numbers(flat.field(f"{prefix}width")), numbers(flat.field(f"{prefix}height"))
+        short, long = np.minimum(width, height), np.maximum(width, height)
+        rules = [
+            ("min_side", short < self.min_side, short, self.min_side),
+            ("max_side", long > self.max_side, long, self.max_side),
+            ("max_aspect", long > self.max_aspect * short, long / short, self.max_aspect),
+            ("max_area", (width * height > self.max_area) & (self.max_area > 0), width * height, self.max_area),
+        ]
+        for reason, bad, value, threshold in rules:
+            rows = drop_images(rows, bad, self.name, reason=reason, value=value, threshold=threshold)
+        return rows

@@ -1,0 +1,40 @@
+"""Reject images whose address occurs too often among all documents: buttons, banners, avatars."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from vlmdata.row import alive, drop_images, flatten
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageUrlFrequency(Step):
+    """Reject every image whose address stands more than `max_count` times in the living documents. Inline images stay."""
+
+    reads: ClassVar = ("images",)
+    changes: ClassVar = ("images",)
+    sees_all: ClassVar = True
+
+    max_count: int = 10  # OBELICS, step 15
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "images")
+        living = flat.alive() & alive(rows)[flat.parents]
+        keys = [_key(url) if here else None for url, here in zip(flat.field("url").to_pylist(), living, strict=True)]
+        counts = Counter(key for key in keys if key is not None)
+        often = np.array([np.nan if key is None else counts[key] for key in keys], np.float64)
+        return drop_images(
+            rows, often > self.max_count, self.name, reason="frequent_address", value=often, threshold=self.max_count
+        )
+
+
+def _key(url: str | None) -> int | None:
+    """Return 64 bits for an address: what counting needs, and a tenth of the memory."""
+    if not url or url.startswith("data:"):
+        return None
+    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,63 @@
+"""Reject images of pages by their addresses and by the size the page shows them in, before anything is fetched."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_images, flatten, numbers
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageUrlRules(Step):
+    """Reject an image with a banned word in its address, one shown too small or too large, one that its document has already.
+
+    An inline image has no address and is judged by its shown size alone.
+    """
+
+    reads: ClassVar = ("images",)
+
+    # OBELICS, step 11: anywhere in the address
+    banned: list[str] = field(default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"])
+    min_rendered: int = 150  # pixels of width and height, where the page states them; OBELICS
+    max_rendered: int = 20_000
+    keep_repeats: bool = False  # whether an address may come again in one document; OBELICS keeps the first
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "images")
+        urls = flat.field("url").to_pylist()
+        banned = [word.lower() for word in self.banned]
+        found = [_first(url, banned) for url in urls]
+        reasons = np.array([word and f"banned_{word}" for word in found], object)
+        rows = drop_images(rows, np.array([word is not None for word in found], bool), self.name, reason=reasons)
+        for side in ("width", "height"):
+            shown = numbers(flat.field(f"rendered_{side}"))
+            for reason, bad, limit in (
+                (f"min_rendered_{side}", shown < self.min_rendered, self.min_rendered),
+                (f"max_rendered_{side}", shown > self.max_rendered, self.max_rendered),
+            ):
+                rows = drop_images(rows, bad, self.name, reason=reason, value=shown, threshold=limit)
+        if self.keep_repeats:
+            return rows
+        return drop_images(rows, _repeated(rows), self.name, reason="repeated_in_document")
+
+
+def _first(url: str | None, banned: list[str]) -> str | None:
+    """Return the first banned word in an address."""
+    if not url or url.startswith("data:"):
+        return None
+    lower = url.lower()
+    return next((word for word in banned if word in lower), None)
+
+
+def _repeated(rows: pa.Table) -> np.ndarray:
+    flat = flatten(rows, "images")
+    seen: set[tuple[int, str]] = set()
+    repeated = np.zeros(len(flat.items), bool)
+    for i, (url, row, living) in enumerate(zip(flat.field("url").to_pylist(), flat.parents, flat.alive(), strict=True)):
+        if living and url and not url.startswith("data:"):
+            repeated[i] = (row, url) in seen
+            seen.add((row, url))
+    return repeated

@@ -1,0 +1,35 @@
+"""The perceptual hash that imagededup publishes, for comparing with hashes made there."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
+from vlmdata.images.phash import phash_imagededup
+from vlmdata.row import flatten
+from vlmdata.step import Part, Step
+
+MAX_PIXELS = 1 << 28  # what lies in a blob has passed the limits of `resize` before
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagededupHash(Step):
+    """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`; rejects nothing."""
+
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {"": pa.list_(pa.uint64())}
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        images = flatten(rows, "images")
+        blobs, offsets, sizes = (images.field(name).to_pylist() for name in ("blob", "offset", "size"))
+        found: list[int | None] = [None] * len(blobs)
+        for place in np.flatnonzero(images.alive()).tolist():
+            try:
+                body = part.image_bytes(blobs[place], offsets[place], sizes[place])
+                found[place] = phash_imagededup(decode(body, max_pixels=MAX_PIXELS).pixels)
+            except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_phash leaves the image alone
+                continue
+        return {"": images.rebuild(pa.array(found, pa.uint64()))}

@@ -1,0 +1,72 @@
+"""Reject documents by lists of words that a user names: words of the text, words in addresses."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_rows, flatten, numbers
+from vlmdata.step import Part, Step
+from vlmdata.text.obelics_metrics import share_in, words_of
+from vlmdata.text.word_lists import fingerprint_of, read_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsfwWords(Step):
+    """Reject a whole row where too many of its words stand in `words`, or where its page's or an image's address has one.
+
+    No list ships: without `words` only the addresses count.
+    """
+
+    reads: ClassVar = ("url", "images", "texts")
+    is_private: ClassVar = True
+    writes: ClassVar = {"share": pa.float32(), "count": pa.float32()}
+
+    words: str = ""  # a file, one word a line or JSON
+    max_share: float = 0.01  # of all words: OBELICS's threshold for flagged words
+    max_count: int = 0  # words of the list that a row may hold whatever its length; 0: any
+    in_address: list[str] = field(default_factory=lambda: ["porn", "xxx", "hentai"])  # anywhere in an address
+
+    def check(self) -> None:
+        read_words(self.words, self.name)
+
+    def identity(self) -> str:
+        return fingerprint_of(read_words(self.words, self.name))
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        listed = read_words(self.words, self.name)
+        if listed is None:
+            return {"share": pa.nulls(len(rows), pa.float32()), "count": pa.nulls(len(rows), pa.float32())}
+        flat = flatten(rows, "texts")
+        words: list[list[str]] = [[] for _ in range(len(rows))]
+        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if living and text:
+                words[row] += words_of(text)
+        return {
+            "share": pa.array([share_in(found, listed) for found in words], pa.float32()),
+            "count": pa.array([sum(word in listed for word in found) for found in words], pa.float32()),
+        }
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        rows = drop_rows(rows, self._named(rows), self.name, reason="address")
+        share = numbers(rows[self.column("share")].combine_chunks())
+        rows = drop_rows(
+            rows, share > np.float32(self.max_share), self.name, reason="words", value=share, threshold=self.max_share
+        )
+        if not self.max_count:
+            return rows
+        count = numbers(rows[self.column("count")].combine_chunks())
+        return drop_rows(rows, count > self.max_count, self.name, reason="words", value=count, threshold=self.max_count)
+
+    def _named(self, rows: pa.Table) -> np.ndarray:
+        listed = [word.lower() for word in self.in_address]
+        flat = flatten(rows, "images")
+        named = np.array([_holds(url, listed) for url in rows["url"].to_pylist()], bool)
+        for url, row in zip(flat.field("url").to_pylist(), flat.parents, strict=True):
+            named[row] |= _holds(url, listed)
+        return named
+
+
+def _holds(url: str | None, words: list[str]) -> bool:
+    return bool(url) and not url.startswith("data:") and any(word in url.lower() for word in words)  # type: ignore[union-attr]

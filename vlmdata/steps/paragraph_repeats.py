@@ -1,0 +1,48 @@
+"""Reject paragraphs that a web site repeats from page to page."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from vlmdata.html.obelics import END_OF_DOCUMENT
+from vlmdata.row import alive, drop_texts, flatten
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParagraphRepeats(Step):
+    """Reject every copy of a paragraph that stands `min_count` times or more, word for word, in the pages of one host."""
+
+    reads: ClassVar = ("url", "texts")
+    changes: ClassVar = ("texts",)
+    sees_all: ClassVar = True
+
+    min_count: int = 3  # OBELICS, step 18; its mark of a document's end is exempt
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "texts")
+        hosts = [_host(url) for url in rows["url"].to_pylist()]
+        living = flat.alive() & alive(rows)[flat.parents]
+        keys = [
+            xxhash.xxh3_64_intdigest(f"{hosts[row]}\n{text}".encode("utf-8", "surrogatepass"))
+            if here and text != END_OF_DOCUMENT and hosts[row]
+            else None
+            for text, row, here in zip(flat.field("text").to_pylist(), flat.parents, living, strict=True)
+        ]
+        counts = Counter(key for key in keys if key is not None)
+        often = np.array([np.nan if key is None else counts[key] for key in keys], np.float64)
+        return drop_texts(
+            rows, often >= self.min_count, self.name, reason="repeated_on_host", value=often, threshold=self.min_count
+        )
+
+
+def _host(url: str | None) -> str:
+    try:
+        return urlsplit(url or "").netloc.lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,34 @@
+"""Reject texts that hold addresses of mail or network or telephone numbers."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_texts, flatten
+from vlmdata.step import Step
+from vlmdata.text.personal import Kind, find_personal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiiDrop(Step):
+    """Reject a text in which, or in whose alternatives, something that belongs to a person is found; the reason says what.
+
+    `pii_remove` keeps the text without it.
+    """
+
+    reads: ClassVar = ("texts",)
+    is_private: ClassVar = True
+
+    kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "texts")
+        pairs = zip(flat.field("text").to_pylist(), flat.field("alternatives").to_pylist(), strict=True)
+        found = [self._kind("\n".join([text or "", *(others or [])])) for text, others in pairs]
+        bad = np.array([kind is not None for kind in found], dtype=bool)
+        return drop_texts(rows, bad, self.name, reason=np.array(found, dtype=object))
+
+    def _kind(self, text: str) -> str | None:
+        return next((one.kind for one in find_personal(text, self.kinds)), None)

@@ -1,0 +1,63 @@
+"""Take addresses of mail and network and telephone numbers out of texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from vlmdata.row import ROW, TEXT, flatten
+from vlmdata.step import Part, Step
+from vlmdata.text.personal import Kind, find_personal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiiRemove(Step):
+    """Put `mark` in place of what belongs to a person, in texts and their alternatives. White space left over closes up.
+
+    `removed` counts the places of each text. It finds by patterns, not by meaning: names and postal addresses stay.
+    """
+
+    reads: ClassVar = ("texts",)
+    writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
+    measured_by: ClassVar = ("kinds", "mark")
+
+    kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
+    mark: str = ""  # for instance "<pii>"
+
+    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+        flat = flatten(rows, "texts")
+        living = flat.alive()
+        items = flat.items.to_pylist()
+        counts: list[int | None] = [None] * len(items)
+        for at, (item, lives) in enumerate(zip(items, living, strict=True)):
+            if lives:
+                counts[at] = self._clean(item)
+        return {
+            "texts": flat.rebuild(pa.array(items, TEXT)),
+            "removed": flat.rebuild(pa.array(counts, pa.int32())),
+        }
+
+    def _clean(self, item: dict[str, Any]) -> int:
+        """Clean a text and its alternatives in place and return in how many places something was found."""
+        item["text"], count = remove_personal(item["text"] or "", self.kinds, self.mark)
+        if item["alternatives"]:
+            cleaned = [remove_personal(other or "", self.kinds, self.mark) for other in item["alternatives"]]
+            item["alternatives"] = [text for text, _ in cleaned if text]
+            count += sum(number for _, number in cleaned)
+        return count
+
+
+def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
+    """Return the text with `mark` in place of what was found, and how much was found."""
+    found = find_personal(text, kinds)
+    if not found:
+        return text, 0
+    for one in reversed(found):
+        text = text[: one.start] + mark + text[one.end :]
+    if not mark:
+        text = re.sub(r"[ \t]{2,}", " ", re.sub(r"[(\[<]\s*[)\]>]", "", text))
+        text = re.sub(r"[ \t]+([,.;!?])", r"\1", text).strip()
+    return text, len(found)

@@ -1,0 +1,109 @@
+"""Give every row a side, such as train, val or test, so that what is alike is never on two sides."""
+
+import json
+from dataclasses import dataclass, field
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from vlmdata.row import alive, drop_rows, flatten, set_column
+from vlmdata.similar.blocks import MAX_DISTANCE
+from vlmdata.similar.clusters import components
+from vlmdata.similar.hamming import edges_within
+from vlmdata.similar.runs import Ids
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Step):
+    """Write the side of each living row into `extra` as `split`, and with `only` reject the rows of all other sides.
+
+    Rows go by a hash of their key, whole clusters by that of their least key: rows that share an image (its bytes, or
+    hashes within `distance` bits, however long the chain), the same text, and with `by_domain` the host of
+    the page, or of the image where there is no page. Shares are of
+    clusters, so the sides' rows come out at about the shares. Rows that come later do not move others, unless they join two
+    clusters.
+    """
+
+    reads: ClassVar = ("images", "texts", "url", "extra")
+    changes: ClassVar = ("extra",)
+    sees_all: ClassVar = True
+
+    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
+    only: str = ""  # keep this side alone; empty: all
+    distance: int = 8  # wider than for dedup: what is parted must be unlike
+    by_domain: bool = False
+    seed: int = 0
+
+    def check(self) -> None:
+        if not self.shares or min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
+            raise RecipeError(f"{self.name}.shares = {self.shares}: shares must be 0 or more and add up to 1")
+        if self.only and self.only not in self.shares:
+            raise RecipeError(f"{self.name}.only = {self.only}: one of {', '.join(self.shares)}")
+        if not 0 <= self.distance <= MAX_DISTANCE:
+            raise RecipeError(f"{self.name}.distance = {self.distance}: search within 0 to {MAX_DISTANCE} bits of 64")
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        living = alive(rows)
+        labels = components(len(rows), self._edges(rows, living))
+        keys = rows["key"].to_pylist()
+        least: dict[int, str] = {}
+        for key, label in zip(keys, labels.tolist(), strict=True):
+            least[label] = min(key, least.get(label, key))
+        sides = [self.side(least[label]) for label in labels.tolist()]
+        extras = [
+            json.dumps({**json.loads(extra or "{}"), "split": side}, ensure_ascii=False) if here else extra
+            for extra, side, here in zip(rows["extra"].to_pylist(), sides, living.tolist(), strict=True)
+        ]
+        rows = set_column(rows, "extra", pa.array(extras, pa.string()))
+        if not self.only:
+            return rows
+        others = np.array([side != self.only for side in sides], bool)
+        return drop_rows(rows, others, self.name, reason=np.array([f"split_{side}" for side in sides], object))
+
+    def side(self, key: str) -> str:
+        """Return the side of a key: where its hash falls among the shares laid end to end."""
+        place = xxhash.xxh3_64_intdigest(key.encode(), self.seed) / 2**64
+        total = 0.0
+        for side, share in self.shares.items():
+            total += share
+            if place < total:
+                return side
+        return next(side for side, share in reversed(self.shares.items()) if share > 0)
+
+    def _edges(self, rows: pa.Table, living: np.ndarray) -> list[Ids]:
+        images, texts = flatten(rows, "images"), flatten(rows, "texts")
+        of_image = np.flatnonzero(images.alive() & living[images.parents])
+        of_text = np.flatnonzero(texts.alive() & living[texts.parents])
+        hashes = images.field("phash")
+        has = of_image[np.asarray(hashes.is_valid())[of_image]]
+        found = list(edges_within(hashes.take(pa.array(has)).to_numpy(zero_copy_only=False).astype(np.uint64), self.distance))
+        edges = [images.parents[has][pairs] for pairs in found]
+        edges.append(same(images.field("sha256").take(pa.array(of_image)).to_pylist(), images.parents[of_image]))
+        edges.append(same(texts.field("text").take(pa.array(of_text)).to_pylist(), texts.parents[of_text]))
+        if self.by_domain:
+            pages = np.array([url is not None for url in rows["url"].to_pylist()], bool)
+            of_image, of_page = of_image[~pages[images.parents[of_image]]], np.flatnonzero(living & pages)
+            urls = [*images.field("url").take(pa.array(of_image)).to_pylist(), *rows["url"].take(pa.array(of_page)).to_pylist()]
+            edges.append(same([domain(url) for url in urls], np.concatenate([images.parents[of_image], of_page])))
+        return edges
+
+
+def same(values: list[str | None], owners: Ids) -> Ids:
+    """Return a pair (first owner, owner) for each further owner of a value; null is no value."""
+    first: dict[str, int] = {}
+    known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
+    pairs = [(first.setdefault(value, owner), owner) for value, owner in known]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+
+
+def domain(url: str | None) -> str | None:
+    """Return the host of an address, lower-cased, without `www.`; a host, not a registered domain: no list is consulted."""
+    try:
+        host = urlsplit(url or "").hostname
+    except ValueError:
+        return None
+    return host.removeprefix("www.") if host else None

@@ -1,0 +1,51 @@
+"""Keep the images, or rows, with the highest scores."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import aligned, alive, drop_images, drop_rows, flatten, numbers
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopFraction(Step):
+    """Keep the best `fraction` by a measured score, ties at the boundary included.
+
+    DataComp's rule: of the n living scores in descending order the one at index int(n * fraction) is the threshold, and a
+    score equal to it stays. So at least one more than n * fraction stay. What has no score neither counts nor goes.
+    """
+
+    sees_all: ClassVar = True
+    changes: ClassVar = ("images",)
+
+    score: str = "clip_score"  # a measured column, of images or of rows
+    fraction: float = 0.3  # DataComp's clip_score baseline
+
+    def check(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise RecipeError(f"{self.name}.fraction = {self.fraction}: give a share of the whole, as in 0.3")
+
+    def columns_read(self) -> tuple[str, ...]:
+        return (self.score,)
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        if pa.types.is_list(rows[self.score].type):
+            images = flatten(rows, "images")
+            score = aligned(rows, self.score, "images")
+            living = images.alive() & alive(rows)[images.parents] & ~np.isnan(score)
+            threshold = threshold_of(score[living], self.fraction)
+            return drop_images(rows, score < threshold, self.name, reason="top_fraction", value=score, threshold=threshold)
+        score = numbers(rows[self.score].combine_chunks())
+        threshold = threshold_of(score[alive(rows) & ~np.isnan(score)], self.fraction)
+        return drop_rows(rows, score < threshold, self.name, reason="top_fraction", value=score, threshold=threshold)
+
+
+def threshold_of(scores: np.ndarray, fraction: float) -> float:
+    """Return the score at index int(n * fraction) of the descending order; -inf where there is no such index.
+
+    Source: mlfoundations/datacomp, baselines/apply_filter.py."""
+    index = int(len(scores) * fraction)
+    return float(np.sort(scores)[::-1][index]) if index < len(scores) else -np.inf
