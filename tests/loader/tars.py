@@ -1,0 +1,37 @@
+"""Small tars for the loader's tests, made by Python's own tarfile."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def sample_files(key: str, members: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    return [(f"{key}.{name}", data) for name, data in members.items()]
+
+
+def caption_set(folder: Path, shards: Iterable[int], size: int = 50) -> Path:
+    """Tars of so many samples each: `s-i.jpg` (bytes that differ), `.txt` (the key), `.json`."""
+    for shard, count in enumerate(shards):
+        files = []
+        for number in range(count):
+            key = f"{shard}-{number}"
+            facts = json.dumps({"key": key}).encode()
+            files += sample_files(key, {"jpg": key.encode() * (1 + size // 7), "json": facts, "txt": key.encode()})
+        write_tar(folder / f"{shard:05}.tar", files)
+    return folder
+
+
+def keys_of(batches: Iterable) -> list[str]:
+    return [sample["__key__"] for batch in batches for sample in (batch if isinstance(batch, list) else [batch])]

@@ -1,0 +1,114 @@
+"""Decoded samples: sizes, captions drawn once an epoch, the same augmentation after a resume, damage that is named."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.loader.tars import caption_set, sample_files, write_tar
+from vlmdata import stream
+from vlmdata.loader.decoding import Decode, RandomCrop
+from vlmdata.loader.index import INDEX, IndexRow, index_table, read_index, write_index
+from vlmdata.loader.rows import Rows
+
+
+def jpeg(seed: int, width: int = 80, height: int = 60) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(target, "jpeg", quality=92)
+    return target.getvalue()
+
+
+def images(folder: Path, count: int = 12) -> Path:
+    files = []
+    for number in range(count):
+        facts = json.dumps({"alternatives": [f"{number} b", f"{number} c"]}).encode()
+        files += sample_files(f"{number}", {"jpg": jpeg(number), "json": facts, "txt": f"{number} a".encode()})
+    return write_tar(folder / "0.tar", files)
+
+
+@pytest.mark.parametrize("filter", ["bilinear", "area"])
+def test_images_come_in_the_models_size(tmp_path: Path, filter: str) -> None:
+    tar = images(tmp_path)
+    sample = next(iter(stream(tar, decode=Decode(32, filter=filter), shuffle=False, cache=tmp_path, torch=False)))  # type: ignore
+    assert sample["jpg"].shape == (32, 32, 3) and sample["jpg"].dtype == np.uint8
+    by_pillow = Image.open(io.BytesIO(jpeg(0))).resize((43, 32), Image.Resampling.BILINEAR)
+    reference = np.asarray(by_pillow)[:, 5:37].astype(float)
+    assert np.abs(sample["jpg"] - reference).mean() < 3
+    whole = next(iter(stream(tar, decode=Decode(), shuffle=False, cache=tmp_path, torch=False)))
+    assert whole["jpg"].shape == (60, 80, 3) and whole["json"] == {"alternatives": ["0 b", "0 c"]}
+
+
+def test_a_caption_is_drawn_each_epoch_from_its_seed(tmp_path: Path) -> None:
+    tar = images(tmp_path)
+    drawn = [
+        {sample["__key__"]: sample["txt"] for sample in samples}
+        for samples in [stream(tar, decode=Decode(32), cache=tmp_path, torch=False)]
+        for _ in range(30)
+    ]
+    again = stream(tar, decode=Decode(32), cache=tmp_path, torch=False)
+    again.set_epoch(7)
+    assert {sample["__key__"]: sample["txt"] for sample in again} == drawn[7]
+    for key in drawn[0]:
+        seen = [epoch[key].removeprefix(f"{key} ") for epoch in drawn]
+        assert set(seen) == {"a", "b", "c"} and max(seen.count(letter) for letter in "abc") < 20
+
+
+def test_augmentation_belongs_to_the_sample_and_its_epoch(tmp_path: Path) -> None:
+    tar = images(tmp_path)
+    crop = Decode(48, augment=RandomCrop((0.3, 0.8), mirror=0.5))
+
+    def epoch(number: int, **options: object) -> dict[str, bytes]:
+        samples = stream(tar, decode=crop, cache=tmp_path, torch=False, **options)  # type: ignore[arg-type]
+        samples.set_epoch(number)
+        return {sample["__key__"]: sample["jpg"].tobytes() for sample in samples if "__pad__" not in sample}
+
+    whole = epoch(1)
+    assert epoch(1, threads=2, rank=0, world=2) | epoch(1, rank=1, world=2) == whole
+    assert all(epoch(0)[key] != whole[key] for key in whole)
+
+
+def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_raised(tmp_path: Path) -> None:
+    files = sample_files("bad", {"jpg": jpeg(1)[:300]}) + sample_files("good", {"jpg": jpeg(2)})
+    tar = write_tar(tmp_path / "0.tar", files)
+    with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'jpg'"):
+        list(stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False))
+    skipping = stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False, on_error="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert [sample["__key__"] for sample in skipping] == ["good", "good"]
+    assert skipping.skipped == 1
+
+    def mistaken(sample: dict) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        list(stream(tar, decode=mistaken, cache=tmp_path, torch=False, on_error="skip"))
+
+
+def test_rows_by_number(tmp_path: Path) -> None:
+    rows = Rows(caption_set(tmp_path / "tars", [3, 4]), cache=tmp_path)
+    assert len(rows) == 7
+    assert [rows[0]["txt"], rows[6]["txt"], rows[-1]["txt"]] == [b"0-0", b"1-3", b"1-3"]
+    assert [sample["__key__"] for sample in rows.__getitems__([5, 1])] == ["1-2", "0-1"]
+    with pytest.raises(IndexError):
+        rows[7]
+
+
+def test_the_index_file(tmp_path: Path) -> None:
+    rows = [
+        IndexRow("a", "0.tar", 0, 2048, [("jpg", 512, 10), ("txt", 1536, 3)], 3, [(10, 20)]),
+        IndexRow("b", "0.tar", 2048, 1024, [("json", 2560, 10)], 0, None),
+    ]
+    table = index_table(rows)
+    assert table.schema.equals(INDEX)
+    scored = table.append_column("clip", [[0.5, 0.25]])
+    write_index(scored, tmp_path / "index.parquet")
+    assert read_index(tmp_path).equals(scored)
+    with pytest.raises(ValueError, match="must hold floats"):
+        write_index(table.append_column("name", [["x", "y"]]), tmp_path / "index.parquet")
+    with pytest.raises(ValueError, match=r"lacks the columns \['key'\]"):
+        write_index(table.drop_columns("key"), tmp_path / "index.parquet")
+    assert read_index(tmp_path).equals(scored)

@@ -1,0 +1,67 @@
+"""Remote tars: the same samples as local ones, through a cache that stays small and that processes share."""
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.loader.tars import caption_set, keys_of
+from vlmdata import stream
+from vlmdata.loader import remote
+from vlmdata.loader.build import build_index
+
+
+def contents(samples: object) -> list[tuple]:
+    return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BLOCK", 4096)  # so that samples cross blocks
+    folder = caption_set(tmp_path / "tars", [37, 1, 50], size=3000)
+    local = contents(stream(folder, cache=tmp_path / "a", torch=False))
+    if with_index:
+        build_index(folder)
+    files = fsspec.filesystem("memory")
+    place = f"/set-{with_index}"
+    files.put(str(folder), place, recursive=True)
+    samples = stream(f"memory:/{place}", cache=tmp_path / "b", torch=False)
+    assert contents(samples) == local
+    files.rm(place, recursive=True)
+    samples.set_epoch(0)
+    assert contents(samples) == local  # from the cache alone
+
+
+def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BLOCK", 4096)
+    folder = caption_set(tmp_path / "tars", [100, 100], size=2000)
+    bound = 100_000
+    samples = stream(f"file://{folder}", cache=tmp_path / "cache", cache_bytes=bound, torch=False)
+    assert sum(path.stat().st_size for path in folder.glob("*.tar")) > 5 * bound
+    assert len(keys_of(samples)) == 200
+    held = sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").glob("??/*"))
+    assert 0 < held <= bound * 1.05
+
+
+def test_workers_share_the_cache(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [60, 41], size=20_000)
+    samples = stream(f"file://{folder}", batch=8, cache=tmp_path / "cache")
+    keys = [s["__key__"] for batch in samples.loader(2) for s in batch if "__pad__" not in s]
+    assert len(keys) == len(set(keys)) == 101
+    size = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    blocks = [path for path in (tmp_path / "cache" / "blocks").glob("??/*") if os.path.isfile(path)]
+    assert sum(path.stat().st_size for path in blocks) == size
+
+
+def test_a_missing_remote_tar_is_named(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [5, 5])
+    build_index(folder)
+    (folder / "00001.tar").unlink()
+    samples = stream(f"file://{folder}", cache=tmp_path / "cache", torch=False)
+    with pytest.raises(ValueError, match=r"00001\.tar.*cannot be opened"):
+        keys_of(samples)
+    samples = stream(f"file://{folder}", cache=tmp_path / "cache", torch=False, on_error="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert set(keys_of(samples)) == {f"0-{number}" for number in range(5)}
+    assert samples.skipped >= 5

@@ -1,0 +1,81 @@
+"""Exact resume: whatever the ranks, the workers and the moment of the kill, what follows is what was not yet given."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.loader.tars import caption_set, keys_of
+from vlmdata import stream
+from vlmdata.loader.samples import Samples
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return caption_set(tmp_path_factory.mktemp("tars"), [37, 1, 50, 112])  # 200 samples
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def give(tars: Path, cache: Path, world: int, batch: int, state: dict | None, steps: int | None) -> tuple[list[str], dict]:
+    """What `world` ranks hand out in so many steps, in the order of positions, and the state that each of them then has."""
+    ranks, states = [], []
+    for rank in range(world):
+        samples = stream(tars, batch=batch, epochs=2, rank=rank, world=world, cache=cache, torch=False)
+        if state:
+            samples.load_state_dict(json.loads(json.dumps(state)))
+        batches = []
+        for number, one in enumerate(samples):
+            batches.append([sample["__key__"] for sample in one if "__pad__" not in sample])
+            if number + 1 == steps:
+                break
+        ranks.append(batches)
+        states.append(samples.state_dict())
+    assert all(one == states[0] for one in states)
+    assert len({len(batches) for batches in ranks}) == 1
+    given = []
+    for step in zip(*ranks, strict=True):
+        for place in range(batch):
+            given += [keys[place] for keys in step if place < len(keys)]
+    return given, states[0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(1, 15)), min_size=1, max_size=4))
+def test_any_kill_points_and_ranks_give_the_same_order(tars: Path, cache: Path, legs: list[tuple[int, int, int]]) -> None:
+    whole, _ = give(tars, cache, 1, 1, None, None)
+    assert sorted(whole[:200]) == sorted(whole[200:]) == sorted(set(whole))
+    assert whole[:200] != whole[200:]
+    given, state = [], None
+    for world, batch, steps in legs:
+        given_now, state = give(tars, cache, world, batch, state, steps)
+        given += given_now
+        if state["position"] == 400:
+            break
+        assert len(json.dumps(state)) <= 200
+    else:
+        given += give(tars, cache, 3, 4, state, None)[0]
+    assert given == whole
+
+
+def test_a_changed_index_is_refused(tars: Path, cache: Path, tmp_path: Path) -> None:
+    state = stream(tars, cache=cache, torch=False).state_dict()
+    other = caption_set(tmp_path, [37, 1, 50, 111])
+    with pytest.raises(ValueError, match="another index"):
+        stream(other, cache=cache, torch=False).load_state_dict(state)
+    with pytest.raises(ValueError, match="another seed"):
+        stream(tars, cache=cache, seed=1, torch=False).load_state_dict(state)
+
+
+def test_iterations_follow_each_other(tars: Path, cache: Path) -> None:
+    samples = stream(tars, cache=cache, torch=False)
+    assert isinstance(samples, Samples)
+    first, second = keys_of(samples), keys_of(samples)
+    assert sorted(first) == sorted(second) and first != second
+    samples.set_epoch(1)
+    assert keys_of(samples) == second

@@ -1,0 +1,130 @@
+"""Under PyTorch: DataLoader, StatefulDataLoader and process groups give what the plain iterator gives."""
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.loader.tars import caption_set, keys_of
+from vlmdata import stream
+from vlmdata.loader.samples import position_of
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return caption_set(tmp_path_factory.mktemp("tars"), [37, 1, 62])  # 100 samples
+
+
+def plain(tars: Path, tmp_path: Path, **options: Any) -> list[str]:
+    return keys_of(stream(tars, cache=tmp_path, torch=False, **options))
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_batches_come_in_order_from_any_number_of_workers(tars: Path, tmp_path: Path, workers: int) -> None:
+    wanted = plain(tars, tmp_path, batch=8)
+    samples = stream(tars, batch=8, cache=tmp_path)
+    loader = DataLoader(samples, batch_size=None, num_workers=workers)
+    assert len(loader) == 13
+    assert keys_of(loader) == wanted
+    own = stream(tars, batch=8, cache=tmp_path)
+    assert keys_of(own.loader(workers)) == wanted
+    assert own.position == 100
+    assert keys_of(own.loader(workers)) == plain(tars, tmp_path, batch=8, epochs=3)[100 : 100 + 104]
+
+
+@pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 0), (2, 3)])
+def test_prefetched_batches_do_not_count(tars: Path, tmp_path: Path, workers: int, then: int) -> None:
+    wanted = plain(tars, tmp_path, batch=8)
+    samples = stream(tars, batch=8, cache=tmp_path)
+    given = list(islice(samples.loader(workers, prefetch=4), 5))
+    state = json.loads(json.dumps(samples.state_dict()))
+    assert state["position"] == 40
+    again = stream(tars, batch=8, cache=tmp_path)
+    again.load_state_dict(state)
+    assert keys_of(given) + keys_of(again.loader(then)) == wanted
+    by_hand = stream(tars, batch=8, cache=tmp_path)
+    batches = list(islice(DataLoader(by_hand, batch_size=None, num_workers=workers), 3))
+    assert [position_of(batch) for batch in batches] == [8, 16, 24]
+    assert by_hand.state_dict(after=batches[2])["position"] == 24
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stateful_data_loader(tars: Path, tmp_path: Path, workers: int) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    wanted = plain(tars, tmp_path, batch=8)
+    for steps in (0, 3, 6, 12):
+        first = stateful(stream(tars, batch=8, cache=tmp_path), batch_size=None, num_workers=workers)
+        given = list(islice(first, steps))
+        state = first.state_dict()
+        second = stateful(stream(tars, batch=8, cache=tmp_path), batch_size=None, num_workers=workers)
+        second.load_state_dict(state)
+        assert keys_of(given) + keys_of(second) == wanted
+
+
+def test_samples_one_by_one_in_batches_of_the_data_loader(tars: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        loader = DataLoader(stream(tars, cache=tmp_path), batch_size=7, num_workers=workers, collate_fn=list)
+        assert sorted(keys_of(loader)) == sorted(set(plain(tars, tmp_path)))
+    with pytest.raises(ValueError, match="batch_size=None"):
+        stream(tars, cache=tmp_path).state_dict(after=[1, 2])
+
+
+def test_more_workers_and_ranks_than_samples(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [1])
+    samples = stream(folder, batch=2, cache=tmp_path, rank=2, world=3)
+    batches = list(DataLoader(samples, batch_size=None, num_workers=3))
+    assert [len(batch) for batch in batches] == [2] and all(sample["__pad__"] for sample in batches[0])
+    assert samples.tail_samples() == (5, 0)
+    dropping = stream(folder, batch=2, cache=tmp_path, tail="drop", torch=False)
+    assert list(dropping) == [] and len(dropping) == 0 and dropping.tail_samples() == (0, 1)
+
+
+def test_threads_and_collate(tars: Path, tmp_path: Path) -> None:
+    def collate(samples: list) -> dict:
+        return {"size": torch.tensor([len(sample["jpg"]) for sample in samples]), "__key__": [s["__key__"] for s in samples]}
+
+    threaded = stream(tars, batch=8, threads=3, collate=collate, cache=tmp_path)
+    batches = list(islice(threaded, 4))
+    assert threaded.position == 32
+    assert [key for batch in batches for key in batch["__key__"]] == plain(tars, tmp_path, batch=8)[:32]
+    assert batches[0]["size"].shape == (8,)
+
+
+RANK = """
+import sys, torch.distributed as group
+from vlmdata import stream
+group.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
+samples = stream(sys.argv[1], batch=6, cache=sys.argv[4])
+for batch in samples.loader(1):
+    group.barrier()
+    print(" ".join(sample["__key__"] for sample in batch if "__pad__" not in sample))
+print(samples.state_dict()["position"], len(batch))
+"""
+
+
+def test_two_ranks_of_a_process_group(tars: Path, tmp_path: Path) -> None:
+    stream(tars, cache=tmp_path)  # makes the index
+    command = [sys.executable, "-c", RANK, str(tars), str(tmp_path / "meet")]
+    started = [subprocess.Popen([*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
+    outputs = [process.communicate(timeout=120)[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert [output[-1] for output in outputs] == ["100 6", "100 6"]
+    ranks = [[line.split() for line in output[:-1]] for output in outputs]
+    assert len(ranks[0]) == len(ranks[1]) == 9
+    given = [key for step in zip(*ranks, strict=True) for key in [k for pair in zip(*step, strict=False) for k in pair]]
+    assert sorted(given + ranks[0][-1][len(ranks[1][-1]) :]) == sorted(plain(tars, tmp_path))
+    assert given[:96] == plain(tars, tmp_path)[:96]
+
+
+def test_without_torch(tars: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, vlmdata; samples = list(vlmdata.stream(sys.argv[1], batch=8, threads=2, cache=sys.argv[2], torch=False));"
+        " assert len(samples) == 13 and 'torch' not in sys.modules, 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tars), str(tmp_path)], check=True)

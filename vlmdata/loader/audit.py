@@ -1,0 +1,82 @@
+"""Proof that a stream gives every sample once, whatever the ranks, workers and kills: by walking its plan, reading no tar."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vlmdata.loader.order import Ints
+from vlmdata.loader.packed import PackedPlan
+from vlmdata.loader.plan import Layout, Plan
+
+PORTION = 1 << 16
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was walked: one epoch, and `trials` of random ranks, workers, batches and kills over `trial_positions`."""
+
+    positions: int
+    samples: int
+    trials: int
+    trial_positions: int
+
+
+def audit(plan: Plan, epoch: int, trials: int, seed: int) -> Audit:
+    """Walk an epoch of the plan, and random layouts over some of it. Raises AssertionError where a sample is lost or doubled.
+
+    A byte a row of the datasets is needed. Each dataset's draws must go through its rows without gap or repetition; for a
+    lone dataset that means each row exactly once.
+    """
+    first = plan.epoch_start(epoch)
+    rows = sum(order.rows for order in plan.orders)
+    seen = [np.zeros(order.rows, np.uint16) for order in plan.orders]
+    for start in range(first, first + plan.epoch_size, PORTION):
+        picks = plan.at(np.arange(start, min(start + PORTION, first + plan.epoch_size)))
+        for number, counts in enumerate(seen):
+            np.add.at(counts, picks.rows[picks.datasets == number], 1)
+    for number, (counts, order) in enumerate(zip(seen, plan.orders, strict=True)):
+        before, after = (int(plan.blend.counts(at)[number]) for at in (first, first + plan.epoch_size))
+        least, most = (after - before) // order.rows - 1, -(-(after - before) // order.rows) + 1
+        if len(plan.orders) == 1:
+            least = most = 1
+        assert counts.sum() == after - before, f"dataset {number}: {counts.sum()} samples instead of {after - before}"
+        assert counts.min() >= max(0, least) and counts.max() <= most, f"dataset {number}: a row was lost or doubled"
+    walked = sum(_trial(plan, random.Random(f"{seed} {number}"), first) for number in range(trials))
+    return Audit(plan.epoch_size, rows, trials, walked)
+
+
+def audit_packs(plan: PackedPlan, epoch: int) -> None:
+    """Pack each window of an epoch again. Raises AssertionError where a sample is in two packs, or in none."""
+    for window in range(plan.epoch_windows):
+        packs = plan.packs(epoch, window)
+        counts = np.bincount(packs.members)
+        assert counts.max(initial=0) <= 1, f"window {window}: a sample is in two packs"
+        size = (window + 1) * plan.plan.epoch_size // plan.epoch_windows - window * plan.plan.epoch_size // plan.epoch_windows
+        assert len(packs.members) + packs.dropped == size, f"window {window}: a sample is in no pack"
+
+
+def _trial(plan: Plan, chance: random.Random, first: int) -> int:
+    """Hand out up to 20,000 positions in legs of other ranks, workers and batches; together they must be each once."""
+    end = first + min(plan.epoch_size, 20_000)
+    position, given = first, []
+    while position < end:
+        layout = Layout(chance.randint(1, 64), 0, chance.randint(1, 9), 0, chance.randint(1, 5))
+        steps = min(layout.steps(position, end, drop=False), chance.randint(1, 40))
+        each = [(rank, worker) for rank in range(layout.world) for worker in range(layout.workers)]
+        given += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
+        position = min(position + steps * layout.stride, end)
+    together = np.sort(np.concatenate(given))
+    assert np.array_equal(together[together < end], np.arange(first, end)), "positions were lost or doubled"
+    return end - first
+
+
+def _leg(layout: Layout, start: int, end: int, steps: int) -> Ints:
+    """The positions that one worker hands out before the kill."""
+    parts: list[Any] = []
+    for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
+        parts.append(positions[numbers < steps].ravel())
+        if numbers[-1] >= steps:
+            break
+    return np.concatenate([np.zeros(0, np.int64), *parts])

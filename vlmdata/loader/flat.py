@@ -1,0 +1,256 @@
+"""An index as flat arrays: what reading a sample needs, by row number, without parsing.
+
+Small sets hold them in memory. Large ones keep them as files under a cache folder and map them, so that opening 100 million
+rows takes milliseconds and all processes of a machine share one copy.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from vlmdata.loader.index import check_schema
+from vlmdata.loader.order import Ints, key, noise
+
+MAPPED_ROWS = 2_000_000  # from here on the arrays are kept as files: 150 MB of them
+
+
+class Place(NamedTuple):
+    """Where a sample lies: member i is `names[i]`, `sizes[i]` bytes at `offsets[i]` of the shard."""
+
+    row: int
+    key: str
+    shard: int
+    names: tuple[str, ...]
+    offsets: list[int]
+    sizes: list[int]
+
+    def only(self, wanted: list[bool]) -> "Place":
+        """The same sample with some of its members."""
+        offsets, sizes = [*compress(self.offsets, wanted)], [*compress(self.sizes, wanted)]
+        return self._replace(names=(*compress(self.names, wanted),), offsets=offsets, sizes=sizes)
+
+
+def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
+    """Cut a flat array into lists of `counts` items."""
+    if len(counts) and (counts == counts[0]).all():
+        return flat.reshape(len(counts), -1).tolist()
+    items, ends = flat.tolist(), np.cumsum(counts).tolist()
+    return [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@dataclass
+class FlatIndex:
+    """n samples in r runs of one shard each, m members. `digest` names the samples, their order and where they lie."""
+
+    shards: list[str]
+    layouts: list[tuple[str, ...]]
+    digest: str
+    arrays: dict[str, NDArray[Any]]
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrays["layout"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers map the files again instead of receiving gigabytes."""
+        if self.folder is not None:
+            return open_mapped, (self.folder,)
+        return FlatIndex, (self.shards, self.layouts, self.digest, self.arrays)
+
+    def locate(self, rows: Ints) -> list[Place]:
+        """Where the samples of these rows lie."""
+        arrays = self.arrays
+        runs = np.searchsorted(arrays["run_starts"], rows, "right") - 1
+        layouts = arrays["layout"][rows]
+        counts = np.array([len(names) for names in self.layouts], np.int64)[layouts]
+        ends = np.cumsum(counts)
+        inside = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+        spans = arrays["members"][np.repeat(arrays["first_member"][rows], counts) + inside]
+        offsets = spans[:, 0].astype(np.int64) + np.repeat(arrays["origin"][rows], counts)
+        names = [self.layouts[layout] for layout in layouts.tolist()]
+        columns = (_rows_of(offsets, counts), _rows_of(spans[:, 1], counts))
+        whole = zip(rows.tolist(), self.keys(rows), arrays["run_shards"][runs].tolist(), names, *columns, strict=True)
+        return list(map(Place._make, whole))
+
+    def keys(self, rows: Ints) -> list[str]:
+        """The keys of these rows."""
+        ends, data = self.arrays["key_ends"], self.arrays["keys"]
+        column = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(ends), pa.py_buffer(data))
+        # not pa.array(rows), which imports pandas: 0.2 s of the first batch
+        wanted = pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
+        return pc.take(column, wanted).to_pylist()
+
+
+def open_mapped(folder: Path) -> FlatIndex:
+    """Open the arrays that `_map` wrote, mapped read-only."""
+    facts = json.loads((folder / "facts.json").read_text())
+    arrays = {}
+    for name, (dtype, shape) in facts["arrays"].items():
+        # as a plain array: numpy's memmap class is slow to index
+        arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
+    return FlatIndex(facts["shards"], [tuple(names) for names in facts["layouts"]], facts["digest"], arrays, folder)
+
+
+def open_index(file: Path, cache: Path) -> FlatIndex:
+    """Open an index file: small ones in memory, large ones through arrays kept in the folder `cache`.
+
+    Raises ValueError where the file is no index or holds no samples.
+    """
+    metadata = pq.read_metadata(file)
+    if metadata.num_rows < MAPPED_ROWS:
+        return _flatten(file)
+    stat = file.stat()
+    facts = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {metadata.num_rows}"
+    folder = cache / "flat" / xxhash.xxh3_64_hexdigest(facts.encode())
+    if not folder.exists():
+        _map(file, folder)
+    return open_mapped(folder)
+
+
+def _map(file: Path, folder: Path) -> None:
+    """Flatten an index into files, in constant memory. The folder appears whole or not at all."""
+    part = folder.with_name(f"{folder.name}.{os.getpid()}")
+    part.mkdir(parents=True)
+    index = _flatten(file, part)
+    arrays = {name: (array.dtype.str, array.shape) for name, array in index.arrays.items()}
+    facts = {"shards": index.shards, "layouts": index.layouts, "digest": index.digest, "arrays": arrays}
+    (part / "facts.json").write_text(json.dumps(facts))
+    try:
+        part.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(part)
+
+
+def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
+    """Read an index file into flat arrays, row group by row group: in memory, or appended to files in a folder."""
+    parquet = pq.ParquetFile(file)
+    check_schema(parquet.schema_arrow, file)
+    flattener = _Flattener(folder, np.dtype(np.uint32 if _largest_span(parquet) < 1 << 32 else np.uint64))
+    for number in range(parquet.num_row_groups):
+        table = parquet.read_row_group(number, columns=["key", "shard", "offset", "members"])
+        for batch in table.combine_chunks().to_batches():
+            flattener.add(batch)
+    if not flattener.rows:
+        raise ValueError(f"{file} holds no samples")
+    return flattener.finish()
+
+
+def _largest_span(file: pq.ParquetFile) -> int:
+    largest = 0
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        sizes = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "size")
+        largest = max(largest, sizes.statistics.max if sizes.statistics else 1 << 32)
+    return largest
+
+
+class _Flattener:
+    """Appends the columns of an index, batch by batch, and names the whole by a digest that batches do not change."""
+
+    def __init__(self, folder: Path | None, span: np.dtype) -> None:
+        self.span = span
+        self.folder = folder
+        self.shards: dict[str, int] = {}
+        self.names: dict[str, int] = {}
+        self.layouts: dict[int, int] = {}
+        self.layout_names: list[tuple[str, ...]] = []
+        self.parts: dict[str, list[NDArray[Any]]] = {}
+        self.hashes = {name: xxhash.xxh3_64() for name in ("shards", "key_sizes", "keys", "layouts", "origin", "members")}
+        self.rows = self.members = self.key_bytes = 0
+        self.last_shard = -1
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._add_shards(batch["shard"])
+        self._add_keys(batch["key"].cast(pa.large_string()))
+        members, origin = batch["members"], batch["offset"].to_numpy()
+        counts = np.diff(members.offsets.to_numpy())
+        flat = members.flatten()
+        offsets = flat.field("offset").to_numpy() - np.repeat(origin, counts)
+        spans = np.stack([offsets, flat.field("size").to_numpy()], axis=1)
+        if spans.min(initial=0) < 0:
+            raise ValueError("the index has members before the start of their sample, or of negative size: make it again")
+        self._add_layouts(flat.field("name"), counts)
+        self._put("origin", origin)
+        self._put("first_member", self.members + np.cumsum(counts) - counts)
+        self._put("members", spans.astype(self.span))
+        self._hash("origin", origin)
+        self._hash("members", spans)
+        self.members += len(spans)
+        self.rows += len(batch)
+
+    def _put(self, name: str, values: NDArray[Any]) -> None:
+        """Append to an array; with a folder, to its file, which is then mapped."""
+        if self.folder is not None:
+            with open(self.folder / name, "ab") as file:
+                file.write(np.ascontiguousarray(values).data)
+            values = np.empty((0, *values.shape[1:]), values.dtype)  # its type and width are still to be known
+        self.parts.setdefault(name, []).append(values)
+
+    def _hash(self, name: str, values: NDArray[Any]) -> None:
+        self.hashes[name].update(np.ascontiguousarray(values).data)
+
+    def _add_shards(self, shard: pa.Array) -> None:
+        shard = shard.cast(pa.string()).dictionary_encode()  # only names in use, in the order of use
+        numbers = [self.shards.setdefault(name, len(self.shards)) for name in shard.dictionary.to_pylist()]
+        shards = np.array(numbers, np.int32)[shard.indices.to_numpy()]
+        changes = np.flatnonzero(np.diff(shards, prepend=self.last_shard))
+        self.last_shard = shards[-1]
+        self._put("run_starts", self.rows + changes)
+        self._put("run_shards", shards[changes])
+        self._hash("shards", shards)
+
+    def _add_keys(self, keys: pa.LargeStringArray) -> None:
+        _, ends_buffer, text_buffer = keys.buffers()
+        ends = np.frombuffer(ends_buffer, np.int64)[keys.offset : keys.offset + len(keys) + 1]
+        text = np.frombuffer(text_buffer or b"", np.uint8)[ends[0] : ends[-1]]
+        if not self.rows:
+            self._put("key_ends", np.zeros(1, np.int64))
+        self._put("key_ends", self.key_bytes + ends[1:] - ends[0])
+        self._put("keys", text)
+        self._hash("key_sizes", np.diff(ends))
+        self._hash("keys", text)
+        self.key_bytes += len(text)
+
+    def _add_layouts(self, names: pa.Array, counts: Ints) -> None:
+        """The number of each sample's tuple of member names: equal tuples are found by a 64-bit hash of each."""
+        encoded = names.dictionary_encode()
+        known = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]
+        codes = np.array(known, np.int64)[encoded.indices.to_numpy()]
+        starts = np.cumsum(counts) - counts
+        place = np.arange(len(codes)) - np.repeat(starts, counts)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(noise(key(1), codes * 65_536 + place), dtype=np.uint64)])
+        hashes = sums[starts + counts] - sums[starts]
+        found, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        numbers = []
+        for value, first in zip(found.tolist(), firsts.tolist(), strict=True):
+            if value not in self.layouts:
+                self.layouts[value] = len(self.layout_names)
+                span = names.slice(int(starts[first]), int(counts[first]))
+                self.layout_names.append(tuple(span.to_pylist()))
+            numbers.append(self.layouts[value])
+        self._put("layout", np.array(numbers, np.uint32)[inverse])
+        self._hash("layouts", hashes)
+
+    def finish(self) -> FlatIndex:
+        arrays = {}
+        for name, parts in self.parts.items():
+            if self.folder is not None:
+                width = parts[0].shape[1:]
+                arrays[name] = np.memmap(self.folder / name, parts[0].dtype, "r").reshape(-1, *width)
+            else:
+                arrays[name] = np.concatenate(parts)
+        digest = xxhash.xxh3_64(json.dumps([list(self.shards), list(self.names)]).encode())
+        for part in self.hashes.values():
+            digest.update(part.digest())
+        return FlatIndex(list(self.shards), self.layout_names, digest.hexdigest(), arrays)

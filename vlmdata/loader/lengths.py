@@ -1,0 +1,146 @@
+"""How many tokens each sample takes: measured once, in parallel, and kept beside the index.
+
+The trainer says how (its tokenizer and template, its image tokens); nothing of an image is read but its size.
+"""
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from vlmdata.loader.dataset import Dataset
+from vlmdata.loader.flat import Place
+from vlmdata.loader.order import Ints
+from vlmdata.loader.read import Reader, Sample
+from vlmdata.loader.scan import IMAGE_EXTENSIONS, image_size
+
+Measure = Callable[[Sample], int | list[int]]
+_ROWS = 4096  # of one task
+
+
+@dataclass
+class Lengths:
+    """Tokens of each row, int32. A row with alternative captions has several: row r has `values[starts[r]:starts[r + 1]]`."""
+
+    values: NDArray[np.int32]
+    starts: Ints | None  # None: one each
+
+    def at(self, rows: Ints, seeds: Ints) -> Ints:
+        """The tokens of these rows, with the alternative that each sample's random number draws."""
+        if self.starts is None:
+            return self.values[rows].astype(np.int64)
+        first = self.starts[rows]
+        return self.values[first + draw(seeds, self.starts[rows + 1] - first)].astype(np.int64)
+
+    def mean(self) -> Fraction:
+        """The expected tokens of a sample, exactly."""
+        if self.starts is None:
+            return Fraction(int(self.values.sum(dtype=np.int64)), len(self.values))
+        counts = np.diff(self.starts)
+        sums = np.add.reduceat(self.values.astype(np.int64), self.starts[:-1])
+        whole = Fraction(0)
+        for count in np.unique(counts).tolist():
+            whole += Fraction(int(sums[counts == count].sum()), count)
+        return whole / len(counts)
+
+
+def draw(seeds: Any, count: Any) -> Any:
+    """Which of `count` alternatives (the caption itself is 0) a sample's `__seed__` draws; also for arrays."""
+    return seeds % count
+
+
+def measure_lengths(dataset: Dataset, measure: Measure, name: str, *, cache: Path, workers: int | None = None) -> Lengths:
+    """Measure the length of every sample, or read what was measured before.
+
+    `measure` gets a sample with its text members as bytes and `__images__`, the (width, height) of each image in order, and
+    returns its tokens, or those of each alternative that `draw` chooses from: at least 1. `name` stands for all that it
+    depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over 1, `measure`
+    must be a function that a process can import. Raises what `measure` raises.
+    """
+    file = _file(dataset, name, cache)
+    if not file.exists():
+        _write(file, *_measure_all(dataset, measure, workers or len(os.sched_getaffinity(0))))
+    tokens = pa.ipc.open_file(pa.memory_map(str(file))).read_all()["tokens"].chunk(0)
+    if pa.types.is_integer(tokens.type):
+        return Lengths(tokens.to_numpy(), None)
+    return Lengths(tokens.values.to_numpy(), tokens.offsets.to_numpy())
+
+
+def _file(dataset: Dataset, name: str, cache: Path) -> Path:
+    """Beside the index, or in the cache if that folder may not be written."""
+    mark = xxhash.xxh3_64_hexdigest(f"{dataset.index.digest} {name}".encode())
+    beside = dataset.index_file.parent
+    return (beside if os.access(beside, os.W_OK) else cache / "lengths") / f".lengths-{mark}.arrow"
+
+
+def _write(file: Path, values: NDArray[np.int32], counts: Ints) -> None:
+    tokens = pa.array(values)
+    if not (counts == 1).all():
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        tokens = pa.LargeListArray.from_arrays(pa.array(starts), tokens)
+    table = pa.table({"tokens": tokens})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)  # in one piece, so that it can be mapped whole
+    os.replace(part, file)
+
+
+def _measure_all(dataset: Dataset, measure: Measure, workers: int) -> tuple[NDArray[np.int32], Ints]:
+    tasks = list(_tasks(dataset))
+    if workers == 1 or len(tasks) == 1:
+        found = [_measure_rows(Reader(dataset), measure, *task) for task in tasks]
+    else:
+        work = functools.partial(_measure_rows, Reader(dataset), measure)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context()) as pool:
+            found = list(pool.map(work, *zip(*tasks, strict=True)))
+    values, counts = zip(*found, strict=True)
+    return np.concatenate(values), np.concatenate(counts)
+
+
+def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] | None]]]:
+    """Runs of rows: the first, and the image sizes of each as far as the index has them."""
+    first = 0
+    for batch in pq.ParquetFile(dataset.index_file).iter_batches(_ROWS, columns=["images"]):
+        sizes = [images and [(image["width"], image["height"]) for image in images] for images in batch["images"].to_pylist()]
+        yield first, sizes
+        first += len(batch)
+
+
+def _measure_rows(
+    reader: Reader, measure: Measure, first: int, sizes: list[list[tuple[int, int]] | None]
+) -> tuple[NDArray[np.int32], Ints]:
+    values: list[int] = []
+    counts: list[int] = []
+    places = reader.dataset.index.locate(np.arange(first, first + len(sizes)))
+    for place, known in zip(places, sizes, strict=True):
+        tokens = measure(_text_of(reader, place, known))
+        found = [tokens] if isinstance(tokens, int) else tokens
+        if not found or min(found) < 1:
+            raise ValueError(f"sample {place.key!r} of {reader.dataset.name} has the length {tokens}: at least 1 is meant")
+        values += found
+        counts.append(len(found))
+    return np.array(values, np.int32), np.array(counts)
+
+
+def _text_of(reader: Reader, place: Place, known: list[tuple[int, int]] | None) -> Sample:
+    """A sample without its images' bytes, but with their sizes."""
+    is_image = [name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in place.names]
+    sample = reader.read(place.only([not image for image in is_image]))
+    pictures = place.only(is_image)
+    sample["__images__"] = known
+    if known is None:
+        read = functools.partial(reader.read_at, place)
+        sample["__images__"] = [image_size(read, *span) for span in zip(pictures.offsets, pictures.sizes, strict=True)]
+    return sample

@@ -1,0 +1,341 @@
+"""An endless or finite walk through a plan, with exact state. Plain Python: torch is neither needed nor imported."""
+
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from vlmdata.loader.audit import Audit, audit, audit_packs
+from vlmdata.loader.build import OnError
+from vlmdata.loader.find import is_remote
+from vlmdata.loader.flat import Place
+from vlmdata.loader.order import Ints
+from vlmdata.loader.packed import PackedPlan
+from vlmdata.loader.plan import Layout, Plan
+from vlmdata.loader.read import DamagedSample, Reader, Sample
+
+Tail = Literal["pad", "drop"]
+PORTION = 2048  # positions planned at once
+_TRIES = 1000  # positions tried to replace a damaged one before giving up
+
+
+class Batch(list):
+    """Samples handed out together. `position` and `skipped` are the stream's after it, over all ranks: see state_dict."""
+
+    position: int
+    skipped: int
+
+
+class Job(NamedTuple):
+    """One sample to make: its position, where it lies, its random number, and whether it fills up the last step."""
+
+    position: int
+    dataset: int
+    place: Place
+    seed: int
+    pad: bool
+
+
+Unit = Job | list[Job]  # what stands at one position
+
+
+class Samples:
+    """Iterates over the samples of a plan from the current position to the end of the current epochs.
+
+    The position counts samples handed out over all ranks. With `batch` None samples come one by one. See `stream` for the
+    parameters.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | PackedPlan,
+        *,
+        batch: int | None = None,
+        epochs: int | None = 1,
+        tail: Tail = "pad",
+        decode: Callable[[Sample], Any] | None = None,
+        collate: Callable[[list], Any] | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        threads: int = 0,
+        ahead: int = 2,
+        on_error: OnError = "raise",
+        readers: list[Reader] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.batch = batch
+        self.epochs = epochs
+        self.tail = tail
+        self.decode = decode
+        self.collate = collate
+        self.threads = threads
+        self.ahead = ahead
+        self.on_error = on_error
+        self.rank, self.world = ranks(rank, world)
+        self.skipped = 0
+        self._is_remote = any(is_remote(dataset.base) for dataset in plan.datasets)
+        self._readers = readers or [Reader(dataset) for dataset in plan.datasets]
+        self._origin = self._position = 0
+        self._until: int | None = None
+
+    # -- state
+
+    def state_dict(self, after: Any = None) -> dict[str, Any]:
+        """The state after what was handed out last, or after the batch `after`: at most 200 bytes as JSON.
+
+        It holds for any number of ranks and workers. Where other processes iterate (a plain DataLoader with workers), name
+        the batch; `stream.loader` does this by itself. In a DataLoader's worker it is that worker's own, for torchdata.
+        """
+        position = self._position if after is None else position_of(after)
+        state = {"position": position, "index": self.plan.index_digest, "order": self.plan.order_digest}
+        hint = self.plan.hint(position)
+        if hint is not None:
+            state["window"] = hint
+        layout = self._layout()
+        if layout.workers > 1:
+            state |= {"worker": [layout.worker, layout.workers, layout.stride], "until": self._end()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after `state`, on any number of ranks and workers. Raises ValueError if index or order are not the same."""
+        if state["index"] != self.plan.index_digest:
+            raise ValueError(
+                f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"
+                " removed or rewritten since, so what was already given is not known. Restore them, or begin anew"
+            )
+        if state["order"] != self.plan.order_digest:
+            raise ValueError("the state was saved with another seed, shuffle, weights or packing: use the same, or begin anew")
+        layout = self._layout()
+        if state.get("worker") not in (None, [layout.worker, layout.workers, layout.stride]):
+            raise ValueError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")
+        if "window" in state:
+            self.plan.use_hint(state["window"])
+        self._origin = self._position = int(state["position"])
+        self._until = state.get("until")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        self._origin = self._position = self.plan.epoch_start(epoch)
+        self._until = None
+
+    @property
+    def position(self) -> int:
+        """Samples handed out so far, over all ranks and epochs."""
+        return self._position
+
+    # -- lengths
+
+    def __len__(self) -> int:
+        """Steps of one iteration on each rank, from where it began: the same on all. Samples, with batch=None."""
+        return self._layout().steps(self._origin, self._end(), drop=self.tail == "drop")
+
+    def _end(self) -> int:
+        """Where the iteration ends that begins at the origin: `epochs` epochs, less what was given of them before."""
+        if self._until is not None:
+            return self._until
+        if self.epochs is None:
+            raise TypeError("an endless stream (epochs=None) has no length")
+        return self.plan.end(self._origin, self.epochs, 1 << 62)[0]
+
+    def tail_samples(self) -> tuple[int, int]:
+        """How many samples are given twice to fill the last step, and how many are left out, at the end of an iteration."""
+        over = (self._end() - self._origin) % self._layout().stride
+        return (0, over) if self.tail == "drop" else (-over % self._layout().stride, 0)
+
+    def audit(self, epoch: int = 0, *, trials: int = 10, seed: int = 0) -> Audit:
+        """Prove from the index, without reading tars, that an epoch gives every sample once: see `audit`."""
+        if not isinstance(self.plan, PackedPlan):
+            return audit(self.plan, epoch, trials, seed)
+        audit_packs(self.plan, epoch)
+        return audit(self.plan.plan, epoch, trials, seed)
+
+    # -- iteration
+
+    def __iter__(self) -> Iterator[Any]:
+        return (item for _, item in self.walk())
+
+    def walk(self) -> Iterator[tuple[int, Any]]:
+        """Iterate as `iter` does, with the position after each step."""
+        layout = self._layout()
+        self._origin = start = self._position
+        end = start
+        for done, (number, units, end) in enumerate(self._made(layout, start), 1):
+            after = min(start + layout.stride * (number + 1), end)
+            # the state in a worker is its own: as if all workers had done as many steps
+            own = min(start + layout.stride * layout.workers * done, end)
+            self._position = after if layout.workers == 1 else own
+            yield after, self._finish(units, after)
+        if self.epochs is not None:
+            self.finished(start)
+
+    def moved(self, begun: int, position: int, skipped: int) -> None:
+        """Take over how far worker processes have come in the iteration that began at `begun`."""
+        self._origin, self._position, self.skipped = begun, position, skipped
+
+    def finished(self, begun: int) -> None:
+        """Take over that the iteration that began at `begun` came to its end."""
+        self._origin = begun
+        self._origin = self._position = self._end()
+        self._until = None
+
+    def _finish(self, units: list, position: int) -> Any:
+        if self.batch is None:
+            return units[0]
+        if self.collate is not None:
+            return self.collate(units)
+        batch = Batch(units)
+        batch.position, batch.skipped = position, self.skipped
+        return batch
+
+    def _made(self, layout: Layout, start: int) -> Iterator[tuple[int, list, int]]:
+        """Each step of this worker: its number, its samples, made here or by threads ahead of the reader, and the end."""
+        _keep_freed_memory()
+        for reader in self._readers:
+            reader.forked()
+        if not self.threads:
+            for number, units, end in self._planned(layout, start):
+                yield number, [self._make(unit) for unit in units], end
+            return
+        waiting: deque[tuple[int, list[Future], int]] = deque()
+        pool = ThreadPoolExecutor(self.threads, "vlmdata")
+        piece = -(-layout.batch // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
+        least = max(self.ahead, 2 * self.threads // layout.batch)
+        try:
+            for number, units, end in self._planned(layout, start):
+                pieces = [units[first : first + piece] for first in range(0, len(units), piece)]
+                waiting.append((number, [pool.submit(self._make_all, units) for units in pieces], end))
+                if len(waiting) > least:
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _planned(self, layout: Layout, start: int) -> Iterator[tuple[int, list[Unit], int]]:
+        """Each step of this worker: its number, what is to be made for it, and the end of the iteration as far as known."""
+
+        def end(upto: int) -> tuple[int, bool]:
+            if self._until is not None:
+                return self._until, True
+            return self.plan.end(start, self.epochs, upto) if self.epochs else (1 << 62, True)
+
+        waiting: list[tuple[int, list[Unit], int]] = []
+        for numbers, positions, known_end in layout.deal(start, end, PORTION, drop=self.tail == "drop"):
+            units = self._plan_units(positions.ravel(), known_end)
+            spans = (slice(at * layout.batch, (at + 1) * layout.batch) for at in range(len(numbers)))
+            portion = [(number, units[span], known_end) for number, span in zip(numbers.tolist(), spans, strict=True)]
+            if not self._is_remote or numbers[0] == layout.worker:
+                yield from portion
+                continue
+            self._fetch_ahead(units)  # while the portion before is read
+            yield from waiting
+            waiting = portion
+        yield from waiting
+
+    def _fetch_ahead(self, units: list[Unit]) -> None:
+        jobs = [job for unit in units for job in ([unit] if isinstance(unit, Job) else unit)]
+        for number, reader in enumerate(self._readers):
+            reader.ahead([job.place for job in jobs if job.dataset == number])
+
+    def _plan_units(self, positions: Ints, end: int) -> list[Unit]:
+        """What is to be made for these positions: a job each, or with packs a list of jobs."""
+        picks = self.plan.at(positions)
+        if picks.starts is not None:
+            positions = np.repeat(positions, np.diff(picks.starts))
+        places: list[Place] = []
+        for number, dataset in enumerate(self.plan.datasets):
+            mine = np.flatnonzero(picks.datasets == number)
+            found = dataset.index.locate(picks.rows[mine])
+            if len(found) == len(positions):
+                places = found
+                break
+            places = places or found[:1] * len(positions)
+            for at, place in zip(mine.tolist(), found, strict=True):
+                places[at] = place
+        columns = (positions.tolist(), picks.datasets.tolist(), places, picks.seeds.tolist(), (positions >= end).tolist())
+        jobs = list(map(Job._make, zip(*columns, strict=True)))
+        if picks.starts is None:
+            return jobs  # type: ignore[return-value]
+        starts = picks.starts.tolist()
+        return [jobs[first:last] for first, last in pairwise(starts)]
+
+    def _make_all(self, units: list[Unit]) -> list:
+        return [self._make(unit) for unit in units]
+
+    def _make(self, unit: Unit) -> Any:
+        """Make one sample, or the list of a pack's. What is damaged is an error, or is counted and replaced.
+
+        The next whole one of the order takes the place of a sample; a pack goes without it, unless nothing is left of it.
+        """
+        made = self._try(unit)
+        position = unit.position if isinstance(unit, Job) else unit[0].position
+        for other in range(position + 1, position + 1 + _TRIES):
+            if made is not None:
+                return made
+            made = self._try(self._plan_units(np.array([other]), 0)[0])
+        raise DamagedSample(f"the {_TRIES} samples after position {position} are damaged too: see the warnings")
+
+    def _try(self, unit: Unit) -> Any:
+        if isinstance(unit, list):
+            return [sample for sample in map(self._try, unit) if sample is not None] or None
+        try:
+            return self._sample(unit)
+        except DamagedSample as error:
+            if self.on_error == "raise":
+                raise
+            self.skipped += 1
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+            return None
+
+    def _sample(self, job: Job) -> Any:
+        sample = self._readers[job.dataset].read(job.place)
+        sample["__seed__"] = job.seed
+        if job.pad:
+            sample["__pad__"] = True
+        return sample if self.decode is None else self.decode(sample)
+
+    def _layout(self) -> Layout:
+        """How positions are dealt, as far as this process knows; `Stream` adds the DataLoader's workers."""
+        return Layout(self.batch or 1, self.rank, self.world)
+
+
+def _result(step: tuple[int, list[Future], int]) -> tuple[int, list, int]:
+    number, pieces, end = step
+    return number, [unit for piece in pieces for unit in piece.result()], end
+
+
+def _keep_freed_memory() -> None:
+    """Keep glibc from giving a batch's memory back to the system after each batch, only to ask for it again.
+
+    Freeing one large block raises its threshold to twice that size. Worth a third of the time of reading raw samples.
+    """
+    bytes((32 << 20) - 8192)
+
+
+def position_of(batch: Any) -> int:
+    """The position that a batch carries. Raises ValueError if it carries none."""
+    position = getattr(batch, "position", None)
+    if position is None:
+        raise ValueError("this carries no position: give the stream batch=N, and the DataLoader batch_size=None")
+    return position
+
+
+def ranks(rank: int | None, world: int | None) -> tuple[int, int]:
+    """This process among the ranks: as given, else as torch.distributed says, else as torchrun's environment says."""
+    if (rank is None) != (world is None):
+        raise ValueError("give both rank and world, or neither")
+    if rank is None or world is None:
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            rank, world = distributed.get_rank(), distributed.get_world_size()
+        else:
+            rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} is not one of {world}")
+    return rank, world

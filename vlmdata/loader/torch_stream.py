@@ -1,0 +1,129 @@
+"""The stream as a PyTorch dataset, and the loader that runs it in worker processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from vlmdata.loader.plan import Layout
+from vlmdata.loader.samples import Samples
+
+
+class Stream(Samples, IterableDataset):
+    """Samples for PyTorch: alone, through its own `loader`, or in a DataLoader or StatefulDataLoader."""
+
+    def _layout(self) -> Layout:
+        info = get_worker_info()
+        layout = super()._layout()
+        if info is None:
+            return layout
+        return Layout(layout.batch, layout.rank, layout.world, info.id, info.num_workers)
+
+    def loader(
+        self, workers: int = 0, *, pin_memory: bool = False, prefetch: int = 2, device: str | torch.device | None = None
+    ) -> "Loader":
+        """Batches made by `workers` processes, `prefetch` of them ahead in each.
+
+        The stream's state follows what this hands out, not what is prefetched. With `device`, a batch's tensors are copied
+        there while the one before is in use.
+        """
+        return Loader(self, workers, pin_memory or device is not None, prefetch, device)
+
+
+class Loader:
+    """Iterates over a stream with worker processes, from the stream's position, and moves that position along."""
+
+    def __init__(
+        self, stream: Stream, workers: int, pin_memory: bool, prefetch: int, device: str | torch.device | None
+    ) -> None:
+        self.stream = stream
+        self.workers = workers
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.prefetch = prefetch
+        self.device = None if device is None else torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Any]:
+        loader: DataLoader = DataLoader(
+            _Tagged(self.stream),
+            batch_size=None,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory,
+            prefetch_factor=self.prefetch if self.workers else None,
+        )
+        steps: Iterator[tuple[int, int, Any]] = iter(loader)
+        if self.device is not None and self.device.type == "cuda":
+            steps = _ahead(steps, self.device)
+        begun, skipped = self.stream.position, self.stream.skipped
+        for position, newly_skipped, batch in steps:
+            skipped += newly_skipped
+            self.stream.moved(begun, position, skipped)
+            yield batch
+        if self.stream.epochs is not None:
+            self.stream.finished(begun)
+
+
+class _Tagged(IterableDataset):
+    """A stream's batches with the position after each and the samples that were newly skipped."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        known = self.stream.skipped
+        for position, batch in self.stream.walk():
+            yield position, self.stream.skipped - known, batch
+            known = self.stream.skipped
+
+
+def _as_it_is(step: Any) -> Any:
+    return step
+
+
+def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Iterator[tuple[int, int, Any]]:
+    """Copy each batch to the GPU on a stream of its own while the one before is in use."""
+    copies = torch.cuda.Stream(device)
+    waiting: tuple[int, int, Any] | None = None
+    for position, skipped, batch in steps:
+        with torch.cuda.stream(copies):
+            step = position, skipped, _to(batch, device)
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_stream(copies)
+        _keep(step[2], torch.cuda.current_stream(device))
+        waiting = step
+    if waiting is not None:
+        yield waiting
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        moved = [_to(item, device) for item in value]
+        return moved if isinstance(value, list) else tuple(moved)
+    return value
+
+
+def _keep(value: Any, stream: Any) -> None:
+    """Tell the allocator that the batch is in use on this stream: memory made on another one may be given away too soon."""
+    if isinstance(value, torch.Tensor):
+        value.record_stream(stream)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _keep(item, stream)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _keep(item, stream)
