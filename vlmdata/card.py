@@ -1,0 +1,225 @@
+"""The dataset card: README.md as the Hugging Face Hub reads it, and croissant.json as MLCommons describes datasets.
+
+The card declares the type of every column. Without that `datasets` looks at five samples, and loses the images of a later
+document that has more, or the fields of a later JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from vlmdata.engine.store import Store, store_file
+from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.show import megabytes
+
+CARD, CROISSANT = "README.md", "croissant.json"
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # the Hub's classes
+SHORT = {
+    1_000: "1K",
+    10_000: "10K",
+    100_000: "100K",
+    1_000_000: "1M",
+    10_000_000: "10M",
+    100_000_000: "100M",
+    1_000_000_000: "1B",
+}
+
+
+def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write both files beside those a manifest lists and return their facts for it. They depend on that dataset alone."""
+    members = member_names(store) if manifest["kept"] else []
+    files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
+    facts = {}
+    for name, text in files.items():
+        data = text.encode() + b"\n"
+        store.put(name, data)
+        facts[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return facts
+
+
+def member_names(store: Store) -> list[str]:
+    """Return what members any sample has, after the key's dot: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
+    found: set[str] = set()
+    with store_file(store, "index.parquet") as opened:
+        file = pq.ParquetFile(opened)
+        for number in range(file.num_row_groups):
+            members = file.read_row_group(number, columns=["members"])["members"].combine_chunks().flatten()
+            found |= set(pc.unique(members.field("name")).to_pylist())
+    return sorted(found, key=lambda name: (int(name.split(".")[0]) if name[0].isdigit() else -1, name))
+
+
+def features(members: list[str]) -> list[dict[str, str]]:
+    """Return the columns of the dataset as `datasets` declares them."""
+    kinds = {"json": "json", "txt": "string"}
+    columns = [{"name": name, "dtype": "image" if _is_image(name) else kinds.get(name, "binary")} for name in members]
+    return [*columns, {"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}]
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2] in IMAGE_EXTENSIONS
+
+
+def card(manifest: dict[str, Any], members: list[str]) -> str:
+    """Return README.md: metadata for the Hub, then what is in the dataset, how it was made and what became of the rest."""
+    kept, recipe = manifest["kept"], manifest["recipe"]
+    below = next((size for size in SIZES if kept < size), None)
+    above = max((size for size in SIZES if size <= kept), default=None)
+    size = f"n>{SHORT[SIZES[-1]]}" if below is None else f"{SHORT[above]}<n<{SHORT[below]}" if above else f"n<{SHORT[below]}"
+    head: dict[str, Any] = {"size_categories": [size], "tags": ["vlmdata", "webdataset"]}
+    if kept:
+        head["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "*.tar"}]}]
+        head["dataset_info"] = {"features": features(members)}
+    tars = [facts for name, facts in manifest["files"].items() if name.endswith(".tar")]
+    size_text = megabytes(sum(facts["bytes"] for facts in tars))
+    lines = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        f"{kept:,} samples of {manifest['rows']:,} rows, in {len(tars):,} WebDataset tars of {size_text}.\n",
+        '```python\nfrom datasets import load_dataset\nload_dataset("PATH", split="train")\n```\n',
+        "## Rows\n\n| rows | step | reason |\n|---:|---|---|",
+        *(f"| {line['rows']:,} | {_cell(line['step'])} | {_cell(line['reason'])} |" for line in manifest["dropped"]),
+        f"| {kept:,} | kept | |\n",
+        "## Licences and sources\n",
+        *_provenance(manifest["provenance"]),
+        f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```\n",
+        f"Made with vlmdata {manifest['versions'].get('vlmdata', '')}. `ledger/` says what became of every row: `vlmdata why`.",
+    ]
+    return "\n".join(lines)
+
+
+def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
+    if not sums:
+        return ["The source has no column of licences. Each image's rights are those of the place it comes from.\n"]
+    lines = ["As the source's columns say; nothing of it was checked.\n\n| column | value | samples |\n|---|---|---:|"]
+    for column, values in sums.items():
+        lines += [f"| {column} | {_cell(value)} | {count:,} |" for value, count in list(values.items())[:50]]
+        if len(values) > 50:
+            lines.append(f"| {column} | {len(values) - 50:,} others | {sum(list(values.values())[50:]):,} |")
+    return [*lines, ""]
+
+
+def _cell(text: str | None) -> str:
+    """Return text that can do nothing in a Markdown table; it may come from the web."""
+    safe = " ".join((text or "").replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
+    return safe if len(safe) <= 120 else f"{safe[:117]}..."
+
+
+def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
+    """Return the dataset in Croissant 1.1's vocabulary: its tars, and records of samples, images and texts."""
+    tars = sorted(name for name in manifest["files"] if name.endswith(".tar"))
+    files: list[dict[str, Any]] = [
+        _file(name, manifest["files"][name], "application/x-tar" if name.endswith(".tar") else "application/x-parquet")
+        for name in [*tars, "index.parquet"]
+        if name in manifest["files"]
+    ]
+    records: list[dict[str, Any]] = []
+    if tars:
+        endings = sorted({name.rpartition(".")[2] for name in members if _is_image(name)})
+        kinds = {f"images-{ending}": (f"*.{ending}", f"image/{ending.replace('jpg', 'jpeg')}") for ending in endings}
+        kinds["facts"] = ("*.json", "application/json")
+        if "txt" in members:
+            kinds["texts"] = ("*.txt", "text/plain")
+        for name, (pattern, encoding) in kinds.items():
+            files.append(_file_set(name, tars, pattern, encoding))
+            records.append(_contents(name, "sc:ImageObject" if encoding.startswith("image/") else "sc:Text"))
+        records.append(_index())
+    licences = [value for column in ("license", "licence", "license_url") for value in manifest["provenance"].get(column, {})]
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "dataset",
+        "description": f"{manifest['kept']:,} samples of {manifest['rows']:,} rows, built with vlmdata.",
+        "license": licences[:50] or "https://choosealicense.com/no-permission/",
+        "url": "https://huggingface.co/datasets",
+        "version": "1.0.0",
+        "distribution": files,
+        "recordSet": records,
+    }
+
+
+def _file(name: str, facts: dict[str, Any], encoding: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "contentSize": f"{facts['bytes']} B",
+        "encodingFormat": encoding,
+        "sha256": facts["sha256"],
+    }
+
+
+def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[str, Any]:
+    inside = [{"@id": tar} for tar in tars]
+    facts = {"@id": name, "name": name, "includes": pattern, "encodingFormat": encoding}
+    return {"@type": "cr:FileSet", **facts, "containedIn": inside[0] if len(inside) == 1 else inside}
+
+
+def _contents(files: str, kind: str) -> dict[str, Any]:
+    """Return the record set of a set of files: each one's name, which begins with the sample's key, and what is in it."""
+    name = f"{files}-records"
+    properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}
+    fields = [
+        _field(name, field, of, {"fileSet": {"@id": files}, "extract": {"fileProperty": what}})
+        for field, (of, what) in properties.items()
+    ]
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
+
+
+def _index() -> dict[str, Any]:
+    columns = {"key": "sc:Text", "shard": "sc:Text", "offset": "sc:Integer", "size": "sc:Integer", "text_chars": "sc:Integer"}
+    fields = [
+        _field("index", name, kind, {"fileObject": {"@id": "index.parquet"}, "extract": {"column": name}})
+        for name, kind in columns.items()
+    ]
+    return {"@type": "cr:RecordSet", "@id": "index", "name": "index", "field": fields}
+
+
+def _field(records: str, name: str, kind: str, source: dict[str, Any]) -> dict[str, Any]:
+    return {"@type": "cr:Field", "@id": f"{records}/{name}", "name": name, "dataType": kind, "source": source}
+
+
+CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "samplingRate": "cr:samplingRate",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}  # as the specification lists it: http://mlcommons.org/croissant/1.0

@@ -1,0 +1,74 @@
+"""A histogram as SVG: what is kept, what was rejected on this score, what elsewhere, and the lines between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from vlmdata.report.bins import Bins, edge, short
+from vlmdata.report.lines import Line
+
+WIDTH, HEIGHT = 340, 150  # of the drawing, in its own units; it is scaled to the page
+LEFT, RIGHT, TOP, BOTTOM = 4, 4, 26, 22
+LETTER = 6.2  # width of a character, at most
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Counts of one kind in every bar, drawn above the layers before it."""
+
+    kind: str  # a class of the style sheet: kept, here, elsewhere
+    counts: np.ndarray
+
+
+def histogram(bins: Bins, layers: list[Layer], lines: list[Line], says: str) -> Markup:
+    """Draw stacked bars with thresholds over them. `says` is read aloud in place of the picture."""
+    total = np.sum([layer.counts for layer in layers], axis=0)
+    tallest = max(int(total.max()), 1)
+    inner, floor = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
+    width = inner / len(total)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(says)}">']
+    below = np.zeros(len(total))
+    for layer in layers:
+        path = []
+        for bar, (under, count) in enumerate(zip(below, layer.counts, strict=True)):
+            if count:
+                tall = max(count / tallest * (floor - TOP), 0.8)
+                bottom = floor - under / tallest * (floor - TOP)
+                path.append(f"M{LEFT + bar * width + 0.4:.1f} {bottom:.1f}v{-tall:.1f}h{max(width - 0.8, 0.5):.1f}v{tall:.1f}z")
+        below = below + layer.counts
+        if path:
+            parts.append(f'<path class="{layer.kind}" d="{"".join(path)}"/>')
+    parts.append(f'<path class="axis" d="M{LEFT} {floor + 0.5}h{inner}"/>')
+    parts += [_tick(bins, value, inner, floor) for value in _apart(bins, inner)]
+    parts += [_line(bins, line, inner, floor) for line in lines if bins.holds(line)]
+    return Markup("".join(parts) + "</svg>")  # numbers, and text that was escaped
+
+
+def _tick(bins: Bins, value: float, inner: float, floor: float) -> str:
+    text = short(value)
+    x = LEFT + bins.center(value) * inner
+    half = len(text) * LETTER / 2
+    return f'<text class="tick" x="{min(max(x, half), WIDTH - half):.1f}" y="{floor + 15}">{text}</text>'
+
+
+def _apart(bins: Bins, inner: float) -> list[float]:
+    """Return the ticks whose texts do not touch."""
+    chosen: list[float] = []
+    end = -1.0
+    for value in bins.ticks():
+        x, half = bins.center(value) * inner, len(short(value)) * LETTER / 2
+        if x - half > end:
+            chosen.append(value)
+            end = x + half + 6
+    return chosen
+
+
+def _line(bins: Bins, line: Line, inner: float, floor: float) -> str:
+    x = LEFT + bins.position(edge(line, bins.is_whole)) * inner
+    text = escape(f"{line.sign} {short(line.at)}")
+    is_left = x > WIDTH / 2
+    place = f'x="{x - 5:.1f}" text-anchor="end"' if is_left else f'x="{x + 5:.1f}" text-anchor="start"'
+    return f'<path class="line" d="M{x:.1f} {TOP - 14}V{floor}"/><text class="mark" {place} y="{TOP - 8}">{text}</text>'

@@ -1,0 +1,111 @@
+"""The histograms of the page: every score with its thresholds, rejected values that no column keeps, kept samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vlmdata.report.bins import make, nice, short
+from vlmdata.report.chart import Layer, histogram
+from vlmdata.report.lines import Line, score_of
+from vlmdata.report.scan import Facts, Judged, Rule
+from vlmdata.report.stored import Stored
+from vlmdata.report.tally import Tally, merged
+
+QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
+
+
+def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict[str, Any]]]:
+    """Return the charts with thresholds, and those without."""
+    with_lines: list[dict[str, Any]] = []
+    without: list[dict[str, Any] | None] = []
+    for score, by_rule in facts.scores.items():
+        own = [line for line in drawn if line.score == score]
+        chart = _score(score, dict(by_rule), own)
+        if chart is not None:
+            with_lines.append(chart) if chart["is_decided"] else without.append(chart)
+    for rule, judged in facts.rules.items():
+        if score_of(rule, judged) is None and len(judged.values.keys) > 1:
+            with_lines.append(_rejected(rule, judged))
+    for name, tally in zip(QUIET, (kept.text_length, kept.sample_bytes, kept.images_each), strict=True):
+        if len(tally.keys) > 1:
+            without.append(_score(name, {None: tally}, []))
+    return {"decided": with_lines, "measured": [chart for chart in without if chart]}
+
+
+def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> dict[str, Any] | None:
+    """Lay out one score, or return None where nobody has it."""
+    whole = merged(list(by_rule.values()))
+    if not whole.total:
+        return None
+    deciding = {(line.step, line.reason) for line in own if line.rejected}
+    bins = make(whole, own)
+    groups = {
+        "kept": [tally for rule, tally in by_rule.items() if rule is None],
+        "here": [tally for rule, tally in by_rule.items() if rule in deciding],
+        "elsewhere": [tally for rule, tally in by_rule.items() if rule is not None and rule not in deciding],
+    }
+    sums = {kind: merged(tallies) for kind, tallies in groups.items()}
+    layers = [Layer(kind, bins.count(tally)) for kind, tally in sums.items()]
+    counts = {kind: tally.total for kind, tally in sums.items()}
+    reached = merged([sums["kept"], sums["here"]])
+    middle = short(whole.quantile(0.5))
+    says = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, half below {middle}"
+    return {
+        "title": score,
+        "svg": histogram(bins, layers, own, says),
+        "counts": counts,
+        "middle": middle,
+        "lines": [_what_if(line, reached, bins.is_whole) for line in own if line.rejected or bins.holds(line)],
+        "is_partial": False,
+        "is_decided": any(line.rejected or bins.holds(line) for line in own),
+    }
+
+
+def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
+    """Lay out the values of rejected items where those of the others are stored nowhere."""
+    (step, reason), tally = rule, judged.values
+    at = judged.thresholds.most_common(1)[0][0]
+    line = Line(step, at, judged.sign, step, reason, tally.total)
+    bins = make(tally, [line])
+    says = f"Histogram of the {tally.total:,} values that {step} rejected as {reason}"
+    return {
+        "title": f"{step}: {reason}",
+        "svg": histogram(bins, [Layer("here", bins.count(tally))], [line], says),
+        "counts": {"kept": 0, "here": tally.total, "elsewhere": 0},
+        "middle": short(tally.quantile(0.5)),
+        "lines": [],
+        "is_partial": True,
+        "is_decided": True,
+    }
+
+
+def _what_if(line: Line, reached: Tally, is_whole: bool) -> dict[str, Any]:
+    """Say what share of those that came to the line it rejects, and what it would reject a little to either side."""
+    low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
+    step = nice(max(wide, 1e-9) / 10)
+    step = max(1.0, step) if is_whole else step
+    others = [line.at - step, line.at + step]
+    return {
+        "step": line.step,
+        "reason": line.reason,
+        "sign": line.sign,
+        "at": short(line.at),
+        "reached": reached.total,
+        "rejects": beyond(reached, line.at, line.sign),
+        "others": [(short(at), beyond(reached, at, line.sign)) for at in others if at > 0 or low < 0],
+    }
+
+
+def beyond(tally: Tally, at: float, sign: str) -> int:
+    """Return how many values a line rejects; a value counts as the threshold's where a tally cannot tell them apart."""
+    values = tally.values()
+    slack = abs(at) * 2.0**-12
+    bad = {
+        "≥": values < at - slack,
+        ">": values <= at + slack,
+        "≤": values > at + slack,
+        "<": values >= at - slack,
+    }[sign]
+    return int(tally.counts[np.asarray(bad)].sum())

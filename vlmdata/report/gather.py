@@ -1,0 +1,189 @@
+"""Everything the page shows, as plain values: what page.html lays out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from vlmdata.engine.store import Store
+from vlmdata.report import lines as thresholds
+from vlmdata.report.charts import charts
+from vlmdata.report.examples import Chosen, Example, choose
+from vlmdata.report.heavy import Heavy
+from vlmdata.report.lines import Line, score_of, step_names
+from vlmdata.report.pictures import Album, Shown
+from vlmdata.report.replay import open_replay
+from vlmdata.report.scan import Facts, Rule, scan
+from vlmdata.report.stored import Stored, stored
+
+MARGINS = 10  # rules whose margin is shown
+PER_SIDE = 4
+CLUSTERS = 4  # shown of each step
+COPIES = 3
+SAMPLES = 12
+NAMES = 10  # hosts, languages
+
+
+def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Read a dataset's files and return what is to be shown."""
+    facts = scan(store, manifest)
+    drawn = thresholds.lines(facts, manifest["recipe"])
+    replay = open_replay(store, manifest)
+    private = {link.step.name for link in replay.links if link.step.is_private} if replay else set()
+    levels = _levels(facts, drawn, private)
+    clusters = _clusters(facts.clusters)
+    chosen = choose(store, manifest, levels, [key for keys in clusters.values() for key in keys])
+    everyone = [*chosen.samples, *(e for part in chosen.kept.values() for e in part)]
+    everyone += [example for leader, _ in chosen.clusters.values() for example in leader]
+    album = Album(store, replay, everyone)
+    kept = stored(store)
+    return {
+        "head": _head(manifest, kept),
+        "funnel": funnel(manifest),
+        "inside": [(*rule, count) for rule, count in sorted(facts.inside.items(), key=lambda item: (-item[1], str(item[0])))],
+        "charts": charts(facts, drawn, kept),
+        "margins": _margins(facts, levels, chosen, album),
+        "clusters": [_cluster_step(facts, step, keys, chosen, album) for step, keys in clusters.items()],
+        "samples": [shown for e in chosen.samples if (shown := album.show(e))][:SAMPLES],
+        "hosts": _hosts(facts.hosts, manifest["rows"]),
+        "words": [{"column": column, **_names(heavy)} for column, heavy in facts.words.items() if len(heavy.counts) > 1],
+        "has_work": replay is not None,
+        "recipe": _yaml(manifest["recipe"]),
+    }
+
+
+def _head(manifest: dict[str, Any], kept: Stored) -> dict[str, Any]:
+    tars = [facts for name, facts in manifest["files"].items() if name.endswith(".tar")]
+    return {
+        "rows": manifest["rows"],
+        "kept": manifest["kept"],
+        "tars": len(tars),
+        "bytes": sum(facts["bytes"] for facts in tars),
+        "images": kept.images,
+        "characters": kept.characters,
+    }
+
+
+def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the steps in their order, each with the rows before it and after, and its reasons, largest first."""
+    sums: dict[str, Counter[str]] = {}
+    for line in manifest["dropped"]:
+        sums.setdefault(line["step"], Counter())[line["reason"] or ""] += line["rows"]
+    order = step_names(manifest["recipe"])
+    others = [step for step in sums if step not in order]
+    left = manifest["rows"]
+    steps = []
+    for step in [*others, *order]:
+        reasons = sums.get(step, Counter())
+        steps.append({"step": step, "before": left, "dropped": reasons.total(), "reasons": reasons.most_common()})
+        left -= reasons.total()
+    return steps
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    """Write a recipe as YAML, in an order that does not depend on whether the manifest was read or just made."""
+    parts = [{name: recipe[name]} for name in ("source", "steps", "shards", "part_rows")]
+    return "".join(yaml.safe_dump(part, sort_keys=True, allow_unicode=True, width=100) for part in parts)
+
+
+def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
+    """Return the rules whose margin is shown, those that cost most first. Copies are shown beside their originals instead."""
+    copying = {step for counter in facts.clusters.counts.values() for step in counter}
+    rules = sorted(facts.rules.items(), key=lambda item: (-item[1].values.total, str(item[0])))
+    levels: dict[Rule, tuple[float, Line | None]] = {}
+    for rule, judged in rules:
+        if rule[0] in copying or rule[0] in private or len(levels) == MARGINS:
+            continue
+        at, _ = max(judged.thresholds.items(), key=lambda item: (item[1], -item[0]))
+        score = score_of(rule, judged)
+        own = (line for line in drawn if (line.step, line.reason, line.score, line.at) == (*rule, score, at))
+        levels[rule] = at, next(own, None)
+    return levels
+
+
+def _margins(facts: Facts, levels: dict[Rule, tuple[float, Line | None]], chosen: Chosen, album: Album) -> list[dict[str, Any]]:
+    margins = []
+    for rule, (at, line) in levels.items():
+        rejected = _shown(chosen.rejected[rule], album, PER_SIDE if line else 2 * PER_SIDE)
+        kept = _shown(chosen.kept[rule], album, PER_SIDE)
+        if rejected or kept:
+            judged = facts.rules[rule]
+            margins.append(
+                {
+                    "step": rule[0],
+                    "reason": rule[1],
+                    "at": at,
+                    "sign": judged.sign,
+                    "score": line.score if line else None,
+                    "count": judged.values.total,
+                    "kept": kept,
+                    "rejected": rejected,
+                }
+            )
+    return margins
+
+
+def _shown(examples: list[Example], album: Album, most: int) -> list[Shown]:
+    """Return what is to be seen of the first few examples that do not look alike."""
+    shown: dict[tuple[str, int, int], Shown] = {}
+    for example in examples:
+        one = album.show(example) if len(shown) < most else None
+        if one is not None:
+            shown.setdefault((one.words, one.width, one.height), one)
+    return list(shown.values())
+
+
+def _clusters(heavy: Heavy) -> dict[str, list[str]]:
+    """Return for each step that rejects copies the keys of the rows with most copies."""
+    steps = sorted({step for counter in heavy.counts.values() for step in counter if step is not None})
+    return {
+        step: sorted(
+            (key for key, counter in heavy.counts.items() if counter[step]), key=lambda key: (-heavy.counts[key][step], key)
+        )[:CLUSTERS]
+        for step in steps
+    }
+
+
+def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, album: Album) -> dict[str, Any]:
+    shown = []
+    for key in keys:
+        leader, copies = chosen.clusters[key]
+        kept = _shown(leader, album, 1)
+        if kept:
+            size = facts.clusters.counts[key].total()
+            seen = [one for copy in copies[:COPIES] if (one := album.show(copy))]
+            shown.append({"kept": kept[0], "copies": seen, "size": size})
+    counters = [counter for counter in facts.clusters.counts.values() if counter[step]]
+    return {
+        "step": step,
+        "copies": sum(counter[step] for counter in counters),
+        "originals": len(counters),
+        "is_exact": facts.clusters.is_exact,
+        "shown": shown,
+    }
+
+
+def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
+    """Return the hosts with most rows, and where they are others those that lost most."""
+    most = _names(heavy)
+    lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
+    listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]
+    return {**most, "lost": listed if len(heavy.counts) > NAMES else []}
+
+
+def _names(heavy: Heavy) -> dict[str, Any]:
+    largest = heavy.largest(NAMES)
+    return {
+        "names": [_name(name, counter) for name, counter in largest],
+        "most": largest[0][1].total() if largest else 0,
+        "distinct": len(heavy.counts),
+        "is_exact": heavy.is_exact,
+    }
+
+
+def _name(name: str, counter: Counter[str | None]) -> dict[str, Any]:
+    """Return a name's rows, how many are kept, and the step that took most of the others."""
+    lost = sorted(((count, step) for step, count in counter.items() if step is not None and count), reverse=True)
+    return {"name": name, "rows": counter.total(), "kept": counter[None], "loss": lost[0] if lost else None}

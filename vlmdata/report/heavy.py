@@ -1,0 +1,30 @@
+"""Counting names of which there may be millions: the frequent ones stay, memory is bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+class Heavy:
+    """Counts by name and label. Past `most` names the rarest are forgotten, so what is left is a lower bound."""
+
+    def __init__(self, most: int = 400_000):
+        self.most = most
+        self.counts: dict[str, Counter[str | None]] = {}
+        self.is_exact = True
+
+    def add(self, lines: Iterable[tuple[str, str | None, int]]) -> None:
+        """Count (name, label, times)."""
+        for name, label, times in lines:
+            counter = self.counts.get(name)
+            if counter is None:
+                counter = self.counts[name] = Counter()
+            counter[label] += times
+        if len(self.counts) > self.most:
+            self.is_exact = False
+            self.counts = dict(self.largest(self.most // 4))
+
+    def largest(self, count: int) -> list[tuple[str, Counter[str | None]]]:
+        """Return the most frequent names, ties by name."""
+        return sorted(self.counts.items(), key=lambda item: (-item[1].total(), item[0]))[:count]

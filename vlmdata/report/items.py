@@ -1,0 +1,121 @@
+"""What a stretch of the ledger says of each image, text and row: its measured values, and who rejected it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.row import Flat, flatten, numbers
+
+OWN = ("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "shard", "images", "texts")
+SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # and the parameter held against it
+WHOLE = -1  # place of a value that belongs to the row and to no position of it
+
+
+class Values(NamedTuple):
+    """A measured column: `value` (N,) of the item at `place` (N,) of row `row` (N,)."""
+
+    value: np.ndarray
+    row: np.ndarray
+    place: np.ndarray
+
+
+class Verdicts(NamedTuple):
+    """Every rejection of a stretch, of rows whole (place WHOLE) and of images and texts alone. `pairs[code[i]]` are the
+    step and the reason of the i-th; at most one for each row and place."""
+
+    pairs: list[tuple[str, str | None]]
+    code: np.ndarray
+    value: np.ndarray
+    threshold: np.ndarray
+    row: np.ndarray
+    place: np.ndarray
+
+    def codes_at(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return the code of what rejected each item itself; -1 where nothing did."""
+        if not len(self.code):
+            return np.full(len(row), -1)
+        keys = _ordinal(self.row, self.place)
+        order = np.argsort(keys)
+        wanted = _ordinal(row, place)
+        at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+        return np.where(keys[at] == wanted, self.code[at], -1)
+
+    def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return the code of what rejected each item, or else its row; -1 where it lives."""
+        own = self.codes_at(row, place)
+        return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Say whether a column holds numbers, one for each row or position; embeddings are no scores."""
+    item = kind.value_type if pa.types.is_list(kind) else kind
+    return (pa.types.is_floating(item) or pa.types.is_integer(item)) and not pa.types.is_float16(item)
+
+
+def is_word(kind: pa.DataType) -> bool:
+    """Say whether a column holds words, such as languages."""
+    return pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind)
+
+
+def laid_flat(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Return a measured column's values, each with its row and place; lists of another length than the row's are left out."""
+    column = rows[name].combine_chunks()
+    if not pa.types.is_list(column.type):
+        return column, np.arange(len(column)), np.full(len(column), WHOLE)
+    lengths = numbers(pc.list_value_length(column))
+    fits = (lengths == numbers(pc.list_value_length(rows["images"].combine_chunks()))) | (
+        lengths == numbers(pc.list_value_length(rows["texts"].combine_chunks()))
+    )
+    counts = np.where(fits, lengths, 0).astype(np.int64)
+    parents = np.repeat(np.arange(len(column)), counts)
+    starts = np.cumsum(counts) - counts
+    column = pc.if_else(pa.array(fits), column, pa.scalar(None, column.type))
+    return column.flatten(), parents, np.arange(len(parents)) - starts[parents]
+
+
+def values(rows: pa.Table, name: str) -> Values:
+    """Return a score: a measured column of numbers, or one of SIDES."""
+    if name not in SIDES:
+        column, row, place = laid_flat(rows, name)
+        return Values(numbers(column), row, place)
+    images = flatten(rows, "images")
+    width, height = (numbers(images.field(f"original_{side}")) for side in ("width", "height"))
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = {"short side": short, "long side": long, "aspect ratio": long / short}[name]
+    return Values(value, images.parents, places_of(images))
+
+
+def places_of(flat: Flat) -> np.ndarray:
+    """Return each item's place in its row."""
+    return np.arange(len(flat.items)) - np.asarray(flat.offsets)[flat.parents]
+
+
+def verdicts(rows: pa.Table) -> Verdicts:
+    """Return every rejection among these lines of the ledger."""
+    parts = [_hits([rows[name].combine_chunks() for name in ("step", "reason", "value", "threshold")], None)]
+    for column in ("images", "texts"):
+        flat = flatten(rows, column)
+        parts.append(_hits([flat.field(name) for name in ("drop", "reason", "value", "threshold")], flat))
+    rules = [rule for part in parts for rule in part[0]]
+    numbers_of: dict[tuple[str, str | None], int] = {}
+    code = [numbers_of.setdefault(rule, len(numbers_of)) for rule in rules]
+    rest = [np.concatenate([part[i] for part in parts]) for i in (1, 2, 3, 4)]
+    return Verdicts(list(numbers_of), np.array(code, np.int64), *rest)
+
+
+def _hits(fields: list[pa.Array], flat: Flat | None) -> tuple[list, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    at = np.flatnonzero(fields[0].is_valid().to_numpy(zero_copy_only=False))
+    step, reason, value, threshold = (field.take(pa.array(at)) for field in fields)
+    row = at if flat is None else flat.parents[at]
+    place = np.full(len(at), WHOLE) if flat is None else places_of(flat)[at]
+    rules = list(zip(step.to_pylist(), reason.to_pylist(), strict=True))
+    return rules, numbers(value), numbers(threshold), row, place
+
+
+def _ordinal(row: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return row.astype(np.int64) << 32 | (place.astype(np.int64) + 1)

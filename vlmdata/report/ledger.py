@@ -1,0 +1,39 @@
+"""Reading a dataset's ledger and index a stretch at a time, by ranges, so that their size does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.store import Store, store_file
+
+STRETCH = 20_000  # rows at a time
+
+
+def ledger_files(manifest: dict[str, Any]) -> list[str]:
+    """Return the names of the ledger's files, in the order of their rows."""
+    return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
+
+
+def schema(store: Store, names: Sequence[str]) -> pa.Schema:
+    """Return the columns of all files together: a file whose rows nobody measured lacks some."""
+    schemas = []
+    for name in names:
+        with store_file(store, name) as file:
+            schemas.append(pq.read_schema(file))
+    return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+
+
+def stretches(store: Store, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+    """Yield tables of at most STRETCH rows of these files, each with the number of its first row."""
+    first = 0
+    for name in names:
+        with store_file(store, name) as file:
+            parquet = pq.ParquetFile(file)
+            present = [column for column in parquet.schema_arrow.names if columns is None or column in columns]
+            for batch in parquet.iter_batches(batch_size=STRETCH, columns=present):
+                yield first, pa.table(batch)
+                first += len(batch)

@@ -1,0 +1,53 @@
+"""report.html: gathered from a dataset's files, laid out by page.html, written as one file that needs no other."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from vlmdata.engine.store import Store
+from vlmdata.report.gather import gather
+from vlmdata.report.pictures import clean
+from vlmdata.show import megabytes
+
+REPORT = "report.html"
+HERE = Path(__file__).parent
+
+
+def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write report.html beside the files that a manifest lists, and return its size and SHA-256 for the manifest.
+
+    Depends on those files and `work/` alone, never on the time or the place: same dataset, same bytes.
+    """
+    data = render(gather(store, manifest)).encode()
+    store.put(REPORT, data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def render(told: dict[str, Any]) -> str:
+    """Lay out what was gathered. Every value is escaped by the template; captions and addresses come from the web."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=lambda number: f"{number:,}", bytes=megabytes, share=share, visible=clean)
+    return environment.get_template("page.html").render(**told)
+
+
+def share(part: float, whole: float) -> str:
+    """Write a share in percent with two digits that count: 62%, 3.1%, 0.04%; less than that as < 0.01%."""
+    if not whole or not part:
+        return "0%"
+    percent = 100 * part / whole
+    if percent < 0.01:
+        return "< 0.01%"
+    if 99 < percent < 100:
+        return f"{math.floor(100 * percent) / 100:.2f}%"
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"

@@ -1,0 +1,57 @@
+"""What a finished dataset says of itself in a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vlmdata.engine.store import open_store
+from vlmdata.report.ledger import stretches
+
+WIDTH = 30  # of the funnel's longest bar
+
+
+def summary(manifest: dict[str, Any], out: str) -> str:
+    """Return the funnel: how many rows there were, where they went and why."""
+    rows, kept = manifest["rows"], manifest["kept"]
+    tars = [name for name in manifest["files"] if name.endswith(".tar")]
+    size = sum(manifest["files"][name]["bytes"] for name in tars)
+    lines = [f"{out}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars of {megabytes(size)}"]
+    lines.append(f"  {rows:>12,}  rows in")
+    for line in manifest["dropped"]:
+        bar = "#" * max(1, round(WIDTH * line["rows"] / rows))
+        why = f"{line['step']}: {line['reason'] or 'dropped'}"
+        lines.append(f"  {-line['rows']:>12,}  {why:<40} {bar}")
+    lines.append(f"  {kept:>12,}  kept")
+    return "\n".join(lines)
+
+
+def first_samples(out: str, count: int) -> list[dict[str, Any]]:
+    """Return the first samples of a dataset: key, words, members as (name, bytes), images as (width, height).
+
+    The rows of a list lie in the order of a hash, so the first ones are as good a sample as any.
+    """
+    store = open_store(out)
+    _, table = next(stretches(store, ["index.parquet"]), (0, None))
+    found = []
+    for line in table.slice(0, count).to_pylist() if table is not None else []:
+        places = {member["name"]: (member["offset"], member["size"]) for member in line["members"]}
+        facts = json.loads(store.read_range(line["shard"], *places["json"]))
+        words = facts.get("texts") or [facts.get("caption")]
+        found.append(
+            {
+                "key": line["key"],
+                "words": " ".join(text for text in words if text),
+                "members": [(name, size) for name, (_, size) in places.items()],
+                "images": [(image["width"], image["height"]) for image in line["images"] or []],
+            }
+        )
+    return found
+
+
+def megabytes(size: int) -> str:
+    """Return a size in the unit that suits it, powers of ten."""
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,284 @@
+"""Taking samples down for good: found, removed from every file, and kept from coming back.
+
+What is to change is written beside the files in use; one record in OUT/forgotten then decides. From there on the
+takedown has happened: whoever next opens the dataset finishes it if it was interrupted. Before it, nothing was touched.
+While files change places OUT has no manifest and no index, so that nobody reads offsets of one tar in another.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.card import CARD, write_card
+from vlmdata.engine import erase, provenance, rewrite, tombstones
+from vlmdata.engine.lookup import candidates
+from vlmdata.engine.manifest import LOCK, MANIFEST, is_pending, read_manifest
+from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
+from vlmdata.row import flatten
+from vlmdata.step import RecipeError
+from vlmdata.why import ledger_files, take_rows, words_of
+
+LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
+LIKENESS_BITS = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther (vlmdata/images/phash.py)
+MAX_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be forgotten. A domain means all hosts below it; a likeness is a perceptual hash."""
+
+    urls: list[str] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
+    likenesses: list[int] = field(default_factory=list)
+    bits: int = LIKENESS_BITS
+
+    def words(self) -> list[str]:
+        """Return what the ledger's lookup finds."""
+        return [*self.urls, *self.keys, *self.sha256]
+
+
+def likeness(image: str | Path) -> int:
+    """Return the perceptual hash of an image file. Raises RecipeError for one that cannot be read."""
+    from vlmdata.images.decode import decode
+    from vlmdata.images.facts import ImageError
+    from vlmdata.images.phash import phash
+
+    try:
+        return phash(decode(Path(image).read_bytes(), max_pixels=MAX_PIXELS).pixels)
+    except (OSError, ImageError) as error:
+        raise RecipeError(f"{image}: cannot be read as an image: {error}") from None
+
+
+def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str, Any]:
+    """Remove every sample the request names, with its tombstone, and return the receipt. `dry`: only say what would go.
+
+    An image in a document takes the document with it, an address every copy of its picture. What was asked for and is not
+    there gets its tombstone too.
+    """
+    if not (request.words() or request.domains or request.likenesses):
+        raise RecipeError("say what to forget: an address, a domain, a key, a SHA-256 or a likeness")
+    read_manifest(out)  # says it where there is no finished dataset
+    store = open_store(out)
+    with store.alone(LOCK):
+        finish_pending(store)
+        return _forget(store, str(out), request, dry)
+
+
+def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, Any]:
+    manifest = json.loads(store.read(MANIFEST))
+    found, lines = _find(store, manifest, request)
+    asked = set(request.urls)
+    same = {image["sha256"] for line in lines for image in line["images"] or [] if image and image["url"] in asked}
+    if same := same - {None, *request.sha256}:  # the picture itself is meant, under whatever other address it came in
+        wider = replace(request, sha256=[*request.sha256, *sorted(same)])
+        found, lines = _find(store, manifest, wider)
+    else:
+        wider = request
+    receipt = _receipt(out, manifest, request, lines)
+    if not dry:
+        folder = f"{FOLDER}/{uuid.uuid4().hex}"
+        record = _record(store, folder, manifest, wider, found, lines)
+        number = len(tombstones.records(store))
+        if not store.put_new(f"{FOLDER}/{number:05d}.json", json.dumps(record, sort_keys=True).encode()):
+            raise RecipeError(f"{out}: another takedown was faster; give the same command again")
+        finish_pending(store)
+    return receipt
+
+
+def _find(store: Store, manifest: dict[str, Any], request: Request) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Return the rows that the request means: their numbers by file of the ledger, and their lines."""
+    found = {name: rows for name in ledger_files(manifest) if len(rows := _rows_in(store, name, request))}
+    lines = [line for name, rows in found.items() for line in take_rows(store, name, rows, LEDGER).to_pylist()]
+    return found, lines
+
+
+def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
+    """Return the numbers of a ledger file's rows that the request means, sorted."""
+    words = request.words()
+    found = [candidates(store, name, words)]
+    while request.keys and len(found[-1]):  # identical rows have the key of the first with _1, _2 ...
+        repeat = [f"{key}_{len(found)}" for key in request.keys]
+        found.append(candidates(store, name, repeat))
+        words = [*words, *repeat]
+    near = np.unique(np.concatenate(found))
+    asked = set(words)
+    lines = take_rows(store, name, near, ["key", "url", "outcome", "images"]).to_pylist() if len(near) else []
+    hits = [row for row, line in zip(near, lines, strict=True) if line["outcome"] != REASON and words_of(line) & asked]
+    return np.unique(np.concatenate([np.array(hits, dtype=np.int64), *_scanned(store, name, request)]))
+
+
+def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
+    """Look through a whole file for domains and likenesses, which the lookup does not know."""
+    import pyarrow.parquet as pq
+
+    if not (request.domains or request.likenesses):
+        return []
+    found, first = [], 0
+    with store_file(store, name) as opened:
+        for batch in pq.ParquetFile(opened).iter_batches(100_000, columns=["url", "images"]):
+            rows = pa.table(batch)
+            images = flatten(rows, "images")
+            hit = _in_domains(rows["url"].combine_chunks(), request.domains)
+            hit[images.parents[_in_domains(images.field("url"), request.domains)]] = True
+            known = np.asarray(images.field("phash").fill_null(0).to_numpy(zero_copy_only=False), dtype=np.uint64)
+            there = images.field("phash").is_valid().to_numpy(zero_copy_only=False)
+            for like in request.likenesses:
+                hit[images.parents[there & (np.bitwise_count(known ^ np.uint64(like)) <= request.bits)]] = True
+            found.append(np.flatnonzero(hit) + first)
+            first += len(rows)
+    return found
+
+
+def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
+    """Say of each address whether its host is one of these domains or below one."""
+    hit = np.zeros(len(urls), dtype=bool)
+    if domains:
+        wanted = {domain.lower().rstrip(".") for domain in domains}
+        near = np.zeros(len(urls), dtype=bool)
+        for domain in wanted:
+            near |= pc.match_substring(urls, domain, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
+        at = np.flatnonzero(near)
+        hit[at] = [not wanted.isdisjoint(domains_of(url)) for url in urls.take(pa.array(at)).to_pylist()]
+    return hit
+
+
+def _record(
+    store: Store, folder: str, manifest: dict[str, Any], request: Request, found: dict[str, Any], lines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the changed files into `folder` and return the record that decides: tombstones, and what goes where."""
+    keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
+    cells, more = _cells(store, keys, request)
+    keys |= more
+    kept = sorted(line["key"] for line in lines if line["outcome"] == "kept")
+    files: dict[str, Any] = {}
+    sums = manifest["provenance"]
+    if kept:
+        files, gone = rewrite.shards_without(store, folder, pa.array(kept, pa.string()))
+        sums = provenance.total([gone], -1, sums)
+    for name, rows in found.items():
+        files |= rewrite.ledger_without(store, folder, name, rows)
+    hashes = {hash_of("url", url) for url in request.urls} | {hash_of("sha256", sha.lower()) for sha in request.sha256}
+    hashes |= {hash_of("domain", domain.lower().rstrip(".")) for domain in request.domains}
+    return {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rows": len(lines),
+        "keys": sorted(keys),
+        "hashes": sorted(hashes),
+        "likenesses": [[f"{like:016x}", request.bits] for like in request.likenesses],
+        "cells": {str(part): rows for part, rows in cells.items()},
+        "folder": folder,
+        "swap": {name: facts and facts["file"] for name, facts in files.items()},
+        "manifest": {**_renewed(manifest, files, lines), "provenance": sums},
+    }
+
+
+def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
+    """Find the rows in work/, also those that no ledger lists (of a run with a limit). Returns them with their keys."""
+    cells: erase.Cells = {}
+    more: set[str] = set()
+    wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())
+    for part, rows in erase.planned(store, ["key", "url", "images"]):
+        own = pc.utf8_slice_codeunits(rows["key"].combine_chunks(), 0, KEY_DIGITS)
+        hit = np.array(pc.is_in(own, wanted))
+        if "url" in rows.column_names:
+            hit |= _named(rows["url"].combine_chunks(), urls, request.domains)
+        if "images" in rows.column_names and request.urls + request.domains:
+            images = flatten(rows, "images")
+            if "url" in [one.name for one in images.items.type]:
+                hit[images.parents[_named(images.field("url"), urls, request.domains)]] = True
+        if hit.any():
+            cells[part] = np.flatnonzero(hit).tolist()
+            more |= set(own.filter(pa.array(hit)).to_pylist())
+    return cells, more
+
+
+def _named(column: pa.Array, urls: pa.Array, domains: list[str]) -> np.ndarray:
+    return np.array(pc.is_in(column, urls)) | _in_domains(column, domains)
+
+
+def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the manifest with the new files and sums."""
+    listed = dict(manifest["files"])
+    for name, facts in files.items():
+        if facts is None:
+            del listed[name]
+        else:
+            listed[name] = {**listed[name], **{key: value for key, value in facts.items() if key != "file"}}
+    gone = Counter((line["step"], line["reason"]) for line in lines if line["outcome"] != "kept")
+    dropped = [{**line, "rows": line["rows"] - gone[line["step"], line["reason"]]} for line in manifest["dropped"]]
+    before = sum(line["rows"] for line in dropped if line["step"] == STEP)
+    dropped = [line for line in dropped if line["rows"] and line["step"] != STEP]
+    if before + len(lines):
+        dropped.append({"step": STEP, "reason": REASON, "rows": before + len(lines)})
+    kept = manifest["kept"] - sum(line["outcome"] == "kept" for line in lines)
+    return {**manifest, "kept": kept, "dropped": dropped, "files": listed}
+
+
+def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was asked and what it removes. It names what is gone: keep it elsewhere than in the dataset."""
+    there = {word for line in lines for word in words_of(line)} | {line["key"][:KEY_DIGITS] for line in lines}
+    removed = []
+    for line in lines:
+        images = [{name: image[name] for name in ("url", "sha256")} for image in line["images"] or [] if image]
+        removed.append({**{name: line[name] for name in ("key", "url", "outcome", "shard")}, "images": images})
+    return {
+        "dataset": out,
+        "removed": removed,
+        "samples": sum(line["outcome"] == "kept" for line in lines),
+        "shards": sorted({line["shard"] for line in lines if line["shard"]}),
+        "not_found": [word for word in request.words() if word not in there],
+        "not_touched": manifest["recipe"]["source"].get("path"),  # the source's own files still hold what they held
+    }
+
+
+def finish_pending(store: Store) -> None:
+    """Finish the last takedown if it was decided, and clear what one left that was killed before that."""
+    if is_pending(store):
+        roll_forward(store, *tombstones.records(store)[-1])
+    for folder in store.folders(FOLDER):
+        store.delete_folder(folder)
+
+
+def roll_forward(store: Store, name: str, record: dict[str, Any]) -> None:
+    """Do what a record decided, from the beginning, however much of it was done before a kill."""
+    for gone in (MANIFEST, "index.parquet"):
+        if gone == MANIFEST or gone in record["swap"]:
+            store.delete(gone)
+    for target, file in record["swap"].items():
+        if file is None:
+            store.delete(target)
+        else:
+            store.publish(file, target)
+    cells = {int(part): rows for part, rows in record["cells"].items()}
+    erase.erase(store, cells, {key[:KEY_DIGITS] for key in record["keys"]})
+    manifest = record["manifest"]
+    manifest["files"] |= _told(store, manifest)
+    store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    tombstone = {key: record[key] for key in ("at", "rows", "keys", "hashes", "likenesses")}
+    store.put(name, json.dumps(tombstone, sort_keys=True).encode())
+
+
+def _told(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write anew what shows samples or counts them, where the dataset has it."""
+    told: dict[str, Any] = {}
+    if "report.html" in manifest["files"]:
+        from vlmdata.report.write import write_report
+
+        store.delete("report.html")
+        told["report.html"] = write_report(store, manifest)
+    if CARD in manifest["files"]:
+        told |= write_card(store, manifest)
+    return told

@@ -1,0 +1,100 @@
+"""What became of a row and why: found in the ledger by its key, an address, or an image's SHA-256."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.lookup import candidates
+from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.store import Store, open_store, store_file
+
+LEDGER = ("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "shard", "images", "texts")
+
+
+def why(out: str | Path, word: str) -> list[dict[str, Any]]:
+    """Return the ledger's lines about a key, an address of a page or an image, or the SHA-256 of an image as it was fetched.
+
+    One of ten million rows takes under a second. Raises RecipeError where OUT is no finished dataset.
+    """
+    manifest = read_manifest(out)
+    store = open_store(out)
+    return [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
+
+
+def ledger_files(manifest: dict[str, Any]) -> list[str]:
+    """Return the names of the ledger's files, in order."""
+    return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
+
+
+def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
+    rows = candidates(store, name, [word])
+    if len(rows):
+        yield from (line for line in take_rows(store, name, rows).to_pylist() if word in words_of(line))
+
+
+def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
+    """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
+    tables = []
+    with store_file(store, name) as opened:
+        file = pq.ParquetFile(opened)
+        first = 0
+        for number in range(file.num_row_groups):
+            end = first + file.metadata.row_group(number).num_rows
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
+            if len(here):
+                tables.append(file.read_row_group(number, columns=columns).take(pa.array(here)))
+            first = end
+        empty = file.schema_arrow.empty_table()
+    return pa.concat_tables(tables) if tables else empty.select(columns or empty.column_names)
+
+
+def words_of(line: dict[str, Any]) -> set[str]:
+    """Return the words under which a line of the ledger can be found."""
+    images = [image for image in line["images"] or [] if image]
+    words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
+    return words - {None}
+
+
+def tell(line: dict[str, Any], word: str) -> str:
+    """Return a line of the ledger in words: what became of the row, by which step, and what had been measured."""
+    outcome = f"kept in {line['shard']}" if line["outcome"] == "kept" else f"{line['outcome']} {_verdict(line)}".rstrip()
+    told = [f"{line['key']}  {outcome}"]
+    if line["url"] is not None:
+        told.append(f"  address      {line['url']}")
+    if line["cluster"] is not None and line["cluster"] != line["key"]:
+        told.append(f"  stands for it  {line['cluster']}")
+    told += _pieces("image", line["images"] or [], word)
+    told += _pieces("text", line["texts"] or [], word)
+    measured = {name: value for name, value in line.items() if name not in LEDGER and value is not None}
+    return "\n".join([*told, *(f"  {name:<12} {_short(value)}" for name, value in sorted(measured.items()))])
+
+
+def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[str]:
+    """Tell of the images or texts that a step rejected, and of the image that was asked for."""
+    told = []
+    for position, piece in enumerate(pieces):
+        if piece is None or (piece["drop"] is None and word not in (piece.get("url"), piece.get("sha256"))):
+            continue
+        state = "kept" if piece["drop"] is None else f"dropped {_verdict({'step': piece['drop'], **piece})}"
+        told.append(f"  {what} {position:<6} {state}  {piece.get('url') or ''}".rstrip())
+    return told
+
+
+def _verdict(of: dict[str, Any]) -> str:
+    if of["step"] is None:
+        return ""
+    said = f"by {of['step']}" + (f": {of['reason']}" if of["reason"] else "")
+    if of["value"] is not None:
+        said += f", {of['value']:g}" + (f" against {of['threshold']:g}" if of["threshold"] is not None else "")
+    return said
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
