@@ -1,0 +1,63 @@
+"""The command line: a verb is a file in vlmdata/commands. Results to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+
+from vlmdata import commands
+from vlmdata.step import RecipeError
+
+MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb. Returns 0, 1 where it failed, 2 where it was misused."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "command"):
+        parser.print_help()
+        return 2
+    from vlmdata.engine.driver import WorkFailed
+
+    try:
+        return arguments.command(arguments) or 0
+    except RecipeError as error:
+        print(f"vlmdata: {error}", file=sys.stderr)
+        return 2
+    except WorkFailed as error:
+        print(f"vlmdata: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"vlmdata: {error}. Mend that, then the same command goes on from here", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nvlmdata: stopped; the same command goes on from here", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb."""
+    parser = argparse.ArgumentParser(prog="vlmdata", description="Build, filter, deduplicate, pack and stream data for VLMs.")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    for name in sorted(names, key=lambda n: (MOST_USED.index(n) if n in MOST_USED else len(MOST_USED), n)):
+        module = importlib.import_module(f"vlmdata.commands.{name}")
+        assert module.__doc__, f"vlmdata/commands/{name}.py says in its first line what the verb does"
+        summary = module.__doc__.splitlines()[0].rstrip(".")
+        verb = verbs.add_parser(
+            name,
+            help=summary[0].lower() + summary[1:],
+            description=module.__doc__,
+            epilog="examples:\n" + "".join(f"  {line.strip()}\n" for line in module.EXAMPLE.strip().splitlines()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.arguments(verb)
+        verb.set_defaults(command=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Write a dataset as Parquet with image columns, as a Hugging Face dataset or as plain folders."""
+
+import argparse
+
+EXAMPLE = """
+vlmdata export OUT --to parquet EXPORTED
+vlmdata export OUT --to folder PICTURES
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", help="a finished dataset")
+    parser.add_argument("target", help="folder to write; it must not exist")
+    parser.add_argument("--to", choices=("parquet", "hf", "folder"), default="parquet", help="form (default: parquet)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vlmdata.export import export
+
+    samples = export(arguments.out, arguments.to, arguments.target)
+    print(f"{arguments.target}: {samples:,} samples as {arguments.to}")

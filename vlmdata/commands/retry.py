@@ -1,0 +1,39 @@
+"""Fetch again what failed in passing: time-outs, full hosts, servers that were down."""
+
+import argparse
+
+from vlmdata.commands.run import engine_arguments
+from vlmdata.step import RecipeError
+
+EXAMPLE = """
+vlmdata retry OUT
+vlmdata retry OUT --only timeout,http_503
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", help="a finished dataset")
+    parser.add_argument("--only", help="reasons, separated by commas (default: every passing one)")
+    engine_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from vlmdata.build import run as build
+    from vlmdata.engine.audit import read_manifest
+    from vlmdata.recipe import parse
+    from vlmdata.show import summary
+    from vlmdata.web.outcomes import is_passing
+
+    before = read_manifest(arguments.out)
+    found = sorted({line["reason"] for line in before["dropped"] if line["step"] == "download"})
+    wanted = arguments.only.split(",") if arguments.only else [reason for reason in found if is_passing(reason)]
+    unknown = set(wanted) - set(found)
+    if unknown:
+        raise RecipeError(f"no row of {arguments.out} failed by {', '.join(sorted(unknown))}; there is: {', '.join(found)}")
+    if not wanted:
+        print(f"{arguments.out}: no row failed in passing")
+        return
+    options = {name: getattr(arguments, name) for name in ("address", "local", "workers")}
+    manifest = build(parse(before["recipe"]), arguments.out, again=tuple(wanted), **options)
+    print(summary(manifest, arguments.out))
+    print(f"{manifest['kept'] - before['kept']:,} rows more than before")

@@ -1,0 +1,19 @@
+"""Train a vision-language model on what was built: the same as python -m vlmdata_train."""
+
+import argparse
+import subprocess
+import sys
+
+EXAMPLE = """
+vlmdata train align tiny --set data=OUT --set out=RUN
+vlmdata train chat RUN/checkpoints/step_00000060 photo.jpg
+torchrun --nproc-per-node 8 -m vlmdata_train align --set data=OUT --set lr=1e-3
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="what vlmdata_train takes: align, instruct, evaluate, chat ...")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return subprocess.run([sys.executable, "-m", "vlmdata_train", *(arguments.rest or ["--help"])], check=False).returncode

@@ -1,0 +1,27 @@
+"""Say what became of a row and why, by its key, an address or an image's SHA-256."""
+
+import argparse
+import json
+import sys
+
+EXAMPLE = """
+vlmdata why OUT https://example.org/cat.jpg
+vlmdata why OUT 0a1b2c3d4e5f60718293a4b5 --json
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", help="a finished dataset")
+    parser.add_argument("word", metavar="URL_OR_KEY", help="address of a page or an image, also within documents; key; SHA-256")
+    parser.add_argument("--json", action="store_true", help="the ledger's lines as JSON, one a line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from vlmdata.why import tell, why
+
+    lines = why(arguments.out, arguments.word)
+    for line in lines:
+        print(json.dumps(line, default=str) if arguments.json else tell(line, arguments.word))
+    if not lines:
+        print(f"{arguments.out}: no row of {arguments.word}", file=sys.stderr)
+    return 0 if lines else 1
