@@ -1,0 +1,68 @@
+"""Give one of our models and a reference of transformers the same random weights, and the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tests.train.tiny import randomise
+from vlmdata_train.batch import Batch
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 2048, "pad_token_id": 0,
+}  # fmt: skip
+IMAGE_ID = 262  # what `<image>` is in the tokenizer of bytes
+
+
+def copy_weights(reference: nn.Module, recipe: ModelRecipe, rename: Callable[[str], str]) -> VisionLanguageModel:
+    """Build our model and fill every weight from the reference's, by name; what has no counterpart fails."""
+    model = build_model(recipe).eval()
+    theirs = {rename(name): value for name, value in reference.state_dict().items()}
+    ours = model.state_dict()
+    assert not (set(ours) - set(theirs)), f"not in the reference: {sorted(set(ours) - set(theirs))[:5]}"
+    assert not (set(theirs) - set(ours)), f"only in the reference: {sorted(set(theirs) - set(ours))[:5]}"
+    model.load_state_dict({name: value.view_as(ours[name]) for name, value in theirs.items()})  # gates are (1, 1, D) there
+    return model
+
+
+def randomised(reference: nn.Module) -> nn.Module:
+    """Draw every weight of a reference anew, for some start at zero and would hide what is compared."""
+    reference.eval()
+    randomise(reference, seed=1, scale=0.25)
+    return reference
+
+
+def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int], sizes: list[tuple[int, int]]) -> Batch:
+    """Make a batch of one sample whose images have so many text positions, tiles and (height, width)."""
+    tokens = torch.tensor([ids])
+    return Batch(
+        input_ids=tokens, labels=tokens, position_ids=torch.arange(len(ids))[None],
+        segment_ids=torch.ones(1, len(ids), dtype=torch.int32), pixels=pixels, image_token_counts=torch.tensor(counts),
+        tile_counts=torch.tensor(tiles), image_sizes=torch.tensor(sizes), sources=[], keys=[],
+    )  # fmt: skip
+
+
+def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> list[int]:
+    """Return random text with images of so many positions in it."""
+    text = torch.randint(3, 250, (len(counts) + 1, 6), generator=torch.Generator().manual_seed(seed)).tolist()
+    ids = text[0]
+    for count, words in zip(counts, text[1:], strict=True):
+        ids = ids + [image_id] * count + words
+    return ids
+
+
+def assert_same_logits_and_images_matter(
+    model: VisionLanguageModel, batch: Batch, reference: Callable[[Tensor], Tensor], tolerance: float = 1e-4
+) -> None:
+    """Compare all logits, and see that both models answer other pixels with other logits."""
+    with torch.no_grad():
+        ours, theirs = model.logits(batch), reference(batch.pixels)
+        assert theirs.std() > 0.1, "logits that are all alike prove nothing"
+        assert (ours - theirs).abs().max() < tolerance
+        blank = Batch(**{**vars(batch), "pixels": torch.full_like(batch.pixels, 0.5)})
+        assert (model.logits(blank) - ours).abs().max() > 0.01
+        assert (reference(blank.pixels) - theirs).abs().max() > 0.01

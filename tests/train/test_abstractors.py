@@ -1,0 +1,65 @@
+"""Abstractors keep neighbours together, give as many tokens as they say, and teach every weight."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.tiny import randomise
+from vlmdata_train.abstractors.pixel_shuffle import shuffle
+from vlmdata_train.encoders import Grid
+from vlmdata_train.parts import make_part, part_names
+
+CASES: dict[str, dict[str, Any]] = {
+    "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
+    "average_pool": {"factor": 2}, "patch_merger": {}, "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
+    "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
+    "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
+    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
+}  # fmt: skip
+GRID = Grid(4, 6)
+
+
+def test_every_abstractor_is_tested() -> None:
+    assert sorted(CASES) == part_names("abstractor")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_tokens_are_as_many_as_the_grid_says_and_every_weight_learns(name: str) -> None:
+    part = make_part("abstractor", {name: CASES[name]})
+    module = part.build(8, 12, GRID)
+    randomise(module)  # latents that start alike would get the same gradient, and some none
+    out = module(torch.randn(3, GRID.tokens, 8))
+    assert out.shape == (3, part.grid_of(GRID).tokens, 12)
+    out.square().sum().backward()
+    assert [key for key, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_images_do_not_mix(name: str) -> None:
+    module = make_part("abstractor", {name: CASES[name]}).build(8, 12, GRID).eval()
+    pixels = torch.randn(2, GRID.tokens, 8)
+    torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool"])
+def test_a_token_sees_its_own_square_of_patches_and_no_other(name: str) -> None:
+    part = make_part("abstractor", {name: {"factor": 2}})
+    module, features = part.build(3, 5, GRID), torch.randn(1, GRID.tokens, 3)
+    before = module(features)
+    changed = features.clone()
+    changed[0, 2 * 6 + 5] += 1.0  # row 2, column 5: square (1, 2), the last of 2 x 3
+    moved = (module(changed) - before).abs().sum(-1)[0] > 1e-6
+    assert moved.tolist() == [False] * 5 + [True]
+
+
+def test_shuffled_channels_are_ordered_by_row_then_column_of_the_square() -> None:
+    features = torch.arange(24).view(1, 24, 1)  # the number of each patch of 4 x 6
+    assert shuffle(features, GRID, 2)[0, 0].tolist() == [0, 1, 6, 7]
+    assert shuffle(features, GRID, 2)[0, 5].tolist() == [16, 17, 22, 23]
+
+
+@pytest.mark.parametrize("grid", [Grid(5, 4), Grid(4, 5), Grid(4, 4, extra=1)])
+def test_squares_that_do_not_come_out_even_are_refused(grid: Grid) -> None:
+    with pytest.raises(ValueError, match="squares of 2"):
+        make_part("abstractor", "pixel_shuffle").build(8, 12, grid)

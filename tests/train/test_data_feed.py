@@ -1,0 +1,180 @@
+"""The feed gives every sample once, in batches that a position can be resumed at, on any number of ranks."""
+
+import functools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.runs import tiny_recipe, write_data
+from tests.train.shards import caption_samples, conversation_samples, document_sample, drawing, jpeg, write_tar
+from vlmdata_train import setup
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.places import Place, Position, redistribute
+from vlmdata_train.reading import Reading, is_held_out
+
+CPU = torch.device("cpu")
+
+
+@functools.cache
+def model():
+    recipe = tiny_recipe("unused", "unused")
+    return setup.make_model(recipe, recipe.model, Ranks(0, 1, CPU))
+
+
+def feed(data, rank=0, world=1, *, epochs=1, split=None, **changes):
+    recipe = tiny_recipe(data, "unused", **changes)
+    return setup.feed_of(recipe, model(), data, Ranks(rank, world, CPU), seed=3, epochs=epochs, **(split or {}))
+
+
+def keys(batches):
+    return [key for batch, _ in batches for key in batch.keys]
+
+
+def test_one_epoch_gives_every_sample_once(tmp_path):
+    data = write_data(tmp_path, captions=50, conversations=20)
+    given = keys(feed(data))
+    assert len(given) == 70 == len(set(given))
+    assert {key.split()[0].rpartition("/")[2] for key in given} == {"00000.tar", "00001.tar"}
+
+
+def test_resuming_behind_any_batch_gives_exactly_the_rest(tmp_path):
+    data = write_data(tmp_path, captions=40, conversations=10)
+    whole = list(feed(data, epochs=2))
+    assert len(whole) > 8
+    for stop in range(0, len(whole), 3):
+        again = feed(data, epochs=2)
+        again.position = Position.from_json(whole[stop][1].to_json())
+        rest = list(again)
+        assert len(rest) == len(whole) - stop - 1
+        for (got, at), (want, wanted_at) in zip(rest, whole[stop + 1 :], strict=True):
+            assert at == wanted_at and got.keys == want.keys
+            assert torch.equal(got.input_ids, want.input_ids) and torch.equal(got.pixels, want.pixels)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3), (3, 2)])
+def test_another_number_of_ranks_gives_the_rest_of_the_epoch_once(tmp_path, before, after):
+    """Stopped where ranks stand at different places, twice, with the number changed each time."""
+    data = write_data(tmp_path, captions=90, conversations=33)
+    given: list[str] = []
+    positions = [feed(data, rank, before).position for rank in range(before)]
+    for world, batches in ((before, 3), (after, 2), (before, 10**6)):
+        positions = redistribute(positions, world, units=1)
+        for rank in range(world):
+            mine = feed(data, rank, world)
+            mine.position = positions[rank]
+            for number, (batch, at) in enumerate(mine):
+                given += batch.keys
+                positions[rank] = at
+                if number + 1 == batches + rank:  # ranks at unequal places
+                    break
+    assert Counter(given) == Counter(keys(feed(data)))
+
+
+def test_only_what_a_slower_rank_missed_is_a_piece():
+    stand = [Position(Place(24, 0, 2, (0, 0, 0))), Position(Place(24, 1, 2, (0, 0, 0)))]
+    assert redistribute(stand, 1, units=4) == [Position(Place(24, 0, 1, (0, 0, 0)))]
+    stand = [Position(Place(48, 0, 2)), Position(Place(32, 1, 2))]
+    assert redistribute(stand, 1, units=4) == [Position(Place(48, 0, 1), (Place(32, 1, 2), Place(40, 1, 2)))]
+    assert redistribute(stand, 2, units=4) == stand
+
+
+def test_a_packed_row_numbers_its_samples_and_restarts_their_positions(tmp_path):
+    batch, _ = next(iter(feed(write_data(tmp_path, captions=8, conversations=8))))
+    segments, positions = batch.segment_ids[0], batch.position_ids[0]
+    assert batch.input_ids.shape == (1, 192)
+    assert segments.unique().tolist()[-1] == len(batch.keys) == len(batch.sources)
+    for number in range(1, len(batch.keys) + 1):
+        own = positions[segments == number]
+        assert own.tolist() == list(range(len(own)))
+        assert batch.labels[0][segments == number][0] == -100
+    assert not batch.input_ids.eq(model().fusion.image_token_id)[0][segments == 0].any()
+    assert int(batch.image_token_counts.sum()) == int(batch.input_ids.eq(model().fusion.image_token_id).sum())
+    assert batch.pixels.shape == (int(batch.tile_counts.sum()), 3, 32, 32)
+
+
+def test_rows_are_as_full_as_the_loader_packs_them(tmp_path):
+    """Lengths are measured exactly, so the packs are full: padding is what the lengths leave no better way for."""
+    data = write_data(tmp_path, captions=300, conversations=100)
+    made = feed(data, batches={"tokens": 512, "sample_tokens": 96})
+    batches = [batch for batch, _ in made]
+    tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
+    assert len(batches) == -(-tokens // 512)  # no plan could have fewer
+
+
+def test_a_sample_longer_than_measured_is_cut_and_not_an_image(tmp_path, monkeypatch):
+    data = write_data(tmp_path, captions=12, conversations=12)
+    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # the truth is 40 to 80
+    for batch, _ in feed(data):
+        images = batch.input_ids[0] == model().fusion.image_token_id
+        assert int(images.sum()) == int(batch.image_token_counts.sum()) == 4 * len(batch.tile_counts)
+
+
+@pytest.mark.parametrize("batches", [{"tokens": 192, "sample_tokens": 96}, {"pack": False, "samples": 3}])
+def test_the_held_out_share_is_seen_by_one_feed_and_the_rest_by_the_other(tmp_path, batches):
+    data = write_data(tmp_path, captions=200)
+    seen = keys(feed(data, split={"held_out": 0.2}, batches=batches))
+    held = feed(data, split={"held_out": 0.2, "wants_held_out": True}, batches=batches)
+    kept = keys(held)
+    assert len(seen) + len(kept) == 200 and not set(seen) & set(kept)
+    assert 20 <= len(kept) <= 60 and all(is_held_out(key.split()[1], 0.2) for key in kept)
+    some = [sample["__key__"] for sample in setup.some_samples(held.reading, data, 5)]
+    assert len(some) == 5 and set(some) <= {key.split()[1] for key in kept}
+
+
+def test_broken_samples_are_counted_and_the_others_come(tmp_path):
+    good = caption_samples(4)
+    photo = jpeg(drawing("red", "square", 64))
+    large = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    cut = {"__key__": "cut", "jpg": large[: len(large) // 2], "txt": b"half a picture"}
+    nonsense = {"__key__": "nonsense", "jpg": b"<html>", "txt": b"a page"}
+    no_json = {"__key__": "nojson", "0.jpg": photo, "json": b"{texts"}
+    silent = document_sample("silent", [photo, "Only a question?"], ["user", "user"])
+    write_tar(tmp_path / "0.tar", [*good, cut, nonsense, no_json, silent])
+    made = feed(str(tmp_path), batches={"pack": False, "samples": 8})  # packing would not even read them
+    batches = list(made)
+    assert sorted(k.split()[1] for k in keys(batches)) == ["000000", "000001", "000002", "000003", "cut"]
+    assert made.skipped["not_an_image"] == 1 and made.skipped["no_answer_left"] == 1
+    assert sum(made.skipped.values()) == 4
+    for batch, _ in batches:  # what broke while decoding stands grey, without a loss
+        for row, key in enumerate(batch.keys):
+            assert bool((batch.labels[row] != -100).any()) == ("cut" not in key)
+    packed = feed(str(tmp_path))
+    assert sorted(k.split()[1] for k in keys(packed)) == ["000000", "000001", "000002", "000003", "cut"]
+
+
+def test_text_only_samples_and_several_images_go_together(tmp_path):
+    photo = jpeg(drawing("blue", "circle"))
+    write_tar(tmp_path / "0.tar", [
+        document_sample("two", [photo, "Which is blue?", photo, "Both."], ["user", "user", "user", "assistant"]),
+        document_sample("none", ["Say hi.", "hi"], ["user", "assistant"]),
+    ])  # fmt: skip
+    batch, _ = next(iter(feed(str(tmp_path))))
+    images = batch.input_ids[0] == model().fusion.image_token_id
+    in_sample = {k.split()[1]: int(images[batch.segment_ids[0] == n].sum()) for n, k in enumerate(batch.keys, 1)}
+    assert in_sample == {"two": 8, "none": 0} and batch.image_token_counts.tolist() == [4, 4]
+
+
+def test_leaving_a_feed_ends_its_threads(tmp_path):
+    import threading
+
+    data = write_data(tmp_path, captions=40)
+    before = threading.active_count()
+    for _ in feed(data, epochs=None):
+        break
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_feed_reaches_the_loop(tmp_path):
+    made = feed(write_data(tmp_path))
+    made.reading = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        next(iter(made))
+
+
+def test_stage_one_reads_conversations_as_captions(tmp_path):
+    write_tar(tmp_path / "0.tar", [conversation_samples(2)[1]])
+    batch, _ = next(iter(feed(str(tmp_path), stage="align")))
+    text = model().tokenizer.decode([t for t in batch.labels[0].tolist() if t != -100])
+    assert text == "red a circle<|end|>"

@@ -1,0 +1,184 @@
+"""Towers give the features that their own libraries give, of the layers and tokens that were asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel
+
+from tests.train.tiny import TOWER, randomise
+from vlmdata_train.encoders.hf_vision import HfVision
+from vlmdata_train.encoders.open_clip import OpenClip
+from vlmdata_train.encoders.raw_patches import RawPatches
+from vlmdata_train.encoders.side_by_side import SideBySide
+from vlmdata_train.parts import part_names
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "clip_vision_model": {}, "siglip_vision_model": {}, "dinov2": {"mlp_ratio": 2}, "vit": {},
+    "dinov2_with_registers": {"num_register_tokens": 3, "mlp_ratio": 2}, "dinov3_vit": {"num_register_tokens": 2},
+    "internvl_vision": {"image_size": [32, 32], "patch_size": [8, 8]},
+}  # fmt: skip
+
+
+def test_every_encoder_is_tested() -> None:
+    assert part_names("encoder") == ["hf_vision", "open_clip", "qwen2_vl", "raw_patches", "side_by_side"]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_hf_vision_gives_the_hidden_states_of_transformers(family: str) -> None:
+    config = {"model_type": family, **SMALL, **FAMILIES[family]}
+    part, patches = (HfVision(config=config, layer=(-2, 1, -1), tokens=tokens) for tokens in ("all", "patches"))
+    tower, bare = part.build().eval(), patches.build().eval()
+    randomise(tower)
+    bare.load_state_dict(tower.state_dict())
+    reference = AutoModel.from_config(AutoConfig.for_model(**config)).eval()
+    reference.load_state_dict(tower.model.state_dict())
+    pixels, facts = torch.randn(2, 3, 32, 32), part.facts()
+    with torch.no_grad():
+        states = reference(pixels, output_hidden_states=True).hidden_states
+        ours = tower(pixels)
+        torch.testing.assert_close(ours, torch.cat([states[-2], states[1], states[-1]], -1), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(bare(pixels), ours[:, facts.extra :])
+    assert ours.shape[1:] == (facts.grid(32, 32).tokens, facts.width)
+    assert patches.facts().grid(32, 32).tokens == 16
+
+
+def test_hf_vision_with_the_last_norm_is_the_towers_own_output() -> None:
+    for family in ("siglip_vision_model", "dinov2"):
+        part = HfVision(config={"model_type": family, **SMALL, **FAMILIES[family]}, layer=-1, tokens="all", norm=True)
+        tower, pixels = part.build().eval(), torch.randn(1, 3, 32, 32)
+        randomise(tower)
+        torch.testing.assert_close(tower(pixels), tower.model(pixels).last_hidden_state)
+
+
+def test_hf_vision_takes_the_vision_half_of_a_whole_clip_with_its_colours(tmp_path: Path) -> None:
+    text = {**SMALL, "vocab_size": 50, "max_position_embeddings": 8}
+    for name in ("image_size", "patch_size"):
+        del text[name]
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=SMALL, projection_dim=16)).eval()
+    randomise(clip)
+    clip.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}'
+    )
+    part = HfVision(name=str(tmp_path))
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        states = clip.vision_model(pixels, output_hidden_states=True).hidden_states
+        torch.testing.assert_close(part.build().eval()(pixels), states[-2][:, 1:])
+    assert (part.facts().mean, part.facts().std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_hf_vision_takes_another_image_size() -> None:
+    for family in ("siglip_vision_model", "dinov2"):
+        part = HfVision(config={"model_type": family, **SMALL, **FAMILIES[family]}, image_size=48)
+        assert part.facts().grid(48, 48).tokens == 36
+        assert part.build()(torch.randn(1, 3, 48, 48)).shape == (1, 36, 32)
+
+
+@pytest.mark.parametrize("layer", [-2, (1, 3)])
+def test_open_clip_gives_the_outputs_of_its_blocks(layer: Any) -> None:
+    part = OpenClip(config=TOWER, layer=layer, tokens="all")
+    tower = part.build().eval()
+    randomise(tower)
+    seen: list[torch.Tensor] = []
+    blocks = tower.visual.transformer.resblocks
+    for block in blocks:
+        block.register_forward_hook(lambda block, inputs, output: seen.append(output))
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        tower.visual(pixels)
+        outputs = list(seen)
+        layers = (layer,) if isinstance(layer, int) else layer
+        wanted = torch.cat([outputs[index if index < 0 else index - 1] for index in layers], -1)
+        torch.testing.assert_close(tower(pixels), wanted)
+    assert part.facts().grid(32, 32).tokens == 17
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "expected"),
+    [("ViT-B-32", -2, (49, 768)), ("ViT-B-16-SigLIP", -1, (196, 768)), ("RN50", -1, (49, 2048))],
+)
+def test_every_kind_of_tower_in_open_clip_has_true_facts(model: str, layer: int, expected: tuple[int, int]) -> None:
+    part = OpenClip(model=model, layer=layer)
+    facts = part.facts()
+    with torch.device("meta"):
+        tower = part._visual(weights=False)
+        features = tower.forward_intermediates(
+            torch.zeros(1, 3, facts.image_size, facts.image_size), indices=[layer], intermediates_only=True
+        )["image_intermediates"][0]
+    assert features.flatten(2).shape[1:] == expected[::-1]
+    assert (facts.grid(facts.image_size, facts.image_size).tokens, facts.width) == expected
+    assert facts.mean == ((0.5, 0.5, 0.5) if "SigLIP" in model else open_clip.OPENAI_DATASET_MEAN)
+
+
+def test_open_clip_loads_a_folder_with_its_colours(tmp_path: Path) -> None:
+    text = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+    whole = open_clip.CLIP(embed_dim=8, vision_cfg=TOWER, text_cfg=text)
+    torch.save(whole.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    config = {
+        "model_cfg": {"embed_dim": 8, "vision_cfg": TOWER, "text_cfg": text},
+        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    part = OpenClip(model=f"local-dir:{tmp_path}")
+    assert torch.equal(part.build().visual.conv1.weight, whole.visual.conv1.weight)
+    assert (part.facts().mean, part.facts().std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_raw_patches_are_the_pixels_in_reading_order() -> None:
+    part = RawPatches(patch_size=2)
+    pixels = torch.arange(3 * 4 * 6).view(1, 3, 4, 6).float()
+    features = part.build()(pixels)
+    assert features.shape == (1, 6, part.facts().width)
+    assert features[0, 4].view(2, 2, 3)[1, 0].tolist() == pixels[0, :, 3, 2].tolist()  # the patch in row 1, column 1
+
+
+def test_towers_side_by_side_see_the_image_in_their_own_size_and_colours() -> None:
+    clip = {"hf_vision": {"config": {"model_type": "clip_vision_model", **SMALL}, "mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}}
+    dino = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL, "mlp_ratio": 2, "image_size": 64, "patch_size": 16}}}
+    part = SideBySide((clip, dino))
+    towers = part.build().eval()
+    image = torch.rand(1, 3, 32, 32)
+    seen: list[torch.Tensor] = []
+    towers.towers[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        features = towers((image - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / 0.2)
+    large = torch.nn.functional.interpolate(image, (64, 64), mode="bicubic", antialias=True)
+    torch.testing.assert_close(seen[0], (large - 0.5) / 0.5, rtol=1e-4, atol=1e-5)
+    assert features.shape == (1, 16, part.facts().width) == (1, 16, 64)
+    torch.testing.assert_close(features[..., 32:], towers.towers[1](seen[0]))
+
+
+def test_towers_with_other_grids_cannot_stand_side_by_side() -> None:
+    fine = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL, "patch_size": 4}}}
+    coarse = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL}}}
+    with pytest.raises(ValueError, match="8 x 8, 4 x 4 patches"):
+        SideBySide((fine, coarse)).facts()
+
+
+@pytest.mark.parametrize(
+    ("part", "parameters", "message"),
+    [
+        (OpenClip, {}, "either model"),
+        (OpenClip, {"model": "ViT-B-33"}, "Did you mean"),
+        (OpenClip, {"config": TOWER, "layer": (1, -1)}, "not both"),
+        (HfVision, {"config": {"hidden_size": 3}}, "model_type"),
+        (HfVision, {"config": {}, "name": "x"}, "either name"),
+    ],
+)
+def test_a_wrong_choice_is_refused(part: type, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        part(**parameters)
+
+
+def test_a_layer_that_the_tower_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="layers 1 to 4"):
+        HfVision(config={"model_type": "clip_vision_model", **SMALL}, layer=-5).build()

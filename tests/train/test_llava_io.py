@@ -1,0 +1,110 @@
+"""Models in LLaVA's form go to transformers and come back: same pixels, same tokens, same logits, same answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.train.parity import TEXT, one_row
+from tests.train.tiny import TINY, tiny_model
+from vlmdata_train.llava_io import load_llava, save_llava
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.tokens import image_token_id
+
+VISION = {
+    "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+CLIP_COLOURS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+LLAVA = ModelRecipe(
+    encoder={"hf_vision": {"config": VISION, **CLIP_COLOURS}}, preprocessing="pad", abstractor="mlp",
+    language={"hf_causal": {"config": {"model_type": "llama", **TEXT}}},
+)  # fmt: skip
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Make a picture with structure at several scales."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 5 + y / 9), np.cos(x / 17), np.sin(y / 3)]
+    return np.stack([(127 + 127 * wave).astype(np.uint8) for wave in waves], -1)
+
+
+def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, list[int]]:
+    """Return our logits for an image and a question, and the ids that were read."""
+    prepared = model.preprocess(image)
+    tokens = model.tokenizer(" what is it?", add_special_tokens=False)["input_ids"]
+    ids = [image_token_id(model.tokenizer)] * prepared.tokens + tokens
+    batch = one_row(ids, prepared.pixels, [prepared.tokens], [len(prepared.pixels)], [prepared.size])
+    with torch.no_grad():
+        return model.logits(batch), ids
+
+
+@pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "anyres"])
+@pytest.mark.parametrize("size", [(50, 90), (70, 40)])
+def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
+    model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
+    save_llava(model, tmp_path / "llava")
+    image = picture(*size)
+    ours, ids = ask(model, image)
+
+    served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "llava")
+    inputs = processor(text="<image> what is it?", images=Image.fromarray(image), return_tensors="pt", add_special_tokens=False)
+    assert inputs["input_ids"][0].tolist() == ids
+    with torch.no_grad():
+        theirs = served(**inputs).logits
+    # their processor resizes with torchvision, which rounds otherwise than Pillow, by 2 of 255 at most
+    assert (ours - theirs).abs().max() < 0.02 * theirs.std()
+
+    prepared = model.preprocess(image)
+    mean, std = (torch.tensor(CLIP_COLOURS[name])[:, None, None] for name in ("mean", "std"))
+    inputs["pixel_values"] = ((prepared.pixels / 255 - mean) / std).view_as(inputs["pixel_values"])
+    with torch.no_grad():
+        assert (ours - served(**inputs).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "anyres"])
+def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: str, tmp_path: Path) -> None:
+    model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
+    save_llava(model, tmp_path / "llava")
+    loaded = load_llava(str(tmp_path / "llava")).eval()
+    assert loaded.plan == model.plan
+    assert {name: value.sum() for name, value in loaded.state_dict().items()} == {
+        name: value.sum() for name, value in model.state_dict().items()
+    }
+    image = picture(64, 80)
+    assert torch.equal(ask(loaded, image)[0], ask(model, image)[0])
+
+
+def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
+    model = tiny_model(LLAVA)
+    save_llava(model, tmp_path / "llava")
+    served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
+    prepared = model.preprocess(picture(40, 60))
+    ids = [image_token_id(model.tokenizer)] * prepared.tokens + [5, 6, 7]
+    batch = one_row(ids, prepared.pixels, [prepared.tokens], [1], [prepared.size])
+    ours = model.generate(batch, max_new_tokens=6, stop_ids=[])[0]
+    mean, std = (torch.tensor(CLIP_COLOURS[name])[:, None, None] for name in ("mean", "std"))
+    allowed = [n for n in range(len(model.tokenizer)) if n != image_token_id(model.tokenizer)]
+    theirs = served.generate(
+        input_ids=batch.input_ids, pixel_values=(prepared.pixels / 255 - mean) / std, max_new_tokens=6,
+        do_sample=False, eos_token_id=None, prefix_allowed_tokens_fn=lambda row, so_far: allowed,
+    )  # fmt: skip
+    assert theirs[0, len(ids) :].tolist() == ours
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (TINY, "encoder: LLaVA's form has an hf_vision tower"),
+        (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's form has an mlp of 2 layers"),
+        (replace(LLAVA, preprocessing="dynamic_tiles"), "preprocessing: LLaVA's form has pad"),
+    ],
+)
+def test_what_llava_does_not_have_is_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_llava(tiny_model(recipe), tmp_path)

@@ -1,0 +1,78 @@
+"""Compiled and recomputed blocks: the same numbers, and no compiling anew from batch to batch."""
+
+import pytest
+import torch
+
+from tests.train.runs import tiny_recipe
+from tests.train.shards import MemoryStream, caption_samples, conversation_samples
+from vlmdata_train import loop, setup
+from vlmdata_train.blocks import blocks_of, blocks_to_recompute, recompute, spaced
+from vlmdata_train.data import Feed
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.places import Place, Position
+from vlmdata_train.reading import Reading
+from vlmdata_train.step import Step
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+def results(batches: int, *, compiled: bool, again: list[bool], attention: str = "segments", learns: bool = True):
+    """The losses and the gradient norms of some batches."""
+    recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
+    setup.seed_everything(0, CPU)
+    model = setup.make_model(recipe, recipe.model, CPU).train()
+    model.attention = attention
+    blocks = blocks_of(model.language)
+    recompute(blocks, again)
+    for block in blocks if compiled else []:
+        block.compile(backend="aot_eager")  # all of compiling but the kernels
+    samples = caption_samples(60) + conversation_samples(30)
+    packs = MemoryStream([samples[i::30] for i in range(30)])
+    reading = Reading(setup.prompter_of(model), model.plan, "instruct", 96)
+    feed = Feed(lambda rank, world: packs, reading, Position(Place(0, 0, 1)), 192)
+    source, step, numbers = loop.Upcoming(feed, CPU.device), Step(model, chunk=64, autocast=False), []
+    for micro in source.take(batches):
+        with torch.set_grad_enabled(learns):
+            total, _ = step(micro)
+        numbers.append(total.item())
+        if learns:
+            total.backward()
+            numbers += [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
+    source.close()
+    return numbers
+
+
+def test_blocks_are_those_of_the_language_model():
+    recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
+    model = setup.make_model(recipe, recipe.model, CPU)
+    assert [type(b).__name__ for b in blocks_of(model.language)] == ["LlamaDecoderLayer"] * 2
+
+
+def test_recomputing_some_blocks_changes_no_number():
+    assert results(1, compiled=False, again=[True, False]) == results(1, compiled=False, again=[False, False])
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_gradient_with_blocks_recomputed_or_not():
+    wanted = results(1, compiled=False, again=[False, False])
+    assert results(1, compiled=True, again=[True, False]) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_new_packing_is_not_compiled_anew():
+    """The mask is an input of the compiled block, not a part of it. FlexAttention has no backward pass on a CPU."""
+    wanted = results(8, compiled=False, again=[False] * 2, attention="flex", learns=False)
+    torch._dynamo.reset()  # FlexAttention's own plain form is a compiled one too
+    torch._dynamo.utils.counters.clear()
+    assert results(8, compiled=True, again=[False] * 2, attention="flex", learns=False) == pytest.approx(wanted, rel=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # both blocks, all batches
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_as_few_blocks_are_recomputed_as_memory_asks():
+    assert blocks_to_recompute(32, 1e9, 32e9) == 0
+    assert blocks_to_recompute(32, 1e9, 8.5e9) == 24
+    assert blocks_to_recompute(32, 1e9, -5e9) == 32
+    for chosen in range(9):
+        assert sum(spaced(8, chosen)) == chosen
+    assert spaced(8, 2) == [False, False, False, True, False, False, False, True]

@@ -1,0 +1,117 @@
+"""What a run tells, and what it does when the loss breaks."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tests.train.runs import tiny_recipe, weights, write_data
+from vlmdata_train.log import Meter, SpikeWatch, flops_per_token
+from vlmdata_train.loop import run_training
+from vlmdata_train.step import Step
+
+
+def records(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_its_numbers_as_json_lines_and_to_tensorboard(tmp_path):
+    data = write_data(tmp_path / "chats", captions=0, conversations=40)
+    logs = {"every": 2, "tensorboard": True}
+    run_training(tiny_recipe(data, tmp_path / "out", logs=logs, steps=4, held_out={"fraction": 0.2, "every": 4}))
+    told = records(tmp_path / "out")
+    assert [(r["kind"], r["step"]) for r in told] == [("train", 2), ("train", 4), ("held_out", 4)]
+    wanted = {"loss", "loss_of", "tokens_per_s", "padding", "data_wait", "model_tflops", "memory_gib", "norm", "lr", "samples"}
+    assert wanted <= set(told[0]) and set(told[0]["loss_of"]) == {"chats"}
+    assert told[0]["loss_of"]["chats"] == pytest.approx(told[0]["loss"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "out/tensorboard")).Reload()
+    assert [round(e.value, 4) for e in events.Scalars("train/loss_of/chats")] == [round(r["loss"], 4) for r in told[:2]]
+
+
+def test_the_loss_of_each_source_is_told_apart(tmp_path):
+    captions, chats = write_data(tmp_path / "captions"), write_data(tmp_path / "chats", captions=0, conversations=40)
+    run_training(tiny_recipe({captions: 0.5, chats: 0.5}, tmp_path / "out"))  # type: ignore[arg-type]
+    assert set(records(tmp_path / "out")[0]["loss_of"]) == {"captions", "chats"}
+
+
+def break_one(monkeypatch, value: float, at_call: int):
+    """Make the loss of the first sample of one micro-batch `value`."""
+    original = Step.forward
+    calls = []
+
+    def forward(self, micro):
+        total, each = original(self, micro)
+        calls.append(micro.batch.keys[0])
+        if len(calls) == at_call:
+            each = each.clone()
+            each[0] = value
+            total = total * value
+        return total, each
+
+    monkeypatch.setattr(Step, "forward", forward)
+    return calls
+
+
+def test_a_nan_stops_the_run_and_names_the_tar_and_key(tmp_path, monkeypatch):
+    calls = break_one(monkeypatch, float("nan"), 3)
+    data = write_data(tmp_path / "data")
+    with pytest.raises(FloatingPointError, match="step 3: nan") as caught:
+        run_training(tiny_recipe(data, tmp_path / "out"))
+    worst = str(caught.value).partition("highest loss: ")[2]
+    assert worst.startswith(calls[2]) and ".tar" in worst.split()[0]
+    assert records(tmp_path / "out")[-1]["worst"][0] == calls[2]
+
+
+def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_goes_on(tmp_path, monkeypatch):
+    break_one(monkeypatch, float("nan"), 3)
+    data = write_data(tmp_path / "data")
+    result = run_training(tiny_recipe(data, tmp_path / "out", logs={"every": 2, "on_nan": "skip", "tensorboard": False}))
+    assert result.steps == 6 and result.losses[2] != result.losses[2]
+    assert all(torch.isfinite(w).all() for w in weights(result.checkpoint).values())
+
+
+def test_a_spike_is_judged_by_the_losses_before_it():
+    watch = SpikeWatch(6.0)
+    assert watch.verdict(9.0) is None  # nothing to compare with yet
+    for i in range(30):
+        loss = 2.0 + 0.1 * (i % 2)
+        assert watch.verdict(loss) is None
+        watch.accept(loss)
+    assert watch.verdict(2.3) is None
+    watch.accept(2.3)
+    assert watch.verdict(4.0) == "spike" and watch.verdict(4.0) == "spike" and watch.refused == 2  # skipped, not remembered
+    assert watch.verdict(float("inf")) == "nan"
+    told = 0
+    for _ in range(50):  # told and taken: the loss of other data becomes the expected one
+        told += watch.verdict(4.0) is not None
+        watch.accept(4.0)
+    assert 0 < told < 25
+
+
+def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata_train.loop.MAX_REFUSED", 3)
+    original = Step.forward
+    monkeypatch.setattr(
+        Step, "forward", lambda self, micro: (original(self, micro)[0] * float("nan"), original(self, micro)[1])
+    )
+    logs = {"on_nan": "skip", "tensorboard": False}
+    with pytest.raises(FloatingPointError, match="3 steps in a row were skipped"):
+        run_training(tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", logs=logs))
+
+
+def test_flops_are_counted_six_four_and_two_for_each_weight():
+    parts = {name: nn.Linear(10, 10, bias=False) for name in ("encoder", "abstractor", "fusion", "language")}
+    align = flops_per_token(parts, {"encoder": False, "abstractor": True, "fusion": False, "language": False})
+    assert align == {"encoder": 200, "abstractor": 600, "fusion": 400, "language": 400}
+    instruct = flops_per_token(parts, {"encoder": False, "abstractor": True, "fusion": True, "language": True})
+    assert instruct["language"] == 600 and instruct["encoder"] == 200
+
+
+def test_a_meter_weighs_sources_by_their_tokens():
+    meter = Meter(tokens=90, places=100)
+    meter.add_losses({"a": (30.0, 10), "b": (10.0, 10)})
+    values = meter.values(1, None)
+    assert values["loss"] == 2.0 and values["loss_of"] == {"a": 3.0, "b": 1.0} and values["padding"] == 0.1

@@ -1,0 +1,84 @@
+"""Mistakes in a training recipe or on the command line are one clear line and exit 2, before any work."""
+
+import re
+
+import pytest
+import yaml
+
+from tests.train.runs import MODEL, write_data
+from vlmdata.recipe import PIPELINES
+from vlmdata.step import RecipeError
+from vlmdata_train.__main__ import main
+from vlmdata_train.recipe import Lora, Part, load, parse
+
+GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lrr": 1}, r"no parameter 'lrr'. Did you mean 'lr'\?"),
+        ({"lr": "fast"}, r"Recipe.lr = 'fast'"),
+        ({"batches": {"token": 5}}, r"batches: Batches has no parameter 'token'. Did you mean 'tokens'\?"),
+        ({"parts": {"encoder": {"freeze": True}}}, r"parts, encoder: Part has no parameter 'freeze'. Did you mean 'frozen'\?"),
+        ({"parts": {"projector": {}}}, r"no part 'projector'"),
+        ({"parts": {"language": {"frozen": True, "lr": 1.0}}}, r"a frozen part has neither"),
+        ({"parts": {n: {"frozen": True} for n in ("encoder", "abstractor", "fusion", "language")}}, r"every part is frozen"),
+        ({"parts": {"language": {"lora": {"r": 8}}}}, r"language, lora: Lora has no parameter 'r'"),
+        ({"steps": None}, r"say either `steps` or `epochs`"),
+        ({"steps": 5, "epochs": 1}, r"say either `steps` or `epochs`"),
+        ({"steps": None, "epochs": 1, "data": {"a": 0.5, "b": 0.5}}, r"a mixture has no end"),
+        ({"optimizer": {"schedule": "cosinus"}}, r"optimizer: Optimizer.schedule = 'cosinus'"),
+        ({"model": {"encoder": "clip"}}, r"model: ModelRecipe needs the parameter 'language'"),
+        ({"data": None}, r"Recipe.data"),
+    ],
+)
+def test_each_mistake_names_its_place_and_its_mending(change, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        parse({**GOOD, **change}, "r.yaml")
+    assert str(caught.value).startswith("r.yaml") and "\n" not in str(caught.value)
+
+
+def test_a_recipe_survives_being_written_down():
+    tree = {**GOOD, "parts": {"language": {"lora": {"rank": 4}}}, "tokenizer": {"vocabulary": 300}}
+    recipe = parse(tree)
+    assert recipe.parts["language"] == Part(lora=Lora(rank=4))
+    assert parse(yaml.safe_load(yaml.safe_dump(recipe.describe()))) == recipe
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("train/*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
+    recipe = load(path.stem)
+    assert recipe == load(path)
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert len(head) >= 4 and any("vlmdata train" in line for line in head)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["align", "tinny"], r"no training recipe 'tinny'. Did you mean 'tiny'\?"),
+        (["align", "tiny", "--set", "data"], r"--set data: write it as"),
+        (["align", "tiny", "--set", "data=/nowhere/at/all"], r"data: .*/nowhere/at/all"),
+        (["align", "tiny", "--set", "data={data}", "--set", "model.encoder=open_clop"], r"Did you mean 'open_clip'\?"),
+        (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is no checkpoint"),
+        (["chat", "/nowhere"], r"/nowhere is no checkpoint"),
+        (["align", "tiny", "--set", "data={data}", "--set", "speed.device=cuda"], r"torch sees no CUDA device"),
+    ],
+)
+def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=2, tars=1)
+    out_too = ["--set", f"out={tmp_path}/o"] if words[0] == "align" else []
+    status = main([*(word.replace("{data}", data) for word in words), *out_too])
+    out, err = capsys.readouterr()
+    assert status == 2 and out == ""
+    assert re.search(message, err) and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "o" / "checkpoints").exists()
+
+
+def test_numbers_on_the_command_line_may_be_written_as_yaml_misses_them(tmp_path):
+    recipe = load("tiny", overrides={"data": "D", "batches.tokens": 512})
+    assert recipe.batches.tokens == 512 and recipe.batches.sample_tokens == 160
+    from vlmdata_train.__main__ import _overrides
+
+    assert _overrides(["lr=1e-3", "data={a: 0.7}", "out=runs/x"]) == {"lr": 1e-3, "data": {"a": 0.7}, "out": "runs/x"}

@@ -1,0 +1,56 @@
+"""A run that was broken off goes on as if it had not been: the same weights, bit for bit."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from tests.train.runs import tiny_recipe, weights, write_data
+from vlmdata.step import RecipeError
+from vlmdata_train.loop import run_training
+
+LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 2, "alpha": 4, "dropout": 0.3}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"parts": LORA}, {"speed": {"precision": "bf16"}}, {"batches": {"pack": False, "samples": 4, "accumulate": 2}}],
+    ids=["plain", "lora with dropout", "bf16", "padded, two micro-batches"],
+)
+def test_k_steps_and_the_rest_give_the_weights_of_an_unbroken_run(tmp_path, changes):
+    data = write_data(tmp_path / "data", captions=30, conversations=10)
+    whole = run_training(tiny_recipe(data, tmp_path / "whole", **changes))
+    # What a kill after step 3 leaves: the run's folder with its first checkpoint only.
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken/checkpoints/step_00000006")
+    torch.manual_seed(12345)  # whatever else happened in this process
+    resumed = run_training(tiny_recipe(data, tmp_path / "broken", **changes))
+    assert len(resumed.losses) == 3 and resumed.losses == whole.losses[3:]
+    wanted, got = weights(whole.checkpoint), weights(resumed.checkpoint)
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+
+
+def test_a_finished_run_does_nothing_when_run_again(tmp_path):
+    recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=2)
+    first = run_training(recipe)
+    before = {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
+    again = run_training(recipe)
+    assert again.losses == [] and again.checkpoint == first.checkpoint
+    assert before == {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
+
+
+def test_another_recipe_in_the_same_folder_is_refused_before_any_work(tmp_path):
+    recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=2)
+    run_training(recipe)
+    with pytest.raises(RecipeError, match="another `lr`"):
+        run_training(dataclasses.replace(recipe, lr=0.5))
+
+
+def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):
+    data = write_data(tmp_path / "data", captions=40)
+    result = run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1))
+    from vlmdata_train.checkpoint import read_saved
+
+    assert read_saved(result.checkpoint).facts["samples"] == 40

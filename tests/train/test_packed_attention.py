@@ -1,0 +1,160 @@
+"""Packed samples cannot see each other, whatever does the attention."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
+from vlmdata_train.attention import make_packing, segment_block_mask
+from vlmdata_train.model import ModelRecipe, build_model
+
+MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 6}
+
+
+@pytest.mark.parametrize("backend", ["segments", "flex"])
+@pytest.mark.parametrize("config", [LLAMA, MISTRAL], ids=["llama", "mistral, window 6"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_packed_equals_separate_and_naive_concatenation_does_not(backend: str, config: dict[str, object]) -> None:
+    model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}))
+    model.attention = backend
+    samples = [sample(model, 10, 1, 1), sample(model, 7, 2, 2), sample(model, 140, 0, 3), sample(model, 12, 1, 4)]
+    packed = pack(model, samples, padding=9)
+    naive = pack(model, samples)
+    naive.segment_ids.fill_(1)
+    naive.position_ids = torch.arange(naive.input_ids.shape[1])[None]
+    start = 0
+    with torch.no_grad():
+        together, concatenated = model.logits(packed)[0], model.logits(naive)[0]
+        for one in samples:
+            alone = model.logits(pack(model, [one]))[0]
+            end = start + len(alone)
+            assert (together[start:end] - alone).abs().max() < 1e-5
+            assert start == 0 or (concatenated[start:end] - alone).abs().max() > 0.01
+            start = end
+
+
+def test_gradients_of_packed_samples_equal_those_of_separate_ones() -> None:
+    model = tiny_model()
+    samples = [sample(model, 10, 1, 1), sample(model, 7, 2, 2)]
+    model(pack(model, samples)).square().sum().backward()
+    together = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    for one in samples:
+        model(pack(model, [one])).square().sum().backward()
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            torch.testing.assert_close(together[name], weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 1, 100, 128, 300])
+@pytest.mark.parametrize("length", [128, 384, 500])
+def test_block_masks_hold_every_pair_that_is_visible_and_no_other(window: int | None, length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.sort(torch.randint(0, 5, (2, length), generator=generator)).values
+    ids[1, -40:] = 0
+    mask = segment_block_mask(ids, window)
+    place = torch.arange(length)
+    gap = place[:, None] - place
+    expected = (ids[:, :, None] == ids[:, None]) & (gap >= 0)
+    if window is not None:
+        expected &= gap < window
+    tested, full = torch.zeros(2, 2, length, length, dtype=torch.bool).unbind(1)
+    for row in range(2):
+        for query in range(-(-length // 128)):
+            for chosen, count, index in (
+                (tested, mask.kv_num_blocks, mask.kv_indices), (full, mask.full_kv_num_blocks, mask.full_kv_indices),
+            ):  # fmt: skip
+                for block in index[row, 0, query, : count[row, 0, query]].tolist():
+                    chosen[row, query * 128 : query * 128 + 128, block * 128 : block * 128 + 128] = True
+    assert not (full & ~expected).any(), "a full block must need no test"
+    assert torch.equal((tested & expected) | full, expected)
+
+
+LANGUAGES: dict[str, dict[str, Any]] = {
+    "qwen2": {}, "qwen3": {"head_dim": 8}, "phi3": {}, "gemma": {"head_dim": 8}, "olmo2": {}, "smollm3": {}, "opt": {},
+    "gpt_neox": {}, "mixtral": {"num_local_experts": 4}, "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+}  # fmt: skip
+
+
+def language(family: str, **more: Any) -> ModelRecipe:
+    """Return the tiny recipe with another language model."""
+    config = {**LLAMA, "model_type": family, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **more}
+    return replace(TINY, language={"hf_causal": {"config": config}})
+
+
+@pytest.mark.parametrize("family", sorted(LANGUAGES))
+def test_any_language_model_packs_and_otherwise_does_what_transformers_does(family: str) -> None:
+    model = tiny_model(language(family, **LANGUAGES[family]))
+    samples = [sample(model, 10, 1, 1), sample(model, 17, 1, 2)]
+    with torch.no_grad():
+        together = model.logits(pack(model, samples))[0].split([len(ids) for ids, _ in samples])
+        embedded = [model.embed(pack(model, [one]), None) for one in samples]
+        model.language.set_attn_implementation("eager")
+        for packed, alone in zip(together, embedded, strict=True):
+            assert (packed - model.language(inputs_embeds=alone).logits[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("mamba", "lets samples in one row see each other"),
+        ("bloom", "does not take an attention implementation"),
+        ("stablelm", "is not handed `packing`"),
+        ("gemma2", "soft-capped scores"),
+    ],
+)
+def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(family: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(language(family))
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
+        make_packing(torch.ones(1, 4, dtype=torch.int32), backend="flash")
+
+
+@pytest.mark.parametrize("fusion", ["tokens", "cross_attention"])
+def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments(fusion: str) -> None:
+    config = {**LLAMA, "num_hidden_layers": 4}
+    abstractor = "mlp" if fusion == "tokens" else {"perceiver": {"latents": 4, "layers": 1, "heads": 1, "head_width": 8}}
+    entry = fusion if fusion == "tokens" else {fusion: {"every": 2}}
+    model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}, fusion=entry, abstractor=abstractor))
+    batches = [pack(model, [sample(model, 200 - 9 * n, 1, n), sample(model, 20 + 9 * n, 1, 5)]) for n in range(3)]
+    torch._dynamo.reset()
+    compiled = CompileCounterWithBackend("eager")
+    with torch.no_grad():
+        model.attention = "segments"
+        expected = [model.logits(batch) for batch in batches]
+        for block in model.language.model.layers:
+            block.compile(backend=compiled, fullgraph=True)
+        model.attention = "flex"
+        assert (model.logits(batches[0]) - expected[0]).abs().max() < 1e-5
+        frames = compiled.frame_count
+        for batch, wanted in zip(batches[1:], expected[1:], strict=True):
+            assert (model.logits(batch) - wanted).abs().max() < 1e-5
+    assert compiled.frame_count == frames <= 2, "plain blocks, and those with a layer hooked in"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fusion", ["tokens", "cross_attention"])
+def test_on_a_gpu_the_kernels_agree_with_attention_by_segment(fusion: str) -> None:
+    model = tiny_model(replace(TINY, fusion=fusion, language={"hf_causal": {"config": {**LLAMA, "hidden_size": 128}}}))
+    model.cuda().to(torch.bfloat16)
+    batch = pack(model, [sample(model, 300, 1, 1), sample(model, 90, 2, 2)], padding=50)
+    for name in ("input_ids", "position_ids", "segment_ids", "pixels"):
+        setattr(batch, name, getattr(batch, name).cuda())
+    real, found, gradients = batch.segment_ids[0] > 0, {}, {}
+    for backend in ("segments", "flex", "varlen"):
+        model.attention = backend
+        model.zero_grad()
+        found[backend] = model(batch)[0][real].float()
+        found[backend].square().sum().backward()
+        gradients[backend] = model.language.model.layers[0].self_attn.q_proj.weight.grad.float().clone()
+    for backend in ("flex", "varlen"):
+        assert (found[backend] - found["segments"]).abs().max() < 0.05 * found["segments"].abs().max()
+        assert (gradients[backend] - gradients["segments"]).norm() < 0.05 * gradients["segments"].norm()

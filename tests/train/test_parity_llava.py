@@ -1,0 +1,120 @@
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the same weights give the logits of the classes in transformers."""
+
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    SiglipVisionConfig,
+)
+
+from tests.train.parity import (
+    IMAGE_ID,
+    TEXT,
+    assert_same_logits_and_images_matter,
+    copy_weights,
+    one_row,
+    randomised,
+    with_images,
+)
+from vlmdata_train.llava_io import our_name
+from vlmdata_train.model import ModelRecipe
+
+VISION = {
+    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **VISION}}}
+LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
+PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
+
+
+def test_llava_1_5() -> None:
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        image_seq_length=16,
+    )  # fmt: skip
+    reference = randomised(LlavaForConditionalGeneration(config))
+    recipe = ModelRecipe(encoder=CLIP, preprocessing="pad", abstractor="mlp", language=LLAMA)
+    model = copy_weights(reference, recipe, our_name)
+    batch = one_row(with_images([16, 16]), torch.randn(2, 3, 32, 32), [16, 16], [1, 1], [(32, 32)] * 2)
+    assert_same_logits_and_images_matter(
+        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
+    )
+
+
+def test_llava_with_features_of_several_layers_and_the_class_token() -> None:
+    layers = [-2, -4]
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        image_seq_length=17,
+        vision_feature_layer=layers, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    reference = randomised(LlavaForConditionalGeneration(config))
+    tower = {"hf_vision": {**CLIP["hf_vision"], "layer": layers, "tokens": "all"}}
+    model = copy_weights(reference, ModelRecipe(encoder=tower, abstractor="mlp", language=LLAMA), our_name)
+    batch = one_row(with_images([17]), torch.randn(1, 3, 32, 32), [17], [1], [(32, 32)])
+    assert_same_logits_and_images_matter(
+        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
+    )
+
+
+def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        image_grid_pinpoints=PINPOINTS,
+    )  # fmt: skip
+    reference = randomised(LlavaNextForConditionalGeneration(config))
+    recipe = ModelRecipe(encoder=CLIP, preprocessing="anyres", abstractor="mlp", language=LLAMA)
+    model = copy_weights(reference, recipe, our_name)
+    sizes = [(40, 100), (333, 57), (20, 20)]
+    tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
+    counts = [model.tokens_of(width, height) for height, width in sizes]
+    pixels = torch.randn(sum(tiles), 3, 32, 32)
+    batch = one_row(with_images(counts), pixels, counts, tiles, sizes)
+
+    def theirs(pixels: torch.Tensor) -> torch.Tensor:
+        most = max(tiles)
+        padded = [torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)]
+        return reference(input_ids=batch.input_ids, pixel_values=torch.stack(padded), image_sizes=batch.image_sizes).logits
+
+    assert_same_logits_and_images_matter(model, batch, theirs)
+
+
+def test_llava_onevision_scales_down_what_is_more_than_its_tiles() -> None:
+    grid = [[32 * rows, 32 * columns] for rows in range(1, 5) for columns in range(1, 5)]
+    vision = {**VISION, "vision_use_head": False}
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**vision), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        image_grid_pinpoints=grid,
+        vision_feature_layer=-2, vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_4",
+        video_token_index=299,
+    )  # fmt: skip
+    reference = randomised(LlavaOnevisionForConditionalGeneration(config))
+    tiles_of = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5)]
+    recipe = ModelRecipe(
+        encoder={"hf_vision": {"config": {"model_type": "siglip_vision_model", **vision}}}, abstractor="mlp",
+        preprocessing={"anyres": {"tiles": tiles_of, "max_tiles": 4}}, language=LLAMA,
+    )  # fmt: skip
+    model = copy_weights(reference, recipe, our_name)
+    sizes = [(128, 120), (40, 30)]
+    tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
+    counts = [model.tokens_of(width, height) for height, width in sizes]
+    pixels = torch.randn(sum(tiles), 3, 32, 32)
+    batch = one_row(with_images(counts), pixels, counts, tiles, sizes)
+
+    def theirs(pixels: torch.Tensor) -> torch.Tensor:
+        most = max(tiles)
+        padded = [torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)]
+        return reference(
+            input_ids=batch.input_ids, pixel_values=torch.stack(padded), image_sizes=batch.image_sizes,
+            batch_num_images=torch.tensor([1, 1]),
+        ).logits  # fmt: skip
+
+    assert counts[0] < 16 + 16 * 16 + 16, "the first image must be scaled down"
+    assert_same_logits_and_images_matter(model, batch, theirs)

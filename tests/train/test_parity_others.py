@@ -1,0 +1,170 @@
+"""Idefics (Flamingo), Idefics3 and InternVL: the same weights give the logits of the classes in transformers."""
+
+import re
+
+import torch
+from transformers import (
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    IdeficsConfig,
+    IdeficsForVisionText2Text,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+)
+
+from tests.train.parity import (
+    IMAGE_ID,
+    TEXT,
+    assert_same_logits_and_images_matter,
+    copy_weights,
+    one_row,
+    randomised,
+    with_images,
+)
+from vlmdata_train.model import ModelRecipe
+
+LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
+
+
+def replaced(name: str, rules: dict[str, str]) -> str:
+    """Rename by the first rule whose pattern matches the beginning of the name."""
+    for pattern, ours in rules.items():
+        if re.match(pattern, name):
+            return re.sub(f"^{pattern}", ours, name)
+    return name
+
+
+IDEFICS3 = {
+    r"model\.vision_model\.": "encoder.model.",
+    r"model\.connector\.modality_projection\.proj\.": "abstractor.layers.0.",
+    r"model\.text_model\.": "language.model.",
+    r"lm_head\.": "language.lm_head.",
+}
+
+
+def test_idefics3() -> None:
+    vision = {
+        "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
+        "patch_size": 8,
+    }  # fmt: skip
+    config = Idefics3Config(
+        vision_config=vision, text_config={"model_type": "llama", **TEXT}, image_token_id=IMAGE_ID, scale_factor=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    reference = randomised(Idefics3ForConditionalGeneration(config))
+    tower = {"model_type": "siglip_vision_model", **vision, "vision_use_head": False}
+    recipe = ModelRecipe(
+        encoder={"hf_vision": {"config": tower, "layer": -1, "norm": True}},
+        abstractor={"pixel_shuffle": {"factor": 2, "layers": 1, "bias": False}}, language=LLAMA,
+    )  # fmt: skip
+    model = copy_weights(reference, recipe, lambda name: replaced(name, IDEFICS3))
+    batch = one_row(with_images([4, 4, 4]), torch.randn(3, 3, 32, 32), [4, 8], [1, 2], [(32, 32)] * 2)
+    assert_same_logits_and_images_matter(
+        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels[None]).logits
+    )
+
+
+INTERNVL = {
+    r"model\.vision_tower\.": "encoder.model.",
+    r"model\.multi_modal_projector\.layer_norm\.": "abstractor.layers.0.",
+    r"model\.multi_modal_projector\.linear_1\.": "abstractor.layers.1.",
+    r"model\.multi_modal_projector\.linear_2\.": "abstractor.layers.3.",
+    r"model\.language_model\.": "language.model.",
+    r"lm_head\.": "language.lm_head.",
+}
+
+
+def test_internvl() -> None:
+    vision = {
+        "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "image_size": [32, 32], "patch_size": [8, 8], "layer_scale_init_value": 0.1, "use_absolute_position_embeddings": True,
+    }  # fmt: skip
+    text = {"model_type": "qwen2", **TEXT}
+    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID, image_seq_length=4)
+    reference = randomised(InternVLForConditionalGeneration(config))
+    recipe = ModelRecipe(
+        encoder={"hf_vision": {"config": {"model_type": "internvl_vision", **vision}, "layer": -1, "norm": True}},
+        preprocessing="dynamic_tiles", language={"hf_causal": {"config": text}},
+        abstractor={"pixel_shuffle": {"factor": 2, "layers": 2, "norm": True}},
+    )  # fmt: skip
+    model = copy_weights(reference, recipe, lambda name: replaced(name, INTERNVL))
+    tiles = [model.plan.preprocessing.tiles_of(width, 32, model.plan.facts) for width in (64, 32)]
+    assert tiles == [3, 1]
+    batch = one_row(with_images([12, 4]), torch.randn(4, 3, 32, 32), [12, 4], tiles, [(32, 64), (32, 32)])
+    assert_same_logits_and_images_matter(
+        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
+    )
+
+
+IDEFICS = {
+    r"model\.vision_model\.": "encoder.model.",
+    r"model\.perceiver_resampler\.latents": "abstractor.latents",
+    r"model\.perceiver_resampler\.layer_norm\.": "abstractor.norm.",
+    r"model\.gated_cross_attn_layers\.": "fusion.layers.",
+    r"model\.": "language.model.",
+    r"lm_head\.": "language.lm_head.",
+}
+IDEFICS_ATTENTION = {
+    "context_layer_norm": "context_norm", "latents_layer_norm": "latents_norm", "q_layer_norm": "query_norm",
+    "k_layer_norm": "key_norm", "q_proj": "query", "k_proj": "key", "v_proj": "value", "output_proj": "output",
+    "o_proj": "output",
+}  # fmt: skip
+IDEFICS_CROSS = {
+    "cross_attn.": "", "input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm",
+    "alpha_cross_attn": "attention_gate", "alpha_dense": "mlp_gate", "mlp.gate_proj": "gate", "mlp.up_proj": "up",
+    "mlp.down_proj": "down", **IDEFICS_ATTENTION,
+}  # fmt: skip
+
+
+def idefics_name(name: str) -> str:
+    """Rename Idefics's weights to ours."""
+    if found := re.match(r"model\.perceiver_resampler\.blocks\.(\d+)\.([01])\.(\w+)\.(.*)", name):
+        block, half, layer, rest = found.groups()
+        if half == "0":
+            return f"abstractor.attentions.{block}.{IDEFICS_ATTENTION[layer]}.{rest}"
+        return f"abstractor.mlps.{block}.{ {'ln': 0, 'fc': 1, 'c_proj': 3}[layer] }.{rest}"
+    name = replaced(name, IDEFICS)
+    if name.startswith("fusion."):
+        for theirs in sorted(IDEFICS_CROSS, key=len, reverse=True):
+            name = name.replace(theirs, IDEFICS_CROSS[theirs])
+    return name
+
+
+def idefics(gates: str, every: int) -> tuple[torch.nn.Module, ModelRecipe]:
+    """Make a reference of Idefics and our recipe for it."""
+    text = {**TEXT, "num_key_value_heads": 4, "num_hidden_layers": 4}
+    vision = {"embed_dim": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": 32, "patch_size": 8}  # fmt: skip
+    perceiver = {"resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 2, "resampler_head_dim": 8,
+                 "qk_layer_norms_perceiver": True, "use_resampler": True}  # fmt: skip
+    config = IdeficsConfig(
+        **{name: value for name, value in text.items() if name != "num_key_value_heads"}, vision_config=vision,
+        perceiver_config=perceiver, use_resampler=True, cross_layer_interval=every, qk_layer_norms=True,
+        alpha_type="vector" if gates == "vector" else "float",
+    )  # fmt: skip
+    tower = {**vision, "model_type": "clip_vision_model", "hidden_size": 32, "hidden_act": "gelu"}
+    del tower["embed_dim"]
+    recipe = ModelRecipe(
+        encoder={"hf_vision": {"config": tower, "layer": -1, "tokens": "all"}},
+        abstractor={"perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 8, "qk_norm": True}},
+        fusion={"cross_attention": {"every": every, "gates": gates, "qk_norm": True, "mlp_width": 48}},
+        language={"hf_causal": {"config": {"model_type": "llama", **text, "rms_norm_eps": 1e-6}}},
+    )  # fmt: skip
+    return randomised(IdeficsForVisionText2Text(config)), recipe
+
+
+def test_idefics_with_two_images_of_which_the_latest_is_read() -> None:
+    for gates, every in (("vector", 1), ("scalar", 2)):
+        reference, recipe = idefics(gates, every)
+        model = copy_weights(reference, recipe, idefics_name)
+        batch = one_row(with_images([1, 1]), torch.randn(2, 3, 32, 32), [1, 1], [1, 1], [(32, 32)] * 2)
+        count = (batch.input_ids == IMAGE_ID).cumsum(1)
+        latest = torch.nn.functional.one_hot(count, 3)[:, :, 1:]  # (B, T, images)
+
+        def theirs(
+            pixels: torch.Tensor, reference: torch.nn.Module = reference, ids: torch.Tensor = batch.input_ids,
+            latest: torch.Tensor = latest,
+        ) -> torch.Tensor:  # fmt: skip
+            return reference(input_ids=ids, pixel_values=pixels[None], image_attention_mask=latest).logits
+
+        assert_same_logits_and_images_matter(model, batch, theirs)

@@ -1,0 +1,120 @@
+"""PaliGemma: full attention over image and prompt; the same weights give the logits of the class in transformers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from tests.train.parity import (
+    IMAGE_ID,
+    TEXT,
+    assert_same_logits_and_images_matter,
+    copy_weights,
+    one_row,
+    randomised,
+    with_images,
+)
+from tests.train.tiny import TINY, pack, sample, tiny_model
+from vlmdata_train.attention import segment_block_mask
+from vlmdata_train.model import ModelRecipe
+
+VISION = {
+    "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "vision_use_head": False,
+}  # fmt: skip
+GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}
+PREFIX = replace(TINY, fusion={"tokens": {"prefix": True}})
+NAMES = {
+    "model.vision_tower.": "encoder.model.", "model.multi_modal_projector.linear.": "abstractor.",
+    "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
+}  # fmt: skip
+
+
+def our_name(name: str) -> str:
+    """Rename PaliGemma's weights to ours."""
+    theirs = next(theirs for theirs in NAMES if name.startswith(theirs))
+    return NAMES[theirs] + name.removeprefix(theirs)
+
+
+def test_paligemma() -> None:
+    config = PaliGemmaConfig(vision_config=VISION, text_config=GEMMA, image_token_id=IMAGE_ID, projection_dim=32)
+    reference = randomised(PaliGemmaForConditionalGeneration(config))
+    recipe = ModelRecipe(
+        encoder={"hf_vision": {"config": VISION, "layer": -1, "norm": True}}, abstractor="linear",
+        fusion={"tokens": {"prefix": True}}, language={"hf_causal": {"config": GEMMA}},
+    )  # fmt: skip
+    model = copy_weights(reference, recipe, our_name)
+    batch = one_row(with_images([16]), torch.randn(1, 3, 32, 32), [16], [1], [(32, 32)])
+    labels = batch.labels.clone()
+    labels[:, :25] = -100  # 6 words, the image, 3 words; then 3 of answer
+    batch = replace(batch, labels=labels)
+    kinds = (labels != -100).long()
+
+    def theirs(pixels: torch.Tensor) -> torch.Tensor:
+        return reference(input_ids=batch.input_ids, pixel_values=pixels, token_type_ids=kinds).logits
+
+    assert_same_logits_and_images_matter(model, batch, theirs)
+
+
+@pytest.mark.parametrize("backend", ["segments", "flex"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_packed_equals_separate_and_the_prefix_is_seen_from_before(backend: str) -> None:
+    model = tiny_model(PREFIX)
+    model.attention = backend
+    samples = [sample(model, 150, 1, 1), sample(model, 9, 1, 2)]
+    lengths = [len(ids) for ids, _ in samples]
+    batches = [pack(model, samples), *(pack(model, [one]) for one in samples)]
+    for batch, starts in zip(batches, ([0, lengths[0]], [0], [0]), strict=True):
+        for start in starts:
+            batch.labels[0, start : start + 20] = -100
+    with torch.no_grad():
+        together, first, second = (model.logits(batch)[0] for batch in batches)
+        assert (together[: lengths[0]] - first).abs().max() < 1e-5
+        assert (together[lengths[0] :] - second).abs().max() < 1e-5
+        causal = replace(batches[1], labels=batches[1].input_ids)
+        assert (model.logits(causal)[0, :19] - first[:19]).abs().max() > 0.01, "without a prefix nothing is seen from before"
+
+
+def test_no_answer_is_seen_before_it_is_given() -> None:
+    model = tiny_model(PREFIX)
+    ids, pixels = sample(model, 12, 1, 1)
+    batches = [pack(model, [(ids, pixels)]), pack(model, [([*ids[:25], 3, 4, 5], pixels)])]
+    for batch in batches:
+        batch.labels[0, :25] = -100
+    with torch.no_grad():
+        one, other = (model.logits(batch)[0, :25] for batch in batches)
+    torch.testing.assert_close(one, other)
+
+
+def test_generation_reads_the_whole_prompt_in_both_directions() -> None:
+    model = tiny_model(PREFIX)
+    ids, pixels = sample(model, 12, 1, 1)
+    batch = pack(model, [(ids, pixels)])
+    batch.labels.fill_(-100)
+    [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
+    for step, number in enumerate(new):
+        longer = pack(model, [([*ids, *new[:step]], pixels)])
+        longer.labels[0, : len(ids)] = -100
+        with torch.no_grad():
+            values = model.logits(longer)[0, -1]
+        values[[model.fusion.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
+        assert int(values.argmax()) == number
+
+
+def test_block_masks_with_a_prefix_hold_every_visible_pair() -> None:
+    ids = torch.tensor([[1] * 300 + [2] * 300 + [0] * 30])
+    prefix = torch.zeros(1, 630, dtype=torch.bool)
+    prefix[0, :200] = prefix[0, 300:310] = True
+    mask = segment_block_mask(ids, None, prefix)
+    place = torch.arange(630)
+    expected = (ids[0][:, None] == ids[0]) & ((place[:, None] >= place) | prefix[0])
+    held, full = torch.zeros(2, 640, 640, dtype=torch.bool).unbind()
+    for block in range(5):
+        for chosen, count, index in (
+            (held, mask.kv_num_blocks, mask.kv_indices), (full, mask.full_kv_num_blocks, mask.full_kv_indices),
+        ):  # fmt: skip
+            for column in index[0, 0, block, : count[0, 0, block]].tolist():
+                chosen[block * 128 : block * 128 + 128, column * 128 : column * 128 + 128] = True
+    assert not (full[:630, :630] & ~expected).any()
+    assert torch.equal((held[:630, :630] & expected) | full[:630, :630], expected)

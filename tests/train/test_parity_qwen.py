@@ -1,0 +1,127 @@
+"""Qwen2-VL: images of their own size, M-RoPE; the same weights give the logits of the class in transformers."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
+
+from tests.train.parity import IMAGE_ID, TEXT, copy_weights, one_row, randomised, with_images
+from tests.train.tiny import pack, randomise
+from vlmdata_train.batch import Batch
+from vlmdata_train.encoders.qwen2_vl import in_squares
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.pixels import normalise
+from vlmdata_train.preprocessing.smart_size import smart_resize
+
+VISION = {"depth": 2, "embed_dim": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4, "spatial_merge_size": 2}
+SIZES = [(40, 22), (9, 30)]
+RECIPE = ModelRecipe(
+    encoder={"qwen2_vl": {"config": {**VISION, "hidden_size": 32}}}, abstractor="patch_merger",
+    preprocessing={"smart_size": {"min_pixels": 128, "max_pixels": 1024}}, positions={"mrope": {"sections": (1, 1, 2)}},
+    language={"hf_causal": {"config": {"model_type": "qwen2", **TEXT}}},
+)  # fmt: skip
+
+
+def our_name(name: str) -> str:
+    """Rename Qwen2-VL's weights to ours."""
+    for theirs, ours in {
+        "model.visual.merger.ln_q.": "abstractor.norm.", "model.visual.merger.mlp.": "abstractor.mlp.",
+        "model.visual.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
+    }.items():  # fmt: skip
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+def prepare(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> tuple[Batch, list[int]]:
+    """Make a batch of one sample with pictures of these (height, width), and the token counts."""
+    rng = np.random.default_rng(seed)
+    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    counts = [one.tokens for one in ready]
+    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
+    return replace(batch, pixels=[one.pixels[0] for one in ready]), counts
+
+
+def test_qwen2_vl_on_two_images_of_their_own_shapes() -> None:
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}
+    config = Qwen2VLConfig(
+        vision_config={**VISION, "hidden_size": 32}, text_config={**TEXT, "rope_parameters": rope}, image_token_id=IMAGE_ID,
+    )  # fmt: skip
+    reference = randomised(Qwen2VLForConditionalGeneration(config))
+    model = copy_weights(reference, RECIPE, our_name)
+    batch, counts = prepare(model, SIZES)
+    facts = model.plan.facts
+    sides = [model.plan.preprocessing.tile_size(width, height, facts) for height, width in SIZES]
+    assert counts == [rows * columns // 64 for rows, columns in sides]
+    grids = torch.tensor([[1, rows // 4, columns // 4] for rows, columns in sides])
+
+    def theirs(tiles: list[torch.Tensor]) -> torch.Tensor:
+        patches = [in_squares(normalise(t[None], facts.mean, facts.std, torch.float32), 4, 2, 2) for t in tiles]
+        kinds = (batch.input_ids == IMAGE_ID).int()  # without them Qwen2-VL places image tokens like text
+        return reference(
+            input_ids=batch.input_ids, pixel_values=torch.cat(patches), image_grid_thw=grids, mm_token_type_ids=kinds
+        ).logits
+
+    with torch.no_grad():
+        expected_places, _ = reference.model.get_rope_index(batch.input_ids, (batch.input_ids == IMAGE_ID).int(), grids)
+        assert torch.equal(model.place(batch), expected_places)
+        ours, expected = model.logits(batch), theirs(batch.pixels)
+        assert (ours - expected).abs().max() < 1e-4
+        blank = [torch.zeros_like(tile) for tile in batch.pixels]
+        assert (theirs(blank) - expected).abs().max() > 0.01
+        assert (model.logits(replace(batch, pixels=blank)) - ours).abs().max() > 0.01
+
+
+def test_packed_equals_separate_also_with_three_positions() -> None:
+    model = build_model(RECIPE).eval()
+    randomise(model)
+    first, second = prepare(model, SIZES, seed=1)[0], prepare(model, [(16, 40)], seed=2)[0]
+    joined = pack(model, [(first.input_ids[0].tolist(), torch.zeros(0)), (second.input_ids[0].tolist(), torch.zeros(0))])
+    joined = replace(
+        joined, pixels=[*first.pixels, *second.pixels], tile_counts=torch.ones(3, dtype=torch.int64),
+        image_sizes=torch.cat([first.image_sizes, second.image_sizes]),
+    )  # fmt: skip
+    with torch.no_grad():
+        together = model.logits(joined)[0].split([first.input_ids.shape[1], second.input_ids.shape[1]])
+        for packed, alone in zip(together, (first, second), strict=True):
+            assert (packed - model.logits(alone)[0]).abs().max() < 1e-5
+
+
+def test_generation_goes_on_behind_the_images() -> None:
+    model = build_model(RECIPE).eval()
+    randomise(model)
+    batch, _ = prepare(model, SIZES, seed=3)
+    [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
+    for number in new:
+        with torch.no_grad():
+            values = model.logits(batch)[0, -1]
+        values[[IMAGE_ID, *range(len(model.tokenizer), len(values))]] = -torch.inf
+        assert int(values.argmax()) == number
+        ids = [*batch.input_ids[0].tolist(), number]
+        longer = one_row(ids, torch.zeros(0), [0, 0], [1, 1], SIZES)
+        batch = replace(longer, pixels=batch.pixels)
+
+
+def test_sizes_and_pixels_are_those_of_qwen2_vl() -> None:
+    rng = random.Random(0)
+    for _ in range(2000):
+        height, width = rng.randint(1, 3000), rng.randint(1, 3000)
+        if max(height, width) > 200 * min(height, width):
+            continue
+        size = smart_resize(height, width, 28, 56 * 56, 28 * 28 * 1280)
+        assert size == their_size(height, width, 28, 56 * 56, 28 * 28 * 1280)
+        assert size[0] % 28 == size[1] % 28 == 0
+    assert smart_resize(1, 20_000, 28, 56 * 56, 28 * 28 * 1280)[0] == 28
+    model = build_model(RECIPE)
+    image = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=4, size={"shortest_edge": 128, "longest_edge": 1024}, do_rescale=False, do_normalize=False
+    )
+    theirs = processor(images=Image.fromarray(image), return_tensors="pt")
+    tiles = model.preprocess(image).pixels
+    assert torch.equal(in_squares(tiles, 4, 2, 2), theirs["pixel_values"].to(torch.uint8))

@@ -1,0 +1,174 @@
+"""Preprocessing gives the pixels and sizes of transformers' image processors, and its token counts are exact.
+
+Pixels are bit-equal to their Pillow backend; their torchvision backend differs from it by 2 of 255 at most.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.image_processing_utils import select_best_resolution as their_resolution
+from transformers.models.clip import CLIPImageProcessor, CLIPImageProcessorPil
+from transformers.models.fuyu import FuyuImageProcessor, FuyuImageProcessorPil
+from transformers.models.got_ocr2 import GotOcr2ImageProcessor, GotOcr2ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+from transformers.models.idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
+from transformers.models.llava import LlavaImageProcessor, LlavaImageProcessorPil
+from transformers.models.llava_next import LlavaNextImageProcessor, LlavaNextImageProcessorPil, LlavaNextProcessor
+from transformers.models.siglip import SiglipImageProcessor, SiglipImageProcessorPil
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.parts import make_part, part_names
+from vlmdata_train.pixels import normalise
+from vlmdata_train.preprocessing.anyres import Anyres, fitted, select_best_resolution, unpadded
+from vlmdata_train.preprocessing.dynamic_tiles import nearest_grid
+from vlmdata_train.preprocessing.native import Native
+
+SIDE = 56
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+FACTS = EncoderFacts(width=8, image_size=SIDE, patch_size=14, mean=MEAN, std=STD)
+SIZES = [(56, 56), (120, 77), (77, 120), (31, 200), (200, 31), (20, 25), (171, 170)]
+SQUARE = {"height": SIDE, "width": SIDE}
+SHORT = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE, "image_mean": MEAN, "image_std": STD}
+PINPOINTS = [[rows * SIDE, columns * SIDE] for rows, columns in Anyres().tiles]
+
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "centre_crop": (CLIPImageProcessorPil, CLIPImageProcessor, SHORT),
+    "resize": (SiglipImageProcessorPil, SiglipImageProcessor, {"size": SQUARE, "resample": 3}),
+    "pad": (LlavaImageProcessorPil, LlavaImageProcessor, {**SHORT, "do_pad": True}),
+    "anyres": (LlavaNextImageProcessorPil, LlavaNextImageProcessor, {**SHORT, "image_grid_pinpoints": PINPOINTS}),
+    "dynamic_tiles": (GotOcr2ImageProcessorPil, GotOcr2ImageProcessor, {"size": SQUARE, "crop_to_patches": True}),
+    "square_tiles": (
+        Idefics3ImageProcessorPil, Idefics3ImageProcessor,
+        {"size": {"longest_edge": 4 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
+    ),
+}  # fmt: skip
+PARAMETERS: dict[str, dict[str, Any]] = {"square_tiles": {"longest": 4 * SIDE}}
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Make a picture of noise over waves, in which every resampling differs."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(height * width).integers(0, 60, (height, width, 3))
+    waves = np.stack([90 + 90 * np.sin(x / 5 + y / 9), 90 + 90 * np.cos(x / 17), 90 + 90 * np.sin(y / 3)], -1)
+    return (waves + noise).astype(np.uint8)
+
+
+def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
+    """Return a processor's tiles (tiles, 3, H, W)."""
+    found = processor(images=Image.fromarray(image), return_tensors="pt", **options)["pixel_values"]
+    return found.reshape(-1, *found.shape[-3:])
+
+
+def test_every_preprocessing_is_compared() -> None:
+    assert sorted([*CASES, "native", "smart_size"]) == part_names("preprocessing")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_pixels_are_those_of_the_image_processor(name: str) -> None:
+    pillow, torchvision, options = CASES[name]
+    part = make_part("preprocessing", {name: PARAMETERS.get(name, {})})
+    raw = {"do_rescale": False, "do_normalize": False}
+    for size in SIZES:
+        image = picture(*size)
+        tiles = part.prepare(image, FACTS)
+        expected = theirs(pillow(**options), image, **raw)
+        assert tuple(tiles.shape) == tuple(expected.shape)
+        assert len(tiles) == part.tiles_of(size[1], size[0], FACTS)
+        assert torch.equal(tiles.float(), expected.float())
+        near = theirs(torchvision(**options), image, **raw).float()
+        assert (tiles.float() - near).abs().max() <= 2
+
+
+def test_native_pixels_are_those_of_fuyu_up_to_the_last_patch_that_holds_any() -> None:
+    part = make_part("preprocessing", {"native": {"max_height": 60, "max_width": 90}})
+    for size in [(40, 50), (100, 77), (30, 200), (60, 90)]:
+        image = picture(*size)
+        tiles = part.prepare(image, FACTS)
+        for processor in (FuyuImageProcessorPil, FuyuImageProcessor):
+            fuyu = processor(size={"height": 60, "width": 90})
+            found = fuyu.preprocess(Image.fromarray(image), do_rescale=False, do_normalize=False, return_tensors="pt")
+            expected = found["images"][0][0][None, :, : tiles.shape[2], : tiles.shape[3]].float()
+            filled = tiles[:, :, : expected.shape[2], : expected.shape[3]].float()  # theirs ends with the canvas
+            assert (filled - expected).abs().max() <= (0 if processor is FuyuImageProcessorPil else 1)
+        rows, columns = tiles.shape[2] // 14, tiles.shape[3] // 14
+        assert part.tokens_of(size[1], size[0], FACTS, FACTS.grid) == rows * (columns + 1)
+
+
+def test_normalised_pixels_are_those_of_the_image_processor() -> None:
+    image = picture(77, 120)
+    tiles = make_part("preprocessing", "centre_crop").prepare(image, FACTS)
+    for processor in (CLIPImageProcessorPil(**SHORT), CLIPImageProcessor(**SHORT)):
+        difference = normalise(tiles, MEAN, STD, torch.float32) - theirs(processor, image)
+        assert difference.abs().max() < (1e-5 if isinstance(processor, CLIPImageProcessorPil) else 0.04)
+
+
+def sizes(count: int, seed: int = 0) -> list[tuple[int, int]]:
+    """Draw widths and heights, some extreme."""
+    rng = random.Random(seed)
+    return [(rng.randint(1, 3000), rng.choice([1, 7, rng.randint(1, 3000)])) for _ in range(count)]
+
+
+def test_the_best_resolution_keeps_most_pixels_with_the_least_waste() -> None:
+    canvases = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]
+    for width, height in sizes(2000):
+        best = select_best_resolution(width, height, canvases)
+        assert best == tuple(their_resolution((height, width), canvases))
+
+        def kept(canvas: tuple[int, int], width: int = width, height: int = height) -> int:
+            scale = min(canvas[1] / width, canvas[0] / height)
+            return min(int(width * scale) * int(height * scale), width * height)
+
+        most = [canvas for canvas in canvases if kept(canvas) == max(map(kept, canvases))]
+        assert best in most
+        assert best[0] * best[1] == min(rows * columns for rows, columns in most)
+
+
+def test_the_nearest_grid_is_that_of_internvl() -> None:
+    for width, height in sizes(2000):
+        columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, 12)
+        assert nearest_grid(width, height, 448, 1, 12) == (rows, columns)
+
+
+def test_anyres_counts_tokens_as_llava_next_does() -> None:
+    part = Anyres()
+    facts = EncoderFacts(width=8, image_size=336, patch_size=14, mean=MEAN, std=STD)
+    pinpoints = [[rows * 336, columns * 336] for rows, columns in part.tiles]
+    counter = LlavaNextProcessor.__new__(LlavaNextProcessor)
+    counter.image_processor = LlavaNextImageProcessor(image_grid_pinpoints=pinpoints)
+    counter.patch_size, counter.num_additional_image_tokens = 14, 0
+    most = 0
+    for width, height in sizes(500):
+        ours = part.tokens_of(width, height, facts, lambda h, w: Grid(h // 14, w // 14))
+        assert ours == counter._get_number_of_features(height, width, 336, 336)
+        most = max(most, ours)
+    assert most <= 2928, "2,304 of four tiles, 48 newlines and 576 of the base"
+    assert part.tokens_of(672, 672, facts, lambda h, w: Grid(h // 14, w // 14)) == 2928
+
+
+def test_the_arrangement_gives_as_many_tokens_as_were_planned() -> None:
+    for part in (Anyres(), Anyres(max_tiles=1), Native(100, 150)):
+        module = part.build(FACTS, FACTS.grid, 4)
+        assert module is not None
+        for width, height in sizes(60, seed=1):
+            if max(width, height) > 40 * min(width, height):
+                continue
+            tokens = 16
+            if isinstance(part, Native):
+                tokens = part.tokens_of(width, height, FACTS, FACTS.grid) - -(-part._fitted(width, height)[0] // 14)
+            tiles = torch.zeros(part.tiles_of(width, height, FACTS), tokens, 4)
+            assert len(module(tiles, width=width, height=height)) == part.tokens_of(width, height, FACTS, FACTS.grid)
+
+
+def test_unpadding_leaves_no_token_of_padding_alone() -> None:
+    for width, height in sizes(300, seed=2):
+        canvas = select_best_resolution(width, height, [(rows * SIDE, columns * SIDE) for rows, columns in Anyres().tiles])
+        rows, columns = (side // 14 for side in canvas)
+        down, across = unpadded(width, height, rows, columns)
+        inner = fitted(width, height, canvas)
+        top, left = (canvas[0] - inner[0]) / 2, (canvas[1] - inner[1]) / 2
+        assert down.start * 14 <= top + 14
+        assert across.start * 14 <= left + 14

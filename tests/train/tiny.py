@@ -1,0 +1,120 @@
+"""Tiny models and batches for the tests of the trainer's model half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Blip2VisionConfig, Blip2VisionModel
+
+from vlmdata_train.batch import Batch
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+}  # fmt: skip
+TOWER = {"width": 32, "layers": 3, "head_width": 16, "patch_size": 8, "image_size": 32}
+TINY = ModelRecipe(encoder={"open_clip": {"config": TOWER}}, language={"hf_causal": {"config": LLAMA}})
+
+
+def randomise(model: nn.Module, seed: int = 0, scale: float = 0.2) -> None:
+    """Draw every weight anew: gates and queries that start at zero would hide the images from a comparison."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, parameter in sorted(model.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def tiny_model(recipe: ModelRecipe = TINY, seed: int = 0) -> VisionLanguageModel:
+    """Build a model and randomise all of it."""
+    model = build_model(recipe).eval()
+    randomise(model, seed)
+    return model
+
+
+def sample(model: VisionLanguageModel, length: int, images: int, seed: int) -> tuple[list[int], Tensor]:
+    """Make `length` random text tokens with images among them, and the images' pixels (tiles, 3, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    side = model.plan.facts.image_size
+    ids = torch.randint(0, 200, (length,), generator=generator).tolist()
+    image = [model.fusion.image_token_id] * model.tokens_of(side, side)
+    for number in range(images):
+        place = 1 + number * (len(image) + 2)
+        ids[place:place] = image
+    return ids, torch.randint(0, 256, (images, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def pack(model: VisionLanguageModel, samples: Sequence[tuple[list[int], Tensor]], padding: int = 0) -> Batch:
+    """Pack samples in one row, as the loader does."""
+    ids = [number for tokens, _ in samples for number in tokens] + [0] * padding
+    positions = [place for tokens, _ in samples for place in range(len(tokens))] + [0] * padding
+    segments = [number for number, (tokens, _) in enumerate(samples, 1) for _ in tokens] + [0] * padding
+    return rows(model, [ids], [positions], [segments], torch.cat([pixels for _, pixels in samples]))
+
+
+def rows(
+    model: VisionLanguageModel, ids: list[list[int]], positions: list[list[int]], segments: list[list[int]], pixels: Tensor
+) -> Batch:
+    """Make a batch of rows of equal length, every image one tile."""
+    images, side = len(pixels), model.plan.facts.image_size
+    tokens = torch.tensor(ids)
+    return Batch(
+        input_ids=tokens, labels=tokens.clone(), position_ids=torch.tensor(positions),
+        segment_ids=torch.tensor(segments, dtype=torch.int32), pixels=pixels,
+        image_token_counts=torch.full((images,), model.tokens_of(side, side)),
+        tile_counts=torch.ones(images, dtype=torch.int64), image_sizes=torch.full((images, 2), side), sources=[], keys=[],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeanColours:
+    """A tower for images of any size: the weighted mean colour of every patch of 8 pixels."""
+
+    def facts(self) -> EncoderFacts:
+        """Three channels for each patch."""
+        return EncoderFacts(width=3, image_size=16, patch_size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+    def build(self) -> nn.Module:
+        """Make the module, with one weight."""
+
+        class Tower(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(3))
+
+            def forward(self, pixels: Tensor) -> Tensor:
+                return functional.avg_pool2d(pixels, 8).flatten(2).transpose(1, 2) * self.scale
+
+        return Tower()
+
+
+@dataclass(frozen=True)
+class Blip2Tower:
+    """The image tower of BLIP-2, which transformers lists nowhere: all tokens after the last norm."""
+
+    config: dict[str, Any]
+
+    def facts(self) -> EncoderFacts:
+        """One class token before the patches."""
+        side, patch = self.config["image_size"], self.config["patch_size"]
+        half = (0.5, 0.5, 0.5)
+        return EncoderFacts(self.config["hidden_size"], side, patch, mean=half, std=half, extra=1)
+
+    def build(self) -> nn.Module:
+        """Make the module under the name that hf_vision gives it."""
+
+        class Tower(nn.Module):
+            def __init__(self, config: dict[str, Any]) -> None:
+                super().__init__()
+                self.model = Blip2VisionModel(Blip2VisionConfig(**config))
+
+            def forward(self, pixels: Tensor) -> Tensor:
+                return self.model(pixels).last_hidden_state
+
+        return Tower(self.config)

@@ -1,0 +1,82 @@
+"""Honeybee's C-Abstractor: convolutions that keep neighbours together, with pooling to any square in their middle.
+
+Cha et al. 2023, Honeybee: Locality-enhanced Projector; the residual block is RegNet's, with squeeze and excitation.
+P images, r x c patches, s x s tokens, C, W and D widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdata_train.encoders import Grid
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of pictures (P, W, r, c)."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Norm every place by itself."""
+        return super().forward(picture.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with a gate per channel, added to the input (P, W, r, c)."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(in_width, width, 1, bias=False), ChannelNorm(width), nn.SiLU())
+        self.middle = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width), nn.SiLU())
+        squeezed = max(1, in_width // 4)  # RegNet's ratio, of the block's input
+        self.excite = nn.Sequential(nn.Conv2d(width, squeezed, 1), nn.SiLU(), nn.Conv2d(squeezed, width, 1), nn.Sigmoid())
+        self.last = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), ChannelNorm(width))
+        same = in_width == width
+        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(in_width, width, 1, bias=False), ChannelNorm(width))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Transform and add."""
+        inner = self.middle(self.first(picture))
+        inner = inner * self.excite(inner.mean((2, 3), keepdim=True))
+        return functional.silu(self.last(inner) + self.skip(picture))
+
+
+class Convolutions(nn.Module):
+    """Patches (P, r c, C) -> tokens (P, s s, D)."""
+
+    def __init__(self, in_width: int, out_width: int, grid: Grid, part: CAbstractor) -> None:
+        super().__init__()
+        self.grid, self.side = grid, part.side
+        self.places = nn.Parameter(torch.randn(grid.tokens, in_width) * 0.02)  # positions, learned
+        widths = [in_width, *[part.width] * (part.blocks - 1)]
+        self.before = nn.Sequential(*(Block(width, part.width) for width in widths))
+        self.after = nn.Sequential(*(Block(part.width, part.width) for _ in range(part.blocks)))
+        self.project = nn.Sequential(nn.Linear(part.width, out_width), nn.SiLU(), nn.Linear(out_width, out_width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve, pool, convolve, project."""
+        features = features + self.places.to(features.dtype)
+        picture = features.transpose(1, 2).unflatten(2, (self.grid.rows, self.grid.columns))
+        picture = self.after(functional.adaptive_avg_pool2d(self.before(picture), self.side))
+        return self.project(picture.flatten(2).transpose(1, 2))
+
+
+@dataclass(frozen=True)
+class CAbstractor:
+    """Honeybee: 3 blocks before and after, width 1024, side 12 (144 tokens) or 16 or 24."""
+
+    side: int = 12
+    width: int = 1024
+    blocks: int = 3
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return side x side, whatever came in."""
+        return Grid(self.side, self.side)
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the module for tiles of this grid."""
+        if grid.extra:
+            raise ValueError("convolutions need patches alone: a class token has no neighbours")
+        return Convolutions(in_width, out_width, grid, self)

@@ -1,0 +1,24 @@
+"""One linear layer per feature: LLaVA 1.0, PaliGemma. Liu et al. 2023, Visual Instruction Tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from vlmdata_train.encoders import Grid
+
+
+@dataclass(frozen=True)
+class Linear:
+    """(P, N, C) -> (P, N, D)."""
+
+    bias: bool = True
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid unchanged: one token per patch."""
+        return grid
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the layer."""
+        return nn.Linear(in_width, out_width, bias=self.bias)

@@ -1,0 +1,42 @@
+"""A small network per feature: LLaVA 1.5. Liu et al. 2023, Improved Baselines with Visual Instruction Tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from vlmdata_train.encoders import Grid
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU, "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU, "silu": nn.SiLU,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """(P, N, C) -> (P, N, D): linear layers with an activation between each two."""
+
+    layers: int = 2  # LLaVA 1.5's mlp2x_gelu
+    activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
+    norm: bool = False  # a layer norm first, as InternVL has it
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"an MLP has 1 layer or more, not {self.layers}")
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid unchanged: one token per patch."""
+        return grid
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the layers: the first changes the width."""
+        modules: list[nn.Module] = [nn.LayerNorm(in_width)] if self.norm else []
+        modules.append(nn.Linear(in_width, out_width, bias=self.bias))
+        for _ in range(self.layers - 1):
+            modules += [ACTIVATIONS[self.activation](), nn.Linear(out_width, out_width, bias=self.bias)]
+        return nn.Sequential(*modules)

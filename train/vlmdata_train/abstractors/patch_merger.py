@@ -1,0 +1,43 @@
+"""Qwen2-VL's merger: the patches of a square side by side in one token, then an MLP.
+
+P images, N patches in order of squares, s the side of a square, C and D widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vlmdata_train.abstractors.pixel_shuffle import coarser
+from vlmdata_train.encoders import Grid
+
+
+class Merger(nn.Module):
+    """(P, N, C), squares one after the other -> (P, N / s^2, D), for images of any shape."""
+
+    def __init__(self, in_width: int, out_width: int, side: int) -> None:
+        super().__init__()
+        inner = in_width * side**2
+        self.count = side**2
+        self.norm = nn.LayerNorm(in_width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, out_width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Norm each patch, then merge."""
+        return self.mlp(self.norm(features).unflatten(1, (-1, self.count)).flatten(2))
+
+
+@dataclass(frozen=True)
+class PatchMerger:
+    """Goes with a tower that gives patches square by square, such as `qwen2_vl`."""
+
+    side: int = 2
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid of squares."""
+        return coarser(grid, self.side)
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the module; it takes any number of squares."""
+        return Merger(in_width, out_width, self.side)

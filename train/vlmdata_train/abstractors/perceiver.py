@@ -1,0 +1,88 @@
+"""Flamingo's Perceiver resampler: a fixed number of learned latents that read the patches, layer after layer.
+
+Alayrac et al. 2022, Flamingo; the form is that of Idefics 1.
+P tiles, N patches, L latents, C width, H heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdata_train.encoders import Grid
+
+
+class LatentAttention(nn.Module):
+    """Latents attend to the patches and to themselves, in one softmax."""
+
+    def __init__(self, width: int, heads: int, head_width: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.context_norm, self.latents_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_norm = nn.LayerNorm(head_width) if qk_norm else nn.Identity()
+        self.key_norm = nn.LayerNorm(head_width) if qk_norm else nn.Identity()
+        self.query = nn.Linear(width, heads * head_width, bias=False)
+        self.key = nn.Linear(width, heads * head_width, bias=False)
+        self.value = nn.Linear(width, heads * head_width, bias=False)
+        self.output = nn.Linear(heads * head_width, width, bias=False)
+
+    def forward(self, context: Tensor, latents: Tensor) -> Tensor:
+        """(P, N, C), (P, L, C) -> (P, L, C)."""
+        latents = self.latents_norm(latents)
+        both = torch.cat([self.context_norm(context), latents], 1)  # (P, N + L, C)
+        query, key, value = (
+            states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (P, H, tokens, E)
+            for states in (self.query(latents), self.key(both), self.value(both))
+        )
+        read = functional.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value)
+        return self.output(read.transpose(1, 2).flatten(2))
+
+
+class Resampler(nn.Module):
+    """Patches (P, N, C) -> latents (P, L, D)."""
+
+    def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(part.latents, width))
+        self.attentions = nn.ModuleList(
+            [LatentAttention(width, part.heads, part.head_width, part.qk_norm) for _ in range(part.layers)]
+        )
+        self.mlps = nn.ModuleList([_mlp(width) for _ in range(part.layers)])
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Identity() if width == out_width else nn.Linear(width, out_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Every layer reads the same patches."""
+        latents = self.latents.to(features.dtype).expand(len(features), -1, -1)
+        for attention, mlp in zip(self.attentions, self.mlps, strict=True):
+            latents = latents + attention(features, latents)
+            latents = latents + mlp(latents)
+        return self.project(self.norm(latents))
+
+
+def _mlp(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.ReLU(), nn.Linear(4 * width, width, bias=False)
+    )
+
+
+@dataclass(frozen=True)
+class Perceiver:
+    """The latents keep the tower's width; a linear layer follows only where the language model needs another."""
+
+    latents: int = 64  # Flamingo's
+    layers: int = 6  # Flamingo's
+    heads: int = 8  # OpenFlamingo's
+    head_width: int = 64  # OpenFlamingo's
+    qk_norm: bool = False  # layer norms on queries and keys, as Idefics 80B has them
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the latents, which belong to no place."""
+        return Grid(0, 0, extra=self.latents)
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the resampler; it takes any number of patches."""
+        return Resampler(in_width, out_width, self)

@@ -1,0 +1,60 @@
+"""Squares of neighbouring patches side by side in one token: Idefics3, SmolVLM, InternVL, nanoVLM.
+
+P tiles, r x c patches, s the side of a square, C width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vlmdata_train.abstractors.mlp import Mlp
+from vlmdata_train.encoders import Grid
+
+
+def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
+    """(P, r c, C) -> (P, r c / s^2, C s^2): channels ordered by row, then column, of the square, as in Idefics3."""
+    squares = features.unflatten(1, (grid.rows // side, side, grid.columns // side, side))  # (P, r/s, s, c/s, s, C)
+    return squares.transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def coarser(grid: Grid, side: int) -> Grid:
+    """Return the grid of squares of `side` x `side`; ValueError when it does not come out even."""
+    if grid.extra or grid.rows % side or grid.columns % side:
+        raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more cannot be cut into squares of {side}")
+    return Grid(grid.rows // side, grid.columns // side)
+
+
+class PixelShuffleLayers(nn.Module):
+    """Shuffle, then the layers of an MLP."""
+
+    def __init__(self, grid: Grid, side: int, layers: nn.Module) -> None:
+        super().__init__()
+        self.grid, self.side, self.layers = grid, side, layers
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(P, N, C) -> (P, N / s^2, D)."""
+        return self.layers(shuffle(features, self.grid, self.side))
+
+
+@dataclass(frozen=True)
+class PixelShuffle:
+    """Idefics3: factor 2, 1 layer without bias; SmolVLM: 3 or 4; InternVL: factor 2, norm, 2 layers."""
+
+    factor: int = 2
+    layers: int = 1
+    activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
+    norm: bool = False
+    bias: bool = True
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid of squares."""
+        return coarser(grid, self.factor)
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the module for tiles of this grid."""
+        coarser(grid, self.factor)
+        mlp = Mlp(layers=self.layers, activation=self.activation, norm=self.norm, bias=self.bias)
+        return PixelShuffleLayers(grid, self.factor, mlp.build(in_width * self.factor**2, out_width, self.grid_of(grid)))

@@ -1,0 +1,58 @@
+"""BLIP-2's Q-Former: learned queries through a BERT that reads the patches, then a linear layer.
+
+Li et al. 2023, BLIP-2; the transformer itself is the one of Hugging Face.
+P images, N patches, Q queries, C and D widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+from vlmdata_train.encoders import Grid
+
+
+class Queries(nn.Module):
+    """Patches (P, N, C) -> what the queries found (P, Q, D)."""
+
+    def __init__(self, config: Blip2QFormerConfig, queries: int, out_width: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, config.hidden_size) * config.initializer_range)
+        self.transformer = Blip2QFormerModel(config)
+        self.project = nn.Linear(config.hidden_size, out_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Every second layer reads the patches."""
+        queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
+        read = self.transformer(query_embeds=queries, encoder_hidden_states=features).last_hidden_state
+        return self.project(read.to(features.dtype))
+
+
+@dataclass(frozen=True)
+class QFormer:
+    """The defaults are BLIP-2's: BERT-base, 32 queries."""
+
+    queries: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    every: int = 2  # cross-attention in every second layer
+    dropout: float = 0.1  # BERT's, while training
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the queries, which belong to no place."""
+        return Grid(0, 0, extra=self.queries)
+
+    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+        """Make the module; it takes any number of patches."""
+        config = Blip2QFormerConfig(
+            hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
+            intermediate_size=self.mlp_width, cross_attention_frequency=self.every, encoder_hidden_size=in_width,
+            use_qformer_text_input=False,  # the layers for text beside the queries serve BLIP-2's first stage alone
+            hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
+        )  # fmt: skip
+        return Queries(config, self.queries, out_width)

@@ -1,0 +1,238 @@
+"""Attention that cannot see across the samples packed in one row, inside any Hugging Face language model.
+
+The model is switched to the implementation named here and hands every layer's queries, keys and values to
+`packed_attention`; what may see what travels as the keyword `packing`, made once per batch.
+
+B rows, H heads, T queries, S keys, E head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "vlmdata_packed"  # not in the mask interface of transformers, so that it builds no mask of its own
+BLOCK = 128  # FlexAttention's default block of queries and of keys
+BACKENDS = ("segments", "varlen", "flex")
+
+
+@dataclass(eq=False)
+class Packing:
+    """What each token of a batch may see. Windows (None: the whole past) are those that the model's layers use."""
+
+    backend: str  # segments, varlen, flex, or mask (while generating)
+    runs: list[tuple[int, int, int]] = field(default_factory=list)  # (row, start, end) of each segment, on the host
+    masks: dict[int | None, Any] = field(default_factory=dict)  # window -> BlockMask, or bool (B, 1, T, S)
+    bounds: Tensor | None = None  # (segments + 1,) int32: starts in the row-major flattened batch, for varlen
+    longest: int = 0  # tokens of the longest segment, for varlen
+    images: Any = None  # what cross-attention may see, made by its fusion
+    prefix: Tensor | None = None  # (B, T) bool: tokens that all of their sample may see, also those before them
+
+
+def make_packing(
+    segment_ids: Tensor, *, backend: str = "auto", windows: Iterable[int | None] = (None,), prefix: Tensor | None = None
+) -> Packing:
+    """Plan the attention of (B, T) segments; 0 is padding. `auto`: FlexAttention on a GPU, per-segment SDPA on a CPU.
+
+    `prefix` (B, T) marks what a sample may see from before it: PaliGemma's image and prompt.
+    """
+    if backend == "auto":
+        backend = "flex" if segment_ids.is_cuda else "segments"
+    if backend not in BACKENDS:
+        raise ValueError(f"attention: there is no backend '{backend}'. There are: auto, {', '.join(BACKENDS)}")
+    if prefix is not None and (backend == "varlen" or set(windows) != {None}):
+        raise ValueError("attention over a prefix goes with neither varlen nor sliding windows")
+    if backend == "flex":
+        return Packing(backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)})
+    runs = segment_runs(segment_ids)
+    if backend == "segments":
+        return Packing(backend, runs=[run for run in runs if segment_ids[run[0], run[1]] > 0], prefix=prefix)
+    starts = [row * segment_ids.shape[1] + start for row, start, _ in runs]
+    bounds = torch.tensor([*starts, segment_ids.numel()], dtype=torch.int32, device=segment_ids.device)
+    return Packing(backend, runs=runs, bounds=bounds, longest=max(end - start for _, start, end in runs))
+
+
+def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
+    """List (row, start, end) of every run of equal segment ids, padding too, in row-major order."""
+    runs = []
+    for row, ids in enumerate(segment_ids.cpu()):
+        cuts = (torch.nonzero(ids[1:] != ids[:-1]).flatten() + 1).tolist()
+        runs += [(row, start, end) for start, end in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
+    return runs
+
+
+def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: Tensor | None = None) -> BlockMask:
+    """Build FlexAttention's mask from the segments' ranges per block: no (T, T) matrix, no compilation, no host sync.
+
+    A block pair is skipped when the ranges of segment ids do not meet, and is full (needs no element test) when both
+    blocks lie in one segment. Padding attends causally to itself, so that no softmax is empty.
+    """
+    rows, length = segment_ids.shape
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        past = q >= k if prefix is None else (q >= k) | prefix[b, k]
+        seen = (segment_ids[b, q] == segment_ids[b, k]) & past
+        return seen if window is None else seen & (q - k < window)
+
+    blocks = -(-length // BLOCK)
+    last = segment_ids[:, -1:].expand(rows, blocks * BLOCK - length)
+    tiles = torch.cat([segment_ids, last], 1).view(rows, blocks, BLOCK)
+    low, high = tiles.amin(2), tiles.amax(2)  # (B, blocks)
+    number = torch.arange(blocks, device=segment_ids.device)
+    meets = (low[:, :, None] <= high[:, None]) & (low[:, None] <= high[:, :, None])
+    past = number[:, None] >= number
+    if prefix is not None:
+        padded = functional.pad(prefix, (0, blocks * BLOCK - length))
+        past = past | padded.view(rows, 1, blocks, BLOCK).any(3)
+    meets &= past
+    full = (low == high)[:, :, None] & (low == high)[:, None] & (low[:, :, None] == low[:, None])
+    full &= number[:, None] > number
+    if window is not None:
+        gap = (number[:, None] - number) * BLOCK  # from the first key to the first query of the pair
+        meets &= gap < window + BLOCK
+        full &= gap + BLOCK <= window
+    if length % BLOCK:  # the last block reaches past the row: its elements are tested
+        full[:, -1] = False
+    return block_mask(meets & ~full, meets & full, visible, (length, length))
+
+
+def block_mask(
+    tested: Tensor, full: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], lengths: tuple[int, int]
+) -> BlockMask:
+    """Make FlexAttention's mask of the pairs of blocks to test and to take whole, bool (B, Q, K) each."""
+    counts, order = _block_list(tested)
+    full_counts, full_order = _block_list(full)
+    return BlockMask.from_kv_blocks(
+        counts, order, full_counts, full_order, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=lengths
+    )
+
+
+def _block_list(pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn (B, Q, K) booleans to FlexAttention's form: how many blocks per query block, and which come first."""
+    order = pairs.int().argsort(dim=2, descending=True, stable=True)
+    return pairs.sum(2, dtype=torch.int32)[:, None], order.int()[:, None]
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    packing: Packing | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend within segments: (B, H, T, E), (B, H_kv, S, E) twice -> (B, T, H, E). Called by transformers."""
+    if packing is None:
+        raise ValueError(f"{type(module).__name__} is not handed `packing` by its model, so samples cannot be packed in it")
+    if softcap is not None or s_aux is not None or dropout:
+        raise ValueError(f"{type(module).__name__}: soft-capped scores, sinks and dropout are not supported when packed")
+    attend = {"segments": _by_segment, "varlen": _by_varlen, "flex": _by_flex, "mask": _by_mask}[packing.backend]
+    return attend(packing, query, key, value, scaling, sliding_window).transpose(1, 2), None
+
+
+def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+    out = torch.zeros_like(query[..., : value.shape[-1]])
+    grouped = query.shape[1] != key.shape[1]
+    for row, start, end in packing.runs:
+        part = (slice(row, row + 1), slice(None), slice(start, end))
+        band = None
+        if packing.prefix is not None:
+            causal = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril()
+            band = causal | packing.prefix[row, start:end]
+        elif window is not None and end - start > window:
+            band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+        out[part] = functional.scaled_dot_product_attention(
+            query[part], key[part], value[part], band, is_causal=band is None, scale=scale, enable_gqa=grouped
+        )
+    return out
+
+
+def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
+
+    assert packing.bounds is not None
+    q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (B T, H, E)
+    out = varlen_attn(
+        q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest, scale=scale,
+        window_size=(-1 if window is None else window - 1, 0), enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    assert isinstance(out, Tensor)
+    return out.unflatten(0, (query.shape[0], query.shape[2])).transpose(1, 2)
+
+
+def _by_flex(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    return flex(query.is_cuda)(query, key, value, block_mask=packing.masks[window], scale=scale, enable_gqa=grouped)
+
+
+def _by_mask(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    return functional.scaled_dot_product_attention(query, key, value, packing.masks[window], scale=scale, enable_gqa=grouped)
+
+
+_compiled: list[Callable[..., Tensor]] = []
+
+
+def flex(compiled: bool) -> Callable[..., Tensor]:
+    """Return FlexAttention: compiled on a GPU (its kernel exists only compiled), plain where it is only checked."""
+    if not compiled or torch.compiler.is_compiling():
+        return flex_attention
+    if not _compiled:
+        _compiled.append(torch.compile(flex_attention))
+    return _compiled[0]
+
+
+def use_packed_attention(language: PreTrainedModel) -> None:
+    """Switch a Hugging Face language model to `packed_attention`; ValueError when it does not take implementations."""
+    language.set_attn_implementation(NAME)
+    if language.config._attn_implementation != NAME:
+        raise ValueError(f"{type(language).__name__} does not take an attention implementation, so it cannot be packed")
+
+
+@torch.no_grad()
+def check_packing(language: Any) -> None:
+    """Run two short samples in one row, and raise ValueError if the second depends on the first.
+
+    Convolutions and state spaces carry over what no attention sees: such a model would train on leaks, silently.
+    """
+    training = language.training
+    language.eval()
+    segment_ids = torch.tensor([[1, 1, 1, 2, 2, 2]])
+    embedding = language.get_input_embeddings()
+    device = embedding.weight.device
+    found = []
+    for first in (1, 4):  # two beginnings, one end
+        ids = torch.tensor([[first, first + 1, first + 2, 7, 8, 9]], device=device)
+        found.append(
+            language.base_model(
+                inputs_embeds=embedding(ids), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]], device=device),
+                packing=make_packing(segment_ids, backend="segments"), use_cache=False,
+            ).last_hidden_state[:, 3:].float()
+        )  # fmt: skip
+    language.train(training)
+    leak = float((found[0] - found[1]).abs().max() / found[0].abs().max())
+    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # experts sum in another order beside other tokens
+        raise ValueError(f"{type(language).__name__} lets samples in one row see each other ({leak:.1g} of its values)")
+
+
+def layer_windows(config: Any) -> set[int | None]:
+    """Return the attention windows that the layers of a language model use: {None} for the whole past."""
+    window = getattr(config, "sliding_window", None)
+    return {None, window} if window else {None}
+
+
+AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,76 @@
+"""Talk with a checkpoint about an image, in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vlmdata.images.facts import ImageError
+from vlmdata.step import RecipeError
+from vlmdata_train.collate import Ready, build_batch, size_of
+from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.prompts import IMAGE_MARK, Picture, Prompt, Prompter
+from vlmdata_train.restore import restore
+from vlmdata_train.setup import prompter_of
+from vlmdata_train.step import to_device
+
+
+@dataclass
+class Conversation:
+    """The turns so far, with the images in the first of them. A model that was only aligned gives captions: it goes on
+    with what is asked as with the beginning of one."""
+
+    model: VisionLanguageModel
+    images: list[Picture]
+    is_aligned_only: bool = False
+    max_tokens: int = 256
+    temperature: float = 0.0
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    @staticmethod
+    def open(checkpoint: str, images: Sequence[str], *, device: str, max_tokens: int, temperature: float) -> Conversation:
+        """Load a checkpoint and images. RecipeError: one of them cannot be read."""
+        read: list[Picture] = [_read(path) for path in images]
+        model, recipe = restore(Path(checkpoint), device)
+        return Conversation(model, read, recipe.stage == "align", max_tokens, temperature)
+
+    def ask(self, text: str) -> str:
+        """Return the answer to the next question and remember both."""
+        prompter = prompter_of(self.model)
+        if self.is_aligned_only:
+            return self._generate(prompter, prompter.beginning(self.images, text))
+        shown = IMAGE_MARK * len(self.images) + "\n" if self.images and not self.messages else ""
+        self.messages.append({"role": "user", "content": shown + prompter.clean(text)})
+        answer = self._generate(prompter, prompter.question(self.messages, self.images))
+        self.messages.append({"role": "assistant", "content": prompter.clean(answer)})
+        return answer
+
+    def _generate(self, prompter: Prompter, prompt: Prompt) -> str:
+        ready = [Ready(prompt, "chat", "")]
+        batch = build_batch(ready, self.model.plan, prompter.pad_id, packed_tokens=None, broken=Counter())
+        tokens = self.model.generate(
+            to_device(batch, next(self.model.parameters()).device), max_new_tokens=self.max_tokens, temperature=self.temperature
+        )
+        return str(self.model.tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+
+
+def talk(conversation: Conversation) -> None:
+    """Read questions line by line until the end of the input or an empty line."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line.strip():
+            return
+        print(conversation.ask(line.strip()), flush=True)
+
+
+def _read(path: str) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+        size_of(data)
+    except (OSError, ImageError) as error:
+        raise RecipeError(f"{path} cannot be read as an image: {error}") from None
+    return data

@@ -1,0 +1,154 @@
+"""From a stream to batches, prepared ahead in threads, with an exact position.
+
+A unit of the stream is a pack, planned by the loader from lengths that the reading measured, or a single sample where
+nothing is packed. A batch is one pack in one row, or some samples in a row each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vlmdata_train.batch import Batch
+from vlmdata_train.collate import Ready, build_batch
+from vlmdata_train.places import Place, Position
+from vlmdata_train.reading import Reading, Sample, Unusable, source_of
+
+
+class Stream(Protocol):
+    """What `vlmdata.stream` gives: lists of samples (packs), or samples, from a position on that counts over all ranks."""
+
+    epochs: int | None
+    plan: Any
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Feed:
+    """An iterable of (batch, position after it). `skipped` counts the samples that gave nothing, by reason."""
+
+    open: Callable[[int, int], Stream]  # the stream of a rank among so many
+    reading: Reading
+    position: Position  # to begin at
+    packed_tokens: int | None  # of a row; None: the stream gives single samples
+    samples: int = 1  # of a batch, where nothing is packed
+    workers: int = 2
+    ahead: int = 4
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def units(self) -> int:
+        """How many units of the stream make a batch."""
+        return 1 if self.packed_tokens is not None else self.samples
+
+    def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+        """Give batches until the stream ends. Leaving the loop early ends the threads."""
+        given: queue.Queue[Any] = queue.Queue(self.ahead)
+        ended = threading.Event()
+        thread = threading.Thread(target=self._fill, args=(given, ended), daemon=True, name="vlmdata-feed")
+        thread.start()
+        try:
+            while (item := given.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+            while thread.is_alive():
+                _drain(given)
+                thread.join(0.01)
+
+    def _fill(self, given: queue.Queue, ended: threading.Event) -> None:
+        try:
+            with ThreadPoolExecutor(self.workers, "vlmdata-feed") as pool:
+                for item in self._batches(pool):
+                    given.put(item)
+                    if ended.is_set():
+                        return
+            given.put(None)
+        except BaseException as error:  # carried to the loop, which raises it
+            given.put(error)
+
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Position]]:
+        """Build some batches at a time, and give them in their order."""
+        building: deque[tuple[Future[Batch | None], Position]] = deque()
+        for samples, after in self._steps():
+            building.append((pool.submit(self.build, samples), after))
+            if len(building) > self.workers:
+                yield from _finished(building.popleft())
+        while building:
+            yield from _finished(building.popleft())
+
+    def _steps(self) -> Iterator[tuple[list[Sample], Position]]:
+        """Give the samples of each batch, and the position after them: first of the pieces, then of the main stream."""
+        start = self.position
+        for number, piece in enumerate(start.pieces, 1):
+            samples, _ = next(self._stretch(piece), ([], piece))
+            yield samples, Position(start.main, start.pieces[number:])
+        for samples, place in self._stretch(start.main):
+            yield samples, Position(place)
+
+    def _stretch(self, start: Place) -> Iterator[tuple[list[Sample], Place]]:
+        stream = self.open(start.rank, start.world)
+        if start.position:
+            _go_on(stream, start)
+        units = iter(stream)
+        while taken := list(itertools.islice(units, self.units)):
+            samples = taken[0] if self.packed_tokens is not None else taken
+            state = stream.state_dict()
+            hint = tuple(state["window"]) if "window" in state else None
+            # What fills up the last step of an epoch for all ranks is a repetition; we count tokens instead.
+            yield [s for s in samples if "__pad__" not in s], Place(state["position"], start.rank, start.world, hint)
+
+    def build(self, samples: list[Sample]) -> Batch | None:
+        """Make a batch of some samples; None if none of them can be used."""
+        ready = [made for sample in samples if (made := self.prepare(sample)) is not None]
+        prompter = self.reading.prompter
+        if not ready:
+            return None
+        return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
+
+    def prepare(self, sample: Sample) -> Ready | None:
+        """Make one sample's prompt; None, and counted, if it gives none."""
+        if not self.reading.takes(sample["__key__"]):
+            return None
+        try:
+            prompt = self.reading.prompt(sample)
+        except Unusable as reason:
+            self.skipped[str(reason)] += 1
+            return None
+        return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
+
+
+def _go_on(stream: Stream, start: Place) -> None:
+    """Set a stream to a place. A finite one that stands at its end has ended: by itself it would begin its next epochs."""
+    state = {**stream.state_dict(), "position": start.position}
+    if start.hint is not None:
+        state["window"] = list(start.hint)
+    stream.load_state_dict(state)
+    if stream.epochs is not None:
+        end, _ = stream.plan.end(start.position - 1, stream.epochs, 1 << 62)
+        stream.load_state_dict({**state, "until": end})
+
+
+def _finished(item: tuple[Future[Batch | None], Position]) -> Iterator[tuple[Batch, Position]]:
+    batch = item[0].result()
+    if batch is not None:
+        yield batch, item[1]
+
+
+def _drain(given: queue.Queue) -> None:
+    try:
+        while True:
+            given.get_nowait()
+    except queue.Empty:
+        pass

@@ -1,0 +1,126 @@
+"""One process or many: who we are under torchrun, and how the model is spread over the ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from vlmdata.step import RecipeError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and talks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the run that torchrun started, or be a run of one; leave it at the end. RecipeError: no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("speed.device: cuda was asked for, and torch sees no CUDA device")
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if "RANK" not in os.environ:
+        yield Ranks(0, 1, torch.device(kind))
+        return
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    try:
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
+        yield Ranks(dist.get_rank(), dist.get_world_size(), own)
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
+    """Return the module as DDP, or with its weights sharded by FSDP2, each block a unit; itself on one rank.
+
+    Gradients are averaged over the ranks, in fp32 under FSDP2.
+    """
+    if ranks.world == 1:
+        return module
+    if how == "fsdp":
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        for block in blocks:
+            fully_shard(block, mp_policy=policy)
+        # Not resharded after its forward: the loss uses the output layer's weight at the end of that forward.
+        fully_shard(module, mp_policy=policy, reshard_after_forward=False)
+        return module
+    trained = {p for p in module.parameters() if p.requires_grad}
+    assert trained
+    return DistributedDataParallel(module, device_ids=None if ranks.device.type == "cpu" else [ranks.device.index])
+
+
+@contextmanager
+def syncing(module: nn.Module, last: bool) -> Iterator[None]:
+    """Exchange gradients in the backward pass of the last micro-batch of a step, and only there."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        with module.no_sync():
+            yield
+        return
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    yield
+
+
+def total(values: list[float], ranks: Ranks) -> list[float]:
+    """Return the sums over all ranks, in fp64."""
+    if ranks.world == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def gathered(value: Any, ranks: Ranks) -> list[Any]:
+    """Return every rank's value, in the order of the ranks. Values are what JSON can hold, or byte strings."""
+    if ranks.world == 1:
+        return [value]
+    values: list[Any] = [None] * ranks.world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that FSDP has spread as one; every rank must call it."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if tensor.dtype == torch.int16:  # which NCCL cannot send
+        return _gather(tensor.to(torch.int32)).to(torch.int16)
+    return _gather(tensor)
+
+
+def _gather(tensor: Any) -> Tensor:
+    return tensor.full_tensor()
+
+
+def share_like(tensor: Tensor, example: Tensor) -> Tensor:
+    """Return the whole `tensor` spread as `example` is."""
+    if not isinstance(example, DTensor):
+        return tensor.to(example.device)
+    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements)
+
+
+def meet(ranks: Ranks) -> None:
+    """Wait until every rank is here."""
+    if ranks.world > 1:
+        dist.barrier()

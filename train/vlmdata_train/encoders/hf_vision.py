@@ -1,0 +1,149 @@
+"""Image towers of Hugging Face that embed patches and run equal blocks: CLIP, SigLIP, DINOv2 and v3, ViT, InternViT.
+
+P images, N patches, C width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
+
+from vlmdata_train.blocks import blocks_of
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.unused import set_unused_aside
+
+
+class Tower(nn.Module):
+    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers side by side along C.
+
+    The blocks are called here one by one, up to the deepest that is wanted, so no other layer is computed or kept.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[int], extra: int, norm: bool, interpolate: bool) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.extra, self.norm, self.interpolate = extra, norm, interpolate
+        count = len(blocks_of(model))
+        self.layers = [layer if layer > 0 else count + layer + 1 for layer in layers]  # how many blocks before it
+        if not all(1 <= layer <= count for layer in self.layers):
+            raise ValueError(f"the tower has layers 1 to {count} (or -1 to -{count}), not {list(layers)}")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed, run blocks, and take the chosen layers without the first `extra` tokens."""
+        hidden = embed(self.model, pixels, self.interpolate)
+        options: dict[str, Any] = {}
+        if hasattr(self.model, "rope_embeddings"):
+            options["position_embeddings"] = self.model.rope_embeddings(pixels)
+        blocks = blocks_of(self.model)
+        if "attention_mask" in inspect.signature(blocks[0].forward).parameters:
+            options["attention_mask"] = None
+        found = {}
+        for number, block in enumerate(blocks[: max(self.layers)], 1):
+            hidden = block(hidden, **options)
+            if number in self.layers:
+                found[number] = last_norm(self.model)(hidden) if self.norm else hidden
+        return torch.cat([found[layer][:, self.extra :] for layer in self.layers], -1)
+
+
+def embed(model: Any, pixels: Tensor, interpolate: bool) -> Tensor:
+    """Return what the first block reads: (P, tokens, C)."""
+    options = {}
+    if interpolate and "interpolate_pos_encoding" in inspect.signature(model.embeddings.forward).parameters:
+        options["interpolate_pos_encoding"] = True
+    hidden = model.embeddings(pixels, **options)
+    return model.pre_layrnorm(hidden) if hasattr(model, "pre_layrnorm") else hidden  # CLIP's, so spelled
+
+
+def last_norm(model: Any) -> nn.Module:
+    """Return the norm after the last block, whatever the model calls it."""
+    for name in ("post_layernorm", "layernorm", "norm"):
+        if hasattr(model, name):
+            return getattr(model, name)
+    raise ValueError(f"{type(model).__name__} has no last norm: leave `norm` out")
+
+
+@dataclass(frozen=True)
+class HfVision:
+    """Exactly one of `name` (published weights; a whole CLIP or SigLIP will do) and `config` (random weights) is given."""
+
+    name: str | None = None  # a hub name or a folder
+    config: dict[str, Any] | None = None  # model_type and more, as the model's own configuration names them
+    image_size: int | None = None  # another than the model's own: positions are interpolated
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
+    tokens: str = "patches"  # or `all`, with class and register tokens before the patches
+    norm: bool = False  # apply the tower's last norm to the features
+    mean: tuple[float, float, float] | None = None  # of channels; without it the published processor's, or 0.5 from scratch
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give either name (published weights) or config (from scratch)")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("config needs a model_type, such as clip_vision_model")
+        if self.tokens not in ("patches", "all"):
+            raise ValueError(f"tokens is `patches` or `all`, not '{self.tokens}'")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The chosen layers, one or several."""
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+
+    def load_config(self) -> PreTrainedConfig:
+        """Return the tower's configuration, without any weights; of a two-tower model the vision half."""
+        if self.config is not None:
+            return AutoConfig.for_model(**self.config)
+        assert self.name is not None
+        config = AutoConfig.from_pretrained(self.name)
+        return getattr(config, "vision_config", config)
+
+    def facts(self) -> EncoderFacts:
+        """Return what is known of the tower, from its configuration and its embeddings on the meta device."""
+        config = self.load_config()
+        size, patch = self.image_size or _one(config.image_size), _one(config.patch_size)
+        mean, std = self._normalisation()
+        return EncoderFacts(
+            width=config.hidden_size * len(self.layers), image_size=size, patch_size=patch, mean=mean, std=std,
+            extra=self._extra(config, size, patch) if self.tokens == "all" else 0,
+        )  # fmt: skip
+
+    def build(self) -> nn.Module:
+        """Make the tower with its weights."""
+        config = self.load_config()
+        model = AutoModel.from_config(config)
+        if self.name is not None:
+            model = AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32)
+        size = self.image_size or _one(config.image_size)
+        extra = self._extra(config, size, _one(config.patch_size)) if self.tokens == "patches" else 0
+        tower = Tower(model, self.layers, extra, self.norm, interpolate=self.image_size is not None)
+        set_unused_aside(tower, size, size)
+        return tower
+
+    def _extra(self, config: PreTrainedConfig, size: int, patch: int) -> int:
+        """Count the tokens before the patches: what the embeddings give beyond one for each patch."""
+        with torch.device("meta"):
+            hidden = embed(AutoModel.from_config(config), torch.empty(1, 3, size, size), self.image_size is not None)
+        return hidden.shape[1] - (size // patch) ** 2
+
+    def _normalisation(self) -> tuple[Any, Any]:
+        if self.mean is not None and self.std is not None:
+            return self.mean, self.std
+        if self.name is None:
+            return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+        processor = AutoImageProcessor.from_pretrained(self.name)
+        return tuple(processor.image_mean), tuple(processor.image_std)
+
+
+def _one(size: Any) -> int:
+    """Return a side, where a configuration may give it once or as height and width, which must be equal here."""
+    if isinstance(size, int):
+        return size
+    height, width = size
+    if height != width:
+        raise ValueError(f"a tower with square images and patches is needed, not {height} x {width}")
+    return int(height)

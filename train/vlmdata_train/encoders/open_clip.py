@@ -1,0 +1,130 @@
+"""Any image tower of open_clip: by its model name and weights, or from scratch by its vision configuration.
+
+P images, N patches, C width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+
+from vlmdata.catalog import suggest
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.unused import set_unused_aside
+
+
+class Tower(nn.Module):
+    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers side by side along C."""
+
+    visual: Any  # a tower of open_clip or timm, each with its own forward_intermediates
+
+    def __init__(self, visual: nn.Module, layers: Sequence[int], tokens: str, norm: bool) -> None:
+        super().__init__()
+        self.visual, self.tokens, self.norm = visual, tokens, norm
+        self.indices = [layer if layer < 0 else layer - 1 for layer in layers]  # open_clip counts blocks from 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Run only as many blocks as the chosen layers need."""
+        options: dict[str, Any] = {"normalize_intermediates": True} if self.norm else {}
+        if self.tokens == "all":
+            options["output_extra_tokens"] = True
+        order = sorted(set(self.indices))  # it gives layers in the order of depth
+        found = self.visual.forward_intermediates(
+            pixels, indices=self.indices, intermediates_only=True, stop_early=True, output_fmt="NCHW", **options
+        )
+        maps = found["image_intermediates"]
+        features = {index: each.flatten(2).transpose(1, 2) for index, each in zip(order, maps, strict=True)}
+        if self.tokens == "all":
+            for index, prefix in zip(order, found["image_intermediates_prefix"], strict=True):
+                features[index] = torch.cat([prefix, features[index]], 1)
+        return torch.cat([features[index] for index in self.indices], -1)  # (P, N, C)
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """`model` is a name of open_clip (`ViT-L-14-336`, `hf-hub:...`, `local-dir:...`); or `config` describes a tower."""
+
+    model: str | None = None
+    pretrained: str | None = None  # a tag of open_clip (`openai`) or a file; without it random weights
+    config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
+    image_size: int | None = None  # another than the model's own: positions are interpolated
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
+    tokens: str = "patches"  # or `all`, with the class token before the patches
+    norm: bool = False  # apply the tower's last norm to the features
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.config is None):
+            raise ValueError("give either model (a name of open_clip) or config (a tower from scratch)")
+        if self.tokens not in ("patches", "all"):
+            raise ValueError(f"tokens is `patches` or `all`, not '{self.tokens}'")
+        if self.pretrained and self.config:
+            raise ValueError("pretrained weights belong to a model's name")
+        if not (all(layer > 0 for layer in self.layers) or all(layer < 0 for layer in self.layers)):
+            raise ValueError("layers count from 1 at the start, or from -1 at the end, not both")
+        schemes = ("hf-hub:", "local-dir:")
+        if self.model and not self.model.startswith(schemes) and self.model not in open_clip.list_models():
+            raise ValueError(f"open_clip has no model '{self.model}'.{suggest(self.model, open_clip.list_models())}")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The chosen layers, one or several."""
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+
+    def facts(self) -> EncoderFacts:
+        """Return what is known of the tower: from its configuration, or from a build on the meta device."""
+        quiet = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # open_clip would warn of random weights, where none are wanted yet
+        try:
+            with torch.device("meta"):
+                visual = self._visual(weights=False)
+        finally:
+            logging.disable(quiet)
+        size = visual.image_size
+        mean, std = self._normalisation(visual)
+        if isinstance(visual, open_clip.model.VisionTransformer):
+            width, patch = visual.conv1.out_channels, visual.patch_size[0]
+        elif isinstance(visual, open_clip.timm_model.TimmModel):
+            width, patch = visual.trunk.num_features, visual.trunk.feature_info[-1]["reduction"]
+        else:  # CLIP's own ResNet
+            width, patch = visual.layer4[-1].conv3.out_channels, 32
+        return EncoderFacts(
+            width=width * len(self.layers), image_size=size[0] if isinstance(size, tuple) else size, patch_size=patch,
+            mean=mean, std=std, extra=1 if self.tokens == "all" else 0,
+        )  # fmt: skip
+
+    def build(self) -> nn.Module:
+        """Make the tower with its weights."""
+        tower = Tower(self._visual(weights=True), self.layers, self.tokens, self.norm)
+        size = self.facts().image_size
+        set_unused_aside(tower, size, size)
+        return tower
+
+    def _visual(self, *, weights: bool) -> Any:
+        if self.config is not None:
+            vision = {**self.config, **({"image_size": self.image_size} if self.image_size else {})}
+            text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # thrown away
+            return open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).visual
+        assert self.model is not None
+        model = open_clip.create_model(
+            self.model, pretrained=self.pretrained if weights else None, load_weights=weights,
+            force_image_size=self.image_size, require_pretrained=bool(weights and self.pretrained),
+            device="cpu" if weights else "meta",
+        )  # fmt: skip
+        return model.visual
+
+    def _normalisation(self, visual: Any) -> tuple[Any, Any]:
+        known: dict[str, Any] = {}
+        if self.model is not None and ":" in self.model:
+            known = visual.preprocess_cfg  # from the folder's or repository's own file
+        elif self.model is not None:
+            tags = open_clip.list_pretrained_tags_by_model(self.model)
+            tag = self.pretrained if self.pretrained in tags else next(iter(tags), None)  # a file: as its model's others
+            known = open_clip.get_pretrained_cfg(self.model, tag) if tag else {}
+        return tuple(known.get("mean", OPENAI_DATASET_MEAN)), tuple(known.get("std", OPENAI_DATASET_STD))

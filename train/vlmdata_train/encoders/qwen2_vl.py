@@ -1,0 +1,71 @@
+"""Qwen2-VL's tower: images of any size in whole squares of patches, with 2-D rotary positions.
+
+Wang et al. 2024, Qwen2-VL. P images of one size, N patches, C width, p side of a patch, s side of a square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+from vlmdata_train.encoders import EncoderFacts
+
+
+class Tower(nn.Module):
+    """Normalised pixels (P, 3, H, W) -> (P, N, C), the patches of each square of s x s one after the other."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.model.merger = nn.Identity()  # the abstractor `patch_merger` takes its place
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Each image attends to itself alone."""
+        config = self.model.config
+        rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
+        grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
+        patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
+        return self.model(patches, grid_thw=grid).last_hidden_state.unflatten(0, (len(pixels), -1))
+
+
+def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:
+    """(P, 3, H, W) -> (P N, 3 frames p p): patches square by square, a still image repeated as so many frames."""
+    cut = pixels.unfold(2, patch, patch).unfold(3, patch, patch)  # (P, 3, rows, columns, p, p)
+    cut = cut.unflatten(3, (-1, square)).unflatten(2, (-1, square))  # (P, 3, rows/s, s, columns/s, s, p, p)
+    cut = cut.permute(0, 2, 4, 3, 5, 1, 6, 7).flatten(0, 4)  # (P N, 3, p, p)
+    return cut[:, :, None].expand(-1, -1, frames, -1, -1).flatten(1)
+
+
+@dataclass(frozen=True)
+class Qwen2Vl:
+    """Goes with the preprocessing `smart_size` and the abstractor `patch_merger`."""
+
+    name: str | None = None  # a published Qwen2-VL, of which the tower is taken
+    config: dict[str, Any] | None = None  # depth, embed_dim, num_heads, ... from scratch
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give either name (published weights) or config (from scratch)")
+
+    def load_config(self) -> Qwen2VLVisionConfig:
+        """Return the tower's configuration, without any weights."""
+        return Qwen2VLVisionConfig(**self.config) if self.config else AutoConfig.from_pretrained(str(self.name)).vision_config
+
+    def facts(self) -> EncoderFacts:
+        """Return sizes; the image size is one square, the smallest that there is."""
+        config: Any = self.load_config()
+        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, as published
+        return EncoderFacts(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size, mean, std)
+
+    def build(self) -> nn.Module:
+        """Make the tower with its weights."""
+        if self.name is None:
+            return Tower(Qwen2VisionTransformerPretrainedModel(self.load_config()))
+        whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
+        return Tower(whole.model.visual)

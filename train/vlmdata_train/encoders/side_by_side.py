@@ -1,0 +1,69 @@
+"""Several towers whose features lie side by side in each patch: DINOv2 + SigLIP of Prismatic, and the like.
+
+Karamcheti et al. 2024, Prismatic VLMs. P images, N patches, C the sum of the widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.parts import make_part
+
+
+class Towers(nn.Module):
+    """Normalised pixels (P, 3, H, W) -> (P, N, C); each tower gets them in its own size and colours."""
+
+    def __init__(self, towers: Sequence[nn.Module], facts: Sequence[EncoderFacts]) -> None:
+        super().__init__()
+        self.towers, self.facts = nn.ModuleList(towers), tuple(facts)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The pixels come normalised for the first tower."""
+        return torch.cat([tower(self._for(facts, pixels)) for tower, facts in zip(self.towers, self.facts, strict=True)], -1)
+
+    def _for(self, facts: EncoderFacts, pixels: Tensor) -> Tensor:
+        first = self.facts[0]
+        if (facts.mean, facts.std) != (first.mean, first.std):
+            own = pixels * _colours(first.std, pixels) + _colours(first.mean, pixels)  # in [0, 1]
+            pixels = (own - _colours(facts.mean, pixels)) / _colours(facts.std, pixels)
+        if facts.image_size != first.image_size:
+            size = (facts.image_size, facts.image_size)
+            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+        return pixels
+
+
+def _colours(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """`towers` are entries as `encoder` itself takes them. All must give the same grid of patches."""
+
+    towers: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.towers) < 2:
+            raise ValueError("side_by_side needs two towers or more")
+
+    def facts(self) -> EncoderFacts:
+        """Return the first tower's facts with the sum of the widths; ValueError when the grids differ."""
+        every = [make_part("encoder", entry).facts() for entry in self.towers]
+        grids = [facts.grid(facts.image_size, facts.image_size) for facts in every]
+        if any(grid != grids[0] for grid in grids):
+            raise ValueError(f"the towers give {', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)} patches")
+        first = every[0]
+        width = sum(facts.width for facts in every)
+        return EncoderFacts(width, first.image_size, first.patch_size, first.mean, first.std, first.extra)
+
+    def build(self) -> nn.Module:
+        """Make the towers with their weights."""
+        parts = [make_part("encoder", entry) for entry in self.towers]
+        return Towers([part.build() for part in parts], [part.facts() for part in parts])

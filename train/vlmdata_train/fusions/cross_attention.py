@@ -1,0 +1,124 @@
+"""Flamingo's gated cross-attention: new layers between those of the language model read the latest image.
+
+Alayrac et al. 2022, Flamingo; the layers are in the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
+B rows, T tokens, V features of all images, W their width, D width, H heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdata_train.attention import Packing
+from vlmdata_train.blocks import blocks_of
+from vlmdata_train.cross_packing import Seen, cross_attend, latest_images
+
+
+class CrossLayer(nn.Module):
+    """Hidden states plus what the images say, through gates that start closed."""
+
+    def __init__(self, width: int, feature_width: int, heads: int, part: CrossAttention) -> None:
+        super().__init__()
+        head_width = width // heads
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(width, eps=part.eps), nn.RMSNorm(width, eps=part.eps)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(feature_width, width, bias=False)
+        self.value = nn.Linear(feature_width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.query_norm = nn.RMSNorm(head_width, eps=part.eps) if part.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(head_width, eps=part.eps) if part.qk_norm else nn.Identity()
+        inner = part.mlp_width or 4 * width
+        self.gate, self.up = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+        size = width if part.gates == "vector" else 1
+        self.attention_gate, self.mlp_gate = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
+
+    def forward(self, hidden: Tensor, seen: Seen) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        read = self._read(self.attention_norm(hidden), seen)
+        hidden = hidden + self.attention_gate.tanh() * read
+        inner = self.mlp_norm(hidden)
+        return hidden + self.mlp_gate.tanh() * self.down(functional.silu(self.gate(inner)) * self.up(inner))
+
+    def _read(self, hidden: Tensor, seen: Seen) -> Tensor:
+        features = seen.features.to(hidden.dtype)
+        query, key, value = (
+            states.unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]  # (1, H, B T or V, E)
+            for states in (self.query(hidden).flatten(0, 1), self.key(features), self.value(features))
+        )
+        read = cross_attend(seen, self.query_norm(query), self.key_norm(key), value)  # (B T, H, E)
+        return self.output(read.flatten(1)).view_as(hidden)  # without bias: what reads no image stays as it is
+
+
+class CrossLayers(nn.Module):
+    """The new layers, which run before every N-th layer of the language model."""
+
+    def __init__(self, language: nn.Module, feature_width: int, image_token_id: int, part: CrossAttention) -> None:
+        super().__init__()
+        self.image_token_id = image_token_id
+        config: Any = language.config
+        config = config.get_text_config()
+        blocks = blocks_of(language)
+        self.layers = nn.ModuleList()
+        for block in blocks[:: part.every]:
+            layer = CrossLayer(config.hidden_size, feature_width, part.heads or config.num_attention_heads, part)
+            self.layers.append(layer)
+            # a hook, so that the language model keeps its own weights' names and its own classes
+            block.register_forward_pre_hook(_Before(layer), with_kwargs=True)
+
+    def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
+        """Return None: text is read in one direction."""
+        return None
+
+    def forward(
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+    ) -> Tensor:
+        """Leave the images where the layers find them; the embeddings stay as they are."""
+        latest = latest_images(ids == self.image_token_id, segment_ids)
+        packing.images = Seen.of(features, counts, latest, packing.backend)
+        return embeddings
+
+
+class _Before:
+    """Run a cross-attention layer on what a layer of the language model is about to read."""
+
+    def __init__(self, layer: CrossLayer) -> None:
+        self.layer = layer
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if args:
+            return (self.layer(args[0], kwargs["packing"].images), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.layer(kwargs["hidden_states"], kwargs["packing"].images)}
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """One text position, the image token, marks where an image stands; the features stay outside the text."""
+
+    every: int = 4  # Flamingo: 1 (3B), 4 (9B), 7 (80B)
+    heads: int | None = None  # as many as the language model has
+    mlp_width: int | None = None  # of the gated MLP; 4 times the width
+    qk_norm: bool = False
+    gates: Literal["scalar", "vector"] = "scalar"
+    eps: float = 1e-6  # of the RMS norms
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is 1 or more, not {self.every}")
+
+    def positions_of(self, tokens: int) -> int:
+        """Return 1: the image token."""
+        return 1
+
+    def reads(self, tower_width: int, language_width: int) -> int:
+        """Return the tower's width: keys and values are made of it directly."""
+        return tower_width
+
+    def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
+        """Make the layers and hook them in."""
+        return CrossLayers(language, width, image_token_id, self)

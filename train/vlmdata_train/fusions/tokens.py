@@ -1,0 +1,60 @@
+"""Image features in place of image tokens, any number of images anywhere in the text: LLaVA and most that followed.
+
+B rows, T tokens, V features of all images, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlmdata_train.attention import Packing
+
+
+class InPlace(nn.Module):
+    """Put features where the image tokens stand; holds no weights."""
+
+    def __init__(self, image_token_id: int, prefix: bool) -> None:
+        super().__init__()
+        self.image_token_id, self.prefix = image_token_id, prefix
+
+    def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
+        """Return which tokens (B, T) stand before the first answer of their sample, if they are seen from before."""
+        if not self.prefix:
+            return None
+        answers = labels != -100
+        count = answers.long().cumsum(1)
+        begins = torch.ones_like(answers)
+        begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+        start = torch.where(begins, torch.arange(labels.shape[1], device=labels.device), 0).cummax(1).values
+        return (count == (count - answers.long()).gather(1, start)) & (segment_ids > 0)
+
+    def forward(
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+    ) -> Tensor:
+        """(B, T), (B, T, D), (V, D) -> (B, T, D): the v-th image token in reading order becomes the v-th feature."""
+        places = ids == self.image_token_id
+        if not ids.is_cuda and int(places.sum()) != len(features):  # a GPU would wait for the sum
+            raise ValueError(f"{int(places.sum())} image tokens in the text for {len(features)} image features")
+        return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text position per feature."""
+
+    prefix: bool = False  # full attention over what stands before the first answer: PaliGemma, moondream
+
+    def positions_of(self, tokens: int) -> int:
+        """Return how many text positions an image of so many features takes."""
+        return tokens
+
+    def reads(self, tower_width: int, language_width: int) -> int:
+        """Return the width of an embedding."""
+        return language_width
+
+    def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
+        """Make the module; the language model is left as it is."""
+        return InPlace(image_token_id, self.prefix)

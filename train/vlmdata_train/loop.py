@@ -1,0 +1,225 @@
+"""The training run, from recipe to checkpoints, top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmdata.step import RecipeError
+from vlmdata_train import checkpoint, setup
+from vlmdata_train.blocks import blocks_of, compile_blocks, fit_memory, recompute
+from vlmdata_train.data import Feed
+from vlmdata_train.distributed import Ranks, joined, spread, syncing, total, whole
+from vlmdata_train.evaluate import generate_answers, held_out_loss, score, table
+from vlmdata_train.log import Log, Meter, SpikeWatch, flops_per_token, matrix_peak
+from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
+from vlmdata_train.places import Position
+from vlmdata_train.recipe import Part, Recipe
+from vlmdata_train.step import Micro, Step, check_head
+
+MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did. `losses` are those of the steps that this process made, per answer token."""
+
+    out: Path
+    checkpoint: Path | None  # the last one; none where the recipe saves none
+    steps: int
+    losses: list[float]
+    held_out: float | None
+
+
+def run_training(recipe: Recipe) -> Result:
+    """Train, or go on from the last checkpoint in `recipe.out`; done already, it returns at once."""
+    if recipe.speed.threads is not None:
+        torch.set_num_threads(recipe.speed.threads)
+    with joined(recipe.speed.device) as ranks:
+        return _run(recipe, ranks)
+
+
+def _run(recipe: Recipe, ranks: Ranks) -> Result:
+    out = Path(recipe.out)
+    checkpoints = out / "checkpoints"
+    resumed = setup.resumable(recipe, checkpoints)
+    setup.seed_everything(recipe.seed, ranks)
+    parts = setup.model_parts(recipe, out, ranks)
+    model = setup.make_model(recipe, parts, ranks)
+    check_head(model)
+    train_feed, held_feed = setup.make_feeds(recipe, model, ranks)
+    log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
+
+    # Order matters: freeze, then compile, then spread, then the optimizer (whose parameters spreading replaces).
+    trained = {name: not recipe.parts.get(name, Part()).frozen for name in model.parts()}
+    step_of = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
+    layers = blocks_of(model.language)
+    on_many_gpus = ranks.world > 1 and ranks.device.type == "cuda"  # where `auto` is not measured: take the safe way
+    if recipe.speed.recompute == "all" or (recipe.speed.recompute == "auto" and on_many_gpus):
+        recompute(layers, [True] * len(layers))
+    if recipe.speed.compile and ranks.device.type == "cpu":
+        raise RecipeError("speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch")
+    if recipe.speed.compile:
+        compile_blocks(layers + blocks_of(model.encoder))
+    costs = flops_per_token(model.parts(), trained)
+    module = spread(step_of, layers, ranks, recipe.speed.parallel)
+    choice = recipe.optimizer
+    groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, choice.weight_decay)
+    optimizer = make_optimizer(groups, choice)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+
+    step, seen, best, watch = 0, 0, None, SpikeWatch(recipe.logs.spike)
+    if resumed is not None:
+        saved = checkpoint.read_saved(resumed)
+        checkpoint.load_model(resumed, model)
+        checkpoint.load_optimizer(resumed, model, optimizer)
+        setup.place_feed(train_feed, saved.data, ranks)
+        if len(saved.random) == ranks.world:
+            checkpoint.restore_random(saved.random[ranks.rank], ranks.device)
+        step, seen, best = saved.step, saved.facts["samples"], saved.facts["best"]
+        watch.recent.extend(saved.facts["recent_losses"])
+        log.say(f"resumed from {resumed}")
+    log.say(setup.summary(recipe, model, ranks))
+
+    source = Upcoming(train_feed, ranks.device)
+    peak, meter, losses, held = matrix_peak(ranks.device), Meter(), [], None
+    whole_run = setup.Progress(recipe)
+    last_saved = resumed
+    checked = False
+    module.train()
+    while not whole_run.is_over(step, seen):
+        waited = time.perf_counter()
+        micros = source.take(recipe.batches.accumulate)
+        meter.waited += time.perf_counter() - waited
+        own = [sum(sum(m.answers) for m in micros), len(micros), sum(len(m.answers) for m in micros)]
+        answers, rows, samples = total([float(number) for number in own], ranks)
+        if rows < ranks.world * recipe.batches.accumulate:  # some rank's data ended: all stop together
+            break
+        factor = schedule_factor(choice.schedule, whole_run.share(step, seen), choice.warmup)
+        rates = set_rates(optimizer, factor)
+        if recipe.speed.recompute == "auto" and not checked and ranks.device.type == "cuda" and ranks.world == 1:
+            state_bytes = setup.optimizer_bytes(weights, choice.compact)
+            log.say(f"recomputing {fit_memory(layers, step_of, micros[0], state_bytes, ranks.device)} of {len(layers)} blocks")
+
+        shares = []
+        for number, micro in enumerate(micros):
+            with syncing(module, number == len(micros) - 1):
+                summed, of_sample = module(micro)
+                # Every answer token of the step weighs the same, however the step is cut into micro-batches and ranks.
+                (summed * (ranks.world / max(answers, 1))).backward()
+            shares.append(of_sample)
+        source.fetch()  # the next batch is decoded and copied while the device works
+        if not checked:
+            _check_gradients(model)
+            checked = True
+        norm = float(whole(nn.utils.clip_grad_norm_(weights, choice.clip)))
+
+        sums = [loss for share in shares for loss in share.tolist()]
+        loss = total([sum(sums)], ranks)[0] / max(answers, 1)
+        verdict = watch.verdict(loss if norm == norm and norm != float("inf") else float("nan"))
+        if verdict is None or _goes_on(verdict, recipe, log, step, loss, micros, sums):
+            watch.accept(loss)
+            optimizer.step()
+        elif watch.refused >= MAX_REFUSED:
+            raise FloatingPointError(f"step {step + 1}: {MAX_REFUSED} steps in a row were skipped; the weights may be damaged")
+        optimizer.zero_grad(set_to_none=True)
+        step, seen = step + 1, seen + int(samples)
+        losses.append(loss)
+        setup.count(meter, micros, sums, costs, model)
+
+        is_last = whole_run.is_over(step, seen)
+        if step % recipe.logs.every == 0 or is_last:
+            values = {**meter.values(ranks.world, peak), "norm": norm, "lr": rates, "samples": seen}
+            log.record("train", step, values)
+            log.say(setup.line(step, recipe, values))
+            meter = Meter()
+        if held_feed is not None and (step % recipe.held_out.every == 0 or is_last):
+            held = held_out_loss(step_of, held_feed, recipe.held_out.samples, ranks)
+            log.record("held_out", step, {"loss": held.loss, "loss_of": held.loss_of})
+            log.say(f"step {step}: held-out loss {held.loss:.4f} on {held.samples} samples")
+        is_best = held is not None and (best is None or held.loss < best["loss"])
+        every = recipe.checkpoints.every
+        if every and (step % every == 0 or is_last):
+            if is_best and held is not None:
+                best = {"loss": held.loss, "step": step}
+            facts = {"samples": seen, "best": best, "recent_losses": list(watch.recent)}
+            position = setup.feed_state(source.position, ranks)
+            state = checkpoint.Saved(step, position, checkpoint.all_random_states(ranks), facts)
+            last_saved = checkpoint.save(
+                checkpoints, model, optimizer, saved=state, recipe=recipe.describe(), tokenizer=model.tokenizer, ranks=ranks
+            )
+            if ranks.is_first:
+                kept = f"step_{best['step']:08d}" if best and recipe.checkpoints.keep_best else None
+                checkpoint.prune(checkpoints, recipe.checkpoints.keep, kept)
+    source.close()
+    if held_feed is not None and recipe.held_out.answers and ranks.is_first and losses:
+        data = recipe.held_out.path or recipe.data
+        asked = setup.some_samples(held_feed.reading, data, recipe.held_out.answers)
+        answers_given = generate_answers(model, held_feed.reading, asked, max_new_tokens=recipe.held_out.answer_tokens)
+        log.say(table(score(list(answers_given)), held.loss_of if held else None))
+    log.close()
+    if step == 0:
+        raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(train_feed.skipped)}")
+    return Result(out, last_saved, step, losses, held.loss if held else None)
+
+
+class Upcoming:
+    """Micro-batches from the feed, one of them fetched and sent to the device ahead."""
+
+    def __init__(self, feed: Feed, device: torch.device) -> None:
+        self._batches: Iterator[Any] = iter(feed)
+        self._device = device
+        self._next: tuple[Micro, Position] | None = None
+        self.position = feed.position
+
+    def fetch(self) -> None:
+        """Have the next micro-batch at hand, if there is one."""
+        if self._next is None and (item := next(self._batches, None)) is not None:
+            self._next = Micro.of(item[0], self._device), item[1]
+
+    def take(self, count: int) -> list[Micro]:
+        """Return the next `count`, fewer at the end of the data; `position` is then the one after them."""
+        micros = []
+        for _ in range(count):
+            self.fetch()
+            if self._next is None:
+                break
+            micro, self.position = self._next
+            self._next = None
+            micros.append(micro)
+        return micros
+
+    def close(self) -> None:
+        """End the feed's threads."""
+        self._batches.close()  # type: ignore[attr-defined]
+
+
+def _check_gradients(model: nn.Module) -> None:
+    """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if without:
+        raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
+    with_one = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
+
+
+def _goes_on(verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[Micro], sums: list[float]) -> bool:
+    """Apply the recipe's rule to a broken loss: stop (raises), skip the update (False), or only tell (True)."""
+    rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
+    keys = [key for m in micros for key in m.batch.keys]
+    counts = [n for m in micros for n in m.answers]
+    means = [(s / max(n, 1), key) for s, n, key in zip(sums, counts, keys, strict=True)]
+    worst = sorted(means, key=lambda pair: (pair[0] == pair[0], -pair[0]))[:8]
+    named = "; ".join(f"{key} ({value:.3f})" for value, key in worst)
+    text = f"step {step + 1}: {verdict}, loss {loss:.4f}; rule: {rule}; samples with the highest loss: {named}"
+    log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
+    log.say(text)
+    if rule == "stop":
+        raise FloatingPointError(text)
+    return rule == "tell"

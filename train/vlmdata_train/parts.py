@@ -1,0 +1,62 @@
+"""Find a part of a model by its name in a recipe: a file in a folder, or the user's own class by a dotted name.
+
+A part's file holds one frozen dataclass: its fields are the parameters a recipe may set, its methods the facts a plan
+needs before any weight exists, and `build` makes the module. The folder's `__init__` says what its parts must answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from vlmdata import catalog
+from vlmdata.step import RecipeError
+
+FOLDERS = {  # the kinds of part, and the folder of each
+    "encoder": "encoders",
+    "preprocessing": "preprocessing",
+    "abstractor": "abstractors",
+    "fusion": "fusions",
+    "positions": "positions",
+    "language": "languages",
+}
+
+
+def part_names(kind: str) -> list[str]:
+    """List the names that a recipe may use for one kind of part: the files of its folder."""
+    folder = importlib.import_module(f"vlmdata_train.{FOLDERS[kind]}")
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+
+
+def find_part(kind: str, name: str) -> type:
+    """Return the dataclass that a name in a recipe stands for. Raises RecipeError for an unknown one."""
+    if "." in name:
+        module_name, _, class_name = name.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"{kind}: cannot import '{name}': {error}") from None
+        if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
+            raise RecipeError(f"{kind}: '{name}' must be a dataclass with the methods of {FOLDERS[kind]}")
+        return found
+    if name not in part_names(kind):
+        raise RecipeError(f"{kind}: there is no '{name}'.{catalog.suggest(name, part_names(kind))}")
+    module = importlib.import_module(f"vlmdata_train.{FOLDERS[kind]}.{name}")
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    classes = [value for value in own if isinstance(value, type) and dataclasses.is_dataclass(value)]
+    parts = [part for part in classes if getattr(part, "__dataclass_params__").frozen]  # noqa: B009 (mypy knows no such name)
+    assert len(parts) == 1, f"{module.__name__} must hold exactly one frozen dataclass, and holds {len(parts)}"
+    return parts[0]
+
+
+def make_part(kind: str, entry: Any) -> Any:
+    """Make a part from its recipe entry: a name alone, or a mapping of one name to its parameters."""
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise RecipeError(f"{kind}: one name with its parameters is meant, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
+    name, parameters = next(iter(entry.items()))
+    return catalog.build(find_part(kind, name), dict(parameters or {}), kind)

@@ -1,0 +1,61 @@
+"""Where each rank stands in the data, and how a run goes on with another number of ranks.
+
+Ranks take the units of a stream (packs, or samples) in turn, but need not stand at the same place: a unit may give
+nothing. When their number changes, what a slower rank has not reached becomes a piece of its own, read as the old rank
+would have read it; the pieces are dealt to the new ranks, and the stream goes on behind the last of them. No sample is
+lost, none comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """What rank `rank` of `world` reads from `position` on, counted in units over all ranks.
+
+    `hint` spares the stream planning all packs before: see its state.
+    """
+
+    position: int
+    rank: int
+    world: int
+    hint: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Single steps to be read first, then everything from `main` on."""
+
+    main: Place
+    pieces: tuple[Place, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Position:
+        """Read what to_json made, before or after JSON made lists of tuples."""
+        return Position(_place(values["main"]), tuple(map(_place, values["pieces"])))
+
+
+def _place(values: dict[str, Any]) -> Place:
+    hint = values["hint"]
+    return Place(**{**values, "hint": None if hint is None else tuple(hint)})
+
+
+def redistribute(positions: Sequence[Position], world: int, *, units: int) -> list[Position]:
+    """Return where each of `world` ranks goes on after ranks that stood at `positions`; `units` of each rank to a step."""
+    if len(positions) == world:
+        return list(positions)
+    stride = units * positions[0].main.world
+    last = max((p.main for p in positions), key=lambda place: place.position)
+    pieces = [piece for p in positions for piece in p.pieces]
+    for p in positions:
+        starts = range(p.main.position, last.position, stride)
+        pieces += [Place(start, p.main.rank, p.main.world, p.main.hint) for start in starts]
+    return [Position(Place(last.position, rank, world, last.hint), tuple(pieces[rank::world])) for rank in range(world)]

@@ -1,0 +1,84 @@
+"""Three positions for each token, time, row and column, each turning its own share of the rotary angles: Qwen2-VL's M-RoPE.
+
+Wang et al. 2024, Qwen2-VL. Text has all three alike. An image stands still in time, and the text after it goes on behind
+its longer side. B rows, T tokens, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdata_train.batch import Batch
+from vlmdata_train.image_plan import ImagePlan
+
+
+def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:
+    """Place tokens: image tokens (B, T), segments (B, T), (rows, columns) of each image -> (3, B, T), without a host sync.
+
+    What a token adds to the positions after it is 1 for text; of an image the last token adds the longer side.
+    """
+    shape = torch.tensor(grids, device=marks.device).view(-1, 2)
+    ends = shape.prod(1).cumsum(0)  # image tokens up to the end of each image
+    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and with this one
+    image = torch.searchsorted(ends, number).clamp(max=max(len(grids) - 1, 0))
+    rows_columns = shape[image] if grids else torch.ones(*marks.shape, 2, dtype=torch.int64, device=marks.device)
+    within = number - 1 - (ends[image] - rows_columns.prod(-1) if grids else 0)
+    is_last = marks & (within == rows_columns.prod(-1) - 1)
+    adds = torch.where(marks, torch.where(is_last, rows_columns.amax(-1), 0), 1)
+    before = adds.cumsum(1) - adds
+    begins = torch.ones_like(marks)
+    begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    start = torch.where(begins, torch.arange(marks.shape[1], device=marks.device), 0).cummax(1).values
+    base = before - before.gather(1, start)
+    row, column = within // rows_columns[..., 1], within % rows_columns[..., 1]
+    return torch.stack([base, base + torch.where(marks, row, 0), base + torch.where(marks, column, 0)])
+
+
+class GridRotary(nn.Module):
+    """A language model's rotary angles, shared out among the three positions."""
+
+    def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
+        super().__init__()
+        self.rotary, self.sections = rotary, list(sections)
+        if sum(sections) != len(rotary.inv_freq):
+            raise ValueError(f"mrope: sections sum to {sum(sections)}, and the model has {len(rotary.inv_freq)} angles")
+
+    def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (3, B, T) -> cosines and sines (B, T, E)."""
+        angles = position_ids[..., None].float() * self.rotary.inv_freq.float()  # (3, B, T, E / 2)
+        shares = [axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))]
+        both = torch.cat([*shares, *shares], -1)
+        scale = self.rotary.attention_scaling
+        return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
+
+
+@dataclass(frozen=True)
+class Mrope:
+    """Goes with a preprocessing that keeps images in one tile of their own size: `smart_size`."""
+
+    sections: tuple[int, ...] = (16, 24, 24)  # Qwen2-VL's, for heads of width 128
+
+    def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
+        """Return (3, B, T) positions, restarting at every segment."""
+        if not hasattr(plan.preprocessing, "tile_size"):
+            raise ValueError("positions: mrope needs a preprocessing with one tile of the image's own size: smart_size")
+        grids = []
+        for height, width in batch.image_sizes.tolist():
+            grid = plan.grid_of(*plan.preprocessing.tile_size(width, height, plan.facts))
+            grids.append((grid.rows, grid.columns))
+        return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
+
+    def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
+        """Return one more than the largest position of each row's own tokens."""
+        is_own = torch.arange(positions.shape[2], device=positions.device) < lengths[:, None]
+        return positions.amax(0).masked_fill(~is_own, -1).amax(1) + 1
+
+    def prepare(self, language: Any) -> None:
+        """Put the three-fold angles in the place of the model's own."""
+        if not hasattr(language.base_model, "rotary_emb"):
+            raise ValueError(f"positions: {type(language).__name__} has no rotary positions for mrope to share out")
+        language.base_model.rotary_emb = GridRotary(language.base_model.rotary_emb, self.sections)

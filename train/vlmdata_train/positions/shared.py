@@ -1,0 +1,43 @@
+"""All tokens of an image share one position, as if it were one word: CogVLM.
+
+Wang et al. 2023, CogVLM. B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmdata_train.batch import Batch
+from vlmdata_train.image_plan import ImagePlan
+
+
+def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:
+    """Place tokens: image tokens (B, T), segments (B, T), tokens of each image -> (B, T), without a host sync."""
+    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and with this one
+    is_last = marks & torch.isin(number, counts.to(marks.device).cumsum(0))
+    adds = (~marks | is_last).long()
+    before = adds.cumsum(1) - adds
+    begins = torch.ones_like(marks)
+    begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    start = torch.where(begins, torch.arange(marks.shape[1], device=marks.device), 0).cummax(1).values
+    return before - before.gather(1, start)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Goes with any fusion; only images that take several text positions feel it."""
+
+    def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
+        """Return (B, T) positions, restarting at every segment."""
+        return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
+
+    def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
+        """Return one more than the last position of each row's own tokens."""
+        return positions.gather(1, lengths[:, None] - 1)[:, 0] + 1
+
+    def prepare(self, language: Any) -> None:
+        """Change nothing: the positions are plain numbers."""

@@ -1,0 +1,126 @@
+"""LLaVA-NeXT's scanning: the whole image small, then large in tiles, without the padding, a newline after each row.
+
+Liu et al. 2024, LLaVA-NeXT; `max_features` is LLaVA-OneVision's anyres_max_9 (Li et al. 2024).
+n tiles, M tokens of a tile, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, pad, resize, to_tiles
+
+
+def select_best_resolution(width: int, height: int, canvases: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (height, width) that keeps most of the image's pixels, of equal ones that with the least waste."""
+
+    def merit(canvas: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = canvas
+        scale = min(columns / width, rows / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - rows * columns
+
+    return max(canvases, key=merit)  # the first of equal ones
+
+
+def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of the image scaled into a canvas, its shorter side rounded up."""
+    rows, columns = canvas
+    if columns / width < rows / height:
+        return min(math.ceil(height * (columns / width)), rows), columns
+    return rows, min(math.ceil(width * (rows / height)), columns)
+
+
+def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, slice]:
+    """Return which of rows x columns tokens hold the image and not padding: equally much is cut on both sides."""
+    if width / height > columns / rows:
+        cut = (rows - int(round(height * (columns / width), 7))) // 2  # 7 digits, or 13.999... would lose a row
+        return slice(cut, rows - cut), slice(0, columns)
+    cut = (columns - int(round(width * (rows / height), 7))) // 2
+    return slice(0, rows), slice(cut, columns - cut)
+
+
+@dataclass(frozen=True)
+class Anyres:
+    """A base tile and 1 to `tiles` more. The padding is black, as LLaVA-NeXT has it."""
+
+    tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), LLaVA-NeXT's
+    max_tiles: int | None = None  # LLaVA-OneVision: 9, more than 9 tiles' worth of tokens is scaled down
+    resample: Resample = "bicubic"
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (1 + rows * columns, 3, side, side): the base, then the tiles row by row."""
+        height, width = image.shape[:2]
+        side = facts.image_size
+        canvas = self._canvas(width, height, side)
+        rows, columns = fitted(width, height, canvas)
+        large = resize(image, rows, columns, self.resample)
+        large = pad(large, *canvas, top=(canvas[0] - rows) // 2, left=(canvas[1] - columns) // 2, colour=(0, 0, 0))
+        cuts = [(y, x) for y in range(0, canvas[0], side) for x in range(0, canvas[1], side)]
+        return to_tiles([
+            resize(image, side, side, self.resample), *(large[y : y + side, x : x + side] for y, x in cuts)
+        ])  # fmt: skip
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return how many tiles an image becomes, the base included."""
+        rows, columns = self._canvas(width, height, facts.image_size)
+        return 1 + (rows // facts.image_size) * (columns // facts.image_size)
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return base + rows * (columns + 1): exactly what `Arrangement` gives."""
+        tile = grid_of(facts.image_size, facts.image_size)
+        rows, columns = self.kept(width, height, facts.image_size, tile)
+        return tile.tokens + rows * (columns + 1)
+
+    def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
+        """Return the rows and columns of tokens that stay of the tiles."""
+        canvas = self._canvas(width, height, side)
+        all_rows, all_columns = canvas[0] // side * tile.rows, canvas[1] // side * tile.columns
+        across, along = unpadded(width, height, all_rows, all_columns)
+        rows, columns = len(range(*across.indices(all_rows))), len(range(*along.indices(all_columns)))
+        if self.max_tiles is not None:
+            ratio = math.sqrt(rows * columns / (self.max_tiles * tile.rows**2))
+            if ratio > 1.1:
+                rows, columns = int(rows // ratio), int(columns // ratio)
+        return rows, columns
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Make the module that puts tiles together; its newline vector is trained with the abstractor."""
+        tile = grid_of(facts.image_size, facts.image_size)
+        if tile.extra:
+            raise ValueError("anyres needs patches alone: a class token has no place in a row")
+        return Arrangement(self, facts.image_size, tile, width)
+
+    def _canvas(self, width: int, height: int, side: int) -> tuple[int, int]:
+        return select_best_resolution(width, height, [(rows * side, columns * side) for rows, columns in self.tiles])
+
+
+class Arrangement(nn.Module):
+    """Tiles of one image (n, M, D) -> its sequence (tokens, D)."""
+
+    def __init__(self, plan: Anyres, side: int, tile: Grid, width: int) -> None:
+        super().__init__()
+        self.plan, self.side, self.tile = plan, side, tile
+        self.newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
+
+    def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
+        """Base first, then the tiles as one picture, unpadded, each row ended by the newline vector."""
+        canvas = self.plan._canvas(width, height, self.side)
+        down, across = canvas[0] // self.side, canvas[1] // self.side
+        picture = tiles[1:].unflatten(0, (down, across)).unflatten(2, (self.tile.rows, self.tile.columns))
+        picture = picture.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # (rows, columns, D)
+        picture = picture[unpadded(width, height, *picture.shape[:2])]
+        rows, columns = self.plan.kept(width, height, self.side, self.tile)
+        if (rows, columns) != tuple(picture.shape[:2]):
+            scaled = functional.interpolate(picture.permute(2, 0, 1)[None], (rows, columns), mode="bilinear")
+            picture = scaled[0].permute(1, 2, 0)
+        newline = self.newline.to(picture.dtype).expand(rows, 1, -1)
+        return torch.cat([tiles[0], torch.cat([picture, newline], 1).flatten(0, 1)])

@@ -1,0 +1,41 @@
+"""Short side to the tower's size, then the middle square: CLIP's own preparation, and LLaVA 1.0's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, resize, to_tiles
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """One square tile; what lies outside the middle square of the image is lost."""
+
+    resample: Resample = "bicubic"  # CLIP's
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
+        height, width = image.shape[:2]
+        side = facts.image_size
+        short, long = min(height, width), max(height, width)
+        grown = int(side * long / short)  # rounded down, as CLIP's image processor does
+        image = resize(image, *((side, grown) if height <= width else (grown, side)), self.resample)
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        return to_tiles([image[top : top + side, left : left + side]])
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return 1, whatever the size."""
+        return 1
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the features of one tile, whatever the image's size."""
+        return grid_of(facts.image_size, facts.image_size).tokens
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Return None: one tile needs no arrangement."""
+        return None

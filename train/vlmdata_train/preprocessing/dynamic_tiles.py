@@ -1,0 +1,71 @@
+"""InternVL's tiles: the image pressed to the grid whose shape is nearest, cut up, and a thumbnail at the end.
+
+Chen et al. 2024, How Far Are We to GPT-4V? (InternVL 1.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, resize, to_tiles
+
+
+@lru_cache(maxsize=4096)
+def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
+    """Return the (rows, columns) whose shape is nearest to the image's.
+
+    Of equal shapes the larger grid is taken while the image has more than half of that grid's pixels.
+    """
+    grids = [(rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)]
+    grids = sorted((grid for grid in grids if min_tiles <= grid[0] * grid[1] <= max_tiles), key=lambda g: g[0] * g[1])
+    best, nearest = (1, 1), float("inf")
+    for rows, columns in grids:
+        distance = abs(width / height - columns / rows)
+        is_large_enough = width * height > 0.5 * side * side * rows * columns
+        if distance < nearest or (distance == nearest and is_large_enough):
+            best, nearest = (rows, columns), distance
+    return best
+
+
+@dataclass(frozen=True)
+class DynamicTiles:
+    """From `min_tiles` to `max_tiles`, and the thumbnail where there is more than one."""
+
+    min_tiles: int = 1
+    max_tiles: int = 12  # InternVL 1.5's training; 6 in its fine-tuning scripts
+    thumbnail: bool = True
+    resample: Resample = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_tiles <= self.max_tiles:
+            raise ValueError(f"1 <= min_tiles <= max_tiles is needed, not {self.min_tiles} and {self.max_tiles}")
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (tiles, 3, side, side): row by row, then the thumbnail."""
+        height, width = image.shape[:2]
+        side = facts.image_size
+        rows, columns = nearest_grid(width, height, side, self.min_tiles, self.max_tiles)
+        large = resize(image, rows * side, columns * side, self.resample)
+        tiles = [large[y * side : y * side + side, x * side : x * side + side] for y in range(rows) for x in range(columns)]
+        if self.thumbnail and len(tiles) > 1:
+            tiles.append(resize(image, side, side, self.resample))
+        return to_tiles(tiles)
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return how many tiles an image becomes, the thumbnail included."""
+        rows, columns = nearest_grid(width, height, facts.image_size, self.min_tiles, self.max_tiles)
+        return rows * columns + (self.thumbnail and rows * columns > 1)
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the features of all tiles."""
+        return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Return None: the tiles follow each other as they are."""
+        return None

@@ -1,0 +1,62 @@
+"""The image in its own shape, its sides rounded to whole squares, its pixels within limits: Qwen2-VL.
+
+Wang et al. 2024, Qwen2-VL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, resize, to_tiles
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the (height, width) in multiples of `factor`, with min_pixels to max_pixels and nearly the shape it had.
+
+    Qwen2-VL's own function refuses what is more than 200 times as long as short; here it is one square high.
+    """
+    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    if rows * columns > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows, columns = (max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width))
+    elif rows * columns < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows, columns = (math.ceil(side * grow / factor) * factor for side in (height, width))
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class SmartSize:
+    """One tile of a size of its own."""
+
+    min_pixels: int = 56 * 56  # Qwen2-VL's processor, as the next
+    max_pixels: int = 28 * 28 * 1280
+    square: int = 2  # patches on the side of a square that the abstractor merges
+    resample: Resample = "bicubic"
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (1, 3, rows, columns)."""
+        rows, columns = self.tile_size(image.shape[1], image.shape[0], facts)
+        return to_tiles([resize(image, rows, columns, self.resample)])
+
+    def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
+        """Return the (height, width) of the one tile."""
+        return smart_resize(height, width, facts.patch_size * self.square, self.min_pixels, self.max_pixels)
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return 1, whatever the size."""
+        return 1
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the tokens of the image's own grid."""
+        return grid_of(*self.tile_size(width, height, facts)).tokens
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Return None: one tile needs no arrangement."""
+        return None

@@ -1,0 +1,70 @@
+"""Idefics3's tiles: the longer side to `longest`, both sides to whole tiles, cut up, and the whole image at the end.
+
+Laurençon et al. 2024, Building and better understanding vision-language models (Idefics3); SmolVLM does the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, resize, to_tiles
+
+MAX_SIDE = 4096  # what Idefics3 never goes beyond
+
+
+@dataclass(frozen=True)
+class SquareTiles:
+    """Small images are enlarged too: every image has `longest` on its longer side."""
+
+    longest: int = 1456  # Idefics3: 4 tiles of 364
+    resample: Resample = "lanczos"
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (tiles, 3, side, side): row by row, then the whole image."""
+        side = facts.image_size
+        first, second = self._sizes(image.shape[1], image.shape[0], side)
+        large = resize(resize(image, *first, self.resample), *second, self.resample)
+        if max(second) <= side:
+            return to_tiles([large])
+        corners = [(y, x) for y in range(0, second[0], side) for x in range(0, second[1], side)]
+        tiles = [large[y : y + side, x : x + side] for y, x in corners]
+        return to_tiles([*tiles, resize(large, side, side, self.resample)])
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return how many tiles an image becomes, the whole image included."""
+        rows, columns = (size // facts.image_size for size in self._sizes(width, height, facts.image_size)[1])
+        return 1 if rows * columns == 1 else rows * columns + 1
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the features of all tiles."""
+        return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Return None: the tiles follow each other as they are."""
+        return None
+
+    def _sizes(self, width: int, height: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the (height, width) after the first and the second resizing; both are rounded as Idefics3 rounds."""
+        if width >= height:
+            short, long = _even(int(self.longest / (width / height))), self.longest
+        else:
+            short, long = _even(int(self.longest * (width / height))), self.longest
+        if long > MAX_SIDE:
+            short, long = max(int(MAX_SIDE * short / long), 1), MAX_SIDE
+        height, width = (short, long) if width >= height else (long, short)
+        ratio = width / height
+        if width >= height:
+            columns = math.ceil(width / side) * side
+            return (height, width), (math.ceil(int(columns / ratio) / side) * side, columns)
+        rows = math.ceil(height / side) * side
+        return (height, width), (rows, math.ceil(int(rows * ratio) / side) * side)
+
+
+def _even(size: int) -> int:
+    return max(size + size % 2, 1)

@@ -1,0 +1,101 @@
+"""How a run reads a sample: which prompt, how long, and whether it belongs to what is trained on or to what is held out.
+
+The same reading measures every sample's length, by which the loader packs, and makes its prompt when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from vlmdata.images.facts import ImageError
+from vlmdata_train.image_plan import ImagePlan
+from vlmdata_train.prompts import Document, Prompt, Prompter, read_document, truncate
+
+Sample = Mapping[str, Any]
+LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs
+READING_VERSION = 1  # raise it when the same sample comes to give another prompt
+
+
+class Unusable(Exception):
+    """A sample that gives no prompt; the message is the reason, for the tally."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Small and picklable: the loader measures lengths with it in processes of its own."""
+
+    prompter: Prompter
+    plan: ImagePlan
+    stage: str
+    sample_tokens: int  # at most
+    held_out: float = 0.0  # share of the samples, by their key, that only evaluation sees
+    wants_held_out: bool = False
+
+    def takes(self, key: str) -> bool:
+        """Say whether a sample is on this reading's side of the split."""
+        return self.held_out == 0 or is_held_out(key, self.held_out) == self.wants_held_out
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
+        try:
+            prompt = truncate(self._choose(read_document(sample)), self.sample_tokens)
+        except ImageError as error:
+            raise Unusable(error.reason) from None
+        except (KeyError, ValueError) as error:
+            raise Unusable(f"unreadable: {error}"[:80]) from None
+        if prompt.answers() == 0:
+            raise Unusable("no_answer_left")
+        return prompt
+
+    def __call__(self, sample: Sample) -> int:
+        """Measure a sample without its images' bytes, as the loader gives it; LEFT_OUT for what gives no prompt here."""
+        if not self.takes(sample["__key__"]):
+            return LEFT_OUT
+        try:
+            return len(self.prompt(with_sizes(sample)).input_ids)
+        except (Unusable, KeyError, ValueError):  # the same mistakes that are counted when a sample's turn comes
+            return LEFT_OUT
+
+    def name(self) -> str:
+        """Name all that lengths depend on."""
+        tokenizer = self.prompter.tokenizer
+        facts = [
+            READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
+            self.sample_tokens, self.held_out, self.wants_held_out,
+        ]  # fmt: skip
+        return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
+
+    def _choose(self, document: Document) -> Prompt:
+        """Choose the prompt by what the document is: a conversation, a page, or a caption pair."""
+        if document.roles is not None and self.stage == "instruct":
+            return self.prompter.chat(document)
+        if document.roles is not None:  # LLaVA's stage 1 reads of a conversation the image and what the assistant says
+            pairs = zip(document.positions, document.roles, strict=True)
+            kept = [p for p, role in pairs if not isinstance(p, str) or role == "assistant"]
+            return self.prompter.plain(Document(kept, None))
+        is_page = len(document.positions) > 2
+        return self.prompter.page(document) if is_page else self.prompter.plain(document)
+
+
+def with_sizes(sample: Sample) -> dict[str, Any]:
+    """Put each image's (width, height) where its bytes would be. KeyError or ValueError: the sample is not as it should be."""
+    facts = json.loads(sample["json"]) if "json" in sample else {}
+    files = [image["file"].removeprefix(sample["__key__"] + ".") for image in facts.get("metadata") or () if image]
+    if "texts" not in facts:
+        files = ["jpg"]
+    return {**sample, **dict(zip(files, map(tuple, sample["__images__"]), strict=True))}
+
+
+def is_held_out(key: str, fraction: float) -> bool:
+    """Say whether a sample belongs to the held-out share: a pure function of its key."""
+    return xxhash.xxh3_64_intdigest(key.encode()) / 2**64 < fraction
+
+
+def source_of(sample: Sample) -> str:
+    """Name the dataset of a sample for the logs: the folder of its tar."""
+    return str(sample.get("__url__", "")).rpartition("/")[0].rpartition("/")[2] or "data"

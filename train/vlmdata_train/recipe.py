@@ -1,0 +1,222 @@
+"""The training recipe: one YAML file that names a model, the data, and per part of the model what is trained and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlmdata import catalog
+from vlmdata.recipe import PIPELINES
+from vlmdata.step import RecipeError
+from vlmdata_train.model import ModelRecipe
+
+STAGES = ("align", "instruct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank updates in place of the part's own weights (Hu et al. 2021), by peft."""
+
+    rank: int = 128  # LLaVA-1.5's script
+    alpha: int = 256  # likewise; the update is scaled by alpha / rank
+    dropout: float = 0.05  # likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What happens to one part of the model: frozen, trained at a rate, or trained through LoRA."""
+
+    frozen: bool = False
+    lr: float | None = None  # the recipe's `lr` where none is given
+    weight_decay: float | None = None  # the optimizer's where none is given
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyTokenizer:
+    """A byte-level BPE learned from the data's own texts at the start of the run, with a chat template."""
+
+    vocabulary: int = 2048
+    samples: int = 5000  # whose texts it is learned from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How samples become rows of tokens."""
+
+    tokens: int = 8192  # of a packed row
+    sample_tokens: int = 2048  # at most of a sample; a longer one is cut, never inside an image
+    pack: bool = True  # several samples in one row, who cannot see each other; otherwise one each, padded to the longest
+    samples: int = 8  # of one forward pass, where they are not packed
+    accumulate: int = 1  # forward passes to one optimizer step, on each rank
+    window: int = 1 << 16  # samples that packing chooses from at a time: more fill rows better, fewer mix lengths better
+    workers: int = 2  # threads that decode and tokenize, on each rank; processes that measure lengths at the start
+    ahead: int = 4  # forward passes prepared in advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW and its schedule."""
+
+    weight_decay: float = 0.0  # LLaVA-1.5; matrices only, never norms and biases
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    compact: bool = False  # the first moment in bf16, with bf16 weights: 2 bytes a weight less
+    clip: float = 1.0  # the largest norm of all gradients together
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.03  # LLaVA-1.5: this share of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How the same mathematics is computed. `bf16` keeps weights in bf16 with their lost bits beside, for the optimizer."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "autocast", "bf16"] = "fp32"
+    threads: int | None = None  # of torch on a CPU; without it torch's choice, which is slow where other programs run
+    compile: bool = False  # each block of the language model and of the encoder
+    recompute: Literal["auto", "none", "all"] = "auto"  # in the backward pass; auto: as memory asks, on several GPUs all
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    loss_chunk: int = 2048  # answer tokens whose logits exist at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """When the run is saved, and which checkpoints stay."""
+
+    every: int = 500  # steps, and at the end; 0: never (to measure speed)
+    keep: int = 2  # the newest
+    keep_best: bool = True  # by held-out loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What is never trained on: a share of the samples by their key, or a dataset of its own."""
+
+    fraction: float = 0.0
+    path: str | None = None
+    every: int = 200  # steps
+    samples: int = 256  # at most, for the loss
+    answers: int = 0  # samples whose answer is generated and compared, at the end and with each evaluation
+    answer_tokens: int = 32  # at most, in a generated answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs:
+    """What is told, and what happens when the loss breaks."""
+
+    every: int = 10  # steps
+    tensorboard: bool = True
+    wandb: str | None = None  # a project's name
+    on_nan: Literal["stop", "skip"] = "stop"
+    on_spike: Literal["stop", "skip", "tell"] = "tell"
+    spike: float = 6.0  # standard deviations of the last 100 losses above their mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run of the trainer: every choice, no logic."""
+
+    stage: Literal["align", "instruct"]
+    model: ModelRecipe
+    data: str | dict[str, float]  # a dataset, or datasets with the share of samples drawn from each
+    out: str
+    tokenizer: TinyTokenizer | None = None  # learn one from the data; without it the language model's own
+    start: str | None = None  # a checkpoint whose weights this run begins with
+    parts: dict[str, Part] = field(default_factory=dict)
+    lr: float = 1e-3
+    steps: int | None = None  # optimizer steps, or
+    epochs: float | None = None  # rounds over the data
+    seed: int = 0
+    batches: Batches = field(default_factory=Batches)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    speed: Speed = field(default_factory=Speed)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    held_out: HeldOut = field(default_factory=HeldOut)
+    logs: Logs = field(default_factory=Logs)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the whole recipe as plain values, every default written out."""
+        return dataclasses.asdict(self)
+
+
+def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one that ships by its name (`tiny`), and check every word of it. Raises RecipeError."""
+    path = _locate(str(recipe))
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a training recipe is a mapping with model, data and parts")
+    for place, value in (overrides or {}).items():
+        _override(tree, place, value)
+    if stage is not None:
+        tree["stage"] = stage
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    recipe = _build(Recipe, tree, where)
+    if (recipe.steps is None) == (recipe.epochs is None):
+        raise RecipeError(f"{where}: say either `steps` or `epochs`")
+    if isinstance(recipe.data, dict) and recipe.epochs is not None:
+        raise RecipeError(f"{where}: a mixture has no end, so `epochs` means nothing: say `steps`")
+    if not any(not recipe.parts.get(name, Part()).frozen for name in ("encoder", "abstractor", "fusion", "language")):
+        raise RecipeError(f"{where}, parts: every part is frozen, nothing would be trained")
+    for name, part in recipe.parts.items():
+        if name not in ("encoder", "abstractor", "fusion", "language"):
+            raise RecipeError(f"{where}, parts: a model has no part '{name}'. It has encoder, abstractor, fusion, language")
+        if part.frozen and (part.lora or part.lr is not None):
+            raise RecipeError(f"{where}, parts, {name}: a frozen part has neither `lr` nor `lora`")
+    return recipe
+
+
+def _locate(recipe: str) -> Path:
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = sorted(PIPELINES.glob("train/*.yaml"))
+    for path in shipped:
+        if recipe in (path.stem, str(Path(*path.parts[-3:]))):
+            return path
+    raise RecipeError(f"there is no training recipe '{recipe}'.{catalog.suggest(recipe, [p.stem for p in shipped])}")
+
+
+def _override(tree: dict[str, Any], place: str, value: Any) -> None:
+    *heads, last = place.split(".")
+    target = tree
+    for name in heads:
+        if not isinstance(target.get(name), dict):
+            target[name] = {}
+        target = target[name]
+    target[last] = value
+
+
+def _build(cls: type, tree: Any, where: str) -> Any:
+    """Make a dataclass whose fields may be dataclasses: the inner ones first, so that each mistake names its own place."""
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: expected a mapping of {cls.__name__}'s parameters, not {tree!r}")
+    values = dict(tree)
+    for name, kind in typing.get_type_hints(cls).items():
+        if name in values:
+            values[name] = _inner(kind, values[name], f"{where}, {name}")
+    return catalog.build(cls, values, where)
+
+
+def _inner(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, where)
+    if isinstance(kind, types.UnionType):
+        inner = next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), None)
+        return _build(typing.cast(type, inner), value, where) if inner and isinstance(value, dict) else value
+    if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]) and isinstance(value, dict):
+        return {name: _build(typing.get_args(kind)[1], entry or {}, f"{where}, {name}") for name, entry in value.items()}
+    return value

@@ -1,0 +1,239 @@
+"""What a run puts together before its first step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmdata import stream
+from vlmdata.loader.packed import Packing
+from vlmdata.step import RecipeError
+from vlmdata_train import checkpoint
+from vlmdata_train.collate import tokens_of_picture
+from vlmdata_train.data import Feed, Stream
+from vlmdata_train.distributed import Ranks, gathered, meet
+from vlmdata_train.log import Meter
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.optim import apply_parts
+from vlmdata_train.places import Place, Position, redistribute
+from vlmdata_train.prompts import Prompter, read_document
+from vlmdata_train.reading import Reading, Sample, is_held_out
+from vlmdata_train.recipe import Part, Recipe
+from vlmdata_train.step import Micro
+from vlmdata_train.tiny_tokenizer import train_tokenizer
+from vlmdata_train.tokens import image_token_id
+
+# What may differ between a run and the one it goes on from: nothing that changes the weights already made.
+MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
+
+
+def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
+    """Return the checkpoint to go on from. RecipeError: it is of a run with another recipe."""
+    if recipe.start is not None and not (Path(recipe.start) / "recipe.json").exists():
+        raise RecipeError(f"start: {recipe.start} is no checkpoint: it has no recipe.json")
+    found = checkpoint.latest(checkpoints)
+    if found is None:
+        return None
+    before = json.loads((found / "recipe.json").read_text())
+    now = json.loads(json.dumps(recipe.describe()))
+    changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
+    if changed:
+        raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: name another `out`, or remove it")
+    return found
+
+
+def seed_everything(seed: int, ranks: Ranks) -> None:
+    """Seed torch. The same on every rank, for the weights are drawn on every rank."""
+    torch.manual_seed(seed)
+    if ranks.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
+    """Return the model's parts, with the tokenizer put in: a given one, or a tiny one learned now, once."""
+    choice = recipe.tokenizer
+    if choice is not None:
+        folder = out / "tokenizer"
+        if ranks.is_first and not (folder / "tokenizer.json").exists():
+            texts = _texts(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1), recipe, choice.samples)
+            train_tokenizer(texts, choice.vocabulary, folder)
+        meet(ranks)
+        return with_tokenizer(recipe.model, str(folder))
+    return recipe.model
+
+
+def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
+    """Return the parts with another tokenizer in the language model's entry."""
+    entry = model.language if not isinstance(model.language, str) else {model.language: {}}
+    ((name, parameters),) = entry.items()
+    return dataclasses.replace(model, language={name: {**(parameters or {}), "tokenizer": tokenizer}})
+
+
+def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
+    for sample in itertools.islice(samples, count):
+        if not is_held_out(sample["__key__"], recipe.held_out.fraction):
+            yield from (p for p in read_document(sample).positions if isinstance(p, str))
+
+
+def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
+    """Build the model on the device, in its precision, with the weights to start from, frozen as the table says."""
+    with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
+        model = build_model(parts)
+    if recipe.speed.precision == "bf16":
+        model.to(torch.bfloat16)
+    if recipe.start is not None:
+        checkpoint.load_model(Path(recipe.start), model)
+    apply_parts(model.parts(), recipe.parts)
+    return model.to(ranks.device)
+
+
+def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
+    """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it."""
+    if ranks.is_first:
+        made = _make_feeds(recipe, model, ranks)
+    meet(ranks)  # the first rank measures the samples' lengths, the others read what it wrote
+    return made if ranks.is_first else _make_feeds(recipe, model, ranks)
+
+
+def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
+    held = recipe.held_out
+    rounds = None if recipe.epochs is None else math.ceil(recipe.epochs)
+    train = feed_of(recipe, model, recipe.data, ranks, seed=recipe.seed, epochs=rounds, held_out=held.fraction)
+    if held.path is not None:
+        return train, feed_of(recipe, model, held.path, ranks)
+    if held.fraction > 0:
+        return train, feed_of(recipe, model, recipe.data, ranks, held_out=held.fraction, wants_held_out=True)
+    return train, None
+
+
+def feed_of(
+    recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
+    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False,
+) -> Feed:  # fmt: skip
+    """Return the feed of a dataset for a model, in the recipe's shape. Packed, it measures the dataset's lengths first."""
+    b = recipe.batches
+    longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
+    reading = Reading(prompter_of(model), model.plan, recipe.stage, longest, held_out, wants_held_out)
+    packing = None
+    if b.pack:
+        packing = Packing(b.tokens, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers)
+    open_stream(data, seed, ranks.rank, ranks.world, epochs, packing)  # to find a mistake now, not in a thread
+    return Feed(
+        lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
+        Position(Place(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
+    )  # fmt: skip
+
+
+def prompter_of(model: VisionLanguageModel) -> Prompter:
+    """Return what makes prompts for a model."""
+    return Prompter(model.tokenizer, image_token_id(model.tokenizer), partial(tokens_of_picture, model.plan))
+
+
+def open_stream(
+    data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None
+) -> Stream:
+    """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. RecipeError: it cannot be read.
+
+    The shares of a mixture are shares of the samples, packed or not.
+    """
+    try:
+        return stream(data, seed=seed, epochs=epochs, rank=rank, world=world, pack=packing, on_error="skip", torch=False)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"data: {error}") from None
+
+
+def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
+    """Give the first `count` samples of a dataset that a reading takes, as they lie in the shards."""
+    samples = open_stream(data, 0, 0, 1, epochs=1)
+    return itertools.islice((sample for sample in samples if reading.takes(sample["__key__"])), count)
+
+
+def feed_state(position: Position, ranks: Ranks) -> list[dict[str, Any]]:
+    """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
+    return gathered(position.to_json(), ranks)
+
+
+def place_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
+    """Set the feed to go on where the saved run stood, which may have had another number of ranks."""
+    positions = [Position.from_json(state) for state in states]
+    feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]
+
+
+class Progress:
+    """How much of the run is done: by steps, or by samples where the recipe counts epochs."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.steps = recipe.steps
+        self.samples: float | None = None
+        if recipe.epochs is not None:
+            one_epoch = len(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1))  # type: ignore[arg-type]
+            self.samples = recipe.epochs * one_epoch * (1 - recipe.held_out.fraction)
+
+    def share(self, step: int, samples: int) -> float:
+        """Return the share of the run done, in [0, 1]."""
+        if self.steps is not None:
+            return step / self.steps
+        assert self.samples is not None
+        return min(1.0, samples / max(self.samples, 1))
+
+    def is_over(self, step: int, samples: int) -> bool:
+        """Say whether nothing is left to do. A run over epochs ends with its data at the latest."""
+        return step >= self.steps if self.steps is not None else self.share(step, samples) >= 1
+
+
+def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
+    """Return what AdamW's state will take: two fp32 moments, and the lower half of a bf16 weight."""
+    return sum(p.numel() * (8 if p.dtype == torch.float32 else 8 if compact else 10) for p in weights)
+
+
+def count(meter: Meter, micros: list[Micro], sums: list[float], costs: dict[str, float], model: VisionLanguageModel) -> None:
+    """Add one step to the meter; `sums` are the samples' summed losses."""
+    side = model.plan.facts.image_size
+    patches = model.plan.facts.grid(side, side).tokens
+    rest = iter(sums)
+    meter.steps += 1
+    for micro in micros:
+        tiles = len(micro.batch.pixels)
+        features = int(micro.batch.image_token_counts.sum())
+        meter.tokens += micro.tokens
+        meter.places += micro.places_total
+        meter.samples += len(micro.answers)
+        meter.images += len(micro.batch.tile_counts)
+        meter.flops += micro.tokens * costs["language"] + tiles * patches * costs["encoder"]
+        meter.flops += features * costs["abstractor"] + micro.tokens * costs["fusion"]
+        for source, answers in zip(micro.batch.sources, micro.answers, strict=True):
+            meter.add_losses({source: (next(rest), answers)})
+
+
+def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
+    """Say in a few lines what will be trained."""
+    lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
+    for name, part in model.parts().items():
+        weights = sum(p.numel() for p in part.parameters())
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        choice = recipe.parts.get(name, Part())
+        how = f"lr {choice.lr or recipe.lr:g}" + (", LoRA" if choice.lora else "") if trained else "frozen"
+        if weights:
+            lines.append(f"  {name:<10} {weights / 1e6:10.3f} M weights, {trained / 1e6:10.3f} M trained, {how}")
+    return "\n".join(lines)
+
+
+def line(step: int, recipe: Recipe, values: dict[str, Any]) -> str:
+    """Return a step's line for the terminal."""
+    of = f"/{recipe.steps}" if recipe.steps else ""
+    use = f", {values['flops_use']:.0%} of peak" if "flops_use" in values else ""
+    return (
+        f"step {step}{of}: loss {values['loss']:.4f}, {values['tokens_per_s']:,.0f} tokens/s, "
+        f"{values['samples_per_s']:.1f} samples/s, padding {values['padding']:.1%}, "
+        f"waiting {values['data_wait']:.0%}, {values['memory_gib']:.2f} GiB{use}"
+    )
