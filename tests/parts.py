@@ -1,0 +1,14 @@
+"""An open part for tests of steps that measure."""
+
+import threading
+from pathlib import Path
+
+from vlmdata.engine import tombstones
+from vlmdata.engine.openpart import Keep, OpenPart
+from vlmdata.engine.store import LocalStore
+
+
+def open_part(folder: Path) -> OpenPart:
+    """Return part 0 of a dataset in a folder, as a worker without a web would have it."""
+    store = LocalStore(folder)
+    return OpenPart(store, 0, Keep(), threading.Lock(), None, tombstones.load(store))

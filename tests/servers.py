@@ -1,0 +1,286 @@
+"""A real web server on the loopback address that behaves as badly as a test asks: what is sent is bytes, not a mock.
+
+    with LoopbackServer({"/a.jpg": reply(b"...")}) as server:
+        fetch(server.url("/a.jpg"))
+        assert [request.path for request in server.requests] == ["/robots.txt", "/a.jpg"]
+
+A path that is not in the routes is answered with 404. A route is a function of the request and the wire to answer on; it
+returns whether the connection may serve another request.
+"""
+
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+REASONS = {200: "OK", 301: "Moved", 302: "Found", 404: "Not Found", 429: "Too Many Requests", 503: "Unavailable"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """`headers` have lower-case names. `connection` counts from 0 over the server's life; `at` is monotonic seconds."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    connection: int
+    at: float
+
+
+class Wire:
+    """One connection, for sending what no proper server would."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def reset(self) -> None:
+        """End with RST instead of FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+Route = Callable[[Request, Wire], bool]
+
+
+def head(status: int, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def reply(body: bytes = b"", status: int = 200, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> Route:
+    """Answer properly, and keep the connection."""
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+
+    def route(request: Request, wire: Wire) -> bool:
+        wire.send(head(status, [("Content-Length", str(len(body))), *pairs]) + body)
+        return True
+
+    return route
+
+
+def redirect(location: str, status: int = 302) -> Route:
+    return reply(status=status, headers={"Location": location})
+
+
+def raw(data: bytes) -> Route:
+    """Send bytes as they are, and close."""
+
+    def route(request: Request, wire: Wire) -> bool:
+        wire.send(data)
+        return False
+
+    return route
+
+
+def in_turn(*routes: Route) -> Route:
+    """Answer each request by the next route, and all further ones by the last."""
+    lock, left = threading.Lock(), list(routes)
+
+    def route(request: Request, wire: Wire) -> bool:
+        with lock:
+            chosen = left.pop(0) if len(left) > 1 else left[0]
+        return chosen(request, wire)
+
+    return route
+
+
+def after(delay_s: float, route: Route) -> Route:
+    def waiting(request: Request, wire: Wire) -> bool:
+        time.sleep(delay_s)
+        return route(request, wire)
+
+    return waiting
+
+
+def drip(body: bytes, *, size: int = 1, every_s: float = 0.05, headers: Mapping[str, str] | None = None) -> Route:
+    """Send a body in small pieces, slowly, its length promised rightly."""
+
+    def route(request: Request, wire: Wire) -> bool:
+        wire.send(head(200, [("Content-Length", str(len(body))), *(headers or {}).items()]))
+        for start in range(0, len(body), size):
+            wire.send(body[start : start + size])
+            time.sleep(every_s)
+        return True
+
+    return route
+
+
+def endless(piece: bytes = b"x" * 65_536, *, before: bytes = head(200)) -> Route:
+    """Send the same bytes for ever, or until the other side has had enough."""
+
+    def route(request: Request, wire: Wire) -> bool:
+        wire.send(before)
+        while True:
+            wire.send(piece)
+
+    return route
+
+
+def hang(request: Request, wire: Wire) -> bool:
+    """Take the request and never answer."""
+    with contextlib.suppress(OSError):
+        wire.socket.recv(1)  # returns when the other side gives up
+    return False
+
+
+def reset(request: Request, wire: Wire) -> bool:
+    wire.reset()
+    return False
+
+
+@dataclass
+class LoopbackServer:
+    """Serves from `with` on, a thread per connection. `most_at_once` is the largest number of requests under way."""
+
+    routes: dict[str, Route] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    tls: "Certificate | None" = None
+    default: Route = field(default_factory=lambda: reply(b"nothing here", 404))
+
+    def __post_init__(self) -> None:
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+
+    def url(self, path: str, host: str | None = None) -> str:
+        return f"{'https' if self.tls else 'http'}://{host or self.host}:{self.port}{path}"
+
+    def paths(self) -> list[str]:
+        return [request.path for request in self.requests]
+
+    def __enter__(self) -> "LoopbackServer":
+        self._listener = socket.create_server((self.host, 0), backlog=512)
+        self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # close alone would leave the thread in accept
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in [self._accepting, *self._threads]:
+            thread.join(timeout=10)
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            with self._lock:
+                self._threads = [other for other in self._threads if other.is_alive()] + [thread]
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with self._lock:
+            number, self.connections = self.connections, self.connections + 1
+            self._open.add(connection)
+        secured = connection
+        try:
+            if self.tls:
+                secured = self.tls.server_context().wrap_socket(connection, server_side=True)
+            self._talk(secured, number)
+        except (OSError, ssl.SSLError):
+            pass  # the client went away, which many tests make it do
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            secured.close()
+            connection.close()
+
+    def _talk(self, connection: socket.socket, number: int) -> None:
+        if not self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake, where none was offered
+            connection.sendall(head(400))
+            return
+        stream = connection.makefile("rb")
+        wire = Wire(connection)
+        while True:
+            line = stream.readline(65_536).decode("latin-1").split()
+            if len(line) < 2:
+                return
+            headers = {}
+            while (header := stream.readline(65_536).decode("latin-1").strip()) != "":
+                name, _, value = header.partition(":")
+                headers[name.lower()] = value.strip()
+            request = Request(line[0], line[1], headers, number, time.monotonic())
+            with self._lock:
+                self.requests.append(request)
+                self._at_once += 1
+                self.most_at_once = max(self.most_at_once, self._at_once)
+            try:
+                if not self.routes.get(request.path, self.default)(request, wire):
+                    return
+            finally:
+                with self._lock:
+                    self._at_once -= 1
+
+
+class Certificate:
+    """A throw-away certificate for names and addresses, signed by itself. `file` is what to trust to accept it."""
+
+    def __init__(self, *names: str, folder: Path | None = None, expired: bool = False) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+        now = datetime.datetime.now(datetime.UTC)
+        end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=1)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName([_general_name(entry) for entry in names]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self._folder = tempfile.TemporaryDirectory() if folder is None else None
+        place = folder or Path(self._folder.name if self._folder else "")
+        self.file = place / "certificate.pem"
+        self.key_file = place / "key.pem"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.key_file.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.file, self.key_file)
+        return context
+
+
+def _general_name(entry: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(entry))
+    except ValueError:
+        return x509.DNSName(entry)

@@ -1,0 +1,85 @@
+"""The card declares every column and image, the Croissant file is valid and gives records, licences are summed up."""
+
+import json
+import warnings
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.engine.site import manifest, picture, site
+from vlmdata import run
+from vlmdata.takedown import Request, forget
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("card")
+    with site(folder, 48, samples=20) as web:
+        table = pq.read_table(folder / "urls.parquet")
+        licences = pa.array([f"CC {number % 2}" for number in range(48)])
+        pq.write_table(table.append_column("license", licences), folder / "urls.parquet")
+        run(web.recipe, folder / "out", local=True, workers=1)
+    return folder / "out"
+
+
+def test_licences_are_summed_up_and_a_takedown_counts_again(out):
+    assert manifest(out)["provenance"] == {"license": {"CC 0": 18, "CC 1": 18}}
+    assert "| license | CC 0 | 18 |" in (out / "README.md").read_text()
+
+
+def test_datasets_loads_the_folder_by_its_card(out, tmp_path):
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path))
+    assert len(loaded) == 36 and isinstance(loaded[0]["jpg"], Image.Image)
+    assert {type(value["url"]) for value in loaded["json"]} == {str} and loaded[0]["json"]["license"].startswith("CC")
+
+
+def test_a_later_document_with_more_images_loses_none(tmp_path):
+    """The first hundred documents have one image, the last has four and a field of its own."""
+    from vlmdata.card import features, member_names
+    from vlmdata.engine.pack import pack
+    from vlmdata.engine.sample import Sample
+    from vlmdata.engine.store import LocalStore
+
+    store = LocalStore(tmp_path / "out")
+    chosen = []
+    for number in range(101):
+        images = [(f"{i}.jpg", picture(4 * number + i)) for i in range(4 if number == 100 else 1)]
+        facts = json.dumps({"key": str(number), **({"late": [1]} if number == 100 else {})}).encode()
+        chosen.append(Sample(f"{number:03d}", [*images, ("json", facts)], 0, [(8, 8)] * len(images), {}))
+    record = pack(store, 0, chosen)
+    store.publish(record["tar"], "00000.tar")
+    store.publish(record["index"], "index.parquet")
+    head = {
+        "configs": [{"config_name": "default", "data_files": "*.tar"}],
+        "dataset_info": {"features": features(member_names(store))},
+    }
+    store.put("README.md", f"---\n{json.dumps(head)}\n---\n".encode())
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    last = loaded[100]
+    assert [last[f"{i}.jpg"] is not None for i in range(4)] == [True] * 4 and last["json"]["late"] == [1]
+    assert loaded[0]["3.jpg"] is None
+
+
+def test_croissant_validates_and_gives_records(out):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlcroissant
+
+        dataset = mlcroissant.Dataset(jsonld=str(out / "croissant.json"))
+        assert not dataset.metadata.ctx.issues.errors
+        texts = [record["texts-records/content"].decode() for record in dataset.records("texts-records")]
+        pictures = [record["images-jpg-records/content"] for record in dataset.records("images-jpg-records")]
+        index = list(dataset.records("index"))
+    assert len(texts) == len(pictures) == len(index) == 36
+    assert all(text.startswith("a picture of the number") for text in texts)
+    assert {image.size for image in pictures} == {(48, 48)}
+
+
+def test_forgetting_renews_card_and_sums(out):
+    line = pq.read_table(out / "index.parquet")["key"][0].as_py()
+    forget(out, Request(keys=[line]))
+    sums = manifest(out)["provenance"]["license"]
+    assert sorted(sums.values()) == [17, 18] and "35 samples of 48 rows" in (out / "README.md").read_text()

@@ -1,0 +1,65 @@
+"""The command line: what it prints where, and how it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine.site import site
+from vlmdata import commands
+from vlmdata.cli import main
+
+VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_has_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert f"vlmdata {verb}" in capsys.readouterr().out.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "caption", "--out", "OUT"], "Did you mean 'captions'?"),
+        (["run", "captions", "--set", "image_size.min_sid=3", "--out", "OUT"], "Did you mean 'min_side'?"),
+        (["run", "captions", "--set", "image_size", "--out", "OUT"], "write it as name=value"),
+        (["run", "captions", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
+        (["check", "captions", "--set", "source.path=absent.parquet"], "absent.parquet"),
+        (["steps", "clip_scores"], "Did you mean 'clip_score'?"),
+        (["retry", "."], "is no finished dataset"),
+        (["clean", "."], "is no finished dataset"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and message in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_a_run_prints_the_funnel_on_stdout_and_progress_on_stderr(tmp_path):
+    with site(tmp_path, 16) as web:
+        command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "12 of 16 rows kept" in done.stdout and "http_404" in done.stdout
+    assert "ingest" in done.stderr and "\r" not in done.stderr
+    assert main(["check", str(tmp_path / "out"), "--bytes"]) == 0
+
+
+def test_check_finds_a_changed_byte(tmp_path, capsys):
+    with site(tmp_path, 16) as web:
+        assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--local", "--workers", "1"]) == 0
+    tar = tmp_path / "out" / "00000.tar"
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1
+    tar.unlink()  # a file of its own: work/ holds another link to the old one
+    tar.write_bytes(data)
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "out")]) == 0
+    assert main(["check", str(tmp_path / "out"), "--bytes"]) == 1
+    assert "00000.tar: its bytes differ" in capsys.readouterr().out

@@ -1,0 +1,72 @@
+"""What the cookbook shows is what works."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rows import captions
+from vlmdata.recipe import PIPELINES, load, parse
+from vlmdata.step import RecipeError
+
+COOKBOOK = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
+SOURCE = {"type": "url_list", "path": "urls.parquet"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", COOKBOOK, re.S)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(next(block for block in blocks("python") if block.startswith("# mine.py")))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("yaml"))))
+def test_every_recipe_of_the_cookbook_is_one(number, mine):
+    assert parse({"source": SOURCE, **yaml.safe_load(blocks("yaml")[number])}).steps
+
+
+def test_the_cookbooks_own_step_rejects_what_it_says(mine):
+    step = parse({"source": SOURCE, "steps": [{"mine.NoShouting": {"max_share": 0.3}}]}).steps[0]
+    done = step.run(captions(["BUY IT NOW", "a quiet caption"]))
+    assert done["reason"].to_pylist() == ["max_share", None]
+    assert done["drop"].to_pylist() == ["mine", None]
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("build/*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_ships_loads_and_opens_with_a_comment(path):
+    assert path.read_text().startswith("# ")
+    assert load(path.stem).steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size.min_sid": 3}, "ImageSize has no parameter 'min_sid'. Did you mean 'min_side'?"),
+        ({"image_size.min_side": "wide"}, "ImageSize.min_side = 'wide'"),
+        ({"imagesize.min_side": 3}, "Did you mean 'image_size'?"),
+        ({"shards.sample": 3}, "Did you mean 'samples'?"),
+        ({"source.type": "urllist"}, "there is no source 'urllist'. Did you mean 'url_list'?"),
+        ({"part_rows": 0}, "part_rows = 0"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_line_with_the_fix(changes, message):
+    with pytest.raises(RecipeError) as caught:
+        load("captions", changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_step_that_reads_what_nobody_measured_is_refused():
+    with pytest.raises(RecipeError, match="top_fraction reads the column 'clip_scores'"):
+        parse({"source": SOURCE, "steps": [{"top_fraction": {"score": "clip_scores", "fraction": 0.3}}]})
+
+
+def test_two_steps_of_one_name_need_a_label():
+    with pytest.raises(RecipeError, match="give it a `label`"):
+        parse({"source": SOURCE, "steps": ["text_length", "text_length"]})

@@ -1,0 +1,56 @@
+"""Rules that hold for every file in vlmdata/steps and vlmdata/sources, also for those nobody has written yet."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from vlmdata import catalog
+from vlmdata.row import ROW, conform
+
+STEPS = [(name, catalog.find("steps", name)) for name in catalog.names("steps")]
+SOURCES = [(name, catalog.find("sources", name)) for name in catalog.names("sources")]
+EVERY = [pytest.param(cls, id=name) for name, cls in STEPS + SOURCES]
+ROW_STEPS = [pytest.param(cls, id=name) for name, cls in STEPS if not cls.needs]
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_it_is_a_frozen_dataclass_with_a_docstring_of_its_own(cls):
+    assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
+    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "dataclass wrote this docstring, not a person"
+    assert inspect.getdoc(inspect.getmodule(cls))
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_it_has_a_test_file(cls):
+    kind, name = cls.__module__.split(".")[1:]
+    assert (Path(__file__).parent / kind / f"test_{name}.py").exists(), f"write tests/{kind}/test_{name}.py"
+
+
+@pytest.mark.parametrize("cls", [pytest.param(c, id=n) for n, c in STEPS])
+def test_what_it_declares_exists(cls):
+    fields = {f.name for f in dataclasses.fields(cls)}
+    assert set(cls.measured_by) <= fields
+    assert all(isinstance(kind, pa.DataType) for kind in cls.writes.values())
+    assert set(cls.changes) <= set(ROW.names)
+    assert set(cls.needs) <= {"model", "gpu", "web"}
+    assert not (cls.sees_all and cls.writes), "a decision over all rows measures nothing: split the step in two"
+
+
+@pytest.mark.parametrize("cls", ROW_STEPS)
+def test_it_takes_no_rows_and_leaves_no_rows(cls):
+    step = _with_defaults(cls)
+    rows = conform(pa.table({"key": pa.array([], pa.string())}))
+    for column in step.columns_read():
+        if column not in rows.column_names:
+            rows = rows.append_column(column, pa.array([], pa.float64()))
+    assert len(step.run(rows)) == 0
+
+
+def _with_defaults(cls: type):
+    required = [f for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    if required:
+        pytest.skip(f"has no default for {required[0].name}; its own test covers this")
+    return cls()

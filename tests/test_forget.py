@@ -1,0 +1,252 @@
+"""What was forgotten is gone from every file under OUT, whatever was killed meanwhile, and stays gone."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import simplejpeg
+from PIL import Image
+
+from tests.engine.site import download, hashes, ledger, manifest, site
+from vlmdata import run, stream
+from vlmdata.cli import main
+from vlmdata.engine.audit import audit
+from vlmdata.engine.store import LocalStore
+from vlmdata.takedown import Request, forget
+from vlmdata.why import why
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forget")
+    steps = [{"text_length": {}}, download(), {"resize": {"size": 48}}, {"image_size": {"min_side": 32}}, "dedupe_phash"]
+    with site(folder, 96, steps=steps, samples=20) as web:
+        run(web.recipe, folder / "out", local=True, workers=1)
+        web.out = folder / "out"
+        yield web
+
+
+@pytest.fixture
+def out(web, tmp_path):
+    shutil.copytree(web.out, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def kept(out: Path) -> list[dict]:
+    return [line for line in ledger(out) if line["outcome"] == "kept"]
+
+
+def samples(out: Path) -> dict[str, dict[str, bytes]]:
+    """Return the members of every sample of the tars, as any reader of tars finds them."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, name = member.name.partition(".")
+                found.setdefault(key, {})[name] = tar.extractfile(member).read()
+    return found
+
+
+def traces(out: Path, *needles: bytes) -> list[str]:
+    """Return the files under OUT in which a byte string stands: as it is, or in a value of a Parquet file."""
+    found = []
+    for path in sorted(p for p in out.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        if data[:4] == b"PAR1":
+            data += repr(pq.read_table(path).to_pylist()).encode()
+        found += [str(path.relative_to(out)) for needle in needles if needle in data]
+    return found
+
+
+def needles(out: Path, line: dict) -> list[bytes]:
+    image = samples(out)[line["key"]]["jpg"]
+    return [
+        image[len(image) // 2 :][:64],
+        line["url"].encode(),
+        samples(out)[line["key"]]["txt"],
+        line["images"][0]["sha256"].encode(),
+    ]
+
+
+@pytest.mark.parametrize("by", ["url", "key", "sha256"])
+def test_no_byte_of_it_stays_and_all_else_does(out, by):
+    before, line = samples(out), kept(out)[25]
+    wanted = needles(out, line)
+    assert all(traces(out, needle) for needle in wanted)
+    request = {"url": Request(urls=[line["url"]]), "key": Request(keys=[line["key"]])}
+    receipt = forget(out, request.get(by) or Request(sha256=[line["images"][0]["sha256"]]))
+    assert traces(out, *wanted) == []
+    assert samples(out) == {key: sample for key, sample in before.items() if key != line["key"]}
+    assert audit(out, read_bytes=True) == []
+    assert "report.html" in manifest(out)["files"]
+    assert (receipt["samples"], receipt["shards"]) == (1, [line["shard"]])
+    assert [entry["outcome"] for entry in why(out, line["key"])] == ["forgotten"] and not why(out, line["url"])
+    assert sorted(sample["__key__"] for sample in stream(out, torch=False)) == sorted(samples(out))
+
+
+def test_only_the_tars_that_held_it_are_written(out):
+    line = kept(out)[25]
+    before = hashes(out)
+    forget(out, Request(urls=[line["url"]]))
+    changed = {name for name, digest in hashes(out).items() if before.get(name) != digest}
+    assert {name for name in changed if name.endswith(".tar")} == {line["shard"]}
+
+
+def test_an_address_means_the_picture_under_every_other_address(tmp_path):
+    with site(tmp_path, 16) as web:
+        web.server.routes["/good/1.jpg"] = web.server.routes["/good/0.jpg"]
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+        receipt = forget(tmp_path / "out", Request(urls=[web.server.url("/good/0.jpg")]))
+    assert sorted(line["url"] for line in receipt["removed"]) == [web.server.url(f"/good/{n}.jpg") for n in (0, 1)]
+
+
+def test_a_whole_domain_takes_dropped_rows_too_and_leaves_an_empty_dataset_whole(out):
+    forget(out, Request(domains=["127.0.0.1"]))
+    assert {line["outcome"] for line in ledger(out)} == {"forgotten"}
+    assert not list(out.glob("*.tar")) and audit(out, read_bytes=True) == []
+    assert manifest(out)["dropped"] == [{"step": "forget", "reason": "forgotten", "rows": 96}]
+
+
+def test_an_image_is_found_by_its_likeness(out, tmp_path):
+    line = kept(out)[3]
+    small = Image.open(io.BytesIO(samples(out)[line["key"]]["jpg"])).resize((40, 30))
+    small.save(tmp_path / "like.png")
+    assert main(["forget", str(out), "--like", str(tmp_path / "like.png"), "--receipt", str(tmp_path / "receipt.json")]) == 0
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert [entry["key"] for entry in receipt["removed"]] == [line["key"]]
+
+
+def test_a_list_and_what_is_not_there(out, tmp_path, capsys):
+    lines = kept(out)[:3]
+    (tmp_path / "list.txt").write_text("\n".join([*(line["url"] for line in lines), "https://nowhere.example/x.jpg"]))
+    assert main(["forget", str(out), "--url", f"@{tmp_path / 'list.txt'}", "--dry-run"]) == 0
+    assert len(samples(out)) == 72
+    assert main(["forget", str(out), "--url", f"@{tmp_path / 'list.txt'}"]) == 0
+    assert "3 rows forgotten" in (told := capsys.readouterr().out) and "1 not found: https://nowhere" in told
+    assert len(samples(out)) == 69
+
+
+def test_neither_a_moved_threshold_nor_a_build_from_nothing_brings_it_back(web, out):
+    line = kept(out)[25]
+    wanted = needles(out, line)
+    forget(out, Request(urls=[line["url"]]))
+    asked = len(web.requests())
+    run(web.recipe, out, set={"image_size.min_side": 10}, local=True, workers=1)
+    assert len(web.requests()) == asked and manifest(out)["kept"] == 72 - 1 + 6
+    shutil.rmtree(out / "work")
+    (out / "manifest.json").unlink()
+    run(web.recipe, out, local=True, workers=1)
+    path = line["url"].removeprefix(web.server.url(""))
+    assert f"/{path.lstrip('/')}" not in web.requests()[asked:] and len(web.requests()) > asked
+    assert manifest(out)["kept"] == 71 and traces(out, *wanted) == []
+
+
+def test_the_same_picture_under_another_address_is_not_stored(web, out):
+    """The hash stands for the picture: what was forgotten by hash before it was fetched never reaches a file."""
+    body = next(body for path, body in web.bodies.items() if "good" in path)
+    shutil.rmtree(out / "work")
+    forget(out, Request(sha256=[hashlib.sha256(body).hexdigest()]))
+    (out / "manifest.json").unlink()
+    run(web.recipe, out, local=True, workers=1)
+    assert manifest(out)["kept"] == 71
+    assert all(line["outcome"] == "forgotten" for line in ledger(out) if line["url"] is None)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch):
+    """Every change to the store is a place to be killed at; whoever comes next finds a dataset that is whole."""
+    line = kept(web.out)[25]
+    wanted = needles(web.out, line)
+    shutil.copytree(web.out, tmp_path / "after")
+    forget(tmp_path / "after", Request(urls=[line["url"]]))
+    states = hashes(web.out), hashes(tmp_path / "after")
+    seen = set()
+    for at in range(1000):
+        out = tmp_path / f"killed-{at}"
+        shutil.copytree(web.out, out)
+        with monkeypatch.context() as patch:
+            changes = _killing(patch, at)
+            with contextlib.suppress(Killed):
+                forget(out, Request(urls=[line["url"]]))
+            ended = len(changes) <= at
+        assert audit(out, read_bytes=True) == []
+        done = why(out, line["key"])[0]["outcome"] == "forgotten"
+        found = {name: digest for name, digest in hashes(out).items() if not name.startswith("forgotten")}
+        assert found == {name: digest for name, digest in states[done].items() if not name.startswith("forgotten")}
+        assert not done or traces(out, *wanted) == []
+        seen.add(done)
+        shutil.rmtree(out)
+        if ended:
+            break
+    assert ended and seen == {False, True}
+
+
+def _killing(patch: pytest.MonkeyPatch, at: int) -> list[str]:
+    """Make the change number `at` of a LocalStore the last one: it is done, and the process is gone."""
+    changes: list[str] = []
+    for name in ("new_file", "put", "put_new", "publish", "delete", "erase", "delete_folder"):
+        patch.setattr(LocalStore, name, _counted(getattr(LocalStore, name), name, changes, at))
+    return changes
+
+
+def _counted(method, name, changes, at):
+    def change(self, *args):
+        if len(changes) > at:
+            raise Killed
+        changes.append(name)
+        result = method(self, *args)
+        if len(changes) > at:
+            raise Killed
+        return result
+
+    return change
+
+
+@pytest.mark.parametrize("layout", ["captions", "documents"])
+def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, layout):
+    """A compressed tar is unpacked into work/: its bytes lie there too, by the reader's hand and by the resizer's."""
+    import gzip
+
+    (tmp_path / "tars").mkdir()
+    for tar in web.out.glob("*.tar"):
+        (tmp_path / "tars" / f"{tar.name}.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    recipe = tmp_path / "recipe.yaml"
+    tree = {"source": {"type": "webdataset", "path": str(tmp_path / "tars")}, "steps": [{"resize": {"size": 40}}]}
+    recipe.write_text(json.dumps({**tree, "shards": {"samples": 30, "layout": layout}}))
+    out = tmp_path / "out"
+    run(recipe, out, local=True, workers=1)
+    line = kept(out)[11]
+    wanted = [member[len(member) // 2 :][:64] for name, member in samples(out)[line["key"]].items() if name.endswith("jpg")]
+    url = line["images"][0]["url"]
+    wanted += [url.encode(), samples(web.out)[why(web.out, url)[0]["key"]]["jpg"][-200:]]
+    assert all(traces(out, needle) for needle in wanted)
+    forget(out, Request(urls=[url]))
+    assert traces(out, *wanted) == [] and audit(out, read_bytes=True) == []
+    run(recipe, out, set={"resize.size": 32}, local=True, workers=1)
+    assert manifest(out)["kept"] == len(kept(web.out)) - 1 and traces(out, *wanted) == []
+
+
+def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
+    """Two rows of one address share the bytes in work/; forgetting one by its key leaves the other's alone."""
+    import pyarrow as pa
+
+    with site(tmp_path, 16) as web:
+        listing = tmp_path / "urls.parquet"
+        table = pq.read_table(listing)
+        again = table.slice(0, 1).set_column(1, "caption", pa.array(["another text of it"]))
+        pq.write_table(pa.concat_tables([table, again]), listing)
+        run(web.recipe, tmp_path / "out", set={"part_rows": 100}, local=True, workers=1)
+        line = next(line for line in kept(tmp_path / "out") if line["url"].endswith("/0.jpg"))
+        forget(tmp_path / "out", Request(keys=[line["key"]]))
+        run(web.recipe, tmp_path / "out", set={"part_rows": 100, "image_size.min_side": 10}, local=True, workers=1)
+    left = [sample for sample in samples(tmp_path / "out").values() if json.loads(sample["json"])["url"].endswith("/0.jpg")]
+    assert [simplejpeg.decode_jpeg(sample["jpg"]).shape[0] for sample in left] == [48]

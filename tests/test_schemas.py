@@ -1,0 +1,54 @@
+"""The schemas say what is written: the recipe's is generated, the others are held to real files."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.engine.site import manifest, site
+from tests.rows import document, table
+from vlmdata import run
+from vlmdata.engine.sample import samples
+from vlmdata.recipe import PIPELINES
+from vlmdata.schema import text
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+
+
+def check(name: str, value: object) -> None:
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(value, schema)
+
+
+def test_the_recipes_schema_is_what_the_dataclasses_say():
+    assert (SCHEMAS / "recipe.json").read_text() == text(), "run: python -m vlmdata.schema > schemas/recipe.json"
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("build/*.yaml")), ids=lambda path: path.stem)
+def test_recipes_that_ship_validate(path):
+    check("recipe", yaml.safe_load(path.read_text()))
+
+
+def test_a_misspelt_parameter_does_not_validate():
+    with pytest.raises(jsonschema.ValidationError):
+        check("recipe", {"source": {"type": "url_list", "path": "a"}, "steps": [{"image_size": {"min_sid": 3}}]})
+
+
+def test_a_built_dataset_validates(tmp_path):
+    with site(tmp_path, 32) as web:
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+    check("manifest", manifest(tmp_path / "out"))
+    with tarfile.open(tmp_path / "out" / "00000.tar") as tar:
+        for member in tar:
+            if member.name.endswith(".json"):
+                check("sample", json.load(tar.extractfile(member)))
+
+
+def test_a_document_validates():
+    image = {"url": "http://example.org/a.jpg", "blob": "b", "offset": 0, "size": 1, "format": "jpeg", "width": 3, "height": 4}
+    sample = next(samples(table([document("before", image, "after")]), "documents", 0, 1))
+    check("sample", json.loads(dict(sample.members)["json"]))

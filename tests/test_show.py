@@ -1,0 +1,45 @@
+"""vlmdata show: what a finished dataset says of itself in a terminal."""
+
+import webbrowser
+
+import pytest
+
+from tests.engine.site import site
+from vlmdata import run
+from vlmdata.cli import main
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("show")
+    with site(folder, 32) as web:
+        run(web.recipe, folder / "out", local=True, workers=1)
+    return folder / "out"
+
+
+def test_it_says_how_many_rows_were_kept_and_what_took_the_others(out, capsys):
+    assert main(["show", str(out), "--samples", "0"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tars of ")
+    assert [line.split()[0] for line in told[1:]] == ["32", "-2", "-2", "-2", "-2", "24"]
+    assert "image_size: min_side" in " ".join(" ".join(told).split())
+
+
+def test_samples_are_printed_with_their_words_members_and_sizes(out, capsys):
+    assert main(["show", str(out), "--samples", "2"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("a picture of the number") == 2
+    assert told.count("(48 x 48)") == 2
+    assert told.count("json ") == told.count("txt ") == told.count("jpg ") == 2
+
+
+def test_open_shows_the_report_from_disk(out, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    assert main(["show", str(out), "--open"]) == 0
+    assert opened == [(out / "report.html").as_uri()]
+
+
+def test_a_folder_without_a_manifest_is_a_mistake_that_names_the_fix(tmp_path, capsys):
+    assert main(["show", str(tmp_path)]) == 2
+    assert "no finished dataset" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""What pip installs: two packages and nothing else on the top level, with recipes, schemas and the demo's files inside."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_holds_two_packages_and_their_data(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t", "sdist", "-t", "wheel"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"vlmdata", "vlmdata_train"}
+    for needed in (
+        "vlmdata/pipelines/build/captions.yaml",
+        "vlmdata/pipelines/train/tiny.yaml",
+        "vlmdata/schemas/manifest.json",
+        "vlmdata/demo/clip/open_clip_model.safetensors",
+        "vlmdata/demo/figures.jsonl",
+        "vlmdata/report/page.html",
+    ):
+        assert needed in names
+    assert sum(name.startswith("vlmdata/demo/figures/") for name in names) == 220
+
+
+def test_importing_vlmdata_imports_no_torch():
+    code = "import sys, vlmdata, vlmdata.cli, vlmdata.row, vlmdata.recipe; print('torch' in sys.modules, 'ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

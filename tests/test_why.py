@@ -1,0 +1,54 @@
+"""What became of a row is told by any word that names it, and only by such a word."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.engine.site import ledger, site
+from vlmdata import run
+from vlmdata.cli import main
+from vlmdata.engine import lookup
+from vlmdata.engine.store import LocalStore
+from vlmdata.why import why
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("why")
+    with site(folder, 64) as web:
+        run(web.recipe, folder / "out", local=True, workers=1)
+    return folder / "out"
+
+
+def test_every_row_is_found_by_its_key_its_address_and_its_hash(out):
+    for line in ledger(out):
+        words = [line["key"], line["url"], line["images"][0]["sha256"]]
+        assert all(why(out, word) == [line] for word in words if word is not None)
+
+
+def test_a_word_that_no_row_holds_finds_none_though_hashes_meet(out, monkeypatch):
+    line = ledger(out)[0]
+    monkeypatch.setattr("vlmdata.why.candidates", lambda store, name, words: np.arange(64, dtype=np.int32))
+    assert why(out, line["key"]) == [line]
+    assert why(out, "https://nowhere.example/x.jpg") == []
+
+
+def test_the_command_tells_the_step_and_what_it_measured(out, capsys):
+    small = next(line for line in ledger(out) if line["step"] == "image_size")
+    assert main(["why", str(out), small["url"]]) == 0
+    told = capsys.readouterr().out
+    assert "dropped by image_size: min_side, 16 against 32" in told and small["key"] in told
+    assert main(["why", str(out), "https://nowhere.example/x.jpg"]) == 1
+
+
+def test_an_image_within_a_document_is_found_by_its_address(tmp_path):
+    image = {"url": "https://a.example/2.jpg", "sha256": "f" * 64}
+    rows = pa.table(
+        {"key": ["k0", "k1"], "url": ["https://a.example/", None], "images": [[{**image, "url": "x"}, None, image], []]}
+    )
+    store = LocalStore(tmp_path)
+    store.put("lookup/00000.parquet", lookup.encode(rows))
+    found = {
+        word: lookup.candidates(store, "ledger/00000.parquet", [word]).tolist() for word in (image["url"], "f" * 64, "k1", "no")
+    }
+    assert found == {image["url"]: [0], "f" * 64: [0], "k1": [1], "no": []}
