@@ -1,0 +1,164 @@
+"""Does the trainer learn to look closely? Questions about NLVR's drawn scenes, answered in words.
+
+    python bench/learns_nlvr.py [--data ../shared/data/D_instruction/nlvr] [--steps 1000]
+
+A scene is three boxes; a sample is one box and one question about it, so that no answer can be read off another one.
+Questions are made from `structured_rep`: how many objects, of a colour, of a shape; whether one of some kind is there; and
+which colour or shape all have. Scenes are split by the identifier before the dash, so that the four scenes written for one
+sentence stay together. Printed: exact match on held-out boxes, of the model, of the model with its images grey, and of the
+commonest answer to each question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
+from vlmdata_train import setup  # noqa: E402
+from vlmdata_train.distributed import Ranks  # noqa: E402
+from vlmdata_train.evaluate import generate_answers  # noqa: E402
+from vlmdata_train.loop import run_training  # noqa: E402
+from vlmdata_train.recipe import parse  # noqa: E402
+from vlmdata_train.restore import restore  # noqa: E402
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
+SHAPES = ("square", "circle", "triangle")
+BOX_PX, GAP_PX = 100, 50  # a file is three boxes of 100 x 100 with grey between
+RECIPE = {
+    "stage": "instruct",
+    "model": {
+        "encoder": {"open_clip": {
+            "config": {"width": 96, "layers": 3, "head_width": 24, "patch_size": 8, "image_size": 64},
+            "layer": -1, "norm": True,
+        }},
+        "abstractor": {"pixel_shuffle": {"factor": 2, "layers": 2}},
+        "language": {"hf_causal": {"config": {
+            "model_type": "llama", "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True,
+        }}},
+    },
+    "tokenizer": {"vocabulary": 400},
+    "lr": 1e-3,
+    "batches": {"tokens": 2048, "sample_tokens": 64, "window": 256},
+    "optimizer": {"weight_decay": 0.05, "warmup": 0.05, "beta2": 0.95},
+    "checkpoints": {"every": 10**6},
+    "logs": {"every": 50},
+}  # fmt: skip
+
+
+def questions(box: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return every question about a box with its answer."""
+    colours = Counter(COLOURS[o["color"]] for o in box)
+    shapes = Counter(o["type"] for o in box)
+    kinds = {(COLOURS[o["color"]], o["type"]) for o in box}
+    asked = [("How many objects are there?", str(len(box)))]
+    asked += [(f"How many {c} objects are there?", str(colours[c])) for c in COLOURS.values()]
+    asked += [(f"How many {s}s are there?", str(shapes[s])) for s in SHAPES]
+    asked += [(f"Is there a {c} {s}?", "yes" if (c, s) in kinds else "no") for c in COLOURS.values() for s in SHAPES]
+    if len(colours) == 1:
+        asked.append(("What colour are they?", next(iter(colours))))
+    if len(shapes) == 1:
+        asked.append(("What shape are they?", next(iter(shapes))))
+    return asked
+
+
+def boxes(root: Path) -> Iterator[tuple[str, list[dict[str, Any]], bytes]]:
+    """Give each box of each scene: the scene's identifier, the box's objects, its picture as a JPEG file."""
+    folder = root / "nlvr/dev"
+    for line in (folder / "dev.json").read_text().splitlines():
+        facts = json.loads(line)
+        path = folder / "images" / facts["directory"] / f"dev-{facts['identifier']}-0.png"  # in structured_rep's order
+        pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        for i, box in enumerate(facts["structured_rep"]):
+            start = i * (BOX_PX + GAP_PX)
+            yield f"{facts['identifier']}-{i}", box, jpeg(pixels[:, start : start + BOX_PX])
+
+
+def write_split(root: Path, folder: Path, asked: int) -> tuple[int, int]:
+    """Write every question about the boxes to learn from, and `asked` held-out ones; return how many."""
+    learn, held, rng = [], [], random.Random(0)
+    for name, box, image in boxes(root):
+        is_held = int(name.split("-")[0]) % 6 == 0
+        for number, pair in enumerate(questions(box)):
+            sample = document_sample(f"{name}-{number}", [image, *pair], ["user", "user", "assistant"])
+            (held if is_held else learn).append(sample)
+    rng.shuffle(held)
+    write_tar(folder / "learn/00000.tar", learn)
+    write_tar(folder / "held/00000.tar", held[:asked])
+    return len(learn), len(held[:asked])
+
+
+def last_question(sample: dict[str, Any]) -> str:
+    """Return what a held-out sample asks."""
+    return next(text for text in json.loads(sample["json"])["texts"] if text)
+
+
+def exact(pairs: list[tuple[str, str]]) -> float:
+    """Return the share of pairs that are equal."""
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def main() -> None:
+    """Train, ask, print."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/D_instruction/nlvr")
+    options.add_argument("--steps", type=int, default=1000)
+    options.add_argument("--asked", type=int, default=600)
+    options.add_argument("--threads", type=int, default=1)
+    choice = options.parse_args()
+    torch.set_num_threads(choice.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        learn, held = write_split(choice.data, folder, asked=choice.asked)
+        recipe = parse({
+            **RECIPE, "data": str(folder / "learn"), "out": str(folder / "run"), "steps": choice.steps,
+            "held_out": {"path": str(folder / "held"), "every": max(choice.steps // 6, 1), "samples": 200},
+        })  # fmt: skip
+        started, cpu = time.time(), time.process_time()
+        result = run_training(recipe)
+        seconds, cpu = time.time() - started, time.process_time() - cpu
+        model, _ = restore(result.checkpoint, "cpu")
+        feed = setup.feed_of(recipe, model, str(folder / "held"), CPU)
+        samples = list(setup.some_samples(feed.reading, str(folder / "held"), held))
+        asked = {sample["__key__"]: last_question(dict(sample)) for sample in samples}
+        seen = list(generate_answers(model, feed.reading, samples, max_new_tokens=6))
+        blind = list(generate_answers(model, feed.reading, samples, max_new_tokens=6, blank=True))
+        truths = defaultdict(Counter)
+        for a in seen:
+            truths[asked[a.key]][a.truth] += 1
+        commonest = {question: counts.most_common(1)[0][0] for question, counts in truths.items()}
+        print(f"{learn} questions to learn from, {held} held-out questions")
+        print(f"{choice.steps} steps, {seconds:.0f} s, {cpu:.0f} CPU s")
+        print("held-out loss: " + ", ".join(
+            f"{r['step']}: {r['loss']:.3f}" for line in (folder / "run/log.jsonl").read_text().splitlines()
+            if (r := json.loads(line))["kind"] == "held_out"))  # fmt: skip
+        print(f"{'questions':<12} {'n':>5} {'model':>8} {'grey':>8} {'commonest':>10}")
+        for kind, words in (("all", ""), ("how many", "How many"), ("is there", "Is there"), ("which", "What")):
+            own = [i for i, a in enumerate(seen) if asked[a.key].startswith(words)]
+            if not own:
+                continue
+            rows = [
+                [(seen[i].truth, seen[i].given) for i in own],
+                [(blind[i].truth, blind[i].given) for i in own],
+                [(seen[i].truth, commonest[asked[seen[i].key]]) for i in own],
+            ]
+            print(f"{kind:<12} {len(own):>5} {exact(rows[0]):>8.1%} {exact(rows[1]):>8.1%} {exact(rows[2]):>10.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""What a sample costs to read, and what a position costs to know: the stream against a bare loop and other loaders.
+
+    python bench/loader.py [--overlay FOLDER ...] [--large]
+
+Each method runs in a process of its own, over the same 3,000 samples (a 384 x 384 JPEG of 50 kB, a caption, a JSON) in 6
+tars, page cache warm; CPU seconds of that process, without its imports. LitData and MosaicML Streaming are measured, on
+their own formats, where an overlay folder holds them (pip install --no-deps --target FOLDER). `--large` adds an index of
+100 million rows in 10,000 shards: it needs 20 GB of disk and some minutes.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+SHARDS, EACH, SIZE = 6, 500, 336
+
+
+def make_set(folder: Path) -> None:
+    """Write the tars: smooth noise, so that a JPEG of quality 90 has the 50 kB of a photo."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for _ in range(50):
+        small = random.integers(0, 255, (96, 96, 3), np.uint8)
+        fine = random.normal(0, 9, (384, 384, 3))
+        pixels = np.clip(cv2.resize(small, (384, 384), interpolation=cv2.INTER_CUBIC) + fine, 0, 255).astype(np.uint8)
+        pictures.append(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes())
+    folder.mkdir()
+    for shard in range(SHARDS):
+        with tarfile.open(folder / f"{shard:05}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(EACH):
+                row = shard * EACH + number
+                for name, data in (
+                    ("jpg", pictures[row % 50]),
+                    ("json", json.dumps({"url": "x" * 280}).encode()),
+                    ("txt", b"a caption " * 6),
+                ):
+                    info = tarfile.TarInfo(f"{row:09}.{name}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    print(f"3,000 samples, JPEGs of {sum(map(len, pictures)) / 50_000:.0f} kB", flush=True)
+
+
+def floor(folder: Path) -> Callable[[], Iterable]:
+    """The bare loop: an index in memory, a random order, one pread a member."""
+    places = []
+    for tar in sorted(folder.glob("*.tar")):
+        file = os.open(tar, os.O_RDONLY)
+        found: dict[str, list[tuple[str, int, int]]] = {}
+        with tarfile.open(tar) as opened:
+            for member in opened:
+                key, _, name = member.name.partition(".")
+                found.setdefault(key, []).append((name, member.offset_data, member.size))
+        places += [(file, key, members) for key, members in found.items()]
+
+    def samples() -> Iterable:
+        for at in np.random.default_rng(0).permutation(len(places)).tolist():
+            file, key, members = places[at]
+            sample: dict[str, Any] = {"__key__": key}
+            for name, offset, size in members:
+                sample[name] = os.pread(file, size, offset)
+            yield sample
+
+    return samples
+
+
+def vlmdata(folder: Path, batch: int | None = None) -> Callable[[], Iterable]:
+    from vlmdata import stream
+
+    samples = stream(folder, batch=batch, cache=folder.parent / "cache", torch=False)
+    return lambda: samples if batch is None else itertools.chain.from_iterable(samples)
+
+
+def webdataset(folder: Path, buffer: int = 0) -> Callable[[], Iterable]:
+    import webdataset
+
+    tars = [str(tar) for tar in sorted(folder.glob("*.tar"))]
+    return lambda: webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).shuffle(buffer)
+
+
+def datasets(folder: Path) -> Callable[[], Iterable]:
+    import datasets
+
+    files = [str(tar) for tar in sorted(folder.glob("*.tar"))]
+    loaded = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
+    return lambda: loaded.cast_column("jpg", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=1000)
+
+
+def litdata(folder: Path) -> Callable[[], Iterable]:
+    import litdata
+
+    place = folder.parent / "litdata"
+    if not place.exists():
+        writer = litdata.streaming.Cache(str(place), chunk_bytes="25MB")
+        for number, sample in enumerate(floor(folder)()):
+            writer[number] = sample
+        writer.done()
+        writer.merge()
+    return lambda: litdata.StreamingDataset(str(place), shuffle=True)
+
+
+def streaming(folder: Path) -> Callable[[], Iterable]:
+    import streaming
+
+    place = folder.parent / "mds"
+    if not place.exists():
+        columns = {"__key__": "str", "jpg": "bytes", "json": "bytes", "txt": "bytes"}
+        with streaming.MDSWriter(out=str(place), columns=columns) as writer:
+            for sample in floor(folder)():
+                writer.write(sample)
+    streaming.base.util.clean_stale_shared_memory()
+    loaded = streaming.StreamingDataset(local=str(place), shuffle=True, batch_size=1)
+    return lambda: loaded
+
+
+def by_cv2(sample: Any) -> Any:
+    """Decode and resize as the peers' users do."""
+    image = sample["jpg"]["bytes"] if isinstance(sample["jpg"], dict) else sample["jpg"]
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+
+def by_vlmdata(filter: str) -> Callable[[Any], Any]:
+    from vlmdata.loader.decoding import Decode
+
+    return Decode(SIZE, filter=filter)  # type: ignore[arg-type]
+
+
+RAW: dict[str, Callable[[Path], Callable[[], Iterable]]] = {
+    "bare index and pread": floor,
+    "vlmdata": vlmdata,
+    "vlmdata, batch 32": lambda folder: vlmdata(folder, 32),
+    "webdataset": webdataset,
+    "webdataset, shuffle 1000": lambda folder: webdataset(folder, 1000),
+    "datasets, shuffle 1000": datasets,
+    "LitData": litdata,
+    "MosaicML Streaming": streaming,
+}
+
+
+def measure(name: str, decoder: str, folder: Path) -> float:
+    """Samples a CPU second, after an epoch to warm up: at least two seconds of raw samples or of decoded ones."""
+    cv2.setNumThreads(1)
+    samples = RAW[name](folder)
+    decode = {"": None, "cv2": by_cv2}.get(decoder) if decoder in ("", "cv2") else by_vlmdata(decoder)
+    if decode is not None:
+        import torch
+
+        torch.set_num_threads(1)
+        decode(next(iter(samples())) | {"__seed__": 0, "__url__": ""})
+    else:
+        for _ in samples():
+            pass
+    count, start = 0, _cpu()
+    while _cpu() - start < 2:
+        for sample in itertools.islice(samples(), 1500 if decode else None):
+            if decode is not None:
+                decode(sample)
+            count += 1
+    return count / (_cpu() - start)
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of what it started and waited for."""
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+
+
+def in_process(arguments: list[str], overlays: list[str]) -> str | None:
+    """Run one measurement in a process of its own; None if what it needs is not installed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(overlays), "HF_DATASETS_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True)
+    if "ModuleNotFoundError" in done.stderr:
+        return None
+    return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else f"failed: {done.stderr.strip().splitlines()[-1]}"
+
+
+def speed(folder: Path, overlays: list[str]) -> None:
+    print("\n| raw | samples / CPU s | of the bare loop |\n|---|---|---|")
+    base = 0.0
+    for name in RAW:
+        found = in_process(["--one", name, "", str(folder)], overlays)
+        if found is None or found.startswith("failed"):
+            print(f"| {name} | {found or 'not installed'} | |", flush=True)
+            continue
+        base = base or float(found)
+        print(f"| {name} | {float(found):,.0f} | {float(found) / base:.2f} |", flush=True)
+    print(f"\n| decoded, resized to {SIZE} | decoder | samples / CPU s |\n|---|---|---|")
+    for name in RAW:
+        for decoder in ("bilinear", "area") if name == "vlmdata" else ("cv2",) if "batch" not in name else ():
+            found = in_process(["--one", name, decoder, str(folder)], overlays)
+            if found is not None and not found.startswith("failed"):
+                print(f"| {name} | {decoder} | {float(found):,.0f} |", flush=True)
+
+
+def shuffle_quality() -> None:
+    """Shards seen in 32 consecutive samples, and samples of 256 that share a run of 64 neighbours with another one."""
+    from vlmdata.loader.order import Order
+
+    print("\n| shuffle of 1,000,000 samples, 100 shards | shards in 32 | pairs of one run in 256 | reads at once |")
+    print("|---|---|---|---|")
+    rows = 1_000_000
+    buffered = np.arange(rows)
+    random = np.random.default_rng(0)
+    shards = random.permutation(100)
+    buffered = (shards[:, None] * 10_000 + np.arange(10_000)).ravel()
+    pool = buffered[:1000].copy()
+    drawn = np.empty(200_000, np.int64)
+    for at, slot in enumerate(random.integers(0, 1000, len(drawn)).tolist()):
+        drawn[at], pool[slot] = pool[slot], buffered[1000 + at]
+    orders = {
+        "at random": (random.permutation(rows)[:200_000], "1,000,000 rows"),
+        "vlmdata": (Order(rows, 1).at(0, np.arange(200_000)), "1,024 runs of 64"),
+        "shards, then a buffer of 1,000": (drawn, "1 shard"),
+    }
+    for name, (order, reads) in orders.items():
+        seen = np.mean([len(set(step)) for step in (order // 10_000).reshape(-1, 32)[::20].tolist()])
+        runs = (order // 64)[: len(order) // 256 * 256].reshape(-1, 256)
+        pairs = np.mean([sum(n * (n - 1) / 2 for n in np.bincount(run - run.min()).tolist() if n > 1) for run in runs[::20]])
+        print(f"| {name} | {seen:.2f} | {pairs:.2f} | {reads} |", flush=True)
+
+
+def resume(folder: Path) -> None:
+    """State size, first batch after a resume, and that what follows is what was not given."""
+    from vlmdata import stream
+
+    def fresh() -> Any:
+        return stream(folder, batch=32, cache=folder.parent / "cache", torch=False)
+
+    whole = [sample["__key__"] for batch in fresh() for sample in batch if "__pad__" not in sample]
+    exact, waits = 0, []
+    for kill in range(1, 94, 6):
+        first = fresh()
+        given = [sample["__key__"] for batch in itertools.islice(first, kill) for sample in batch]
+        state = first.state_dict()
+        second = fresh()
+        start = time.perf_counter()
+        second.load_state_dict(state)
+        batches = iter(second)
+        got = [next(batches)]
+        waits.append(time.perf_counter() - start)
+        given += [sample["__key__"] for batch in itertools.chain(got, batches) for sample in batch if "__pad__" not in sample]
+        exact += given == whole
+    size = len(json.dumps(state))
+    print(f"\nresume: exact {exact} of {len(waits)}, state {size} bytes, first batch {1e3 * float(np.median(waits)):.1f} ms")
+
+
+def growth(folder: Path, rows: int, shards: int) -> None:
+    """Open an index of made-up rows, and hand out positions: time, and memory of the process."""
+    import pyarrow as pa
+
+    from vlmdata.loader.flat import open_index
+    from vlmdata.loader.index import INDEX, MEMBER, IndexWriter
+
+    file, each = folder / f"{rows}.parquet", rows // shards
+    with IndexWriter(file) as writer:
+        for shard in range(shards):
+            numbers = np.arange(shard * each, (shard + 1) * each)
+            begin = np.arange(each) * 52_224
+            offsets = (begin[:, None] + [512, 50_688, 51_712]).ravel()
+            sizes = np.tile([50_000, 300, 60], each)
+            members = pa.StructArray.from_arrays(
+                [pa.array(["jpg", "json", "txt"] * each), pa.array(offsets), pa.array(sizes)], fields=list(MEMBER)
+            )
+            columns = [
+                pa.array(numbers).cast(pa.string()),
+                pa.DictionaryArray.from_arrays(np.zeros(each, np.int32), [f"{shard:05}.tar"]),
+                pa.array(begin),
+                pa.array(np.full(each, 52_224)),
+                pa.ListArray.from_arrays(pa.array(np.arange(each + 1, dtype=np.int32) * 3), members),
+                pa.array(np.full(each, 60, np.int32)),
+                pa.nulls(each, INDEX.field("images").type),
+            ]
+            writer.write(pa.Table.from_arrays(columns, schema=INDEX))
+    start = time.perf_counter()
+    open_index(file, folder)
+    first = time.perf_counter() - start
+    found = in_process(["--positions", str(file)], [])
+    print(f"| {rows:,} | {shards:,} | {file.stat().st_size / rows:.1f} | {first:.1f} | {found} |", flush=True)
+
+
+def positions(file: Path) -> str:
+    """Open an index that was opened before, and take 100 batches of positions from its middle."""
+    from vlmdata.loader.flat import open_index
+    from vlmdata.loader.order import Order
+
+    def memory() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * 4096 / 1e6
+
+    before, shared = _resident(), memory()
+    start = time.perf_counter()
+    index = open_index(file, file.parent)
+    opened = time.perf_counter() - start
+    order = Order(len(index), 1)
+    middle = len(index) // 2
+    start = time.perf_counter()
+    index.locate(order.at(0, np.arange(middle, middle + 32)))
+    first = time.perf_counter() - start
+    start_cpu = _cpu()
+    for portion in range(100):
+        index.locate(order.at(0, np.arange(middle + portion * 2048, middle + (portion + 1) * 2048)))
+    each = (_cpu() - start_cpu) / 204_800
+    own = _resident() - before - (memory() - shared)
+    return f"{1e3 * opened:.1f} | {1e3 * first:.1f} | {1e6 * each:.2f} | {own:.0f}"
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overlay", action="append", default=[])
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--one", nargs=3)
+    parser.add_argument("--positions", type=Path)
+    options = parser.parse_args()
+    if options.one:
+        print(measure(options.one[0], options.one[1], Path(options.one[2])))
+        return
+    if options.positions:
+        print(positions(options.positions))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "set"
+        make_set(folder)
+        speed(folder, options.overlay)
+        shuffle_quality()
+        resume(folder)
+        print("\n| rows | shards | index bytes/row | made flat, s | open, ms | first 32, ms | position, µs CPU | own MB |")
+        print("|---|---|---|---|---|---|---|---|")
+        for rows, shards in ((1_000_000, 100), (10_000_000, 1000), *([(100_000_000, 10_000)] if options.large else [])):
+            growth(Path(place), rows, shards)
+
+
+if __name__ == "__main__":
+    main()

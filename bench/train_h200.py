@@ -1,0 +1,245 @@
+"""How fast does it train? The whole trainer, from tars, beside plain Transformers code on the same samples.
+
+    python bench/train_h200.py                 # LLaVA-1.5-7B shape and a small model on one GPU, about 25 minutes
+    python bench/train_h200.py --only stage2   # rows whose name begins so
+    python bench/train_h200.py --tiny          # the same rows at toy size on a CPU: checks the program, says nothing of speed
+
+Weights are random, images are noise at the tower's size, texts are words with the lengths of LLaVA's sets (about 22 tokens
+in stage 1, 246 in stage 2). Every row is a process of its own, so that memory is its own. `ours` is the trainer as it ships;
+each `without` takes one thing away from it and so says what it gains. `transformers` is LlavaForConditionalGeneration, eager,
+SDPA, padded batches, torch's fused AdamW in bf16, its batches prepared beforehand: it waits for no data.
+
+samples/s and real tokens/s count what is not padding. Model TFLOP/s counts 2 FLOPs per weight and token forward, 2 for the
+gradient passed through and 2 for the weights' own where they are trained, tower included, recomputation left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
+from vlmdata_train import setup  # noqa: E402
+from vlmdata_train.distributed import Ranks  # noqa: E402
+from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes  # noqa: E402
+from vlmdata_train.loop import run_training  # noqa: E402
+from vlmdata_train.model import image_plan, load_tokenizer  # noqa: E402
+from vlmdata_train.recipe import Part, Recipe, parse  # noqa: E402
+from vlmdata_train.tokens import image_token_id  # noqa: E402
+
+FROZEN = {"frozen": True}
+SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)
+    "7b": ((1024, 24, 64, 14, 336), (4096, 11008, 32, 32, 32064)),
+    "small": ((768, 12, 64, 16, 224), (576, 1536, 30, 9, 49152)),  # a B/16 tower with SmolLM2-135M's shape, full heads
+    "tiny": ((32, 3, 16, 8, 32), (32, 64, 2, 2, 512)),
+}
+STAGES: dict[str, dict[str, Any]] = {
+    "stage1": {"shape": "7b", "words": 12, "tokens": 16384, "parts": {"encoder": FROZEN, "language": FROZEN}, "batch": 32},
+    "stage2": {"shape": "7b", "words": 130, "tokens": 8192, "parts": {"encoder": FROZEN}, "batch": 8},
+    "small": {"shape": "small", "words": 60, "tokens": 16384, "parts": {}, "batch": 32},
+}
+WITHOUT: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "without compile": {"speed": {"compile": False}},
+    "without packing": {"batches": {"pack": False}},
+    "without chunked loss": {"speed": {"loss_chunk": 10**9}},
+    "without choosing blocks": {"speed": {"recompute": "all"}},
+}
+
+
+def shape_of(stage: str, tiny: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the sizes of the tower and of the language model."""
+    return SHAPES["tiny" if tiny else STAGES[stage]["shape"]]
+
+
+def recipe_of(stage: str, changes: dict[str, Any], data: str, out: str, steps: int, tiny: bool) -> Recipe:
+    """Return the recipe of one row."""
+    (width, layers, head, patch, side), (dim, inner, blocks, heads, vocabulary) = shape_of(stage, tiny)
+    facts = STAGES[stage]
+    tree: dict[str, Any] = {
+        "stage": "instruct", "data": data, "out": out, "steps": steps, "lr": 1e-4, "parts": facts["parts"],
+        "model": {
+            "encoder": {"open_clip": {"config": {"width": width, "layers": layers, "head_width": head, "patch_size": patch,
+                                                 "image_size": side}, "layer": -2}},
+            "language": {"hf_causal": {"dtype": "float32" if tiny else "bfloat16", "config": {
+                "model_type": "llama", "hidden_size": dim, "intermediate_size": inner, "num_hidden_layers": blocks,
+                "num_attention_heads": heads, "num_key_value_heads": heads, "vocab_size": vocabulary,
+                "max_position_embeddings": 4096}}},
+        },
+        "tokenizer": {"vocabulary": 400 if tiny else 4096, "samples": 200},
+        "batches": {"tokens": 512 if tiny else facts["tokens"], "sample_tokens": 256 if tiny else 2048, "workers": 8,
+                    "samples": 4 if tiny else facts["batch"]},
+        "optimizer": {"compact": True}, "checkpoints": {"every": 0}, "logs": {"every": 1, "tensorboard": False},
+        "speed": {"precision": "fp32" if tiny else "bf16", "compile": not tiny, "device": "cpu" if tiny else "cuda"},
+    }  # fmt: skip
+    for name, values in changes.items():
+        tree[name] = {**tree[name], **values}
+    if tiny:
+        tree["speed"]["compile"] = False
+    return parse(tree)
+
+
+def write_samples(folder: Path, stage: str, count: int, tiny: bool) -> None:
+    """Write conversations of one image and one answer each, with lengths spread around the stage's mean."""
+    rng, side = random.Random(0), shape_of(stage, tiny)[0][4]
+    syllables = [a + b for a in "bcdfghklmnprst" for b in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 3))) for _ in range(3000)]
+    mean = 6 if tiny else STAGES[stage]["words"]
+    noise = np.random.default_rng(0).integers(0, 255, (16, side, side, 3), dtype=np.uint8)
+    images = [jpeg(pixels) for pixels in noise]
+    samples = []
+    for i in range(count):
+        length = max(3, min(int(rng.lognormvariate(0, 0.6) * mean * 0.84), 8 * mean))
+        answer = " ".join(rng.choices(words, k=length))
+        samples.append(document_sample(f"{i:06d}", [images[i % 16], "tell me", answer], ["user", "user", "assistant"]))
+    write_tar(folder / "00000.tar", samples)
+
+
+def ours(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, float]:
+    """Train and return the rates of the second half of the steps."""
+    with tempfile.TemporaryDirectory() as out:
+        run_training(recipe_of(stage, WITHOUT[row], data, out, steps, tiny))
+        lines = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+    late = [line for line in lines if line["kind"] == "train"][steps // 2 - 1 :]
+    seconds = late[-1]["time"] - late[0]["time"]
+    mean = {name: float(np.mean([line[name] for line in late[1:]])) for name in ("padding", "data_wait")}
+    total = {name: sum(line[name] * line["step_s"] for line in late[1:]) for name in ("tokens_per_s", "model_tflops")}
+    return {
+        "samples": (late[-1]["samples"] - late[0]["samples"]) / seconds,
+        "tokens": total["tokens_per_s"] / seconds,
+        "tflops": total["model_tflops"] / seconds,
+        "padding": mean["padding"],
+        "wait": mean["data_wait"],
+        "gib": late[-1]["memory_gib"],
+    }
+
+
+def transformers_rows(stage: str, tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the settings of Transformers that are worth comparing with: batch sizes, activations kept or recomputed."""
+    batch = 4 if tiny else STAGES[stage]["batch"]
+    yield f"transformers, batch {batch}", {"batch": batch, "again": stage == "stage2"}
+    if not tiny:
+        yield f"transformers, batch {batch // 2}", {"batch": batch // 2, "again": stage == "stage2"}
+
+
+def plain(stage: str, settings: dict[str, Any], data: str, steps: int, tiny: bool) -> dict[str, float]:
+    """Train LlavaForConditionalGeneration as one would without a trainer, on the prompts that ours makes."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    recipe = recipe_of(stage, {"batches": {"pack": False, "samples": settings["batch"]}}, data, data + "/hf", steps, tiny)
+    device = torch.device("cpu" if tiny else "cuda")
+    ranks = Ranks(0, 1, device)
+    parts = setup.model_parts(recipe, Path(recipe.out), ranks)
+    (width, layers, head, patch, side), (dim, inner, blocks, heads, vocabulary) = shape_of(stage, tiny)
+    tokenizer = load_tokenizer(parts)
+    reader: Any = SimpleNamespace(plan=image_plan(parts), tokenizer=tokenizer)  # all that a feed needs of a model
+    feed = setup.feed_of(recipe, reader, data, ranks, epochs=None)
+    batches = [batch for (batch, _), _ in zip(feed, range(min(steps, 8)), strict=False)]
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // head, patch_size=patch, image_size=side,
+            intermediate_size=4 * width),
+        text_config=LlamaConfig(hidden_size=dim, intermediate_size=inner, num_hidden_layers=blocks, num_attention_heads=heads,
+                    vocab_size=vocabulary, max_position_embeddings=4096),
+        image_token_id=image_token_id(tokenizer), vision_feature_layer=-2, image_seq_length=(side // patch) ** 2,
+    )  # fmt: skip
+    with device:
+        model = LlavaForConditionalGeneration(config).to(torch.float32 if tiny else torch.bfloat16).train()
+    own = {"encoder": model.model.vision_tower, "abstractor": model.model.multi_modal_projector, "fusion": torch.nn.Identity(),
+           "language": torch.nn.ModuleList([model.model.language_model, model.lm_head])}  # fmt: skip
+    trained = {name: not recipe.parts.get(name, Part()).frozen for name in own}
+    costs = flops_per_token(own, trained)
+    for name, part in own.items():
+        part.requires_grad_(trained[name])
+    if settings["again"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    samples = tokens = flops = 0.0
+    started = time.perf_counter()
+    for step in range(steps):
+        if step == steps // 2:
+            _wait(device)
+            started, samples, tokens, flops = time.perf_counter(), 0.0, 0.0, 0.0
+        batch = batches[step % len(batches)]
+        pixels = (batch.pixels.float() / 127.5 - 1).to(device, model.dtype)  # type: ignore[union-attr]
+        mask = (batch.segment_ids > 0).long().to(device)
+        model(input_ids=batch.input_ids.to(device), pixel_values=pixels, attention_mask=mask,
+              labels=batch.labels.to(device)).loss.backward()  # fmt: skip
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        real = int((batch.segment_ids > 0).sum())
+        samples, tokens = samples + len(batch.keys), tokens + real
+        patches = len(batch.pixels) * (side // patch) ** 2
+        flops += real * costs["language"] + patches * (costs["encoder"] + costs["abstractor"])
+    _wait(device)
+    seconds = time.perf_counter() - started
+    padding = 1 - sum(int((b.segment_ids > 0).sum()) for b in batches) / sum(b.labels.numel() for b in batches)
+    return {"samples": samples / seconds, "tokens": tokens / seconds, "tflops": flops / seconds / 1e12, "padding": padding,
+            "wait": 0.0, "gib": memory_bytes() / 2**30}  # fmt: skip
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def run_row(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, float]:
+    """Measure one row in this process."""
+    if row in WITHOUT:
+        return ours(stage, row, data, steps, tiny)
+    return plain(stage, dict(transformers_rows(stage, tiny))[row], data, steps, tiny)
+
+
+def main() -> None:
+    """Print the table, a process for each row."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", default="")
+    options.add_argument("--steps", type=int, default=16)
+    options.add_argument("--tiny", action="store_true")
+    options.add_argument("--row", nargs=3, metavar=("STAGE", "ROW", "DATA"), help="measure one row here and print JSON")
+    choice = options.parse_args()
+    if choice.row:
+        print(json.dumps(run_row(*choice.row, choice.steps, choice.tiny)))
+        return
+    peak = None if choice.tiny else matrix_peak(torch.device("cuda"))
+    print(f"torch {torch.__version__}, " + ("toy sizes on a CPU: not a measurement of speed" if peak is None else
+          f"{torch.cuda.get_device_name()}, bare bf16 matrix product {peak / 1e12:.0f} TFLOP/s"))  # fmt: skip
+    heads = ("samples/s", "tokens/s", "TFLOP/s", "of peak", "padding", "waiting", "GiB")
+    print(f"{'row':<34} " + " ".join(f"{head:>9}" for head in heads))
+    for stage in STAGES:
+        rows = [*WITHOUT, *(name for name, _ in transformers_rows(stage, choice.tiny))]
+        chosen = [row for row in rows if f"{stage}: {row}".startswith(choice.only)]
+        if not chosen:
+            continue
+        with tempfile.TemporaryDirectory() as data:
+            write_samples(Path(data), stage, 64 if choice.tiny else 2000, choice.tiny)
+            for row in chosen:
+                command = [sys.executable, __file__, "--steps", str(choice.steps), "--row", stage, row, data]
+                done = subprocess.run([*command, *(["--tiny"] if choice.tiny else [])], capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{stage + ': ' + row:<34} failed: {done.stderr.strip().splitlines()[-1][:90]}", flush=True)
+                    continue
+                got = json.loads(done.stdout.splitlines()[-1])
+                of_peak = f"{got['tflops'] * 1e12 / peak:.0%}" if peak else "-"
+                cells = [f"{got['samples']:.1f}", f"{got['tokens']:,.0f}", f"{got['tflops']:.1f}", of_peak,
+                         f"{got['padding']:.1%}", f"{got['wait']:.1%}", f"{got['gib']:.1f}"]  # fmt: skip
+                print(f"{stage + ': ' + row:<34} " + " ".join(f"{cell:>9}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
