@@ -3,6 +3,7 @@
 import io
 import json
 from collections import Counter
+from contextlib import ExitStack
 
 import datasets
 import numpy as np
@@ -19,7 +20,7 @@ from vlmdata import run
 
 JPEG = {"Content-Type": "image/jpeg"}
 TROUBLE = {
-    "missing": None,
+    "missing": reply(status=404),
     "forbidden": reply(status=403),
     "busy": reply(status=429, headers={"Retry-After": "1"}),
     "hangs": hang,
@@ -51,19 +52,25 @@ def test_every_figure_arrives_as_served_and_every_trouble_is_counted(tmp_path):
             routes[path], served[path] = reply(body), body
             rows.append((path, figure["caption"] or figure["alt"]))
     assert len(rows) == 4603
-    for kind, route in TROUBLE.items():
-        for number in range(40):
-            rows.append((f"/{kind}/{number}.jpg", f"trouble of the kind {kind}, number {number}"))
-            if route is not None:
-                routes[rows[-1][0]] = route
     for number in range(20):
         routes[f"/moved/{number}.jpg"] = redirect(rows[number][0])
         rows.append((f"/moved/{number}.jpg", f"a figure that moved, number {number}"))
         served[f"/moved/{number}.jpg"] = served[rows[number][0]]
-    with LoopbackServer(routes) as server:
-        table = pa.table({"url": [server.url(path) for path, _ in rows], "caption": [text for _, text in rows]})
+    troubled = [(kind, f"/{kind}/{number}.jpg") for kind in TROUBLE for number in range(40)]
+    with ExitStack() as servers:
+        healthy = servers.enter_context(LoopbackServer(routes))
+        urls = [healthy.url(path) for path, _ in rows]
+        hosts = ["127.0.0.1"]
+        for kind, route in TROUBLE.items():  # each on a host of its own: a host in trouble is given rest, and its rows wait
+            hosts.append(f"127.0.0.{len(hosts) + 1}")
+            paths = [path for other, path in troubled if other == kind]
+            server = servers.enter_context(LoopbackServer(dict.fromkeys(paths, route), host=hosts[-1]))
+            urls += [server.url(path) for path in paths]
+        rows += [(path, f"trouble of the kind {kind}, at {path}") for kind, path in troubled]
+        table = pa.table({"url": urls, "caption": [text for _, text in rows]})
         pq.write_table(table, tmp_path / "urls.parquet")
-        steps = [download(timeout_s=3, connect_timeout_s=3, max_wait_s=60), {"resize": {"mode": "no", "skip_reencode": True}}]
+        web = download(allowed_hosts=hosts, timeout_s=20, connect_timeout_s=20, max_wait_s=900)
+        steps = [web, {"resize": {"mode": "no", "skip_reencode": True}}]
         recipe = {"source": {"type": "url_list", "path": str(tmp_path / "urls.parquet")}, "steps": steps}
         (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "shards": {"samples": 1000}}))
         run(tmp_path / "recipe.yaml", tmp_path / "out", local=True, workers=2)
