@@ -1,6 +1,6 @@
 """Does the trainer learn to look? A small model from nothing on textbook figures and their captions.
 
-    python bench/learns_captions.py [--data ../shared/data/A_captioned/openstax_small] [--steps 1100]
+    python bench/learns_captions.py [--data ../shared/data/A_captioned/openstax_small] [--steps 1100] [--curve FILE.svg]
 
 Trains on nine tenths of the distinct figures, then prints the loss on the figures it never saw: along the way,
 and at the end with the figures, with each figure exchanged for another one's, and with all figures grey.
@@ -24,6 +24,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+from bench import curves  # noqa: E402
 from tests.train.shards import write_tar  # noqa: E402
 from vlmdata_train import setup  # noqa: E402
 from vlmdata_train.batch import Batch  # noqa: E402
@@ -106,6 +107,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/A_captioned/openstax_small")
     options.add_argument("--steps", type=int, default=1100)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--curve", type=Path, help="draw the losses here, as SVG")
     choice = options.parse_args()
     torch.set_num_threads(choice.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -129,11 +131,17 @@ def main() -> None:
                 print(f"{record['step']:>6} {record['loss']:>14.4f}")
         own = losses_with(step, feed, lambda batch: batch)
         print(f"{'figures':<12} {'held-out loss':>14} {'own figure better':>18}")
+        levels = {}
         for what, change in (("as they are", lambda b: b), ("exchanged", exchanged), ("grey", blanked)):
             found = losses_with(step, feed, change)
             mean = sum(loss for loss, _ in found.values()) / sum(tokens for _, tokens in found.values())
+            levels[f"held out, {what}"] = mean
             better = sum(own[key][0] < found[key][0] for key in own) / len(own)
             print(f"{what:<12} {mean:>14.4f} " + (f"{'-':>18}" if what == "as they are" else f"{better:>18.1%}"))
+        if choice.curve:
+            del levels["held out, as they are"]  # where the curve ends
+            title = "Loss per caption token: textbook figures"
+            curves.draw(choice.curve, title, curves.losses(folder / "run/log.jsonl"), levels, top=7.0)
 
 
 if __name__ == "__main__":

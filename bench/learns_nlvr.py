@@ -1,6 +1,6 @@
 """Does the trainer learn to look closely? Questions about NLVR's drawn scenes, answered in words.
 
-    python bench/learns_nlvr.py [--data ../shared/data/D_instruction/nlvr] [--steps 1000]
+    python bench/learns_nlvr.py [--data ../shared/data/D_instruction/nlvr] [--steps 1000] [--curve FILE.svg]
 
 A scene is three boxes; a sample is one box and one question about it, so that no answer can be read off another one.
 Questions are made from `structured_rep`: how many objects, of a colour, of a shape; whether one of some kind is there; and
@@ -27,13 +27,15 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+from bench import curves  # noqa: E402
 from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
 from vlmdata_train import setup  # noqa: E402
 from vlmdata_train.distributed import Ranks  # noqa: E402
-from vlmdata_train.evaluate import generate_answers  # noqa: E402
+from vlmdata_train.evaluate import generate_answers, held_out_loss  # noqa: E402
 from vlmdata_train.loop import run_training  # noqa: E402
 from vlmdata_train.recipe import parse  # noqa: E402
 from vlmdata_train.restore import restore  # noqa: E402
+from vlmdata_train.step import Step  # noqa: E402
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
@@ -120,6 +122,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=1000)
     options.add_argument("--asked", type=int, default=600)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--curve", type=Path, help="draw the losses here, as SVG")
     choice = options.parse_args()
     torch.set_num_threads(choice.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -158,6 +161,12 @@ def main() -> None:
                 [(seen[i].truth, commonest[asked[seen[i].key]]) for i in own],
             ]
             print(f"{kind:<12} {len(own):>5} {exact(rows[0]):>8.1%} {exact(rows[1]):>8.1%} {exact(rows[2]):>10.1%}")
+        grey = held_out_loss(Step(model, chunk=2048, autocast=False), feed, 200, CPU, blank=True).loss
+        print(f"held-out loss with grey images: {grey:.3f}")
+        if choice.curve:
+            title = "Loss per answer token: questions about NLVR's boxes"
+            levels = {"held out, grey": grey}
+            curves.draw(choice.curve, title, curves.losses(folder / "run/log.jsonl"), levels, top=1.0)
 
 
 if __name__ == "__main__":

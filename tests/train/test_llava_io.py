@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.train.parity import TEXT, one_row
-from tests.train.tiny import TINY, tiny_model
-from vlmdata_train.llava_io import load_llava, save_llava
+from tests.train.tiny import TINY, TOWER, tiny_model
+from vlmdata_train.encoders.open_clip import OpenClip
+from vlmdata_train.llava_io import load_llava
+from vlmdata_train.llava_save import save_llava
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 from vlmdata_train.tokens import image_token_id
 
@@ -43,7 +46,7 @@ def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, li
         return model.logits(batch), ids
 
 
-@pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "anyres"])
+@pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "resize", "anyres"])
 @pytest.mark.parametrize("size", [(50, 90), (70, 40)])
 def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
@@ -67,8 +70,8 @@ def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size
         assert (ours - served(**inputs).logits).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "anyres"])
-def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preprocessing", ["pad", {"centre_crop": {"resample": "bilinear"}}, "resize", "anyres"])
+def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: Any, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
     save_llava(model, tmp_path / "llava")
     loaded = load_llava(str(tmp_path / "llava")).eval()
@@ -100,7 +103,11 @@ def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (TINY, "encoder: LLaVA's form has an hf_vision tower"),
+        (replace(TINY, encoder={"open_clip": {"config": {**TOWER, "ls_init_value": 0.1}}}), "encoder: the open_clip tower has"),
+        (replace(TINY, encoder={"raw_patches": {"patch_size": 8}}), "encoder: LLaVA's form has an hf_vision or open_clip"),
+        (replace(LLAVA, encoder={"hf_vision": {"config": VISION, "norm": True}}), "encoder: LLaVA's form has an hf_vision"),
+        (replace(LLAVA, preprocessing={"anyres": {"max_tiles": 4}}), "preprocessing: LLaVA's form has pad"),
+        (replace(LLAVA, positions="shared"), "positions: LLaVA's form has rope"),
         (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's form has an mlp of 2 layers"),
         (replace(LLAVA, preprocessing="dynamic_tiles"), "preprocessing: LLaVA's form has pad"),
     ],
@@ -108,3 +115,39 @@ def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
 def test_what_llava_does_not_have_is_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         save_llava(tiny_model(recipe), tmp_path)
+
+
+TOWERS: dict[str, dict[str, Any]] = {
+    "open_clip": {"open_clip": {"config": TOWER}},
+    "open_clip, an early layer with its class token": {"open_clip": {"config": TOWER, "layer": 1, "tokens": "all"}},
+    "clip with its class token": {"hf_vision": {"config": VISION, **CLIP_COLOURS, "tokens": "all"}},
+    "siglip": {"hf_vision": {"config": {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}}},
+    "dinov2": {"hf_vision": {"config": {**VISION, "model_type": "dinov2", "mlp_ratio": 2}}},
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_any_tower_that_transformers_has_too_is_saved_exactly(tower: str, tmp_path: Path) -> None:
+    model = tiny_model(replace(LLAVA, encoder=TOWERS[tower], preprocessing="resize"))
+    save_llava(model, tmp_path / "llava")
+    served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "llava")
+    image = picture(32, 32)  # of the tower's own size: nothing is resized, so the pixels too are the same
+    ours, ids = ask(model, image)
+    inputs = processor(text="<image> what is it?", images=Image.fromarray(image), return_tensors="pt", add_special_tokens=False)
+    assert inputs["input_ids"][0].tolist() == ids
+    with torch.no_grad():
+        assert ours.std() > 0.1 and (ours - served(**inputs).logits).abs().max() < 1e-4
+    loaded = load_llava(str(tmp_path / "llava")).eval()
+    assert (ask(loaded, image)[0] - ours).abs().max() < 1e-4
+
+
+def test_weights_of_openai_get_the_activation_they_were_trained_with() -> None:
+    """open_clip itself only warns, and gives features that are wrong by a little in every layer."""
+    kinds = {
+        tag: {
+            type(block.mlp.gelu).__name__ for block in OpenClip(model="ViT-B-32", pretrained=tag).bare().transformer.resblocks
+        }
+        for tag in ("openai", "laion2b_s34b_b79k")
+    }
+    assert kinds == {"openai": {"QuickGELU"}, "laion2b_s34b_b79k": {"GELU"}}

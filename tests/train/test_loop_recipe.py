@@ -61,7 +61,7 @@ def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
         (["align", "tiny", "--set", "data"], r"--set data: write it as"),
         (["align", "tiny", "--set", "data=/nowhere/at/all"], r"data: .*/nowhere/at/all"),
         (["align", "tiny", "--set", "data={data}", "--set", "model.encoder=open_clop"], r"Did you mean 'open_clip'\?"),
-        (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is no checkpoint"),
+        (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is neither a checkpoint nor"),
         (["chat", "/nowhere"], r"/nowhere is no checkpoint"),
         (["align", "tiny", "--set", "data={data}", "--set", "speed.device=cuda"], r"torch sees no CUDA device"),
     ],

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +19,8 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 -m vlmdata_train instruct --set data=CHATS --set start=runs/align/checkpoints/step_00002180
   python -m vlmdata_train evaluate runs/tiny/checkpoints/step_00000060 OUT --samples 200
   python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg
+  python -m vlmdata_train instruct --set data=CHATS --set model=null --set start=llava-hf/llava-1.5-7b-hf
+  python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava
 """
 
 
@@ -60,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--temperature", type=float, default=0.0, help="0 (the default) takes the likeliest token")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.set_defaults(run=_chat)
+    command = commands.add_parser("export", help="write a checkpoint as transformers' LLaVA", epilog=EXAMPLES,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    command.add_argument("checkpoint")
+    command.add_argument("folder", help="a new or empty folder, for from_pretrained, vLLM or the Hugging Face Hub")
+    command.set_defaults(run=_export)
     return parser
 
 
@@ -93,6 +101,13 @@ def _chat(choice: argparse.Namespace) -> None:
         print(conversation.ask(choice.ask))
     else:
         talk(conversation)
+
+
+def _export(choice: argparse.Namespace) -> None:
+    from vlmdata_train.llava_save import export
+
+    export(Path(choice.checkpoint), Path(choice.folder))
+    print(choice.folder)
 
 
 def _overrides(settings: list[str]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ def merge_lora(module: nn.Module) -> int:
 
     The outputs stay as they were, up to rounding; afterwards the module has the names it had before LoRA.
     """
+    if not any("lora_" in name for name, _ in module.named_parameters()):
+        return 0
     from peft.tuners.tuners_utils import BaseTunerLayer  # the extra vlmdata[train]
 
     updated = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]

@@ -122,14 +122,14 @@ class Logs:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run of the trainer: every choice, no logic."""
+    """One run of the trainer: every choice, no logic. Without `model` it is the start's, whose tokenizer is kept too."""
 
     stage: Literal["align", "instruct"]
     model: ModelRecipe
     data: str | dict[str, float]  # a dataset, or datasets with the share of samples drawn from each
     out: str
     tokenizer: TinyTokenizer | None = None  # learn one from the data; without it the language model's own
-    start: str | None = None  # a checkpoint whose weights this run begins with
+    start: str | None = None  # what this run begins with: a checkpoint, or a model in LLaVA's form (a folder, a hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
     steps: int | None = None  # optimizer steps, or
@@ -165,6 +165,10 @@ def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, A
 
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    if tree.get("model") is None and isinstance(tree.get("start"), str):
+        from vlmdata_train.start import model_of
+
+        tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
     recipe = _build(Recipe, tree, where)
     if (recipe.steps is None) == (recipe.epochs is None):
         raise RecipeError(f"{where}: say either `steps` or `epochs`")

@@ -11,7 +11,7 @@ from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, recipe
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.optim import apply_parts
-from vlmdata_train.setup import with_tokenizer
+from vlmdata_train.start import with_tokenizer
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, recipe.Recipe]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -29,6 +28,7 @@ from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter, read_document
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
+from vlmdata_train.start import fill, is_checkpoint, model_of, with_tokenizer
 from vlmdata_train.step import Micro
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
@@ -39,8 +39,8 @@ MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "log
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     """Return the checkpoint to go on from. RecipeError: it is of a run with another recipe."""
-    if recipe.start is not None and not (Path(recipe.start) / "recipe.json").exists():
-        raise RecipeError(f"start: {recipe.start} is no checkpoint: it has no recipe.json")
+    if recipe.start is not None:
+        model_of(recipe.start)
     found = checkpoint.latest(checkpoints)
     if found is None:
         return None
@@ -60,7 +60,9 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 
 
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    """Return the model's parts, with the tokenizer put in: a given one, or a tiny one learned now, once."""
+    """Return the model's parts, with the tokenizer put in: a given one, the start's, or a tiny one learned now, once."""
+    if recipe.start is not None and is_checkpoint(recipe.start):  # its weights mean nothing with another one
+        return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
     choice = recipe.tokenizer
     if choice is not None:
         folder = out / "tokenizer"
@@ -70,13 +72,6 @@ def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
         meet(ranks)
         return with_tokenizer(recipe.model, str(folder))
     return recipe.model
-
-
-def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
-    """Return the parts with another tokenizer in the language model's entry."""
-    entry = model.language if not isinstance(model.language, str) else {model.language: {}}
-    ((name, parameters),) = entry.items()
-    return dataclasses.replace(model, language={name: {**(parameters or {}), "tokenizer": tokenizer}})
 
 
 def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
@@ -89,10 +84,10 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
     """Build the model on the device, in its precision, with the weights to start from, frozen as the table says."""
     with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
         model = build_model(parts)
+    if recipe.start is not None:
+        fill(model, recipe.start)
     if recipe.speed.precision == "bf16":
         model.to(torch.bfloat16)
-    if recipe.start is not None:
-        checkpoint.load_model(Path(recipe.start), model)
     apply_parts(model.parts(), recipe.parts)
     return model.to(ranks.device)
 

@@ -12,7 +12,7 @@ torchrun --nproc-per-node 8 -m vlmdata_train align --set data=OUT --set lr=1e-3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="what vlmdata_train takes: align, instruct, evaluate, chat ...")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="align, instruct, evaluate, chat or export, with what it takes")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -79,13 +79,7 @@ class OpenClip:
 
     def facts(self) -> EncoderFacts:
         """Return what is known of the tower: from its configuration, or from a build on the meta device."""
-        quiet = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # open_clip would warn of random weights, where none are wanted yet
-        try:
-            with torch.device("meta"):
-                visual = self._visual(weights=False)
-        finally:
-            logging.disable(quiet)
+        visual = self.bare()
         size = visual.image_size
         mean, std = self._normalisation(visual)
         if isinstance(visual, open_clip.model.VisionTransformer):
@@ -106,6 +100,16 @@ class OpenClip:
         set_unused_aside(tower, size, size)
         return tower
 
+    def bare(self) -> Any:
+        """Return open_clip's tower without weights, on the meta device."""
+        quiet = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # open_clip would warn of random weights, where none are wanted yet
+        try:
+            with torch.device("meta"):
+                return self._visual(weights=False)
+        finally:
+            logging.disable(quiet)
+
     def _visual(self, *, weights: bool) -> Any:
         if self.config is not None:
             vision = {**self.config, **({"image_size": self.image_size} if self.image_size else {})}
@@ -115,16 +119,21 @@ class OpenClip:
         model = open_clip.create_model(
             self.model, pretrained=self.pretrained if weights else None, load_weights=weights,
             force_image_size=self.image_size, require_pretrained=bool(weights and self.pretrained),
-            device="cpu" if weights else "meta",
+            force_quick_gelu=self._published().get("quick_gelu", False), device="cpu" if weights else "meta",
         )  # fmt: skip
         return model.visual
 
+    def _published(self) -> dict[str, Any]:
+        """Return what open_clip notes of the weights: OpenAI's want QuickGELU, which the model's name alone does not say."""
+        if self.model is None or ":" in self.model or self.pretrained is None:
+            return {}
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # a file: nothing is known
+
     def _normalisation(self, visual: Any) -> tuple[Any, Any]:
-        known: dict[str, Any] = {}
+        known = self._published()
         if self.model is not None and ":" in self.model:
             known = visual.preprocess_cfg  # from the folder's or repository's own file
-        elif self.model is not None:
-            tags = open_clip.list_pretrained_tags_by_model(self.model)
-            tag = self.pretrained if self.pretrained in tags else next(iter(tags), None)  # a file: as its model's others
+        elif self.model is not None and not known:  # no weights, or a file: as the model's first published ones
+            tag = next(iter(open_clip.list_pretrained_tags_by_model(self.model)), None)
             known = open_clip.get_pretrained_cfg(self.model, tag) if tag else {}
         return tuple(known.get("mean", OPENAI_DATASET_MEAN)), tuple(known.get("std", OPENAI_DATASET_STD))

@@ -1,0 +1,142 @@
+"""From a run to transformers and back: what `export` writes answers as our checkpoint does, and a run may start from it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.train.runs import tiny_recipe, weights, write_data
+from tests.train.shards import drawing
+from vlmdata.step import RecipeError
+from vlmdata_train.__main__ import main
+from vlmdata_train.chat import Conversation
+from vlmdata_train.loop import run_training
+from vlmdata_train.recipe import parse
+from vlmdata_train.restore import restore
+
+TOWER = {"width": 32, "layers": 2, "head_width": 16, "patch_size": 8, "image_size": 48}
+LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 2}  # fmt: skip
+MODEL = {"encoder": {"open_clip": {"config": TOWER}}, "preprocessing": "pad", "language": {"hf_causal": {"config": LLAMA}}}
+LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 4, "alpha": 32}}}
+
+
+def photo() -> Any:
+    """Make a picture of the tower's own size, so that no resizing rounds."""
+    return drawing("red", "circle", 48)
+
+
+def served(folder: Path, **question: Any) -> tuple[Any, Any, torch.Tensor]:
+    """Load a folder as any user of transformers does, and return its model, its inputs and its logits."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    content = [{"type": "image", "image": Image.fromarray(photo())}, {"type": "text", "text": "What colour is it?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    with torch.no_grad():
+        return model, inputs, model(**inputs).logits[0, -1]
+
+
+def png(path: Path) -> str:
+    """Write the picture without loss."""
+    Image.fromarray(photo()).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("tokenizer", [{"vocabulary": 300}, None], ids=["a learned tokenizer", "bytes"])
+def test_an_exported_run_with_lora_answers_as_its_checkpoint_does(tmp_path, capsys, tokenizer):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    recipe = tiny_recipe(data, tmp_path / "run", model=MODEL, parts=LORA, lr=0.1, tokenizer=tokenizer)
+    checkpoint = run_training(recipe).checkpoint
+    capsys.readouterr()
+    assert main(["export", str(checkpoint), str(tmp_path / "llava")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "llava")
+
+    ours, _ = restore(checkpoint, "cpu")
+    assert any("lora_" in name for name in ours.state_dict())
+    heard: list[Any] = []
+    ours.generate = lambda batch, **options: heard.append(batch) or type(ours).generate(ours, batch, **options)  # type: ignore[method-assign]
+    talk = Conversation.open(str(checkpoint), [png(tmp_path / "p.png")], device="cpu", max_tokens=12, temperature=0.0)
+    talk.model = ours
+    answer = talk.ask("What colour is it?")
+    theirs, inputs, logits = served(tmp_path / "llava")
+    assert inputs["input_ids"].tolist() == heard[0].input_ids.tolist()  # their chat template shows what ours does
+    with torch.no_grad():
+        assert (ours.logits(heard[0])[0, -1] - logits).abs().max() < 1e-3 * logits.std()
+    given = theirs.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert ours.tokenizer.decode(given, skip_special_tokens=True).strip() == answer
+    facts = json.loads((tmp_path / "llava/config.json").read_text())
+    assert facts["architectures"] == ["LlavaForConditionalGeneration"]
+    assert main(["export", str(checkpoint), str(tmp_path / "llava")]) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_a_published_llava_with_its_parts_and_its_tokenizer(tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, tokenizer={"vocabulary": 300})).checkpoint
+    assert main(["export", str(first), str(tmp_path / "llava")]) == 0
+    parts = {"encoder": {"frozen": True}, "language": {"frozen": True}}
+    recipe = tiny_recipe(data, tmp_path / "second", model=None, start=str(tmp_path / "llava"), parts=parts, steps=2)
+    second = run_training(recipe).checkpoint
+    before, after = weights(first), weights(second)
+    language = [name for name in before if name.startswith("language.")]
+    assert len(language) > 10 and all(torch.equal(before[name], after[name]) for name in language)
+    assert not torch.equal(before["abstractor.0.weight"], after["abstractor.0.weight"])
+    assert restore(second, "cpu")[0].tokenizer.get_vocab() == restore(first, "cpu")[0].tokenizer.get_vocab()
+    assert main(["export", str(second), str(tmp_path / "again")]) == 0  # and goes out again
+    assert not torch.allclose(served(tmp_path / "again")[2], served(tmp_path / "llava")[2])
+
+
+@pytest.mark.parametrize("before", [{}, {"parts": LORA}], ids=["plain", "with LoRA"])
+def test_the_second_stage_goes_on_with_the_weights_and_the_tokenizer_of_the_first(tmp_path, before):
+    captions, chats = write_data(tmp_path / "captions"), write_data(tmp_path / "chats", captions=0, conversations=20)
+    entry = {"vocabulary": 300}
+    first = tiny_recipe(captions, tmp_path / "first", stage="align", model=MODEL, tokenizer=entry, steps=3, **before)
+    start = run_training(first).checkpoint
+    frozen = {name: {"frozen": True} for name in ("encoder", "language")}
+    second = tiny_recipe(chats, tmp_path / "second", model=MODEL, tokenizer=entry, start=str(start), parts=frozen, steps=1)
+    model, _ = restore(run_training(second).checkpoint, "cpu")
+    one, _ = restore(start, "cpu")
+    assert model.tokenizer.get_vocab() == one.tokenizer.get_vocab()  # learned from captions, though the chats were at hand
+    ids = torch.tensor([[5, 6, 7]])
+    hidden = [m.run_language(m.language.get_input_embeddings()(ids), torch.arange(3)[None], packing(ids)) for m in (model, one)]
+    torch.testing.assert_close(hidden[0], hidden[1], rtol=1e-4, atol=1e-5)
+
+
+def packing(ids: torch.Tensor) -> Any:
+    """Return the attention of one sample."""
+    from vlmdata_train.attention import make_packing
+
+    return make_packing(torch.ones_like(ids))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("nowhere", "neither a checkpoint nor a model that transformers finds"),
+        ("run", "Did you mean '.*run/checkpoints/step_00000006'"),
+        ("bert", "bert is a bert model; in LLaVA's form are llava, llava_next, llava_onevision"),
+    ],
+)
+def test_a_start_that_is_none_is_named_in_one_line_before_any_work(tmp_path, start, message):
+    (tmp_path / "run/checkpoints/step_00000006").mkdir(parents=True)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
+    tree = {"stage": "align", "data": "D", "out": "O", "steps": 1, "start": str(tmp_path / start)}
+    with pytest.raises(RecipeError, match=message) as caught:
+        parse(tree)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_start_with_other_parts_is_refused_by_the_weight_that_does_not_fit(tmp_path):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
+    assert main(["export", str(first), str(tmp_path / "llava")]) == 0
+    with pytest.raises(RecipeError, match=r"its parts are not the recipe's, first in '.*'; leave `model` out"):
+        run_training(tiny_recipe(data, tmp_path / "second", model=MODEL, start=str(tmp_path / "llava"), steps=1))
