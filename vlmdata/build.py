@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmdata import recipe as recipes
-from vlmdata.engine import decisions, plan
+from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.chain import Link, chain, stops
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
-from vlmdata.engine.manifest import MANIFEST, settle
+from vlmdata.engine.manifest import MANIFEST, alone, settle
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
+from vlmdata.engine.runlog import RunLog
 from vlmdata.engine.store import LocalStore, Store, open_store
 from vlmdata.engine.worker import Job, PartCall
 from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe
 from vlmdata.steps.download import Download
+from vlmdata.takedown import finish_pending
 
 OPEN_PARTS = 4  # at once in a worker while it fetches: slow hosts hold one part up, not the worker
 
@@ -47,20 +50,46 @@ def run(
     check(recipe)
     store = open_store(out)
     settle(store)
-    made = plan.make(recipe, store)
-    if not again and is_done(store, recipe, made, limit):
+    if not again and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
         return json.loads(store.read(MANIFEST))
-    links = chain(recipe)
+    with alone(store):
+        finish_pending(store)
+        if plan.load(store) is None:
+            tombstones.adopt(store, recipe.source)
+        made = plan.make(recipe, store)
+        if not again and is_done(store, recipe, made, limit):  # by whom we waited for
+            return json.loads(store.read(MANIFEST))
+        count = max(1, min(workers or os.cpu_count() or 1, made.parts))
+        log = RunLog(store, recipe.describe(), limit=limit, again=again, workers=count, address=address)
+        try:
+            workers_of = functools.partial(_workers, Job(recipe, str(store.url)), count, address, local)
+            manifest = _build(recipe, store, made, log, workers_of, limit, again)
+        except BaseException as error:
+            log.add("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}")
+            raise
+        log.add("end", rows=manifest["rows"], kept=manifest["kept"])
+        return manifest
+
+
+def _build(
+    recipe: Recipe,
+    store: Store,
+    made: Plan,
+    log: RunLog,
+    workers_of: Callable[[], contextlib.AbstractContextManager[Workers]],
+    limit: int | None,
+    again: tuple[str, ...],
+) -> dict[str, Any]:
+    rows = made.rows if limit is None else min(limit, made.rows or limit)
+    folder = store.path("work") if isinstance(store, LocalStore) else None
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(made.rows if limit is None else limit))
-        count = workers or os.cpu_count() or 1
-        count = max(1, min(count, made.parts))
-        pool = stack.enter_context(_workers(Job(recipe, str(store.url)), count, address, local))
-        folder = store.path("work") if isinstance(store, LocalStore) else None
-        driver = Driver(pool, OPEN_PARTS, folder)
-        calls, counts = _passes(links, made, store, driver, progress, limit, again)
+        progress = stack.enter_context(Progress(rows, log, folder))
+        driver = Driver(stack.enter_context(workers_of()), OPEN_PARTS, folder)
+        calls, counts = _passes(chain(recipe), made, store, driver, progress, limit, again)
         progress.stage("pack")
-        return finish(store, recipe, made, driver, calls, counts, limit)
+        manifest = finish(store, recipe, made, driver, calls, counts, limit)
+        log.add("workers", died=driver.deaths)
+        return manifest
 
 
 def check(recipe: Recipe) -> None:
@@ -82,14 +111,16 @@ def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool
 
 def _passes(
     links: list[Link], made: Plan, store: Store, driver: Driver, progress: Progress, limit: int | None, again: tuple[str, ...]
-) -> tuple[list[PartCall], list[dict[str, int]]]:
+) -> tuple[list[PartCall], list[dict[str, Any]]]:
     """Take every part through the chain, pass by pass, and return the last calls with their counts."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
+    total = made.rows or 0
     if not made.files:
         progress.stage("read")
-        _advance(driver, [PartCall(part, take, 0, ()) for part, take in takes], (), progress, "rows")
-        keys = driver.map("project", [(PartCall(part, take, 0, ()), ("key",)) for part, take in takes], together=1)
+        read = _advance(driver, [PartCall(part, take, 0, ()) for part, take in takes], (), progress, "rows")
+        total = sum(count["rows"] for count in read)
+        keys = driver.map("project", [(PartCall(part, take, 0, ()), {"key": ()}) for part, take in takes], together=1)
         decided = (decisions.number_repeats([table for _, table in sorted(keys, key=_part)], store),)
     ends = [*stops(links), len(links)]
     done = 0
@@ -97,10 +128,8 @@ def _passes(
         link = links[done]
         if link.step.sees_all:
             progress.stage(link.step.name)
-            columns = decisions.columns_for(link.step)
-            asked = [(PartCall(part, take, done, decided), columns) for part, take in takes]
-            tables = [table for _, table in sorted(driver.map("project", asked, together=1), key=_part)]
-            decided += (decisions.decide(link.step, tables, store),)
+            asked = [PartCall(part, take, done, decided) for part, take in takes]
+            decided += (decisions.over_all(link.step, done, asked, total, driver, store),)
             done += 1
             continue
         end = next(number for number in ends if number > done)

@@ -57,7 +57,7 @@ def diff(a: str | Path, b: str | Path) -> list[Change]:
 
 def _fates(out: str | Path) -> pa.Table:
     """Return key, fate and a number that stands for the sample's members, of every row."""
-    manifest, store = read_manifest(out), open_store(out)
+    manifest, store = read_manifest(out), open_store(out, probe=False)
     tables = [table for name in ledger_files(manifest) for table in _ledger(store, name)]
     rows = (
         pa.concat_tables(tables) if tables else pa.table({"key": pa.array([], pa.string()), "fate": pa.array([], pa.string())})

@@ -37,7 +37,7 @@ def export(out: str | Path, to: str, target: str | Path) -> int:
     if target.exists():
         raise RecipeError(f"{target} exists; name a folder that does not")
     manifest = read_manifest(out)
-    store = open_store(out)
+    store = open_store(out, probe=False)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     if manifest["kept"] and to == "folder":

@@ -31,7 +31,7 @@ def first_samples(out: str, count: int) -> list[dict[str, Any]]:
 
     The rows of a list lie in the order of a hash, so the first ones are as good a sample as any.
     """
-    store = open_store(out)
+    store = open_store(out, probe=False)
     _, table = next(stretches(store, ["index.parquet"]), (0, None))
     found = []
     for line in table.slice(0, count).to_pylist() if table is not None else []:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from vlmdata.card import CARD, write_card
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import LOCK, MANIFEST, is_pending, read_manifest
+from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
 from vlmdata.row import flatten
@@ -72,7 +72,7 @@ def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str,
         raise RecipeError("say what to forget: an address, a domain, a key, a SHA-256 or a likeness")
     read_manifest(out)  # says it where there is no finished dataset
     store = open_store(out)
-    with store.alone(LOCK):
+    with alone(store):
         finish_pending(store)
         return _forget(store, str(out), request, dry)
 
@@ -92,6 +92,7 @@ def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, An
         folder = f"{FOLDER}/{uuid.uuid4().hex}"
         record = _record(store, folder, manifest, wider, found, lines)
         number = len(tombstones.records(store))
+        confirm_alone(store)
         if not store.put_new(f"{FOLDER}/{number:05d}.json", json.dumps(record, sort_keys=True).encode()):
             raise RecipeError(f"{out}: another takedown was faster; give the same command again")
         finish_pending(store)

@@ -23,7 +23,7 @@ def why(out: str | Path, word: str) -> list[dict[str, Any]]:
     One of ten million rows takes under a second. Raises RecipeError where OUT is no finished dataset.
     """
     manifest = read_manifest(out)
-    store = open_store(out)
+    store = open_store(out, probe=False)
     return [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
 
 

@@ -14,13 +14,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.engine.audit import read_manifest
+    from vlmdata.engine.manifest import alone, read_manifest
+    from vlmdata.engine.store import LocalStore
     from vlmdata.show import megabytes
 
     read_manifest(arguments.out)
     work = Path(arguments.out) / "work"
     if not work.is_dir():
         raise RecipeError(f"{arguments.out} has no work/ on this machine; nothing to remove")
-    freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
-    shutil.rmtree(work)
+    with alone(LocalStore(Path(arguments.out))):
+        freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+        shutil.rmtree(work)
     print(f"{work} removed: {megabytes(freed)} freed")

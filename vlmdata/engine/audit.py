@@ -21,7 +21,7 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     Sizes and sums take a moment; `read_bytes` compares every SHA-256.
     """
     manifest = read_manifest(out)
-    store = open_store(out)
+    store = open_store(out, probe=False)
     faults = [fault for name, facts in manifest["files"].items() if (fault := _file_fault(store, name, facts, read_bytes))]
     if faults:
         return faults

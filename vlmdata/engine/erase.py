@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine import plan as plans
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import PARTS_PER_FILE, Plan
+from vlmdata.engine.runlog import clear_errors
 from vlmdata.engine.store import Store, store_file
 from vlmdata.engine.tombstones import KEY_DIGITS, blank
 from vlmdata.row import flatten
@@ -51,6 +52,7 @@ def erase(store: Store, cells: Cells, keys: set[str]) -> None:
         _erase_plan(store, plan, cells)
         _erase_decisions(store, cells)
     _delete_attempts(store, plan, keys)
+    clear_errors(store)
 
 
 def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
@@ -72,6 +74,11 @@ def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
     """Blank rows; the verdict is left to the tombstones where the table has no column for it, or one of no strings."""
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
+
+
+def erase_part(store: Store, part: int, rows: list[int]) -> None:
+    """Erase rows of one part's log, tables and blobs: for a worker that committed them while they were taken down."""
+    _erase_log(store, part, rows)
 
 
 def _erase_logs(store: Store, plan: Plan, cells: Cells) -> None:

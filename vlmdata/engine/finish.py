@@ -15,7 +15,7 @@ from vlmdata.card import write_card
 from vlmdata.engine import provenance
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.ledger import ROWS_PER_FILE
-from vlmdata.engine.manifest import MANIFEST
+from vlmdata.engine.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.pack import shard_name
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.store import Store
@@ -65,7 +65,7 @@ def finish(
     plan: Plan,
     driver: Driver,
     calls: list[PartCall],
-    counts: list[dict[str, int]],
+    counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
     """Pack, publish and write the manifest. `counts` has rows and alive of every part. Returns the manifest."""
@@ -90,6 +90,7 @@ def finish(
     record_parts(store, calls, counts)
     manifest["files"][REPORT] = write_report(store, manifest)
     manifest["files"] |= write_card(store, manifest)
+    confirm_alone(store)
     store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
     return manifest
 
@@ -119,6 +120,7 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
 
 def _publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
     """Put every file in its place, and take away what an earlier build left. Without its manifest OUT is not readable."""
+    confirm_alone(store)
     store.delete(MANIFEST)
     files: dict[str, Any] = {}
     for number, shard in enumerate(shards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vlmdata.engine import lookup
 from vlmdata.engine.pack import shard_name
 from vlmdata.engine.sample import measured_columns
 from vlmdata.engine.store import Store
-from vlmdata.engine.tombstones import REASON, STEP
+from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.row import alive, flatten
 
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
@@ -58,8 +59,11 @@ def _narrow(rows: pa.Table, column: str, names: tuple[str, ...]) -> pa.ListArray
     return flat.rebuild(items)
 
 
-def write(store: Store, number: int, tables: list[pa.Table]) -> dict[str, Any]:
-    """Write one file of the ledger and return its name, hash and counts: rows, kept, and rows by step and reason."""
+def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Write one file of the ledger and return its name, hash and counts: rows, kept, and rows by step and reason.
+
+    Where `is_current` says afterwards that samples were taken down meanwhile, it is removed again: raises OSError.
+    """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
     table = pa.concat_tables(tables).combine_chunks()
     sink = pa.BufferOutputStream()
@@ -71,6 +75,10 @@ def write(store: Store, number: int, tables: list[pa.Table]) -> dict[str, Any]:
     words_name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.lookup"
     with store.new_file(words_name) as file:
         file.write(words)
+    if not is_current():
+        store.delete(name)
+        store.delete(words_name)
+        raise OSError(TAKEN_DOWN)
     outcomes = Counter(zip(table["step"].to_pylist(), table["reason"].to_pylist(), strict=True))
     return {
         "file": name,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,13 @@ from vlmdata.engine.tombstones import FOLDER
 from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
-LOCK = f"{FOLDER}/.lock"  # held by whoever takes samples down
+LOCK = "work/.lock"  # held by whoever builds, takes down or cleans; on an object store a folder of lease records
 
 
 def read_manifest(out: str | Path) -> dict[str, Any]:
     """Return the manifest of a finished dataset. Raises RecipeError where there is none."""
     try:
-        store = open_store(out)
+        store = open_store(out, probe=False)
         settle(store)
         return json.loads(store.read(MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
@@ -29,8 +32,25 @@ def settle(store: Store) -> None:
     if is_pending(store):
         from vlmdata.takedown import finish_pending
 
-        with store.alone(LOCK):
+        with alone(store):
             finish_pending(store)
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """Be the only one who changes a dataset, as long as the block lasts; says so on stderr where somebody else is at it."""
+
+    def waits(holder: str) -> None:
+        print(f"{store.url}: in use by {holder}; this goes on when that ends, or is stopped", file=sys.stderr, flush=True)
+
+    with store.alone(LOCK, waits):
+        yield
+
+
+def confirm_alone(store: Store) -> None:
+    """Raise OSError where another process took over, as it may after this one was suspended for a minute."""
+    if not store.is_alone():
+        raise OSError(f"{store.url}: another process took over while this one was held up")
 
 
 def is_pending(store: Store) -> bool:

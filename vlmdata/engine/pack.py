@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine.provenance import tally
 from vlmdata.engine.sample import Place, Sample
 from vlmdata.engine.store import Store, read_blob
+from vlmdata.engine.tombstones import TAKEN_DOWN
 from vlmdata.loader.index import IndexRow, index_table
 
 BLOCK = 512
@@ -24,10 +26,11 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.tar"
 
 
-def pack(store: Store, number: int, samples: list[Sample]) -> dict[str, Any]:
+def pack(store: Store, number: int, samples: list[Sample], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Write a shard and its index, unless the same one was written before. Returns its record.
 
     The record is named by what goes into the tar, so that moving a threshold packs only shards whose samples changed.
+    Where `is_current` says afterwards that samples were taken down meanwhile, all of it is removed: raises OSError.
     """
     name = f"work/shards/{_identity(number, samples)}.json"
     try:
@@ -53,6 +56,10 @@ def pack(store: Store, number: int, samples: list[Sample]) -> dict[str, Any]:
     if not store.put_new(name, json.dumps(record, sort_keys=True).encode()):
         store.delete(record["tar"])
         store.delete(record["index"])
+    elif not is_current():
+        for gone in (name, record["tar"], record["index"]):
+            store.delete(gone)
+        raise OSError(TAKEN_DOWN)
     return json.loads(store.read(name))
 
 

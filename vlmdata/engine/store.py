@@ -13,12 +13,13 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import fsspec
 
+from vlmdata.engine.lease import Lease, holder
 from vlmdata.step import RecipeError
 
 DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # how LocalStore names a file until it is whole
@@ -77,8 +78,12 @@ class Store(Protocol):
         """Remove a folder with all that is in it."""
         ...
 
-    def alone(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Hold a lock that one process at a time can hold and that goes with it; on an object store there is none."""
+    def alone(self, name: str, waits: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+        """Hold a lock that one process at a time can hold. `waits` is told who holds it, where that is somebody else."""
+        ...
+
+    def is_alone(self) -> bool:
+        """Say whether a lock that was taken is still held."""
         ...
 
     def delete_drafts(self) -> None:
@@ -86,13 +91,17 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str | Path) -> Store:
-    """Return the store at a path or fsspec URL. Raises RecipeError for one that cannot create exclusively."""
+def open_store(url: str | Path, *, probe: bool = True) -> Store:
+    """Return the store at a path or fsspec URL. Raises RecipeError for one that cannot create exclusively.
+
+    `probe`: try that, with three requests; readers need not, nor workers, whose driver has.
+    """
     text = str(url)
     if "://" not in text or text.startswith("file://"):
         return LocalStore(Path(text.removeprefix("file://")))
     store = ObjectStore(text)
-    store.probe()
+    if probe:
+        store.probe()
     return store
 
 
@@ -192,17 +201,39 @@ class LocalStore:
         shutil.rmtree(self.path(folder))
 
     @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str, waits: Callable[[str], None]) -> Iterator[None]:
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    waits(file.read() or "another process")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_at(path, file):  # `clean` took it away while we waited
+                    continue
+                file.truncate(0)
+                file.write(holder())
+                file.flush()
+                yield
+                return
+
+    def is_alone(self) -> bool:
+        return True  # the lock goes with the process
 
     def delete_drafts(self) -> None:
         for path in self.root.rglob(".*"):
             if DRAFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _sync(folder: Path) -> None:
@@ -220,6 +251,7 @@ class ObjectStore:
         self.url = url.rstrip("/")
         self.fs: Any
         self.fs, self.root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        self._lease: Lease | None = None
 
     def probe(self) -> None:
         """Raise RecipeError unless a second creation of one name is refused."""
@@ -299,8 +331,12 @@ class ObjectStore:
         self.fs.rm(self._full(folder), recursive=True)
 
     @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        yield
+    def alone(self, name: str, waits: Callable[[str], None]) -> Iterator[None]:
+        with Lease(self, name, waits) as self._lease:
+            yield
+
+    def is_alone(self) -> bool:
+        return self._lease is not None and self._lease.is_held()
 
     def delete_drafts(self) -> None:
         """Nothing to do: an object appears whole under its name, or not at all."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,13 +17,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.engine.store import Store
+from vlmdata.engine.store import Store, open_store
 from vlmdata.row import ROW, drop_images, drop_rows, flatten, set_column
+from vlmdata.step import Source
 
 FOLDER = "forgotten"
 STEP = "forget"
 REASON = "forgotten"
+TAKEN_DOWN = "samples were taken down while this was at work"
 KEY_DIGITS = 24  # identical rows have one key but for a number behind it
+SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # as sources note it of tars that vlmdata wrote
 CONTENT = ("url", "images", "texts", "roles", "extra", "cluster", "value", "threshold")
 
 
@@ -32,6 +37,7 @@ class Tombstones:
     hashes: set[str] = field(default_factory=set)  # of "url ...", "domain ...", "sha256 ..."
     keys: set[str] = field(default_factory=set)  # without the number of repeats
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
+    records: int = 0  # how many takedowns there were when these were read
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.keys or self.likenesses)
@@ -54,6 +60,7 @@ class Tombstones:
             return rows
         images = flatten(rows, "images")
         bad = np.array([key[:KEY_DIGITS] in self.keys for key in rows["key"].to_pylist()], dtype=bool)
+        bad |= self._taken_from(rows["extra"].to_pylist())
         bad |= [self.holds_address(url) for url in rows["url"].to_pylist()]
         by_address = np.array([self.holds_address(url) for url in images.field("url").to_pylist()], dtype=bool)
         bad[images.parents[by_address]] = True
@@ -62,6 +69,13 @@ class Tombstones:
         rows = drop_images(rows, np.array(same, dtype=bool), STEP, reason=REASON)
         rows = drop_rows(rows, bad, STEP, reason=REASON)
         return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
+
+    def _taken_from(self, extras: list[str | None]) -> np.ndarray:
+        """Say which rows came from a sample of another dataset whose key was forgotten there."""
+        if not self.keys:
+            return np.zeros(len(extras), dtype=bool)
+        found = [SOURCE_KEY.search(extra or "") for extra in extras]
+        return np.array([hit is not None and hit[1] in self.keys for hit in found], dtype=bool)
 
 
 def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
@@ -106,7 +120,32 @@ def load(store: Store) -> Tombstones:
     """Return all tombstones of a dataset."""
     found = Tombstones()
     for _, record in records(store):
+        found.records += 1
         found.hashes |= set(record["hashes"])
         found.keys |= {key[:KEY_DIGITS] for key in record["keys"]}
         found.likenesses += [(int(like, 16), bits) for like, bits in record["likenesses"]]
     return found
+
+
+def are_all(store: Store, known: Tombstones) -> bool:
+    """Say whether there was no takedown since these were read; costs one listing."""
+    return len([name for name in store.list(FOLDER) if name.endswith(".json")]) == known.records
+
+
+def adopt(store: Store, source: Source) -> None:
+    """Take over the tombstones of the datasets that a source reads, before anything of it is planned.
+
+    They lie beside a dataset's tars and beside what was exported from it, there one folder up.
+    """
+    files = [os.path.dirname(path) for path, _ in source.files() if path.startswith("/") or "://" in path]
+    folders = sorted({*files, *(os.path.dirname(folder) for folder in files)})
+    for folder in folders:
+        for _, record in records(open_store(folder, probe=False)) if _can_be_listed(folder) else []:
+            mine = records(store)
+            tombstone = {name: record[name] for name in ("at", "keys", "hashes", "likenesses")} | {"rows": 0}
+            if tombstone not in [known for _, known in mine]:
+                store.put_new(f"{FOLDER}/{len(mine):05d}.json", json.dumps(tombstone, sort_keys=True).encode())
+
+
+def _can_be_listed(folder: str) -> bool:
+    return folder.strip("/") != "" and not folder.endswith((":", ":/")) and not folder.startswith(("http:", "https:", "hf:"))

@@ -6,6 +6,8 @@ The same code runs in a local process and in a Ray actor. Several parts may be o
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.engine import decisions, tombstones
+from vlmdata.engine import decisions, erase, tombstones
 from vlmdata.engine.chain import Link, chain, inputs
 from vlmdata.engine.ingest import Ingest
 from vlmdata.engine.ledger import ledger_rows
@@ -25,6 +27,7 @@ from vlmdata.engine.plan import load
 from vlmdata.engine.read import piece_rows
 from vlmdata.engine.sample import samples
 from vlmdata.engine.store import open_store
+from vlmdata.engine.tombstones import TAKEN_DOWN
 from vlmdata.recipe import Recipe
 from vlmdata.row import alive, set_column
 from vlmdata.step import scatter
@@ -52,7 +55,7 @@ class Worker:
 
     def __init__(self, job: Job, pace: Any = None):
         self.job = job
-        self.store = open_store(job.out)
+        self.store = open_store(job.out, probe=False)  # the driver did
         self.links: list[Link] = chain(job.recipe)
         self.keep = Keep()
         self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
@@ -68,7 +71,7 @@ class Worker:
 
     def advance(
         self, call: PartCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
-    ) -> dict[str, int]:
+    ) -> dict[str, Any]:
         """Do a part's links and commit what had to be measured. Returns counts for the driver.
 
         Images that failed for one of the reasons `again` are tried once more. `guilty` images are known to kill the
@@ -81,27 +84,50 @@ class Worker:
         else:
             with Path(journal).open("w+") as opened.journal_file:
                 rows = self.rows(call, opened, again)
-        return {"rows": len(rows), "alive": int(alive(rows).sum())}
+        living = alive(rows)
+        dead = rows.filter(pa.array(~living)).select(["drop", "reason"]).to_pylist()
+        dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
+        return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
-    def project(self, call: PartCall, columns: tuple[str, ...]) -> pa.Table:
+    def project(self, call: PartCall, columns: decisions.Columns) -> pa.Table:
         """Return some columns of a part, with its number and each row's."""
-        rows = self.rows(call)
-        table = rows.select([name for name in columns if name in rows.column_names])
+        table = decisions.narrowed(self.rows(call), columns)
         table = set_column(table, "part", pa.array(np.full(len(table), call.part, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
+
+    def piece(self, call: PartCall, columns: decisions.Columns, link: int) -> tuple[pa.Table, dict[str, str]]:
+        """Return what `project` does without what only a search looks at; that is put where all workers can read it."""
+        table, arrays = self.links[link].step.piece(self.project(call, columns))
+        return table, {name: decisions.keep_piece(self.store, array) for name, array in arrays.items()}
+
+    def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
+        """Do one task of a decision that is spread over the workers (`similar/spread.py`)."""
+        return function(task)
 
     def rows(self, call: PartCall, opened: OpenPart | None = None, again: tuple[str, ...] = ()) -> pa.Table:
         """Return the rows of a part with all columns; what is not measured yet is measured and committed."""
         while True:
             opened = opened or self._open(call.part)
             log = PartLog(self.store, call.part)
+            known = len(log.entries)
             rows, fresh = self._replay(call, opened, log, again)
-            if not fresh:
-                return rows
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
-            if log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
+            if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
+                if len(log.entries) > known:
+                    self._look_again(call.part, rows)
                 return rows
             opened = None  # another worker was first: take what it committed
+
+    def _look_again(self, part: int, rows: pa.Table) -> None:
+        """Erase what was taken down between the reading of the tombstones and a commit.
+
+        Runs and takedowns exclude each other, but the worker of a killed driver may live on for a moment. It commits and
+        then looks for takedowns; a takedown is recorded and then looks for commits: one of the two sees the other.
+        """
+        if not self._is_current():
+            gone = tombstones.load(self.store).apply(rows)["drop"].to_numpy(zero_copy_only=False) == tombstones.STEP
+            erase.erase_part(self.store, part, np.flatnonzero(gone).tolist())
+            raise OSError(TAKEN_DOWN)
 
     def _open(self, part: int) -> OpenPart:
         return OpenPart(self.store, part, self.keep, self.decoding, self.pace, self.tombstones)
@@ -166,9 +192,13 @@ class Worker:
         """Write shard `number` from kept rows: of each part those from one count to another."""
         layout = self.job.recipe.shards.layout
         chosen = [sample for call, start, stop in pieces for sample in samples(self.rows(call), layout, start, stop)]
-        return pack(self.store, number, chosen)
+        return pack(self.store, number, chosen, self._is_current)
 
     def ledger(self, number: int, calls: list[tuple[PartCall, int]]) -> dict[str, Any]:
         """Write file `number` of the ledger from parts, each with the count of kept rows before it."""
         per_shard = self.job.recipe.shards.samples
-        return write_ledger(self.store, number, [ledger_rows(self.rows(call), before, per_shard) for call, before in calls])
+        tables = [ledger_rows(self.rows(call), before, per_shard) for call, before in calls]
+        return write_ledger(self.store, number, tables, self._is_current)
+
+    def _is_current(self) -> bool:
+        return tombstones.are_all(self.store, self.tombstones)
