@@ -26,6 +26,9 @@ IMAGE = pa.struct(
     [
         pa.field("url", pa.string()),
         pa.field("alt", pa.string()),
+        pa.field(
+            "caption", pa.string()
+        ),  # of the figure around it, where the source tells; its words may stand in the texts too
         pa.field("rendered_width", pa.int32()),  # pixels, as the page asked for
         pa.field("rendered_height", pa.int32()),
         pa.field("time_s", pa.float64()),  # of a frame of a video
@@ -39,6 +42,7 @@ IMAGE = pa.struct(
         pa.field("height", pa.int32()),
         pa.field("original_width", pa.int32()),
         pa.field("original_height", pa.int32()),
+        pa.field("original_format", pa.string()),  # as fetched, whatever it is stored as
         pa.field("sha256", pa.string()),  # of the bytes as fetched, hex
         pa.field("phash", pa.uint64()),  # of the pixels as stored
         *VERDICT,

@@ -67,9 +67,10 @@ def test_the_recipe_that_ships_builds_documents_that_others_can_read(tmp_path):
     for sample in samples:
         facts = sample["json"]
         number = facts["url"].rpartition("/")[2]
-        assert facts["texts"][0] == f"The flood at the place {number}" and facts["texts"][2] is None
-        assert facts["images"][2] == f"http://paper.example/{number}.jpg"
-        assert facts["metadata"][2]["alt"] == f"The flood {number}"
+        texts = [text.format(n=f"place {number}") for text in STORY]
+        assert facts["texts"] == [f"The flood at the place {number}\n\n{texts[0]}", None, f"{texts[1]}\n\n{texts[2]}"]
+        assert facts["images"] == [None, f"http://paper.example/{number}.jpg", None]
+        assert facts["metadata"][1]["alt"] == f"The flood {number}"
         assert "glad to hear" not in str(facts["texts"]) and "every page" not in str(facts["texts"])
         assert "shared" not in str(facts["images"]), "an address in nine documents is no picture of any"
         assert sample["0.jpg"].size == (320, 240)

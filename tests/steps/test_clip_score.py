@@ -97,6 +97,18 @@ def test_an_image_of_a_document_is_held_against_its_neighbours_and_the_best_is_n
     assert scored["clip_score.text"].to_pylist() == [[None, "after", None, None]]
 
 
+def test_what_a_page_says_of_an_image_itself_is_held_against_it_too(tmp_path):
+    chosen = figures()[:3]
+    own, other = chosen[0]["caption"], chosen[2]["caption"]
+    cosines = dict(zip("ab", plain_cosines([chosen[0]] * 2, [own, other]), strict=True))
+    assert cosines["a"] > cosines["b"]
+    for said in ("alt", "caption"):
+        image = {**place(chosen[0]), "alt": other, "caption": other, said: own}
+        rows = ClipScore(model=MODEL, min_score=-1, precision="fp32").run(table([document(image, other)]), open_part(tmp_path))
+        assert rows["clip_score.text"].to_pylist() == [[said, None]]
+        assert rows["clip_score"].to_pylist() == [[pytest.approx(cosines["a"], abs=1e-4), None]]
+
+
 def test_the_threshold_itself_is_kept(tmp_path):
     figure = figures()[0]
     row = captions([figure["caption"]], **{name: [value] for name, value in place(figure).items()})

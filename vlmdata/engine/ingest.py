@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vlmdata.web.client import Client, Fetched
 
 FACTS = ["data", "blob", "offset", "size", "format", "width", "height", "original_width", "original_height"]
-FACTS += ["sha256", "phash", "boxes", "drop", "reason"]
+FACTS += ["sha256", "phash", "original_format", "boxes", "drop", "reason"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class Ingest(Step):
 
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
+    version: ClassVar = 2  # the format as fetched is kept since 2
     measured_by: ClassVar = ("resize",)  # how a fetch went is final once committed, whatever the limits were
 
     download: Download | None = None
@@ -107,6 +108,7 @@ class Ingest(Step):
             "offset": part.blob.add(done.data),
             "size": len(done.data),
             **{name: getattr(done, name) for name in FACTS[4:11]},
+            "original_format": done.source_format,
             "boxes": done.boxes,
         }
 

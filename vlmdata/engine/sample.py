@@ -75,7 +75,8 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata and roles.
 
-    Rejected positions are left out; measured lists that are aligned with the positions lose the same places.
+    Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
+    image parts any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
     """
     images, texts = row["images"] or [], row["texts"] or []
     living = [
@@ -84,10 +85,11 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         if (i < len(images) and images[i] and images[i]["drop"] is None)
         or (i < len(texts) and texts[i] and texts[i]["drop"] is None)
     ]
+    runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
     members: list[tuple[str, bytes | Place]] = []
     metadata: list[dict[str, Any] | None] = []
     sizes: list[tuple[int, int]] = []
-    for i in living:
+    for i, *_ in runs:
         image = images[i] if i < len(images) else None
         if image is None:
             metadata.append(None)
@@ -96,15 +98,16 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         members.append((name, Place(image["blob"], image["offset"], image["size"])))
         sizes.append(_size(image))
         metadata.append(_present({"file": name, "alt": image["alt"], "time_s": image["time_s"], **_facts(image)}))
-    words = [texts[i]["text"] if i < len(texts) and texts[i] and texts[i]["drop"] is None else None for i in living]
-    others = [texts[i]["alternatives"] or None if word is not None else None for i, word in zip(living, words, strict=True)]
-    own = {name: [v[i] for i in living] if _is_aligned(v, row) else v for name, v in scores.items()}
+    said = [[texts[i] for i in run if i < len(texts) and texts[i] and texts[i]["drop"] is None] for run in runs]
+    words = ["\n\n".join(text["text"] for text in part) if part else None for part in said]
+    others = [part[0]["alternatives"] or None if part else None for part in said]
+    own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
         **json.loads(row["extra"] or "{}"),
         "key": row["key"],
         "url": row["url"],
         "texts": words,
-        "images": [images[i]["url"] if m else None for i, m in zip(living, metadata, strict=True)],
+        "images": [images[i]["url"] if m else None for (i, *_), m in zip(runs, metadata, strict=True)],
         "metadata": metadata,
         "alternatives": others if any(others) else None,
         "roles": [row["roles"][i] for i in living] if row["roles"] else None,
@@ -114,6 +117,23 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     members.append(("json", _json(keep)))
     chars = sum(len(word) for word in words if word)
     return Sample(row["key"], sorted(members), chars, sizes, _floats(own))
+
+
+def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
+    """Group positions: texts that stand next to each other and have no alternatives go together, all else stands alone."""
+    runs: list[list[int]] = []
+    for i in living:
+        text = texts[i] if i < len(texts) else None
+        before = texts[runs[-1][-1]] if runs and runs[-1][-1] < len(texts) else None
+        if text and before and not text["alternatives"] and not before["alternatives"]:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def _of_run(values: list[Any], run: list[int]) -> Any:
+    return values[run[0]] if len(run) == 1 else None
 
 
 def _facts(image: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def _alt_pairs(found: Document, base: dict[str, Any], find: Find | None) -> Iter
 
 def image_fields(image: ImageRef, find: Find | None) -> dict[str, Any]:
     """Return an image of a page as fields of IMAGE: with its bytes where the page or `find` has them, else by address."""
-    fields: dict[str, Any] = {"url": clean(image.url), "alt": image.alt and clean(image.alt)}
+    fields: dict[str, Any] = {"url": clean(image.url)}
+    fields |= {"alt": image.alt and clean(image.alt), "caption": image.caption and clean(image.caption)}
     fields |= {"rendered_width": image.rendered_width, "rendered_height": image.rendered_height}
     if image.data is not None:
         return {**fields, **inline(image.data)}

@@ -26,6 +26,7 @@ def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
         return {"drop": "source", "reason": error.reason}
     width, height = header.upright_size
     found = {"format": header.format, "width": width, "height": height, "original_width": width, "original_height": height}
+    found["original_format"] = header.format
     return {**found, "sha256": hashlib.sha256(data).hexdigest()} if whole else found
 
 

@@ -31,7 +31,8 @@ class Example:
     value: float | None
     url: str | None
     is_kept: bool  # it lies in a tar
-    before: int  # positions of the row before `place` that were kept: its place in the sample
+    before: int  # positions of the row before `place` that were kept: its place in the sample, but for
+    joined: int  # texts, among them and at `place`, that packing joined to the text before
     images_before: int  # images among them
 
 
@@ -83,8 +84,21 @@ class Stretch:
             here["url"] if here and here["url"] else line["url"],
             is_kept,
             sum(living[: max(place, 0)]),
+            _joined(images, texts, place),
             sum(_lives(images, i) for i in range(max(place, 0))),
         )
+
+
+def _joined(images: list[Any], texts: list[Any], place: int) -> int:
+    """Count the kept texts up to a place that stand right behind another, no kept image between."""
+    count, is_behind_text = 0, False
+    for i in range(place + 1):
+        if _lives(texts, i):
+            count += is_behind_text
+            is_behind_text = True
+        elif _lives(images, i):
+            is_behind_text = False
+    return count
 
 
 @dataclass(frozen=True)

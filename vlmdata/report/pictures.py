@@ -64,6 +64,7 @@ class Album:
         names = sorted((name for name in members if name not in ("json", "txt")), key=_member_order)
         texts = facts.get("texts") or [facts.get("caption")]
         place = example.before if example.place != WHOLE and "texts" in facts else 0
+        place -= 0 if "roles" in facts else min(place, example.joined)
         words = texts[place] or next((text for text in texts if text), "")
         name = names[min(example.images_before, len(names) - 1)] if names else None
         body = self.store.read_range(sample["shard"], *members[name]) if name else None

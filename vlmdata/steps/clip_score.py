@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class ClipScore(Step):
     """Reject an image that agrees with no text of its row: the best cosine over the texts is below `min_score`.
 
-    Of a caption and its alternatives the best counts; of a document an image is held against its alt text and its nearest
-    texts. Cosines are rounded to 4 digits before they are stored, so that no later threshold hangs on the last bit.
+    Of a caption and its alternatives the best counts; of a document an image is held against its alt text, its caption and
+    its nearest texts, and `text` says which was best. Cosines are rounded to 4 digits before they are stored, so that no later
+    threshold hangs on the last bit.
     """
 
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
+    version: ClassVar = 2  # captions of figures count since 2
     measured_by: ClassVar = ("precision", "around", "embeddings")
     needs: ClassVar = ("model", "gpu")
 
@@ -79,7 +81,8 @@ class ClipScore(Step):
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
         """Return every text that is held against an image, the image's number among `positions`, and what text it is."""
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
-        alts, words = images.field("alt").to_pylist(), texts.field("text").to_pylist()
+        own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
+        words = texts.field("text").to_pylist()
         others, living = texts.field("alternatives").to_pylist(), texts.alive()
         starts, image_starts = texts.offsets.to_pylist(), images.offsets.to_pylist()
         found: list[tuple[str, int, str]] = []
@@ -87,8 +90,7 @@ class ClipScore(Step):
             row = int(images.parents[at])
             here = int(at) - image_starts[row]
             near = _nearest(living[starts[row] : starts[row + 1]], here, self.around)
-            if alts[at]:
-                found.append((alts[at], owner, "alt"))
+            found += [(said[at], owner, name) for name, said in own.items() if said[at]]
             for place, kind in near:
                 found.append((words[starts[row] + place], owner, kind))
                 found += [(other, owner, "alternative") for other in others[starts[row] + place] or []]

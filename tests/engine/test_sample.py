@@ -1,0 +1,59 @@
+"""What a document becomes in a tar: OBELICS's form."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import document, table
+from vlmdata.engine.sample import samples
+from vlmdata.row import drop_images, drop_texts, flatten
+
+A, B = ({"url": f"http://ex.com/{n}.jpg", "blob": "b", "offset": 0, "size": 9, "format": "jpeg"} for n in "ab")
+
+
+def packed(rows: pa.Table) -> dict:
+    """Return the JSON member of the only row."""
+    (sample,) = samples(rows, "documents", 0, 1)
+    return json.loads(dict(sample.members)["json"])
+
+
+def without(rows: pa.Table, lost: set[str]) -> pa.Table:
+    """Reject the texts and the images of these words and addresses."""
+    for column, name, drop in (("texts", "text", drop_texts), ("images", "url", drop_images)):
+        values = flatten(rows, column).field(name).to_pylist()
+        rows = drop(rows, np.array([value in lost for value in values], bool), "some_step")
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("parts", "lost", "texts"),
+    [  # as steps 10 and 13 of OBELICS's released code merge nodes
+        (["1", "2", A, "3"], set(), ["1\n\n2", A, "3"]),
+        (["1", A, "2", B], {A["url"]}, ["1\n\n2", B]),
+        (["1", A, "2", B, "3"], {"2"}, ["1", A, B, "3"]),
+        (["1", A, "2", "3", B, "4"], {A["url"], "3"}, ["1\n\n2", B, "4"]),
+        ([A, "1\n2", "3"], set(), [A, "1\n2\n\n3"]),
+    ],
+)
+def test_texts_that_no_image_parts_are_one(parts, lost, texts):
+    made = packed(without(table([document(*parts)]), lost))
+    assert made["texts"] == [None if one in (A, B) else one for one in texts]
+    assert made["images"] == [one["url"] if one in (A, B) else None for one in texts]
+    assert [bool(place) for place in made["metadata"]] == [one in (A, B) for one in texts]
+    files = [place["file"] for place in made["metadata"] if place]
+    assert files == [f"{number}.jpg" for number in range(len(files))]
+
+
+def test_turns_and_texts_with_alternatives_stay_apart():
+    assert packed(table([{**document("1", "2"), "roles": ["user", "assistant"]}]))["texts"] == ["1", "2"]
+    row = document("1", "2", "3", "4")
+    row["texts"][1]["alternatives"] = ["two"]
+    assert packed(table([row]))["texts"] == ["1", "2", "3\n\n4"]
+
+
+def test_a_merged_text_has_no_scores_and_the_others_keep_theirs():
+    rows = table([document("1", "2", A, "3")])
+    rows = rows.append_column("quality.words", pa.array([[1.0, 2.0, None, 3.0]], pa.list_(pa.float32())))
+    assert packed(rows)["scores"] == {"quality.words": [None, None, 3.0]}

@@ -1,0 +1,108 @@
+"""Images by a classifier, with a small real one made here: it tells red pictures from blue ones and grey ones."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from tests.parts import open_part
+from tests.rows import document, table
+from vlmdata.engine.ingest import Ingest
+from vlmdata.models.folder import identity
+from vlmdata.step import RecipeError
+from vlmdata.steps.nsfw_images import NsfwImages
+from vlmdata.steps.resize import Resize
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
+LABELS = ["neutral", "porn", "hentai"]  # in the place of grey, red and blue
+
+
+def picture(colour: str, size: int = 32) -> Image.Image:
+    return Image.new("RGB", (size, size), COLOURS[colour])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A vision transformer of 10,000 parameters, trained until it knows the three colours."""
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = ViTConfig(**sizes, image_size=16, patch_size=8, id2label=dict(enumerate(LABELS)))
+    made = ViTForImageClassification(config)
+    processor = ViTImageProcessor(size={"height": 16, "width": 16})
+    pixels = processor([picture(colour) for colour in ("grey", "red", "blue")], return_tensors="pt")["pixel_values"]
+    optimizer = torch.optim.Adam(made.parameters(), 0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        made(pixels, labels=torch.arange(3)).loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("classifier")
+    made.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    torch.set_num_threads(before)
+    return str(folder)
+
+
+def rows_of(folder, *documents: list[str]):
+    """Return documents of pictures in these colours, the pictures in the part's blob."""
+
+    def image(colour: str) -> dict:
+        out = io.BytesIO()
+        picture(colour).save(out, "PNG")
+        return {"data": out.getvalue()}
+
+    part = open_part(folder)
+    rows = table([document("A text.", *map(image, colours)) for colours in documents])
+    return Ingest(resize=Resize(mode="no")).run(rows, part), part
+
+
+def test_a_document_with_one_bad_image_goes_whole(tmp_path, model):
+    rows, part = rows_of(tmp_path, ["grey", "grey"], ["grey", "red"], ["blue"])
+    rows = NsfwImages(model=model, batch=3).run(rows, part)
+    assert list(zip(rows["drop"].to_pylist(), rows["reason"].to_pylist(), rows["threshold"].to_pylist(), strict=True)) == [
+        (None, None, None),
+        ("nsfw_images", "porn", 0.85),
+        ("nsfw_images", "hentai", 0.9),
+    ]
+    assert rows["nsfw_images.label"].to_pylist()[1][2] == "porn" and rows["nsfw_images"].to_pylist()[1][2] > 0.95
+
+
+def test_or_the_image_alone_and_thresholds_move_without_the_model(tmp_path, model):
+    rows, part = rows_of(tmp_path, ["grey", "red"])
+    measured = NsfwImages(model=model, max_probability=[1, 1]).run(rows, part)
+    alone = NsfwImages(model=model, rejects="image", label="nsfw_images").decide(measured)
+    assert alone["drop"].to_pylist() == [None]
+    assert [image and image["reason"] for image in alone["images"].to_pylist()[0]] == [None, None, "porn"]
+    assert measured["drop"].to_pylist() == [None]
+
+
+def test_a_score_does_not_depend_on_the_images_beside_it(tmp_path, model):
+    rows, part = rows_of(tmp_path, ["red", "grey", "blue", "red", "grey"])
+    scores = [NsfwImages(model=model, batch=size).run(rows, part)["nsfw_images"].to_pylist() for size in (2, 2, 5)]
+    assert scores[0] == scores[1] and scores[0][0] == pytest.approx(scores[2][0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels": ["pron"], "max_probability": [0.9]}, "no label 'pron'. Did you mean 'porn'"),
+        ({"labels": ["porn"]}, "one max_probability for each"),
+        ({"max_probability": [0.2, 0.9]}, r"\[0.5, 1\]"),
+        ({"model": "/nowhere/at-all"}, "no folder"),
+    ],
+)
+def test_mistakes_are_found_before_work(model, given, said):
+    with pytest.raises(RecipeError, match=said):
+        NsfwImages(**{"model": model, **given}).check()
+    NsfwImages(model=model).check()
+
+
+def test_other_weights_are_another_measurement(tmp_path, model):
+    (tmp_path / "weights.bin").write_bytes(b"x" * 5_000_000)
+    first = identity(str(tmp_path))
+    (tmp_path / "weights.bin").write_bytes(b"x" * 4_999_999 + b"y")
+    assert identity(str(tmp_path)) != first and NsfwImages(model=model).identity() != "somebody/something"
+    assert NsfwImages(model="somebody/something").identity() == "somebody/something"

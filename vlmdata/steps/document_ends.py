@@ -1,0 +1,40 @@
+"""Take away marks of a document's end that end nothing: OBELICS, step 22."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.html.obelics import END_OF_DOCUMENT
+from vlmdata.row import drop_rows, drop_texts, flatten
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentEnds(Step):
+    """Reject a mark that follows another with no image between, and one that stands last. `mode: obelics` writes such marks.
+
+    A document whose texts are nothing but marks is rejected.
+    """
+
+    reads: ClassVar = ("texts", "images")
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "texts")
+        marks = np.array([text == END_OF_DOCUMENT for text in flat.field("text").to_pylist()], bool) & flat.alive()
+        said = np.bincount(flat.parents[flat.alive() & ~marks], minlength=len(rows)) > 0
+        marked = np.bincount(flat.parents[marks], minlength=len(rows)) > 0
+        rows = drop_rows(rows, marked & ~said, self.name, reason="marks_only")
+        bad = np.zeros(len(marks), bool)
+        open_mark = np.full(len(rows), -1)  # the position of a row's mark that nothing has followed yet
+        for i in np.flatnonzero(flat.alive() | flatten(rows, "images").alive()):
+            row = flat.parents[i]
+            if not marks[i]:
+                open_mark[row] = -1
+            elif open_mark[row] < 0:
+                open_mark[row] = i
+            else:
+                bad[i] = True
+        bad[open_mark[open_mark >= 0]] = True
+        return drop_texts(rows, bad, self.name, reason="ends_nothing")

@@ -1,0 +1,32 @@
+"""Reject images by the format they were fetched in."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.row import drop_images, flatten
+from vlmdata.step import Step
+
+Format = Literal["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat(Step):
+    """Reject an image that was fetched in another format than `formats`, whatever `resize` made of it.
+
+    A format is what the first bytes say, not what an address or a header does.
+    """
+
+    reads: ClassVar = ("images",)
+
+    formats: list[Format] = field(default_factory=lambda: ["jpeg", "png", "webp"])  # OBELICS, step 12
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        flat = flatten(rows, "images")
+        formats = pc.coalesce(flat.field("original_format"), flat.field("format")).to_pylist()
+        bad = np.array([name is not None and name not in self.formats for name in formats], bool)
+        reasons = np.array([name and f"format_{name}" for name in formats], object)
+        return drop_images(rows, bad, self.name, reason=reasons)

@@ -1,0 +1,108 @@
+"""Reject rows by what an image classifier that the user names sees in their images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.catalog import suggest
+from vlmdata.models.folder import identity
+from vlmdata.row import aligned, drop_images, drop_rows, flatten
+from vlmdata.step import Part, RecipeError, Step
+
+if TYPE_CHECKING:
+    from vlmdata.models.image_classifier import ImageClassifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsfwImages(Step):
+    """Reject a row where an image belongs to one of `labels` with more than its probability in `max_probability`.
+
+    Stored are, for each image, the label of `labels` with the highest probability and that probability, rounded to 4
+    digits. A threshold is at least 0.5, so no other label can be past its own.
+    """
+
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {"": pa.list_(pa.float32()), "label": pa.list_(pa.string())}
+    measured_by: ClassVar = ("labels",)
+    needs: ClassVar = ("model", "gpu")
+    is_private: ClassVar = True
+
+    model: str  # a folder, or a name on the Hugging Face Hub, that transformers loads as an image classifier
+    labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # of the model: those that are not wanted
+    max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # of each label; OBELICS, step 16
+    rejects: Literal["row", "image"] = "row"  # OBELICS: the whole document
+    batch: int = 32  # images at a time
+
+    def check(self) -> None:
+        if not self.labels or len(self.labels) != len(self.max_probability):
+            raise RecipeError(f"{self.name}: give one max_probability for each of the labels")
+        if any(not 0.5 <= limit <= 1 for limit in self.max_probability):
+            raise RecipeError(f"{self.name}.max_probability: each lies in [0.5, 1]")
+        folder = Path(self.model).expanduser()
+        if not folder.is_dir():  # names on the hub are not asked for before work starts
+            if folder.is_absolute() or self.model.startswith((".", "~")):
+                raise RecipeError(f"{self.name}.model: there is no folder {folder}")
+            return
+        known = _labels(folder, self.name)
+        for label in self.labels:
+            if label not in known:
+                raise RecipeError(f"{self.name}.labels: the model has no label '{label}'.{suggest(label, known)}")
+
+    def identity(self) -> str:
+        return identity(str(Path(self.model).expanduser())) if Path(self.model).expanduser().is_dir() else self.model
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        classifier: ImageClassifier = part.kept(f"classifier {self.model}", self._load)
+        images = flatten(rows, "images")
+        positions = np.flatnonzero(images.alive())
+        places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
+        bodies = (part.image_bytes(places[0][i], places[1][i], places[2][i]) for i in positions)
+        columns = [classifier.labels.index(label) for label in self.labels]
+        found = classifier.probabilities(bodies, self.batch)[:, columns]
+        highest: list[float | None] = [None] * len(images.items)
+        which: list[str | None] = [None] * len(images.items)
+        for at, probabilities in zip(positions, found, strict=True):
+            best = int(probabilities.argmax())
+            highest[at], which[at] = round(float(probabilities[best]), 4), self.labels[best]
+        return {
+            "": images.rebuild(pa.array(highest, pa.float32())),
+            "label": images.rebuild(pa.array(which, pa.string())),
+        }
+
+    def _load(self) -> ImageClassifier:
+        from vlmdata.models.image_classifier import ImageClassifier
+
+        folder = Path(self.model).expanduser()
+        made = ImageClassifier(str(folder) if folder.is_dir() else self.model)
+        missing = [label for label in self.labels if label not in made.labels]
+        if missing:
+            raise RecipeError(f"{self.name}.labels: the model has no label '{missing[0]}'.{suggest(missing[0], made.labels)}")
+        return made
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        value, images = aligned(rows, self.name, "images"), flatten(rows, "images")
+        which = flatten(rows, self.column("label")).items.to_pylist()
+        for label, limit in zip(self.labels, self.max_probability, strict=True):
+            bad = (value > np.float32(limit)) & np.array([one == label for one in which], bool)
+            if self.rejects == "image":
+                rows = drop_images(rows, bad, self.name, reason=label, value=value, threshold=limit)
+                continue
+            worst = np.full(len(rows), np.nan)
+            np.fmax.at(worst, images.parents[bad], value[bad])
+            rows = drop_rows(rows, ~np.isnan(worst), self.name, reason=label, value=worst, threshold=limit)
+        return rows
+
+
+def _labels(folder: Path, where: str) -> list[str]:
+    """Return the labels of a model folder, as its config.json names them."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{where}.model: {folder} is no model folder of transformers: {error}") from None
+    return list(config.get("id2label", {}).values())

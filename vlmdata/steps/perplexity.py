@@ -1,0 +1,64 @@
+"""Reject texts that a language model finds strange: lists of key words, cut-up sentences, other languages."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import pyarrow as pa
+
+from vlmdata.models.folder import identity
+from vlmdata.row import drop_rows, flatten, numbers
+from vlmdata.step import Part, RecipeError, Step
+
+if TYPE_CHECKING:
+    from vlmdata.text.fluency import Fluency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(Step):
+    """Reject a row whose living texts, joined, have more than `max_perplexity` under a KenLM model that you name.
+
+    Perplexities of different models cannot be compared: choose the threshold with the model. Needs `vlmdata[perplexity]`.
+    """
+
+    reads: ClassVar = ("texts",)
+    writes: ClassVar = {"": pa.float32()}
+    needs: ClassVar = ("model",)
+
+    model: str  # a file of KenLM, ARPA or binary: CCNet's en.arpa.bin, say
+    pieces: str = ""  # the SentencePiece model it was trained behind: CCNet's en.sp.model; "": words
+    max_perplexity: float = 1500  # OBELICS, of documents, with CCNet's model
+
+    def check(self) -> None:
+        for module in ("kenlm", *(["sentencepiece"] if self.pieces else [])):
+            if importlib.util.find_spec(module) is None:
+                raise RecipeError(f"{self.name}: the package {module} is not there; install vlmdata[perplexity]")
+        for name, path in (("model", self.model), ("pieces", self.pieces)):
+            if path and not Path(path).expanduser().is_file():
+                raise RecipeError(f"{self.name}.{name}: there is no file {path}")
+
+    def identity(self) -> str:
+        return " ".join(identity(str(Path(path).expanduser())) for path in (self.model, self.pieces) if path)
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        model: Fluency = part.kept(f"kenlm {self.model} {self.pieces}", self._load)
+        flat = flatten(rows, "texts")
+        texts: list[list[str]] = [[] for _ in range(len(rows))]
+        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if living and text:
+                texts[row].append(text)
+        found = [model.perplexity("\n\n".join(parts)) if parts else None for parts in texts]
+        return {"": pa.array(found, pa.float32())}
+
+    def _load(self) -> Fluency:
+        from vlmdata.text.fluency import Fluency
+
+        return Fluency(*(str(Path(path).expanduser()) if path else "" for path in (self.model, self.pieces)))
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        value = numbers(rows[self.name].combine_chunks())
+        bad = value > self.max_perplexity
+        return drop_rows(rows, bad, self.name, reason="max_perplexity", value=value, threshold=self.max_perplexity)
