@@ -1,8 +1,10 @@
-"""Two datasets are compared row by row: who came, who went, and by which step."""
+"""Two datasets are compared row by row: who came, who went, whose bytes changed, and by which step."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.engine.site import site
+from tests.engine.site import download, picture, site
+from tests.servers import reply
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.diff import diff
@@ -24,6 +26,34 @@ def test_every_way_a_row_can_go_is_told_with_its_step(tmp_path, capsys):
     assert ways("a", "loose") == {("image_size: min_side", "kept"): 4}
     assert ways("a", "fewer") == {("kept", "not there"): 2}
     assert ways("fewer", "a") == {("not there", "kept"): 2}
-    assert ways("a", "small") == {("kept", "kept, but another sample"): 48}
+    assert ways("a", "small") == {("kept", "kept, but another image by resize"): 48}
     assert main(["diff", str(tmp_path / "a"), str(tmp_path / "loose")]) == 0
     assert "4  image_size: min_side -> kept" in capsys.readouterr().out
+
+
+def test_samples_of_equal_sizes_are_told_apart_by_their_bytes(tmp_path):
+    """One picture comes again with one bit of its pixels changed, another one is another picture."""
+    steps = [download(), {"resize": {"mode": "no", "skip_reencode": True}}, {"image_detail": {}}]
+    with site(tmp_path, 32, steps=steps) as web:
+        run(web.recipe, tmp_path / "a", local=True, workers=1)
+        page = web.bodies["/good/1.jpg"]
+        place = page.index(b"\xff\xda") + 40
+        web.server.routes["/good/1.jpg"] = reply(page[:place] + bytes([page[place] ^ 1]) + page[place + 1 :])
+        web.server.routes["/good/17.jpg"] = reply(picture(5))
+        run(web.recipe, tmp_path / "b", local=True, workers=1)
+    ways = {change.after: change.rows for change in diff(tmp_path / "a", tmp_path / "b")}
+    assert sum(ways.values()) == 2 and all(way.startswith("kept, but another image by download") for way in ways)
+
+
+def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
+    steps = [download(), {"resize": {"size": 48}}, {"pii_remove": {}}]
+    with site(tmp_path, 8, steps=steps) as web:
+        table = pq.read_table(tmp_path / "urls.parquet")
+        texts = [f"write to person{n}@example.org for more" for n in range(8)]
+        pq.write_table(table.set_column(1, "caption", pa.array(texts)), tmp_path / "urls.parquet")
+        run(web.recipe, tmp_path / "a", local=True, workers=1)
+        web.recipe.write_text(web.recipe.read_text().replace("- pii_remove: {}\n", ""))
+        run(web.recipe, tmp_path / "b", local=True, workers=1)
+    assert [(change.after, change.rows) for change in diff(tmp_path / "b", tmp_path / "a")] == [
+        ("kept, but another text by pii_remove and score by pii_remove", 8)
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import io
+import itertools
+import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +15,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.recipe import parse
+from vlmdata.step import RecipeError
 from vlmdata.why import ledger_files
 
 COLUMNS = ["key", "outcome", "step", "reason"]
+PLACE = ["key", "shard", "offset", "size"]
+TEXTS = ("caption", "alternatives", "texts", "roles")  # of a sample's JSON
+OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"
 
 
 @dataclass
 class Change:
-    """Rows that went the same way: `before` and `after` are kept, not there, or the step and reason that rejected them."""
+    """Rows that went the same way: `before` and `after` are kept, not there, or the step and reason that rejected them.
+
+    Of a row kept in both whose sample differs, `after` names what differs, and by which step.
+    """
 
     before: str
     after: str
@@ -32,37 +45,49 @@ class Change:
     keys: list[str] = field(default_factory=list)  # of some of them, the smallest
 
 
-def diff(a: str | Path, b: str | Path) -> list[Change]:
-    """Compare two ledgers by key: largest change first, rows that fared alike left out, kept rows whose sample differs named.
+@dataclass
+class Side:
+    """One of the two datasets: `fates` has key and fate of each row, `places` where each sample lies, by key."""
 
-    Memory is that of both ledgers' keys and outcomes: about 60 bytes a row.
+    store: Store
+    manifest: dict[str, Any]
+    fates: pa.Table
+    places: pa.Table
+
+
+def diff(a: str | Path, b: str | Path) -> list[Change]:
+    """Compare two datasets row by row: largest change first, rows that fared alike left out.
+
+    Samples are compared by their bytes; those of tars with the same SHA-256 are not read. Memory is that of both ledgers'
+    keys and outcomes and of both indexes: about 200 bytes a row.
     """
-    left, right = _fates(a), _fates(b)
-    joined = left.join(right, "key", join_type="full outer", right_suffix="_b").sort_by("key")
-    before, after = (pc.fill_null(joined[name], ABSENT).to_numpy(zero_copy_only=False) for name in ("fate", "fate_b"))
-    sample_a, sample_b = (pc.fill_null(joined[name], 0).to_numpy() for name in ("sample", "sample_b"))
-    other = (before == KEPT) & (after == KEPT) & (sample_a != sample_b)
-    after = np.where(other, "kept, but another sample", after)
+    left, right = _side(a), _side(b)
+    joined = left.fates.join(right.fates, "key", join_type="full outer", right_suffix="_b").sort_by("key")
+    before, after = (pc.fill_null(joined[name], ABSENT) for name in ("fate", "fate_b"))
     changes: dict[tuple[str, str], Change] = {}
-    differs = np.flatnonzero(before != after)
-    counts = Counter(zip(before[differs], after[differs], strict=True))
-    for row in differs:
-        change = changes.setdefault((before[row], after[row]), Change(before[row], after[row]))
-        if len(change.keys) < EXAMPLES:
-            change.keys.append(joined["key"][int(row)].as_py())
-    for ways, count in counts.items():
-        changes[ways].rows = count
+    differs = pc.not_equal(before, after)
+    for key, was, became in zip(
+        *(column.filter(differs).to_pylist() for column in (joined["key"], before, after)), strict=True
+    ):
+        _note(changes, was, became, key)
+    both = joined["key"].filter(pc.and_(pc.equal(before, KEPT), pc.equal(after, KEPT)))
+    for key, what in _other_samples(left, right, both):
+        _note(changes, KEPT, f"kept, but another {what}", key)
     return sorted(changes.values(), key=lambda change: (-change.rows, change.before, change.after))
 
 
-def _fates(out: str | Path) -> pa.Table:
-    """Return key, fate and a number that stands for the sample's members, of every row."""
+def _note(changes: dict[tuple[str, str], Change], before: str, after: str, key: str) -> None:
+    change = changes.setdefault((before, after), Change(before, after))
+    change.rows += 1
+    if len(change.keys) < EXAMPLES:
+        change.keys.append(key)
+
+
+def _side(out: str | Path) -> Side:
     manifest, store = read_manifest(out), open_store(out, probe=False)
-    tables = [table for name in ledger_files(manifest) for table in _ledger(store, name)]
-    rows = (
-        pa.concat_tables(tables) if tables else pa.table({"key": pa.array([], pa.string()), "fate": pa.array([], pa.string())})
-    )
-    return rows.join(_samples(store, manifest), "key", join_type="left outer")
+    empty = pa.table({"key": pa.array([], pa.string()), "fate": pa.array([], pa.string())})
+    fates = [empty, *(table for name in ledger_files(manifest) for table in _ledger(store, name))]
+    return Side(store, manifest, pa.concat_tables(fates), _places(store, manifest))
 
 
 def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
@@ -73,22 +98,88 @@ def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
             yield pa.table({"key": batch["key"], "fate": fate})
 
 
-def _samples(store: Store, manifest: dict[str, Any]) -> pa.Table:
-    """Return for every sample a hash of its members' names and sizes, its images' sizes, its text's length and its scores."""
-    if not manifest["kept"]:
-        return pa.table({"key": pa.array([], pa.string()), "sample": pa.array([], pa.uint64())})
-    import xxhash
-
-    tables = []
+def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
+    """Return where each sample lies: key, shard, offset and size, and the SHA-256 of its tar."""
     with store_file(store, "index.parquet") as opened:
-        file = pq.ParquetFile(opened)
-        names = [name for name in file.schema_arrow.names if name not in ("key", "shard", "offset")]
-        for batch in file.iter_batches(50_000, columns=["key", *names]):
-            columns = [batch[name].to_pylist() for name in names if name != "members"]
-            members = [[(one["name"], one["size"]) for one in sample] for sample in batch["members"].to_pylist()]
-            hashes = [xxhash.xxh3_64_intdigest(repr(facts).encode()) for facts in zip(members, *columns, strict=True)]
-            tables.append(pa.table({"key": batch["key"], "sample": pa.array(hashes, pa.uint64())}))
-    return pa.concat_tables(tables)
+        places = pq.read_table(opened, columns=PLACE)
+    shards = places["shard"].cast(pa.string())
+    tars = {name: facts["sha256"] for name, facts in manifest["files"].items() if name.endswith(".tar")}
+    digests = pa.array(list(tars.values()), pa.string()).take(pc.index_in(shards, pa.array(list(tars), pa.string())))
+    return pa.table({"key": places["key"], "shard": shards, "offset": places["offset"], "size": places["size"], "tar": digests})
+
+
+def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[str, str]]:
+    """Yield the key of each sample that differs, with what differs in it and by which step. In the order of the keys."""
+    at_a, at_b = (side.places.take(pc.index_in(keys, side.places["key"])) for side in (a, b))
+    same_place = pc.and_(pc.equal(at_a["tar"], at_b["tar"]), pc.equal(at_a["offset"], at_b["offset"]))
+    unsure = np.flatnonzero(~np.asarray(same_place))
+    if not len(unsure):
+        return
+    contents = _contents(a.store, at_a.take(unsure)), _contents(b.store, at_b.take(unsure))
+    text_steps = _steps_of(a, b, "texts")
+    for row in np.flatnonzero(contents[0] != contents[1]):
+        one, other = (_members(side.store, at.slice(int(unsure[row]), 1)) for side, at in ((a, at_a), (b, at_b)))
+        yield keys[int(unsure[row])].as_py(), _difference(one, other, text_steps)
+
+
+def _contents(store: Store, places: pa.Table) -> np.ndarray:
+    """Return a 64-bit hash of each sample's bytes, uint64 (N,); each tar is opened once and read from its beginning on."""
+    order = pc.sort_indices(places, [("shard", "ascending"), ("offset", "ascending")]).to_numpy()
+    hashes = np.zeros(len(places), dtype=np.uint64)
+    shards, offsets, sizes = (places[name].to_pylist() for name in ("shard", "offset", "size"))
+    for shard, rows in itertools.groupby(order.tolist(), key=shards.__getitem__):
+        with store_file(store, shard) as opened:
+            for row in rows:
+                opened.seek(offsets[row])
+                hashes[row] = xxhash.xxh3_64_intdigest(opened.read(sizes[row]))
+    return hashes
+
+
+def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
+    """Return the members of one sample by name, after the key's dot."""
+    line = place.to_pylist()[0]
+    data = store.read_range(line["shard"], line["offset"], line["size"])
+    with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
+        return {one.name[len(line["key"]) + 1 :]: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
+
+
+def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
+    """Say what differs between two samples of one key, and by which step."""
+    facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
+    pictures_a, pictures_b = (
+        {name: data for name, data in one.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS} for one in (a, b)
+    )
+    other = {name for name in {*facts_a, *facts_b} if facts_a.get(name) != facts_b.get(name)}
+    said = []
+    if pictures_a != pictures_b:
+        fetched = _hashes(facts_a) == _hashes(facts_b)
+        said.append("image by resize" if fetched else "image by download")
+        other -= set(OF_IMAGES)
+    if other & set(TEXTS) or a.get("txt") != b.get("txt"):
+        said.append(f"text by {text_steps}")
+        other -= set(TEXTS)
+    if "scores" in other:
+        scores_a, scores_b = facts_a.get("scores", {}), facts_b.get("scores", {})
+        names = {name for name in {*scores_a, *scores_b} if scores_a.get(name) != scores_b.get(name)}
+        said.append(f"score by {', '.join(sorted({name.partition('.')[0] for name in names}))}")
+        other.remove("scores")
+    return " and ".join([*said, *(f"{name} by the source" for name in sorted(other))])
+
+
+def _hashes(facts: dict[str, Any]) -> list[str | None]:
+    """Return the SHA-256 of the images as they were fetched."""
+    return [image and image.get("sha256") for image in facts.get("metadata") or [facts]]
+
+
+def _steps_of(a: Side, b: Side, column: str) -> str:
+    """Name the steps that rewrite a column and are not the same in both recipes; where there are none, it was the source."""
+    try:
+        found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
+    except RecipeError:  # a step of the user's own that is not at hand
+        return "a step"
+    changed = [step for one, other in (found, found[::-1]) for said, step in one.items() if said not in other]
+    names = {step.name for step in changed if column in step.writes or column in step.changes}
+    return " or ".join(sorted(names)) or "the source"
 
 
 def tell(changes: list[Change]) -> str:

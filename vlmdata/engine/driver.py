@@ -12,7 +12,8 @@ from typing import Any
 from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
 
 STRIKES = 2  # deaths of its worker after which a call is done alone
-MACHINE = ("OSError", "PermissionError", "FileNotFoundError", "MemoryError", "BlockingIOError", "ConnectionError")
+MACHINE = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
+MACHINE |= {"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"}  # Python's, numpy's, pyarrow's; cv2 says it in words
 LAST_STRIKE = 8  # deaths after which we give up: somebody or something keeps killing us
 
 
@@ -130,6 +131,7 @@ def _result(ended: Ended) -> Any:
     if ended.error is None:
         return ended.result
     last = ended.error.strip().splitlines()[-1]
-    if last.startswith(MACHINE):  # not a fault of ours: where in our code it happened helps nobody
+    kind = last.partition(":")[0].rpartition(".")[2]  # of pyarrow.lib.ArrowMemoryError the last word
+    if kind in MACHINE or "Insufficient memory" in last:  # not a fault of ours: where in our code it happened helps nobody
         raise WorkFailed(f"{last}. Mend that, then the same command goes on from here")
     raise WorkFailed(ended.error)

@@ -32,6 +32,8 @@ def decode_pillow(data: bytes, header: Header, factor: int, max_pixels: int) -> 
         raise
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from None
+    except MemoryError:  # the machine's trouble: no verdict on the image
+        raise
     except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
         raise ImageError(_reason(error), f"{type(error).__name__}: {error}") from None
 

@@ -31,6 +31,8 @@ def read_avif(data: bytes) -> Header:
         raise
     except Image.DecompressionBombError:
         raise ImageError("too_many_pixels") from None
+    except MemoryError:  # the machine's trouble: no verdict on the image
+        raise
     except Exception as error:  # bytes we do not trust: libavif names many kinds of damage
         raise ImageError("corrupt", f"libavif: {error}") from None
 

@@ -1,0 +1,158 @@
+"""Processes that end at a chosen change to the file system, as if the power had gone.
+
+An audit hook sees every file opened for writing, linked, renamed, removed and every folder made, before it happens, whoever
+does it. Nothing of the code under test is replaced but the workers: here a call is done at once in the driver's process, so
+that the changes of a whole run come in one order and can be counted through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmdata import build
+from vlmdata.cli import main
+from vlmdata.engine import local
+from vlmdata.engine.local import CONTEXT, _serve
+from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.workers import Ended
+from vlmdata.steps.download import Download
+from vlmdata.takedown import Request, forget
+from vlmdata.web.pace import Pace
+
+DIED = 137
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}  # event -> its path
+
+
+def die_before(change: int, folder: Path, once: Path | None = None) -> None:
+    """End this process at once before its change number `change` under a folder; with `once` only if that file is not there."""
+    root, count = f"{folder}/", itertools.count()
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
+            path = arguments[0]
+        elif event in CHANGES:
+            path = arguments[CHANGES[event]]
+        else:
+            return
+        if str(path).startswith(root) and next(count) == change and (once is None or _first(once)):
+            os._exit(DIED)
+
+    sys.addaudithook(look)
+
+
+def _first(mark: Path) -> bool:
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+class Inline:
+    """Workers that do each call at once, here."""
+
+    count = 1
+
+    def __init__(self, job: Job):
+        web = next((step for step in job.recipe.steps if isinstance(step, Download)), None)
+        self.worker = Worker(job, web and Pace(web))
+        self.ended: list[Ended] = []
+
+    def is_ready(self, worker: int) -> bool:
+        return True
+
+    def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
+        self.ended.append(Ended(worker, ticket, getattr(self.worker, method)(*args)))
+
+    def wait(self) -> list[Ended]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def close(self) -> None:
+        self.worker.close()
+
+
+@contextlib.contextmanager
+def inline(job: Job, count: int, address: str | None, local: bool) -> Iterator[Inline]:
+    pool = Inline(job)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def in_process(work: Callable[..., None], *args: Any) -> int:
+    """Do work in a process of its own and return its exit status."""
+    process = CONTEXT.Process(target=work, args=args)
+    process.start()
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _run(recipe: Path, out: Path, change: int | None) -> None:
+    _quiet()
+    build._workers = inline  # type: ignore[assignment]
+    if change is not None:
+        die_before(change, out)
+    build.run(recipe, out)
+
+
+def _forget(out: Path, request: Request, change: int | None) -> None:
+    _quiet()
+    if change is not None:
+        die_before(change, out)
+    forget(out, request)
+
+
+def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> None:
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    local._serve = functools.partial(_serve_spoiled, spoil)  # type: ignore[assignment]
+    sys.exit(main(["run", str(recipe), "--out", str(out), "--local", "--workers", "2"]))
+
+
+def _serve_spoiled(spoil: Callable[[], None], *args: Any) -> None:
+    spoil()
+    _serve(*args)
+
+
+def little_memory(more: int) -> None:
+    """Let this process have only so many bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def jumping_clock() -> None:
+    """Let the time of day jump by up to a day, back and forth, whenever it is asked for."""
+    true, dice = time.time, random.Random(0)
+    time.time = lambda: true() + dice.uniform(-86_400, 86_400)
+
+
+def _quiet() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def dying_run(recipe: Path, out: Path, change: int | None) -> int:
+    """Run a recipe, all in one process that dies before its change number `change`. Returns DIED or 0."""
+    return in_process(_run, recipe, out, change)
+
+
+def dying_forget(out: Path, request: Request, change: int | None) -> int:
+    """Take samples down in a process that dies before its change number `change`. Returns DIED or 0."""
+    return in_process(_forget, out, request, change)
+
+
+def spoiled_run(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> int:
+    """Run a recipe on two workers in each of which `spoil` is called first. What it says on stderr goes to a file."""
+    return in_process(_run_spoiled, recipe, out, spoil, said)

@@ -1,0 +1,95 @@
+"""The machine fails: disk full, memory short, the clock jumping, permissions lost. One clear line, and a later run goes on."""
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.engine.dying import DIED, dying_run, jumping_clock, little_memory, spoiled_run
+from tests.engine.site import hashes, site
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trouble")
+    with site(folder, 64, part_rows=8) as web:
+        assert dying_run(web.recipe, folder / "undisturbed", None) == 0
+        web.expected = hashes(folder / "undisturbed")
+        yield web
+
+
+def run(web, out) -> tuple[int, str]:
+    """Run the command and return its status and the last line it says."""
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--local", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def mount(*words: str) -> None:
+    done = subprocess.run(["mount", *words], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"may not mount here: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def disk(folder, size: str):
+    """Mount a small file system of its own."""
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size}", "vlmdata-test", str(folder))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["48k", "180k", "320k"])  # full while it plans, while it fetches, while it packs
+def test_a_full_disk(web, tmp_path, size):
+    with disk(tmp_path / "disk", size):
+        status, last = run(web, tmp_path / "disk" / "out")
+        assert status == 1 and "No space left" in last and "goes on from here" in last
+        mount("-o", "remount,size=100m", str(tmp_path / "disk"))
+        assert run(web, tmp_path / "disk" / "out")[0] == 0
+        assert hashes(tmp_path / "disk" / "out") == web.expected
+
+
+@pytest.mark.parametrize("change", [10, 60])
+def test_a_folder_that_may_no_longer_be_written(web, tmp_path, change):
+    with contextlib.ExitStack() as stack:
+        folder = tmp_path / "disk"
+        if os.geteuid() == 0:  # nobody is refused to root but by the file system itself
+            stack.enter_context(disk(folder, "100m"))
+        out = folder / "out"
+        assert dying_run(web.recipe, out, change) == DIED
+        if os.geteuid() == 0:
+            mount("-o", "remount,ro", str(folder))
+        else:
+            folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+            for path in folders:
+                path.chmod(0o500)
+        status, last = run(web, out)
+        assert status == 1 and ("Read-only" in last or "Permission denied" in last) and "goes on from here" in last
+        if os.geteuid() == 0:
+            mount("-o", "remount,rw", str(folder))
+        else:
+            for path in folders:
+                path.chmod(0o700)
+        assert run(web, out)[0] == 0 and hashes(out) == web.expected
+
+
+@pytest.mark.parametrize("more", [0, 1 << 20, 8 << 20])  # bytes beyond what a worker has when it starts
+def test_too_little_memory(web, tmp_path, more):
+    out, said = tmp_path / "out", tmp_path / "said"
+    status = spoiled_run(web.recipe, out, functools.partial(little_memory, more), said)
+    if status:
+        assert status == 1 and said.read_text().splitlines()[-1].startswith("vlmdata: ")
+        assert "Traceback" not in said.read_text()
+    assert run(web, out)[0] == 0 and hashes(out) == web.expected
+
+
+def test_a_clock_that_jumps(web, tmp_path):
+    assert spoiled_run(web.recipe, tmp_path / "out", jumping_clock, tmp_path / "said") == 0
+    assert hashes(tmp_path / "out") == web.expected
