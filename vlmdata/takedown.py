@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,18 @@ import pyarrow.compute as pc
 
 from vlmdata.card import CARD, write_card
 from vlmdata.engine import erase, provenance, rewrite, tombstones
+from vlmdata.engine import plan as plans
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
+from vlmdata.report.replay import RECORD as PARTS
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
 from vlmdata.why import ledger_files, take_rows, words_of
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
+LEDGER_THREADS = 2
 LIKENESS_BITS = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther (vlmdata/images/phash.py)
 MAX_PIXELS = 200_000_000
 
@@ -161,16 +165,20 @@ def _record(
 ) -> dict[str, Any]:
     """Write the changed files into `folder` and return the record that decides: tombstones, and what goes where."""
     keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
-    cells, more = _cells(store, keys, request)
-    keys |= more
+    cells = _cells_of(store, manifest, found)
+    if cells is None:
+        cells, more = _cells(store, keys, request)
+        keys |= more
     kept = sorted(line["key"] for line in lines if line["outcome"] == "kept")
     files: dict[str, Any] = {}
     sums = manifest["provenance"]
-    if kept:
-        files, gone = rewrite.shards_without(store, folder, pa.array(kept, pa.string()))
-        sums = provenance.total([gone], -1, sums)
-    for name, rows in found.items():
-        files |= rewrite.ledger_without(store, folder, name, rows)
+    with ThreadPoolExecutor(LEDGER_THREADS) as pool:
+        ledgers = [pool.submit(rewrite.ledger_without, store, folder, name, rows) for name, rows in found.items()]
+        if kept:
+            files, gone = rewrite.shards_without(store, folder, pa.array(kept, pa.string()))
+            sums = provenance.total([gone], -1, sums)
+        for job in ledgers:
+            files |= job.result()
     hashes = {hash_of("url", url) for url in request.urls} | {hash_of("sha256", sha.lower()) for sha in request.sha256}
     hashes |= {hash_of("domain", domain.lower().rstrip(".")) for domain in request.domains}
     return {
@@ -184,6 +192,25 @@ def _record(
         "swap": {name: facts and facts["file"] for name, facts in files.items()},
         "manifest": {**_renewed(manifest, files, lines), "provenance": sums},
     }
+
+
+def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
+    """Return where rows of the ledger lie in work/; None where the ledger does not list every row that was planned."""
+    plan = plans.load(store)
+    try:
+        parts = json.loads(store.read(PARTS))["parts"]
+    except FileNotFoundError:
+        return {} if plan is None else None
+    if plan is None or len(parts) != plan.parts or any(take is not None for _, take, _ in parts):
+        return None
+    ends = np.cumsum([count for _, _, count in parts])
+    before, cells = 0, defaultdict(list)
+    for name in ledger_files(manifest):
+        for row in (before + found.get(name, np.zeros(0, np.int64))).tolist():
+            at = int(np.searchsorted(ends, row, "right"))
+            cells[parts[at][0]].append(row - int(ends[at] - parts[at][2]))
+        before += manifest["files"][name]["rows"]
+    return dict(cells)
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
-from vlmdata.engine.pack import BLOCK, RECORD
+from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.provenance import Tally, tally
 from vlmdata.engine.store import Store, store_file
 from vlmdata.engine.tombstones import REASON, STEP
@@ -41,7 +41,7 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
     ):
         file = pq.ParquetFile(opened)
         jobs = []
-        with pq.ParquetWriter(new, file.schema_arrow, compression="zstd") as writer:
+        with pq.ParquetWriter(new, file.schema_arrow, **INDEX_FORMAT) as writer:
             for shard, table in by_shard(file):
                 keep = ~np.asarray(pc.is_in(table["key"], keys))
                 if not keep.all():
