@@ -10,6 +10,7 @@ a million with the same skew of bits, 5% of them copies with up to 10 bits chang
 Embeddings: 512 wide, a common direction and a falling spectrum as CLIP's, 10% near copies.
 """
 
+import functools
 import importlib.util
 import json
 import resource
@@ -208,12 +209,13 @@ def cosine_faiss(kind: str) -> Result:
 
 
 def growth(count: int) -> Result:
-    from vlmdata.similar.hamming import edges_within
+    from vlmdata.similar.hamming import distinct_pairs, edges_within
     from vlmdata.steps.dedupe_phash import kept_of_hashes
 
     data = hashes(count)
+    find = functools.partial(distinct_pairs, distance=4, threads=2)
     found, cost = timed(lambda: sum(map(len, edges_within(data, 4, threads=2))))
-    kept, whole = timed(lambda: len(np.unique(kept_of_hashes(data, np.arange(count), 4))))
+    kept, whole = timed(lambda: len(np.unique(kept_of_hashes(data, np.arange(count), find))))
     return cost | {"found": found, "note": f"keeping the best too: {whole['wall']:.1f} s, {count - kept:,} dropped"}
 
 

@@ -122,13 +122,14 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     from vlmdata.row import ROW
 
     known = set(ROW.names)
+    fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
     seen: set[str] = set()
     for number, step in enumerate(steps, 1):
         if step.name in seen:
             raise RecipeError(f"{where}, step {number}: a second step called '{step.name}'; give it a `label`")
         seen.add(step.name)
         for column in step.columns_read():
-            if column not in known:
+            if column not in known | fields:
                 raise RecipeError(
                     f"{where}, step {number}: {step.name} reads the column '{column}', which no step before it measures."
                     + catalog.suggest(column, sorted(known - set(ROW.names)))

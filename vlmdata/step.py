@@ -12,11 +12,17 @@ No step removes a row or moves a position.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vlmdata.similar.spread import Spread
 
 T = TypeVar("T")
 
@@ -41,12 +47,15 @@ class Part(Protocol):
 class Step:
     """Rows in, the same rows out, with columns added or `drop` set."""
 
-    reads: ClassVar[tuple[str, ...]] = ()  # columns it looks at: of ROW, or measured by steps before it
+    # Columns it looks at: of ROW, or measured by steps before it. `images.sha256` is one field of what `images` holds: a
+    # decision over all rows should name fields, for what it reads is carried to one machine.
+    reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns it measures, or rewrites where they are ROW's
     measured_by: ClassVar[tuple[str, ...]] = ()  # parameters that the measurement depends on; never a threshold
     version: ClassVar[int] = 1  # raise it when the same parameters come to measure something else
     sees_all: ClassVar[bool] = False  # decides over all rows at once (dedup, top fraction), on the columns it reads alone
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a decision over all rows rewrites
+    spread_above: ClassVar[int] = 0  # with more rows than this `decide_spread` decides over all of them; 0: never
     needs: ClassVar[tuple[str, ...]] = ()  # "model" for one part at a time; "gpu" where one is used if there is one
     is_private: ClassVar[bool] = False  # what it rejects is counted in the report, but never shown there
 
@@ -60,6 +69,10 @@ class Step:
     def columns_read(self) -> tuple[str, ...]:
         """Return `reads`; a step whose parameters name columns says here which."""
         return self.reads
+
+    def columns_changed(self) -> tuple[str, ...]:
+        """Return `changes`; a step whose parameters say what it rewrites says it here."""
+        return self.changes
 
     def check(self) -> None:
         """Raise RecipeError for parameters that cannot work, before any row is read."""
@@ -75,6 +88,14 @@ class Step:
     def decide(self, rows: pa.Table) -> pa.Table:
         """Return the rows with `drop` set where the stored columns call for it."""
         return rows
+
+    def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        """Return a part's rows as `decide_spread` is shown them, and as arrays what only its search looks at."""
+        return rows, {}
+
+    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+        """Decide as `decide` does, with the search cut into tasks for workers (`similar/spread.py`)."""
+        raise NotImplementedError
 
     def column(self, name: str) -> str:
         """Return the full name of a measured column: `name` itself for ROW's, else prefixed by the step's label."""
@@ -133,3 +154,7 @@ class Source:
         A record that cannot be read is a row with `drop` "source" and `reason` "bad_record".
         """
         raise NotImplementedError
+
+    def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
+        """Yield as `read` does, and count in `others`, by kind, the records of the piece that make no row of their own."""
+        return self.read(piece)

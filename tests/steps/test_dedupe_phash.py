@@ -1,9 +1,12 @@
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from tests.rows import captions
 from vlmdata.row import set_column
+from vlmdata.similar.hamming import distinct_pairs
 from vlmdata.step import RecipeError
 from vlmdata.steps.dedupe_phash import DedupePhash, kept_of_hashes
 
@@ -28,7 +31,7 @@ def test_a_measured_score_and_the_earliest_can_say_what_is_best() -> None:
     rows = captions(list("abc"), phash=[7, 7, 7])
     rows = set_column(rows, "clip_score", pa.array([[0.2, None], [0.30001, None], [0.30002, None]], pa.list_(pa.float32())))
     assert DedupePhash(keep=("clip_score", "earliest")).run(rows)["drop"].is_null().to_pylist() == [False, True, False]
-    assert DedupePhash(keep=("clip_score",)).columns_read() == ("clip_score",)
+    assert DedupePhash(keep=("clip_score",)).columns_read() == ("images.phash", "images.drop", "clip_score")
 
 
 def test_other_hashes_are_taken_from_their_column() -> None:
@@ -41,9 +44,10 @@ def test_what_is_kept_does_not_depend_on_the_order_of_the_rows() -> None:
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**10, 500, dtype=np.uint64)
     rank = random.permutation(500)
-    kept = set(rank[kept_of_hashes(hashes, rank, 2)].tolist())
+    find = partial(distinct_pairs, distance=2)
+    kept = set(rank[kept_of_hashes(hashes, rank, find)].tolist())
     order = random.permutation(500)
-    assert set(rank[order][kept_of_hashes(hashes[order], rank[order], 2)].tolist()) == kept
+    assert set(rank[order][kept_of_hashes(hashes[order], rank[order], find)].tolist()) == kept
 
 
 def test_a_distance_that_cannot_be_searched_is_refused() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,33 +13,84 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
-from vlmdata.engine.store import Store
-from vlmdata.row import alive, set_column
+from vlmdata.engine.store import Store, store_file
+from vlmdata.row import ROW, alive, flatten, set_column
+from vlmdata.similar.spread import Spread
 from vlmdata.step import Step, scatter
 
+if TYPE_CHECKING:
+    from vlmdata.engine.driver import Driver
+    from vlmdata.engine.worker import PartCall
+
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
+OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
+ITEMS = ("images", "texts")
+PIECES = "work/pieces"  # what workers search in while a decision is spread over them
 SLICE = 512
 
-
-def columns_for(step: Step) -> tuple[str, ...]:
-    """Return the columns a step over all rows is shown: what it reads, the key and the verdict so far."""
-    return tuple(dict.fromkeys(["key", *VERDICT, *step.columns_read(), *step.changes]))
+Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in their order; none: the column as it is
 
 
-def decide(step: Step, tables: Iterable[pa.Table], store: Store) -> str:
+def columns_for(step: Step) -> Columns:
+    """Return what a step over all rows is shown: the key, the verdict so far, and what it reads, item fields by name.
+
+    A column that it changes and does not say to read is shown whole."""
+    read = step.columns_read()
+    narrow: dict[str, set[str]] = {}
+    for name in read:
+        column, _, field = name.partition(".")
+        if column in ITEMS and field:
+            narrow.setdefault(column, {*OF_ITEM}).add(field)
+    columns: Columns = {}
+    for name in dict.fromkeys(["key", *VERDICT, *read, *step.columns_changed()]):
+        column = name.partition(".")[0] if name.partition(".")[0] in ITEMS else name
+        whole = column in read or column not in narrow
+        columns[column] = () if whole else tuple(f.name for f in ROW.field(column).type.value_type if f.name in narrow[column])
+    return columns
+
+
+def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
+    """Return these columns of the rows, items with these fields alone; columns that there are not are left out."""
+    found = {}
+    for name, fields in columns.items():
+        if name in rows.column_names:
+            found[name] = _select(rows, name, fields) if fields else rows[name]
+    return pa.table(found)
+
+
+def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, driver: Driver, store: Store) -> str:
+    """Let link `number` decide over all `total` rows, which the calls give, and return the name of the file that says how."""
+    columns = columns_for(step)
+    if not step.spread_above or total <= step.spread_above:
+        projected = driver.map("project", [(call, columns) for call in calls], together=1)
+        return decide(step, [table for _, table in sorted(projected, key=_part)], store)
+    _clear_pieces(store)  # what a killed run left
+    made = [
+        found for _, found in sorted(driver.map("piece", [(call, columns, number) for call in calls], together=1), key=_part)
+    ]
+    spread = Spread([names for _, names in made], _run_on(driver), lambda array: keep_piece(store, array))
+    name = decide(step, [table for table, _ in made], store, lambda rows: step.decide_spread(rows, spread))
+    _clear_pieces(store)
+    return name
+
+
+def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
     """Let a step decide over all rows and return the name of the file that holds what it changed.
 
     The file is named by its content, so the same decision has the same name, however often it is made.
     """
     before = pa.concat_tables(list(tables)).combine_chunks()
-    after = step.decide(before)
+    after = (how or step.decide)(before)
     assert len(after) == len(before), f"{step.name} must return the rows it was given"
+    names = list(dict.fromkeys([*VERDICT, *step.columns_changed()]))
     changed = alive(before) & ~alive(after)
-    names = list(dict.fromkeys([*VERDICT, *step.changes]))
-    for column in dict.fromkeys(["cluster", *step.changes]):
-        changed |= _differs(before[column], after[column])
-    table = after.select(["part", "row", *names]).filter(pa.array(changed))
-    return _keep(table, step.name, store)
+    fields: Columns = {}
+    for column in dict.fromkeys(["cluster", *step.columns_changed()]):
+        differs, fields[column] = _differences(before, after, column)
+        changed |= differs
+    kept = {name: _select(after, name, fields[name]) if fields.get(name) else after[name] for name in ["part", "row", *names]}
+    kept = {name: values for name, values in kept.items() if name not in ITEMS or fields[name]}
+    return _keep(pa.table(kept).filter(pa.array(changed)), step.name, store)
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
@@ -61,8 +114,8 @@ def _keep(table: pa.Table, name: str, store: Store) -> str:
 
 def apply(rows: pa.Table, store: Store, name: str, part: int) -> pa.Table:
     """Return a part's rows with what a decision changed among them."""
-    data = pa.BufferReader(store.read(name))
-    table = pq.read_table(data, filters=[("part", "=", part)]).combine_chunks()
+    with store_file(store, name) as file:
+        table = pq.read_table(file, filters=[("part", "=", part)]).combine_chunks()
     if not len(table):
         return rows
     where = np.zeros(len(rows), dtype=bool)
@@ -70,16 +123,87 @@ def apply(rows: pa.Table, store: Store, name: str, part: int) -> pa.Table:
     where[index[index < len(rows)]] = True
     table = table.take(pc.sort_indices(table, [("row", "ascending")])).slice(0, int(where.sum()))
     for column in table.column_names:
-        if column not in ("part", "row"):
+        if column in ITEMS:
+            rows = set_column(rows, column, _merged(rows, table, column, where))
+        elif column not in ("part", "row"):
             rows = set_column(rows, column, scatter(table[column].combine_chunks(), where, rows[column]))
     return rows
 
 
-def _differs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> np.ndarray:
-    """Say for each row whether a column changed; slices that are equal as a whole are not looked into."""
-    differs = np.zeros(len(before), dtype=bool)
-    for start in range(0, len(before), SLICE):
-        old, new = before.slice(start, SLICE), after.slice(start, SLICE)
-        if not old.equals(new):
-            differs[start : start + SLICE] = [a != b for a, b in zip(old.to_pylist(), new.to_pylist(), strict=True)]
+def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
+    """Return `images` or `texts` with the fields that a decision kept for the rows where it changed something."""
+    old, new = flatten(rows, column), flatten(changed, column)
+    at = where[old.parents]
+    known = {field.name for field in new.items.type}
+    kind = old.items.type
+    fields = [scatter(new.field(f.name), at, old.field(f.name)) if f.name in known else old.field(f.name) for f in kind]
+    return old.rebuild(pa.StructArray.from_arrays(fields, fields=list(kind), mask=old.items.is_null()))
+
+
+def _select(rows: pa.Table, column: str, fields: tuple[str, ...]) -> pa.ListArray:
+    flat = flatten(rows, column)
+    arrays = [flat.field(name) for name in fields]
+    return flat.rebuild(pa.StructArray.from_arrays(arrays, names=list(fields), mask=flat.items.is_null()))
+
+
+def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Say for each row whether a column changed, and of items in which of their fields."""
+    if column not in ITEMS:
+        return _differs(before[column].combine_chunks(), after[column].combine_chunks()), ()
+    old, new = flatten(before, column), flatten(after, column)
+    rows = np.zeros(len(before), dtype=bool)
+    fields = []
+    for field in old.items.type:
+        differs = _differs(old.field(field.name), new.field(field.name))
+        if differs.any():
+            fields.append(field.name)
+            rows[old.parents[differs]] = True
+    return rows, tuple(fields)
+
+
+def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
+    if old.equals(new):
+        return np.zeros(len(old), dtype=bool)
+    if not pa.types.is_nested(old.type):
+        one_null = np.asarray(pc.xor(old.is_null(), new.is_null()))
+        return one_null | np.asarray(pc.fill_null(pc.not_equal(old, new), False))
+    differs = np.zeros(len(old), dtype=bool)  # alternatives of texts: slices that are equal as a whole are not looked into
+    for start in range(0, len(old), SLICE):
+        left, right = old.slice(start, SLICE), new.slice(start, SLICE)
+        if not left.equals(right):
+            differs[start : start + SLICE] = [a != b for a, b in zip(left.to_pylist(), right.to_pylist(), strict=True)]
     return differs
+
+
+def keep_piece(store: Store, array: np.ndarray) -> str:
+    """Put an array where every worker reads it, under a name made of its content, and return its path or address."""
+    sink = io.BytesIO()
+    np.save(sink, np.ascontiguousarray(array))
+    name = f"{PIECES}/{hashlib.sha256(sink.getbuffer()).hexdigest()[:32]}.npy"
+    store.put_new(name, sink.getvalue())
+    return f"{store.url}/{name}"
+
+
+def _clear_pieces(store: Store) -> None:
+    for name in store.list(PIECES):
+        store.delete(name)
+
+
+def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
+    """Return a `map` that does its tasks on the workers; one lost with its worker is done again, and gives the same."""
+
+    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        waiting: dict[int, Any] = {}
+        wanted = 0
+        calls = ((number, function, task) for number, task in enumerate(tasks))
+        for args, result in driver.map("search", calls, together=1):
+            waiting[args[0]] = result
+            while wanted in waiting:
+                yield waiting.pop(wanted)
+                wanted += 1
+
+    return run
+
+
+def _part(result: tuple[Any, Any]) -> int:
+    return result[0][0].part

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlmdata.row import flatten
+from vlmdata.row import flatten, set_column
 
 
 def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
@@ -12,16 +12,27 @@ def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArr
 
     The column is aligned with `images` and holds at each position a list of numbers, or bytes of little-endian fp16.
     """
-    positions = flatten(rows, "images")
-    has, items = np.zeros(len(positions.items), bool), flatten(rows, column)
-    lengths = np.diff(positions.offsets.to_numpy())
-    own = np.diff(items.offsets.to_numpy())
-    if not np.isin(own[own != lengths], 0).all():
-        raise ValueError(f"the column {column} must hold one value for each image of its row, or none at all")
-    has[np.repeat(own > 0, lengths)] = np.asarray(items.items.is_valid())
-    values = items.items.drop_null()
+    values = flatten(rows, column).items.drop_null()
     if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
         flat = np.frombuffer(b"".join(values.to_pylist()), "<f2").astype(np.float32)
     else:
         flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), np.float32)
-    return has, flat.reshape(len(values), -1) if len(values) else np.zeros((0, 1), np.float32)
+    return has_value(rows, column), flat.reshape(len(values), -1) if len(values) else np.zeros((0, 1), np.float32)
+
+
+def has_value(rows: pa.Table, column: str) -> NDArray[np.bool_]:
+    """Say for each position of `images` whether a column aligned with them holds anything there."""
+    positions, items = flatten(rows, "images"), flatten(rows, column)
+    lengths, own = (np.diff(flat.offsets.to_numpy()) for flat in (positions, items))
+    if not np.isin(own[own != lengths], 0).all():
+        raise ValueError(f"the column {column} must hold one value for each image of its row, or none at all")
+    has = np.zeros(len(positions.items), bool)
+    has[np.repeat(own > 0, lengths)] = np.asarray(items.items.is_valid())
+    return has
+
+
+def without_values(rows: pa.Table, column: str) -> pa.Table:
+    """Return the rows with a column that says only where there is a value."""
+    items = flatten(rows, column)
+    has = np.asarray(items.items.is_valid())
+    return set_column(rows, column, items.rebuild(pa.array(has, mask=~has)))

@@ -52,11 +52,17 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
 
 def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
     """Return ranks that put the row least similar to its centroid first, as SemDeDup's "hard" does, equal ones by place."""
+    rank = np.empty(len(rows), np.int64)
+    rank[np.argsort(hardness(rows, cells, centroids), kind="stable")] = np.arange(len(rows))
+    return rank
+
+
+def hardness(rows: Int8, cells: Ids, centroids: Int8) -> NDArray[np.float64]:
+    """Return the cosine of each row with its centroid: the least is the hardest."""
     dots = np.einsum("nd,nd->n", rows, centroids[cells], dtype=np.int64)
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)) * np.sqrt(np.maximum(squared_norms(centroids), 1))[cells]
-    rank = np.empty(len(rows), np.int64)
-    rank[np.argsort(dots / norms, kind="stable")] = np.arange(len(rows))
-    return rank
+    values: NDArray[np.float64] = dots / norms
+    return values
 
 
 def roots(stands: Ids) -> Ids:

@@ -1,41 +1,83 @@
 """The same searches cut into independent tasks, for what one machine cannot hold or should not do alone.
 
-`run` is any function like the builtin `map`, in order: a process pool's, or one that puts each task on Ray. A task is plain
-data and opens the pieces itself (paths of .npy files that every machine reads, or arrays), keeps only what falls into its
-bucket, and returns pairs of global numbers: rows counted over the pieces in order. Results are those of one machine.
+`run` is any function like the builtin `map`, in order: a process pool's, or the engine's, which puts each task on a worker.
+A task is plain data and opens the pieces itself (paths or addresses of .npy files that every machine reads, or arrays),
+keeps only what falls into its bucket, and returns pairs of global numbers: items counted over the pieces in order. Tasks
+only read, so one that is done twice gives the same twice; results are those of one machine.
 """
 
+from __future__ import annotations
+
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmdata.similar.blocks import Hashes, Table, move, tables
-from vlmdata.similar.cosine import Int8, pairs_between
-from vlmdata.similar.grams import mixed
+from vlmdata.similar.cosine import Int8, pairs_between, squared_norms
+from vlmdata.similar.grams import Grams, mixed
 from vlmdata.similar.hamming import equal_groups, pairs_in_table, star_edges
 from vlmdata.similar.lsh import candidates_of
+from vlmdata.similar.minhash import jaccard
 from vlmdata.similar.runs import Ids
 
 Piece = str | NDArray
-Run = Callable[[Callable, Iterable], Iterable]
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about
+PAIRS = 50_000  # compared in a task
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a decision that is spread over workers is given. `pieces` are what `Step.piece` made of each part, in order;
+    `keep` puts an array where every worker reads it."""
+
+    pieces: list[dict[str, Piece]]
+    run: Run
+    keep: Callable[[NDArray], Piece]
+
+    def named(self, name: str) -> list[Piece]:
+        """Return one array of every part."""
+        return [piece[name] for piece in self.pieces]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One task: of `of` buckets of what the pieces hold, number `number`; `table` (or band) says by which key they go."""
+    """One task: of `of` buckets of what the pieces hold, number `number`; `table` (or band) says by which key they go.
+    `chosen`: the places in each piece that count; all where there are none."""
 
     pieces: tuple[Piece, ...]
     number: int
     of: int
     table: Table | int | None = None
     distance: int = 0
+    chosen: tuple[Piece, ...] = ()
 
 
 def load(piece: Piece) -> NDArray:
     """Return the array of a piece; files are mapped, so that a task reads what it touches."""
-    return np.load(piece, mmap_mode="r") if isinstance(piece, str) else piece
+    if not isinstance(piece, str):
+        return piece
+    if "://" in piece:
+        with fsspec.open(piece, "rb") as file:
+            return np.load(io.BytesIO(file.read()))
+    return np.load(piece, mmap_mode="r")
+
+
+def buckets_for(count: int) -> int:
+    """Return into how many buckets this many items go."""
+    return -(-count // IN_A_TASK) or 1
+
+
+def starts_of(pieces: Sequence[Piece]) -> Ids:
+    """Return the number of the first item of each piece, and at the end how many there are."""
+    return np.cumsum([0] + [len(load(piece)) for piece in pieces])
 
 
 def hamming_edges(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
@@ -46,7 +88,13 @@ def hamming_edges(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: 
     """
     held = tuple(pieces)
     yield from run(equal_in_bucket, [Bucket(held, number, buckets) for number in range(buckets)])
-    count = sum(len(load(piece)) for piece in held)
+    yield from near_pairs(held, distance, run, buckets=buckets)
+
+
+def near_pairs(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
+    """Yield chunks of the pairs of unequal hashes within the distance, equal hashes told by their first item."""
+    held = tuple(pieces)
+    count = int(starts_of(held)[-1])
     tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]
     yield from run(near_in_bucket, tasks)
 
@@ -81,11 +129,12 @@ def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tu
     return np.concatenate(rows), np.concatenate(hashes)
 
 
-def lsh_pairs(pieces: Sequence[Piece], run: Run, *, buckets: int = 1) -> Iterator[Ids]:
+def lsh_pairs(pieces: Sequence[Piece], run: Run, *, buckets: int = 1, chosen: Sequence[Piece] = ()) -> Iterator[Ids]:
     """Yield chunks of the candidates that `lsh.candidates` finds, pieces being band keys (bands, n)."""
-    held = tuple(pieces)
+    held, places = tuple(pieces), tuple(chosen)
     bands = len(load(held[0]))
-    yield from run(candidates_in_bucket, [Bucket(held, n, buckets, band) for band in range(bands) for n in range(buckets)])
+    tasks = [Bucket(held, n, buckets, band, chosen=places) for band in range(bands) for n in range(buckets)]
+    yield from run(candidates_in_bucket, tasks)
 
 
 def candidates_in_bucket(task: Bucket) -> Ids:
@@ -93,11 +142,12 @@ def candidates_in_bucket(task: Bucket) -> Ids:
     band = task.table
     assert isinstance(band, int)
     rows, keys, start = [], [], 0
-    for piece in task.pieces:
+    for number, piece in enumerate(task.pieces):
         part = load(piece)
-        here = np.flatnonzero(part[band] % np.uint64(task.of) == task.number)
+        some = load(task.chosen[number]) if task.chosen else np.arange(part.shape[1])
+        here = some[part[band][some] % np.uint64(task.of) == task.number]
         rows.append(here + start)
-        keys.append(part[: band + 1, here])  # bands after this one have no say in it
+        keys.append(part[: band + 1][:, here])  # bands after this one have no say in it
         start += part.shape[1]
     row_of = np.concatenate(rows)
     found = [row_of[pairs] for pairs in candidates_of(np.concatenate(keys, axis=1), band)]
@@ -116,12 +166,13 @@ class PieceOfPairs:
 
 def cosine_pairs(pieces: Sequence[Piece], cosine: float, run: Run) -> Iterator[Ids]:
     """Yield chunks of the pairs that `cosine.pairs_above` finds, pieces being int8 embeddings (n, D): a task holds two."""
-    starts = np.cumsum([0] + [len(load(piece)) for piece in pieces]).tolist()
-    tasks = [
+    starts = starts_of(pieces).tolist()
+    tasks = (
         PieceOfPairs(pieces[i], pieces[j], (starts[i], starts[j]), cosine)
         for i in range(len(pieces))
         for j in range(i, len(pieces))
-    ]
+        if starts[i + 1] > starts[i] and starts[j + 1] > starts[j]
+    )
     yield from run(above_in_pieces, tasks)
 
 
@@ -131,3 +182,75 @@ def above_in_pieces(task: PieceOfPairs) -> Ids:
     found = [pairs + np.array(task.starts) for pairs in pairs_between(left, right, task.cosine)]
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
     return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One task that compares pairs of items: `pieces` are those that hold any of them, and where each begins."""
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    starts: Ids
+    pairs: Ids
+
+    def where(self) -> tuple[Ids, Ids]:
+        """Return the piece and the place in it of both items of each pair: (2M,), (2M,)."""
+        items = self.pairs.ravel()
+        piece = np.searchsorted(self.starts, items, side="right") - 1
+        return piece, items - self.starts[piece]
+
+
+def compared(
+    function: Callable[[Compared], NDArray], pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, run: Run
+) -> NDArray[np.float64]:
+    """Return a number for each pair of items (M, 2), by tasks that hold neighbouring pairs and the pieces they lie in."""
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    values = np.empty(len(pairs))
+
+    def tasks() -> Iterator[Compared]:
+        for begin in range(0, len(order), PAIRS):
+            some = pairs[order[begin : begin + PAIRS]]
+            used = np.unique(np.searchsorted(starts, some.ravel(), side="right") - 1)
+            yield Compared(tuple(pieces[number] for number in used), starts[used], some)
+
+    begin = 0
+    for found in run(function, tasks()):
+        values[order[begin : begin + len(found)]] = found
+        begin += len(found)
+    return values
+
+
+def cosines_of(task: Compared) -> NDArray[np.float64]:
+    """Return the cosine of each pair of int8 embeddings; of one with zeros 0."""
+    piece, place = task.where()
+    vectors = np.empty((len(place), load(task.pieces[0][0]).shape[1]), np.int8)
+    for number, (one,) in enumerate(task.pieces):
+        here = piece == number
+        vectors[here] = load(one)[place[here]]
+    left, right = vectors[::2], vectors[1::2]
+    dots = np.einsum("nd,nd->n", left, right, dtype=np.int64)
+    return dots / np.sqrt(np.maximum(squared_norms(left) * squared_norms(right), 1))
+
+
+def jaccards(
+    pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: Run
+) -> NDArray[np.float64]:
+    """Return the Jaccard similarity of pairs of texts; a piece is (bytes, ends), UTF-8 laid end to end."""
+    return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)
+
+
+def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDArray[np.float64]:
+    piece, place = task.where()
+    texts: dict[tuple[int, int], int] = {}
+    numbers = [texts.setdefault(key, len(texts)) for key in zip(piece.tolist(), place.tolist(), strict=True)]
+    opened = [(load(data), load(ends)) for data, ends in task.pieces]
+    words = []
+    for number, at in texts:
+        data, ends = opened[number]
+        words.append(bytes(data[ends[at - 1] if at else 0 : ends[at]]).decode())
+    return jaccard(np.array(numbers, np.int64).reshape(-1, 2), words, grams)
+
+
+def packed(texts: Sequence[str]) -> tuple[NDArray[np.uint8], Ids]:
+    """Return texts as a piece: their UTF-8 end to end, and where each ends."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)

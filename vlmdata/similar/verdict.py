@@ -11,7 +11,11 @@ from vlmdata.similar.clusters import best_first
 from vlmdata.similar.runs import Ids
 from vlmdata.step import scatter
 
-OWN_ORDERS = ("largest", "bytes", "earliest")
+OWN_ORDERS = {  # what an order compares that is no measured column, and the fields of images it looks at
+    "largest": ("images.original_width", "images.original_height", "images.width", "images.height"),
+    "bytes": ("images.size",),
+    "earliest": (),
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Candidates:
 
 
 def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the measured columns that an order names: the words of its own are none."""
-    return tuple(name for name in keep if name not in OWN_ORDERS)
+    """Return the columns that an order compares: measured ones by their names, for a word of its own fields of images."""
+    return tuple(column for name in keep for column in OWN_ORDERS.get(name, (name,)))
 
 
 def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] | None = None) -> Candidates:

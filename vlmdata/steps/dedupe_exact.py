@@ -27,14 +27,16 @@ class DedupeExact(Step):
     """
 
     sees_all: ClassVar = True
-    changes: ClassVar = ("images", "texts", "cluster")
 
     by: Literal["sha256", "url", "row"] = "sha256"
     keep: tuple[str, ...] = ("largest", "bytes")  # the greatest in the first, then the next ...; then the least key
     merge_captions: bool = False
 
     def columns_read(self) -> tuple[str, ...]:
-        return columns_of(self.keep) if self.by != "row" else ()
+        return (f"images.{self.by}", *columns_of(self.keep)) if self.by != "row" else ()
+
+    def columns_changed(self) -> tuple[str, ...]:
+        return (*(("images",) if self.by != "row" else ()), *(("texts",) if self.merge_captions else ()), "cluster")
 
     def decide(self, rows: pa.Table) -> pa.Table:
         before = alive(rows)

@@ -14,7 +14,7 @@ from vlmdata.step import Step
 class DedupeImageSet(Step):
     """Of documents that show the same addresses, in whatever order, keep the latest: OBELICS, step 20."""
 
-    reads: ClassVar = ("images", "extra")
+    reads: ClassVar = ("images.url", "images.sha256", "extra")
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
 

@@ -1,17 +1,25 @@
 """Keep one of rows with nearly the same text: Jaccard similarity of word or character n-grams, found by MinHash."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import alive, flatten, numbers
+from vlmdata.row import alive, flatten, numbers, set_column
 from vlmdata.similar.clusters import best_first, best_of_groups, leaders
-from vlmdata.similar.lsh import bands_for, similar_texts
-from vlmdata.similar.minhash import grams_of, jaccard
+from vlmdata.similar.grams import Grams
+from vlmdata.similar.hamming import equal_groups
+from vlmdata.similar.lsh import apart, band_keys, bands_for, similar_texts
+from vlmdata.similar.minhash import grams_of, jaccard, sketch
+from vlmdata.similar.runs import Ids
+from vlmdata.similar.spread import Spread, buckets_for, jaccards, lsh_pairs, packed, starts_of
 from vlmdata.similar.verdict import drop_duplicate_rows
 from vlmdata.step import RecipeError, Step
+
+OWN_ORDERS = ("longest", "earliest")
+RECALL = 0.99  # at the threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,55 +30,100 @@ class DedupeMinhash(Step):
     probability or more. A row without words stays.
     """
 
-    reads: ClassVar = ("texts",)
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
+    spread_above: ClassVar = 5_000_000  # rows: with captions of 100 words 3 GB of texts in the driver, as much of signatures
 
     threshold: float = 0.8
     n: int = 5
     grams: Literal["words", "characters"] = "words"  # characters: for languages that do not part words by spaces
     permutations: int = 128
-    keep: tuple[str, ...] = ("longest",)  # or measured columns of rows; then the least key
+    keep: tuple[str, ...] = ("longest",)  # or earliest, or measured columns of rows; then the least key
 
     def check(self) -> None:
         if not 0 < self.threshold <= 1 or self.n < 1:
             raise RecipeError(f"{self.name}: needs a threshold in (0, 1] and n of at least 1")
         try:
-            bands_for(self.threshold, self.permutations, 0.99)
+            bands_for(self.threshold, self.permutations, RECALL)
         except ValueError as error:
             raise RecipeError(f"{self.name}: {error}") from None
 
     def columns_read(self) -> tuple[str, ...]:
-        return (*self.reads, *(name for name in self.keep if name != "longest"))
+        return ("texts.text", *(name for name in self.keep if name not in OWN_ORDERS))
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        flat = flatten(rows, "texts")
-        living = flat.alive()
-        parts: list[list[str]] = [[] for _ in range(len(rows))]
-        for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), living.tolist(), strict=True):
-            if here and text:
-                parts[row].append(text)
-        places = np.flatnonzero(alive(rows))
-        texts = ["\n".join(parts[row]) for row in places.tolist()]
-        rank = self._rank(rows, places, texts)
-        make = grams_of(self.n, characters=self.grams == "characters")
+        places, texts = living_texts(rows)
+        make = self._grams()
         pairs, groups, starts = similar_texts(texts, self.threshold, make, permutations=self.permutations)
-        group_of = np.empty(len(texts), np.int64)
-        group_of[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        best = best_of_groups(group_of, rank)
-        order = np.empty(len(best), np.int64)
-        order[np.argsort(rank[best])] = np.arange(len(best))
-        stands = best[leaders(order, [pairs])][group_of]
+        rank = self._rank(rows, places, np.fromiter(map(len, texts), np.float64, len(texts)))
+        stands = stand_ins(pairs, groups, starts, rank)
         lost = np.flatnonzero(stands != np.arange(len(stands)))
-        value = np.full(len(texts), np.nan)
-        value[lost] = jaccard(np.stack([lost, stands[lost]], axis=1), texts, make)
-        return drop_duplicate_rows(
-            rows, places, stands, self.name, "similar_text", value=np.round(value, 4), threshold=self.threshold
-        )
+        return self._drop(rows, places, stands, jaccard(np.stack([lost, stands[lost]], axis=1), texts, make))
 
-    def _rank(self, rows: pa.Table, places: np.ndarray, texts: list[str]) -> np.ndarray:
-        lengths = np.fromiter(map(len, texts), np.float64, len(texts))
+    def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        places, texts = living_texts(rows)
+        sketches = sketch(texts, self._grams(), permutations=self.permutations)
+        data, ends = packed(texts)
+        lengths, fingerprints = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint64)
+        lengths[places], fingerprints[places] = list(map(len, texts)), sketches.fingerprints
+        keys = band_keys(sketches.signatures, *bands_for(self.threshold, self.permutations, RECALL))
+        rows = set_column(rows.drop_columns(["texts"]), "length", pa.array(lengths))
+        return set_column(rows, "fingerprint", pa.array(fingerprints)), {"keys": keys, "data": data, "ends": ends}
+
+    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+        places = np.flatnonzero(alive(rows))
+        fingerprints = rows["fingerprint"].to_numpy()[places]
+        _, groups, starts = equal_groups(apart(fingerprints))
+        first = np.sort(groups[starts[:-1]])
+        first = first[fingerprints[first] != 0]
+        texts = [(piece["data"], piece["ends"]) for piece in spread.pieces]
+        begins = starts_of([ends for _, ends in texts])
+        cuts = np.searchsorted(first, begins)
+        chosen = [spread.keep(first[cuts[n] : cuts[n + 1]] - begins[n]) for n in range(len(texts))]
+        numbers_of = np.empty(len(places), np.int64)
+        numbers_of[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        found = lsh_pairs(spread.named("keys"), spread.run, buckets=buckets_for(len(first)), chosen=chosen)
+        candidates = np.concatenate([np.zeros((0, 2), np.int64), *found])
+        alike = candidates[jaccards(texts, begins, candidates, self._grams(), spread.run) >= self.threshold]
+        rank = self._rank(rows, places, rows["length"].to_numpy()[places].astype(np.float64))
+        stands = stand_ins(numbers_of[alike], groups, starts, rank)
+        lost = np.flatnonzero(stands != np.arange(len(stands)))
+        pairs = np.stack([lost, stands[lost]], axis=1)
+        return self._drop(rows, places, stands, jaccards(texts, begins, pairs, self._grams(), spread.run))
+
+    def _grams(self) -> Callable[[Sequence[str]], Grams]:
+        return grams_of(self.n, characters=self.grams == "characters")
+
+    def _rank(self, rows: pa.Table, places: Ids, lengths: np.ndarray) -> Ids:
+        own = {"longest": lengths, "earliest": -places.astype(np.float64)}
         columns = [
-            lengths if name == "longest" else np.round(numbers(rows[name].combine_chunks())[places], 4) for name in self.keep
+            own[name] if name in own else np.round(numbers(rows[name].combine_chunks())[places], 4) for name in self.keep
         ]
         return best_first(*columns, keys=np.asarray(rows["key"].to_pylist(), dtype=str)[places])
+
+    def _drop(self, rows: pa.Table, places: Ids, stands: Ids, similarity: np.ndarray) -> pa.Table:
+        """`similarity` is that of the rows lost, in order, with what stands for them."""
+        value = np.full(len(stands), np.nan)
+        value[stands != np.arange(len(stands))] = np.round(similarity, 4)
+        return drop_duplicate_rows(rows, places, stands, self.name, "similar_text", value=value, threshold=self.threshold)
+
+
+def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
+    """Return the places of the living rows, and of each its living texts joined."""
+    flat = flatten(rows, "texts")
+    parts: list[list[str]] = [[] for _ in range(len(rows))]
+    for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
+        if here and text:
+            parts[row].append(text)
+    places = np.flatnonzero(alive(rows))
+    return places, ["\n".join(parts[row]) for row in places.tolist()]
+
+
+def stand_ins(pairs: Ids, groups: Ids, starts: Ids, rank: Ids) -> Ids:
+    """Return the text kept for each, by place: `pairs` are of groups, as `similar_texts` returns them."""
+    group_of = np.empty(len(groups), np.int64)
+    group_of[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    best = best_of_groups(group_of, rank)
+    order = np.empty(len(best), np.int64)
+    order[np.argsort(rank[best])] = np.arange(len(best))
+    return best[leaders(order, [pairs])][group_of]

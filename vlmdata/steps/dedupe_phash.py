@@ -1,5 +1,6 @@
 """Keep one of images that look the same: perceptual hashes within a Hamming distance."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.row import flatten
-from vlmdata.similar.blocks import MAX_DISTANCE
+from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
 from vlmdata.similar.clusters import best_of_groups, leaders
 from vlmdata.similar.hamming import distinct_pairs
 from vlmdata.similar.runs import Ids
+from vlmdata.similar.spread import IN_A_TASK, Spread, buckets_for, near_pairs
 from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Step
 
@@ -27,6 +29,7 @@ class DedupePhash(Step):
 
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
+    spread_above: ClassVar = 20_000_000  # rows: 2 GB of columns in the driver, a minute of search
 
     distance: int = 4
     hash: str = "phash"  # ours, of the stored pixels; or a measured column of 64-bit hashes, such as imagededup_hash
@@ -37,23 +40,35 @@ class DedupePhash(Step):
             raise RecipeError(f"{self.name}.distance = {self.distance}: search within 0 to {MAX_DISTANCE} bits of 64")
 
     def columns_read(self) -> tuple[str, ...]:
-        return (*(() if self.hash == "phash" else (self.hash,)), *columns_of(self.keep))
+        return ("images.phash" if self.hash == "phash" else self.hash, "images.drop", *columns_of(self.keep))
 
     def decide(self, rows: pa.Table) -> pa.Table:
+        return self._decide(rows, lambda distinct: distinct_pairs(distinct, self.distance, threads=2))
+
+    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+        def find(distinct: Hashes) -> Iterable[Ids]:
+            pieces = [spread.keep(distinct[start : start + IN_A_TASK]) for start in range(0, len(distinct), IN_A_TASK)]
+            return near_pairs(pieces, self.distance, spread.run, buckets=buckets_for(len(distinct)))
+
+        return self._decide(rows, find)
+
+    def _decide(self, rows: pa.Table, find: Callable[[Hashes], Iterable[Ids]]) -> pa.Table:
         images = flatten(rows, "images")
         column = images.field("phash") if self.hash == "phash" else flatten(rows, self.hash).items
         found = living_images(rows, self.keep, np.asarray(column.is_valid()))
         hashes = pc.fill_null(column, 0).to_numpy()[found.places].astype(np.uint64)
-        stands = kept_of_hashes(hashes, found.rank, self.distance)
+        stands = kept_of_hashes(hashes, found.rank, find)
         bits = np.bitwise_count(hashes ^ hashes[stands]).astype(np.float64)
         return drop_duplicate_images(rows, found, stands, self.name, "same_picture", value=bits, threshold=float(self.distance))
 
 
-def kept_of_hashes(hashes: np.ndarray, rank: Ids, distance: int) -> Ids:
-    """Return the image kept for each: (N,) uint64, (N,) rank -> (N,). Equal hashes are one group with its best member."""
+def kept_of_hashes(hashes: Hashes, rank: Ids, find: Callable[[Hashes], Iterable[Ids]]) -> Ids:
+    """Return the image kept for each: (N,) uint64, (N,) rank -> (N,). Equal hashes are one group with its best member.
+
+    `find` gives chunks of all pairs, by place, among distinct hashes."""
     distinct, groups = np.unique(hashes, return_inverse=True)
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)
     order[np.argsort(rank[best])] = np.arange(len(best))
-    pairs: list[Ids] = [chunk.astype(np.uint32) for chunk in distinct_pairs(distinct, distance, threads=2)]
+    pairs: list[Ids] = [chunk.astype(np.uint32) for chunk in find(distinct)]
     return best[leaders(order, pairs)][groups]

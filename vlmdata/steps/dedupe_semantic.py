@@ -8,11 +8,13 @@ import pyarrow as pa
 
 from vlmdata.similar.clusters import leaders
 from vlmdata.similar.cosine import Int8, pairs_above, quantise, squared_norms
-from vlmdata.similar.embeddings import embeddings_in
+from vlmdata.similar.embeddings import embeddings_in, has_value, without_values
 from vlmdata.similar.kmeans import spherical_kmeans
 from vlmdata.similar.runs import Ids
 from vlmdata.similar.semdedup import by_hardness, roots, semantic_duplicates
-from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
+from vlmdata.similar.spread import Spread, compared, cosine_pairs, cosines_of, load, starts_of
+from vlmdata.similar.spread_cells import semantic_duplicates_in
+from vlmdata.similar.verdict import Candidates, columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Step
 
 
@@ -25,9 +27,9 @@ class DedupeSemantic(Step):
     where that one went; with `keep: [hard]` the image farthest from its centroid ranks first, as there.
     """
 
-    reads: ClassVar = ("images",)
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
+    spread_above: ClassVar = 2_000_000  # rows: at 512 wide 1 GB of embeddings in the driver, and four times that to search
 
     cosine: float = 0.95  # 1 - eps; the paper names no default, NeMo Curator's runs take 0.99
     embedding: str = "clip_score.embedding"  # the column
@@ -44,13 +46,13 @@ class DedupeSemantic(Step):
             raise RecipeError(f"{self.name}.keep: `hard` stands alone, with rule: semdedup")
 
     def columns_read(self) -> tuple[str, ...]:
-        return ("images", self.embedding, *(name for name in columns_of(self.keep) if name != "hard"))
+        return ("images.drop", self.embedding, *(column for column in columns_of(self.keep) if column != "hard"))
 
     def decide(self, rows: pa.Table) -> pa.Table:
         if not len(rows):
             return rows
         has, vectors = embeddings_in(rows, self.embedding)
-        found = living_images(rows, () if "hard" in self.keep else self.keep, has)
+        found = self._candidates(rows, has)
         if not len(found.places):
             return rows
         quantised = quantise(vectors[(np.cumsum(has) - 1)[found.places]])
@@ -61,13 +63,50 @@ class DedupeSemantic(Step):
             value[lost] = cosines(quantised[lost], quantised[stands[lost]])
         else:
             stands, value = self._semdedup(quantised, found.rank)
+        return self._drop(rows, found, stands, value)
+
+    def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        has, vectors = embeddings_in(rows, self.embedding)
+        places = self._candidates(rows, has).places
+        return without_values(rows, self.embedding), {"vectors": quantise(vectors[(np.cumsum(has) - 1)[places]])}
+
+    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+        found = self._candidates(rows, has_value(rows, self.embedding))
+        pieces = [piece for piece in spread.named("vectors") if len(load(piece))]
+        if not len(found.places):
+            return rows
+        if self.rule == "pairs":
+            stands = leaders(found.rank, list(cosine_pairs(pieces, self.cosine, spread.run)))
+            lost = np.flatnonzero(stands != np.arange(len(stands)))
+            pairs = np.stack([lost, stands[lost]], axis=1)
+            value = np.full(len(stands), np.nan)
+            value[lost] = compared(cosines_of, [(piece,) for piece in pieces], starts_of(pieces), pairs, spread.run)
+        else:
+            stands, value = semantic_duplicates_in(
+                pieces,
+                spread,
+                self.cosine,
+                clusters=self._clusters(len(found.places)),
+                rounds=self.rounds,
+                seed=self.seed,
+                rank=None if "hard" in self.keep else found.rank,
+            )
+            stands = roots(stands)
+        return self._drop(rows, found, stands, value)
+
+    def _candidates(self, rows: pa.Table, has: np.ndarray) -> Candidates:
+        return living_images(rows, () if "hard" in self.keep else self.keep, has)
+
+    def _drop(self, rows: pa.Table, found: Candidates, stands: Ids, value: np.ndarray) -> pa.Table:
         return drop_duplicate_images(
             rows, found, stands, self.name, "same_meaning", value=np.round(value, 4), threshold=self.cosine
         )
 
+    def _clusters(self, count: int) -> int:
+        return min(self.cells or -(-count // 1000), count)
+
     def _semdedup(self, quantised: Int8, rank: Ids) -> tuple[Ids, np.ndarray]:
-        clusters = min(self.cells or -(-len(quantised) // 1000), len(quantised))
-        centroids, cells = spherical_kmeans(quantised, clusters, rounds=self.rounds, seed=self.seed)
+        centroids, cells = spherical_kmeans(quantised, self._clusters(len(quantised)), rounds=self.rounds, seed=self.seed)
         order = by_hardness(quantised, cells, centroids) if "hard" in self.keep else rank
         stands, value = semantic_duplicates(quantised, cells, order, self.cosine)
         return roots(stands), value
