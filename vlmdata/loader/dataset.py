@@ -4,9 +4,9 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import xxhash
 
 from vlmdata.loader.build import OnError, build_index
@@ -16,6 +16,7 @@ from vlmdata.loader.index import INDEX_FILE
 
 PathLike = str | os.PathLike
 CACHE = Path("~/.cache/vlmdata")
+CACHE_BYTES = 20_000_000_000  # of remote tars
 
 
 @dataclass
@@ -29,6 +30,11 @@ class Dataset:
 
     def address(self, shard: int) -> str:
         return join(self.base, self.index.shards[shard])
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether any of its tars is: those of different servers have no base."""
+        return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
@@ -45,14 +51,11 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
         file = cache / "index" / _state_of(shards) / INDEX_FILE
         if not file.exists():
             build_index(shards, out=file, on_error=on_error)
-        base = shards.base
-    else:
-        noted = (pq.read_schema(file).metadata or {}).get(b"base")
-        base = noted.decode() if noted else _folder_of(path)
     index = open_index(file, cache)
-    if not is_remote(base):
-        _check_shards(index, base, file, on_error)
-    return Dataset(name, index, file, base)
+    dataset = Dataset(name, index, file, _folder_of(path) if index.base is None else index.base)
+    if not dataset.is_remote:
+        _check_shards(index, dataset.base, file, on_error)
+    return dataset
 
 
 def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | None:
@@ -93,14 +96,16 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 
 def _state_of(shards: Shards) -> str:
     """A name for these tars as they now are: changed ones get a new index."""
-    if is_remote(shards.base):
-        import fsspec
+    facts = []
+    for address in map(shards.address, shards.names):
+        if is_remote(address):
+            import fsspec
 
-        files, _ = fsspec.core.url_to_fs(shards.base)
-        facts = [_named(address, files.info(address)) for address in map(shards.address, shards.names)]
-    else:
-        stats = [(address, os.stat(address)) for address in map(shards.address, shards.names)]
-        facts = [f"{address} {stat.st_size} {stat.st_mtime_ns}" for address, stat in stats]
+            files, path = fsspec.core.url_to_fs(address)
+            facts.append(_named(address, files.info(path)))
+        else:
+            stat = os.stat(address)
+            facts.append(f"{address} {stat.st_size} {stat.st_mtime_ns}")
     return xxhash.xxh3_64_hexdigest("\n".join(facts).encode())
 
 
@@ -111,13 +116,14 @@ def _named(address: str, info: dict) -> str:
 
 def _check_shards(index: FlatIndex, base: str, file: Path, on_error: OnError) -> None:
     """Compare the index with the folder: tars it lacks would be left out silently, tars it misses fail in mid-epoch."""
-    missing = [name for name in index.shards if not os.path.exists(join(base, name))]
+    there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing: 10,000 tars are asked for in 10 ms
+    missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
         what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])}"
         if on_error == "raise":
             raise ValueError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
     if file.parent == Path(base):
-        unknown = sorted({tar.name for tar in Path(base).glob("*.tar")} - set(index.shards))
+        unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
             raise ValueError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")

@@ -26,15 +26,20 @@ from vlmdata.loader.read import Reader, Sample
 from vlmdata.loader.scan import IMAGE_EXTENSIONS, image_size
 
 Measure = Callable[[Sample], int | list[int]]
+LENGTHS_VERSION = 2  # of the file
 _ROWS = 4096  # of one task
 
 
 @dataclass
 class Lengths:
-    """Tokens of each row, int32. A row with alternative captions has several: row r has `values[starts[r]:starts[r + 1]]`."""
+    """Tokens of each row, int32. A row with alternative captions has several: row r has `values[starts[r]:starts[r + 1]]`.
+
+    `digest` names the values.
+    """
 
     values: NDArray[np.int32]
     starts: Ints | None  # None: one each
+    digest: str
 
     def at(self, rows: Ints, seeds: Ints) -> Ints:
         """The tokens of these rows, with the alternative that each sample's random number draws."""
@@ -60,7 +65,7 @@ def draw(seeds: Any, count: Any) -> Any:
     return seeds % count
 
 
-def measure_lengths(dataset: Dataset, measure: Measure, name: str, *, cache: Path, workers: int | None = None) -> Lengths:
+def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None) -> Lengths:
     """Measure the length of every sample, or read what was measured before.
 
     `measure` gets a sample with its text members as bytes and `__images__`, the (width, height) of each image in order, and
@@ -68,28 +73,31 @@ def measure_lengths(dataset: Dataset, measure: Measure, name: str, *, cache: Pat
     depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over 1, `measure`
     must be a function that a process can import. Raises what `measure` raises.
     """
-    file = _file(dataset, name, cache)
+    file = _file(reader.dataset, name, cache)
     if not file.exists():
-        _write(file, *_measure_all(dataset, measure, workers or len(os.sched_getaffinity(0))))
-    tokens = pa.ipc.open_file(pa.memory_map(str(file))).read_all()["tokens"].chunk(0)
+        _write(file, *_measure_all(reader, measure, workers or len(os.sched_getaffinity(0))))
+    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
     if pa.types.is_integer(tokens.type):
-        return Lengths(tokens.to_numpy(), None)
-    return Lengths(tokens.values.to_numpy(), tokens.offsets.to_numpy())
+        return Lengths(tokens.to_numpy(), None, digest)
+    return Lengths(tokens.values.to_numpy(), tokens.offsets.to_numpy(), digest)
 
 
 def _file(dataset: Dataset, name: str, cache: Path) -> Path:
     """Beside the index, or in the cache if that folder may not be written."""
-    mark = xxhash.xxh3_64_hexdigest(f"{dataset.index.digest} {name}".encode())
+    mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {dataset.index.digest} {name}".encode())
     beside = dataset.index_file.parent
     return (beside if os.access(beside, os.W_OK) else cache / "lengths") / f".lengths-{mark}.arrow"
 
 
 def _write(file: Path, values: NDArray[np.int32], counts: Ints) -> None:
     tokens = pa.array(values)
+    digest = xxhash.xxh3_64(values.data)
     if not (counts == 1).all():
+        digest.update(counts.data)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         tokens = pa.LargeListArray.from_arrays(pa.array(starts), tokens)
-    table = pa.table({"tokens": tokens})
+    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": digest.hexdigest()})
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}")
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -97,12 +105,12 @@ def _write(file: Path, values: NDArray[np.int32], counts: Ints) -> None:
     os.replace(part, file)
 
 
-def _measure_all(dataset: Dataset, measure: Measure, workers: int) -> tuple[NDArray[np.int32], Ints]:
-    tasks = list(_tasks(dataset))
+def _measure_all(reader: Reader, measure: Measure, workers: int) -> tuple[NDArray[np.int32], Ints]:
+    tasks = list(_tasks(reader.dataset))
     if workers == 1 or len(tasks) == 1:
-        found = [_measure_rows(Reader(dataset), measure, *task) for task in tasks]
+        found = [_measure_rows(reader, measure, *task) for task in tasks]
     else:
-        work = functools.partial(_measure_rows, Reader(dataset), measure)
+        work = functools.partial(_measure_rows, reader, measure)
         with ProcessPoolExecutor(workers, multiprocessing.get_context()) as pool:
             found = list(pool.map(work, *zip(*tasks, strict=True)))
     values, counts = zip(*found, strict=True)

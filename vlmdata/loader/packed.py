@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import xxhash
 
-from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.lengths import Lengths, Measure, measure_lengths
 from vlmdata.loader.order import Ints, key
 from vlmdata.loader.packing import Overlong, Packs, pack
 from vlmdata.loader.plan import Picks, Plan, digest
+from vlmdata.loader.read import Reader
 
-PACKING_VERSION = 1
+PACKING_VERSION = 2
 KEPT_WINDOWS = 8  # in the cache folder: the others are planned again if they are needed
 
 
@@ -40,8 +39,8 @@ class Packing:
     window: int = 1 << 20
     workers: int | None = None
 
-    def lengths(self, dataset: Dataset, cache: Path) -> Lengths:
-        return measure_lengths(dataset, self.measure, self.name, cache=cache, workers=self.workers)
+    def lengths(self, reader: Reader, cache: Path) -> Lengths:
+        return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers)
 
 
 class _Window(NamedTuple):
@@ -71,12 +70,7 @@ class PackedPlan:
     @cached_property
     def order_digest(self) -> str:
         """Names the order: that of the samples, their lengths, and how they are packed."""
-        marks = []
-        for lengths in self.lengths:
-            mark = xxhash.xxh3_64(np.ascontiguousarray(lengths.values).data)
-            if lengths.starts is not None:
-                mark.update(np.ascontiguousarray(lengths.starts).data)
-            marks.append(mark.hexdigest())
+        marks = [lengths.digest for lengths in self.lengths]
         how = self.packing
         return digest([PACKING_VERSION, self.plan.order_digest, how.tokens, how.overlong, how.window, marks])
 
@@ -189,8 +183,7 @@ class PackedPlan:
         """Write a window's plan for the other processes of this machine, and forget those of long ago."""
         part = file.with_name(f".{file.name}.{os.getpid()}")
         with open(part, "wb") as target:
-            np.save(target, window.starts)
-            np.save(target, np.stack(window.picks[:4]))
+            np.save(target, np.concatenate([[len(window.starts)], window.starts, *window.picks[:4]]))
         os.replace(part, file)
         file.with_suffix(f".{len(window.starts) - 1}.packs").touch()
         old = sorted(self._folder.glob("*.npy"), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_WINDOWS]
@@ -199,6 +192,7 @@ class PackedPlan:
 
 
 def _load(file: Path) -> _Window:
-    with open(file, "rb") as source:
-        starts = np.load(source)
-        return _Window(Picks(*np.load(source)), starts)
+    """Map what `_save` wrote: of a million samples a batch needs a few."""
+    flat = np.load(file, mmap_mode="r").view(np.ndarray)
+    count = int(flat[0])
+    return _Window(Picks(*flat[1 + count :].reshape(4, -1)), flat[1 : 1 + count])

@@ -5,6 +5,7 @@ import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdata.loader.dataset import Dataset
@@ -35,17 +36,17 @@ class Reader:
 
     def read(self, place: Place) -> Sample:
         """Return the sample's members as bytes, by extension, with `__key__` and `__url__`. Raises DamagedSample."""
-        tar = self._open.get(place.shard) or self._tar(place)
+        _, key, shard, names, offsets, sizes = place
+        tar = self._open.get(shard) or self._tar(place)
         pread = tar.pread
-        sample: Sample = {"__key__": place.key, "__url__": tar.address}
-        for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
+        sample: Sample = {"__key__": key, "__url__": tar.address}
+        for name, offset, size in zip(names, offsets, sizes, strict=True):
             try:
-                data = pread(size, offset)
+                sample[name] = data = pread(size, offset)
             except OSError as error:
                 raise self._damage(place, offset, f"member {name!r} cannot be read: {error}") from error
             if len(data) != size:
                 raise self._damage(place, offset, f"member {name!r} has {len(data)} of its {size} bytes")
-            sample[name] = data
         return sample
 
     def read_at(self, place: Place, offset: int, size: int) -> bytes:
@@ -90,6 +91,17 @@ class Reader:
             f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar is not what {self.dataset.index_file} describes:"
             f' restore it, index again (vlmdata index), or pass over such samples with on_error="skip"'
         )
+
+
+def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int) -> list[Reader]:
+    """A reader for each dataset; the remote ones share one cache of at most `cache_bytes`, and its connections."""
+    if not any(dataset.is_remote for dataset in datasets):
+        return [Reader(dataset) for dataset in datasets]
+    from vlmdata.loader.remote import BlockCache, RemoteTars
+
+    (cache / "blocks").mkdir(parents=True, exist_ok=True)
+    remote = RemoteTars(BlockCache(cache / "blocks", cache_bytes))
+    return [Reader(dataset, remote if dataset.is_remote else None) for dataset in datasets]
 
 
 class Tar:

@@ -1,14 +1,15 @@
 """A dataset by row number, for samplers of one's own: what torch calls map-style. Torch is not needed."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlmdata.loader.dataset import CACHE, open_dataset
+from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
 from vlmdata.loader.find import PathLike
 from vlmdata.loader.order import key, noise
-from vlmdata.loader.read import Reader, Sample
+from vlmdata.loader.read import Sample, open_readers
 
 
 class Rows:
@@ -25,11 +26,12 @@ class Rows:
         decode: Callable[[Sample], Any] | None = None,
         seed: int = 0,
         cache: PathLike = CACHE,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.dataset = open_dataset(path, cache)
         self.decode = decode
         self._of = key(seed, 4)
-        self._reader = Reader(self.dataset)
+        (self._reader,) = open_readers([self.dataset], Path(cache).expanduser(), cache_bytes)
 
     def __len__(self) -> int:
         return len(self.dataset.index)
@@ -44,6 +46,7 @@ class Rows:
             raise IndexError(f"rows {list(rows)} of {len(self)}")
         seeds = (noise(self._of, numbers) >> np.uint64(1)).tolist()
         samples = []
+        self._reader.forked()
         for place, seed in zip(self.dataset.index.locate(numbers), seeds, strict=True):
             sample = self._reader.read(place) | {"__seed__": seed}
             samples.append(sample if self.decode is None else self.decode(sample))

@@ -6,14 +6,15 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from vlmdata.loader.audit import Audit, audit, audit_packs
 from vlmdata.loader.build import OnError
-from vlmdata.loader.find import is_remote
 from vlmdata.loader.flat import Place
 from vlmdata.loader.order import Ints
 from vlmdata.loader.packed import PackedPlan
@@ -43,6 +44,7 @@ class Job(NamedTuple):
 
 
 Unit = Job | list[Job]  # what stands at one position
+Step = tuple[int, int, Any]  # the position after it, this worker's own state then, and its samples, planned or made
 
 
 class Samples:
@@ -79,7 +81,7 @@ class Samples:
         self.on_error = on_error
         self.rank, self.world = ranks(rank, world)
         self.skipped = 0
-        self._is_remote = any(is_remote(dataset.base) for dataset in plan.datasets)
+        self._is_remote = any(dataset.is_remote for dataset in plan.datasets)
         self._readers = readers or [Reader(dataset) for dataset in plan.datasets]
         self._origin = self._position = 0
         self._until: int | None = None
@@ -158,19 +160,18 @@ class Samples:
     # -- iteration
 
     def __iter__(self) -> Iterator[Any]:
-        return (item for _, item in self.walk())
+        return map(itemgetter(1), self.walk())
 
     def walk(self) -> Iterator[tuple[int, Any]]:
         """Iterate as `iter` does, with the position after each step."""
         layout = self._layout()
         self._origin = start = self._position
-        end = start
-        for done, (number, units, end) in enumerate(self._made(layout, start), 1):
-            after = min(start + layout.stride * (number + 1), end)
-            # the state in a worker is its own: as if all workers had done as many steps
-            own = min(start + layout.stride * layout.workers * done, end)
-            self._position = after if layout.workers == 1 else own
-            yield after, self._finish(units, after)
+        _keep_freed_memory()
+        for reader in self._readers:
+            reader.forked()
+        for after, own, made in self._made(layout, start):
+            self._position = own
+            yield after, made if self.batch is None else self._finish(made, after)
         if self.epochs is not None:
             self.finished(start)
 
@@ -185,51 +186,60 @@ class Samples:
         self._until = None
 
     def _finish(self, units: list, position: int) -> Any:
-        if self.batch is None:
-            return units[0]
         if self.collate is not None:
             return self.collate(units)
         batch = Batch(units)
         batch.position, batch.skipped = position, self.skipped
         return batch
 
-    def _made(self, layout: Layout, start: int) -> Iterator[tuple[int, list, int]]:
-        """Each step of this worker: its number, its samples, made here or by threads ahead of the reader, and the end."""
-        _keep_freed_memory()
-        for reader in self._readers:
-            reader.forked()
-        if not self.threads:
-            for number, units, end in self._planned(layout, start):
-                yield number, [self._make(unit) for unit in units], end
-            return
-        waiting: deque[tuple[int, list[Future], int]] = deque()
+    def _made(self, layout: Layout, start: int) -> Iterator[Step]:
+        planned = self._planned(layout, start)
+        if self.threads:
+            return self._made_ahead(layout, planned)
+        make = self._make if self.batch is None else self._make_all
+        return ((after, own, make(units)) for after, own, units in planned)
+
+    def _made_ahead(self, layout: Layout, planned: Iterator[Step]) -> Iterator[Step]:
+        """Make the samples of each step in threads, ahead of the reader."""
+        waiting: deque[tuple[int, int, list[Future]]] = deque()
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
         piece = -(-layout.batch // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
         least = max(self.ahead, 2 * self.threads // layout.batch)
         try:
-            for number, units, end in self._planned(layout, start):
+            for after, own, units in planned:
+                units = [units] if self.batch is None else units
                 pieces = [units[first : first + piece] for first in range(0, len(units), piece)]
-                waiting.append((number, [pool.submit(self._make_all, units) for units in pieces], end))
+                waiting.append((after, own, [pool.submit(self._make_all, units) for units in pieces]))
                 if len(waiting) > least:
-                    yield _result(waiting.popleft())
+                    yield self._result(*waiting.popleft())
             while waiting:
-                yield _result(waiting.popleft())
+                yield self._result(*waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _planned(self, layout: Layout, start: int) -> Iterator[tuple[int, list[Unit], int]]:
-        """Each step of this worker: its number, what is to be made for it, and the end of the iteration as far as known."""
+    def _result(self, after: int, own: int, pieces: list[Future]) -> Step:
+        made = [unit for piece in pieces for unit in piece.result()]
+        return after, own, made[0] if self.batch is None else made
+
+    def _planned(self, layout: Layout, start: int) -> Iterator[Step]:
+        """Each step of this worker, with what is to be made for it."""
 
         def end(upto: int) -> tuple[int, bool]:
             if self._until is not None:
                 return self._until, True
             return self.plan.end(start, self.epochs, upto) if self.epochs else (1 << 62, True)
 
-        waiting: list[tuple[int, list[Unit], int]] = []
+        waiting: list[Step] = []
         for numbers, positions, known_end in layout.deal(start, end, PORTION, drop=self.tail == "drop"):
             units = self._plan_units(positions.ravel(), known_end)
-            spans = (slice(at * layout.batch, (at + 1) * layout.batch) for at in range(len(numbers)))
-            portion = [(number, units[span], known_end) for number, span in zip(numbers.tolist(), spans, strict=True)]
+            steps: list[Any] = units
+            if self.batch is not None:
+                steps = [units[first : first + self.batch] for first in range(0, len(units), self.batch)]
+            after = np.minimum(start + layout.stride * (numbers + 1), known_end).tolist()
+            # the state in a worker is its own: as if all workers had done as many steps
+            done = start + layout.stride * (numbers - layout.worker + layout.workers)
+            own = after if layout.workers == 1 else np.minimum(done, known_end).tolist()
+            portion = list(zip(after, own, steps, strict=True))
             if not self._is_remote or numbers[0] == layout.worker:
                 yield from portion
                 continue
@@ -266,19 +276,28 @@ class Samples:
         return [jobs[first:last] for first, last in pairwise(starts)]
 
     def _make_all(self, units: list[Unit]) -> list:
-        return [self._make(unit) for unit in units]
+        return list(map(self._make, units))
 
     def _make(self, unit: Unit) -> Any:
-        """Make one sample, or the list of a pack's. What is damaged is an error, or is counted and replaced.
+        """Make one sample, or the list of a pack's. What is damaged is an error, or is counted and replaced."""
+        try:
+            return self._sample(unit) if isinstance(unit, Job) else list(map(self._sample, unit))
+        except DamagedSample:
+            if self.on_error == "raise":
+                raise
+            return self._mend(unit)
 
-        The next whole one of the order takes the place of a sample; a pack goes without it, unless nothing is left of it.
+    def _mend(self, unit: Unit) -> Any:
+        """Make what can be made: the next whole sample of the order in place of a damaged one; a pack without it.
+
+        A pack of which nothing is left is replaced by the next one.
         """
-        made = self._try(unit)
         position = unit.position if isinstance(unit, Job) else unit[0].position
         for other in range(position + 1, position + 1 + _TRIES):
+            made = self._try(unit)
             if made is not None:
                 return made
-            made = self._try(self._plan_units(np.array([other]), 0)[0])
+            unit = self._plan_units(np.array([other]), 0)[0]
         raise DamagedSample(f"the {_TRIES} samples after position {position} are damaged too: see the warnings")
 
     def _try(self, unit: Unit) -> Any:
@@ -287,16 +306,15 @@ class Samples:
         try:
             return self._sample(unit)
         except DamagedSample as error:
-            if self.on_error == "raise":
-                raise
             self.skipped += 1
             warnings.warn(f"skipped: {error}", stacklevel=2)
             return None
 
     def _sample(self, job: Job) -> Any:
-        sample = self._readers[job.dataset].read(job.place)
-        sample["__seed__"] = job.seed
-        if job.pad:
+        _, dataset, place, seed, pad = job
+        sample = self._readers[dataset].read(place)
+        sample["__seed__"] = seed
+        if pad:
             sample["__pad__"] = True
         return sample if self.decode is None else self.decode(sample)
 
@@ -305,15 +323,12 @@ class Samples:
         return Layout(self.batch or 1, self.rank, self.world)
 
 
-def _result(step: tuple[int, list[Future], int]) -> tuple[int, list, int]:
-    number, pieces, end = step
-    return number, [unit for piece in pieces for unit in piece.result()], end
-
-
+@cache
 def _keep_freed_memory() -> None:
     """Keep glibc from giving a batch's memory back to the system after each batch, only to ask for it again.
 
-    Freeing one large block raises its threshold to twice that size. Worth a third of the time of reading raw samples.
+    Freeing one large block raises its threshold to twice that size. Worth a third of the time of reading raw samples. Once
+    a process: the second such block would be taken from the heap, and cleared.
     """
     bytes((32 << 20) - 8192)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdata.loader.build import OnError
-from vlmdata.loader.dataset import CACHE, Dataset, open_dataset
-from vlmdata.loader.find import PathLike, is_remote
+from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
+from vlmdata.loader.find import PathLike
 from vlmdata.loader.packed import PackedPlan, Packing
 from vlmdata.loader.plan import By, make_plan
-from vlmdata.loader.read import Reader, Sample
+from vlmdata.loader.read import Sample, open_readers
 from vlmdata.loader.samples import Samples, Tail
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def stream(
     threads: int = 0,
     on_error: OnError = "raise",
     cache: PathLike = CACHE,
-    cache_bytes: int = 20_000_000_000,
+    cache_bytes: int = CACHE_BYTES,
     torch: bool = True,
 ) -> "Stream":
     """Iterate over WebDataset tars: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend.
@@ -63,7 +63,8 @@ def stream(
     paths = list(path) if isinstance(path, Mapping) else [path]
     datasets = [open_dataset(one, cache, on_error) for one in paths]
     folder = Path(cache).expanduser()
-    lengths = [pack.lengths(dataset, folder) for dataset in datasets] if pack is not None else []
+    readers = open_readers(datasets, folder, cache_bytes)
+    lengths = [pack.lengths(reader, folder) for reader in readers] if pack is not None else []
     samples = make_plan(
         datasets,
         list(path.values()) if isinstance(path, Mapping) else [1],
@@ -71,7 +72,7 @@ def stream(
         later={start: _weights(paths, values) for start, values in (later or {}).items()},
         seed=seed,
         shuffle=shuffle,
-        tokens=[known.mean() for known in lengths] if pack is not None else None,
+        tokens=[known.mean() for known in lengths] if pack is not None and by == "tokens" else None,
     )
     plan = samples if pack is None else PackedPlan(samples, lengths, pack, folder)
     kind: type[Samples] = Samples
@@ -88,19 +89,8 @@ def stream(
         world=world,
         threads=threads,
         on_error=on_error,
-        readers=_readers(datasets, folder, cache_bytes),
+        readers=readers,
     )
-
-
-def _readers(datasets: list[Dataset], cache: Path, cache_bytes: int) -> list[Reader]:
-    """A reader for each dataset; the remote ones share one cache and its connections."""
-    if not any(is_remote(dataset.base) for dataset in datasets):
-        return [Reader(dataset) for dataset in datasets]
-    from vlmdata.loader.remote import BlockCache, RemoteTars
-
-    (cache / "blocks").mkdir(parents=True, exist_ok=True)
-    remote = RemoteTars(BlockCache(cache / "blocks", cache_bytes))
-    return [Reader(dataset, remote if is_remote(dataset.base) else None) for dataset in datasets]
 
 
 def _weights(paths: Sequence[Any], values: Mapping[str, float]) -> list[float]:
