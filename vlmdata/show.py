@@ -23,7 +23,17 @@ def summary(manifest: dict[str, Any], out: str) -> str:
         why = f"{line['step']}: {line['reason'] or 'dropped'}"
         lines.append(f"  {-line['rows']:>12,}  {why:<40} {bar}")
     lines.append(f"  {kept:>12,}  kept")
+    if manifest["other_records"]:
+        lines.append(
+            f"  {sum(manifest['other_records'].values()):>12,}  further records make no row: {other_records(manifest)}"
+        )
     return "\n".join(lines)
+
+
+def other_records(manifest: dict[str, Any]) -> str:
+    """Return what kinds of records made no row, most frequent first: "request 12, revisit 3"."""
+    kinds = sorted(manifest["other_records"].items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{kind} {count:,}" for kind, count in kinds)
 
 
 def first_samples(out: str, count: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.engine.site import download, picture
 from tests.html.archives import gz, http, warc
 from vlmdata import recipe, run
+from vlmdata.show import summary
 
 STORY = [
     "The river rose by two metres in the night, and by the morning the lower town of {n} stood under water.",
@@ -53,6 +54,8 @@ def test_the_recipe_that_ships_builds_documents_that_others_can_read(tmp_path):
     made = run(path, tmp_path / "out", set={"image_url_frequency.max_count": 8}, local=True, workers=1)
     ledger = pq.read_table(tmp_path / "out" / "ledger").to_pylist()
     assert made["rows"] == len(ledger) == 14
+    assert made["other_records"] == {"media_image": 14} and "records make no row: media_image 14" in summary(made, "out")
+    assert "Records that make no row: media_image 14" in (tmp_path / "out" / "report.html").read_text()
     reasons = sorted((line["step"], line["reason"]) for line in ledger if line["outcome"] == "dropped")
     assert reasons == [
         ("dedupe_page_url", "same_page_address"),

@@ -1,14 +1,22 @@
 """Pages of archives as rows, with the images that the archives hold."""
 
+import io
 import json
+import zipfile
+from collections import Counter
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
+from tests.buckets import bucket
 from tests.html.archives import gz, http, warc
 from tests.images.pictures import photo, saved
 from tests.real_data import real_data
+from tests.servers import LoopbackServer, reply
 from tests.sources.reading import read_all
+from vlmdata.html import remote
+from vlmdata.row import conform
 from vlmdata.sources import warc as module
 from vlmdata.sources.warc import Warc
 from vlmdata.step import RecipeError
@@ -109,11 +117,102 @@ def test_a_large_file_is_divided_and_no_page_is_lost_or_doubled(tmp_path, monkey
     assert read_all(source).equals(whole) and len(whole) == 40
 
 
-def test_remote_archives_are_refused():
-    with fsspec.open("memory://x.warc.gz", "wb") as file:
-        file.write(b"x")
-    with pytest.raises(RecipeError, match="local folder"):
-        Warc(path="memory://x.warc.gz").check()
+def counted(source: Warc) -> tuple[Counter, Counter]:
+    """Return the outcomes of all rows (null: kept), and the other records by kind."""
+    outcomes: Counter = Counter()
+    others: Counter = Counter()
+    for piece in source.pieces():
+        for table in source.read_counting(piece, others):
+            outcomes.update(conform(table)["reason"].to_pylist())
+    return outcomes, others
+
+
+def test_every_record_is_a_row_or_counted(tmp_path):
+    records = [
+        warc("warcinfo", "", b"x"),
+        page(),
+        IMAGE,
+        warc("request", "http://ex.com/p", b"GET /"),
+        warc("request", "http://ex.com/q", b"GET /"),
+        warc("revisit", "http://ex.com/p", b""),
+        warc("strange", "http://ex.com/p", b""),
+        page("http://ex.com/404", status="404 Not Found"),
+        page("http://ex.com/999", status="9999999 What"),
+        page("http://ex.com/plain", kind="text/plain"),
+        page("http://ex.com/odd", kind="strange/thing"),
+        warc("response", "dns:ex.com", b"1.2.3.4", Content_Type="text/dns"),
+        page("http://ex.com/x", extra="X-Robots-Tag: noai\r\n"),
+        page("http://ex.com/digest").replace(b"prose", b"prosa", 1),
+    ]
+    source = archive(tmp_path, *records)
+    others = {"warcinfo": 1, "request": 2, "revisit": 1, "unknown": 1, "http_404": 1, "http_other": 1, "response_not_http": 1}
+    others |= {"media_image": 1, "media_text": 1, "media_other": 1}
+    assert counted(source) == ({None: 1, "noai": 1, "bad_record": 1}, others)
+    assert sum(sum(found.values()) for found in counted(source)) == len(records)
+    pairs = Warc(path=str(tmp_path), yields="alt_pairs")
+    assert counted(pairs) == ({None: 1, "noai": 1, "bad_record": 1}, {**others, "page": 1})
+
+
+def test_a_large_plain_file_is_divided_by_its_lengths(tmp_path, monkeypatch):
+    inner = page("http://inner.org/")  # an archive that a server gave out: its records are none of ours
+    records = [page(f"http://ex.com/{i}", kind="text/plain" if i % 2 else "text/html") for i in range(40)]
+    records.insert(20, warc("response", "http://ex.com/x.warc", http(inner * 20, "application/warc")))
+    records[30] = records[30].replace(b"Content-Length", b"Content-Langth", 1)
+    (tmp_path / "x.warc").write_bytes(b"".join(records))
+    source = Warc(path=str(tmp_path))
+    whole, others = read_all(source), counted(source)
+    monkeypatch.setattr(module, "PIECE_BYTES", 3000)
+    assert len(source.pieces()) > 8 and read_all(source).equals(whole) and counted(source) == others
+    assert "inner" not in str(whole["url"].to_pylist()) and others[1]["media_application"] == 1
+
+
+def test_archives_of_a_store_are_read_by_ranges(tmp_path, monkeypatch):
+    local = archive(tmp_path, *(page(f"http://ex.com/{i}") for i in range(40)), IMAGE)
+    (tmp_path / "y.wacz").write_bytes(wacz_of(page("http://ex.com/wacz")))
+    monkeypatch.setattr(module, "PIECE_BYTES", 5000)
+    asked = []
+    with bucket(lambda request: asked.append(request.get("HTTP_RANGE"))) as url:
+        fs = fsspec.filesystem("s3")
+        for file in tmp_path.iterdir():
+            fs.put(str(file), f"{url}/{file.name}")
+        source = Warc(path=f"{url}/*")
+        with pytest.warns(UserWarning, match="images: none"):
+            source.check()
+        assert len(source.pieces()) > 4
+        assert read_all(source).equals(read_all(local))
+    assert any(span and span.startswith("bytes=") for span in asked)
+
+
+def wacz_of(*records: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("archive/a.warc.gz", gz(*records))
+    return out.getvalue()
+
+
+def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES_S", (0, 0))
+    archive(tmp_path, *(page(f"http://ex.com/{i}") for i in range(40)))
+    route = reply((tmp_path / "x.warc.gz").read_bytes())
+    with LoopbackServer({"/x.warc.gz": route}) as server, pytest.raises(RecipeError, match="read by ranges; copy them"):
+        Warc(path=server.url("/x.warc.gz"), images="none").check()
+    with fsspec.open("memory://broken/x.warc.gz", "wb") as file:
+        file.write((tmp_path / "x.warc.gz").read_bytes())
+    source = Warc(path="memory://broken/x.warc.gz", images="none")
+    (piece,) = source.pieces()
+    read, failures = MemoryFile.read, [2]
+
+    def cut(file, size: int = -1) -> bytes:
+        failures[0] -= 1
+        if failures[0] >= 0:
+            raise OSError("the line is cut")
+        return read(file, size)
+
+    monkeypatch.setattr(MemoryFile, "read", cut)
+    assert sum(len(table) for table in source.read(piece)) == 40, "two failures of one range are got over"
+    failures[0] = 10
+    with pytest.raises(ConnectionError, match=r"memory://broken/x.warc.gz: the line is cut"):
+        list(source.read(piece))
 
 
 def test_real_archives_every_page_has_one_row():

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -81,6 +82,7 @@ def finish(
         "limit": limit,
         "kept": sum(kept),
         "dropped": _dropped(recipe, ledgers),
+        "other_records": dict(sum((f["others"] for f in ledgers), Counter())),
         "source": plan.source,
         "recipe": recipe.describe(),
         "versions": versions(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -59,12 +60,28 @@ class PartLog:
         have = (found >= 0) & wanted
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
-    def commit(self, table: pa.Table, measures: list[str], blobs: list[str], *, rows: bool = False) -> bool:
-        """Add an entry. Returns False, with the table removed, when another worker added one since this log was read."""
+    def others(self) -> dict[str, int]:
+        """Return how many records of each kind a reader of an archive found that make no rows."""
+        return next((entry["others"] for entry in self.entries if entry["rows"]), {})
+
+    def commit(
+        self,
+        table: pa.Table,
+        measures: list[str],
+        blobs: list[str],
+        *,
+        rows: bool = False,
+        others: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Add an entry: what was measured, or with `rows` what a reader of an archive found.
+
+        Returns False, with the table removed, when another worker added one since this log was read.
+        """
         name = attempt_name("work/data", self.part, "parquet")
         with self.store.new_file(name) as file:
             pq.write_table(table, file, compression="zstd")
-        record = {"table": name, "measures": measures, "blobs": blobs, "rows": rows, "count": len(table)}
+        record: dict[str, Any] = {"table": name, "measures": measures, "blobs": blobs, "rows": rows, "count": len(table)}
+        record["others"] = dict(others or {})
         record_name = f"{self.folder}/{len(self.entries):04d}.json"
         if self.store.put_new(record_name, json.dumps(record, sort_keys=True).encode()):
             self.entries.append(record)

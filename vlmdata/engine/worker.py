@@ -198,7 +198,9 @@ class Worker:
         """Write file `number` of the ledger from parts, each with the count of kept rows before it."""
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.rows(call), before, per_shard) for call, before in calls]
-        return write_ledger(self.store, number, tables, self._is_current)
+        written = write_ledger(self.store, number, tables, self._is_current)
+        parts = [] if self.plan.files else [PartLog(self.store, call.part) for call, _ in calls]
+        return {**written, "others": sum((Counter(log.others()) for log in parts), Counter())}
 
     def _is_current(self) -> bool:
         return tombstones.are_all(self.store, self.tombstones)

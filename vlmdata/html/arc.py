@@ -56,6 +56,8 @@ def arc_records(file: BinaryIO, start: int, max_bytes: int) -> Iterator[dict[str
             elif record["kind"] == "response":
                 record["block"] = block
             yield record
+        except ConnectionError:
+            raise
         except (EOFError, OSError, zlib.error):
             yield {"kind": "bad_record", "offset": place, "problem": "truncated"}
             return

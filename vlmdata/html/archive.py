@@ -18,6 +18,7 @@ from typing import BinaryIO
 from fastwarc.warc import ArchiveIterator
 
 from vlmdata.html.arc import arc_records, is_arc
+from vlmdata.html.remote import open_archive
 from vlmdata.html.resync import next_record
 
 KINDS = frozenset(
@@ -50,8 +51,8 @@ class Volume:
     def open(self) -> BinaryIO:
         """Open for reading at the start; closing it closes the file."""
         if self.member is None:
-            return open(self.path, "rb")
-        return zipfile.ZipFile(self.path).open(self.member)  # type: ignore[return-value]
+            return open_archive(self.path)
+        return zipfile.ZipFile(open_archive(self.path)).open(self.member)  # type: ignore[return-value]
 
 
 def volumes(path: Path | str) -> list[Volume]:
@@ -59,22 +60,22 @@ def volumes(path: Path | str) -> list[Volume]:
 
     A WACZ that is no zip any more is one volume, whose records are bad.
     """
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == _ZIP
-    if not is_zip:
-        return [Volume(str(path))]
-    try:
-        with zipfile.ZipFile(path) as wacz:
-            names = sorted(n for n in wacz.namelist() if ".warc" in n.lower() or n.lower().endswith((".arc", ".arc.gz")))
-    except zipfile.BadZipFile:
-        return [Volume(str(path))]
+    with open_archive(str(path)) as file:
+        if file.read(4) != _ZIP:
+            return [Volume(str(path))]
+        try:
+            listed = zipfile.ZipFile(file).namelist()
+        except zipfile.BadZipFile:
+            return [Volume(str(path))]
+    names = sorted(n for n in listed if ".warc" in n.lower() or n.lower().endswith((".arc", ".arc.gz")))
     return [Volume(str(path), name) for name in names]
 
 
 def records(volume: Volume, *, start: int = 0, end: int | None = None, max_bytes: int = 100_000_000) -> Iterator[Record]:
     """Yield the records that begin in [start, end) of a volume, in order; start at 0 or where a record begins.
 
-    Content longer than `max_bytes` is not read. Raises OSError only when the file itself cannot be opened.
+    Content longer than `max_bytes` is not read. Raises OSError only when the file itself cannot be opened, and ConnectionError
+    when a store does not answer any more: that is no fault of the record at hand.
     """
     with volume.open() as file:
         if is_arc(file):
@@ -94,6 +95,8 @@ def records(volume: Volume, *, start: int = 0, end: int | None = None, max_bytes
             except _BareLines:
                 place, first, lenient = record.offset, True, True
                 continue
+            except ConnectionError:
+                raise
             except (OSError, EOFError, zipfile.BadZipFile, ValueError):
                 if not broken:  # else the record before, which is counted already, ends elsewhere than it says
                     yield Record("bad_record", last if first else last + 1, problem="header")

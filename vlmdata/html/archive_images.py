@@ -7,7 +7,6 @@ compressed zip member) is unpacked into a temporary file that goes with the inde
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import itertools
 import shutil
@@ -23,6 +22,7 @@ import xxhash
 from vlmdata.html.arc import is_arc
 from vlmdata.html.archive import Record, Volume, records
 from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.remote import open_archive
 
 _ENTRY = np.dtype([("key", "u8"), ("volume", "u4"), ("length", "u4"), ("offset", "u8")])
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -156,7 +156,7 @@ class _Opened:
 def _has_offsets(volume: Volume) -> bool:
     """Say whether reading can start at any record: not in a packed ARC, a packed zip member, one gzip stream over all."""
     if volume.member is not None:
-        with zipfile.ZipFile(volume.path) as wacz:
+        with open_archive(volume.path) as file, zipfile.ZipFile(file) as wacz:
             if wacz.getinfo(volume.member).compress_type != zipfile.ZIP_STORED:
                 return False
     with volume.open() as file:
@@ -175,8 +175,12 @@ def _unpacked(volume: Volume) -> BinaryIO:
     with volume.open() as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        with contextlib.suppress(OSError, EOFError):  # what can be unpacked is there; its last record will be a bad one
+        try:
             shutil.copyfileobj(gzip.GzipFile(fileobj=file) if packed else file, copy, 1 << 20)
+        except ConnectionError:
+            raise
+        except (OSError, EOFError):
+            pass  # what can be unpacked is there; its last record will be a bad one
     return copy
 
 

@@ -44,7 +44,8 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 def raw_file(path: str) -> Any:
     """Open a file as it lies, compressed or not, for reading and seeking."""
     if is_remote(path):
-        return fsspec.open(path, "rb", cache_type="readahead", block_size=4 << 20).open()
+        fs, inside = fsspec.url_to_fs(path)  # options given to fsspec.open would go to the store, which does not know them
+        return fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
     return open(path, "rb", buffering=1 << 20)
 
 

@@ -17,6 +17,7 @@ from vlmdata.report.pictures import Album, Shown
 from vlmdata.report.replay import open_replay
 from vlmdata.report.scan import Facts, Rule, scan
 from vlmdata.report.stored import Stored, stored
+from vlmdata.show import other_records
 
 MARGINS = 10  # rules whose margin is shown
 PER_SIDE = 4
@@ -42,6 +43,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "head": _head(manifest, kept),
         "funnel": funnel(manifest),
+        "others": other_records(manifest),
         "inside": [(*rule, count) for rule, count in sorted(facts.inside.items(), key=lambda item: (-item[1], str(item[0])))],
         "charts": charts(facts, drawn, kept),
         "margins": _margins(facts, levels, chosen, album),
