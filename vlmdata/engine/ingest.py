@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.engine.tombstones import REASON, STEP
+from vlmdata.images import img2dataset
 from vlmdata.images.header import ImageError, read_header
 from vlmdata.images.process import process
 from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten
@@ -44,6 +45,10 @@ class Ingest(Step):
     download: Download | None = None
     resize: Resize | None = None
     label: str = field(default="ingest", init=False)
+
+    def identity(self) -> str:
+        """Return the engine where it is not ours: its pixels are others."""
+        return self.download.engine if self.download and self.download.engine != "vlmdata" else ""
 
     def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
@@ -87,7 +92,16 @@ class Ingest(Step):
             else:
                 asked[position] = url
         if asked and self.download:
-            yield from fetch(asked, part.client(self.download))
+            yield from self._fetched(asked, self.download, part)
+
+    def _fetched(
+        self, asked: dict[int, str], download: Download, part: OpenPart
+    ) -> Iterator[tuple[int, bytes | None, str | None]]:
+        if download.engine == "vlmdata":
+            return fetch(asked, part.client(download))
+        from vlmdata.web.img2dataset import Fetcher
+
+        return part.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
 
     def _process(self, position: int, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
         """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
@@ -95,10 +109,14 @@ class Ingest(Step):
         step = self.resize or self.download or self
         if part.journal(position):
             return {"drop": step.name, "reason": "decoder_crash"}
+        blocks = part.tombstones.blocks
+        if blocks and (reason := blocks.match(body)):
+            return {"drop": blocks.name, "reason": reason}
         try:
             blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
+            resized = img2dataset.process if self.identity() else process
             with part.decoding:
-                done = process(body, rule, max_pixels=rule.max_pixels, boxes=boxes or (), blur=blur)
+                done = resized(body, rule, max_pixels=rule.max_pixels, boxes=boxes or (), blur=blur)
         except ImageError as error:
             return {"drop": step.name, "reason": error.reason}
         if part.tombstones.holds_image(done.sha256, done.phash):

@@ -31,6 +31,7 @@ class Progress:
         self.is_estimated = False
         self.began = self.told = time.monotonic()
         self.recent: deque[tuple[float, int]] = deque()  # when, and how many rows there were then
+        self.known: Counter[str] = Counter()  # outcomes as last told
         self._begin("")
 
     def __enter__(self) -> Progress:
@@ -111,7 +112,8 @@ class Progress:
         if self.rows:
             line = f"{self.name:<28} {self.rows:>12,} rows {self.rows / max(seconds, 1e-9):>8,.0f}/s"
             line += f" {_bytes(self.bytes):>9}" if self.bytes else ""
-        self._say(f"{line:<62} {seconds:7.1f} s{self._outcomes()}")
+        self._say(f"{line:<62} {seconds:7.1f} s{self._outcomes() if self.dropped != self.known else ''}")
+        self.known = self.dropped
         facts = {"rows": self.rows, "alive": self.alive, "dropped": dict(self.dropped), "bytes": self.bytes}
         self.log.add("counts", name=self.name, seconds=round(seconds, 1), **(facts if self.rows else {}))
         self.name = ""

@@ -16,10 +16,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlmdata.engine.store import Store, open_store
-from vlmdata.row import ROW, drop_images, drop_rows, flatten, set_column
+from vlmdata.recipe import Recipe
+from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
 from vlmdata.step import Source
+from vlmdata.steps.block_list import BlockList
 
 FOLDER = "forgotten"
 STEP = "forget"
@@ -38,9 +41,10 @@ class Tombstones:
     keys: set[str] = field(default_factory=set)  # without the number of repeats
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
     records: int = 0  # how many takedowns there were when these were read
+    blocks: BlockList | None = None  # what the recipe's own lists forbid; another verdict, but the same places to look
 
     def __bool__(self) -> bool:
-        return bool(self.hashes or self.keys or self.likenesses)
+        return bool(self.hashes or self.keys or self.likenesses or self.blocks)
 
     def holds_address(self, url: str | None) -> bool:
         """Say whether an address, its host or a domain above it was forgotten."""
@@ -58,6 +62,8 @@ class Tombstones:
         """Return rows with `drop` set where they were forgotten, and nothing left of them but the key."""
         if not self or not len(rows):
             return rows
+        if self.blocks:
+            rows = _without_bytes(self.blocks.decide(rows), self.blocks.name)
         images = flatten(rows, "images")
         bad = np.array([key[:KEY_DIGITS] in self.keys for key in rows["key"].to_pylist()], dtype=bool)
         bad |= self._taken_from(rows["extra"].to_pylist())
@@ -76,6 +82,17 @@ class Tombstones:
             return np.zeros(len(extras), dtype=bool)
         found = [SOURCE_KEY.search(extra or "") for extra in extras]
         return np.array([hit is not None and hit[1] in self.keys for hit in found], dtype=bool)
+
+
+def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
+    """Return rows without the inline bytes of images that a step rejected: they are not to reach any file."""
+    images = flatten(rows, "images")
+    gone = pc.fill_null(pc.equal(images.field("drop"), step), False)
+    if not pc.any(pc.and_(gone, images.field("data").is_valid())).as_py():
+        return rows
+    fields = [images.field(f.name) if f.name != "data" else pc.if_else(gone, None, images.field("data")) for f in IMAGE]
+    items = pa.StructArray.from_arrays(fields, fields=list(IMAGE), mask=images.items.is_null())
+    return set_column(rows, "images", images.rebuild(items))
 
 
 def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
@@ -116,9 +133,10 @@ def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
     return [(name, json.loads(store.read(name))) for name in names]
 
 
-def load(store: Store) -> Tombstones:
-    """Return all tombstones of a dataset."""
-    found = Tombstones()
+def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
+    """Return all tombstones of a dataset; with a recipe also what its lists forbid."""
+    blocks = next((step for step in recipe.steps if isinstance(step, BlockList)), None) if recipe else None
+    found = Tombstones(blocks=blocks)
     for _, record in records(store):
         found.records += 1
         found.hashes |= set(record["hashes"])

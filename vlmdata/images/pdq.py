@@ -1,0 +1,49 @@
+"""PDQ, the 256-bit perceptual hash in which lists of known illegal pictures are exchanged.
+
+Source: Facebook, ThreatExchange, pdq/ (hashing.pdf and the reference code), written anew: luma, two passes of box filters each
+way, 64 x 64 samples, the 16 x 16 lowest DCT coefficients without those of the mean's row and column, each bit whether one is
+over the median. Of 32 photos, rotations and edits every bit was that of the reference (the package pdqhash 0.2.8).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SIDE, KEPT = 64, 16
+_ROWS, _COLUMNS = np.arange(1, KEPT + 1)[:, None], np.arange(SIDE)[None, :]
+DCT = np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _ROWS * (2 * _COLUMNS + 1))  # (16, 64)
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def pdq(pixels: np.ndarray) -> tuple[int, int]:
+    """Return the hash of (H, W, 3) uint8 pixels as a whole number of 256 bits, and its quality, 0 to 100.
+
+    Two pictures count as the same within 31 bits; a quality under 50 says that there is too little in a picture to tell.
+    """
+    height, width = pixels.shape[:2]
+    luma = (pixels.astype(np.float32) @ LUMA).astype(np.float64)
+    for _ in range(2):  # two boxes are a tent, without which 64 samples would miss most of a large picture
+        luma = _box(luma, -(-width // (2 * SIDE)), 1)
+        luma = _box(luma, -(-height // (2 * SIDE)), 0)
+    middles = np.arange(SIDE) + 0.5
+    small = luma[np.ix_((middles * height / SIDE).astype(int), (middles * width / SIDE).astype(int))]
+    coefficients = DCT @ small @ DCT.T
+    median = np.partition(coefficients, 127, axis=None)[127]  # of 256 the lower middle one, as the reference takes it
+    bits = (coefficients > median).ravel()[::-1]
+    return int.from_bytes(np.packbits(bits).tobytes(), "big"), _quality(small)
+
+
+def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
+    """Average over a window around each value; at the edges over what there is of it."""
+    length = values.shape[axis]
+    nothing = np.zeros_like(values.take([0], axis))
+    sums = np.concatenate([nothing, np.cumsum(values, axis)], axis)
+    ends = np.arange(length) + (window + 2) // 2
+    last, first = np.minimum(ends, length), np.maximum(ends - window, 0)
+    return (sums.take(last, axis) - sums.take(first, axis)) / np.expand_dims(last - first, 1 - axis)
+
+
+def _quality(small: np.ndarray) -> int:
+    """Return how much there is to see: steps between neighbours in whole hundredths of white, summed, over 90."""
+    steps = [np.abs((np.diff(small, axis=axis) * 100 / 255).astype(int)).sum() for axis in (0, 1)]
+    return min(100, int(sum(steps) / 90))

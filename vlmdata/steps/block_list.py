@@ -1,0 +1,183 @@
+"""Reject what the user's lists name: domains, addresses, MD5, SHA-256, PDQ or pHash. What matches is never stored."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
+from vlmdata.images.pdq import pdq
+from vlmdata.images.phash import phash, phash_imagededup
+from vlmdata.row import drop_images, drop_rows, flatten
+from vlmdata.step import RecipeError, Step
+from vlmdata.web.url import parse_url
+
+MAX_PIXELS = 100_000_000
+PDQ_QUALITY = 50  # the reference compares no picture that has less in it
+HEX = {"md5": 32, "sha256": 64, "pdq": 64, "phash": 16}
+KINDS: dict[str, Callable[[np.ndarray], int]] = {"vlmdata": phash, "imagededup": phash_imagededup}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockList(Step):
+    """Hold every image and page against lists the user has: of illegal material, of owners who opted out.
+
+    Each list is a text file with one entry a line: what stands before the first comma, blank or tab counts, `#` begins a
+    comment, a first line that is no entry is taken for a header. Wherever in the recipe it stands, domains and addresses are
+    looked up before anything is fetched, hashes of the bytes as they came before a picture is decoded or written. The
+    likenesses of `pdq` and `phash` cost a decoding of their own. A list that grew holds at the next run for what was stored
+    already, but for MD5 and PDQ, which are not kept; `vlmdata forget` removes those bytes too.
+    """
+
+    reads: ClassVar = ("url", "images")
+    is_private: ClassVar = True
+
+    domains: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    md5: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+    pdq: tuple[str, ...] = ()
+    pdq_bits: int = 31  # of 256: ThreatExchange's own distance
+    phash: tuple[str, ...] = ()
+    phash_bits: int = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther
+    phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which hash the list holds
+
+    def check(self) -> None:
+        if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):
+            raise RecipeError(f"{self.name}: name at least one list: domains, urls, md5, sha256, pdq or phash")
+        if not (0 <= self.pdq_bits < 128 and 0 <= self.phash_bits < 32):
+            raise RecipeError(f"{self.name}: pdq_bits is 0 to 127 and phash_bits 0 to 31; more would match any picture")
+        _lists(self)
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        """Reject by what is known of a row already: addresses, hosts, stored hashes, and bytes that lie in the row."""
+        lists = _lists(self)
+        images = flatten(rows, "images")
+        columns = (images.field(name).to_pylist() for name in ("url", "sha256", "phash", "data"))
+        alive = images.alive()
+        reasons = [
+            (lists.of_address(url) or lists.of_hashes(sha, like) or (self.match(data) if data is not None else None))
+            if living
+            else None
+            for living, url, sha, like, data in zip(alive, *columns, strict=True)
+        ]
+        found = np.array(reasons, dtype=object)
+        hit = np.array([reason is not None for reason in reasons], dtype=bool)
+        rows = drop_images(rows, hit, self.name, reason=found)
+        pages = np.array([lists.of_address(url) for url in rows["url"].to_pylist()], dtype=object)
+        return drop_rows(rows, np.array([page is not None for page in pages], dtype=bool), self.name, reason=pages)
+
+    def match(self, body: bytes) -> str | None:
+        """Return which kind of list holds an image of these bytes as they came, or None."""
+        return _lists(self).of_bytes(body)
+
+
+class Lists:
+    """The files of a BlockList, read."""
+
+    def __init__(self, step: BlockList):
+        self._step = step
+        self._domains = {_domain(word, place) for word, place in _entries(step.domains)}
+        self._urls = {_url(word, place) for word, place in _entries(step.urls)} - {""}
+        self._digests = {
+            name: {_hex(word, place, name) for word, place in _entries(getattr(step, name))} - {""} for name in HEX
+        }
+        likes = sorted(int(word, 16) for word in self._digests["phash"])
+        self._phashes = np.array(likes, dtype=np.uint64)
+        words = b"".join(bytes.fromhex(word) for word in sorted(self._digests["pdq"]))
+        self._pdqs = np.frombuffer(words, dtype=">u8").astype(np.uint64).reshape(-1, 4)
+
+    def of_address(self, text: str | None) -> str | None:
+        """Say whether an address, its host or a domain above it is listed."""
+        if text is None or not (self._urls or self._domains):
+            return None
+        if text in self._urls:
+            return "blocked_url"
+        url = parse_url(text)
+        if url is None:
+            return None
+        if url.text in self._urls:
+            return "blocked_url"
+        labels = url.host.split(".")
+        above = (".".join(labels[start:]) for start in range(len(labels)))
+        return "blocked_domain" if any(domain in self._domains for domain in above) else None
+
+    def of_hashes(self, sha256: str | None, like: int | None) -> str | None:
+        """Say whether a hash that a row carries is listed: of the bytes as they came, of the picture as it is stored."""
+        if sha256 is not None and sha256 in self._digests["sha256"]:
+            return "blocked_sha256"
+        if like is not None and self._step.phash_kind == "vlmdata" and self._is_like(like):
+            return "blocked_phash"
+        return None
+
+    def of_bytes(self, body: bytes) -> str | None:
+        """Say whether an image's bytes, or a picture like it, are listed."""
+        if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
+            return "blocked_sha256"
+        if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:
+            return "blocked_md5"
+        if not (len(self._pdqs) or len(self._phashes)):
+            return None
+        try:
+            pixels = decode(body, max_pixels=MAX_PIXELS).pixels
+        except ImageError:  # what cannot be decoded is not stored either
+            return None
+        if len(self._phashes) and self._is_like(KINDS[self._step.phash_kind](pixels)):
+            return "blocked_phash"
+        if len(self._pdqs):
+            value, quality = pdq(pixels)
+            parts = np.frombuffer(value.to_bytes(32, "big"), dtype=">u8").astype(np.uint64)
+            if quality >= PDQ_QUALITY and (np.bitwise_count(self._pdqs ^ parts).sum(1) <= self._step.pdq_bits).any():
+                return "blocked_pdq"
+        return None
+
+    def _is_like(self, value: int) -> bool:
+        return bool((np.bitwise_count(self._phashes ^ np.uint64(value)) <= self._step.phash_bits).any())
+
+
+@functools.lru_cache(maxsize=8)
+def _lists(step: BlockList) -> Lists:
+    return Lists(step)
+
+
+def _entries(files: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yield the first word of each line with its place, file and line. Raises RecipeError for a file that cannot be read."""
+    for name in files:
+        try:
+            text = Path(name).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{name}: cannot be read as a list: {error}") from None
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.partition("#")[0].replace(",", " ").split() if "://" not in line else line.split()
+            if words:
+                yield words[0].strip('"'), (name, number)
+
+
+def _hex(word: str, place: tuple[str, int], kind: str) -> str:
+    if len(word) == HEX[kind] and all(digit in "0123456789abcdefABCDEF" for digit in word):
+        return word.lower()
+    if place[1] == 1:
+        return ""
+    raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no {kind}: {HEX[kind]} hex digits")
+
+
+def _domain(word: str, place: tuple[str, int]) -> str:
+    url = parse_url(f"http://{word.lstrip('*').strip('.')}/")
+    if url is None or url.path != "/":
+        raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no domain; write example.org, without scheme or path")
+    return url.host
+
+
+def _url(word: str, place: tuple[str, int]) -> str:
+    url = parse_url(word)
+    if url is None and place[1] > 1:
+        raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no http(s) address")
+    return url.text if url else ""
