@@ -15,6 +15,7 @@ from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.chain import Link, chain, stops
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
+from vlmdata.engine.gpus import visible_gpus, wants_gpu
 from vlmdata.engine.manifest import MANIFEST, alone, settle
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
@@ -27,6 +28,7 @@ from vlmdata.steps.download import Download
 from vlmdata.takedown import finish_pending
 
 OPEN_PARTS = 4  # at once in a worker while it fetches: slow hosts hold one part up, not the worker
+OPEN_ON_GPU = 2  # so that a GPU has work while a part is read or committed
 
 
 def run(
@@ -148,9 +150,11 @@ def _part(result: tuple[Any, Any]) -> int:
 
 
 def _advance(driver: Driver, calls: list[PartCall], again: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
-    together = OPEN_PARTS if kind == "ingest" else 1
+    on_gpus = kind == "model" and driver.workers.gpus
+    together = OPEN_PARTS if kind == "ingest" else OPEN_ON_GPU if on_gpus else 1
     results = {}
-    for args, counts in driver.map("advance", ((call, again) for call in calls), together=together, tracked=True):
+    todo = ((call, again) for call in calls)
+    for args, counts in driver.map("advance", todo, together=together, tracked=True, with_models=kind == "model"):
         results[args[0].part] = counts
         progress.add(counts)
     return [results[call.part] for call in calls]
@@ -180,7 +184,7 @@ def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator
     if local:
         from vlmdata.engine.local import LocalWorkers
 
-        pool = LocalWorkers(job, count, web)
+        pool = LocalWorkers(job, count, web, visible_gpus() if wants_gpu(job.recipe) else ())
         try:
             yield pool
         finally:
@@ -190,7 +194,8 @@ def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator
 
     with on_ray.cluster(address, count) as total:
         on_ray.every_node_reads(job.out)
-        pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTS)
+        gpus = on_ray.gpus() if wants_gpu(job.recipe) else 0
+        pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTS, gpus=gpus)
         try:
             yield pool
         finally:

@@ -42,6 +42,10 @@ class Part(Protocol):
         """Return what the worker keeps under this name from part to part (a loaded model), made at first use."""
         ...
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Let the manifest say this of what is being measured: which weights, say."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:

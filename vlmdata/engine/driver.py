@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,18 @@ class Driver:
         self._folder = folder or Path(tempfile.gettempdir())
 
     def map(
-        self, method: str, calls: Iterable[tuple[Any, ...]], *, together: int | None = None, tracked: bool = False
+        self,
+        method: str,
+        calls: Iterable[tuple[Any, ...]],
+        *,
+        together: int | None = None,
+        tracked: bool = False,
+        with_models: bool = False,
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Yield the arguments and result of every call, in the order they end.
 
-        `tracked` calls take `guilty` and `journal`, so that an image which kills its worker can be found and passed over.
+        `with_models`: on the workers that are there for models alone. `tracked` calls take `guilty` and `journal`, so that an
+        image which kills its worker can be found and passed over.
         """
         source = iter(calls)
         waiting: deque[_Call] = deque()
@@ -53,8 +60,9 @@ class Driver:
         load = [0] * self.workers.count
         tickets = 0
         room = together or self.together
+        among = range((with_models and self.workers.gpus) or self.workers.count)
         while True:
-            while (worker := self._free_worker(load, room)) is not None and not (alone and not flying):
+            while (worker := self._free_worker(load, room, among)) is not None and not (alone and not flying):
                 if not waiting:
                     args = next(source, None)
                     if args is None:
@@ -63,9 +71,9 @@ class Driver:
                     tickets += 1
                 self._send(waiting.popleft(), worker, method, flying, load)
             if not flying and alone:
-                yield self._do_alone(alone.popleft(), method, tracked)
+                yield self._do_alone(alone.popleft(), method, tracked, among)
                 continue
-            if not flying and not waiting and self._free_worker(load, room) is not None:
+            if not flying and not waiting and self._free_worker(load, room, among) is not None:
                 return
             for ended in self.workers.wait():
                 call, worker = flying.pop(ended.ticket)
@@ -76,9 +84,9 @@ class Driver:
                 self._mourn(call, ended)
                 (alone if call.deaths >= STRIKES else waiting).append(call)
 
-    def _free_worker(self, load: list[int], room: int) -> int | None:
+    def _free_worker(self, load: list[int], room: int, among: Sequence[int]) -> int | None:
         """Return the ready worker with the fewest calls, or None where all have as many as they may."""
-        ready = [number for number, calls in enumerate(load) if calls < room and self.workers.is_ready(number)]
+        ready = [number for number in among if load[number] < room and self.workers.is_ready(number)]
         return min(ready, key=load.__getitem__) if ready else None
 
     def _send(self, call: _Call, worker: int, method: str, flying: dict[int, tuple[_Call, int]], load: list[int]) -> None:
@@ -92,7 +100,7 @@ class Driver:
         if call.deaths >= LAST_STRIKE:
             raise WorkFailed(f"the worker doing {call.args[0]} died {call.deaths} times, the last time by {ended.died}")
 
-    def _do_alone(self, call: _Call, method: str, tracked: bool) -> tuple[tuple[Any, ...], Any]:
+    def _do_alone(self, call: _Call, method: str, tracked: bool, among: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
         """Do one call with nothing beside it. A death that the same image brings about twice makes that image guilty."""
         journal = self._folder / f"journal-{call.ticket}"
         while True:
@@ -100,7 +108,7 @@ class Driver:
             if tracked:
                 args = (*call.args[:2], tuple(call.guilty), str(journal))
             journal.unlink(missing_ok=True)
-            while (worker := self._free_worker([0] * self.workers.count, 1)) is None:
+            while (worker := self._free_worker([0] * self.workers.count, 1, among)) is None:
                 self.workers.wait()
             self.workers.send(worker, call.ticket, method, args)
             while not (answers := self.workers.wait()):

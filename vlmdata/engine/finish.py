@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 
 from vlmdata.card import write_card
 from vlmdata.engine import provenance
+from vlmdata.engine.chain import chain
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.ledger import ROWS_PER_FILE
 from vlmdata.engine.manifest import MANIFEST, confirm_alone
-from vlmdata.engine.pack import shard_name
+from vlmdata.engine.openpart import NOTES
+from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.store import Store
 from vlmdata.engine.worker import PartCall
@@ -86,6 +88,7 @@ def finish(
         "source": plan.source,
         "recipe": recipe.describe(),
         "versions": versions(),
+        "models": models(store, recipe),
         "provenance": provenance.total(shard["provenance"] for shard in shards),
         "files": _publish(store, shards, ledgers),
     }
@@ -149,7 +152,7 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
     schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
     schema = pa.unify_schemas([INDEX, *schemas])
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, **INDEX_FORMAT) as writer:
         for name in pieces:
             table = pq.read_table(pa.BufferReader(store.read(name)))
             for field in schema:
@@ -159,6 +162,17 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
     data = sink.getvalue().to_pybytes()
     store.put("index.parquet", data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """Return what the steps noted of the models they measured with: weights by their hash, preprocessing, precision."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    names = store.list(NOTES)
+    for link in chain(recipe):
+        own = [json.loads(store.read(name)) for name in names if link.measure and name.startswith(f"{NOTES}/{link.measure}.")]
+        if own:
+            found[link.step.name] = own
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 from multiprocessing.managers import BaseManager
+from collections.abc import Sequence
 from typing import Any
 
 from vlmdata.engine.worker import Job, Worker
@@ -23,10 +24,12 @@ CONTEXT.set_forkserver_preload(["vlmdata.engine.worker"])
 class LocalWorkers:
     """`count` processes; calls go to them through pipes."""
 
-    def __init__(self, job: Job, count: int, web: Any | None):
+    def __init__(self, job: Job, count: int, web: Any | None, gpus: Sequence[str] = ()):
         self.count = count
         self._job = job
         self._pace_server = _PaceServer(web) if web else None
+        self.gpus = min(len(gpus), count)
+        self._gpus = gpus
         self._processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
         self._tickets: list[set[int]] = [set() for _ in range(count)]
@@ -36,7 +39,10 @@ class LocalWorkers:
     def _start(self, number: int) -> None:
         ours, theirs = CONTEXT.Pipe()
         pace = self._pace_server.pace if self._pace_server else None
-        process = CONTEXT.Process(target=_serve, args=(theirs, self._job, pace, dict(os.environ)), daemon=True)
+        environment = dict(os.environ)
+        if self._gpus:  # one GPU to a worker; the others have none
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
+        process = CONTEXT.Process(target=_serve, args=(theirs, self._job, pace, environment), daemon=True)
         process.start()
         theirs.close()
         self._processes[number], self._pipes[number] = process, ours

@@ -51,16 +51,17 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 class RayWorkers:
-    """`count` actors, one CPU each."""
+    """`count` actors, one CPU each; the first `gpus` of them have a GPU each, which Ray gives them on whatever node."""
 
-    def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: float = 0):
+    def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: int = 0):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.count = count
         self._ray = ray
         self._job = job
-        self._options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        self.gpus = min(gpus, count)
+        self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         self._options["max_concurrency"] = together + 1
         self._pace: Any = None
         if web:  # on the driver's node: as long as the run lives, so does its pace
@@ -78,7 +79,8 @@ class RayWorkers:
     def _start(self, number: int) -> None:
         """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
         proxy = _RemotePace(self._pace) if self._pace is not None else None
-        self._actors[number] = self._ray.remote(_Actor).options(**self._options).remote(self._job, proxy)
+        options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
+        self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
         self._starting[self._actors[number].ready.remote()] = number
 
     def is_ready(self, worker: int) -> bool:
@@ -186,6 +188,13 @@ class _RemotePace:
 
     def leave(self, *args: Any) -> None:
         self._actor.leave.remote(*args)
+
+
+def gpus() -> int:
+    """Return how many GPUs the cluster has."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def every_node_reads(out: str) -> None:

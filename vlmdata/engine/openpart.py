@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmdata.engine.partlog import Blob
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from vlmdata.web.client import Client
 
 T = TypeVar("T")
+
+NOTES = "work/notes"
 
 
 class Keep:
@@ -54,6 +58,7 @@ class OpenPart:
         self.tombstones = tombstones  # images that must not be stored again
         self.guilty: frozenset[int] = frozenset()  # images that killed a decoder
         self.journal_file: Any = None  # where the image in hand is noted when a crash is being tracked down
+        self.measuring = ""  # the name of the measurement in work
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
@@ -65,6 +70,12 @@ class OpenPart:
     def kept(self, name: str, make: Callable[[], T]) -> T:
         """Return what the worker keeps under this name from part to part, made at first use."""
         return self._keep.get(name, make)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Keep what a measurement says of itself under its name, for the manifest; said once by each worker."""
+        text = json.dumps(facts, sort_keys=True)
+        name = f"{NOTES}/{self.measuring}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        self._keep.get(name, lambda: self.store.put_new(name, text.encode()))
 
     def client(self, options: Download) -> Client:
         """Return the worker's web client, one for all its parts."""

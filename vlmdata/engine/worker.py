@@ -177,6 +177,7 @@ class Worker:
         if again and isinstance(step, Ingest) and stored is not None:
             missing |= have & step.failed(columns["images"], again)
         if missing.any():
+            opened.measuring = name
             measured = step.measure(rows.filter(pa.array(missing)), opened)
             arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
             names = ["input", *step.writes]

@@ -21,6 +21,7 @@ class Workers(Protocol):
     """What both kinds of workers offer. A worker that died is replaced under its number; its calls end with `died`."""
 
     count: int
+    gpus: int  # so many workers, the first, have a GPU each; they alone measure with models. 0: all do
 
     def is_ready(self, worker: int) -> bool:
         """Say whether a worker takes calls: one that replaces a dead one may have to wait for a place."""

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vlmdata.models.clip_names import has_own_weights
+from vlmdata.models.pixels import Pixels, preparation
+
+T = TypeVar("T", bound=Hashable)
 
 DECIMALS = 4  # of a stored cosine: bf16 is good to 5e-3, and no threshold is set more finely
+BATCH = {"cuda": 256, "cpu": 16}  # images at a time: one core is no faster with more
 
 
 class Clip:
-    """Image and text towers with their own preprocessing and tokenizer. Not thread-safe: a worker has one part at a time."""
+    """Image and text towers with their own preprocessing and tokenizer. Threads may share it: one computes at a time."""
 
-    def __init__(self, model: str, pretrained: str, precision: str):
+    def __init__(
+        self,
+        model: str,
+        pretrained: str,
+        precision: str,
+        pixels: Pixels | None = None,
+        *,
+        compiled: Literal["auto", "yes", "no"] = "auto",
+    ):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
+        self.pixels = pixels or Pixels(decoders())
         tag = None if has_own_weights(model) else pretrained
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(model, pretrained=tag)
+        net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=tag)
+        self.prepare = preparation(preprocess)
+        self.sides: tuple[int, int] = open_clip.get_model_preprocess_cfg(net)["size"]
         self.tokenizer = open_clip.get_tokenizer(model)
-        self.model = self.model.to(self.device, self.type).eval()
+        is_compiled = compiled == "yes" or (compiled == "auto" and self.device.type == "cuda")
+        self.facts = {
+            "model": model,
+            "pretrained": tag,
+            "weights_sha256": weights_hash(net),
+            "preprocessing": {"resize": self.prepare.name, "mean": self.prepare.mean, "std": self.prepare.std},
+            "computed": f"{str(self.type).removeprefix('torch.')} on {self.device.type}{', compiled' if is_compiled else ''}",
+        }
+        net = net.to(self.device, self.type).eval()
+        self._see: Callable[[Tensor], Tensor] = torch.compile(net.encode_image) if is_compiled else net.encode_image
+        self._read: Callable[[Tensor], Tensor] = torch.compile(net.encode_text) if is_compiled else net.encode_text
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (self.prepare.mean, self.prepare.std)
+        )
+        self._computing = threading.Lock()
 
-    def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int) -> list[float]:
+    def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int = 0) -> list[float]:
         """Return the cosine of each text with its image, in [-1, 1], rounded. Unscaled: open_clip's logits are 100 times it.
 
         `images` are unit embeddings (I, D), `owners[i]` the number of the image that `texts[i]` is held against. Source:
@@ -44,42 +73,51 @@ class Clip:
         left, right = images[np.array(owners)], words[np.array([number[text] for text in texts])]
         return np.round((left * right).sum(1), DECIMALS).tolist()
 
-    def embed_images(self, bodies: Iterable[bytes], batch: int) -> np.ndarray:
-        """Return unit embeddings (I, D) in fp32. The next batch is decoded while this one is computed."""
-        parts = [self._unit(self.model.encode_image, pixels) for pixels in self._batches(bodies, batch)]
-        return np.concatenate([part[:count] for part, count in parts]) if parts else np.zeros((0, 1), np.float32)
+    def embed_images(self, images: Sequence[T], batch: int = 0, read: Callable[[T], bytes] = bytes) -> np.ndarray:  # type: ignore[assignment]
+        """Return unit embeddings (I, D) in fp32 of encoded images, or of what `read` gives the bytes of; NaN for a broken one.
 
-    def embed_texts(self, texts: list[str], batch: int) -> np.ndarray:
-        """Return unit embeddings (T, D) in fp32; a long text is cut at the model's context, as open_clip does."""
+        The next batches are read and decoded in threads while this one is computed; copies to a GPU do not wait for it.
+        """
+        size = batch or BATCH[self.device.type]
         parts = []
-        for start in range(0, len(texts), batch):
-            tokens = self.tokenizer(texts[start : start + batch])
-            parts.append(self._unit(self.model.encode_text, (tokens, len(tokens), batch)))
-        return np.concatenate([part[:count] for part, count in parts])
+        broken = np.zeros(len(images), bool)
+        for number, some in enumerate(self.pixels.batches(self.prepare, images, read, size)):
+            pixels = self._host((size, 3, *self.sides), torch.uint8)
+            for place in range(size):
+                given = some[min(place, len(some) - 1)]
+                pixels[place] = torch.from_numpy(given) if given is not None else 0
+            broken[number * size : number * size + len(some)] = [one is None for one in some]
+            parts.append(self._unit(self._seen, pixels)[: len(some)])
+        units: np.ndarray = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
+        units[broken] = np.nan
+        return units
 
-    def _batches(self, bodies: Iterable[bytes], batch: int) -> Iterator[tuple[Tensor, int, int]]:
-        with ThreadPoolExecutor(1) as ahead:
-            stream = iter(bodies)
-            waiting = ahead.submit(self._decode, list(islice(stream, batch)))
-            while (pixels := waiting.result()) is not None:
-                waiting = ahead.submit(self._decode, list(islice(stream, batch)))
-                yield pixels, len(pixels), batch
+    def embed_texts(self, texts: list[str], batch: int = 0) -> np.ndarray:
+        """Return unit embeddings (T, D) in fp32; a long text is cut at the model's context, as open_clip does."""
+        size = batch or BATCH[self.device.type]
+        parts = []
+        for start in range(0, len(texts), size):
+            some = self.tokenizer(texts[start : start + size])
+            tokens = self._host((size, *some.shape[1:]), some.dtype)
+            tokens[: len(some)], tokens[len(some) :] = some, some[-1:]
+            parts.append(self._unit(self._read, tokens)[: len(some)])
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
 
-    def _decode(self, bodies: list[bytes]) -> Tensor | None:
-        if not bodies:
-            return None
-        return torch.stack([self.preprocess(Image.open(io.BytesIO(body)).convert("RGB")) for body in bodies])
+    def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+        """Return memory for a batch, always of full size: an input's result then hangs on its own content alone, and a
+        compiled model meets one shape. Pinned for a GPU; torch gives it out again only when the copy is done."""
+        return torch.empty(shape, dtype=kind, pin_memory=self.device.type == "cuda")
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, D), scaled as open_clip's ToTensor and Normalize do."""
+        scaled = (pixels.float() / 255 - self._mean) / self._std
+        return self._see(scaled.to(self.type))  # the weights are too; autocast is slower than fp32 on a CPU
 
     @torch.inference_mode()
-    def _unit(self, tower: Any, given: tuple[Tensor, int, int]) -> tuple[np.ndarray, int]:
-        """Run a tower on a batch filled up to its full size: an input's result then hangs on its own content alone."""
-        batch, count, full = given
-        if count < full:
-            batch = torch.cat([batch, batch[-1:].expand(full - count, *batch.shape[1:])])
-        if batch.is_floating_point():
-            batch = batch.to(self.type)  # the weights are too; autocast is slower than fp32 on a CPU
-        features = tower(batch.to(self.device)).float()  # (B, D)
-        return torch.nn.functional.normalize(features, dim=-1).cpu().numpy(), count
+    def _unit(self, tower: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        with self._computing:
+            features = tower(batch.to(self.device, non_blocking=True)).float()
+            return torch.nn.functional.normalize(features, dim=-1)  # (B, D)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -88,3 +126,18 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def decoders() -> int:
+    """Return how many threads decode: beside a GPU its share of the machine's cores, else one, for a worker has one core."""
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return max(1, len(os.sched_getaffinity(0)) // gpus) if gpus and torch.cuda.is_available() else 1
+
+
+def weights_hash(net: Any) -> str:
+    """Return a SHA-256 of names and values of all weights, as they were loaded."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

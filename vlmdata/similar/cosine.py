@@ -152,3 +152,14 @@ def exact_products(rows: Int8, others: Int8) -> Floats:
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     products: Floats = rows.astype(kind) @ others.astype(kind).T
     return products
+
+
+def greatest_cosine(rows: Int8, references: Int8) -> NDArray[np.float64]:
+    """Return the greatest cosine of each row to a reference, from integer products: (N, D), (R, D) -> (N,). 0 for zeros."""
+    found = np.full(len(rows), -1.0)
+    scale = 1 / np.sqrt(np.maximum(squared_norms(references), 1))
+    step = max((1 << 24) // max(len(references), 1), 1)
+    for start in range(0, len(rows), step):
+        products = exact_products(rows[start : start + step], references).astype(np.float64) * scale
+        found[start : start + step] = products.max(axis=1, initial=-np.inf)
+    return found / np.sqrt(np.maximum(squared_norms(rows), 1))

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vlmdata.models.clip_names import check_model, weights_identity
 from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.scores import as_stored
 from vlmdata.step import Part, RecipeError, Step
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ class ClipScore(Step):
     model: str = "ViT-B-32"  # of open_clip, or local-dir:FOLDER, or hf-hub:NAME
     pretrained: str = "datacomp_xl_s13b_b90k"  # a tag that open_clip knows, or a file; not used with local-dir and hf-hub
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on processors that multiply it (AMX)
+    compiled: Literal["auto", "yes", "no"] = "auto"  # by torch.compile; auto: on a GPU, where its minute is soon won back
     min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M took 0.30, DataComp 0.25
     around: int = 1  # texts before and after an image of a document that it is held against
     embeddings: bool = False  # keep the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
-    batch: int = 64  # images at a time; scores do not depend on it beyond the fourth digit
+    batch: int = 0  # images at a time; 0: 256 on a GPU, 16 on a CPU. Scores do not depend on it beyond the fourth digit
 
     def check(self) -> None:
         if not -1 <= self.min_score <= 1:
@@ -48,24 +50,28 @@ class ClipScore(Step):
         return weights_identity(self.model, self.pretrained)
 
     def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
-        clip: Clip = part.kept(f"{self.model} {self.pretrained} {self.precision}", self._load)
+        name = f"{self.model} {self.pretrained} {self.precision} {self.compiled}"
+        clip: Clip = part.kept(name, lambda: self._load(part))
+        part.note(clip.facts)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
         texts, owners, kinds = self._texts(rows, positions)
         places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
-        bodies = (part.image_bytes(places[0][i], places[1][i], places[2][i]) for i in positions)
-        units = clip.embed_images(bodies, self.batch)
+        stored = [(places[0][i], places[1][i], places[2][i]) for i in positions]
+        units = clip.embed_images(stored, self.batch, lambda place: part.image_bytes(*place))
         cosines = clip.cosines(units, texts, owners, self.batch)
         best: list[float | None] = [None] * len(images.items)
         which: list[str | None] = [None] * len(images.items)
         for owner, kind, cosine in zip(owners, kinds, cosines, strict=True):
             at = positions[owner]
+            if np.isnan(cosine):  # the image is broken: it has no score, and stays
+                continue
             if best[at] is None or cosine > best[at]:
                 best[at], which[at] = cosine, kind
         kept: list[bytes | None] = [None] * len(images.items)
         if self.embeddings:
             for at, unit in zip(positions, units.astype("<f2"), strict=True):
-                kept[at] = unit.tobytes()
+                kept[at] = None if np.isnan(unit[0]) else unit.tobytes()
         arrays = {
             "": pa.array(best, pa.float32()),
             "text": pa.array(which, pa.string()),
@@ -73,10 +79,12 @@ class ClipScore(Step):
         }
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
-    def _load(self) -> Clip:
-        from vlmdata.models.clip import Clip
+    def _load(self, part: Part) -> Clip:
+        from vlmdata.models.clip import Clip, decoders
+        from vlmdata.models.pixels import Pixels
 
-        return Clip(self.model, self.pretrained, self.precision)
+        pixels = part.kept("pixels", lambda: Pixels(decoders()))  # one for all models: what they want alike is decoded once
+        return Clip(self.model, self.pretrained, self.precision, pixels, compiled=self.compiled)
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
         """Return every text that is held against an image, the image's number among `positions`, and what text it is."""
@@ -98,7 +106,8 @@ class ClipScore(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         value = aligned(rows, self.name, "images")
-        return drop_images(rows, value < self.min_score, self.name, reason="min_score", value=value, threshold=self.min_score)
+        bad = value < as_stored(self.min_score, rows, self.name)
+        return drop_images(rows, bad, self.name, reason="min_score", value=value, threshold=self.min_score)
 
 
 def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:

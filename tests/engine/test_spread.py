@@ -1,0 +1,95 @@
+"""A decision that is spread over workers gives the bytes that the driver's own gives, on Ray, and when a worker dies."""
+
+import io
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from tests.engine.site import download, hashes, manifest, picture
+from tests.servers import LoopbackServer, reply
+from vlmdata import run
+from vlmdata.demo.recipe import HERE
+from vlmdata.steps.dedupe_minhash import DedupeMinhash
+from vlmdata.steps.dedupe_phash import DedupePhash
+from vlmdata.steps.dedupe_semantic import DedupeSemantic
+
+MODEL = f"local-dir:{HERE / 'clip'}"
+COUNT = 90
+
+
+def again(body: bytes, quality: int) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(body)).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """A list of pictures a third of which are others encoded anew, with captions a third of which differ by a word; the
+    recipe's datasets, as the driver alone decides them."""
+    folder = tmp_path_factory.mktemp("copies")
+    bodies, texts = {}, []
+    for number in range(COUNT):
+        body = picture(number % 60)
+        bodies[f"/{number}.jpg"] = again(body, 70) if number >= 60 else body
+        words = [f"w{number % 45}x{place}" for place in range(40)]
+        texts.append(" ".join([*words, f"and{number}"]))
+    routes = {path: reply(body, headers={"Content-Type": "image/jpeg"}) for path, body in bodies.items()}
+    with LoopbackServer(routes) as server:
+        listing = folder / "urls.parquet"
+        pq.write_table(pa.table({"url": [server.url(path) for path in bodies], "caption": texts}), listing)
+        get = [download(), {"resize": {"size": 48}}]
+        score = {"clip_score": {"model": MODEL, "min_score": -1, "embeddings": True}}
+        for name, steps in (("texts", ["dedupe_phash", "dedupe_minhash"]), ("all", ["dedupe_phash", score, "dedupe_semantic"])):
+            tree = {"source": {"type": "url_list", "path": str(listing)}, "steps": get + steps, "part_rows": 16}
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        run(folder / "texts.yaml", folder / "texts", local=True, workers=2)
+        yield folder
+
+
+@pytest.fixture
+def spread(monkeypatch):
+    for step in (DedupeMinhash, DedupePhash, DedupeSemantic):
+        monkeypatch.setattr(step, "spread_above", 10)
+
+
+def test_on_ray_the_bytes_are_those_of_one_machine(copies: Path, tmp_path: Path, spread):
+    run(copies / "texts.yaml", tmp_path / "out", workers=2)
+    dropped = {line["step"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]}
+    assert dropped["dedupe_phash"] > 20 and dropped["dedupe_minhash"] > 10
+    assert hashes(tmp_path / "out") == hashes(copies / "texts")
+    assert not list((tmp_path / "out/work/pieces").iterdir()), "what was searched in is taken away"
+
+
+def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_path: Path, spread):
+    victim: list[int] = []
+
+    def kill_one() -> None:
+        while not list((tmp_path / "out/work").glob("pieces/*")):
+            time.sleep(0.005)
+        process = next(child for child in multiprocessing.active_children() if "ForkServer" in type(child).__name__)
+        victim.append(process.pid or 0)
+        process.kill()
+
+    assassin = threading.Thread(target=kill_one)
+    assassin.start()
+    run(copies / "texts.yaml", tmp_path / "out", local=True, workers=2)
+    assassin.join()
+    assert victim
+    assert hashes(tmp_path / "out") == hashes(copies / "texts")
+
+
+def test_embeddings_are_searched_where_they_lie(copies: Path, tmp_path: Path, monkeypatch):
+    run(copies / "all.yaml", tmp_path / "alone", local=True, workers=1)
+    for step in (DedupePhash, DedupeSemantic):
+        monkeypatch.setattr(step, "spread_above", 10)
+    run(copies / "all.yaml", tmp_path / "spread", local=True, workers=2)
+    assert hashes(tmp_path / "spread") == hashes(tmp_path / "alone")
+    assert {line["step"] for line in manifest(tmp_path / "alone")["dropped"]} >= {"dedupe_phash", "dedupe_semantic"}
