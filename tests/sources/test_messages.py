@@ -73,6 +73,21 @@ def test_what_does_not_fit_is_dropped_with_the_reason(tmp_path, record, reason):
     assert [row["reason"] for row in read(tmp_path, record)] == [reason]
 
 
+def test_conversations_of_one_image_in_one_row(tmp_path):
+    """Whether a file, an address or bytes: asked about again, the image is shown once. Others stay as they are."""
+    first = user({"type": "image", "image": DATA}, "What?")
+    alone = user({"type": "image", "image": DATA})  # the picture is the whole question
+    system = {"messages": [{"role": "system", "content": "Be kind."}, *first["messages"]]}
+    two = user({"type": "image", "image": DATA}, {"type": "image", "image": DATA}, "Both?")
+    lost = user({"type": "image", "image": "lost.png"}, "What?")
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, [first, system, two, lost, alone, lost])))
+    rows = read_all(Messages(path=str(tmp_path / "list.jsonl"), joined=True)).to_pylist()
+    assert shown(rows[0]) == [*SHOWN, ("user", ""), ("assistant", "A square.")]
+    assert [row["reason"] for row in rows] == [None, None, None, "no_file", "no_file"]
+    assert [len(row["roles"]) for row in rows] == [5, 4, 4, 3, 3]
+    assert len(read_all(Messages(path=str(tmp_path / "list.jsonl"))).to_pylist()) == 6
+
+
 def test_a_list_of_another_kind_is_refused(tmp_path):
     (tmp_path / "list.json").write_text('[{"conversation": []}]')
     with pytest.raises(RecipeError, match="no column 'messages'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlmdata.intake.find import is_remote
@@ -70,6 +70,47 @@ def conversation(turns: Sequence[Turn], **fields: Any) -> dict[str, Any]:
         roles += [role] * len(kept)
     row = document(positions, roles=roles, **fields)
     return reject(row, next((image["reason"] for image in row["images"] if image and image.get("reason")), None))
+
+
+def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the conversations of one image into the row of the first of them, one after another; the image is shown once.
+
+    Only those join that show one image, in their first turn, and have no system's turn.
+    """
+    joined: list[dict[str, Any]] = []
+    first: dict[str | bytes, dict[str, Any]] = {}
+    ids: dict[str | bytes, list[str]] = {}
+    for row in rows:
+        name = _only_image(row)
+        if name is None or name not in first:
+            joined.append(row)
+        if name is None:
+            continue
+        ids.setdefault(name, []).append(row["id"])
+        if name not in first:
+            first[name] = row
+            continue
+        one = first[name]
+        again = [(t, role) for t, role in zip(row["texts"], row["roles"], strict=True) if t is not None]
+        if again[0][1] != "user":  # the picture alone was the question
+            again.insert(0, ({"text": ""}, "user"))
+        one["texts"] += [text for text, _ in again]
+        one["images"] += [None] * len(again)
+        one["roles"] += [role for _, role in again]
+    for name, row in first.items():
+        row["id"] = "\n".join(ids[name])  # the key is of all that was said
+    return joined
+
+
+def _only_image(row: Mapping[str, Any]) -> str | bytes | None:
+    """Return what names the image of a conversation that may join others."""
+    if row.get("drop") or "system" in row["roles"] or row["roles"][0] != "user":
+        return None
+    shown = [number for number, image in enumerate(row["images"]) if image is not None]
+    if len(shown) != 1 or any(role != "user" for role in row["roles"][: shown[0]]):
+        return None
+    image = row["images"][shown[0]]
+    return image.get("url") or image.get("blob") or image.get("data")
 
 
 def role_of(name: object) -> str:

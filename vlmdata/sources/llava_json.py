@@ -14,7 +14,7 @@ from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import bad_records, json_object
 from vlmdata.intake.rows import reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import PLACEHOLDER, Unfit, check_turns, conversation, image_at, place_images, role_of
+from vlmdata.intake.talks import Unfit, check_turns, conversation, image_at, join, place_images, role_of
 from vlmdata.step import Source
 
 USED = {"image", "images", "conversations"}
@@ -31,7 +31,7 @@ class LlavaJson(Source):
 
     path: str | list[str]
     images: str = ""  # folder of images named in the list; by default the list's own
-    joined: bool = False
+    joined: bool = False  # conversations of one image in one row
 
     def check(self) -> None:
         self._files()
@@ -48,18 +48,17 @@ class LlavaJson(Source):
         path = piece["path"]
         folder = self.images or os.path.dirname(path)
         kind = format_of(path, Layout())
+        every: list[dict[str, Any]] = []
         with opened(path) as file:
-            if self.joined:
-                every = list(records.items(file, kind, "utf-8"))
-                good = join([one for one in every if isinstance(one, dict)])
-                yield from tables(_row(record, folder) for record in good)
-                if len(every) > len(good) and (bad := [(one[0], one[1]) for one in every if not isinstance(one, dict)]):
-                    yield bad_records(bad)
-                return
             for good, bad in records.batches(file, kind, "utf-8", 5000):
-                yield from tables(_row(record, folder) for record in good)
+                rows = (_row(record, folder) for record in good)
+                if self.joined:
+                    every += rows
+                else:
+                    yield from tables(rows)
                 if bad:
                     yield bad_records(bad)
+        yield from tables(join(every))
 
     def _files(self) -> list[File]:
         return find(self.path, (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"))
@@ -92,30 +91,3 @@ def _images(record: Mapping[str, Any]) -> list[Any]:
     if value is None or value == "":
         return []
     return value if isinstance(value, list) else [value]
-
-
-def join(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put the conversations of one image into the first of them, one after another; the image is shown once.
-
-    Only those join that have one image, shown in their first turn and nowhere else, and no system's turn.
-    """
-    first: dict[str, dict[str, Any]] = {}
-    joined: list[dict[str, Any]] = []
-    for record in every:
-        try:
-            turns, images = _turns(record), _images(record)
-        except Unfit:
-            joined.append(record)
-            continue
-        marks = [text.count(PLACEHOLDER) for _, text in turns]
-        fits = len(images) == 1 and isinstance(images[0], str) and sum(marks) == marks[0] <= 1 and turns[0][0] == "user"
-        if not fits or any(role == "system" for role, _ in turns):
-            joined.append(record)
-        elif images[0] in first:
-            said = record["conversations"]
-            again = {**said[0], "value": said[0]["value"].replace(PLACEHOLDER, "").strip()}
-            first[images[0]]["conversations"] += [again, *said[1:]]
-        else:
-            first[images[0]] = {**record, "conversations": list(record["conversations"])}
-            joined.append(first[images[0]])
-    return joined

@@ -16,7 +16,7 @@ from vlmdata.intake.pairs import bad_records, json_object
 from vlmdata.intake.pictures import inline
 from vlmdata.intake.rows import reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, image_at, place_images, role_of
+from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, image_at, join, place_images, role_of
 from vlmdata.step import RecipeError, Source
 
 
@@ -33,6 +33,7 @@ class Messages(Source):
     messages: str = "messages"  # field of the turns
     images: str = "images"  # field of the images that placeholders and empty image parts stand for
     folder: str = ""  # of image files; by default the list's own
+    joined: bool = False  # conversations of one image in one row, as LLaVA-1.5's own mixture does; reads the list into memory
 
     def check(self) -> None:
         for path, _ in self._files()[:20]:
@@ -50,15 +51,16 @@ class Messages(Source):
         path = piece["path"]
         folder = self.folder or os.path.dirname(path)
         kind = format_of(path, Layout())
-        if kind == "parquet":
-            for batch in _parquet(path):
-                yield from tables(self._row(record, folder) for record in batch)
-            return
-        with opened(path) as file:
-            for good, bad in records.batches(file, kind, "utf-8", 5000):
-                yield from tables(self._row(record, folder) for record in good)
-                if bad:
-                    yield bad_records(bad)
+        every: list[dict[str, Any]] = []
+        for good, bad in _records(path, kind):
+            rows = (self._row(record, folder) for record in good)
+            if self.joined:
+                every += rows
+            else:
+                yield from tables(rows)
+            if bad:
+                yield bad_records(bad)
+        yield from tables(join(every))
 
     def _files(self) -> list[File]:
         return find(self.path, [ending for ending in ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))])
@@ -125,10 +127,20 @@ def _placed(turns: list[Turn], images: list[Mapping[str, Any]]) -> list[Turn]:
     return place_images([(role, "\n".join(str(part) for part in parts)) for role, parts in turns], images)
 
 
+def _records(path: str, kind: str) -> Iterator[tuple[list[Any], list[tuple[str, str]]]]:
+    """Give records with those that cannot be read, some at a time."""
+    if kind == "parquet":
+        for batch in _parquet(path):
+            yield batch, []
+        return
+    with opened(path) as file:
+        yield from records.batches(file, kind, "utf-8", 5000)
+
+
 def _parquet(path: str) -> Iterator[list[dict[str, Any]]]:
     with seekable(path) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=200):
+            for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=200):
                 yield batch.to_pylist()
         except UNREADABLE as error:
             raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
