@@ -1,16 +1,19 @@
 """How fast does it train? The whole trainer, from tars, beside plain Transformers code on the same samples.
 
-    python bench/train_h200.py                 # LLaVA-1.5-7B shape and a small model on one GPU, about 25 minutes
-    python bench/train_h200.py --only stage2   # rows whose name begins so
-    python bench/train_h200.py --tiny          # the same rows at toy size on a CPU: checks the program, says nothing of speed
+    python bench/train_h200.py --out h200.jsonl            # LLaVA-1.5-7B shape and a small model on one GPU, 9 minutes at most
+    python bench/train_h200.py --out h200.jsonl            # again: goes on with the rows that are missing
+    python bench/train_h200.py --only stage2               # rows whose name begins so
+    python bench/train_h200.py --tiny                      # the same rows at toy size on a CPU: checks the program only
 
 Weights are random, images are noise at the tower's size, texts are words with the lengths of LLaVA's sets (about 22 tokens
-in stage 1, 246 in stage 2). Every row is a process of its own, so that memory is its own. `ours` is the trainer as it ships;
-each `without` takes one thing away from it and so says what it gains. `transformers` is LlavaForConditionalGeneration, eager,
-SDPA, padded batches, torch's fused AdamW in bf16, its batches prepared beforehand: it waits for no data.
+in stage 1, 246 in stage 2). Every row is a process of its own, so that memory is its own; first come the rows to compare, then
+what each feature gains. `ours` is the trainer as it ships; each `without` takes one thing away from it, and its last column
+says how many times as fast the trainer is with it. `transformers` is LlavaForConditionalGeneration, eager, SDPA, padded
+batches, torch's fused AdamW in bf16, its batches prepared beforehand: it waits for no data.
 
 samples/s and real tokens/s count what is not padding. Model TFLOP/s counts 2 FLOPs per weight and token forward, 2 for the
-gradient passed through and 2 for the weights' own where they are trained, tower included, recomputation left out.
+gradient passed through and 2 for the weights' own where they are trained, tower included, recomputation left out. A row that
+fails, runs out of memory or of time says so and the others go on.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,11 +37,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
-from vlmdata_train import setup  # noqa: E402
+from vlmdata_train import loop, setup  # noqa: E402
 from vlmdata_train.distributed import Ranks  # noqa: E402
 from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes  # noqa: E402
 from vlmdata_train.loop import run_training  # noqa: E402
-from vlmdata_train.model import image_plan, load_tokenizer  # noqa: E402
+from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer  # noqa: E402
 from vlmdata_train.recipe import Part, Recipe, parse  # noqa: E402
 from vlmdata_train.tokens import image_token_id  # noqa: E402
 
@@ -52,12 +56,51 @@ STAGES: dict[str, dict[str, Any]] = {
     "stage2": {"shape": "7b", "words": 130, "tokens": 8192, "parts": {"encoder": FROZEN}, "batch": 8},
     "small": {"shape": "small", "words": 60, "tokens": 16384, "parts": {}, "batch": 32},
 }
-WITHOUT: dict[str, dict[str, Any]] = {
+TARGETS = {"stage1": ("samples", 32.0), "stage2": ("tokens", 12_000.0)}  # what one H200 should reach
+ROW_S = 240  # seconds that a row may take
+
+
+def one_image_at_a_time() -> None:
+    """Run the tower for each tile by itself."""
+    encode = VisionLanguageModel._encode
+    VisionLanguageModel._encode_tiles = lambda self, pixels: torch.cat([encode(self, p[None]) for p in pixels])  # type: ignore[method-assign]
+
+
+def nothing_ahead() -> None:
+    """Fetch and copy a batch only when it is asked for."""
+    take, fetch = loop.Upcoming.take, loop.Upcoming.fetch
+
+    def late(self: Any, count: int) -> list[Any]:
+        self.fetch = partial(fetch, self)
+        micros = take(self, count)
+        self.fetch = lambda: None
+        return micros
+
+    loop.Upcoming.take = late  # type: ignore[method-assign]
+
+
+def varlen() -> None:
+    """Attend by FlashAttention's variable-length kernel."""
+    make = setup.make_model
+
+    def made(*words: Any) -> VisionLanguageModel:
+        model = make(*words)
+        model.attention = "varlen"
+        return model
+
+    setup.make_model = made
+
+
+WITHOUT: dict[str, dict[str, Any] | Callable[[], None]] = {
     "ours": {},
     "without compile": {"speed": {"compile": False}},
     "without packing": {"batches": {"pack": False}},
-    "without chunked loss": {"speed": {"loss_chunk": 10**9}},
     "without choosing blocks": {"speed": {"recompute": "all"}},
+    "without chunked loss": {"speed": {"loss_chunk": 10**9}},
+    "without batched tower": one_image_at_a_time,
+    "without prefetch": nothing_ahead,
+    "without bf16 weights": {"speed": {"precision": "autocast"}, "dtype": "float32"},
+    "varlen, not FlexAttention": varlen,
 }
 
 
@@ -75,7 +118,7 @@ def recipe_of(stage: str, changes: dict[str, Any], data: str, out: str, steps: i
         "model": {
             "encoder": {"open_clip": {"config": {"width": width, "layers": layers, "head_width": head, "patch_size": patch,
                                                  "image_size": side}, "layer": -2}},
-            "language": {"hf_causal": {"dtype": "float32" if tiny else "bfloat16", "config": {
+            "language": {"hf_causal": {"dtype": changes.get("dtype", "float32" if tiny else "bfloat16"), "config": {
                 "model_type": "llama", "hidden_size": dim, "intermediate_size": inner, "num_hidden_layers": blocks,
                 "num_attention_heads": heads, "num_key_value_heads": heads, "vocab_size": vocabulary,
                 "max_position_embeddings": 4096}}},
@@ -86,8 +129,8 @@ def recipe_of(stage: str, changes: dict[str, Any], data: str, out: str, steps: i
         "optimizer": {"compact": True}, "checkpoints": {"every": 0}, "logs": {"every": 1, "tensorboard": False},
         "speed": {"precision": "fp32" if tiny else "bf16", "compile": not tiny, "device": "cpu" if tiny else "cuda"},
     }  # fmt: skip
-    for name, values in changes.items():
-        tree[name] = {**tree[name], **values}
+    for name in changes.keys() & {"speed", "batches"}:
+        tree[name] = {**tree[name], **changes[name]}
     if tiny:
         tree["speed"]["compile"] = False
     return parse(tree)
@@ -111,8 +154,11 @@ def write_samples(folder: Path, stage: str, count: int, tiny: bool) -> None:
 
 def ours(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, float]:
     """Train and return the rates of the second half of the steps."""
+    change = WITHOUT[row]
+    if callable(change):
+        change()
     with tempfile.TemporaryDirectory() as out:
-        run_training(recipe_of(stage, WITHOUT[row], data, out, steps, tiny))
+        run_training(recipe_of(stage, {} if callable(change) else change, data, out, steps, tiny))
         lines = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
     late = [line for line in lines if line["kind"] == "train"][steps // 2 - 1 :]
     seconds = late[-1]["time"] - late[0]["time"]
@@ -128,12 +174,10 @@ def ours(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, f
     }
 
 
-def transformers_rows(stage: str, tiny: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the settings of Transformers that are worth comparing with: batch sizes, activations kept or recomputed."""
-    batch = 4 if tiny else STAGES[stage]["batch"]
-    yield f"transformers, batch {batch}", {"batch": batch, "again": stage == "stage2"}
-    if not tiny:
-        yield f"transformers, batch {batch // 2}", {"batch": batch // 2, "again": stage == "stage2"}
+def transformers_rows(stage: str, tiny: bool) -> dict[str, dict[str, Any]]:
+    """Return the settings of Transformers that are worth comparing with: batch sizes, activations kept or recomputed."""
+    batches = [4] if tiny else [STAGES[stage]["batch"], STAGES[stage]["batch"] // 2]
+    return {f"transformers, batch {batch}": {"batch": batch, "again": stage == "stage2"} for batch in batches}
 
 
 def plain(stage: str, settings: dict[str, Any], data: str, steps: int, tiny: bool) -> dict[str, float]:
@@ -202,44 +246,94 @@ def run_row(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str
     """Measure one row in this process."""
     if row in WITHOUT:
         return ours(stage, row, data, steps, tiny)
-    return plain(stage, dict(transformers_rows(stage, tiny))[row], data, steps, tiny)
+    return plain(stage, transformers_rows(stage, tiny)[row], data, steps, tiny)
 
 
-def main() -> None:
-    """Print the table, a process for each row."""
+def planned(only: str, tiny: bool) -> list[tuple[str, str]]:
+    """List (stage, row): what is compared first, then what each feature gains, then Transformers' other batch sizes."""
+    ranked = []
+    for number, stage in enumerate(STAGES):
+        others = list(transformers_rows(stage, tiny))
+        for row in [*WITHOUT, *others]:
+            rank = 0 if row in ("ours", others[0]) else 1 if row in WITHOUT else 2
+            if f"{stage}: {row}".startswith(only):
+                ranked.append((rank, number, stage, row))
+    return [(stage, row) for _, _, stage, row in sorted(ranked, key=lambda one: one[:2])]
+
+
+def measured(stage: str, row: str, data: Path, seconds: float, choice: argparse.Namespace) -> dict[str, Any]:
+    """Measure a row in a process of its own; where that fails, return the reason as `failed`."""
+    command = [sys.executable, __file__, "--steps", str(choice.steps), "--row", stage, row, str(data / stage)]
+    try:
+        done = subprocess.run(
+            [*command, *(["--tiny"] if choice.tiny else [])], capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took more than {seconds:.0f} s"}
+    if done.returncode:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+        return {"failed": reason.strip()[:160] or f"ended with status {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(name: str, got: dict[str, Any], own: dict[str, Any] | None, peak: float | None) -> str:
+    """Return a row of the table; `own` is what the trainer reaches, if it was measured."""
+    if "failed" in got:
+        return f"{name:<34} not measured: {got['failed']}"
+    of_peak = f"{got['tflops'] * 1e12 / peak:.0%}" if peak else "-"
+    gain = f"{own['samples'] / got['samples']:.2f}" if own and own is not got else "-"
+    cells = [f"{got['samples']:.1f}", f"{got['tokens']:,.0f}", f"{got['tflops']:.1f}", of_peak, f"{got['padding']:.1%}",
+             f"{got['wait']:.1%}", f"{got['gib']:.1f}", gain]  # fmt: skip
+    return f"{name:<34} " + " ".join(f"{cell:>9}" for cell in cells)
+
+
+def main() -> int:
+    """Print the table, a process for each row; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--only", default="")
-    options.add_argument("--steps", type=int, default=16)
-    options.add_argument("--tiny", action="store_true")
+    options.add_argument("--only", default="", help="rows whose name begins so: stage1, stage2, small, 'stage1: ours'")
+    options.add_argument("--steps", type=int, default=16, help="of each row, of which the second half is measured (16)")
+    options.add_argument("--minutes", type=float, default=9.0, help="after which no row is begun (9)")
+    options.add_argument("--out", type=Path, help="a file of JSON lines: rows in it are not measured again")
+    options.add_argument("--tiny", action="store_true", help="toy sizes on a CPU: checks the program, says nothing of speed")
     options.add_argument("--row", nargs=3, metavar=("STAGE", "ROW", "DATA"), help="measure one row here and print JSON")
     choice = options.parse_args()
     if choice.row:
         print(json.dumps(run_row(*choice.row, choice.steps, choice.tiny)))
-        return
+        return 0
+    if not choice.tiny and not torch.cuda.is_available():
+        print("error: torch sees no CUDA device; --tiny checks the program on a CPU", file=sys.stderr)
+        return 2
+    began = time.monotonic()
     peak = None if choice.tiny else matrix_peak(torch.device("cuda"))
     print(f"torch {torch.__version__}, " + ("toy sizes on a CPU: not a measurement of speed" if peak is None else
           f"{torch.cuda.get_device_name()}, bare bf16 matrix product {peak / 1e12:.0f} TFLOP/s"))  # fmt: skip
-    heads = ("samples/s", "tokens/s", "TFLOP/s", "of peak", "padding", "waiting", "GiB")
+    heads = ("samples/s", "tokens/s", "TFLOP/s", "of peak", "padding", "waiting", "GiB", "ours is")
     print(f"{'row':<34} " + " ".join(f"{head:>9}" for head in heads))
-    for stage in STAGES:
-        rows = [*WITHOUT, *(name for name, _ in transformers_rows(stage, choice.tiny))]
-        chosen = [row for row in rows if f"{stage}: {row}".startswith(choice.only)]
-        if not chosen:
-            continue
-        with tempfile.TemporaryDirectory() as data:
-            write_samples(Path(data), stage, 64 if choice.tiny else 2000, choice.tiny)
-            for row in chosen:
-                command = [sys.executable, __file__, "--steps", str(choice.steps), "--row", stage, row, data]
-                done = subprocess.run([*command, *(["--tiny"] if choice.tiny else [])], capture_output=True, text=True)
-                if done.returncode:
-                    print(f"{stage + ': ' + row:<34} failed: {done.stderr.strip().splitlines()[-1][:90]}", flush=True)
-                    continue
-                got = json.loads(done.stdout.splitlines()[-1])
-                of_peak = f"{got['tflops'] * 1e12 / peak:.0%}" if peak else "-"
-                cells = [f"{got['samples']:.1f}", f"{got['tokens']:,.0f}", f"{got['tflops']:.1f}", of_peak,
-                         f"{got['padding']:.1%}", f"{got['wait']:.1%}", f"{got['gib']:.1f}"]  # fmt: skip
-                print(f"{stage + ': ' + row:<34} " + " ".join(f"{cell:>9}" for cell in cells), flush=True)
+    known: dict[str, dict[str, Any]] = {}
+    if choice.out and choice.out.exists():
+        known = {r["row"]: r for r in map(json.loads, choice.out.read_text().splitlines()) if "failed" not in r}
+    with tempfile.TemporaryDirectory() as name:
+        for stage, row in planned(choice.only, choice.tiny):
+            title = f"{stage}: {row}"
+            left = choice.minutes * 60 - (time.monotonic() - began)
+            if title not in known:
+                if not (Path(name) / stage).exists():
+                    write_samples(Path(name) / stage, stage, 64 if choice.tiny else 1000, choice.tiny)
+                known[title] = (
+                    measured(stage, row, Path(name), min(ROW_S, left), choice) if left > 0 else {"failed": "no time was left"}
+                )
+                if choice.out:
+                    with open(choice.out, "a") as file:
+                        file.write(json.dumps({"row": title, "peak": peak, **known[title]}) + "\n")
+            own = known.get(f"{stage}: ours")
+            print(line(title, known[title], own if own and "failed" not in own else None, peak), flush=True)
+    for stage, (unit, target) in TARGETS.items():
+        got = known.get(f"{stage}: ours", {}).get(unit)
+        if got is not None and not choice.tiny:
+            print(f"{stage}: {got:,.1f} {unit}/s, {'reaches' if got >= target else 'misses'} {target:,.0f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,12 @@
 """Held-out loss and generated answers: what is compared, and that blanked images are blank."""
 
+import itertools
+import json
+
 import torch
 
 from tests.train.runs import tiny_recipe, write_data
+from tests.train.shards import conversation_samples, document_sample, drawing, jpeg
 from vlmdata_train import setup
 from vlmdata_train.__main__ import main
 from vlmdata_train.distributed import Ranks
@@ -54,12 +58,35 @@ def test_the_held_out_loss_is_that_of_all_answer_tokens_whatever_the_batches(tmp
 def test_generated_answers_belong_to_their_questions_and_blanked_images_are_grey(tmp_path):
     recipe, model, feed = loaded(tmp_path)
     asked = setup.some_samples(feed.reading, recipe.data, 30)
-    answers = list(generate_answers(model, feed.reading, asked, max_new_tokens=4, at_once=7))
+    answers = generate_answers(model, feed.reading, asked, max_new_tokens=4, at_once=7)
     truths = {a.key: a.truth for a in answers}
     assert len(answers) == 30 and truths["c00001"] == "a circle" and truths["000000"] == "a red square on white paper"
     batch, _ = next(iter(feed))
     grey = blanked(batch)
     assert (grey.pixels == 128).all() and (batch.pixels != 128).any() and torch.equal(grey.input_ids, batch.input_ids)
+
+
+def test_a_held_out_sample_without_an_answer_is_passed_over(tmp_path):
+    _, model, feed = loaded(tmp_path)
+    photo = jpeg(drawing("red", "circle"))
+    silent = document_sample("silent", [photo, "Only a question?"], ["user", "user"])
+    broken = {"__key__": "broken", "json": b"{texts"}
+    good = conversation_samples(1)[0]
+    answers = generate_answers(model, feed.reading, [silent, broken, good], max_new_tokens=2)
+    assert [a.key for a in answers] == ["c00000"]
+
+
+def test_a_run_tells_the_loss_and_the_share_of_exact_answers_as_it_goes(tmp_path, capsys):
+    data = write_data(tmp_path / "chats", captions=0, conversations=40)
+    held = {"fraction": 0.3, "every": 2, "samples": 8, "answers": 4, "answer_tokens": 3}
+    run_training(tiny_recipe(data, tmp_path / "out", steps=4, held_out=held))
+    told = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    evaluated = [r for r in told if r["kind"] == "held_out"]
+    assert [r["step"] for r in evaluated] == [2, 4] and all(set(r["exact_of"]) == {"chats"} for r in evaluated)
+    lines = capsys.readouterr().err.splitlines()
+    tables = [line.split() for before, line in itertools.pairwise(lines) if before.startswith("source ")]
+    assert [(row[0], row[1]) for row in tables] == [("chats", "4")] * 2
+    assert [row[2] for row in tables] == [f"{r['loss_of']['chats']:.4f}" for r in evaluated]
 
 
 def test_a_checkpoint_is_evaluated_and_talked_with_from_the_command_line(tmp_path, capsys):
@@ -70,8 +97,6 @@ def test_a_checkpoint_is_evaluated_and_talked_with_from_the_command_line(tmp_pat
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "with images:" and "images blanked:" in out and out[2].split()[:2] == ["data", "8"]
     photo = tmp_path / "photo.jpg"
-    from tests.train.shards import drawing, jpeg
-
     photo.write_bytes(jpeg(drawing("red", "circle")))
     assert main(["chat", str(result.checkpoint), str(photo), "--ask", "What colour is it?", "--max-tokens", "4"]) == 0
     assert main(["chat", str(result.checkpoint), str(tmp_path / "none.jpg"), "--ask", "?"]) == 2

@@ -28,7 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    assert part_names("encoder") == ["hf_vision", "open_clip", "qwen2_vl", "raw_patches", "side_by_side"]
+    assert part_names("encoder") == ["hf_vision", "open_clip", "pixtral", "qwen2_vl", "raw_patches", "side_by_side"]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

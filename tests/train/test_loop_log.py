@@ -1,14 +1,19 @@
 """What a run tells, and what it does when the loss breaks."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from tests.train.runs import tiny_recipe, weights, write_data
-from vlmdata_train.log import Meter, SpikeWatch, flops_per_token
+from tests.train.runs import MODEL, tiny_recipe, weights, write_data
+from vlmdata.step import RecipeError
+from vlmdata_train.log import Meter, SpikeWatch, check_logs, flops_per_token
 from vlmdata_train.loop import run_training
+from vlmdata_train.recipe import Logs
 from vlmdata_train.step import Step
 
 
@@ -71,6 +76,46 @@ def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_goes_on(tmp_path, m
     result = run_training(tiny_recipe(data, tmp_path / "out", logs={"every": 2, "on_nan": "skip", "tensorboard": False}))
     assert result.steps == 6 and result.losses[2] != result.losses[2]
     assert all(torch.isfinite(w).all() for w in weights(result.checkpoint).values())
+
+
+@pytest.mark.parametrize("rule", ["tell", "skip", "stop"])
+def test_a_spike_in_a_run_is_told_skipped_or_stops_it_and_names_its_samples(tmp_path, monkeypatch, rule):
+    calls = break_one(monkeypatch, 1e5, 23)  # after the twenty losses that are needed to judge
+    logs = {"every": 100, "on_spike": rule, "tensorboard": False}
+    recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=24, lr=1e-4, logs=logs,
+                         checkpoints={"every": 1, "keep": 99})  # fmt: skip
+    if rule == "stop":
+        with pytest.raises(FloatingPointError, match="step 23: spike"):
+            run_training(recipe)
+    else:
+        assert run_training(recipe).steps == 24
+    (told,) = [r for r in records(tmp_path / "out") if r["kind"] == "broken"]
+    assert (told["step"], told["verdict"], told["rule"], told["worst"][0]) == (23, "spike", rule, calls[22])
+    saved = [tmp_path / f"out/checkpoints/step_000000{n}" for n in (22, 23)]
+    assert saved[1].exists() == (rule != "stop")
+    if rule != "stop":
+        before, after = map(weights, saved)
+        assert all(torch.equal(before[name], after[name]) for name in before) == (rule == "skip")
+
+
+@pytest.mark.slow
+def test_wandb_gets_the_same_numbers(tmp_path):
+    """In a process of its own, for wandb writes out what it holds as the process ends."""
+    pytest.importorskip("wandb")
+    tree = {"model": MODEL, "data": write_data(tmp_path / "data"), "out": str(tmp_path / "out"), "steps": 2,
+            "logs": {"every": 2, "tensorboard": False, "wandb": "vlmdata-test"}}  # fmt: skip
+    (tmp_path / "r.yaml").write_text(json.dumps(tree))
+    command = [sys.executable, "-m", "vlmdata_train", "instruct", str(tmp_path / "r.yaml")]
+    subprocess.run(command, env={**os.environ, "WANDB_MODE": "offline"}, check=True, capture_output=True, timeout=200)
+    (file,) = (tmp_path / "out/wandb").glob("offline-run-*/run-*.wandb")
+    text = file.read_bytes()
+    assert b"train/tokens_per_s" in text and b"train/loss_of/data" in text
+
+
+def test_a_log_that_is_not_installed_is_said_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"logs.wandb: the package wandb is not installed"):
+        check_logs(Logs(tensorboard=False, wandb="project"))
 
 
 def test_a_spike_is_judged_by_the_losses_before_it():

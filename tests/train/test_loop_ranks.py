@@ -5,25 +5,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
-from vlmdata_train import checkpoint
+from tests.train.shards import conversation_samples, jpeg, write_tar
+from vlmdata_train import checkpoint, setup
+from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def start(ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a module under torchrun, as a user would."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    return subprocess.run([*launcher, *words], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
 def torchrun(ranks: int, recipe: Path, *settings: str) -> str:
-    """Run the command line as a user would and return its standard error."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
-        "-m", "vlmdata_train", "instruct", str(recipe), *[word for s in settings for word in ("--set", s)],
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    """Train from the command line and return its standard error."""
+    done = start(ranks, "vlmdata_train", "instruct", str(recipe), *[word for s in settings for word in ("--set", s)])
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
+
+
+def evaluations(out: Path) -> list[dict]:
+    """Return what a run's evaluations found."""
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "held_out"]
 
 
 def write_recipe(path: Path, data: str, out: Path) -> Path:
@@ -40,8 +52,12 @@ def write_recipe(path: Path, data: str, out: Path) -> Path:
 @pytest.mark.slow
 def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_goes_on(tmp_path):
     data = write_data(tmp_path / "data", captions=40, conversations=20)
+    held = write_data(tmp_path / "held", captions=5, conversations=0, tars=1)  # five: the ranks' shares are unequal
+    evaluated = f"held_out={{path: {held}, every: 2, samples: 5, answers: 5, answer_tokens: 3}}"
     for how in ("ddp", "fsdp"):
-        torchrun(2, write_recipe(tmp_path / f"{how}.yaml", data, tmp_path / how), f"speed.parallel={how}")
+        torchrun(2, write_recipe(tmp_path / f"{how}.yaml", data, tmp_path / how), f"speed.parallel={how}", evaluated)
+    for ddp, fsdp in zip(evaluations(tmp_path / "ddp"), evaluations(tmp_path / "fsdp"), strict=True):
+        assert ddp["loss"] == pytest.approx(fsdp["loss"], rel=1e-4) and ddp["exact_of"] == fsdp["exact_of"] != {}
     ddp, fsdp = (weights(tmp_path / how / "checkpoints/step_00000004") for how in ("ddp", "fsdp"))
     assert ddp.keys() == fsdp.keys()
     for name in ddp:
@@ -70,3 +86,57 @@ def test_two_ranks_take_the_steps_that_one_takes_on_the_same_samples(tmp_path):
     two, one = (weights(tmp_path / n / "checkpoints/step_00000002") for n in ("two", "one"))
     for name in one:
         assert torch.allclose(one[name], two[name], atol=2e-5), name
+
+
+@pytest.mark.slow
+def test_two_ranks_under_fsdp_go_on_from_one_with_bf16_weights_and_their_lower_halves(tmp_path):
+    data = write_data(tmp_path / "data", captions=40, conversations=20)
+    speed = {"device": "cpu", "precision": "bf16"}
+    shape = {"tokens": 192, "sample_tokens": 96, "workers": 1}
+    parts = {"encoder": {"frozen": True}}
+    run_training(tiny_recipe(data, tmp_path / "run", steps=2, parts=parts, speed=speed, batches=shape))
+    recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "run")
+    told = torchrun(2, recipe, "speed.parallel=fsdp", "speed.precision=bf16")
+    assert "resumed from" in told
+    before, after = (optimizer_state(tmp_path / f"run/checkpoints/step_0000000{n}") for n in (2, 4))
+    assert {name: (t.dtype, t.shape) for name, t in before.items()} == {name: (t.dtype, t.shape) for name, t in after.items()}
+    assert {t.dtype for t in after.values()} >= {torch.int16, torch.float32}
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("/low"))
+
+
+def optimizer_state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return every tensor of a checkpoint's optimizer."""
+    return {name: t for file in checkpoint.glob("optimizer-*.safetensors") for name, t in load_file(file).items()}
+
+
+@pytest.mark.slow
+def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
+    """A picture that is all white breaks the tower; the rank that reads it is not the one that talks."""
+    data = write_data(tmp_path / "data", captions=0, conversations=16, tars=1)
+    recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "run")
+    model = {"encoder": {"tests.train.tiny.NoWhite": {}}, "language": MODEL["language"]}
+    rows = {"pack": False, "samples": 2, "sample_tokens": 96, "workers": 1}
+    tree = {**json.loads(recipe.read_text()), "model": model, "batches": rows, "parts": {}}
+    recipe.write_text(json.dumps(tree))
+    alone = tiny_recipe(data, tmp_path / "unused", model=model, batches=rows)
+    built = setup.make_model(alone, alone.model, Ranks(0, 1, torch.device("cpu")))
+    second = setup.feed_of(alone, built, data, Ranks(1, 2, torch.device("cpu")), seed=alone.seed, epochs=None)
+    key = next(k.split()[1] for batch, _ in second for k in batch.keys if int(k.split()[1][1:]) % 5)  # that has an image
+    samples = conversation_samples(16)
+    white = jpeg(np.full((48, 48, 3), 255, np.uint8))
+    write_tar(tmp_path / "data/00000.tar", [{**s, "0.jpg": white} if s["__key__"] == key else s for s in samples])
+    done = start(2, "vlmdata_train", "instruct", str(recipe))
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("step ") and "highest loss: " in line]
+    assert "step 1: nan" in line and line.partition("highest loss: ")[2].split()[1] == key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_blocks_are_recomputed_as_the_rank_with_the_least_room_asks_and_no_gradient_changes(how):
+    """No room beyond what recomputing all takes; room for two and a half blocks; room for all."""
+    done = start(2, "tests.train.on_ranks", how)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for found in map(json.loads, done.stdout.splitlines()):
+        assert found["chosen"] == [[[6, 6], [4, 4], [0, 0]]] * 2
+        assert found["same"] == [True, True] and found["weights"] > 50

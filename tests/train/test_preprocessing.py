@@ -64,7 +64,7 @@ def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
 
 
 def test_every_preprocessing_is_compared() -> None:
-    assert sorted([*CASES, "native", "smart_size"]) == part_names("preprocessing")
+    assert sorted([*CASES, "longest_edge", "native", "smart_size"]) == part_names("preprocessing")
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

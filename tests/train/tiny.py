@@ -95,6 +95,25 @@ class MeanColours:
 
 
 @dataclass(frozen=True)
+class NoWhite(MeanColours):
+    """The same, and not a number for a picture that is all white."""
+
+    def build(self) -> nn.Module:
+        """Make the module."""
+
+        class Breaks(nn.Module):
+            def __init__(self, tower: nn.Module) -> None:
+                super().__init__()
+                self.tower = tower
+
+            def forward(self, pixels: Tensor) -> Tensor:
+                is_white = (pixels > 0.99).flatten(1).all(1)
+                return torch.where(is_white[:, None, None], torch.nan, self.tower(pixels))
+
+        return Breaks(super().build())
+
+
+@dataclass(frozen=True)
 class Blip2Tower:
     """The image tower of BLIP-2, which transformers lists nowhere: all tokens after the last norm."""
 

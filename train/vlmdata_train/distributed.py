@@ -117,7 +117,8 @@ def share_like(tensor: Tensor, example: Tensor) -> Tensor:
     """Return the whole `tensor` spread as `example` is."""
     if not isinstance(example, DTensor):
         return tensor.to(example.device)
-    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements)
+    # Every rank has read the whole tensor: none needs to be sent a share, and of int16 none could be.
+    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 
 def meet(ranks: Ranks) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from vlmdata.images.facts import ImageError
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks, gathered
+from vlmdata_train.loss import IGNORE
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.prompts import read_document
 from vlmdata_train.reading import Reading, Sample, source_of
@@ -38,22 +40,33 @@ class HeldOutLoss:
 def held_out_loss(step_of: Step, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False) -> HeldOutLoss:
     """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
 
-    It is a fixed set, counted by answer token; every rank must call it, and none waits for another's batches.
+    It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one whose share is
+    read goes on with the others, on a batch of nothing.
     """
     was_training = step_of.training
     step_of.eval()
     sums: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     seen = 0
-    for batch, _ in feed:
+    batches: Any = iter(feed)
+    while True:
+        batch, _ = next(batches, (None, None)) if seen * ranks.world < samples else (None, None)
+        if not isinstance(step_of, FSDPModule):
+            is_over = batch is None
+        else:
+            is_over = not any(gathered(batch is not None, ranks))
+        if is_over:
+            break
+        if batch is None:
+            step_of(Micro.of(nothing(), ranks.device))
+            continue
         micro = Micro.of(blanked(batch) if blank else batch, ranks.device)
         _, of_sample = step_of(micro)
         for source, loss, count in zip(batch.sources, of_sample.tolist(), micro.answers, strict=True):
             sums[source] += loss
             tokens[source] += count
         seen += len(batch.keys)
-        if seen * ranks.world >= samples:
-            break
+    batches.close()
     step_of.train(was_training)
     if isinstance(step_of, FSDPModule):
         step_of.reshard()  # its root stays whole after a forward pass without a backward one
@@ -84,37 +97,65 @@ class Answer:
     given: str
 
 
+Question = tuple[Ready, str]  # a prompt, and the true answer
+
+
+def questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Question]:
+    """Make of each sample the prompt before its last answer, or before its caption; what gives none is passed over."""
+    for sample in samples:
+        try:
+            prompt, truth = reading.prompter.before_answer(read_document(sample))
+        except (KeyError, ValueError, ImageError):
+            continue
+        yield Ready(prompt, source_of(sample), str(sample["__key__"])), truth
+
+
 @torch.no_grad()
 def generate_answers(
     model: VisionLanguageModel, reading: Reading, samples: Iterable[Sample], *, max_new_tokens: int, blank: bool = False,
     at_once: int = 32,
-) -> Iterator[Answer]:  # fmt: skip
+) -> list[Answer]:  # fmt: skip
     """Ask the model for the last answer of samples, or for their captions. `blank` makes every image grey."""
+    return _generate(model, reading, list(questions(reading, samples)), max_new_tokens, bool, blank=blank, at_once=at_once)
+
+
+@torch.no_grad()
+def held_out_answers(
+    step_of: Step, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int
+) -> list[Answer]:
+    """Ask for the answers of samples, each rank its share, and return all of them to all. Every rank must call it."""
+    asked = list(questions(reading, samples))
+    share = -(-len(asked) // ranks.world)
+    own = asked[ranks.rank * share : (ranks.rank + 1) * share]
+    if not isinstance(step_of, FSDPModule):
+        answers = _generate(step_of.model, reading, own, max_new_tokens, bool)
+        return [answer for part in gathered(answers, ranks) for answer in part]
+    # Blocks are put together as they are met, on all ranks at once: all must take the same steps, with as many questions.
+    step_of.unshard()  # what is in no block: tower, embeddings, output layer
+    filled = own + asked[:1] * (share - len(own))
+    answers = _generate(step_of.model, reading, filled, max_new_tokens, lambda done: all(gathered(done, ranks)))
+    step_of.reshard()
+    return [answer for part in gathered(answers[: len(own)], ranks) for answer in part]
+
+
+def _generate(
+    model: VisionLanguageModel, reading: Reading, asked: list[Question], max_new_tokens: int,
+    is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32,
+) -> list[Answer]:  # fmt: skip
     was_training = model.training
     model.eval()
-    asked: list[tuple[Ready, str]] = []
-    try:
-        for sample in samples:
-            prompt, truth = reading.prompter.before_answer(read_document(sample))
-            asked.append((Ready(prompt, source_of(sample), str(sample["__key__"])), truth))
-            if len(asked) == at_once:
-                yield from _answers(model, reading, asked, max_new_tokens, blank)
-                asked = []
-        if asked:
-            yield from _answers(model, reading, asked, max_new_tokens, blank)
-    finally:
-        model.train(was_training)
-
-
-def _answers(
-    model: VisionLanguageModel, reading: Reading, asked: list[tuple[Ready, str]], max_new_tokens: int, blank: bool
-) -> Iterator[Answer]:
-    ready = [ready for ready, _ in asked]
-    batch = build_batch(ready, reading.plan, reading.prompter.pad_id, packed_tokens=None, broken=Counter())
-    batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
-    tokens = model.generate(batch, max_new_tokens=max_new_tokens)
-    for (one, truth), row in zip(asked, tokens, strict=True):
-        yield Answer(one.source, one.key, truth, str(model.tokenizer.decode(row, skip_special_tokens=True)).strip())
+    answers = []
+    for start in range(0, len(asked), at_once):
+        some = asked[start : start + at_once]
+        ready = [one for one, _ in some]
+        batch = build_batch(ready, reading.plan, reading.prompter.pad_id, packed_tokens=None, broken=Counter())
+        batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
+        tokens = model.generate(batch, max_new_tokens=max_new_tokens, is_over=is_over)
+        for (one, truth), row in zip(some, tokens, strict=True):
+            said = str(model.tokenizer.decode(row, skip_special_tokens=True)).strip()
+            answers.append(Answer(one.source, one.key, truth, said))
+    model.train(was_training)
+    return answers
 
 
 def score(answers: list[Answer]) -> dict[str, Score]:
@@ -150,6 +191,17 @@ def blanked(batch: Batch) -> Batch:
     return dataclasses.replace(batch, pixels=grey)
 
 
+def nothing() -> Batch:
+    """Return a batch of one token without a loss."""
+    one = torch.zeros(1, 1, dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        input_ids=one, labels=torch.full_like(one, IGNORE), position_ids=one, segment_ids=torch.ones(1, 1, dtype=torch.int32),
+        pixels=torch.zeros(0, 3, 1, 1), image_token_counts=none, tile_counts=none, image_sizes=none.view(0, 2), sources=["-"],
+        keys=["-"],
+    )  # fmt: skip
+
+
 def table(scores: Mapping[str, Score], losses: Mapping[str, float] | None = None) -> str:
     """Return the scores as text, a line for each source."""
     lines = [f"{'source':<24} {'samples':>8} {'loss':>8} {'exact':>8} {'majority':>8}"]
@@ -171,6 +223,6 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
     for blank in (False, True):
         losses = held_out_loss(step_of, feed, samples, ranks, blank=blank)
         asked = some_samples(feed.reading, data, samples)
-        answers = list(generate_answers(model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank))
+        answers = generate_answers(model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank)
         lines += ["images blanked:" if blank else "with images:", table(score(answers), losses.loss_of)]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ B rows, one prompt a row, padded on the right; T prompt tokens, S all tokens so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 def generate(
     model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float,
-    top_p: float, generator: torch.Generator | None,
+    top_p: float, generator: torch.Generator | None, is_over: Callable[[bool], bool],
 ) -> list[list[int]]:  # fmt: skip
-    """Return the new tokens of each row; temperature 0 takes the likeliest token."""
+    """Return the new tokens of each row; temperature 0 takes the likeliest token.
+
+    `is_over` is asked after each token whether to end, and told whether all rows here have: ranks that share the weights must
+    take the same number of steps.
+    """
     if int(batch.segment_ids.max()) > 1:
         raise ValueError("generate takes one prompt a row, not packed samples")
     cache = DynamicCache()  # without the model's configuration: a sliding layer would drop keys that masks still count
@@ -53,7 +57,7 @@ def generate(
         for row, (finished, number) in enumerate(zip(done.tolist(), token.tolist(), strict=True)):
             if not finished:
                 rows[row].append(number)
-        if bool(done.all()) or step == max_new_tokens - 1:
+        if step == max_new_tokens - 1 or is_over(bool(done.all())):
             break
         position = (lengths + step)[:, None]
         seen = torch.cat([seen, torch.ones_like(done)[:, None]], 1)

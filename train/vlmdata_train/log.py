@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import statistics
@@ -16,7 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlmdata.step import RecipeError
 from vlmdata_train.recipe import Logs
+
+
+def check_logs(choice: Logs) -> None:
+    """Raise RecipeError if what is to be logged to is not installed, before the run begins."""
+    for wanted, package in ((choice.tensorboard, "tensorboard"), (choice.wandb is not None, "wandb")):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise RecipeError(f"logs.{package}: the package {package} is not installed; install it, or leave it out")
 
 
 class Log:

@@ -13,11 +13,12 @@ from torch import nn
 
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, setup
-from vlmdata_train.blocks import blocks_of, compile_blocks, fit_memory, recompute
+from vlmdata_train.blocks import blocks_of, compile_blocks, recompute
 from vlmdata_train.data import Feed
-from vlmdata_train.distributed import Ranks, joined, spread, syncing, total, whole
-from vlmdata_train.evaluate import generate_answers, held_out_loss, score, table
-from vlmdata_train.log import Log, Meter, SpikeWatch, flops_per_token, matrix_peak
+from vlmdata_train.distributed import Ranks, gathered, joined, spread, syncing, total, whole
+from vlmdata_train.evaluate import held_out_answers, held_out_loss, score, table
+from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, flops_per_token, matrix_peak
+from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
 from vlmdata_train.places import Position
 from vlmdata_train.recipe import Part, Recipe
@@ -48,6 +49,7 @@ def run_training(recipe: Recipe) -> Result:
 def _run(recipe: Recipe, ranks: Ranks) -> Result:
     out = Path(recipe.out)
     checkpoints = out / "checkpoints"
+    check_logs(recipe.logs)
     resumed = setup.resumable(recipe, checkpoints)
     setup.seed_everything(recipe.seed, ranks)
     parts = setup.model_parts(recipe, out, ranks)
@@ -60,8 +62,7 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
     trained = {name: not recipe.parts.get(name, Part()).frozen for name in model.parts()}
     step_of = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
     layers = blocks_of(model.language)
-    on_many_gpus = ranks.world > 1 and ranks.device.type == "cuda"  # where `auto` is not measured: take the safe way
-    if recipe.speed.recompute == "all" or (recipe.speed.recompute == "auto" and on_many_gpus):
+    if recipe.speed.recompute == "all":
         recompute(layers, [True] * len(layers))
     if recipe.speed.compile and ranks.device.type == "cpu":
         raise RecipeError("speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch")
@@ -89,6 +90,8 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
 
     source = Upcoming(train_feed, ranks.device)
     peak, meter, losses, held = matrix_peak(ranks.device), Meter(), [], None
+    held_data = recipe.held_out.path or recipe.data
+    asked = list(setup.some_samples(held_feed.reading, held_data, recipe.held_out.answers)) if held_feed is not None else []
     whole_run = setup.Progress(recipe)
     last_saved = resumed
     checked = False
@@ -103,9 +106,10 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
             break
         factor = schedule_factor(choice.schedule, whole_run.share(step, seen), choice.warmup)
         rates = set_rates(optimizer, factor)
-        if recipe.speed.recompute == "auto" and not checked and ranks.device.type == "cuda" and ranks.world == 1:
+        if recipe.speed.recompute == "auto" and not checked and ranks.device.type == "cuda":
             state_bytes = setup.optimizer_bytes(weights, choice.compact)
-            log.say(f"recomputing {fit_memory(layers, step_of, micros[0], state_bytes, ranks.device)} of {len(layers)} blocks")
+            again = fit_memory(layers, module, micros[0], state_bytes, CudaMemory(ranks.device), ranks)
+            log.say(f"recomputing {again} of {len(layers)} blocks")
 
         shares = []
         for number, micro in enumerate(micros):
@@ -123,7 +127,7 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
         sums = [loss for share in shares for loss in share.tolist()]
         loss = total([sum(sums)], ranks)[0] / max(answers, 1)
         verdict = watch.verdict(loss if norm == norm and norm != float("inf") else float("nan"))
-        if verdict is None or _goes_on(verdict, recipe, log, step, loss, micros, sums):
+        if verdict is None or _goes_on(verdict, recipe, log, step, loss, micros, sums, ranks):
             watch.accept(loss)
             optimizer.step()
         elif watch.refused >= MAX_REFUSED:
@@ -141,8 +145,14 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
             meter = Meter()
         if held_feed is not None and (step % recipe.held_out.every == 0 or is_last):
             held = held_out_loss(step_of, held_feed, recipe.held_out.samples, ranks)
-            log.record("held_out", step, {"loss": held.loss, "loss_of": held.loss_of})
             log.say(f"step {step}: held-out loss {held.loss:.4f} on {held.samples} samples")
+            values = {"loss": held.loss, "loss_of": held.loss_of}
+            if asked:
+                given = held_out_answers(step_of, held_feed.reading, asked, ranks, max_new_tokens=recipe.held_out.answer_tokens)
+                scores = score(given)
+                values |= {"exact_of": {name: s.exact for name, s in scores.items()}}
+                log.say(table(scores, held.loss_of))
+            log.record("held_out", step, values)
         is_best = held is not None and (best is None or held.loss < best["loss"])
         every = recipe.checkpoints.every
         if every and (step % every == 0 or is_last):
@@ -158,11 +168,6 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
                 kept = f"step_{best['step']:08d}" if best and recipe.checkpoints.keep_best else None
                 checkpoint.prune(checkpoints, recipe.checkpoints.keep, kept)
     source.close()
-    if held_feed is not None and recipe.held_out.answers and ranks.is_first and losses:
-        data = recipe.held_out.path or recipe.data
-        asked = setup.some_samples(held_feed.reading, data, recipe.held_out.answers)
-        answers_given = generate_answers(model, held_feed.reading, asked, max_new_tokens=recipe.held_out.answer_tokens)
-        log.say(table(score(list(answers_given)), held.loss_of if held else None))
     log.close()
     if step == 0:
         raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(train_feed.skipped)}")
@@ -209,13 +214,15 @@ def _check_gradients(model: nn.Module) -> None:
     assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
 
 
-def _goes_on(verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[Micro], sums: list[float]) -> bool:
+def _goes_on(
+    verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[Micro], sums: list[float], ranks: Ranks
+) -> bool:
     """Apply the recipe's rule to a broken loss: stop (raises), skip the update (False), or only tell (True)."""
     rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
     keys = [key for m in micros for key in m.batch.keys]
     counts = [n for m in micros for n in m.answers]
     means = [(s / max(n, 1), key) for s, n, key in zip(sums, counts, keys, strict=True)]
-    worst = sorted(means, key=lambda pair: (pair[0] == pair[0], -pair[0]))[:8]
+    worst = _highest([pair for own in gathered(_highest(means), ranks) for pair in own])  # whichever rank had them
     named = "; ".join(f"{key} ({value:.3f})" for value, key in worst)
     text = f"step {step + 1}: {verdict}, loss {loss:.4f}; rule: {rule}; samples with the highest loss: {named}"
     log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
@@ -223,3 +230,8 @@ def _goes_on(verdict: str, recipe: Recipe, log: Log, step: int, loss: float, mic
     if rule == "stop":
         raise FloatingPointError(text)
     return rule == "tell"
+
+
+def _highest(means: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the eight samples with the highest loss, first those that have no number."""
+    return sorted(means, key=lambda pair: (pair[0] == pair[0], -pair[0]))[:8]

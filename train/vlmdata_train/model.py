@@ -5,7 +5,7 @@ B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,12 +197,12 @@ class VisionLanguageModel(nn.Module):
     @torch.no_grad()
     def generate(
         self, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int] | None = None, temperature: float = 0.0,
-        top_p: float = 1.0, generator: torch.Generator | None = None,
+        top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
     ) -> list[list[int]]:  # fmt: skip
         """Continue each row of a batch (one prompt a row) and return the new tokens of each, without the stop token."""
         return generate(
             self, batch, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, generator=generator,
-            stop_ids=[self.tokenizer.eos_token_id] if stop_ids is None else stop_ids,
+            stop_ids=[self.tokenizer.eos_token_id] if stop_ids is None else stop_ids, is_over=is_over,
         )  # fmt: skip
 
     def parts(self) -> dict[str, nn.Module]:

@@ -82,7 +82,7 @@ class Speed:
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
     threads: int | None = None  # of torch on a CPU; without it torch's choice, which is slow where other programs run
     compile: bool = False  # each block of the language model and of the encoder
-    recompute: Literal["auto", "none", "all"] = "auto"  # in the backward pass; auto: as memory asks, on several GPUs all
+    recompute: Literal["auto", "none", "all"] = "auto"  # in the backward pass; auto: as a GPU's memory asks
     parallel: Literal["ddp", "fsdp"] = "ddp"
     loss_chunk: int = 2048  # answer tokens whose logits exist at a time
 
@@ -104,7 +104,7 @@ class HeldOut:
     path: str | None = None
     every: int = 200  # steps
     samples: int = 256  # at most, for the loss
-    answers: int = 0  # samples whose answer is generated and compared, at the end and with each evaluation
+    answers: int = 0  # samples whose answer is generated and compared at each evaluation
     answer_tokens: int = 32  # at most, in a generated answer
 
 

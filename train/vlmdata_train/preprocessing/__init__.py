@@ -9,3 +9,27 @@
 
 All are pure functions of sizes, so that a loader plans with them in processes that hold no weights.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+
+
+class OneTile:
+    """The answers of a part that makes of every image one tile of the tower's size."""
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return 1, whatever the size."""
+        return 1
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the features of one tile, whatever the image's size."""
+        return grid_of(facts.image_size, facts.image_size).tokens
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Return None: one tile needs no arrangement."""
+        return None

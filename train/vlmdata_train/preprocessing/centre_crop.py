@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoders import EncoderFacts
 from vlmdata_train.pixels import Resample, resize, to_tiles
+from vlmdata_train.preprocessing import OneTile
 
 
 @dataclass(frozen=True)
-class CentreCrop:
+class CentreCrop(OneTile):
     """One square tile; what lies outside the middle square of the image is lost."""
 
     resample: Resample = "bicubic"  # CLIP's
@@ -27,15 +27,3 @@ class CentreCrop:
         image = resize(image, *((side, grown) if height <= width else (grown, side)), self.resample)
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         return to_tiles([image[top : top + side, left : left + side]])
-
-    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
-        return 1
-
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the features of one tile, whatever the image's size."""
-        return grid_of(facts.image_size, facts.image_size).tokens
-
-    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: one tile needs no arrangement."""
-        return None

@@ -28,11 +28,15 @@ class Native:
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch), the padding Fuyu's, 1 of 255."""
-        height, width = self._fitted(image.shape[1], image.shape[0])
-        rows, columns = self._rows_columns(image.shape[1], image.shape[0], facts.patch_size)
-        image = resize(image, height, width, self.resample)
+        small = resize(image, *self._fitted(image.shape[1], image.shape[0]), self.resample)
+        height, width = self.tile_size(image.shape[1], image.shape[0], facts)
+        return to_tiles([pad(small, height, width, top=0, left=0, colour=(1, 1, 1))])
+
+    def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
+        """Return the (height, width) of the one tile, in whole patches."""
         patch = facts.patch_size
-        return to_tiles([pad(image, rows * patch, columns * patch, top=0, left=0, colour=(1, 1, 1))])
+        height, width = self._fitted(width, height)
+        return math.ceil(height / patch) * patch, math.ceil(width / patch) * patch
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return 1, whatever the size."""
@@ -40,13 +44,12 @@ class Native:
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
         """Return the tokens of the image's own grid, a newline for each of its rows included."""
-        rows, columns = self._rows_columns(width, height, facts.patch_size)
-        grid = grid_of(rows * facts.patch_size, columns * facts.patch_size)
+        grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.newline else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
         """Make the module that ends rows, if rows are ended."""
-        return RowEnds(self, facts, grid_of, width) if self.newline else None
+        return RowEnds(self.tile_size, facts, grid_of, width) if self.newline else None
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:
         scale = min(self.max_height / height, self.max_width / width)
@@ -54,23 +57,28 @@ class Native:
             return height, width
         return max(int(height * scale), 1), max(int(width * scale), 1)
 
-    def _rows_columns(self, width: int, height: int, patch: int) -> tuple[int, int]:
-        height, width = self._fitted(width, height)
-        return math.ceil(height / patch), math.ceil(width / patch)
-
 
 class RowEnds(nn.Module):
-    """One tile of an image, (1, M, D) -> its sequence (rows * (columns + 1), D)."""
+    """One tile of an image, (1, M, D) -> its sequence (rows * (columns + 1), D): after each row a learned vector.
 
-    def __init__(self, plan: Native, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> None:
+    `tile_size` gives the (height, width) of an image's tile; with `ends_image` the last row has a vector of its own.
+    """
+
+    def __init__(
+        self, tile_size: Callable[[int, int, EncoderFacts], tuple[int, int]], facts: EncoderFacts,
+        grid_of: Callable[[int, int], Grid], width: int, *, ends_image: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.plan, self.facts, self.grid_of = plan, facts, grid_of
+        self.tile_size, self.facts, self.grid_of = tile_size, facts, grid_of
         self.newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
+        self.end = nn.Parameter(torch.randn(width) / math.sqrt(width)) if ends_image else None
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Put the newline after each row."""
-        patch = self.facts.patch_size
-        rows, columns = self.plan._rows_columns(width, height, patch)
-        grid = self.grid_of(rows * patch, columns * patch)
+        """Put the vectors behind the rows."""
+        grid = self.grid_of(*self.tile_size(width, height, self.facts))
         picture = tiles[0].unflatten(0, (grid.rows, grid.columns))
-        return torch.cat([picture, self.newline.to(picture.dtype).expand(grid.rows, 1, -1)], 1).flatten(0, 1)
+        ends = self.newline.to(picture.dtype).expand(grid.rows, -1)  # (rows, D)
+        if self.end is not None:
+            # An image of one row has no use for the first vector, which gets its gradient, of zeros, all the same.
+            ends = torch.cat([ends[1:], self.end.to(picture.dtype)[None] + 0 * ends[:1]])
+        return torch.cat([picture, ends[:, None]], 1).flatten(0, 1)

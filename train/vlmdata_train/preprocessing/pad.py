@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoders import EncoderFacts
 from vlmdata_train.pixels import Resample, mean_colour, pad, resize, to_tiles
+from vlmdata_train.preprocessing import OneTile
 
 
 @dataclass(frozen=True)
-class Pad:
+class Pad(OneTile):
     """One square tile with the image in its middle."""
 
     resample: Resample = "bicubic"
@@ -25,15 +25,3 @@ class Pad:
         top, left = (long - height) // 2, (long - width) // 2
         square = pad(image, long, long, top=top, left=left, colour=mean_colour(facts.mean))
         return to_tiles([resize(square, facts.image_size, facts.image_size, self.resample)])
-
-    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
-        return 1
-
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the features of one tile, whatever the image's size."""
-        return grid_of(facts.image_size, facts.image_size).tokens
-
-    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: one tile needs no arrangement."""
-        return None

@@ -1,0 +1,116 @@
+"""What a test runs on several ranks by torchrun: blocks are recomputed as the memory of the rank with the least room asks.
+
+torchrun --nproc-per-node 2 -m tests.train.on_ranks ddp     # prints what each rank chose, as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from tests.train.tiny import LLAMA, TINY, pack, sample
+from vlmdata_train.blocks import blocks_of
+from vlmdata_train.distributed import gathered, joined, spread, whole
+from vlmdata_train.memory import fit_memory
+from vlmdata_train.model import build_model
+from vlmdata_train.step import Micro, Step
+
+BLOCKS = 6
+
+
+class SavedTensors:
+    """Counts the bytes that the backward pass keeps: on a CPU, what a GPU's allocator would have to hold."""
+
+    class Kept:
+        """One saved tensor; its bytes count as long as it lives."""
+
+        def __init__(self, owner: SavedTensors, tensor: Tensor) -> None:
+            self.owner, self.tensor = owner, tensor
+            owner.count(tensor.nbytes)
+
+        def __del__(self) -> None:
+            self.owner.count(-self.tensor.nbytes)
+
+    def __init__(self, limit: float) -> None:
+        self._limit, self._held, self._peak = limit, 0.0, 0.0
+        self._hooks = saved_tensors_hooks(lambda tensor: SavedTensors.Kept(self, tensor), lambda kept: kept.tensor)
+
+    def count(self, more: float) -> None:
+        """Add to what is held."""
+        self._held += more
+        self._peak = max(self._peak, self._held)
+
+    def limit(self) -> float:
+        """Return what the rank was given."""
+        return self._limit
+
+    def held(self) -> float:
+        """Return what is saved now."""
+        return self._held
+
+    def begin_peak(self) -> None:
+        """Forget the peak before."""
+        self._peak = self._held
+
+    def peak(self) -> float:
+        """Return the most that was saved since then."""
+        return self._peak
+
+    def __enter__(self) -> SavedTensors:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._hooks.__exit__(kind, error, trace)
+
+
+def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
+    """Choose with ever less memory on the last rank, and compare the gradients with those of a model that keeps all."""
+    with joined("cpu") as ranks:
+        chosen = []
+        gradients = []
+        for room in (0.0, None, 1e12):  # bytes beyond the peak; None: what two blocks take
+            torch.manual_seed(0)
+            config = {**LLAMA, "num_hidden_layers": BLOCKS}
+            model = build_model(type(TINY)(encoder=TINY.encoder, language={"hf_causal": {"config": config}})).train()
+            step = Step(model, chunk=64, autocast=False)
+            layers = blocks_of(model.language)
+            module = spread(step, layers, ranks, how)
+            micro = Micro.of(pack(model, [sample(model, 40, 1, ranks.rank), sample(model, 30, 1, 7)]), ranks.device)
+            with SavedTensors(0.0) as memory:
+                fit_memory(layers, module, micro, 0.0, memory, ranks)  # measures only, to know what a block takes
+                one = (memory.peak(), block_bytes(layers, module, micro, memory))
+            own = 1e12 if ranks.rank < ranks.world - 1 else one[0] + (2.5 * one[1] if room is None else room)
+            with SavedTensors(own) as memory:
+                again = fit_memory(layers, module, micro, 0.0, memory, ranks)
+            chosen.append([again, sum(block.gradient_checkpointing for block in layers)])
+            total, _ = module(micro)
+            total.backward()
+            gradients.append({name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None})
+        same = all(torch.allclose(g[name], gradients[-1][name], atol=1e-5) for g in gradients for name in gradients[-1])
+        return {"chosen": gathered(chosen, ranks), "same": gathered(same, ranks), "weights": len(gradients[-1])}
+
+
+def block_bytes(layers: list[Any], module: Any, micro: Micro, memory: SavedTensors) -> float:
+    """Return what the backward pass keeps of one block."""
+    held = []
+    for kept in (0, 1):
+        for number, block in enumerate(layers):
+            block.gradient_checkpointing = number >= kept
+        total, _ = module(micro)
+        held.append(memory.held())
+        total.backward()
+        module.zero_grad(set_to_none=True)
+        del total
+    return held[1] - held[0]
+
+
+if __name__ == "__main__":
+    found = main(sys.argv[1])  # type: ignore[arg-type]
+    print(json.dumps(found))

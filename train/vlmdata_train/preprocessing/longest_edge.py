@@ -1,0 +1,49 @@
+"""The image in its own shape, no side longer than a limit, pressed to whole patches: Pixtral.
+
+Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.pixels import Resample, resize, to_tiles
+from vlmdata_train.preprocessing.native import RowEnds
+
+
+@dataclass(frozen=True)
+class LongestEdge:
+    """One tile of a size of its own; no image is enlarged by more than a patch."""
+
+    longest: int = 1024  # Pixtral's processor
+    ends: bool = True  # a learned vector after each row of patches, another after the last: [IMG_BREAK], [IMG_END]
+    resample: Resample = "bicubic"
+
+    def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch)."""
+        return to_tiles([resize(image, *self.tile_size(image.shape[1], image.shape[0], facts), self.resample)])
+
+    def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
+        """Return the (height, width) of the one tile; the sides are rounded down to the limit, then up to whole patches."""
+        shrink = max(height / self.longest, width / self.longest, 1.0)
+        rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / facts.patch_size) for side in (height, width))
+        return rows * facts.patch_size, columns * facts.patch_size
+
+    def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
+        """Return 1, whatever the size."""
+        return 1
+
+    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
+        """Return the tokens of the image's own grid, and one after each row."""
+        grid = grid_of(*self.tile_size(width, height, facts))
+        return grid.tokens + (grid.rows if self.ends else 0)
+
+    def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
+        """Make the module that ends rows, if rows are ended."""
+        return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None
