@@ -12,7 +12,7 @@ PASSING = frozenset({
     "dns_temporary",       # the resolver asks to try again
     "reset",               # the connection ended without a whole answer
     "truncated_body",      # fewer bytes than the header promised
-    "host_busy",           # waited max_wait_s for the host's turn
+    "host_busy",           # waited max_wait_s for the turn of a host that did not get on
     "robots_unreachable",  # robots.txt answered 5xx or not at all, so nothing may be fetched for now
     "proxy_failed",        # the proxy named in the recipe does not answer
     "closed",              # the client was stopped first; not an outcome to commit
@@ -35,6 +35,7 @@ FINAL = frozenset({
     "robots",              # robots.txt disallows it
     "noai",                # X-Robots-Tag: noai, noimageai or noml
     "noindex",             # X-Robots-Tag: noindex, noimageindex or none
+    "opted_out",           # X-Robots-Tag, where the engine (img2dataset) does not say which word
     "tdm_reserved",        # text and data mining is reserved (TDMRep)
 })  # fmt: skip
 
