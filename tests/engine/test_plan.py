@@ -51,7 +51,7 @@ def test_repeats_are_numbered_in_order():
 
 def test_rows_that_pass_through_buckets_on_disk_make_the_same_plan(tmp_path, monkeypatch):
     in_memory = planned(tmp_path / "one", recipe(tmp_path / "a", ROWS))
-    monkeypatch.setattr(plan, "IN_MEMORY_ROWS", 7)
+    monkeypatch.setattr(plan, "IN_MEMORY_BYTES", 1500)
     assert planned(tmp_path / "two", recipe(tmp_path / "a", ROWS)) == in_memory
 
 

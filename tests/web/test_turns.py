@@ -73,3 +73,51 @@ def test_draining_gives_every_row_back() -> None:
     for text in texts:
         turns.add(fetch(text), 0.0)
     assert sorted(one.text for one in turns.drain()) == sorted(texts)
+
+
+def test_rows_wait_on_while_their_host_gets_on_however_many_are_before_them() -> None:
+    """Five answers a second, 200 rows: the last begins after 40 s, though no row may wait longer than 10."""
+    now = 0.0
+    pace, turns = Pace(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    for n in range(200):
+        turns.add(fetch(f"http://a.example/{n}"), now)
+    begun = 0
+    while begun < 200 and now < 60.0:
+        for _ in settle(turns, pace, now):
+            turns.ended("a.example", answered=True)
+            begun += 1
+        turns.expire(now)
+        now += 0.1
+    assert (begun, turns.refused) == (200, [])
+    assert now > 39.0
+
+
+def test_rows_of_a_host_that_answers_too_seldom_end_as_busy() -> None:
+    """One answer in two seconds is less than one a second: after 10 s all the others are given up."""
+    now = 0.0
+    pace, turns = Pace(options(host_requests_per_s=0.5), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    for n in range(200):
+        turns.add(fetch(f"http://a.example/{n}"), now)
+    begun = 0
+    while len(turns.refused) + begun < 200 and now < 60.0:
+        for _ in settle(turns, pace, now):
+            turns.ended("a.example", answered=True)
+            begun += 1
+        turns.expire(now)
+        now += 0.1
+    assert 5 <= begun <= 7 and {failure for _, failure in turns.refused} == {"host_busy"}
+    assert now < 13.0
+
+
+def test_a_host_that_stops_getting_on_holds_its_rows_no_longer_than_they_may_wait() -> None:
+    now = 0.0
+    pace, turns = Pace(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    for n in range(300):
+        turns.add(fetch(f"http://a.example/{n}"), now)
+    while not turns.refused and now < 90.0:
+        for _ in settle(turns, pace, now):
+            if now < 30.0:  # from then on it takes requests and never answers
+                turns.ended("a.example", answered=True)
+        turns.expire(now)
+        now += 0.1
+    assert 39.0 < now < 43.0 + 5.0

@@ -1,9 +1,11 @@
 """Find every mistake that a run would make, in a second; or verify a finished dataset."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from vlmdata.commands.run import overrides, recipe_arguments
+from vlmdata.recipe import Recipe
 
 EXAMPLE = """
 vlmdata check captions --set source.path=urls.parquet
@@ -31,5 +33,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if faults else 0
     recipe = load(target, overrides(arguments.set))
     check(recipe)
+    warn_of_a_crowd(recipe)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")
     return 0
+
+
+def warn_of_a_crowd(recipe: Recipe) -> None:
+    """Say on stderr if one host has so much of the head of a list that its pace is the run's; a run looks at a fair sample."""
+    from vlmdata.row import conform, flatten
+    from vlmdata.sources.url_list import UrlList
+    from vlmdata.steps.download import Download
+    from vlmdata.web.crowd import crowd
+
+    web = next((step for step in recipe.steps if isinstance(step, Download)), None)
+    if web is None or not isinstance(recipe.source, UrlList):
+        return
+    head = next(recipe.source.read(recipe.source.pieces()[0]), None)
+    if head is not None and (warning := crowd(flatten(conform(head), "images").field("url").to_pylist(), None, web)):
+        print(f"vlmdata: {warning}", file=sys.stderr)

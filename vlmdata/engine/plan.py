@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -25,11 +26,14 @@ from vlmdata.engine.store import Store, store_file
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.row import conform, flatten
 from vlmdata.step import RecipeError, Source
+from vlmdata.steps.download import Download
+from vlmdata.web.crowd import crowd
 
 RECORD = "work/plan.json"
 PARTS_PER_FILE = 64
-IN_MEMORY_ROWS = 300_000  # a list longer than this is sorted through buckets on disk
+IN_MEMORY_BYTES = 64_000_000  # more than this is never sorted at once: a longer list goes through buckets on disk
 BUCKETS = 256
+MAX_DEPTH = 3  # buckets of buckets of buckets: 16 million, after which what is still together is one row many times over
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
         pieces = source.pieces()
         return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
     files: list[str] = []
+    sample: list[str | None] = []
     rows = 0
-    forgotten = tombstones.load(store)
+    forgotten = tombstones.load(store, recipe)
     with tempfile.TemporaryDirectory(prefix="vlmdata-plan-") as folder:
         parts = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
         for group in _batched(parts, PARTS_PER_FILE):
@@ -95,6 +100,10 @@ def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
             with store.new_file(files[-1]) as out:
                 pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
             rows += len(lean)
+            sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order: a fair one
+    web = next((step for step in recipe.steps if isinstance(step, Download)), None)
+    if web and (warning := crowd(sample, rows, web)):
+        print(f"vlmdata: {warning}", file=sys.stderr)
     return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
 
 
@@ -120,7 +129,7 @@ def _lean(rows: pa.Table) -> pa.Table:
 def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
     """Yield the rows of a list sorted by key, numbered among identical ones, bucket by bucket."""
     waiting: list[pa.Table] = []
-    count = 0
+    size = 0
     buckets: Buckets | None = None
     for piece in source.pieces():
         for table in source.read(piece):
@@ -129,19 +138,22 @@ def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
             if "id" in table.column_names:
                 table = table.drop_columns(["id"])
             waiting.append(table)
-            count += len(table)
-            if count > IN_MEMORY_ROWS:
-                buckets = buckets or Buckets(folder, table.schema)
+            size += table.nbytes
+            if size > IN_MEMORY_BYTES:
+                buckets = buckets or Buckets(folder / "0", table.schema)
                 buckets.add(pa.concat_tables(waiting))
-                waiting, count = [], 0
+                waiting, size = [], 0
+                pa.default_memory_pool().release_unused()
     if buckets is None:
         if waiting:
             yield _sorted(pa.concat_tables(waiting))
         return
     if waiting:
         buckets.add(pa.concat_tables(waiting))
+        waiting = []
     for table in buckets.tables():
         yield _sorted(table)
+        pa.default_memory_pool().release_unused()  # else what it keeps grows with the list
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
@@ -152,35 +164,55 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 class Buckets:
-    """Rows on disk in 256 files by the first two digits of their keys: sorting each sorts the whole."""
+    """Rows on disk in 256 files by two digits of their keys: sorting each sorts the whole. One too large is divided again."""
 
-    def __init__(self, folder: Path, schema: pa.Schema):
+    def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
+        folder.mkdir()
+        self.folder = folder
+        self.depth = depth  # pairs of digits that all keys here have in common
+        self.schema = schema
         self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
         self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
+        self.sizes = [0] * BUCKETS  # bytes
 
     def add(self, rows: pa.Table) -> None:
         """Append rows, each to its bucket, in the order they come."""
         rows = rows.combine_chunks()
-        bucket = pa.array([int(key[:2], 16) for key in rows["key"].to_pylist()], pa.int16())
+        digits = slice(2 * self.depth, 2 * self.depth + 2)
+        bucket = pa.array([int(key[digits], 16) for key in rows["key"].to_pylist()], pa.int16())
         order = pa.compute.sort_indices(bucket)  # stable, as identical rows must stay in order
         rows, bucket = rows.take(order), bucket.take(order)
         starts = pa.array(range(BUCKETS + 1), pa.int16())
         bounds = bucket.to_numpy().searchsorted(starts.to_numpy())
         for number, writer in enumerate(self.writers):
             if bounds[number + 1] > bounds[number]:
-                writer.write_table(rows.slice(bounds[number], bounds[number + 1] - bounds[number]))
+                mine = rows.slice(bounds[number], bounds[number + 1] - bounds[number])
+                writer.write_table(mine)
+                self.sizes[number] += mine.nbytes
 
     def tables(self) -> Iterator[pa.Table]:
-        """Close the files and yield each bucket's rows."""
+        """Close the files and yield the rows in tables, each with keys above those of the one before."""
         for writer in self.writers:
             writer.close()
-        for path in self.paths:
-            with pa.memory_map(str(path)) as file:
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            if not size:
+                continue
+            if size > IN_MEMORY_BYTES and self.depth + 1 < MAX_DEPTH:
+                yield from self._divided(path).tables()
+                continue
+            with pa.OSFile(str(path)) as file:
                 table = pa.ipc.open_stream(file).read_all()
-            if len(table):
-                yield table
             path.unlink()
-        shutil.rmtree(self.paths[0].parent, ignore_errors=True)
+            yield table
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _divided(self, path: Path) -> Buckets:
+        smaller = Buckets(path.with_suffix(""), self.schema, self.depth + 1)
+        with pa.OSFile(str(path)) as file:
+            for batch in pa.ipc.open_stream(file):
+                smaller.add(pa.Table.from_batches([batch]))
+        path.unlink()
+        return smaller
 
 
 def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -112,7 +112,8 @@ def chunks(
 
 def _parquet(stream: Any, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(stream, buffer_size=1 << 20)  # a column chunk is read page by page, not as a whole
+        # pages, not whole column chunks; pre_buffer would keep all that was read until the end, which is the file's size
+        return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
     except UNREADABLE as error:
         raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 

@@ -54,7 +54,7 @@ class Img2dataset(Source):
         images = _images(path)
         with seekable(path) as file:
             try:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
+                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1000):
                     rows = (_row(record, images, name) for record in batch.to_pylist())
                     yield from tables(rows)
             except UNREADABLE as error:

@@ -34,7 +34,7 @@ class Fetch:
     hops: int = 0
     attempts: int = 0
     spent_s: float = 0.0  # in transfers of this attempt
-    waited_s: float = 0.0  # for turns, pauses and retries, all attempts
+    waited_s: float = 0.0  # for turns of a host that does not get on, pauses and retries, all attempts
     queued_at: float = 0.0
     is_looked_up: bool = False  # whether the arbiter was asked about its key
     failure: str | None = None  # of the attempt before

@@ -33,8 +33,9 @@ class WebOptions:
     retries: int = 2
     """Further attempts after a passing failure, each after a random wait (DataComp ran img2dataset with 2)."""
     max_wait_s: float = 300.0
-    """Seconds a row may wait in all for its host's turn, then it ends as host_busy, so that one host cannot hold a part. Two
-    workers with 4,000 rows open, all of one host, are served in 200 s at the pace below."""
+    """Seconds a row may wait in all for its host's turn, then it ends as host_busy. Only time in which the host does not get
+    on counts: while it answers once a second or more (over all workers), its rows keep their place however many are before
+    them. So no row is lost to a long queue, and a host holds a part no longer than this, or a second for each row of its."""
 
     host_connections: int = 6
     """Requests at once to one host over all workers, 0 for no limit; what a browser opens to one host."""

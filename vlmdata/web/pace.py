@@ -8,6 +8,7 @@ from elsewhere through whatever carries calls (an actor, a server process), a fe
 Clocks: only this object's monotonic clock is read, and workers are told delays, never times.
 """
 
+import math
 import random
 import threading
 import time
@@ -24,6 +25,8 @@ ASK_AGAIN_S = 0.2  # for a worker that found all places taken
 SILENT_S = 30.0  # a worker unheard of for longer is dead, and what it held is free again; workers call every 5 s
 DUTY_S = 120.0  # a worker that was to fetch a site's policy and did not: another one is sent
 REMEMBERED = 1_000_000  # refused addresses, idle hosts, policies kept: some hundred megabytes at the very most
+GETS_ON_PER_S = 1.0  # a host that answers so often gets on, and its rows may wait for it
+RATE_OVER_S = 10.0  # how fast the past is forgotten when its answers are counted
 FIRST_PAUSE_S = 1.0  # after the first 429 or 503 without Retry-After; doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 300.0
 
@@ -42,7 +45,8 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Grant:
     """`starts` requests may begin, the first after `wait_s`, each `interval_s` after the one before. With no starts:
-    ask again after `wait_s`. `fetch_policy`: this worker is to fetch the site's policy and tell it."""
+    ask again after `wait_s`. `fetch_policy`: this worker is to fetch the site's policy and tell it. `still_s`: seconds since
+    the host last got on, infinite if it never did."""
 
     origin: str
     starts: int
@@ -51,6 +55,7 @@ class Grant:
     policy: Policy | None = None
     fetch_policy: bool = False
     refused: tuple[tuple[int, str], ...] = ()
+    still_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +90,22 @@ class _Host:
     strikes: int = 0
     crawl_delay_s: float = 0.0
     queue: dict[str, float] = field(default_factory=dict)  # workers that found no place, first come first: last asked
+    answers_per_s: float = 0.0  # at `counted_at`, over the last seconds
+    counted_at: float = 0.0
+    got_on_at: float = -math.inf
 
     def is_idle(self, now: float) -> bool:
         """Nothing would be lost by forgetting it."""
         rested = now > max(self.next_start, self.closed_until + 2 * LAST_PAUSE_S * bool(self.strikes))
         return rested and not (self.in_use or self.queue or self.crawl_delay_s)
+
+    def count(self, answers: int, now: float) -> None:
+        """Count answers, and note whether they come fast enough to wait for."""
+        self.answers_per_s *= math.exp((self.counted_at - now) / RATE_OVER_S)
+        self.answers_per_s += answers / RATE_OVER_S
+        self.counted_at = now
+        if self.answers_per_s >= GETS_ON_PER_S:
+            self.got_on_at = now
 
 
 class Pace:
@@ -134,11 +150,11 @@ class Pace:
         policy, fetch_policy = self._policy(worker, ask, now) if ask.needs_policy else (None, False)
         wanted = 1 if fetch_policy else ask.starts - len(refused)
         if ask.needs_policy and policy is None and not fetch_policy:
-            return Grant(ask.origin, 0, ASK_AGAIN_S, 0.0, refused=refused)  # another worker is fetching it
+            return Grant(ask.origin, 0, ASK_AGAIN_S, 0.0, refused=refused, still_s=now - host.got_on_at)  # another fetches it
         starts, wait_s, interval_s = self._lease(worker, ask.host, host, wanted, now)
         if fetch_policy:
             self._duties[ask.origin] = (worker, now + wait_s + DUTY_S)
-        return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused)
+        return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused, now - host.got_on_at)
 
     def _lease(self, worker: str, name: str, host: _Host, wanted: int, now: float) -> tuple[int, float, float]:
         """Return (starts, wait_s, interval_s)."""
@@ -193,8 +209,10 @@ class Pace:
                 pause = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(host.strikes - 1, 16))
                 host.closed_until = now + pause * random.uniform(0.5, 1.0)  # spread, or all come back at once
             host.closed_until = max(host.closed_until, now + min(report.rest_s, DAY_S))
-        elif report.answered and host.strikes and now >= host.closed_until:
-            host.strikes -= 1
+        elif report.answered:
+            host.count(ended, now)
+            if host.strikes and now >= host.closed_until:
+                host.strikes -= 1
 
     def _learn(self, item: News, now: float) -> None:
         if item.policy is not None:

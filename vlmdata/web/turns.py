@@ -5,6 +5,7 @@ Runs on the client's thread alone. What it holds of the arbiter's truth is a blo
 
 import heapq
 import itertools
+import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Site:
     interval_s: float = 0.0
     asked: bool = False
     ask_at: float = 0.0
+    got_on_at: float = -math.inf  # when its host, over all workers, last answered fast enough to be waited for
     awaits_place: bool = False  # refused only because as many requests as the host may have are under way
 
     def is_idle(self) -> bool:
@@ -130,6 +132,7 @@ class Turns:
         for grant in grants:
             site = self._sites[grant.origin]
             site.asked = False
+            site.got_on_at = max(site.got_on_at, now - grant.still_s)
             if grant.refused:
                 self._drop_refused(site, dict(grant.refused))
             if grant.policy is not None:
@@ -175,7 +178,7 @@ class Turns:
             fetch = site.urgent.popleft() if site.urgent else site.waiting.popleft()
             site.starts -= 1
             site.next_start = now + site.interval_s
-            fetch.waited_s += now - fetch.queued_at
+            fetch.waited_s += now - max(fetch.queued_at, site.got_on_at)
             self._open[site.host] = self._open.get(site.host, 0) + 1
             self.starting.append(fetch)
         if site.asked or not (site.urgent or site.waiting):
@@ -220,10 +223,11 @@ class Turns:
     def _give_up(self, site: Site, now: float, begins_at: float) -> None:
         """Refuse those that would have waited too long by the time they could begin."""
         for queue in (site.waiting, site.urgent):
-            late = [fetch for fetch in queue if fetch.waited_s + begins_at - fetch.queued_at > self._max_wait_s]
+            late = [
+                fetch for fetch in queue if fetch.waited_s + begins_at - max(fetch.queued_at, site.got_on_at) > self._max_wait_s
+            ]
             for fetch in late:
                 queue.remove(fetch)
-                fetch.waited_s += now - fetch.queued_at
                 self.refused.append((fetch, fetch.failure or "host_busy"))
 
     def _report(self, host: str, ended: int, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
