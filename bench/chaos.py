@@ -1,83 +1,274 @@
-"""Kill runs at random, for as long as one likes, and compare every byte with an undisturbed run.
+"""Kill runs, starve them and feed them rubbish, for as long as one likes, and compare every byte with an undisturbed run.
 
     make chaos            or    python -m bench.chaos --minutes 60 --seed 1
 
-Each round builds a dataset from a served list of hostile and good pictures; its driver or one of its workers is killed with
-SIGKILL at random moments, the same command is started again, until it ends by itself. Prints rounds, kills, rows lost,
-rows doubled and files that differ; the last three must be 0.
+Rounds of six kinds, by the dice: `random` kills driver, pace server and workers of a run at any moment; `points` ends a run,
+driver and worker in one process, before a chosen change to the file system, several times over; `worker` ends a worker of a
+run so; `actors` kills Ray actors; `forget` ends takedowns before a chosen change; `trouble` takes disk, permissions, memory
+or the clock away. After each the same command is given again until it ends by itself. Between rounds `fuzz` feeds damaged
+lists, recipes, tars, archives, images and pages to whatever reads them. Lost, doubled and differing must be 0 at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.site import Site, hashes, ledger, site
+from tests.engine.dying import DIED, die_before, dying_forget, dying_run, jumping_clock, little_memory, spoiled_run
+from tests.engine.site import Site, download, hashes, ledger, site
 from tests.engine.test_killed import start, workers_of
-from vlmdata import run
+from vlmdata.engine.audit import audit
+from vlmdata.takedown import Request, forget
 
 EVERY_S = 3.0  # between kills: often enough to hit every stage, seldom enough that a run can end
+KINDS = {"points": 8, "worker": 4, "random": 4, "forget": 3, "trouble": 3, "actors": 1}  # how often, to one another
+MOST_DEATHS = 12  # of one run by choice; then it may end
 
 
-def disturbed(web: Site, out: Path, dice: random.Random) -> int:
-    """Build a dataset under fire and return how many processes were killed."""
+@dataclass
+class Ground:
+    """What a round works on: a served list, the bytes an undisturbed run makes of it, a finished dataset to forget from."""
+
+    web: Site
+    folder: Path
+    rows: int
+    changes: int  # to the file system, of an undisturbed run
+    expected: dict[str, str]
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+
+def random_kills(ground: Ground, dice: random.Random) -> int:
+    """Kill any process of a run at any moment."""
     kills = 0
     while True:
-        driver = start(web, out, workers=dice.choice([1, 2, 3]))
+        driver = start(ground.web, ground.out, workers=dice.choice([1, 2, 3]))
         while driver.poll() is None:
             time.sleep(dice.expovariate(1 / EVERY_S))
             if driver.poll() is None and dice.random() < 0.8:
-                kills += _kill(driver, dice)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice([driver.pid, *workers_of(driver.pid)]), signal.SIGKILL)
+                    kills += 1
         if driver.returncode == 0:
             return kills
 
 
-def _kill(driver: subprocess.Popen, dice: random.Random) -> int:
-    victims = [driver.pid, *workers_of(driver.pid)]
-    try:
-        os.kill(dice.choice(victims), signal.SIGKILL)
-    except ProcessLookupError:
+def chosen_points(ground: Ground, dice: random.Random) -> int:
+    """End a run before one of its changes, again and again, each time somewhere in what is left."""
+    for kills in range(MOST_DEATHS):
+        change = int(ground.changes * dice.random() ** 2)  # early ones more often: what was done is not done again
+        if dying_run(ground.web.recipe, ground.out, change) != DIED:
+            return kills
+    assert dying_run(ground.web.recipe, ground.out, None) == 0
+    return MOST_DEATHS
+
+
+def chosen_points_of_workers(ground: Ground, dice: random.Random) -> int:
+    """End one worker of a run before one of its changes; the run itself goes on."""
+    mark = ground.folder / "died"
+    mark.unlink(missing_ok=True)
+    death = functools.partial(die_before, dice.randrange(ground.changes // 3), ground.out, mark)
+    assert spoiled_run(ground.web.recipe, ground.out, death, ground.folder / "said") == 0
+    return int(mark.exists())
+
+
+def actors(ground: Ground, dice: random.Random) -> int:
+    """Kill Ray actors at any moment; the run itself goes on."""
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(ground.web.recipe), "--out", str(ground.out), "--workers", "2"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kills = 0
+    while driver.poll() is None:
+        time.sleep(dice.expovariate(1 / EVERY_S))
+        if victims := [pid for pid, name in below(driver.pid) if name.startswith("ray::_Actor")]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(dice.choice(victims), signal.SIGKILL)
+                kills += 1
+        if kills > MOST_DEATHS:
+            driver.wait()
+    if driver.returncode:  # more deaths than the driver bears
+        assert start(ground.web, ground.out).wait() == 0
+    return kills
+
+
+def below(pid: int) -> Iterator[tuple[int, str]]:
+    """Yield the processes below one, with their names."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    for one in parents:
+        above = one
+        while (above := parents.get(above, 0)) > 1:
+            if above == pid:
+                yield one, names[one]
+                break
+
+
+def takedowns(ground: Ground, dice: random.Random) -> int:
+    """End takedowns before one of their changes: the dataset is as before or as after, and a later run brings nothing back."""
+    out = ground.out
+    shutil.copytree(ground.folder / "undisturbed", out)
+    lines = dice.sample([line for line in ledger(out) if line["outcome"] == "kept"], 3)
+    request = Request(urls=[line["url"] for line in lines])
+    kills = 0
+    while dying_forget(out, request, dice.randrange(60)) == DIED and kills < MOST_DEATHS:
+        kills += 1
+        assert audit(out, read_bytes=True) == []
+    forget(out, request)
+    words = [line["url"].encode() for line in lines]
+    assert not [path for path in out.rglob("*") if path.is_file() and any(word in path.read_bytes() for word in words)]
+    shutil.rmtree(out / "work")
+    (out / "manifest.json").unlink()
+    assert dying_run(ground.web.recipe, out, None) == 0
+    back = {line["key"] for line in ledger(out) if line["outcome"] == "kept"} & {line["key"] for line in lines}
+    assert not back, f"forgotten rows came back: {back}"
+    shutil.rmtree(out)
+    shutil.copytree(ground.folder / "undisturbed", out)  # what the round is compared with
+    return kills
+
+
+def trouble(ground: Ground, dice: random.Random) -> int:
+    """Take something away in mid-run, give it back, and run again."""
+    kind = dice.choice(["disk", "memory", "clock", "permissions"])
+    if kind in ("disk", "permissions") and not _can_mount():
+        kind = "clock"
+    if kind in ("disk", "permissions"):
+        _on_a_disk_of_its_own(ground, dice, kind)
         return 0
-    return 1
+    spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(1 << 23))
+    status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "said")
+    assert status == 0 or "Traceback" not in (ground.folder / "said").read_text()
+    if status:
+        assert start(ground.web, ground.out).wait() == 0
+    return 0
+
+
+def _on_a_disk_of_its_own(ground: Ground, dice: random.Random, kind: str) -> None:
+    disk = ground.folder / "disk"
+    disk.mkdir(exist_ok=True)
+    size = f"{dice.randrange(40, 2000)}k" if kind == "disk" else "500m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "vlmdata-chaos", disk], check=True)
+    try:
+        if kind == "disk":
+            start(ground.web, disk / "out").wait()
+        else:
+            dying_run(ground.web.recipe, disk / "out", dice.randrange(ground.changes))
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+            start(ground.web, disk / "out").wait()
+        subprocess.run(["mount", "-o", "remount,rw,size=500m", disk], check=True)
+        assert start(ground.web, disk / "out").wait() == 0
+        shutil.copytree(disk / "out", ground.out)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True).returncode == 0
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+        return mounted
+
+
+ROUNDS = {
+    "points": chosen_points,
+    "worker": chosen_points_of_workers,
+    "random": random_kills,
+    "forget": takedowns,
+    "trouble": trouble,
+    "actors": actors,
+}
+
+
+def faults(ground: Ground) -> dict[str, int]:
+    """Compare what a round left with an undisturbed run."""
+    keys = Counter(line["key"] for line in ledger(ground.out))
+    found = hashes(ground.out)
+    names = {*ground.expected, *found}
+    return {
+        "lost": ground.rows - len(keys),
+        "doubled": sum(count - 1 for count in keys.values()),
+        "differing": sum(ground.expected.get(name) != found.get(name) for name in names),
+    }
+
+
+def fuzz(seed: int) -> int:
+    """Run the fuzzing tests with examples they never had. Returns 1 where one failed: pytest shows which, and on what."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "fuzz",
+        f"--hypothesis-seed={seed}",
+        "tests",
+    ]
+    return int(subprocess.run(command).returncode != 0)
+
+
+def count_changes(web: Site, folder: Path) -> int:
+    """Return how many changes an undisturbed run makes, by trying where it can no longer be ended."""
+    low, high = 0, 4096
+    while low < high:
+        middle = (low + high) // 2
+        status = dying_run(web.recipe, folder, middle)
+        shutil.rmtree(folder, ignore_errors=True)
+        low, high = (middle + 1, high) if status == DIED else (low, middle)
+    return low
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--fuzz", type=float, default=0.2, help="share of the time that goes into fuzzing")
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     folder = Path(tempfile.mkdtemp(prefix="vd-chaos-"))
     total: Counter[str] = Counter()
-    deadline = time.monotonic() + 60 * arguments.minutes
-    with site(folder, arguments.rows, part_rows=10) as web:
-        run(web.recipe, folder / "undisturbed", local=True, workers=2)
-        expected = hashes(folder / "undisturbed")
-        while time.monotonic() < deadline:
-            out = folder / "out"
-            total["kills"] += disturbed(web, out, dice)
-            keys = Counter(line["key"] for line in ledger(out))
-            found = hashes(out)
-            total["rounds"] += 1
-            total["lost"] += arguments.rows - len(keys)
-            total["doubled"] += sum(count - 1 for count in keys.values())
-            total["differing"] += sum(expected.get(name) != digest for name, digest in found.items()) + len(
-                set(expected) - set(found)
-            )
-            said = ", ".join(f"{name} {total[name]}" for name in ("rounds", "kills", "lost", "doubled", "differing"))
-            print(said, flush=True)
-            shutil.rmtree(out)
+    steps = [{"text_length": {}}, download(), {"resize": {"size": 48}}, "dedupe_phash", {"image_size": {"min_side": 32}}]
+    with site(folder, arguments.rows, steps=steps, part_rows=12) as web:
+        assert dying_run(web.recipe, folder / "undisturbed", None) == 0
+        changes = count_changes(web, folder / "counted")
+        ground = Ground(web, folder, arguments.rows, changes, hashes(folder / "undisturbed"))
+        print(f"{arguments.rows} rows, {changes} changes to the file system in a run", flush=True)
+        began, fuzzed = time.monotonic(), 0.0
+        while (now := time.monotonic()) < began + 60 * arguments.minutes:
+            if fuzzed < arguments.fuzz * (now - began):
+                total["fuzz_failed"] += fuzz(dice.randrange(1 << 30))
+                fuzzed += time.monotonic() - now
+                continue
+            kind = dice.choices(arguments.kinds, [KINDS[name] for name in arguments.kinds])[0]
+            kills = ROUNDS[kind](ground, dice)
+            total.update({"rounds": 1, "kills": kills, f"kills_by_{kind}": kills, **faults(ground)})
+            told = ("rounds", "kills", "lost", "doubled", "differing")
+            by = ", ".join(f"{name[9:]} {count}" for name, count in sorted(total.items()) if name.startswith("kills_by_"))
+            print(", ".join(f"{name} {total[name]}" for name in told) + f" ({by})", flush=True)
+            shutil.rmtree(ground.out)
     shutil.rmtree(folder)
-    raise SystemExit(bool(total["lost"] or total["doubled"] or total["differing"]))
+    raise SystemExit(any(total[name] for name in ("lost", "doubled", "differing", "fuzz_failed")))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Inline:
     """Workers that do each call at once, here."""
 
     count = 1
+    gpus = 0
 
     def __init__(self, job: Job):
         web = next((step for step in job.recipe.steps if isinstance(step, Download)), None)
@@ -116,7 +117,9 @@ def _forget(out: Path, request: Request, change: int | None) -> None:
 
 
 def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> None:
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
     local._serve = functools.partial(_serve_spoiled, spoil)  # type: ignore[assignment]
     sys.exit(main(["run", str(recipe), "--out", str(out), "--local", "--workers", "2"]))
 
