@@ -53,9 +53,9 @@ def process(
             raise
         wrong = error.reason
     resize = _resizer(rule.mode, rule.size, rule.only_if_bigger, rule.skip_reencode, rule.format, rule.quality)
-    written, width, height, original_width, original_height, error = resize(io.BytesIO(data), list(blur) or None)
-    if error is not None:
-        raise ImageError(wrong, error)
+    written, width, height, original_width, original_height, told = resize(io.BytesIO(data), list(blur) or None)
+    if told is not None:
+        raise ImageError(wrong, told)
     stored = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert stored is not None, "it was decoded a moment ago"
     pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
