@@ -7,14 +7,25 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPConfig,
+    CLIPModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 
 from tests.train.tiny import TOWER, randomise
 from vlmdata_train.encoders.hf_vision import HfVision
 from vlmdata_train.encoders.open_clip import OpenClip
 from vlmdata_train.encoders.raw_patches import RawPatches
 from vlmdata_train.encoders.side_by_side import SideBySide
-from vlmdata_train.parts import part_names
+from vlmdata_train.parts import make_part, part_names
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
@@ -28,7 +39,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    assert part_names("encoder") == ["hf_vision", "open_clip", "pixtral", "qwen2_vl", "raw_patches", "side_by_side"]
+    elsewhere = ["pixtral", "qwen2_5_vl", "qwen2_vl"]  # with their families: test_parity_*
+    assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -182,3 +194,34 @@ def test_a_wrong_choice_is_refused(part: type, parameters: dict[str, Any], messa
 def test_a_layer_that_the_tower_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="layers 1 to 4"):
         HfVision(config={"model_type": "clip_vision_model", **SMALL}, layer=-5).build()
+
+
+WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration, {"depth": 1, "embed_dim": 16, "num_heads": 2}),
+    "qwen2_5_vl": (
+        Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration,
+        {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16},
+    ),
+    "pixtral": (
+        LlavaConfig, LlavaForConditionalGeneration,
+        {"model_type": "pixtral", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
+         "intermediate_size": 20},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tower", sorted(WHOLE))
+def test_the_tower_of_a_whole_published_model_comes_with_its_weights(tower: str, tmp_path: Path) -> None:
+    configuration, model_of, vision = WHOLE[tower]
+    text = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30,
+            "num_key_value_heads": 2}  # fmt: skip
+    model_of(configuration(vision_config=vision, text_config=text)).save_pretrained(tmp_path)
+    part = make_part("encoder", {tower: {"name": str(tmp_path)}})
+    built, whole = part.build(), model_of.from_pretrained(tmp_path)
+    theirs = whole.model.visual if hasattr(whole.model, "visual") else whole.model.vision_tower
+    for name, value in built.model.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])
+    facts = part.facts()
+    assert (facts.width, facts.patch_size) == (16, theirs.config.patch_size)
+    side = 4 * facts.image_size
+    assert built(torch.randn(2, 3, side, side)).shape == (2, facts.grid(side, side).tokens, 16)

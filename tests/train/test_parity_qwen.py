@@ -1,12 +1,19 @@
-"""Qwen2-VL: images of their own size, M-RoPE; the same weights give the logits of the class in transformers."""
+"""Qwen2-VL and Qwen2.5-VL: images of their own size, M-RoPE; the same weights give the logits of transformers' classes."""
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
 
@@ -25,6 +32,15 @@ RECIPE = ModelRecipe(
     preprocessing={"smart_size": {"min_pixels": 128, "max_pixels": 1024}}, positions={"mrope": {"sections": (1, 1, 2)}},
     language={"hf_causal": {"config": {"model_type": "qwen2", **TEXT}}},
 )  # fmt: skip
+
+
+WINDOWS = {"depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
+           "window_size": 16, "fullatt_block_indexes": [1]}  # fmt: skip
+RECIPE_25 = replace(RECIPE, encoder={"qwen2_5_vl": {"config": WINDOWS}}, abstractor={"patch_merger": {"norm": "rms"}})
+FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any]]] = {
+    "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}),
+    "Qwen2.5-VL": (RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, {**WINDOWS, "out_hidden_size": 32}),
+}
 
 
 def our_name(name: str) -> str:
@@ -47,13 +63,15 @@ def prepare(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int 
     return replace(batch, pixels=[one.pixels[0] for one in ready]), counts
 
 
-def test_qwen2_vl_on_two_images_of_their_own_shapes() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_images_of_their_own_shapes(family: str) -> None:
+    recipe, configuration, reference_of, vision = FAMILIES[family]
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}
-    config = Qwen2VLConfig(
-        vision_config={**VISION, "hidden_size": 32}, text_config={**TEXT, "rope_parameters": rope}, image_token_id=IMAGE_ID,
+    config = configuration(
+        vision_config=vision, text_config={**TEXT, "rope_parameters": rope}, image_token_id=IMAGE_ID,
     )  # fmt: skip
-    reference = randomised(Qwen2VLForConditionalGeneration(config))
-    model = copy_weights(reference, RECIPE, our_name)
+    reference: Any = randomised(reference_of(config))
+    model = copy_weights(reference, recipe, our_name)
     batch, counts = prepare(model, SIZES)
     facts = model.plan.facts
     sides = [model.plan.preprocessing.tile_size(width, height, facts) for height, width in SIZES]
@@ -77,8 +95,9 @@ def test_qwen2_vl_on_two_images_of_their_own_shapes() -> None:
         assert (model.logits(replace(batch, pixels=blank)) - ours).abs().max() > 0.01
 
 
-def test_packed_equals_separate_also_with_three_positions() -> None:
-    model = build_model(RECIPE).eval()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_separate_also_with_three_positions(family: str) -> None:
+    model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
     first, second = prepare(model, SIZES, seed=1)[0], prepare(model, [(16, 40)], seed=2)[0]
     joined = pack(model, [(first.input_ids[0].tolist(), torch.zeros(0)), (second.input_ids[0].tolist(), torch.zeros(0))])

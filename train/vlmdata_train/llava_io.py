@@ -41,6 +41,8 @@ def llava_recipe(name: str) -> ModelRecipe:
     config = AutoConfig.from_pretrained(name)
     if config.model_type not in FORMS:
         raise ValueError(f"{name} is a {config.model_type} model; in LLaVA's form are {', '.join(FORMS)}")
+    if config.vision_config.model_type == "pixtral":  # whose row ends are text tokens there and vectors here
+        raise ValueError(f"{name} has Pixtral's tower: its design can be built, its checkpoints cannot be taken over")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
         "config": _plain(config.vision_config), "layer": config.vision_feature_layer,

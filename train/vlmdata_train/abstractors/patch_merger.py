@@ -1,4 +1,4 @@
-"""Qwen2-VL's merger: the patches of a square side by side in one token, then an MLP.
+"""Qwen2-VL's and Qwen2.5-VL's merger: the patches of a square side by side in one token, then an MLP.
 
 P images, N patches in order of squares, s the side of a square, C and D widths.
 """
@@ -6,6 +6,7 @@ P images, N patches in order of squares, s the side of a square, C and D widths.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,11 +17,11 @@ from vlmdata_train.encoders import Grid
 class Merger(nn.Module):
     """(P, N, C), squares one after the other -> (P, N / s^2, D), for images of any shape."""
 
-    def __init__(self, in_width: int, out_width: int, side: int) -> None:
+    def __init__(self, in_width: int, out_width: int, side: int, norm: nn.Module) -> None:
         super().__init__()
         inner = in_width * side**2
         self.count = side**2
-        self.norm = nn.LayerNorm(in_width, eps=1e-6)
+        self.norm = norm
         self.mlp = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, out_width))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -33,6 +34,7 @@ class PatchMerger:
     """Goes with a tower that gives patches square by square, such as `qwen2_vl`."""
 
     side: int = 2
+    norm: Literal["layer", "rms"] = "layer"  # Qwen2-VL's; Qwen2.5-VL's is rms
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid of squares."""
@@ -40,4 +42,5 @@ class PatchMerger:
 
     def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
         """Make the module; it takes any number of squares."""
-        return Merger(in_width, out_width, self.side)
+        norm = nn.RMSNorm(in_width, eps=1e-6) if self.norm == "rms" else nn.LayerNorm(in_width, eps=1e-6)
+        return Merger(in_width, out_width, self.side, norm)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PixtralVisionConfig, PixtralVisionModel
+from transformers import PixtralVisionModel
 
 from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
@@ -34,29 +35,17 @@ class Tower(nn.Module):
 
 
 @dataclass(frozen=True)
-class Pixtral:
-    """Goes with the preprocessing `longest_edge`."""
+class Pixtral(VisionHalf):
+    """Goes with the preprocessing `longest_edge`. By name: LLaVA's form over Pixtral's tower, or Mistral 3."""
 
-    name: str | None = None  # a published model in LLaVA's form over Pixtral's tower, or Mistral 3, of which the tower is taken
-    config: dict[str, Any] | None = None  # hidden_size, patch_size, ... as PixtralVisionConfig names them, from scratch
-
-    def __post_init__(self) -> None:
-        if (self.name is None) == (self.config is None):
-            raise ValueError("give either name (published weights) or config (from scratch)")
-
-    def load_config(self) -> PixtralVisionConfig:
-        """Return the tower's configuration, without any weights."""
-        return PixtralVisionConfig(**self.config) if self.config else AutoConfig.from_pretrained(str(self.name)).vision_config
+    kind = PixtralVisionModel
+    place = "vision_tower"
 
     def facts(self) -> EncoderFacts:
         """Return sizes; the image size is one patch, the smallest image that there is."""
-        config: Any = self.load_config()
-        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, as published
-        return EncoderFacts(config.hidden_size, config.patch_size, config.patch_size, mean, std)
+        config = self.load_config()
+        return self.sizes(config.hidden_size, config.patch_size, config.patch_size)
 
     def build(self) -> nn.Module:
         """Make the tower with its weights."""
-        if self.name is None:
-            return Tower(PixtralVisionModel(self.load_config()))
-        whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
-        return Tower(whole.model.vision_tower)
+        return Tower(self.load_model())

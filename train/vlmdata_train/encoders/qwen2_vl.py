@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
-from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
@@ -43,29 +42,17 @@ def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Qwen2Vl:
+class Qwen2Vl(VisionHalf):
     """Goes with the preprocessing `smart_size` and the abstractor `patch_merger`."""
 
-    name: str | None = None  # a published Qwen2-VL, of which the tower is taken
-    config: dict[str, Any] | None = None  # depth, embed_dim, num_heads, ... from scratch
-
-    def __post_init__(self) -> None:
-        if (self.name is None) == (self.config is None):
-            raise ValueError("give either name (published weights) or config (from scratch)")
-
-    def load_config(self) -> Qwen2VLVisionConfig:
-        """Return the tower's configuration, without any weights."""
-        return Qwen2VLVisionConfig(**self.config) if self.config else AutoConfig.from_pretrained(str(self.name)).vision_config
+    kind = Qwen2VisionTransformerPretrainedModel
+    place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; the image size is one square, the smallest that there is."""
-        config: Any = self.load_config()
-        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, as published
-        return EncoderFacts(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size, mean, std)
+        """Return sizes; the image size is one square, the smallest image that there is."""
+        config = self.load_config()
+        return self.sizes(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size)
 
     def build(self) -> nn.Module:
         """Make the tower with its weights."""
-        if self.name is None:
-            return Tower(Qwen2VisionTransformerPretrainedModel(self.load_config()))
-        whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
-        return Tower(whole.model.visual)
+        return Tower(self.load_model())
