@@ -84,3 +84,13 @@ def best_of_groups(groups: Ids, rank: Ids) -> Ids:
     best = np.full(groups.max(initial=-1) + 1, len(rank))
     np.minimum.at(best, groups, rank)
     return np.argsort(rank)[best]
+
+
+def stand_ins(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
+    """Return the item kept for each: the best of its group, or what `leaders` keeps for that.
+
+    Equal items are groups: (N,) group of each, 0..G-1, (N,) ranks, and chunks of every pair of groups -> (N,)."""
+    best = best_of_groups(groups, rank)
+    order = np.empty(len(best), np.int64)
+    order[np.argsort(rank[best])] = np.arange(len(best))
+    return best[leaders(order, list(pairs))][groups]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import alive, flatten, numbers, set_column
-from vlmdata.similar.clusters import best_first, best_of_groups, leaders
+from vlmdata.similar.clusters import best_first, stand_ins
 from vlmdata.similar.grams import Grams
 from vlmdata.similar.hamming import equal_groups
 from vlmdata.similar.lsh import apart, band_keys, bands_for, similar_texts
@@ -56,7 +56,7 @@ class DedupeMinhash(Step):
         make = self._grams()
         pairs, groups, starts = similar_texts(texts, self.threshold, make, permutations=self.permutations)
         rank = self._rank(rows, places, np.fromiter(map(len, texts), np.float64, len(texts)))
-        stands = stand_ins(pairs, groups, starts, rank)
+        stands = stand_ins(numbers_of(groups, starts), rank, [pairs])
         lost = np.flatnonzero(stands != np.arange(len(stands)))
         return self._drop(rows, places, stands, jaccard(np.stack([lost, stands[lost]], axis=1), texts, make))
 
@@ -80,13 +80,12 @@ class DedupeMinhash(Step):
         begins = starts_of([ends for _, ends in texts])
         cuts = np.searchsorted(first, begins)
         chosen = [spread.keep(first[cuts[n] : cuts[n + 1]] - begins[n]) for n in range(len(texts))]
-        numbers_of = np.empty(len(places), np.int64)
-        numbers_of[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        group_of = numbers_of(groups, starts)
         found = lsh_pairs(spread.named("keys"), spread.run, buckets=buckets_for(len(first)), chosen=chosen)
         candidates = np.concatenate([np.zeros((0, 2), np.int64), *found])
         alike = candidates[jaccards(texts, begins, candidates, self._grams(), spread.run) >= self.threshold]
         rank = self._rank(rows, places, rows["length"].to_numpy()[places].astype(np.float64))
-        stands = stand_ins(numbers_of[alike], groups, starts, rank)
+        stands = stand_ins(group_of, rank, [group_of[alike]])
         lost = np.flatnonzero(stands != np.arange(len(stands)))
         pairs = np.stack([lost, stands[lost]], axis=1)
         return self._drop(rows, places, stands, jaccards(texts, begins, pairs, self._grams(), spread.run))
@@ -119,11 +118,8 @@ def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
     return places, ["\n".join(parts[row]) for row in places.tolist()]
 
 
-def stand_ins(pairs: Ids, groups: Ids, starts: Ids, rank: Ids) -> Ids:
-    """Return the text kept for each, by place: `pairs` are of groups, as `similar_texts` returns them."""
-    group_of = np.empty(len(groups), np.int64)
-    group_of[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    best = best_of_groups(group_of, rank)
-    order = np.empty(len(best), np.int64)
-    order[np.argsort(rank[best])] = np.arange(len(best))
-    return best[leaders(order, [pairs])][group_of]
+def numbers_of(groups: Ids, starts: Ids) -> Ids:
+    """Return the number of the group of each item, from what `equal_groups` returns."""
+    numbers = np.empty(len(groups), np.int64)
+    numbers[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return numbers

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from vlmdata.row import flatten
 from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
-from vlmdata.similar.clusters import best_of_groups, leaders
+from vlmdata.similar.clusters import stand_ins
 from vlmdata.similar.hamming import distinct_pairs
 from vlmdata.similar.runs import Ids
 from vlmdata.similar.spread import IN_A_TASK, Spread, buckets_for, near_pairs
@@ -67,8 +67,4 @@ def kept_of_hashes(hashes: Hashes, rank: Ids, find: Callable[[Hashes], Iterable[
 
     `find` gives chunks of all pairs, by place, among distinct hashes."""
     distinct, groups = np.unique(hashes, return_inverse=True)
-    best = best_of_groups(groups, rank)
-    order = np.empty(len(best), np.int64)
-    order[np.argsort(rank[best])] = np.arange(len(best))
-    pairs: list[Ids] = [chunk.astype(np.uint32) for chunk in find(distinct)]
-    return best[leaders(order, pairs)][groups]
+    return stand_ins(groups, rank, (chunk.astype(np.uint32) for chunk in find(distinct)))

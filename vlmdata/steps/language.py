@@ -38,9 +38,11 @@ class Language(Step):
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
+    measured_by: ClassVar = ("plain",)
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639
+    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639; none: all
     min_probability: float = 0.0  # DataComp's basic filter asks for the likeliest only; OBELICS for 0.8
+    plain: bool = False  # ask for texts without letters too, white space as it stands but for ends of lines: DataComp does
 
     def check(self) -> None:
         for code in self.keep:
@@ -55,14 +57,15 @@ class Language(Step):
         words = flat.field("text").to_pylist()
         codes: list[str | None] = [None] * len(words)
         sure: list[float | None] = [None] * len(words)
-        for at, (code, probability) in zip(living, languages([words[i] or "" for i in living]), strict=True):
+        find = plain_languages if self.plain else languages
+        for at, (code, probability) in zip(living, find([words[i] or "" for i in living]), strict=True):
             codes[at], sure[at] = code, probability
         return {"": flat.rebuild(pa.array(codes, pa.string())), "probability": flat.rebuild(pa.array(sure, pa.float64()))}
 
     def decide(self, rows: pa.Table) -> pa.Table:
         codes = _aligned_words(rows, self.name)
         sure = aligned(rows, f"{self.name}.probability", "texts")
-        other = ~np.isin(codes, self.keep) & ~np.isnan(sure)
+        other = ~np.isin(codes, self.keep or codes) & ~np.isnan(sure)
         reason = np.array([f"language_{code}" for code in codes], dtype=object)
         rows = drop_texts(rows, other, self.name, reason=reason, value=sure)
         unsure = sure < self.min_probability
@@ -82,6 +85,11 @@ def languages(texts: list[str]) -> list[tuple[str, float]]:
     """Return the likeliest language of each text and its probability in [0, 1]; `und` and 0 for one without letters."""
     lines = [" ".join(text.split()) for text in texts]  # fastText reads to the end of a line
     return [_predict(line) if any(map(str.isalpha, line)) else (NONE, 0.0) for line in lines]
+
+
+def plain_languages(texts: list[str]) -> list[tuple[str, float]]:
+    """Return the likeliest language of each text, whatever it holds: DataComp, baselines/apply_filter.py."""
+    return [_predict(text.replace("\n", " ")) for text in texts]
 
 
 def _predict(line: str) -> tuple[str, float]:

@@ -1,7 +1,8 @@
 """Reject texts by their number of words and characters."""
 
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pyarrow.compute as pc
 
 from vlmdata.row import drop_texts, flatten, numbers
 from vlmdata.step import Step
+
+FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # Dictionary::readWord, which `fasttext.tokenize` calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,12 @@ class TextLength(Step):
     max_words: int = 0  # 0: any
     min_chars: int = 6  # DataComp's basic filter: more than five
     max_chars: int = 0  # 0: any
+    words: Literal["python", "fasttext"] = "python"  # fasttext: parted by its seven characters; the end of a line is a word too
 
     def decide(self, rows: pa.Table) -> pa.Table:
         texts = flatten(rows, "texts").field("text")
-        words = np.array([len(t.split()) if t is not None else np.nan for t in texts.to_pylist()], dtype=np.float64)
+        split = str.split if self.words == "python" else FASTTEXT_WORD.findall
+        words = np.array([len(split(t)) if t is not None else np.nan for t in texts.to_pylist()], dtype=np.float64)
         chars = numbers(pc.utf8_length(texts))
         for reason, value, low, high in (
             ("words", words, self.min_words, self.max_words),

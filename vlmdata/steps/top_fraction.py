@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import aligned, alive, drop_images, drop_rows, flatten, numbers
+from vlmdata.row import alive, drop_images, drop_rows, flatten
+from vlmdata.scores import is_of_images, of_images, of_rows
 from vlmdata.step import RecipeError, Step
 
 
@@ -29,16 +30,16 @@ class TopFraction(Step):
             raise RecipeError(f"{self.name}.fraction = {self.fraction}: give a share of the whole, as in 0.3")
 
     def columns_read(self) -> tuple[str, ...]:
-        return (self.score,)
+        return (self.score, "images.drop")
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        if pa.types.is_list(rows[self.score].type):
+        if is_of_images(rows, self.score):
             images = flatten(rows, "images")
-            score = aligned(rows, self.score, "images")
+            score = of_images(rows, self.score)
             living = images.alive() & alive(rows)[images.parents] & ~np.isnan(score)
             threshold = threshold_of(score[living], self.fraction)
             return drop_images(rows, score < threshold, self.name, reason="top_fraction", value=score, threshold=threshold)
-        score = numbers(rows[self.score].combine_chunks())
+        score = of_rows(rows, self.score)
         threshold = threshold_of(score[alive(rows) & ~np.isnan(score)], self.fraction)
         return drop_rows(rows, score < threshold, self.name, reason="top_fraction", value=score, threshold=threshold)
 

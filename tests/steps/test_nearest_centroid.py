@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import captions
+from vlmdata.row import set_column
+from vlmdata.step import RecipeError
+from vlmdata.steps.nearest_centroid import NearestCentroid, nearest
+
+CENTROIDS = np.array([[1, 0], [0, 1], [-1, 0], [0, 1]], np.float32)
+
+
+def files(tmp_path: Path, references: np.ndarray) -> NearestCentroid:
+    np.save(tmp_path / "centroids.npy", CENTROIDS)
+    np.save(tmp_path / "references.npy", references)
+    return NearestCentroid(centroids=str(tmp_path / "centroids.npy"), references=(str(tmp_path / "references.npy"),))
+
+
+def embedded(*vectors: list[float] | None) -> pa.Table:
+    values = [[np.array(v, "<f2").tobytes() if v else None, None] for v in vectors]
+    return set_column(captions(["t"] * len(vectors)), "clip_score.embedding", pa.array(values, pa.list_(pa.binary())))
+
+
+@pytest.mark.parametrize("references", [np.array([[0.1, 0.9], [0.2, 0.8]], np.float16), np.array([1])])
+def test_an_image_stays_in_the_cell_of_a_reference(references: np.ndarray, tmp_path: Path) -> None:
+    step = files(tmp_path, references)
+    step.check()
+    found = step.run(embedded([0.9, 0.1], [0.5, 0.5], [0.1, 0.9], [-1, 0.5], None))
+    assert found["nearest_centroid"].to_pylist() == [[0, None], [0, None], [1, None], [2, None], [None, None]]
+    assert found["reason"].to_pylist() == ["far_from_references"] * 2 + [None, "far_from_references", None]
+
+
+def test_the_nearest_is_that_of_exact_products_and_of_equals_the_first() -> None:
+    random = np.random.default_rng(0)
+    centroids = random.normal(size=(300, 64)).astype(np.float32)
+    centroids[200:] = centroids[:100] * np.float32(1 + 1e-7)  # by a bit or two nearer than others, or just as near
+    vectors = random.normal(size=(500, 64)).astype(np.float16).astype(np.float32)
+    exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
+    assert np.array_equal(nearest(vectors, centroids), exact.argmax(axis=1))
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is \\(3,\\) wide, the centroids 2"):
+        files(tmp_path, np.zeros((5, 3))).check()
+    with pytest.raises(RecipeError, match="there is no file"):
+        NearestCentroid(centroids="nowhere.npy", references=()).check()

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from tests.rows import captions
+from tests.text.wordnets import small_wordnet
+from vlmdata.step import RecipeError
+from vlmdata.steps.text_concepts import TextConcepts
+
+
+def test_a_word_of_the_list_keeps_a_text_and_is_stored(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("Dog\ncat\n", encoding="utf-8")
+    step = TextConcepts(words=str(tmp_path / "words.txt"))
+    step.check()
+    found = step.run(captions(["a DOG here", "a dog, here", "a hot cat", ""]))
+    assert found["text_concepts"].to_pylist() == [[None, "DOG"], [None, None], [None, "cat"], [None, None]]
+    assert found["reason"].to_pylist() == [None, "names_nothing_listed", None, "names_nothing_listed"]
+
+
+def test_synsets_are_looked_up_in_wordnet_by_their_offset_alone(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("n02084071\nn01926311\n")  # a dog, and the offset of the verb `run`
+    step = TextConcepts(synsets=str(tmp_path / "ids.txt"), wordnet=str(small_wordnet(tmp_path / "dict")))
+    step.check()
+    found = step.run(captions(["two dogs", "they ran", "a mouse", "dog's"]))
+    assert found["drop"].is_null().to_pylist() == [True, True, False, False]
+
+
+def test_another_list_is_another_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("dog\n")
+    before = TextConcepts(words=str(path)).identity()
+    path.write_text("cat\n")
+    assert TextConcepts(words=str(path)).identity() != before
+
+
+def test_lists_that_are_not_there_or_no_ids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="name either `words`"):
+        TextConcepts().check()
+    with pytest.raises(RecipeError, match="there is no file"):
+        TextConcepts(words="nowhere.txt").check()
+    (tmp_path / "ids.txt").write_text("dog\n")
+    with pytest.raises(RecipeError, match="must hold ids"):
+        TextConcepts(synsets=str(tmp_path / "ids.txt"), wordnet=str(small_wordnet(tmp_path / "dict"))).check()

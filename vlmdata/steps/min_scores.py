@@ -1,0 +1,83 @@
+"""Decide on several stored scores at once, or with thresholds of their own for each language."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_images, drop_rows, flatten
+from vlmdata.scores import as_stored, is_of_images, of_images, of_rows
+from vlmdata.step import RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinScores(Step):
+    """Reject an image whose measured scores are below their least values; a row, where all scores are of rows.
+
+    `need: all` wants every score to reach its value, `any` one of them. A score that was not measured says nothing: what has
+    none of them stays. With `by_language` a row whose language is listed is held against those values instead: LAION-5B took
+    0.28 by ViT-B/32 for English and 0.26 by a multilingual model for all others (Schuhmann et al. 2022).
+    """
+
+    scores: dict[str, float]  # measured column: its least value
+    need: Literal["all", "any"] = "all"
+    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # code: {measured column: its least value}
+    language: str = "language"  # the column of codes, of texts: the first living text's counts for the row
+
+    def check(self) -> None:
+        for language, scores in {"": self.scores, **self.by_language}.items():
+            if not scores:
+                raise RecipeError(f"{self.name}: name at least one score{f' for {language}' if language else ''}")
+
+    def columns_read(self) -> tuple[str, ...]:
+        names = dict.fromkeys(name for scores in (self.scores, *self.by_language.values()) for name in scores)
+        return (*names, *((self.language,) if self.by_language else ()))
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        spoken = self._languages(rows)
+        if any(is_of_images(rows, name) for name in self.columns_read() if name != self.language):
+            bad, verdict = self._judged(rows, spoken[flatten(rows, "images").parents], of_images)
+            return drop_images(rows, bad, self.name, **verdict)
+        bad, verdict = self._judged(rows, spoken, of_rows)
+        return drop_rows(rows, bad, self.name, **verdict)
+
+    def _languages(self, rows: pa.Table) -> np.ndarray:
+        """Return each row's language where it has values of its own, else the empty word: (N,) of str."""
+        spoken = np.full(len(rows), "", object)
+        if self.by_language:
+            texts, codes = flatten(rows, "texts"), flatten(rows, self.language)
+            words = codes.items.to_pylist()
+            living = texts.alive()
+            starts, begins = codes.offsets.to_pylist(), texts.offsets.to_pylist()
+            for row in range(len(rows)):
+                places = range(starts[row + 1] - starts[row])
+                first = next((w for n in places if (w := words[starts[row] + n]) and living[begins[row] + n]), "")
+                spoken[row] = first if first in self.by_language else ""
+        return spoken
+
+    def _judged(
+        self, rows: pa.Table, spoken: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return which items are lost, and the verdict on each: the first of its scores that is too low."""
+        bad = np.zeros(len(spoken), bool)
+        reason, value, threshold = (
+            np.full(len(spoken), None, object),
+            np.full(len(spoken), np.nan),
+            np.full(len(spoken), np.nan),
+        )
+        for language, scores in {"": self.scores, **self.by_language}.items():
+            here = spoken == language
+            values = {name: values_of(rows, name) for name in scores}
+            least = {name: as_stored(scores[name], rows, name) for name in scores}
+            low = {name: here & (values[name] < least[name]) for name in scores}
+            reached = [here & (values[name] >= least[name]) for name in scores]
+            lost = np.any(list(low.values()), axis=0)
+            if self.need == "any":
+                lost &= ~np.any(reached, axis=0)
+            for name in scores:
+                first = lost & low[name] & ~bad
+                reason[first], value[first], threshold[first] = f"min_{name}", values[name][first], least[name]
+                bad |= first
+        return bad, {"reason": reason, "value": value, "threshold": threshold}

@@ -1,0 +1,95 @@
+"""Keep images that lie in the cells of reference images: DataComp's image-based filter."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.similar.embeddings import embeddings_in
+from vlmdata.step import Part, RecipeError, Step
+
+BLOCK_PRODUCTS = 1 << 24  # rows times centroids at a time: 64 MiB
+MARGIN = 1e-4  # of the largest product: float32 errs by less, and what is closer is decided in float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestCentroid(Step):
+    """Reject an image whose nearest centroid is nearest to none of the references. What has no embedding stays.
+
+    Nearest is the greatest product, the first of equals. Source: Gadre et al. 2023, DataComp, image-based: 100,000 centroids
+    of a pool, k-means of faiss, and ImageNet-1k's training images as references, both by OpenAI's ViT-L/14.
+    """
+
+    writes: ClassVar = {"": pa.list_(pa.int32())}
+
+    centroids: str  # .npy, (K, D), by the model that made `embedding`
+    references: tuple[str, ...]  # .npy, embeddings (N, D); or whole numbers (N,), those of the centroids that count
+    embedding: str = "clip_score.embedding"  # the column
+
+    def check(self) -> None:
+        for path in (self.centroids, *self.references):
+            if not Path(path).is_file():
+                raise RecipeError(f"{self.name}: there is no file {path}")
+        if not self.references:
+            raise RecipeError(f"{self.name}.references: name the embeddings of the reference images, or numbers of centroids")
+        shape = np.load(self.centroids, mmap_mode="r").shape
+        if len(shape) != 2:
+            raise RecipeError(f"{self.name}.centroids: {self.centroids} has the shape {shape}, not (centroids, width)")
+        for path in self.references:
+            given = np.load(path, mmap_mode="r")
+            if given.ndim != 1 and given.shape[1:] != shape[1:]:
+                raise RecipeError(f"{self.name}.references: {path} is {given.shape[1:]} wide, the centroids {shape[1]}")
+
+    def columns_read(self) -> tuple[str, ...]:
+        return ("images", self.embedding)
+
+    def identity(self) -> str:
+        with open(self.centroids, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+        has, vectors = embeddings_in(rows, self.embedding)
+        cells = np.full(len(has), np.nan)
+        if has.any():
+            cells[has] = nearest(vectors, _centroids(self.centroids))
+        return {"": flatten(rows, "images").rebuild(pa.array(cells, pa.float64(), from_pandas=True).cast(pa.int32()))}
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        cells = aligned(rows, self.name, "images")
+        bad = ~np.isin(cells, _cells_of(self.centroids, self.references)) & ~np.isnan(cells)
+        return drop_images(rows, bad, self.name, reason="far_from_references")
+
+
+def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Return the centroid of greatest product for each vector, the first of equals: (N, D), (K, D) float32 -> (N,)."""
+    cells = np.empty(len(vectors), np.int64)
+    step = max(BLOCK_PRODUCTS // len(centroids), 1)
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step].astype(np.float32)
+        products = block @ centroids.T
+        best = products.max(axis=1, keepdims=True)
+        close = products >= best - MARGIN * np.maximum(np.abs(best), 1e-3)
+        cells[start : start + step] = close.argmax(axis=1)
+        for row in np.flatnonzero(close.sum(axis=1) > 1):
+            rivals = np.flatnonzero(close[row])
+            exact = (centroids[rivals].astype(np.float64) * block[row].astype(np.float64)).sum(axis=1)
+            cells[start + row] = rivals[exact.argmax()]
+    return cells
+
+
+@lru_cache(maxsize=2)
+def _centroids(path: str) -> np.ndarray:
+    return np.load(path).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
+    """Return the centroids that count: those nearest to a reference."""
+    given = [np.load(path) for path in references]
+    cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in given]
+    return np.unique(np.concatenate(cells))

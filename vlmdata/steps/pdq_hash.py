@@ -1,0 +1,40 @@
+"""The perceptual hash in which lists of known pictures are exchanged."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
+from vlmdata.images.pdq import pdq
+from vlmdata.row import flatten
+from vlmdata.step import Part, Step
+
+MAX_PIXELS = 1 << 28  # what lies in a blob has passed the limits of `resize` before
+
+
+@dataclass(frozen=True, kw_only=True)
+class PdqHash(Step):
+    """Measure PDQ (256 bits, 32 bytes with the first coefficient's last) of each stored image, for `dedupe_pdq`; rejects
+    nothing. `quality`, 0 to 100, under 50 says that there is too little in a picture to tell it from others.
+    """
+
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {"": pa.list_(pa.binary()), "quality": pa.list_(pa.float64())}
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        images = flatten(rows, "images")
+        blobs, offsets, sizes = (images.field(name).to_pylist() for name in ("blob", "offset", "size"))
+        hashes: list[bytes | None] = [None] * len(blobs)
+        qualities: list[float | None] = [None] * len(blobs)
+        for place in np.flatnonzero(images.alive()).tolist():
+            try:
+                body = part.image_bytes(blobs[place], offsets[place], sizes[place])
+                value, quality = pdq(decode(body, max_pixels=MAX_PIXELS).pixels)
+            except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_pdq leaves the image alone
+                continue
+            hashes[place], qualities[place] = value.to_bytes(32, "big"), float(quality)
+        arrays = {"": pa.array(hashes, pa.binary()), "quality": pa.array(qualities, pa.float64())}
+        return {name: images.rebuild(array) for name, array in arrays.items()}

@@ -1,0 +1,58 @@
+"""Take a score that the source brought along, so that decisions need neither images nor a model."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import drop_rows, numbers
+from vlmdata.step import Part, RecipeError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceScore(Step):
+    """Read a number from the row's `extra`, such as `similarity` of LAION or `clip_l14_similarity_score` of DataComp, and
+    reject what is below `min_value` or above `max_value`. A row without the number stays.
+
+    Lists hold scores in single precision. With `single` such a number is read as the shortest decimal that it stands for, so
+    that 0.26 is not below 0.26; what is kept is then what a comparison in single precision keeps.
+    """
+
+    reads: ClassVar = ("extra",)
+    writes: ClassVar = {"": pa.float64()}
+    measured_by: ClassVar = ("of", "single")
+
+    of: str  # a column of the source: numbers, or their digits
+    single: bool = True
+    min_value: float | None = None
+    max_value: float | None = None
+
+    def check(self) -> None:
+        if self.min_value is not None and self.max_value is not None and self.min_value > self.max_value:
+            raise RecipeError(f"{self.name}: min_value = {self.min_value} is above max_value = {self.max_value}")
+
+    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+        found = [_number(json.loads(extra or "{}").get(self.of), self.single) for extra in rows["extra"].to_pylist()]
+        return {"": pa.array(found, pa.float64())}
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        value = numbers(rows[self.name].combine_chunks())
+        if self.min_value is not None:
+            bad = value < self.min_value
+            rows = drop_rows(rows, bad, self.name, reason="min_value", value=value, threshold=self.min_value)
+        if self.max_value is not None:
+            bad = value > self.max_value
+            rows = drop_rows(rows, bad, self.name, reason="max_value", value=value, threshold=self.max_value)
+        return rows
+
+
+def _number(value: Any, single: bool) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not np.isfinite(number):
+        return None
+    return float(str(np.float32(number))) if single else number

@@ -1,0 +1,47 @@
+"""Add measured scores up, each with a weight, to one score."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.scores import of_images
+from vlmdata.step import Part, RecipeError, Step
+
+DECIMALS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedScore(Step):
+    """Measure the weighted sum of scores for each image, for `top_fraction` say; with `min_score` reject what is below.
+
+    A row's own score goes for all its images. An image that lacks one of the scores has no sum, and stays.
+    """
+
+    writes: ClassVar = {"": pa.list_(pa.float64())}
+    measured_by: ClassVar = ("weights",)
+
+    weights: dict[str, float]  # measured column: its weight
+    min_score: float | None = None
+
+    def check(self) -> None:
+        if not self.weights:
+            raise RecipeError(f"{self.name}.weights: name at least one score")
+
+    def columns_read(self) -> tuple[str, ...]:
+        return tuple(self.weights)
+
+    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+        images = flatten(rows, "images")
+        total = np.where(images.alive(), 0.0, np.nan)
+        for name, weight in self.weights.items():
+            total = total + weight * of_images(rows, name)
+        return {"": images.rebuild(pa.array(np.round(total, DECIMALS), pa.float64(), from_pandas=True))}
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        if self.min_score is None:
+            return rows
+        value = aligned(rows, self.name, "images")
+        return drop_images(rows, value < self.min_score, self.name, reason="min_score", value=value, threshold=self.min_score)

@@ -1,0 +1,79 @@
+"""The first synset of a word in WordNet, as NLTK's `wordnet.synsets(word)[0]` finds it.
+
+Reads the files of WordNet's own `dict` folder: index.noun, index.verb, index.adj, index.adv and the lists of exceptions,
+noun.exc and so on. Sources: WordNet's manual, wndb(5WN) for the files and morphy(7WN) for the endings.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+PARTS = ("noun", "verb", "adj", "adv")  # in this order: a word that is a noun and a verb is taken for the noun
+ENDINGS = {
+    "noun": (
+        ("s", ""),
+        ("ses", "s"),
+        ("ves", "f"),
+        ("xes", "x"),
+        ("zes", "z"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("men", "man"),
+        ("ies", "y"),
+    ),
+    "verb": (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+    "adv": (),
+}
+
+
+class WordNet:
+    """Lemmas with the offset of their first sense, and irregular forms, of the four parts of speech."""
+
+    def __init__(self, folder: Path):
+        self.first = {part: _index(folder / f"index.{part}") for part in PARTS}
+        self.exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
+
+    def first_synset(self, word: str) -> int | None:
+        """Return the offset of the word's first synset in the data file of its part of speech; None for an unknown word."""
+        word = word.lower()
+        for part in PARTS:
+            lemma = self._lemma(word, part)
+            if lemma is not None:
+                return self.first[part][lemma]
+        return None
+
+    def _lemma(self, word: str, part: str) -> str | None:
+        """Return the first form of a word that is a lemma: itself, an irregular one, or what is left without its endings."""
+        known = self.first[part]
+        if word in self.exceptions[part]:
+            return next((form for form in (word, *self.exceptions[part][word]) if form in known), None)
+        forms = [word]
+        while forms:
+            if found := next((form for form in forms if form in known), None):
+                return found
+            forms = [form.removesuffix(old) + new for form in forms for old, new in ENDINGS[part] if form.endswith(old)]
+        return None
+
+
+@lru_cache(maxsize=2)
+def wordnet(folder: str) -> WordNet:
+    """Return the WordNet in a folder, read once."""
+    return WordNet(Path(folder))
+
+
+def _index(path: Path) -> dict[str, int]:
+    """Read an index: lemma, part, number of synsets, ...; the last so many fields are their offsets, most frequent first."""
+    found = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith(" "):  # the licence
+                fields = line.split()
+                found[fields[0]] = int(fields[-int(fields[2])])
+    return found
+
+
+def _exceptions(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8") as file:
+        return {words[0]: words[1:] for words in map(str.split, file) if words}
