@@ -201,11 +201,15 @@ def faults(ground: Ground) -> dict[str, int]:
     """Compare what a round left with an undisturbed run."""
     keys = Counter(line["key"] for line in ledger(ground.out))
     found = hashes(ground.out)
-    names = {*ground.expected, *found}
+    other = sorted(name for name in {*ground.expected, *found} if ground.expected.get(name) != found.get(name))
+    if other:
+        kept = tempfile.mkdtemp(prefix="vd-chaos-failed-")
+        shutil.copytree(ground.out, kept, dirs_exist_ok=True)
+        print(f"differing: {', '.join(other)}; kept in {kept}", flush=True)
     return {
         "lost": ground.rows - len(keys),
         "doubled": sum(count - 1 for count in keys.values()),
-        "differing": sum(ground.expected.get(name) != found.get(name) for name in names),
+        "differing": len(other),
     }
 
 

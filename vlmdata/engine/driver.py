@@ -140,6 +140,8 @@ def _result(ended: Ended) -> Any:
         return ended.result
     last = ended.error.strip().splitlines()[-1]
     kind = last.partition(":")[0].rpartition(".")[2]  # of pyarrow.lib.ArrowMemoryError the last word
+    if kind == "RecipeError":  # of a source that could not be read to its end
+        raise WorkFailed(last.partition(": ")[2])
     if kind in MACHINE or "Insufficient memory" in last:  # not a fault of ours: where in our code it happened helps nobody
         raise WorkFailed(f"{last}. Mend that, then the same command goes on from here")
     raise WorkFailed(ended.error)

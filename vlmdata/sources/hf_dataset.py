@@ -66,6 +66,14 @@ class HfDataset(Source):
         return [{"start": start, "stop": min(start + SLICE, len(data))} for start in range(0, len(data), SLICE)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        from datasets.exceptions import DatasetsError
+
+        try:
+            yield from self._read(piece)
+        except (OSError, DatasetsError, pa.ArrowException) as error:
+            raise RecipeError(f"{self.path}: cannot be read as a dataset: {' '.join(str(error).split())}") from None
+
+    def _read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         data = self._dataset()
         if self.streaming:
             rows = iter(data.shard(num_shards=piece["shards"], index=piece["shard"]))

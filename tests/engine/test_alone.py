@@ -1,0 +1,150 @@
+"""One process at a time changes a dataset, on a file system and on an object store, and what was taken down stays so."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.engine.site import ledger, manifest, site
+from tests.test_forget import samples, traces
+from vlmdata import run
+from vlmdata.engine import lease as leases
+from vlmdata.engine.audit import audit
+from vlmdata.engine.lease import Lease
+from vlmdata.engine.manifest import alone
+from vlmdata.engine.store import LocalStore
+from vlmdata.engine.worker import Job, PartCall, Worker
+from vlmdata.recipe import load
+from vlmdata.takedown import Request, forget
+
+
+@pytest.fixture
+def out(tmp_path):
+    with site(tmp_path, 32, samples=10, steps=[{"text_length": {}}, DOWNLOAD, {"resize": {"size": 48}}]) as web:
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+    return tmp_path / "out"
+
+
+DOWNLOAD = {"download": {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}}
+
+
+def kept(out: Path) -> list[dict]:
+    return [line for line in ledger(out) if line["outcome"] == "kept"]
+
+
+def test_a_takedown_waits_for_whoever_is_at_work_and_says_so(out):
+    line = kept(out)[3]
+    with alone(LocalStore(out)):
+        command = [sys.executable, "-m", "vlmdata.cli", "forget", str(out), "--url", line["url"]]
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert "in use by process" in waiting.stderr.readline()
+        assert line in ledger(out)
+    assert waiting.wait() == 0 and "1 rows forgotten" in waiting.stdout.read()
+    assert line["key"] not in samples(out)
+
+
+def test_two_runs_with_different_recipes_leave_a_whole_dataset(out):
+    recipe = out.parent / "recipe.yaml"
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(recipe), "--out", str(out), "--local", "--workers", "1"]
+    settings = [["--set", f"text_length.min_chars={chars}"] for chars in (26, 10, 25)]
+    runs = [subprocess.Popen([*command, *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for one in settings]
+    assert [one.wait() for one in runs] == [0, 0, 0]
+    assert audit(out, read_bytes=True) == []
+
+
+HOLDING = """
+import pathlib, sys, time
+from vlmdata.engine.lease import Lease
+from vlmdata.engine.store import LocalStore
+with Lease(LocalStore(pathlib.Path(sys.argv[1])), "lease", print):
+    print("held", flush=True)
+    time.sleep(999)
+"""
+
+
+def nobody(holder: str) -> None:
+    raise AssertionError(f"{holder} holds it")
+
+
+def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path):
+    store, told, order = LocalStore(tmp_path), [], []
+
+    def second() -> None:
+        with Lease(store, "lease", told.append):
+            order.append("second")
+
+    with Lease(store, "lease", nobody) as first:
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not told:
+            pass
+        order.append("first")
+        assert first.is_held()
+    thread.join()
+    assert order == ["first", "second"] and told[0].startswith("process ")
+    assert store.list("lease") == ["lease/000000002.json"]
+    with Lease(store, "lease", nobody):
+        assert store.list("lease") == ["lease/000000003.json"]
+
+
+def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    with Lease(LocalStore(tmp_path), "lease", nobody) as mine:
+        assert mine.is_held()
+
+
+def test_a_lease_that_is_silent_is_lost_and_its_holder_finds_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT_S", 1000.0)
+    monkeypatch.setattr(leases, "SILENCE_S", 0.2)
+    monkeypatch.setattr(leases, "POLL_S", 0.05)
+    store = LocalStore(tmp_path)
+    with Lease(store, "lease", nobody) as suspended:
+        with Lease(store, "lease", lambda holder: None) as taken:
+            assert taken.is_held() and not suspended.is_held()
+        assert store.list("lease")[-1] == "lease/000000002.json"
+
+
+def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanwhile(tmp_path):
+    with site(tmp_path, 16, part_rows=16, steps=[DOWNLOAD, {"resize": {"size": 48}}]) as web:
+        run(web.recipe, tmp_path / "out", local=True, workers=1)
+        out = tmp_path / "out"
+        line = kept(out)[2]
+        recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
+        zombie = Worker(Job(recipe, str(out)))
+        zombie.pace = _pace(recipe)
+        forget(out, Request(urls=[line["url"]]))
+        with pytest.raises(OSError, match="taken down while"):
+            zombie.advance(PartCall(0, None, 1, ()))
+        zombie.close()
+    body = web.bodies[line["url"].removeprefix(web.server.url(""))]
+    assert traces(out, line["url"].encode(), body[-200:-100], line["images"][0]["sha256"].encode()) == []
+
+
+def _pace(recipe):
+    from vlmdata.web.pace import Pace
+
+    return Pace(recipe.steps[0])
+
+
+@pytest.mark.parametrize("by", ["url", "key"])
+def test_a_merge_brings_nothing_back_that_one_of_its_sources_forgot(out, tmp_path, by):
+    import shutil
+
+    shutil.copytree(out, tmp_path / "copy")  # holds it still
+    line = kept(out)[4]
+    forget(out, Request(urls=[line["url"]]) if by == "url" else Request(keys=[line["key"]]))
+    recipe = tmp_path / "merge.yaml"
+    source = {"type": "webdataset", "path": [str(out), str(tmp_path / "copy")]}
+    recipe.write_text(yaml.safe_dump({"source": source, "steps": [{"resize": {"mode": "no", "skip_reencode": True}}]}))
+    run(recipe, tmp_path / "merged", local=True, workers=1)
+    assert manifest(tmp_path / "merged")["kept"] == 2 * (len(kept(tmp_path / "copy")) - 1)
+    sources = {json.loads(sample["json"])["source_key"] for sample in samples(tmp_path / "merged").values()}
+    assert line["key"] not in sources and len(sources) == len(kept(tmp_path / "copy")) - 1
+    assert traces(tmp_path / "merged", line["url"].encode()) == []
