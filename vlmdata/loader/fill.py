@@ -1,10 +1,12 @@
 """Filling packs over the histogram of lengths: samples of one length are interchangeable, so only counts matter.
 
 The idea of a histogram is that of Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit
-decreasing is quick and nearly perfect where samples are small. Where few samples fill a pack it puts like with like and
-leaves gaps that nothing fits; there `match` draws most of each pack at random and looks for the two lengths that end it.
+decreasing is quick, but puts like with like: packs of one length, which often means one kind of sample, and gaps that
+nothing fits. `match` draws most of each pack at random and looks for the two lengths that end it, so packs are mixed and cost
+nearly the same.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from vlmdata.loader.order import Ints, key, noise
 
 ROUNDS = 40
+IDLE_ROUNDS = 4  # in a row that end next to no pack
 FEWEST = 64  # samples left for best-fit decreasing
 
 
@@ -66,16 +69,21 @@ def best_fit(histogram: Ints, size: int) -> Slots:
 def match(histogram: Ints, size: int, seed: int) -> Slots:
     """Fill packs at random up to their last two samples, and choose those to fit; what is left over goes to best_fit.
 
-    Packs that nothing ends to within 1/256 are taken apart and drawn again, in rounds.
+    Packs that nothing ends to within 1/256 are taken apart and drawn again, in rounds. Where 5.2 samples would fill a pack,
+    every other round makes packs of six, from the smallest samples: six at random would rarely fit.
     """
     left = histogram.copy()
-    lengths, owners, packs = [], [], 0
+    lengths, owners, packs, idle = [], [], 0, 0
     for number in range(ROUNDS):
         count = int(left.sum())
         if count < FEWEST:
             break
-        most = round(size * count / int(left @ np.arange(len(left)))) - 2  # samples of a pack before the last two
-        base = _draw(left, max(0, most), key(seed, number))
+        each = size * count / int(left @ np.arange(len(left)))  # samples a pack: with 5.2, fives and some sixes
+        members, pool, packs_wanted = max(2, math.floor(each)), left, count
+        if number % 2 and each % 1 > 0.01:
+            members = math.ceil(each)
+            pool, packs_wanted = _smallest(left, size / members), int(count * (each % 1) / each)
+        base = _draw(pool, members - 2, packs_wanted, key(seed, number))
         base = base[base.sum(axis=1) < size]
         left -= np.bincount(base.ravel(), minlength=len(left))
         ends = _end_packs(size - base.sum(axis=1), left, size, ascending=number % 2 == 0)
@@ -85,16 +93,26 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
         lengths.append(done[done > 0])
         owners.append((packs + np.repeat(np.arange(len(done)), done.shape[1]))[done.ravel() > 0])
         packs += len(done)
-        if len(done) < len(ended) / 100:
+        idle = idle + 1 if len(done) <= len(ended) / 100 else 0
+        if idle == IDLE_ROUNDS:
             break
     rest = best_fit(left, size)
     return Slots(np.concatenate([*lengths, rest.lengths]), np.concatenate([*owners, rest.owners + packs]), packs + rest.packs)
 
 
-def _draw(left: Ints, most: int, of: int) -> Ints:
-    """Lengths of `most` samples for each of as many packs as half of the samples fill, at random: (packs, most)."""
+def _smallest(left: Ints, mean: float) -> Ints:
+    """The smallest samples, as many as have this mean length."""
+    lengths = np.arange(len(left))
+    counts, sums = np.cumsum(left), np.cumsum(left * lengths)
+    return np.where(sums <= counts * mean, left, 0)
+
+
+def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
+    """Lengths of `most` samples, at random, for each of the packs wanted, or of those that half of the samples fill."""
     pool = np.repeat(np.arange(len(left)), left)
-    packs = max(1, len(pool) // (most + 2) // 2)
+    packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
+    if len(pool) < packs * most:
+        return np.zeros((0, most), np.int64)
     chosen = np.argsort(noise(of, np.arange(len(pool))), kind="stable")[: packs * most]
     return pool[chosen].reshape(packs, most)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlmdata.loader.lengths import Lengths, Measure, measure_lengths
-from vlmdata.loader.order import Ints, key
+from vlmdata.loader.order import Ints, distinct, key
 from vlmdata.loader.packing import Overlong, Packs, pack
 from vlmdata.loader.plan import Picks, Plan, digest
 from vlmdata.loader.read import Reader
@@ -81,7 +81,7 @@ class PackedPlan:
         self._know(int(positions[-1]))
         befores = [before for _, _, before in self._known]
         which = np.searchsorted(befores, positions, "right") - 1
-        for number in np.unique(which).tolist():
+        for number in distinct(which):
             epoch, window, before = self._known[number]
             found = self._window(epoch, window)
             packs = positions[which == number] - before

@@ -13,7 +13,8 @@ from vlmdata.loader.fill import best_fit, match
 from vlmdata.loader.order import Ints, key, noise
 
 Overlong = Literal["alone", "drop"]
-GOOD_ENOUGH = 0.004  # of padding after best-fit decreasing; above, `match` is tried too
+GOOD_ENOUGH = 0.004  # of padding; above, best-fit decreasing is tried too
+MIXING_COSTS = 0.01  # so many more packs are taken for packs that are mixed
 COST_GROUP = 64  # neighbouring packs of like cost: as many ranks have equal work in a step
 
 
@@ -51,9 +52,10 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
     usable = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
     clipped = np.minimum(lengths[usable], size)
     histogram = np.bincount(clipped, minlength=size + 1)
-    slots = best_fit(histogram, size)
+    slots = match(histogram, size, seed)
     if 1 - clipped.sum() / (slots.packs * size or 1) > GOOD_ENOUGH:
-        slots = min(slots, match(histogram, size, seed), key=lambda found: found.packs)
+        tight = best_fit(histogram, size)
+        slots = tight if tight.packs * (1 + MIXING_COSTS) < slots.packs else slots
     count = slots.packs
     cost = np.bincount(slots.owners, slots.lengths.astype(np.float64) ** 2, minlength=count)
     rank = _shuffle_alike(cost, seed)[slots.owners]

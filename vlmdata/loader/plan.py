@@ -12,7 +12,7 @@ import xxhash
 
 from vlmdata.loader.blend import Blend, as_rates
 from vlmdata.loader.dataset import Dataset
-from vlmdata.loader.order import ORDER_VERSION, Ints, Order, key, noise
+from vlmdata.loader.order import ORDER_VERSION, Ints, Order, distinct, key, noise
 
 By = Literal["samples", "epochs", "tokens"]
 
@@ -47,11 +47,11 @@ class Plan:
         """What stands at these positions; they must ascend."""
         datasets, draws = self.blend.at(positions)
         rows, epochs, seeds = np.empty_like(draws), np.empty_like(draws), np.empty_like(draws)
-        for dataset in np.unique(datasets).tolist() if len(self.orders) > 1 else [0]:
+        for dataset in distinct(datasets) if len(self.orders) > 1 else [0]:
             order = self.orders[dataset]
             mine = np.flatnonzero(datasets == dataset)
             epochs[mine] = draws[mine] // order.rows
-            for epoch in np.unique(epochs[mine]).tolist():
+            for epoch in distinct(epochs[mine]):
                 here = mine[epochs[mine] == epoch]
                 rows[here] = order.at(epoch, draws[here] - epoch * order.rows)
                 chance = noise(key(self.seed, dataset, epoch, 2), rows[here])

@@ -43,7 +43,8 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
         import fsspec
 
         # jumps past small members read on, past large ones they seek: one request per 4 MB either way
-        file = stack.enter_context(fsspec.open(address, "rb", cache_type="readahead", block_size=1 << 22).open())
+        files, path = fsspec.core.url_to_fs(address)
+        file = stack.enter_context(files.open(path, "rb", cache_type="readahead", block_size=1 << 22))
 
         def read_remote(offset: int, size: int) -> bytes:
             file.seek(offset)
