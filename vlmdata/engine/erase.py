@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import plan as plans
@@ -48,7 +49,7 @@ def erase(store: Store, cells: Cells, keys: set[str]) -> None:
     """Leave nothing under work/ of these rows but their keys. `keys` are without the numbers of repeats."""
     plan = plans.load(store)
     if plan is not None:
-        _erase_logs(store, plan, cells)
+        _erase_logs(store, cells)
         _erase_plan(store, plan, cells)
         _erase_decisions(store, cells)
     _delete_attempts(store, plan, keys)
@@ -81,13 +82,14 @@ def erase_part(store: Store, part: int, rows: list[int]) -> None:
     _erase_log(store, part, rows)
 
 
-def _erase_logs(store: Store, plan: Plan, cells: Cells) -> None:
+def _erase_logs(store: Store, cells: Cells) -> None:
     used: set[str] = set()
     with ThreadPoolExecutor(THREADS) as pool:
-        for names in pool.map(lambda part: _erase_log(store, part, cells.get(part, [])), range(plan.parts)):
+        for names in pool.map(lambda part: _erase_log(store, part, cells[part]), cells):
             used |= names
     for name in store.list("work/data"):
-        if name not in used:  # of an attempt that was killed before its commit
+        part = int(name.rpartition("/")[2].partition(".")[0])
+        if part in cells and name not in used:  # of an attempt that was killed before its commit
             store.delete(name)
 
 
@@ -144,19 +146,25 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
             store.put(name, sink.getvalue())
 
 
+def _without(store: Store, name: str, keys: pa.Array) -> list[str]:
+    """Return the files of a packed shard that holds none of these keys; of another one delete the record."""
+    record: dict[str, Any] = json.loads(store.read(name))
+    with store_file(store, record["index"]) as opened:
+        held = pq.read_table(opened, columns=["key"])["key"]
+    if not pc.any(pc.is_in(pc.utf8_slice_codeunits(held, 0, KEY_DIGITS), keys)).as_py():
+        return [name, record["tar"], record["index"]]
+    store.delete(name)  # it goes first: without it the others are no longer looked for
+    return []
+
+
 def _delete_attempts(store: Store, plan: Plan | None, keys: set[str]) -> None:
     """Delete what is made again when it is wanted: drafts of the ledger, packed shards that hold such a sample."""
     for name in store.list("work/ledger"):
         store.delete(name)
-    whole = set()
-    for name in [name for name in store.list("work/shards") if name.endswith(".json")]:
-        record: dict[str, Any] = json.loads(store.read(name))
-        with store_file(store, record["index"]) as opened:
-            held = pq.read_table(opened, columns=["key"])["key"].to_pylist()
-        if not any(key[:KEY_DIGITS] in keys for key in held):
-            whole |= {name, record["tar"], record["index"]}
-        else:
-            store.delete(name)  # the record goes first: without it the others are no longer looked for
+    wanted = pa.array(sorted(keys), pa.string())
+    with ThreadPoolExecutor(THREADS) as pool:
+        records = [name for name in store.list("work/shards") if name.endswith(".json")]
+        whole = {name for names in pool.map(lambda record: _without(store, record, wanted), records) for name in names}
     for name in store.list("work/shards"):
         if name not in whole:
             store.delete(name)

@@ -127,6 +127,7 @@ def _publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str,
     """Put every file in its place, and take away what an earlier build left. Without its manifest OUT is not readable."""
     confirm_alone(store)
     store.delete(MANIFEST)
+    store.delete_drafts("", "ledger", "lookup")
     files: dict[str, Any] = {}
     for number, shard in enumerate(shards):
         store.publish(shard["tar"], shard_name(number))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import shutil
@@ -86,8 +87,8 @@ class Store(Protocol):
         """Say whether a lock that was taken is still held."""
         ...
 
-    def delete_drafts(self) -> None:
-        """Remove what writers left that were killed before their file had its name."""
+    def delete_drafts(self, *folders: str) -> None:
+        """Remove what writers left that were killed before their file had its name: in these folders, or wherever it is."""
         ...
 
 
@@ -223,8 +224,9 @@ class LocalStore:
     def is_alone(self) -> bool:
         return True  # the lock goes with the process
 
-    def delete_drafts(self) -> None:
-        for path in self.root.rglob(".*"):
+    def delete_drafts(self, *folders: str) -> None:
+        found = [self.path(folder).glob(".*") for folder in folders] or [self.root.rglob(".*")]
+        for path in itertools.chain(*found):
             if DRAFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
@@ -338,7 +340,7 @@ class ObjectStore:
     def is_alone(self) -> bool:
         return self._lease is not None and self._lease.is_held()
 
-    def delete_drafts(self) -> None:
+    def delete_drafts(self, *folders: str) -> None:
         """Nothing to do: an object appears whole under its name, or not at all."""
 
 
