@@ -1,6 +1,6 @@
 """What finding duplicates costs: hashes, texts and embeddings, each against the usual library in the same run.
 
-    pip install faiss-cpu datasketch rensa     # peers; a case whose library is missing says so
+    pip install faiss-cpu datasketch rensa imagededup     # peers; a case whose library is missing says so
     python bench/dedup.py [CASE ...]
 
 Every case runs in a process of its own, so that its peak of memory is its own (libraries' import included); wall and CPU are
@@ -109,6 +109,23 @@ def hamming_faiss(kind: str) -> Result:
     _, built = timed(lambda: index.add(rows))
     (limits, _, _), cost = timed(lambda: index.range_search(rows[:queries], 9))  # below 9
     return scaled(built, cost, len(data) / queries, int(limits[-1]) - queries)
+
+
+def hamming_imagededup() -> Result:
+    from imagededup.handlers.search.retrieval import HashEval
+    from imagededup.methods import PHash
+
+    names = {str(number): f"{value:016x}" for number, value in enumerate(hashes(1_000_000).tolist())}
+
+    def search(queries: int) -> list[Any]:
+        some = dict(list(names.items())[:queries])
+        given = HashEval(names, some, PHash.hamming_distance, False, 8, "brute_force_cython", 2)
+        return list(given.retrieve_results().values())
+
+    _, built = timed(lambda: search(1))
+    found, cost = timed(lambda: search(400))
+    each = {key: max(cost[key] - built[key], 0) for key in cost}
+    return scaled(built, each, len(names) / 399, sum(map(len, found)))
 
 
 def minhash_ours() -> Result:
@@ -223,6 +240,7 @@ CASES: dict[str, tuple[str, str, Callable[[], Result]]] = {
     "hamming": ("1 million hashes, pairs within 8", "", hamming_ours),
     "hamming-multihash": ("  faiss MultiHash, 2 flips", "faiss", lambda: hamming_faiss("multi")),
     "hamming-flat": ("  faiss BinaryFlat", "faiss", lambda: hamming_faiss("flat")),
+    "hamming-imagededup": ("  imagededup, brute force in C++", "imagededup", hamming_imagededup),
     "minhash": ("200,000 texts, Jaccard >= 0.8", "", minhash_ours),
     "minhash-rensa": ("  rensa RMinHash 128, 16 bands", "rensa", minhash_rensa),
     "minhash-datasketch": ("  datasketch 128, 21 x 6", "datasketch", minhash_datasketch),

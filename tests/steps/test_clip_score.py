@@ -1,9 +1,11 @@
 """CLIPScore against open_clip used plainly, on the tiny model that ships."""
 
 import io
+import shutil
 
 import numpy as np
 import open_clip
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +15,8 @@ from tests.rows import captions, document, table
 from vlmdata.demo.recipe import HERE, figures
 from vlmdata.models.clip import Clip
 from vlmdata.models.clip_names import check_model, pretrained_tags
-from vlmdata.row import flatten
+from vlmdata.models.pixels import preparation
+from vlmdata.row import flatten, set_column
 from vlmdata.step import RecipeError
 from vlmdata.steps.clip_score import ClipScore
 
@@ -138,3 +141,60 @@ def test_what_open_clip_does_not_know_is_found_without_importing_it():
         check_model("ViT-B-32", "laion2b_s34b_b79", "clip_score")
     with pytest.raises(RecipeError, match="is no model folder of open_clip"):
         check_model("local-dir:/nowhere", "", "clip_score")
+
+
+def test_two_models_that_prepare_pictures_alike_read_and_decode_them_once(tmp_path):
+    chosen = figures()[:20]
+    part = open_part(tmp_path)
+    read = part.image_bytes
+    asked = []
+    part.image_bytes = lambda *place: asked.append(place) or read(*place)
+    rows = captions([f["caption"] for f in chosen], **{name: [place(f)[name] for f in chosen] for name in place(chosen[0])})
+    for label, precision in (("one", "fp32"), ("two", "bf16")):
+        rows = ClipScore(label=label, model=MODEL, min_score=-1, precision=precision).run(rows, part)
+    assert len(asked) == 20
+    one, two = (np.array(flatten(rows, label).items.drop_null().to_pylist()) for label in ("one", "two"))
+    assert len(one) == 20 and 0 < np.abs(one - two).max() < 1e-2
+
+
+def test_a_broken_picture_has_no_score_and_its_neighbours_have_theirs(tmp_path):
+    chosen = figures()[:3]
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    fields = {name: [place(figure)[name] for figure in chosen] for name in place(chosen[0])}
+    step = ClipScore(model=MODEL, precision="fp32", min_score=-1, embeddings=True)
+    whole = step.run(captions(list("abc"), **fields), open_part(tmp_path / "whole"))
+    fields["blob"][1], fields["size"][1] = str(tmp_path / "broken.jpg"), 13
+    found = step.run(captions(list("abc"), **fields), open_part(tmp_path / "out"))
+    expected = whole["clip_score"].to_pylist()
+    assert found["clip_score"].to_pylist() == [expected[0], [None, None], expected[2]]
+    assert found["clip_score.embedding"].to_pylist()[1] == [None, None]
+    assert found["drop"].null_count == 3
+
+
+def test_a_threshold_that_single_precision_holds_as_less_is_kept_too():
+    rows = captions(list("ab"))
+    rows = set_column(rows, "clip_score", pa.array([[0.26, None], [0.2599, None]], pa.list_(pa.float32())))
+    assert ClipScore(min_score=0.26).decide(rows)["reason"].to_pylist() == [None, "min_score"]
+
+
+def test_pictures_are_prepared_as_open_clip_prepares_them():
+    _, _, preprocess = open_clip.create_model_and_transforms(MODEL)
+    prepare = preparation(preprocess)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (prepare.mean, prepare.std))
+    colour, grey, clear = (Image.new(mode, (30, 20)) for mode in ("RGB", "L", "RGBA"))
+    made = []
+    for image, kind in ((colour, "JPEG"), (grey, "JPEG"), (clear, "PNG")):
+        out = io.BytesIO()
+        image.save(out, kind)
+        made.append(out.getvalue())
+    for body in [*made, *((HERE / "figures" / figure["file"]).read_bytes() for figure in figures()[:10])]:
+        theirs = preprocess(Image.open(io.BytesIO(body)).convert("RGB")).numpy()
+        assert np.abs((prepare.pixels(body).astype(np.float32) / 255 - mean) / std - theirs).max() < 1e-6
+
+
+def test_a_compiled_model_gives_the_same_cosines():
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    bodies = [(HERE / "figures" / figure["file"]).read_bytes() for figure in figures()[:5]]
+    plain, compiled = (Clip(MODEL, "", "fp32", compiled=how).embed_images(bodies, 4) for how in ("no", "yes"))
+    assert np.abs(plain - compiled).max() < 1e-5

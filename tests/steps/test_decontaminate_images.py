@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import cv2
@@ -5,11 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.parts import open_part
 from tests.rows import captions
+from vlmdata.demo.recipe import HERE, figures
 from vlmdata.images.phash import phash
 from vlmdata.row import set_column
 from vlmdata.step import RecipeError
+from vlmdata.steps.clip_score import ClipScore
 from vlmdata.steps.decontaminate_images import DecontaminateImages
+
+MODEL = f"local-dir:{HERE / 'clip'}"
 
 
 def picture(seed: int) -> np.ndarray:
@@ -47,3 +53,28 @@ def test_references_are_looked_at_in_full(tmp_path: Path) -> None:
         DecontaminateImages(references=(str(tmp_path),)).run(captions(["a"], phash=[1]))
     with pytest.raises(RecipeError, match="name `references`"):
         DecontaminateImages().check()
+
+
+def test_reference_images_are_embedded_by_the_model_that_scored(tmp_path: Path) -> None:
+    """The same figure, smaller and darker, means what it meant; its hash is not asked."""
+    chosen = [HERE / "figures" / figure["file"] for figure in figures()[:6]]
+    (tmp_path / "eval").mkdir()
+    shutil.copy(chosen[2], tmp_path / "eval")
+    sizes = [path.stat().st_size for path in chosen]
+    rows = captions(list("abcdef"), blob=[str(path) for path in chosen], offset=[0] * 6, size=sizes)
+    part = open_part(tmp_path / "out")
+    rows = ClipScore(model=MODEL, min_score=-1, embeddings=True).run(rows, part)
+    step = DecontaminateImages(references=(str(tmp_path / "eval"),), model=MODEL, cosine=0.999)
+    step.check()
+    found = step.run(rows, part)
+    assert found["reason"].to_pylist() == [None, None, "means_like_evaluation", None, None, None]
+    assert [values[0] is None for values in found["decontaminate_images.bits"].to_pylist()] == [True] * 6
+    cosines = [values[0] for values in found["decontaminate_images.cosine"].to_pylist()]
+    assert cosines[2] > 0.999 > max(cosines[:2] + cosines[3:])
+
+
+def test_another_evaluation_set_is_another_measurement(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"one")
+    before = DecontaminateImages(references=(str(tmp_path),)).identity()
+    (tmp_path / "b.jpg").write_bytes(b"two")
+    assert DecontaminateImages(references=(str(tmp_path),)).identity() != before

@@ -30,7 +30,7 @@ def test_thirteen_words_in_a_row_are_too_many_and_twelve_are_not(tmp_path: Path)
     rows = captions([f"Q: {thirteen}?", f"Q: {twelve}", f"see: {SHORT}!", "a cat on a mat near the", "yes"])
     found = step.run(rows)
     assert found["reason"].to_pylist() == ["in_evaluation", None, "in_evaluation", None, None]
-    assert found["value"].to_pylist()[0] == round(13 / 14, 4)
+    assert found["value"].to_pylist()[0] == round(13 / 14, 6)
 
 
 def test_a_share_of_the_text_can_be_asked_for(tmp_path: Path) -> None:

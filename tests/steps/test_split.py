@@ -42,6 +42,21 @@ def test_alike_images_equal_texts_and_bytes_are_on_one_side_through_chains() -> 
     assert len({tuple(sides(rows, seed=seed)[4:]) for seed in range(20)}) == 4  # the last goes its own way
 
 
+def test_near_texts_and_images_that_mean_the_same_stay_together_when_asked() -> None:
+    words = [f"word{number}" for number in range(40)]
+    rows = captions([" ".join(words), " ".join([*words, "more"]), "one thing", "another"])
+    vectors = [[1, 0], [0, 1], [0.1, 1], [1, 0.02]]
+    stored = pa.array([[np.array(vector, "<f2").tobytes(), None] for vector in vectors], pa.list_(pa.binary()))
+    rows = set_column(rows, "clip_score.embedding", stored)
+    apart, together = [], []
+    for seed in range(30):
+        apart.append(sides(rows, seed=seed))
+        together.append(sides(rows, seed=seed, jaccard=0.8, cosine=0.98))  # 0 and 1 by text, 1 and 2, 0 and 3 by embedding
+    assert {len(set(found)) for found in together} == {1}
+    assert any(found[0] != found[1] for found in apart) and any(found[1] != found[2] for found in apart)
+    assert Split().columns_read() == ("images.phash", "images.sha256", "texts.text", "url", "extra")
+
+
 def test_a_domain_stays_on_one_side_when_asked() -> None:
     rows = hashed(200)  # all on example.org
     assert len(set(sides(rows))) == 2

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlmdata.models.clip_names import has_own_weights
 from vlmdata.models.pixels import Pixels, preparation
+from vlmdata.step import Part
 
 T = TypeVar("T", bound=Hashable)
 
@@ -33,8 +34,9 @@ class Clip:
         precision: str,
         pixels: Pixels | None = None,
         *,
-        compiled: Literal["auto", "yes", "no"] = "auto",
+        compiled: str = "auto",
     ):
+        """`compiled`: yes, no, or auto for yes on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or Pixels(decoders())
@@ -118,6 +120,13 @@ class Clip:
         with self._computing:
             features = tower(batch.to(self.device, non_blocking=True)).float()
             return torch.nn.functional.normalize(features, dim=-1)  # (B, D)
+
+
+def clip_of(part: Part, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
+    """Return the worker's Clip of these parameters; all of a worker's share their threads and what they decoded."""
+    pixels = part.kept("pixels", lambda: Pixels(decoders()))
+    name = f"clip {model} {pretrained} {precision} {compiled}"
+    return part.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,6 @@ from vlmdata.models.clip_names import check_model, weights_identity
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import as_stored
 from vlmdata.step import Part, RecipeError, Step
-
-if TYPE_CHECKING:
-    from vlmdata.models.clip import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +47,9 @@ class ClipScore(Step):
         return weights_identity(self.model, self.pretrained)
 
     def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
-        name = f"{self.model} {self.pretrained} {self.precision} {self.compiled}"
-        clip: Clip = part.kept(name, lambda: self._load(part))
+        from vlmdata.models.clip import clip_of
+
+        clip = clip_of(part, self.model, self.pretrained, self.precision, self.compiled)
         part.note(clip.facts)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
@@ -78,13 +76,6 @@ class ClipScore(Step):
             "embedding": pa.array(kept, pa.binary()),
         }
         return {name: images.rebuild(array) for name, array in arrays.items()}
-
-    def _load(self, part: Part) -> Clip:
-        from vlmdata.models.clip import Clip, decoders
-        from vlmdata.models.pixels import Pixels
-
-        pixels = part.kept("pixels", lambda: Pixels(decoders()))  # one for all models: what they want alike is decoded once
-        return Clip(self.model, self.pretrained, self.precision, pixels, compiled=self.compiled)
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
         """Return every text that is held against an image, the image's number among `positions`, and what text it is."""

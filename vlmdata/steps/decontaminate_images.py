@@ -1,5 +1,8 @@
 """Reject images that look like, or mean the same as, images of evaluation sets."""
 
+from __future__ import annotations
+
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,24 +15,28 @@ import pyarrow.compute as pc
 from vlmdata.images.decode import decode
 from vlmdata.images.header import ImageError
 from vlmdata.images.phash import phash, phash_imagededup
-from vlmdata.row import drop_images, flatten
+from vlmdata.models.clip_names import check_model, weights_identity
+from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
-from vlmdata.similar.cosine import Int8, pairs_between, quantise
+from vlmdata.similar.cosine import Int8, greatest_cosine, quantise
 from vlmdata.similar.embeddings import embeddings_in
 from vlmdata.similar.nearest import NONE, nearest
-from vlmdata.similar.references import IMAGES, members
-from vlmdata.step import RecipeError, Step
+from vlmdata.similar.references import IMAGES, identity_of, members
+from vlmdata.step import Part, RecipeError, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateImages(Step):
-    """Reject an image whose hash is within `distance` bits of a reference image's; with `embeddings`, also one whose
-    embedding has a cosine above `cosine` to a reference embedding.
+    """Reject an image whose hash is within `distance` bits of a reference image's, or whose embedding has a cosine above
+    `cosine` to that of a reference: one in `embeddings`, or with `model` one of the reference images, embedded here.
 
-    A reference image that cannot be decoded stops the run: an evaluation set must be looked at in full.
+    Both nearnesses are stored, so the limits can move. A reference image that cannot be decoded stops the run: an
+    evaluation set must be looked at in full.
     """
 
-    reads: ClassVar = ("images",)
+    writes: ClassVar = {"bits": pa.list_(pa.float64()), "cosine": pa.list_(pa.float64())}
+    measured_by: ClassVar = ("hash", "embedding")
+    needs: ClassVar = ("model", "gpu")
 
     references: tuple[str, ...] = ()  # folders, tars or files of images
     distance: int = 8  # of 64 bits
@@ -37,6 +44,8 @@ class DecontaminateImages(Step):
     embeddings: tuple[str, ...] = ()  # .npy files of (N, D) made by the model that made `embedding`
     embedding: str = "clip_score.embedding"  # the column
     cosine: float = 0.95
+    model: str = ""  # as clip_score has it: that which made `embedding`; each worker embeds all references once
+    pretrained: str = ""
 
     def check(self) -> None:
         if not self.references and not self.embeddings:
@@ -46,29 +55,63 @@ class DecontaminateImages(Step):
         for path in (*self.references, *self.embeddings):
             if not Path(path).exists():
                 raise RecipeError(f"{self.name}: there is no {path}")
+        if self.model:
+            check_model(self.model, self.pretrained, self.name)
+        try:
+            self.identity()
+        except ValueError as error:
+            raise RecipeError(f"{self.name}.references: {error}") from None
 
     def columns_read(self) -> tuple[str, ...]:
         own = () if self.hash == "phash" or not self.references else (self.hash,)
-        return ("images", *own, *((self.embedding,) if self.embeddings else ()))
+        return ("images", *own, *((self.embedding,) if self.embeddings or self.model else ()))
+
+    def identity(self) -> str:
+        digest = hashlib.sha256(identity_of(self.references, IMAGES).encode())
+        for path in self.embeddings:
+            digest.update(Path(path).read_bytes())
+        if self.model:
+            digest.update(weights_identity(self.model, self.pretrained).encode())
+        return digest.hexdigest()[:16]
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        images = flatten(rows, "images")
+        bits, cosines = np.full((2, len(images.items)), np.nan)
+        if self.references:
+            column = images.field("phash") if self.hash == "phash" else flatten(rows, self.hash).items
+            known = np.flatnonzero(column.is_valid())
+            hashes = pc.fill_null(column, 0).to_numpy()[known].astype(np.uint64)
+            _, near = nearest(hashes, _hashes(self.references, self.hash == "phash"), MAX_DISTANCE)
+            bits[known] = np.where(near == NONE, np.nan, near)
+        if self.embeddings or self.model:
+            has, vectors = embeddings_in(rows, self.embedding)
+            cosines[has] = np.round(greatest_cosine(quantise(vectors), self._embedded(part)), 4)
+        arrays = {"bits": bits, "cosine": cosines}
+        return {name: images.rebuild(pa.array(values, pa.float64(), from_pandas=True)) for name, values in arrays.items()}
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        if self.references and len(rows):
-            column = flatten(rows, "images").field("phash") if self.hash == "phash" else flatten(rows, self.hash).items
-            has = np.asarray(column.is_valid())
-            hashes = pc.fill_null(column, 0).to_numpy().astype(np.uint64)
-            _, bits = nearest(hashes, _hashes(self.references, self.hash == "phash"), self.distance)
-            bad = has & (bits != NONE)
-            rows = drop_images(
-                rows, bad, self.name, reason="looks_like_evaluation", value=bits.astype(float), threshold=float(self.distance)
-            )
-        if self.embeddings and len(rows):
-            has, vectors = embeddings_in(rows, self.embedding)
-            pairs = pairs_between(quantise(vectors), _embeddings(self.embeddings), self.cosine)
-            bad = np.zeros(len(has), bool)
-            for chunk in pairs:
-                bad[np.flatnonzero(has)[chunk[:, 0]]] = True
-            rows = drop_images(rows, bad, self.name, reason="means_like_evaluation", threshold=self.cosine)
+        limits = (("bits", "looks_like_evaluation", float(self.distance)), ("cosine", "means_like_evaluation", self.cosine))
+        for name, reason, limit in limits:
+            value = aligned(rows, self.column(name), "images")
+            bad = value <= limit if name == "bits" else value > limit
+            rows = drop_images(rows, bad, self.name, reason=reason, value=value, threshold=limit)
         return rows
+
+    def _embedded(self, part: Part) -> Int8:
+        """Return the references' embeddings: those of the files, then those of the images."""
+        given = [_embeddings(self.embeddings)] if self.embeddings else []
+        if self.model:
+            from vlmdata.models.clip import clip_of
+
+            def embed() -> Int8:
+                names, bodies = zip(*(one for path in self.references for one in members(path, IMAGES)), strict=True)
+                units = clip_of(part, self.model, self.pretrained).embed_images(bodies)
+                if (broken := np.isnan(units[:, 0])).any():
+                    raise RecipeError(f"decontaminate_images: cannot decode the reference {names[int(broken.argmax())]}")
+                return quantise(units)
+
+            given.append(part.kept(f"references {self.references} {self.model} {self.pretrained}", embed))
+        return np.concatenate(given)
 
 
 @lru_cache(maxsize=4)

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import drop_texts, flatten
+from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.similar.ngrams import Index, coverage, index_of
-from vlmdata.similar.references import texts_in
-from vlmdata.step import RecipeError, Step
+from vlmdata.similar.references import TEXTS, identity_of, texts_in
+from vlmdata.step import Part, RecipeError, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class DecontaminateText(Step):
     """
 
     reads: ClassVar = ("texts",)
+    writes: ClassVar = {"share": pa.list_(pa.float64())}
+    measured_by: ClassVar = ("n", "min_words")
 
     references: tuple[str, ...]  # folders, tars or files: .txt by line, every string in .json, .jsonl and .parquet
     n: int = 13
@@ -35,8 +37,15 @@ class DecontaminateText(Step):
         for path in self.references:
             if not Path(path).exists():
                 raise RecipeError(f"{self.name}.references: there is no {path}")
+        try:
+            self.identity()
+        except ValueError as error:
+            raise RecipeError(f"{self.name}.references: {error}") from None
 
-    def decide(self, rows: pa.Table) -> pa.Table:
+    def identity(self) -> str:
+        return identity_of(self.references, TEXTS)
+
+    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
         texts = flatten(rows, "texts")
         places = np.flatnonzero(texts.alive())
         words, owners = [], []
@@ -45,11 +54,13 @@ class DecontaminateText(Step):
             found = [text or "", *(others or [])]
             words += found
             owners += [place] * len(found)
-        value = np.zeros(len(texts.items))
+        value = np.where(texts.alive(), 0, np.nan)
         np.maximum.at(value, np.array(owners, np.int64), coverage(words, _index(self.references, self.n, self.min_words)))
-        return drop_texts(
-            rows, value > self.share, self.name, reason="in_evaluation", value=np.round(value, 4), threshold=self.share
-        )
+        return {"share": texts.rebuild(pa.array(np.round(value, 6), pa.float64(), from_pandas=True))}
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        value = aligned(rows, self.column("share"), "texts")
+        return drop_texts(rows, value > self.share, self.name, reason="in_evaluation", value=value, threshold=self.share)
 
 
 @lru_cache(maxsize=4)

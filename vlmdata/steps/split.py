@@ -12,7 +12,11 @@ import xxhash
 from vlmdata.row import alive, drop_rows, flatten, set_column
 from vlmdata.similar.blocks import MAX_DISTANCE
 from vlmdata.similar.clusters import components
+from vlmdata.similar.cosine import pairs_above, quantise
+from vlmdata.similar.embeddings import embeddings_in
 from vlmdata.similar.hamming import edges_within
+from vlmdata.similar.lsh import similar_text_edges
+from vlmdata.similar.minhash import grams_of
 from vlmdata.similar.runs import Ids
 from vlmdata.step import RecipeError, Step
 
@@ -22,19 +26,21 @@ class Split(Step):
     """Write the side of each living row into `extra` as `split`, and with `only` reject the rows of all other sides.
 
     Rows go by a hash of their key, whole clusters by that of their least key: rows that share an image (its bytes, or
-    hashes within `distance` bits, however long the chain), the same text, and with `by_domain` the host of
-    the page, or of the image where there is no page. Shares are of
-    clusters, so the sides' rows come out at about the shares. Rows that come later do not move others, unless they join two
-    clusters.
+    hashes within `distance` bits, however long the chain), the same text, and where asked texts of a Jaccard similarity of
+    `jaccard`, images of a cosine above `cosine`, or with `by_domain` the host of the page, or of the image where there is no
+    page. Shares are of clusters, so the sides' rows come out at about the shares. Rows that come later do not move others,
+    unless they join two clusters.
     """
 
-    reads: ClassVar = ("images", "texts", "url", "extra")
     changes: ClassVar = ("extra",)
     sees_all: ClassVar = True
 
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
     only: str = ""  # keep this side alone; empty: all
     distance: int = 8  # wider than for dedup: what is parted must be unlike
+    jaccard: float = 0.0  # of 5-grams of words; 0: only the same text counts
+    cosine: float = 0.0  # 0: embeddings are not asked
+    embedding: str = "clip_score.embedding"  # the column
     by_domain: bool = False
     seed: int = 0
 
@@ -45,6 +51,13 @@ class Split(Step):
             raise RecipeError(f"{self.name}.only = {self.only}: one of {', '.join(self.shares)}")
         if not 0 <= self.distance <= MAX_DISTANCE:
             raise RecipeError(f"{self.name}.distance = {self.distance}: search within 0 to {MAX_DISTANCE} bits of 64")
+        if not 0 <= self.cosine < 1 or not 0 <= self.jaccard <= 1:
+            raise RecipeError(f"{self.name}: a cosine lies between 0 and 1, and so does a Jaccard similarity")
+
+    def columns_read(self) -> tuple[str, ...]:
+        fields = ("phash", "sha256", *(("url",) if self.by_domain else ()))
+        own = (self.embedding,) if self.cosine else ()
+        return (*(f"images.{field}" for field in fields), "texts.text", "url", "extra", *own)
 
     def decide(self, rows: pa.Table) -> pa.Table:
         living = alive(rows)
@@ -84,6 +97,12 @@ class Split(Step):
         edges = [images.parents[has][pairs] for pairs in found]
         edges.append(same(images.field("sha256").take(pa.array(of_image)).to_pylist(), images.parents[of_image]))
         edges.append(same(texts.field("text").take(pa.array(of_text)).to_pylist(), texts.parents[of_text]))
+        if self.jaccard:
+            edges.append(near_texts(rows, self.jaccard))
+        if self.cosine:
+            has, vectors = embeddings_in(rows, self.embedding)
+            near = pairs_above(quantise(vectors), self.cosine, threads=2)
+            edges += [pairs[living[pairs].all(axis=1)] for pairs in (images.parents[has][chunk] for chunk in near)]
         if self.by_domain:
             pages = np.array([url is not None for url in rows["url"].to_pylist()], bool)
             of_image, of_page = of_image[~pages[images.parents[of_image]]], np.flatnonzero(living & pages)
@@ -98,6 +117,18 @@ def same(values: list[str | None], owners: Ids) -> Ids:
     known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
     pairs = [(first.setdefault(value, owner), owner) for value, owner in known]
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+
+
+def near_texts(rows: pa.Table, jaccard: float) -> Ids:
+    """Return pairs of living rows whose living texts, joined, are alike."""
+    flat = flatten(rows, "texts")
+    parts: dict[int, list[str]] = {row: [] for row in np.flatnonzero(alive(rows)).tolist()}
+    for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
+        if here and row in parts:
+            parts[row].append(text)
+    edges = similar_text_edges(["\n".join(words) for words in parts.values()], jaccard, grams_of(5))
+    pairs: Ids = np.fromiter(parts, np.int64, len(parts))[edges]
+    return pairs
 
 
 def domain(url: str | None) -> str | None:

@@ -1,0 +1,159 @@
+"""CLIPScore's speed: pairs per second (on a CPU: per CPU second), ours against open_clip used plainly, in the same run.
+
+    python -m bench.clip [MODEL ...] [--count N]     # ViT-B-32 and ViT-L-14; weights are random, speed does not hang on them
+
+Pairs are pictures of 384 pixels on the short side at quality 95, as `captions` stores them, each with a caption of its own.
+Plainly: open_clip's preprocessing and both towers in fp32, on a GPU under autocast in bf16, batch after batch, as its README
+shows. Ours: vlmdata.models.clip as `clip_score` uses it. Two ceilings stand beside it: `forward`, both towers alone on inputs
+that lie on the device, in the same type, compiled where ours is; `decode`, the threads that prepare pictures with no model
+behind them. The share of the forward pass is what the machinery leaves of the model's own speed; where decoding is the lower
+ceiling, no model runs faster on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from vlmdata.models.clip import BATCH, Clip, decoders
+from vlmdata.models.pixels import Pixels
+
+COUNTS = {"cpu": {"ViT-B-32": 96, "ViT-L-14": 8}, "cuda": {"ViT-B-32": 20_000, "ViT-L-14": 10_000}}
+WORDS = ["a", "small", "red", "house", "beside", "the", "river", "under", "tall", "trees", "in", "early", "light"]
+
+
+def pictures(count: int) -> list[bytes]:
+    """Return JPEGs that differ: smooth noise with grain, 512 x 384, about 90 kB each."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(min(count, 256)):
+        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+            (512, 384), Image.Resampling.BICUBIC
+        )
+        grain = np.asarray(coarse, np.int16) + random.integers(-12, 13, (384, 512, 3))
+        out = io.BytesIO()
+        Image.fromarray(grain.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=95)
+        made.append(out.getvalue())
+    return [made[number % len(made)] for number in range(count)]
+
+
+def captions(count: int) -> list[str]:
+    random = np.random.default_rng(1)
+    return [f"{' '.join(random.choice(WORDS, 10))} {number}" for number in range(count)]
+
+
+def plainly(model: str, weights: str, bodies: list[bytes], texts: list[str], device: str) -> Callable[[], np.ndarray]:
+    net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=weights, device=device)
+    tokenizer = open_clip.get_tokenizer(model)
+    net.eval()
+    size = BATCH[device]
+
+    def work() -> np.ndarray:
+        found = []
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            for start in range(0, len(bodies), size):
+                some = [preprocess(Image.open(io.BytesIO(body))) for body in bodies[start : start + size]]
+                images = net.encode_image(torch.stack(some).to(device), normalize=True)
+                words = net.encode_text(tokenizer(texts[start : start + size]).to(device), normalize=True)
+                found.append((images * words).sum(1).float().cpu().numpy())
+        return np.concatenate(found)
+
+    return work
+
+
+def ours(clip: Clip, bodies: list[bytes], texts: list[str]) -> Callable[[], np.ndarray]:
+    numbered = list(enumerate(bodies))  # the same picture under another number is decoded anew, as another row's would be
+
+    def work() -> np.ndarray:
+        units = clip.embed_images(range(len(numbered)), 0, lambda number: numbered[number][1])
+        return np.array(clip.cosines(units, texts, list(range(len(texts)))))
+
+    return work
+
+
+def forward(clip: Clip, count: int) -> Callable[[], None]:
+    """The towers alone: as many full batches as `count` takes, the inputs on the device already."""
+    size = BATCH[clip.device.type]
+    pixels = torch.randint(0, 256, (size, 3, *clip.sides), dtype=torch.uint8).to(clip.device)
+    tokens = clip.tokenizer(captions(size)).to(clip.device)
+
+    def work() -> None:
+        for _ in range(-(-count // size)):
+            units = clip._unit(clip._seen, pixels), clip._unit(clip._read, tokens)
+        for unit in units:
+            unit.cpu()
+
+    return work
+
+
+def decode(clip: Clip, bodies: list[bytes]) -> Callable[[], None]:
+    def work() -> None:
+        pixels = Pixels(decoders())
+        for _ in pixels.batches(clip.prepare, range(len(bodies)), lambda number: bodies[number], BATCH[clip.device.type]):
+            pass
+
+    return work
+
+
+def seconds(work: Callable[[], object], *, warm: bool) -> float:
+    """Return the seconds of a run: of the clock on a GPU, of the processor without one, for others may be busy on it.
+
+    `warm`: of a second run, the first being for compilers and allocators."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    if warm:
+        work()
+    start = clock()
+    work()
+    return clock() - start
+
+
+def measure(model: str, count: int, weights: str) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bodies, texts = pictures(count), captions(count)
+    warm = device == "cuda"
+    plain = plainly(model, weights, bodies, texts, device)
+    clip = Clip(model, weights, "auto")
+    pair = (plain()[:64], ours(clip, bodies[:64], texts[:64])())
+    differ = np.abs(pair[0][: len(pair[1])] - pair[1]).max()
+    rows = [("open_clip plainly", seconds(plain, warm=False))]
+
+    def fresh() -> object:
+        clip.pixels = Pixels(decoders())
+        return ours(clip, bodies, texts)()
+
+    rows.append((f"ours, {clip.facts['computed']}", seconds(fresh, warm=warm)))
+    rows.append(("forward alone", seconds(forward(clip, count), warm=warm)))
+    rows.append((f"decode alone, {decoders()} threads", seconds(decode(clip, bodies), warm=False)))
+    for title, wall in rows:
+        shares = f"{rows[0][1] / wall:7.2f} x plainly{rows[2][1] / wall:7.0%} of forward"
+        print(f"{model:10} {title:34}{count / wall:9.1f} pairs/s{shares}", flush=True)
+    print(f"{model:10} cosines differ from fp32 by {differ:.1e} at most")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="*", default=["ViT-B-32", "ViT-L-14"])
+    parser.add_argument("--count", type=int, default=0)
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)  # a worker is one core
+    for model in given.models:
+        with tempfile.TemporaryDirectory() as folder:
+            weights = str(Path(folder) / "random.pt")
+            torch.manual_seed(0)
+            torch.save(open_clip.create_model(model).state_dict(), weights)
+            measure(model, given.count or COUNTS[device].get(model, 64), weights)
+
+
+if __name__ == "__main__":
+    main()
