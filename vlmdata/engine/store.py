@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 import fsspec
 
+from vlmdata.engine.blobcache import BlobCache
 from vlmdata.engine.lease import Lease, holder
 from vlmdata.step import RecipeError
 
@@ -254,6 +255,7 @@ class ObjectStore:
         self.fs: Any
         self.fs, self.root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         self._lease: Lease | None = None
+        self._blobs = BlobCache(self.read, self._read_range)
 
     def probe(self) -> None:
         """Raise RecipeError unless a second creation of one name is refused."""
@@ -277,6 +279,9 @@ class ObjectStore:
         return self.fs.cat_file(self._full(name))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
+        return (self._blobs.read if name.endswith(".blob") else self._read_range)(name, offset, size)
+
+    def _read_range(self, name: str, offset: int, size: int) -> bytes:
         return self.fs.cat_file(self._full(name), start=offset, end=offset + size)
 
     @contextlib.contextmanager
@@ -319,6 +324,7 @@ class ObjectStore:
             data = bytearray(self.read(name))
             for offset, size in spans:
                 data[offset : offset + size] = bytes(size)
+            self._blobs.forget(name)
             self.put(name, bytes(data))
 
     def folders(self, folder: str) -> Sequence[str]:
