@@ -1,0 +1,83 @@
+"""A decision over all rows is shown what it reads, and nothing more, and what it changed is merged into whole rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.rows import captions, document, table
+from vlmdata.engine.decisions import apply, columns_for, decide, narrowed
+from vlmdata.engine.store import LocalStore
+from vlmdata.row import set_column
+from vlmdata.step import Step
+from vlmdata.steps.dedupe_exact import DedupeExact
+from vlmdata.steps.dedupe_minhash import DedupeMinhash
+from vlmdata.steps.dedupe_phash import DedupePhash
+from vlmdata.steps.split import Split
+from vlmdata.steps.top_fraction import TopFraction
+
+VERDICT = ("drop", "reason", "value", "threshold")
+
+
+def test_of_images_only_the_fields_that_are_read_travel() -> None:
+    size = ("size", "width", "height", "original_width", "original_height")
+    assert columns_for(DedupePhash())["images"] == (*size, "phash", *VERDICT)
+    assert columns_for(TopFraction())["images"] == VERDICT
+    assert columns_for(DedupeMinhash())["texts"] == ("text", *VERDICT)
+    assert "texts" not in columns_for(DedupeExact())
+    assert columns_for(DedupeExact(merge_captions=True))["texts"] == (), "what is merged is needed whole"
+    assert "images" not in columns_for(DedupeExact(by="row"))
+
+
+def test_a_row_of_a_million_costs_the_driver_a_hundred_bytes_for_perceptual_hashes() -> None:
+    count = 2000
+    random = np.random.default_rng(0)
+    hashes = list(random.integers(0, 2**63, count).astype(np.uint64))
+    rows = captions(["a caption of some fifty characters, as captions go"] * count, phash=hashes, size=[90_000] * count)
+    assert narrowed(rows, columns_for(DedupePhash())).nbytes / count < 200 < rows.nbytes / count
+
+
+def pictures() -> pa.Table:
+    """Captions and documents, some rejected before, of which some are alike in every way that the steps look for."""
+    one, two = {"url": "u1", "sha256": "a", "phash": 1}, {"url": "u2", "sha256": "b", "phash": 2**40}
+    text = " ".join(f"w{number}" for number in range(30))
+    rows = table(
+        [
+            document(one, text),
+            document({**one, "size": 9}, "so", two, f"{text} more"),
+            document({**two, "drop": "before"}, two),
+            {**document(two, text), "drop": "before"},
+            document("no image at all"),
+            document({"url": "u3", "sha256": "c", "phash": 3}, text),
+        ]
+    )
+    scores = [[0.1, None], [0.5, None, 0.2, None], [None, 0.4], None, None, [0.3, None]]
+    return set_column(rows, "clip_score", pa.array(scores, pa.list_(pa.float32())))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        DedupeExact(),
+        DedupeExact(by="url", merge_captions=True),
+        DedupePhash(),
+        DedupeMinhash(),
+        TopFraction(fraction=0.3),
+        Split(shares={"a": 0.5, "b": 0.5}, only="a"),
+    ],
+    ids=lambda step: step.name,
+)
+def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path: Path) -> None:
+    rows, store = pictures(), LocalStore(tmp_path)
+    cuts = [rows.slice(0, 2), rows.slice(2, 4)]
+    tables = []
+    for part, some in enumerate(cuts):
+        shown = narrowed(some, columns_for(step))
+        shown = set_column(shown, "part", pa.array([part] * len(some), pa.int32()))
+        tables.append(set_column(shown, "row", pa.array(range(len(some)), pa.int32())))
+    name = decide(step, tables, store)
+    assert decide(step, tables, store) == name
+    found = [apply(some.combine_chunks(), store, name, part).to_pylist() for part, some in enumerate(cuts)]
+    expected = step.decide(rows).to_pylist()
+    assert [*found[0], *found[1]] == expected != rows.to_pylist()
