@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from vlmdata import run
 from vlmdata.engine.audit import audit
 from vlmdata.engine.store import open_store
 from vlmdata.report.bins import make, short
+from vlmdata.report.charts import charts
 from vlmdata.report.examples import choose
 from vlmdata.report.heavy import Heavy
 from vlmdata.report.lines import Line, lines
@@ -287,3 +289,12 @@ def test_what_was_forgotten_leaves_the_report_too(out, tmp_path):
     forget(tmp_path / "out", Request(urls=urls))
     assert words[0] not in page_of(tmp_path / "out") and words[1] in page_of(tmp_path / "out")
     assert audit(tmp_path / "out", read_bytes=True) == []
+
+
+def test_a_score_that_only_rows_rejected_elsewhere_have_is_shown_without_its_line():
+    tally = Tally()
+    tally.add(np.array([1.0, 2.0, 3.0]))
+    facts = SimpleNamespace(scores={"s.words": {("other", "why"): tally}}, rules={})
+    kept = SimpleNamespace(text_length=Tally(), sample_bytes=Tally(), images_each=Tally())
+    drawn = charts(facts, [Line("s.words", 2.0, "≥", "s", "min_words", 0)], kept)
+    assert (drawn["decided"], [chart["lines"] for chart in drawn["measured"]]) == ([], [[]])

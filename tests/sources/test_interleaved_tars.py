@@ -4,10 +4,15 @@ import io
 import json
 import tarfile
 
+import pytest
 from PIL import Image
 
 from tests.images.pictures import photo, saved
+from tests.rows import document, table
 from tests.sources.reading import read_all
+from vlmdata.engine.pack import pack
+from vlmdata.engine.sample import samples
+from vlmdata.engine.store import LocalStore
 from vlmdata.sources.interleaved_tars import InterleavedTars
 
 JPEG = saved(photo(64, 48), "JPEG")
@@ -80,3 +85,26 @@ def test_addresses_and_what_cannot_be_read(tmp_path):
     rows = read_all(InterleavedTars(path=path)).to_pylist()
     assert [row["reason"] for row in rows] == [None, "bad_record", "bad_record", "no_image", "empty_document"]
     assert rows[0]["images"][1]["url"] == "https://e.org/a.jpg"
+
+
+def test_nemo_curators_own_reader_reads_what_we_write(tmp_path):
+    """Tried with nemo_curator 1.4.0 on 139 real documents as well: 294 of 294 images."""
+    reader = pytest.importorskip(
+        "nemo_curator.stages.interleaved.io.readers.webdataset", reason="nemo_curator is not installed"
+    )
+    from nemo_curator.tasks import FileGroupTask
+
+    image = {"format": "jpeg", "width": 8, "height": 8, "blob": "work/data/b", "size": 9}
+    rows = table([document("one", {**image, "offset": 0}, "two", {**image, "offset": 9})])
+    store = LocalStore(tmp_path)
+    with store.new_file("work/data/b") as file:
+        file.write(b"picture 1picture 2")
+    made = pack(store, 0, list(samples(rows, "documents", 0, 1)))
+    stage = reader.InterleavedWebdatasetReaderStage(images_field="files", materialize_on_read=True)
+    read = stage.process(FileGroupTask(dataset_name="ours", data=[str(tmp_path / made["tar"])])).data.to_pylist()
+    assert [(row["modality"], row["text_content"] or row["binary_content"]) for row in read if row["position"] >= 0] == [
+        ("text", "one"),
+        ("image", b"picture 1"),
+        ("text", "two"),
+        ("image", b"picture 2"),
+    ]

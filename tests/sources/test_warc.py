@@ -1,7 +1,9 @@
 """Pages of archives as rows, with the images that the archives hold."""
 
+import gzip
 import io
 import json
+import time
 import zipfile
 from collections import Counter
 
@@ -213,6 +215,34 @@ def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
     failures[0] = 10
     with pytest.raises(ConnectionError, match=r"memory://broken/x.warc.gz: the line is cut"):
         list(source.read(piece))
+
+
+def test_hostile_pages_are_counted_outcomes(tmp_path):
+    prose = f"<p>{PROSE}"
+    hostile = {
+        "huge": (b"<p>words " * 6_000_000, ""),  # 54 MB, past what is read of a record
+        "long": (b"<p>words " * 1_300_000, ""),  # 12 MB, past what is parsed
+        "bomb": (gzip.compress(bytes(30_000_000)), "Content-Encoding: gzip\r\n"),
+        "deep": (b"<div>" * 100_000 + b"x", ""),
+        "tags": (b"<br>" * 400_000, ""),
+        "images": (prose.encode() + b"".join(b"<img src=%d.jpg>" % i for i in range(100_000)), ""),
+        "nulls": (prose.encode() + b"\0" * 100_000 + b"<p>An\0d more.", ""),
+        "lying": (f"<meta charset=utf-16>{prose} Caf\u00e9.".encode("latin-1"), ""),
+        "liar": ("\u0420\u0435\u043a\u0430 \u0432\u044b\u0448\u043b\u0430. ".encode("cp1251") * 20, "X: y\r\n"),
+    }
+    records = [warc("response", f"http://ex.com/{name}", http(body, extra=extra)) for name, (body, extra) in hostile.items()]
+    records[-1] = warc("response", "http://ex.com/liar", http(hostile["liar"][0], kind="text/html; charset=utf-8"))
+    start = time.process_time()
+    rows = read_all(archive(tmp_path, *records)).to_pylist()
+    assert time.process_time() - start < 60
+    found = {(row["url"] or "").rpartition("/")[2]: (row["reason"], json.loads(row["extra"])) for row in rows}
+    reasons = {name: facts.get("problem") or reason for name, (reason, facts) in found.items()}
+    refused = {"huge": "too_large", "long": "page_too_large", "bomb": "too_large", "deep": "page_too_deep"}
+    refused["tags"] = "page_too_many_tags"
+    assert reasons == {**dict.fromkeys(hostile), **refused}
+    assert found["images"][1]["left_out"] == {"images": 99_000}
+    assert found["liar"][1]["encoding"] == "utf-8" and found["liar"][1]["replaced_chars"] > 100
+    assert [text["text"] for text in rows[7]["texts"]] == [f"{PROSE} Caf\ufffd."], "a <meta> cannot mean utf-16: it is utf-8"
 
 
 def test_real_archives_every_page_has_one_row():

@@ -73,7 +73,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
-    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata and roles.
+    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files and roles.
 
     Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
     image parts any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
@@ -109,6 +109,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         "texts": words,
         "images": [images[i]["url"] if m else None for (i, *_), m in zip(runs, metadata, strict=True)],
         "metadata": metadata,
+        "files": [f"{row['key']}.{m['file']}" if m else None for m in metadata],  # as NeMo Curator's reader names members
         "alternatives": others if any(others) else None,
         "roles": [row["roles"][i] for i in living] if row["roles"] else None,
         "scores": own or None,

@@ -58,7 +58,7 @@ class Volume:
 def volumes(path: Path | str) -> list[Volume]:
     """Return what an archive file holds: itself, or the WARC and ARC members of a WACZ, in order of name.
 
-    A WACZ that is no zip any more is one volume, whose records are bad.
+    A WACZ that is no zip any more, or holds no archive, is one volume, whose one record is bad.
     """
     with open_archive(str(path)) as file:
         if file.read(4) != _ZIP:
@@ -68,7 +68,7 @@ def volumes(path: Path | str) -> list[Volume]:
         except zipfile.BadZipFile:
             return [Volume(str(path))]
     names = sorted(n for n in listed if ".warc" in n.lower() or n.lower().endswith((".arc", ".arc.gz")))
-    return [Volume(str(path), name) for name in names]
+    return [Volume(str(path), name) for name in names] or [Volume(str(path))]
 
 
 def records(volume: Volume, *, start: int = 0, end: int | None = None, max_bytes: int = 100_000_000) -> Iterator[Record]:

@@ -50,6 +50,7 @@ def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> di
     layers = [Layer(kind, bins.count(tally)) for kind, tally in sums.items()]
     counts = {kind: tally.total for kind, tally in sums.items()}
     reached = merged([sums["kept"], sums["here"]])
+    told = [line for line in own if reached.total and (line.rejected or bins.holds(line))]  # else nothing came to any line
     middle = short(whole.quantile(0.5))
     says = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, half below {middle}"
     return {
@@ -57,9 +58,9 @@ def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> di
         "svg": histogram(bins, layers, own, says),
         "counts": counts,
         "middle": middle,
-        "lines": [_what_if(line, reached, bins.is_whole) for line in own if line.rejected or bins.holds(line)],
+        "lines": [_what_if(line, reached, bins.is_whole) for line in told],
         "is_partial": False,
-        "is_decided": any(line.rejected or bins.holds(line) for line in own),
+        "is_decided": bool(told),
     }
 
 

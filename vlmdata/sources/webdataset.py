@@ -20,7 +20,7 @@ from vlmdata.step import Source
 
 CARRIED = ("url", "alt", "rendered_width", "rendered_height", "time_s", "boxes", "original_width", "original_height", "sha256")
 OURS = {*CARRIED, "key", "width", "height", "phash", "caption", "alternatives", "scores", "file"}
-PAGE = {"texts", "images", "metadata", "roles"}
+PAGE = {"texts", "images", "metadata", "files", "roles"}
 
 
 @dataclass(frozen=True, kw_only=True)

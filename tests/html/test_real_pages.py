@@ -1,0 +1,176 @@
+"""Real archives and real pages, from their bytes to documents: exact outcomes, and order against the truth."""
+
+import json
+import re
+import tarfile
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+from warcio.archiveiterator import ArchiveIterator
+
+from tests.html.real_pages import Crawl, articles, sites, textbook
+from tests.html.test_reading_order import CNXML, spoken
+from tests.real_data import real_data
+from vlmdata import recipe, run
+from vlmdata.export import export
+from vlmdata.row import conform
+from vlmdata.sources.warc import Warc
+
+OUTCOMES = dict(map(json.loads, (Path(__file__).parent / "real_archives.jsonl").read_text().splitlines()))
+SOUND = (
+    "node-warc/books.toscrape.warc",
+    "pywb_sample_archive/warcs/iana.warc.gz",
+    "resiliparse_tests/warcfile.warc.gz",
+    "solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz",
+    "webarchive-discovery/wikipedia-mona-lisa/flashfrozen-jwat-recompressed.warc.gz",
+)
+
+
+FRONT_PAGES = {
+    "source: empty_page": 1,
+    "ingest: not_downloaded": 1,
+    "dedupe_page_url: same_page_address": 1,
+    "image_url_rules: min_rendered_height": 2,
+    "image_url_rules: banned_logo": 1,
+    "image_url_rules: min_rendered_width": 1,
+    "image_url_frequency: frequent_address": 6,
+    "paragraph_quality: max_special": 11,
+    "paragraph_quality: min_stop_words": 10,
+    "paragraph_quality: min_words": 8,
+    "paragraph_quality: max_char_repetition": 1,
+    "paragraph_repeats: repeated_on_host": 23,
+    "document_text: min_images": 46,
+    "document_text: max_words": 2,
+    "document_text: min_words": 2,
+    "dedupe_image_set: same_images": 4,
+    "image_format: format_gif": 2,
+    "image_size: min_side": 7,
+}
+
+
+def outcomes(path: Path) -> Counter:
+    """Count what became of each record of an archive: page, a reason, bad_ and the problem, or its kind if it makes no row."""
+    found: Counter = Counter()
+    source = Warc(path=str(path))
+    for piece in source.pieces():
+        for table in source.read_counting(piece, found):
+            for row in conform(table).select(["reason", "extra"]).to_pylist():
+                bad = row["reason"] == "bad_record" and f"bad_{json.loads(row['extra'])['problem']}"
+                found[bad or row["reason"] or "page"] += 1
+    return found
+
+
+def test_every_record_of_every_real_archive_has_the_outcome_that_is_known():
+    folder = real_data("C_warc")
+    assert {name: dict(outcomes(folder / name)) for name in OUTCOMES} == OUTCOMES
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_of_sound_archives_warcio_counts_as_many_records(name):
+    with real_data(f"C_warc/{name}").open("rb") as file:
+        assert sum(OUTCOMES[name].values()) == sum(1 for _ in ArchiveIterator(file))
+
+
+def built(source: list[Path], folder: Path, **changes: object) -> dict:
+    """Run the recipe that ships on archives, without the web: images that no archive holds are missing."""
+    shipped = yaml.safe_load(recipe.locate("pages").read_text())
+    shipped["source"]["path"] = [str(path) for path in source]
+    shipped["steps"] = [step for step in shipped["steps"] if step != "download"]
+    path = folder / "pages.yaml"
+    path.write_text(yaml.safe_dump(shipped, sort_keys=False))
+    return run(path, folder / "out", set=changes, local=True, workers=1)
+
+
+def drops(made: dict) -> Counter:
+    return Counter({f"{line['step']}: {line['reason']}": line["rows"] for line in made["dropped"]})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*off, for no list is named")
+def test_real_crawls_of_front_pages_hold_nothing_that_obelics_would_keep(tmp_path):
+    """Link pages, pictures of 125 pixels, one article of 3,527 words: each page has its reason."""
+    made = built([real_data(f"C_warc/{name}") for name in SOUND], tmp_path)
+    assert (made["rows"], made["kept"]) == (
+        sum(OUTCOMES[name].get(kind, 0) for name in SOUND for kind in ("page", "empty_page")),
+        0,
+    )
+    assert drops(made) == FRONT_PAGES
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("crawl") / "crawl.warc.gz"
+    made = Crawl(path)
+    textbook(made)
+    sites(made)
+    articles(made)
+    made.close()
+    assert (made.pages, made.images) == (365, 658)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*off, for no list is named")
+@pytest.mark.parametrize(("max_words", "kept"), [(2000, 82), (200_000, 139)])
+def test_real_pages_become_documents_in_their_own_order(crawl, tmp_path, max_words, kept):
+    made = built([crawl], tmp_path, **{"document_text.max_words": max_words, "document_quality.max_words": max_words})
+    assert (made["rows"], made["kept"], made["other_records"]) == (365, kept, {"media_image": 658, "warcinfo": 1})
+    book = real_data("A_captioned/openstax/sociology-3e")
+    checked = 0
+    for facts in documents(tmp_path / "out"):
+        assert all((text is None) != (image is None) for text, image in zip(facts["texts"], facts["images"], strict=True))
+        assert not any(a and b for a, b in zip(facts["texts"], facts["texts"][1:], strict=False)), "texts side by side"
+        if "book.example" in facts["url"]:
+            module = book / "modules" / facts["url"].split("/")[-2] / "index.cnxml"
+            content = ET.parse(module).getroot().find(f"{CNXML}content")
+            assert content is not None and is_in_order(facts, "".join(spoken(content))), module
+            checked += 1
+    assert checked > kept / 3
+    no_image_is_lost(tmp_path)
+
+
+def no_image_is_lost(folder: Path) -> None:
+    """Export to Parquet, and load by the card: both have every image, also of documents longer than the first ones."""
+    images = [sum(image is not None for image in facts["images"]) for facts in documents(folder / "out")]
+    assert images[0] < max(images)
+    export(folder / "out", "parquet", folder / "parquet")
+    loaded = datasets.load_dataset(str(folder / "parquet"), split="train", cache_dir=str(folder / "cache"))
+    loaded = loaded.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    assert sorted(sum(image is not None for image in row["images"]) for row in loaded) == sorted(images)
+    by_card = datasets.load_dataset(str(folder / "out"), split="train", cache_dir=str(folder / "cache"))
+    names = [name for name in by_card.column_names if name.endswith(".jpg")]
+    for name in names:
+        by_card = by_card.cast_column(name, datasets.Image(decode=False))
+    assert sorted(sum(row[name] is not None for name in names) for row in by_card) == sorted(images)
+
+
+def documents(out: Path) -> list[dict]:
+    """Return the JSON members of all tars, and see that each image they name lies beside them."""
+    found = []
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            names = set(tar.getnames())
+            for name in sorted(names):
+                if name.endswith(".json"):
+                    facts = json.loads(tar.extractfile(name).read())  # type: ignore[union-attr]
+                    own = {f"{facts['key']}.{place['file']}" for place in facts["metadata"] if place}
+                    assert own == {one for one in names if one.startswith(facts["key"] + ".") and one != name}
+                    found.append(facts)
+    return found
+
+
+def is_in_order(facts: dict, true: str) -> bool:
+    """Say whether paragraphs and images stand in the true text one after another, words joined without spaces."""
+    place = 0
+    for text, image in zip(facts["texts"], facts["images"], strict=True):
+        for part in (
+            [f"IMAGE:{image.rpartition('/')[2]}"] if image else ["".join(re.findall(r"\w+", p)) for p in text.split("\n\n")]
+        ):
+            place = true.find(part, place) + len(part)
+            if place < len(part):
+                return False
+    return True
