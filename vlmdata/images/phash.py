@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.fft import dct
 
 SIDE, KEPT = 32, 8
 _ROWS = np.arange(KEPT)[:, None]
@@ -50,6 +49,8 @@ def phash_imagededup(pixels: np.ndarray) -> int:
     Pillow's Lanczos to 32 x 32, then grey, a DCT-II in floating point, 8 x 8 coefficients at or over the median of 63.
     Source: imagededup, methods/hashing.py. For comparing with hashes made there; floats may differ between processors.
     """
+    from scipy.fft import dct  # a quarter of a second of every process's start, for the few that use it
+
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS).convert("L")
     grey = np.asarray(small, dtype=np.float64)
     coefficients = dct(dct(grey, axis=0), axis=1)[:KEPT, :KEPT].ravel()
