@@ -1,10 +1,12 @@
 """Captions end to end, beside img2dataset on the same bytes: CPU seconds per 1,000 images, rows per second, memory.
 
-    python -m bench.pipeline [PHOTOS] [--count 3000] [--case plain|large|slow]
+    python -m bench.pipeline [PHOTOS] [--case plain|large|slow|tls|start] [--count N]
 
 PHOTOS is a folder of JPEGs (the bundled figures, if none is named). They are served over loopback by a process of its own, each
-address with bytes of its own.
-Every tool fetches, resizes the short side to 256 and writes tars of quality 95 with two workers.
+address with bytes of its own. Every tool fetches, resizes the short side to 256 and writes tars of quality 95 with two workers.
+
+plain: long side 640, 92 kB at most. large: 8 megapixels. slow: 100 ms latency, and 2% of the addresses take 5 s. tls: plain
+over TLS, both tools trusting certifi and the server. start: 200 rows from the command to its end. Without --case: all.
 """
 
 from __future__ import annotations
@@ -14,22 +16,46 @@ import io
 import json
 import multiprocessing
 import shutil
+import ssl
 import sys
+import tarfile
 import tempfile
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from bench.measure import cost
+from tests.servers import Certificate
 
-BYTES = 92_000
 FIGURES = Path(__file__).parent.parent / "vlmdata" / "demo" / "figures"  # small: enlarged, so that they decode a little faster
 SLOW_S, LATENCY_S = 5.0, 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is served: how many pictures, their long side in pixels, their bytes at the most."""
+
+    count: int
+    side: int = 640
+    size: int = 92_000
+    is_slow: bool = False
+    is_tls: bool = False
+
+
+CASES = {
+    "plain": Case(3000),
+    "large": Case(400, 3456, 2_500_000),
+    "slow": Case(3000, is_slow=True),
+    "tls": Case(1000, is_tls=True),
+    "start": Case(200),
+}
 
 
 def bodies(photos: Path, side: int, size: int) -> list[bytes]:
@@ -49,7 +75,7 @@ def bodies(photos: Path, side: int, size: int) -> list[bytes]:
     return made
 
 
-def serve(pictures: list[bytes], port: Any, slow: bool) -> None:
+def serve(pictures: list[bytes], port: Any, slow: bool, secure: ssl.SSLContext | None) -> None:
     """Answer /NUMBER.jpg with a picture that has its number in a comment, so that no two are equal."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,6 +104,12 @@ def serve(pictures: list[bytes], port: Any, slow: bool) -> None:
         daemon_threads = True
         request_queue_size = 4096
 
+        def get_request(self) -> tuple[Any, Any]:
+            connection, address = super().get_request()
+            if secure:  # the handshake is made by the thread that reads, not by the one that accepts
+                connection = secure.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            return connection, address
+
         def handle_error(self, request: object, client_address: object) -> None:
             pass
 
@@ -86,12 +118,13 @@ def serve(pictures: list[bytes], port: Any, slow: bool) -> None:
     server.serve_forever()
 
 
-def commands(listing: Path, work: Path, tools: list[str]) -> dict[str, list[str]]:
-    """Return the command line of each tool."""
+def commands(listing: Path, work: Path, tools: list[str], authorities: str) -> dict[str, tuple[list[str], Path]]:
+    """Return the command line of each tool, and the folder it writes."""
+    free = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
     recipe = {
         "source": {"type": "url_list", "path": str(listing)},
         "steps": [
-            {"download": {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}},
+            {"download": {**free, "ca_file": authorities}},
             {"resize": {"mode": "keep_ratio", "size": 256, "quality": 95}},
         ],
         "shards": {"samples": 500},
@@ -112,10 +145,11 @@ def commands(listing: Path, work: Path, tools: list[str]) -> dict[str, list[str]
         "number_sample_per_shard": 500,
     }
     peer = f"import img2dataset, sys; img2dataset.download(url_list=sys.argv[1], output_folder=sys.argv[2], **{options})"
+    local, ray, other = work / "local", work / "ray", work / "peer"
     every = {
-        "vlmdata --local": [*ours, str(work / "local"), "--local"],
-        "vlmdata on Ray": [*ours, str(work / "ray")],
-        "img2dataset": [sys.executable, "-c", f"if __name__ == '__main__': {peer}", str(listing), str(work / "peer")],
+        "vlmdata --local": ([*ours, str(local), "--local"], local),
+        "vlmdata on Ray": ([*ours, str(ray)], ray),
+        "img2dataset": ([sys.executable, "-c", f"if __name__ == '__main__': {peer}", str(listing), str(other)], other),
     }
     return {name: every[name] for name in tools}
 
@@ -139,36 +173,51 @@ def floor(pictures: list[bytes]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="?", default=FIGURES)
-    parser.add_argument("--count", type=int, default=3000)
-    parser.add_argument("--case", choices=["plain", "large", "slow"], default="plain")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--case", choices=list(CASES))
     parser.add_argument("--tools", default="vlmdata --local,vlmdata on Ray,img2dataset")
     arguments = parser.parse_args()
-    pictures = bodies(arguments.photos, *((3456, 2_500_000) if arguments.case == "large" else (640, BYTES)))
+    for name in [arguments.case] if arguments.case else CASES:
+        measure(name, arguments.photos, arguments.count or CASES[name].count, arguments.tools.split(","))
+
+
+def measure(name: str, photos: Path, count: int, tools: list[str]) -> None:
+    """Print a table of one case."""
+    case = CASES[name]
+    pictures = bodies(photos, case.side, case.size)
+    work = Path(tempfile.mkdtemp(prefix="vd-bench-"))
+    certificate = Certificate("127.0.0.1", folder=work) if case.is_tls else None
+    authorities = work / "authorities.pem"
+    authorities.write_bytes(Path(certifi.where()).read_bytes() + (certificate.file.read_bytes() if certificate else b""))
+    secure = certificate.server_context() if certificate else None
     context = multiprocessing.get_context("fork")
     port = context.Value("i", 0)
-    server = context.Process(target=serve, args=(pictures, port, arguments.case == "slow"), daemon=True)
+    server = context.Process(target=serve, args=(pictures, port, case.is_slow, secure), daemon=True)
     server.start()
     while not port.value:
         time.sleep(0.01)
-    work = Path(tempfile.mkdtemp(prefix="vd-bench-"))
     listing = work / "urls.parquet"
-    numbers = range(arguments.count)
-    urls = [f"http://127.0.0.1:{port.value}/{number}.jpg" for number in numbers]
-    pq.write_table(pa.table({"url": urls, "caption": [f"picture {number}" for number in numbers]}), listing)
-    mean = sum(map(len, pictures)) / len(pictures)
-    print(f"{arguments.case}: {arguments.count} addresses, {mean / 1000:.0f} kB each")
-    print(f"{'tool':<18} {'CPU s / 1000':>12} {'rows/s':>8} {'wall s':>8} {'MB':>7}")
+    urls = [f"{'https' if secure else 'http'}://127.0.0.1:{port.value}/{number}.jpg" for number in range(count)]
+    pq.write_table(pa.table({"url": urls, "caption": [f"picture {number}" for number in range(count)]}), listing)
+    print(f"{name}: {count} addresses, {sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB each")
+    print(f"{'tool':<18} {'CPU s / 1000':>12} {'rows/s':>8} {'wall s':>8} {'MB':>7} {'images':>7}")
     print(f"{'bare work':<18} {floor(pictures):>12.2f}")
-    for name, command in commands(listing, work, arguments.tools.split(",")).items():
-        spent = cost(command)
-        assert spent.status == 0, f"{name} ended with {spent.status}"
-        per = spent.cpu_s * 1000 / arguments.count
-        print(
-            f"{name:<18} {per:>12.2f} {arguments.count / spent.wall_s:>8.0f} {spent.wall_s:>8.1f} {spent.memory_mb:>7.0f}",
-            flush=True,
-        )
+    for tool, (command, out) in commands(listing, work, tools, str(authorities)).items():
+        spent = cost(command, SSL_CERT_FILE=str(authorities), NO_ALBUMENTATIONS_UPDATE="1")
+        assert spent.status == 0, f"{tool} ended with {spent.status}"
+        rate = f"{spent.cpu_s * 1000 / count:>12.2f} {count / spent.wall_s:>8.0f}"
+        print(f"{tool:<18} {rate} {spent.wall_s:>8.1f} {spent.memory_mb:>7.0f} {images(out):>7}", flush=True)
     server.kill()
     shutil.rmtree(work)
+
+
+def images(out: Path) -> int:
+    """Count the images in a folder's tars: who fetched fewer did less work."""
+    found = 0
+    for path in out.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            found += sum(name.endswith(".jpg") for name in tar.getnames())
+    return found
 
 
 if __name__ == "__main__":
