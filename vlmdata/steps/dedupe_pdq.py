@@ -38,6 +38,8 @@ class DedupePdq(Step):
         return ("images.drop", self.hash, f"{self.hash}.quality", *columns_of(self.keep))
 
     def decide(self, rows: pa.Table) -> pa.Table:
+        if not len(rows):
+            return rows
         good = has_value(rows, self.hash) & (aligned(rows, f"{self.hash}.quality", "images") >= self.min_quality)
         found = living_images(rows, self.keep, good)
         if not len(found.places):
