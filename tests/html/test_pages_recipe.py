@@ -13,6 +13,7 @@ from PIL import Image
 from tests.engine.site import download, picture
 from tests.html.archives import gz, http, warc
 from vlmdata import recipe, run
+from vlmdata.demo.recipe import HERE
 from vlmdata.show import summary
 
 STORY = [
@@ -104,3 +105,30 @@ def test_the_same_pages_as_caption_pairs(tmp_path):
     assert made["kept"] == 10
     assert sorted(sample["txt"].decode() for sample in samples) == [f"The flood {number}" for number in (0, *range(9))]
     assert all(json.loads(sample["json"])["url"].endswith(".jpg") for sample in samples)
+
+
+def test_clip_score_says_of_each_image_how_well_which_text_fits_and_rejects_images_alone(tmp_path):
+    archive(tmp_path)
+    clip = {"model": f"local-dir:{HERE / 'clip'}", "precision": "fp32", "min_score": -1}
+    steps = ["dedupe_page_url", {"resize": {"mode": "no"}}, {"clip_score": clip}, {"document_quality": {"max_special": 1}}]
+    tree = {"source": {"type": "warc", "path": str(tmp_path / "*.warc.gz")}, "steps": steps, "shards": {"layout": "documents"}}
+    path = tmp_path / "scored.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    first = run(path, tmp_path / "out", local=True, workers=1)
+    scores = []
+    for facts in facts_of(tmp_path / "out"):
+        own, which = facts["scores"]["clip_score"], facts["scores"]["clip_score.text"]
+        assert [score is None for score in own] == [image is None for image in facts["images"]]
+        assert {text for text in which if text} <= {"alt", "caption", "before", "after"}
+        scores += [(facts["key"], score) for score in own if score is not None]
+    values = sorted(score for _, score in scores)
+    limit = values[len(values) // 2]
+    made = run(path, tmp_path / "out", set={"clip_score.min_score": limit}, local=True, workers=1)
+    left = {facts["key"]: [score for score in facts["scores"]["clip_score"] if score] for facts in facts_of(tmp_path / "out")}
+    assert sorted(score for own in left.values() for score in own) == values[len(values) // 2 :]
+    assert made["kept"] == len({key for key, score in scores if score >= limit}) < first["kept"]
+
+
+def facts_of(out) -> list[dict]:
+    tars = [str(tar) for tar in out.glob("*.tar")]
+    return [json.loads(sample["json"]) for sample in webdataset.WebDataset(tars, shardshuffle=False)]
