@@ -2,9 +2,11 @@ import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 from collections import Counter
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ import pytest
 
 from tests.real_data import real_data
 from tests.sources.reading import pairs_of, read_all
+from vlmdata.intake import lists
 from vlmdata.sources.url_list import UrlList
 from vlmdata.step import RecipeError
 
@@ -232,3 +235,25 @@ def test_the_list_of_conceptual_captions():
     rows = pairs_of(read_all(UrlList(path=str(path), columns=["caption", "url"])))
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     assert rows == [(url, caption, None) for caption, url in lines]
+
+
+def test_what_was_read_of_a_long_parquet_file_is_not_kept(tmp_path, monkeypatch):
+    """40 MB that do not compress, in 20 row groups: at no time is more than some of them held."""
+    path = tmp_path / "long.parquet"
+    random = np.random.default_rng(0)
+    with pq.ParquetWriter(path, pa.schema([("url", pa.string()), ("caption", pa.string())])) as writer:
+        for group in range(20):
+            texts = [random.bytes(500).hex() for _ in range(2000)]
+            urls = [f"http://example.org/{group}/{n}.jpg" for n in range(2000)]
+            writer.write_table(pa.table({"url": urls, "caption": texts}))
+    monkeypatch.setattr(lists, "ROWS", 1000)
+    source = UrlList(path=str(path))
+    tracemalloc.start()
+    rows, held = 0, []
+    for piece in source.pieces():
+        for table in source.read(piece):
+            rows += len(table)
+            held.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes())
+    tracemalloc.stop()
+    assert rows == 40_000
+    assert max(held) < 0.6 * path.stat().st_size
