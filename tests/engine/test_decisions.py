@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from tests.rows import captions, document, table
-from vlmdata.engine.decisions import apply, columns_for, decide, narrowed
+from vlmdata.engine.decisions import apply, columns_for, decide, keep_piece, narrowed
+from vlmdata.engine.erase import erase
 from vlmdata.engine.store import LocalStore
 from vlmdata.row import set_column
 from vlmdata.step import Step
@@ -81,3 +82,11 @@ def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path:
     found = [apply(some.combine_chunks(), store, name, part).to_pylist() for part, some in enumerate(cuts)]
     expected = step.decide(rows).to_pylist()
     assert [*found[0], *found[1]] == expected != rows.to_pylist()
+
+
+def test_what_a_killed_decision_searched_in_is_forgotten_too(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    path = keep_piece(store, np.frombuffer(b"a text that somebody wants forgotten", np.uint8))
+    assert Path(path).exists()
+    erase(store, {}, set())
+    assert not Path(path).exists()

@@ -64,13 +64,13 @@ def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, dri
     if not step.spread_above or total <= step.spread_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
         return decide(step, [table for _, table in sorted(projected, key=_part)], store)
-    _clear_pieces(store)  # what a killed run left
+    clear_pieces(store)  # what a killed run left
     made = [
         found for _, found in sorted(driver.map("piece", [(call, columns, number) for call in calls], together=1), key=_part)
     ]
     spread = Spread([names for _, names in made], _run_on(driver), lambda array: keep_piece(store, array))
     name = decide(step, [table for table, _ in made], store, lambda rows: step.decide_spread(rows, spread))
-    _clear_pieces(store)
+    clear_pieces(store)
     return name
 
 
@@ -184,7 +184,8 @@ def keep_piece(store: Store, array: np.ndarray) -> str:
     return f"{store.url}/{name}"
 
 
-def _clear_pieces(store: Store) -> None:
+def clear_pieces(store: Store) -> None:
+    """Take away what was searched in: it holds texts and embeddings of rows."""
     for name in store.list(PIECES):
         store.delete(name)
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import plan as plans
+from vlmdata.engine.decisions import clear_pieces
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import PARTS_PER_FILE, Plan
 from vlmdata.engine.runlog import clear_errors
@@ -52,6 +53,7 @@ def erase(store: Store, cells: Cells, keys: set[str]) -> None:
         _erase_logs(store, cells)
         _erase_plan(store, plan, cells)
         _erase_decisions(store, cells)
+    clear_pieces(store)  # of a decision that was killed
     _delete_attempts(store, plan, keys)
     clear_errors(store)
 
