@@ -1,12 +1,15 @@
 """robots.txt, opting out, block lists and pace, against servers that count what they are asked."""
 
+import contextlib
+import queue
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, hang, head, in_turn, redirect, reply
-from tests.web.ask import ask, ask_client, ask_one, failures, options
+from tests.web.ask import PATIENCE_S, ask, ask_client, ask_one, failures, options
 from vlmdata.web.client import Client
 from vlmdata.web.pace import Pace
 from vlmdata.web.robots import MAX_BYTES
@@ -177,6 +180,34 @@ def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> No
             client.close()
         assert done == [None] * 60
         assert server.most_at_once == 3
+
+
+def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
+    """Five hosts, which may each have six, and three clients: together never more than four."""
+    busy = {"now": 0, "most": 0}
+    lock = threading.Lock()
+
+    def count(request: Request, wire: Wire) -> bool:
+        with lock:
+            busy["now"] += 1
+            busy["most"] = max(busy["most"], busy["now"])
+        time.sleep(0.02)
+        with lock:
+            busy["now"] -= 1
+        return reply(b"x")(request, wire)
+
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(LoopbackServer(default=count, host=f"127.0.0.{n}")) for n in range(1, 6)]
+        chosen = options(run_connections=4, robots=False)
+        pace = Pace(chosen)
+        clients = [Client(chosen, pace) for _ in range(3)]
+        for client in clients:
+            stack.callback(client.close)
+        ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for n in range(60):
+            clients[n % 3].submit(servers[n % 5].url(f"/{n}"), lambda fetched: ended.put(fetched.failure))
+        assert [ended.get(timeout=PATIENCE_S) for _ in range(60)] == [None] * 60
+    assert 2 <= busy["most"] <= 4
 
 
 def test_no_host_is_asked_more_often_than_it_may() -> None:

@@ -28,6 +28,9 @@ class WebOptions:
     """All header lines of one answer; servers' own limits lie between 8 and 32 KB."""
     connections: int = 128
     """Transfers at once in one worker; with 2% slow hosts more gave no more rows per second."""
+    run_connections: int = 0
+    """Requests under way or about to be over all workers of a run, 0 for no limit but those of each worker: for a line or a
+    router that takes no more."""
     bytes_in_flight: int = 256_000_000
     """Bodies being received or held by the caller in one worker: what bounds memory, whatever the images' sizes."""
     retries: int = 2
@@ -72,7 +75,7 @@ class WebOptions:
         for name in ("max_bytes", "max_header_bytes", "connections", "bytes_in_flight", "timeout_s", "connect_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("max_redirects", "retries", "max_wait_s", "host_connections", "host_requests_per_s"):
+        for name in ("max_redirects", "retries", "max_wait_s", "host_connections", "host_requests_per_s", "run_connections"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, as {getattr(self, name)} is")
         if not self.agent or not self.agent.replace("-", "").replace("_", "").isalpha() or not self.agent.isascii():

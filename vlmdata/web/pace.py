@@ -118,6 +118,7 @@ class Pace:
         self._clock = clock
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
+        self._in_use = 0  # places of all hosts
         self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # with the time it ends
         self._duties: dict[str, tuple[str, float]] = {}  # site: the worker fetching its policy, until when
         self._refused: OrderedDict[int, str] = OrderedDict()
@@ -176,6 +177,7 @@ class Pace:
             starts = min(starts, max(1, int(BLOCK_S / interval_s)))
         host.next_start = first + starts * interval_s
         host.in_use += starts
+        self._in_use += starts
         held = self._held.setdefault(worker, {})
         held[name] = held.get(name, 0) + starts
         return starts, first - now, interval_s
@@ -189,10 +191,13 @@ class Pace:
             if other == worker:
                 break
             ahead += 1
-        if not self._options.host_connections:
-            return BLOCK_STARTS
-        limit = max(1, self._options.host_connections >> min(host.strikes, 8))  # half as many after each pause
-        return limit - host.in_use - ahead
+        free = BLOCK_STARTS
+        if self._options.host_connections:
+            limit = max(1, self._options.host_connections >> min(host.strikes, 8))  # half as many after each pause
+            free = limit - host.in_use - ahead
+        if self._options.run_connections:
+            free = min(free, self._options.run_connections - self._in_use)
+        return free
 
     def _settle(self, worker: str, report: Report, now: float) -> None:
         host = self._host(report.host)
@@ -200,6 +205,7 @@ class Pace:
         ended = min(report.ended, held.get(report.host, 0))  # never more than it holds: it may have been given up for dead
         if ended:
             host.in_use -= ended
+            self._in_use -= ended
             held[report.host] -= ended
             if not held[report.host]:
                 del held[report.host]
@@ -256,5 +262,6 @@ class Pace:
         self._seen.pop(worker, None)
         for name, count in self._held.pop(worker, {}).items():
             self._host(name).in_use -= count
+            self._in_use -= count
         for origin in [origin for origin, (sent, _) in self._duties.items() if sent == worker]:
             del self._duties[origin]
