@@ -31,6 +31,7 @@ from tests.engine.dying import DIED, die_before, dying_forget, dying_run, jumpin
 from tests.engine.site import Site, download, hashes, ledger, site
 from tests.engine.test_killed import start, workers_of
 from vlmdata.engine.audit import audit
+from vlmdata.engine.local import CONTEXT
 from vlmdata.takedown import Request, forget
 
 EVERY_S = 3.0  # between kills: often enough to hit every stage, seldom enough that a run can end
@@ -151,7 +152,7 @@ def trouble(ground: Ground, dice: random.Random) -> int:
     if kind in ("disk", "permissions"):
         _on_a_disk_of_its_own(ground, dice, kind)
         return 0
-    spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(1 << 23))
+    spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(150_000_000, 400_000_000))
     status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "said")
     assert status == 0 or "Traceback" not in (ground.folder / "said").read_text()
     if status:
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--fuzz", type=float, default=0.2, help="share of the time that goes into fuzzing")
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
+    CONTEXT.set_forkserver_preload(["tests.engine.dying", "tests.engine.test_killed"])  # a process is started for each death
     folder = Path(tempfile.mkdtemp(prefix="vd-chaos-"))
     total: Counter[str] = Counter()
     steps = [{"text_length": {}}, download(), {"resize": {"size": 48}}, "dedupe_phash", {"image_size": {"min_side": 32}}]

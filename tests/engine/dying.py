@@ -30,6 +30,7 @@ from vlmdata.takedown import Request, forget
 from vlmdata.web.pace import Pace
 
 DIED = 137
+CONTEXT.set_forkserver_preload(["vlmdata.engine.worker", "tests.engine.dying"])  # hundreds of processes start from it
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}  # event -> its path
 

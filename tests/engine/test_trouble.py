@@ -1,15 +1,20 @@
 """The machine fails: disk full, memory short, the clock jumping, permissions lost. One clear line, and a later run goes on."""
 
 import contextlib
-import functools
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
-from tests.engine.dying import DIED, dying_run, jumping_clock, little_memory, spoiled_run
+from tests.engine.dying import DIED, dying_run, in_process, jumping_clock, little_memory, spoiled_run
 from tests.engine.site import hashes, site
+from vlmdata.engine.driver import WorkFailed, _result
+from vlmdata.engine.workers import Ended
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +85,28 @@ def test_a_folder_that_may_no_longer_be_written(web, tmp_path, change):
         assert run(web, out)[0] == 0 and hashes(out) == web.expected
 
 
-@pytest.mark.parametrize("more", [0, 1 << 20, 8 << 20])  # bytes beyond what a worker has when it starts
-def test_too_little_memory(web, tmp_path, more):
-    out, said = tmp_path / "out", tmp_path / "said"
-    status = spoiled_run(web.recipe, out, functools.partial(little_memory, more), said)
-    if status:
-        assert status == 1 and said.read_text().splitlines()[-1].startswith("vlmdata: ")
-        assert "Traceback" not in said.read_text()
-    assert run(web, out)[0] == 0 and hashes(out) == web.expected
+def _decode_with_little_memory(data: bytes) -> None:
+    little_memory(100_000_000)
+    try:
+        decode(data, max_pixels=100_000_000)
+    except MemoryError:
+        sys.exit(7)
+    except ImageError:
+        sys.exit(8)
+
+
+def test_too_little_memory_is_no_verdict_on_an_image():
+    """A picture of 81 million pixels takes 243 MB to decode."""
+    large = io.BytesIO()
+    Image.new("RGB", (9000, 9000), (200, 100, 50)).save(large, "PNG")
+    assert in_process(_decode_with_little_memory, large.getvalue()) == 7
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "pyarrow.lib.ArrowMemoryError: malloc failed", "OSError: [Errno 28] full"])
+def test_what_a_worker_lacks_is_told_in_one_line(error):
+    with pytest.raises(WorkFailed) as told:
+        _result(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
+    assert str(told.value) == f"{error}. Mend that, then the same command goes on from here"
 
 
 def test_a_clock_that_jumps(web, tmp_path):

@@ -98,7 +98,9 @@ class Driver:
         call.deaths += 1
         self.deaths += 1
         if call.deaths >= LAST_STRIKE:
-            raise WorkFailed(f"the worker doing {call.args[0]} died {call.deaths} times, the last time by {ended.died}")
+            died = str(ended.died)
+            again = "; the same command goes on from here" if died.startswith(KNOWN_FROM_OUTSIDE) else ""
+            raise WorkFailed(f"the worker doing {call.args[0]} died {call.deaths} times, the last time by {died}{again}")
 
     def _do_alone(self, call: _Call, method: str, tracked: bool, among: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
         """Do one call with nothing beside it. A death that the same image brings about twice makes that image guilty."""

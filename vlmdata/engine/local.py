@@ -6,17 +6,20 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import queue
 import signal
 import threading
 import traceback
-from multiprocessing.managers import BaseManager
 from collections.abc import Sequence
+from multiprocessing.managers import BaseManager
 from typing import Any
 
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.web.pace import Pace
 
+NO_MEMORY = 12  # exit status: ENOMEM
+CALLS = 8  # at once in a worker: more than a driver sends
 CONTEXT = multiprocessing.get_context("forkserver")  # fork alone would copy the threads' locks of whoever calls us
 CONTEXT.set_forkserver_preload(["vlmdata.engine.worker"])
 
@@ -26,10 +29,10 @@ class LocalWorkers:
 
     def __init__(self, job: Job, count: int, web: Any | None, gpus: Sequence[str] = ()):
         self.count = count
-        self._job = job
-        self._pace_server = _PaceServer(web) if web else None
         self.gpus = min(len(gpus), count)
         self._gpus = gpus
+        self._job = job
+        self._pace_server = _PaceServer(web) if web else None
         self._processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
         self._tickets: list[set[int]] = [set() for _ in range(count)]
@@ -74,7 +77,7 @@ class LocalWorkers:
         process = self._processes[worker]
         process.join()
         code = process.exitcode
-        died = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        died = signal.Signals(-code).name if code < 0 else "out of memory" if code == NO_MEMORY else f"exit {code}"
         lost, self._tickets[worker] = self._tickets[worker], set()
         self._pipes[worker].close()
         self._start(worker)
@@ -149,12 +152,26 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str]) -> None:
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         answer: tuple[int, Any, str | None]
         try:
-            answer = (ticket, getattr(worker, method)(*args), None)
-        except BaseException:  # whatever went wrong here is the driver's to report
-            answer = (ticket, None, traceback.format_exc())
-        with lock, contextlib.suppress(BrokenPipeError):
-            pipe.send(answer)
+            try:
+                answer = (ticket, getattr(worker, method)(*args), None)
+            except BaseException:  # whatever went wrong here is the driver's to report
+                answer = (ticket, None, traceback.format_exc())
+            with lock, contextlib.suppress(BrokenPipeError):
+                pipe.send(answer)
+        except MemoryError:  # not even for that
+            os._exit(NO_MEMORY)
 
+    calls: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            do(*calls.get())
+
+    try:
+        for _ in range(CALLS):  # now: a thread that found no memory to begin would never answer
+            threading.Thread(target=serve, daemon=True).start()
+    except RuntimeError:  # "can't start new thread": there is no room for its stack
+        os._exit(NO_MEMORY)
     while True:
         try:
             call = pipe.recv()
@@ -163,4 +180,4 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str]) -> None:
         if call is None:
             worker.close()
             os._exit(0)
-        threading.Thread(target=do, args=call, daemon=True).start()
+        calls.put(call)
