@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.train.tiny import randomise
+from tests.train.tiny import pack, randomise
 from vlmdata_train.batch import Batch
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
 
@@ -44,6 +46,28 @@ def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int],
         segment_ids=torch.ones(1, len(ids), dtype=torch.int32), pixels=pixels, image_token_counts=torch.tensor(counts),
         tile_counts=torch.tensor(tiles), image_sizes=torch.tensor(sizes), sources=[], keys=[],
     )  # fmt: skip
+
+
+def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
+    """Make a batch of one sample with noise pictures of these (height, width), each one tile of its own size."""
+    rng = np.random.default_rng(seed)
+    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    counts = [one.tokens for one in ready]
+    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
+    return replace(batch, pixels=[one.pixels[0] for one in ready])
+
+
+def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
+    """Compare the logits of samples in one row with those of each alone."""
+    joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
+    joined = replace(
+        joined, pixels=[tile for one in samples for tile in one.pixels],
+        tile_counts=torch.cat([one.tile_counts for one in samples]), image_sizes=torch.cat([one.image_sizes for one in samples]),
+    )  # fmt: skip
+    with torch.no_grad():
+        together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
+        for packed, alone in zip(together, samples, strict=True):
+            assert (packed - model.logits(alone)[0]).abs().max() < 1e-5
 
 
 def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> list[int]:

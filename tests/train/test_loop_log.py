@@ -99,6 +99,7 @@ def test_a_spike_in_a_run_is_told_skipped_or_stops_it_and_names_its_samples(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_wandb_gets_the_same_numbers(tmp_path):
     """In a process of its own, for wandb writes out what it holds as the process ends."""
     pytest.importorskip("wandb")
@@ -106,7 +107,7 @@ def test_wandb_gets_the_same_numbers(tmp_path):
             "logs": {"every": 2, "tensorboard": False, "wandb": "vlmdata-test"}}  # fmt: skip
     (tmp_path / "r.yaml").write_text(json.dumps(tree))
     command = [sys.executable, "-m", "vlmdata_train", "instruct", str(tmp_path / "r.yaml")]
-    subprocess.run(command, env={**os.environ, "WANDB_MODE": "offline"}, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, env={**os.environ, "WANDB_MODE": "offline"}, check=True, capture_output=True, timeout=800)
     (file,) = (tmp_path / "out/wandb").glob("offline-run-*/run-*.wandb")
     text = file.read_bytes()
     assert b"train/tokens_per_s" in text and b"train/loss_of/data" in text

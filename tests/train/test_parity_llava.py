@@ -22,8 +22,9 @@ from tests.train.parity import (
     randomised,
     with_images,
 )
+from vlmdata_train.batch import Batch
 from vlmdata_train.llava_io import our_name
-from vlmdata_train.model import ModelRecipe
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
@@ -32,6 +33,19 @@ VISION = {
 CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **VISION}}}
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
+
+
+def pictures(model: VisionLanguageModel, sizes: list[tuple[int, int]]) -> tuple[Batch, list[int]]:
+    """Make a batch of one sample with images of these (height, width), and the tiles of each."""
+    tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
+    counts = [model.tokens_of(width, height) for height, width in sizes]
+    return one_row(with_images(counts), torch.randn(sum(tiles), 3, 32, 32), counts, tiles, sizes), tiles
+
+
+def as_they_pad(pixels: torch.Tensor, tiles: list[int]) -> torch.Tensor:
+    """Give every image as many tiles as the one with the most: (P, 3, H, W) -> (images, tiles, 3, H, W)."""
+    most = max(tiles)
+    return torch.stack([torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)])
 
 
 def test_llava_1_5() -> None:
@@ -73,15 +87,11 @@ def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
     recipe = ModelRecipe(encoder=CLIP, preprocessing="anyres", abstractor="mlp", language=LLAMA)
     model = copy_weights(reference, recipe, our_name)
     sizes = [(40, 100), (333, 57), (20, 20)]
-    tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
-    counts = [model.tokens_of(width, height) for height, width in sizes]
-    pixels = torch.randn(sum(tiles), 3, 32, 32)
-    batch = one_row(with_images(counts), pixels, counts, tiles, sizes)
+    batch, tiles = pictures(model, sizes)
 
     def theirs(pixels: torch.Tensor) -> torch.Tensor:
-        most = max(tiles)
-        padded = [torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)]
-        return reference(input_ids=batch.input_ids, pixel_values=torch.stack(padded), image_sizes=batch.image_sizes).logits
+        padded = as_they_pad(pixels, tiles)
+        return reference(input_ids=batch.input_ids, pixel_values=padded, image_sizes=batch.image_sizes).logits
 
     assert_same_logits_and_images_matter(model, batch, theirs)
 
@@ -103,18 +113,14 @@ def test_llava_onevision_scales_down_what_is_more_than_its_tiles() -> None:
     )  # fmt: skip
     model = copy_weights(reference, recipe, our_name)
     sizes = [(128, 120), (40, 30)]
-    tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
-    counts = [model.tokens_of(width, height) for height, width in sizes]
-    pixels = torch.randn(sum(tiles), 3, 32, 32)
-    batch = one_row(with_images(counts), pixels, counts, tiles, sizes)
+    batch, tiles = pictures(model, sizes)
 
     def theirs(pixels: torch.Tensor) -> torch.Tensor:
-        most = max(tiles)
-        padded = [torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)]
+        padded = as_they_pad(pixels, tiles)
         return reference(
-            input_ids=batch.input_ids, pixel_values=torch.stack(padded), image_sizes=batch.image_sizes,
+            input_ids=batch.input_ids, pixel_values=padded, image_sizes=batch.image_sizes,
             batch_num_images=torch.tensor([1, 1]),
         ).logits  # fmt: skip
 
-    assert counts[0] < 16 + 16 * 16 + 16, "the first image must be scaled down"
+    assert int(batch.image_token_counts[0]) < 16 + 16 * 16 + 16, "the first image must be scaled down"
     assert_same_logits_and_images_matter(model, batch, theirs)

@@ -10,10 +10,9 @@ from torch.nn import functional
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig, PixtralVisionConfig
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-from tests.train.parity import IMAGE_ID, TEXT, copy_weights, one_row, randomised, with_images
+from tests.train.parity import IMAGE_ID, TEXT, assert_packed_equals_separate, copy_weights, of_own_shapes, randomised
 from tests.train.tiny import pack, randomise
-from vlmdata_train.batch import Batch
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
 
 VISION = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64,
@@ -37,15 +36,6 @@ def our_name(name: str) -> str:
     return NAMES[theirs] + name.removeprefix(theirs)
 
 
-def prepare(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
-    """Make a batch of one sample with pictures of these (height, width)."""
-    rng = np.random.default_rng(seed)
-    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
-    counts = [one.tokens for one in ready]
-    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
-    return replace(batch, pixels=[one.pixels[0] for one in ready])
-
-
 def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows() -> None:
     config = LlavaConfig(
         vision_config=PixtralVisionConfig(**VISION), text_config=MistralConfig(**TEXT), image_token_id=IMAGE_ID,
@@ -58,7 +48,7 @@ def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows()
     extended = torch.nn.Module()
     extended.state_dict = lambda: {**reference.state_dict(), **ends}  # type: ignore[method-assign,assignment,return-value]
     model = copy_weights(extended, RECIPE, lambda name: name if name in ends else our_name(name))
-    batch = prepare(model, SIZES)
+    batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
     assert sides == [(40, 64), (8, 32)] and batch.image_token_counts.tolist() == [5 * 9, 1 * 5]
 
@@ -86,16 +76,8 @@ def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows()
 def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_of_one_row() -> None:
     model = build_model(RECIPE)
     randomise(model)
-    one, other = prepare(model, SIZES, seed=1), prepare(model, [(8, 8)], seed=2)
-    joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)), (other.input_ids[0].tolist(), torch.zeros(0))])
-    joined = replace(
-        joined, pixels=[*one.pixels, *other.pixels], tile_counts=torch.ones(3, dtype=torch.int64),
-        image_sizes=torch.cat([one.image_sizes, other.image_sizes]),
-    )  # fmt: skip
-    with torch.no_grad():
-        together = model.logits(joined)[0].split([one.input_ids.shape[1], other.input_ids.shape[1]])
-        for packed, alone in zip(together, (one, other), strict=True):
-            assert (packed - model.logits(alone)[0]).abs().max() < 1e-5
+    one, other = of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(8, 8)], seed=2)
+    assert_packed_equals_separate(model, [one, other])
     for batch in (other, pack(model, [([5, 6, 7], torch.zeros(0, 3, 8, 8))])):
         model.zero_grad()
         model.train()(batch).square().sum().backward()

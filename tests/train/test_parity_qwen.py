@@ -17,11 +17,10 @@ from transformers import (
 from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
 
-from tests.train.parity import IMAGE_ID, TEXT, copy_weights, one_row, randomised, with_images
-from tests.train.tiny import pack, randomise
-from vlmdata_train.batch import Batch
+from tests.train.parity import IMAGE_ID, TEXT, assert_packed_equals_separate, copy_weights, of_own_shapes, one_row, randomised
+from tests.train.tiny import randomise
 from vlmdata_train.encoders.qwen2_vl import in_squares
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
 from vlmdata_train.preprocessing.smart_size import smart_resize
 
@@ -54,15 +53,6 @@ def our_name(name: str) -> str:
     return name
 
 
-def prepare(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> tuple[Batch, list[int]]:
-    """Make a batch of one sample with pictures of these (height, width), and the token counts."""
-    rng = np.random.default_rng(seed)
-    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
-    counts = [one.tokens for one in ready]
-    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
-    return replace(batch, pixels=[one.pixels[0] for one in ready]), counts
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_images_of_their_own_shapes(family: str) -> None:
     recipe, configuration, reference_of, vision = FAMILIES[family]
@@ -72,7 +62,8 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
     )  # fmt: skip
     reference: Any = randomised(reference_of(config))
     model = copy_weights(reference, recipe, our_name)
-    batch, counts = prepare(model, SIZES)
+    batch = of_own_shapes(model, SIZES)
+    counts = batch.image_token_counts.tolist()
     facts = model.plan.facts
     sides = [model.plan.preprocessing.tile_size(width, height, facts) for height, width in SIZES]
     assert counts == [rows * columns // 64 for rows, columns in sides]
@@ -99,22 +90,13 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
 def test_packed_equals_separate_also_with_three_positions(family: str) -> None:
     model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
-    first, second = prepare(model, SIZES, seed=1)[0], prepare(model, [(16, 40)], seed=2)[0]
-    joined = pack(model, [(first.input_ids[0].tolist(), torch.zeros(0)), (second.input_ids[0].tolist(), torch.zeros(0))])
-    joined = replace(
-        joined, pixels=[*first.pixels, *second.pixels], tile_counts=torch.ones(3, dtype=torch.int64),
-        image_sizes=torch.cat([first.image_sizes, second.image_sizes]),
-    )  # fmt: skip
-    with torch.no_grad():
-        together = model.logits(joined)[0].split([first.input_ids.shape[1], second.input_ids.shape[1]])
-        for packed, alone in zip(together, (first, second), strict=True):
-            assert (packed - model.logits(alone)[0]).abs().max() < 1e-5
+    assert_packed_equals_separate(model, [of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(16, 40)], seed=2)])
 
 
 def test_generation_goes_on_behind_the_images() -> None:
     model = build_model(RECIPE).eval()
     randomise(model)
-    batch, _ = prepare(model, SIZES, seed=3)
+    batch = of_own_shapes(model, SIZES, seed=3)
     [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
     for number in new:
         with torch.no_grad():

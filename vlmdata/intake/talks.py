@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from vlmdata.intake.find import is_remote
+from vlmdata.intake.pairs import bad_records
 from vlmdata.intake.pictures import file_in_place, inline
-from vlmdata.intake.rows import document, reject
+from vlmdata.intake.rows import document, reject, tables
 from vlmdata.intake.strings import clean
 
 PLACEHOLDER = "<image>"
@@ -70,6 +73,22 @@ def conversation(turns: Sequence[Turn], **fields: Any) -> dict[str, Any]:
         roles += [role] * len(kept)
     row = document(positions, roles=roles, **fields)
     return reject(row, next((image["reason"] for image in row["images"] if image and image.get("reason")), None))
+
+
+def in_tables(
+    some: Iterable[tuple[list[dict[str, Any]], list[tuple[str, str]]]], row_of: Callable[[Any], dict[str, Any]], joined: bool
+) -> Iterator[pa.Table]:
+    """Give the rows of records, and of those that cannot be read, as both are met; what is to be joined at the end."""
+    every: list[dict[str, Any]] = []
+    for good, bad in some:
+        rows = map(row_of, good)
+        if joined:
+            every += rows
+        else:
+            yield from tables(rows)
+        if bad:
+            yield bad_records(bad)
+    yield from tables(join(every))
 
 
 def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ from vlmdata.intake import records
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Layout, format_of
 from vlmdata.intake.opened import opened
-from vlmdata.intake.pairs import bad_records, json_object
-from vlmdata.intake.rows import reject, tables
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.rows import reject
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import Unfit, check_turns, conversation, image_at, join, place_images, role_of
+from vlmdata.intake.talks import Unfit, check_turns, conversation, image_at, in_tables, place_images, role_of
 from vlmdata.step import Source
 
 USED = {"image", "images", "conversations"}
@@ -48,17 +48,9 @@ class LlavaJson(Source):
         path = piece["path"]
         folder = self.images or os.path.dirname(path)
         kind = format_of(path, Layout())
-        every: list[dict[str, Any]] = []
         with opened(path) as file:
-            for good, bad in records.batches(file, kind, "utf-8", 5000):
-                rows = (_row(record, folder) for record in good)
-                if self.joined:
-                    every += rows
-                else:
-                    yield from tables(rows)
-                if bad:
-                    yield bad_records(bad)
-        yield from tables(join(every))
+            some = records.batches(file, kind, "utf-8", 5000)
+            yield from in_tables(some, lambda record: _row(record, folder), self.joined)
 
     def _files(self) -> list[File]:
         return find(self.path, (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"))

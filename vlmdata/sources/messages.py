@@ -12,11 +12,11 @@ from vlmdata.intake import records
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import ENDINGS, Layout, check_columns, column_names, format_of
 from vlmdata.intake.opened import UNREADABLE, opened, seekable
-from vlmdata.intake.pairs import bad_records, json_object
+from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import inline
-from vlmdata.intake.rows import reject, tables
+from vlmdata.intake.rows import reject
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, image_at, join, place_images, role_of
+from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, image_at, in_tables, place_images, role_of
 from vlmdata.step import RecipeError, Source
 
 
@@ -51,16 +51,7 @@ class Messages(Source):
         path = piece["path"]
         folder = self.folder or os.path.dirname(path)
         kind = format_of(path, Layout())
-        every: list[dict[str, Any]] = []
-        for good, bad in _records(path, kind):
-            rows = (self._row(record, folder) for record in good)
-            if self.joined:
-                every += rows
-            else:
-                yield from tables(rows)
-            if bad:
-                yield bad_records(bad)
-        yield from tables(join(every))
+        yield from in_tables(_records(path, kind), lambda record: self._row(record, folder), self.joined)
 
     def _files(self) -> list[File]:
         return find(self.path, [ending for ending in ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))])
