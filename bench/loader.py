@@ -3,17 +3,20 @@
     python bench/loader.py [--overlay FOLDER ...] [--large]
 
 Each method runs in a process of its own, over the same 3,000 samples (a 384 x 384 JPEG of 50 kB, a caption, a JSON) in 6
-tars, page cache warm; CPU seconds of that process, without its imports. LitData and MosaicML Streaming are measured, on
-their own formats, where an overlay folder holds them (pip install --no-deps --target FOLDER). `--large` adds an index of
-100 million rows in 10,000 shards: it needs 20 GB of disk and some minutes.
+tars, page cache warm; CPU seconds of that process, without its imports. LitData, MosaicML Streaming (on their own formats)
+and Energon (on a copy of the tars, prepared by its own command) are measured where an overlay folder holds them
+(pip install --no-deps --target FOLDER, and what they then miss). `--large` adds an index of 100 million rows in 10,000
+shards, of empty files: it needs 10 GB of disk and some minutes.
 """
 
 import argparse
+import contextlib
 import io
 import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -126,6 +129,47 @@ def streaming(folder: Path) -> Callable[[], Iterable]:
     return lambda: loaded
 
 
+def energon(folder: Path) -> Callable[[], Iterable]:
+    from megatron import energon
+    from megatron.energon.cli.main import main as command
+
+    place = folder.parent / "energon"
+    if not place.exists():
+        shutil.copytree(folder, place)
+        options = "--non-interactive --no-progress --split-ratio 1,0,0 --sample-type CrudeWebdataset --num-workers 1"
+        with contextlib.redirect_stdout(io.StringIO()):
+            command(["prepare", *options.split(), str(place)], standalone_mode=False)
+
+    @energon.stateless
+    def as_it_is(sample: Any) -> Any:
+        return sample
+
+    class Encoder(energon.TaskEncoder):
+        decoder = None
+        cookers = [energon.Cooker(as_it_is)]  # noqa: RUF012
+
+        @energon.stateless
+        def encode_sample(self, sample: Any) -> Any:
+            return sample
+
+        def batch(self, samples: list) -> list:
+            return samples
+
+    def samples() -> Iterable:
+        loaded = energon.get_train_dataset(
+            str(place),
+            batch_size=32,
+            shuffle_buffer_size=1000,
+            max_samples_per_sequence=100,
+            worker_config=energon.WorkerConfig(rank=0, world_size=1, num_workers=0),
+            task_encoder=Encoder(),
+            repeat=False,
+        )
+        return itertools.chain.from_iterable(energon.get_savable_loader(loaded))
+
+    return samples
+
+
 def by_cv2(sample: Any) -> Any:
     """Decode and resize as the peers' users do."""
     image = sample["jpg"]["bytes"] if isinstance(sample["jpg"], dict) else sample["jpg"]
@@ -148,6 +192,7 @@ RAW: dict[str, Callable[[Path], Callable[[], Iterable]]] = {
     "datasets, shuffle 1000": datasets,
     "LitData": litdata,
     "MosaicML Streaming": streaming,
+    "Energon, batch 32, shuffle 1000": energon,
 }
 
 
@@ -160,7 +205,7 @@ def measure(name: str, decoder: str, folder: Path) -> float:
         import torch
 
         torch.set_num_threads(1)
-        decode(next(iter(samples())) | {"__seed__": 0, "__url__": ""})
+        decode({**next(iter(samples())), "__seed__": 0, "__url__": ""})
     else:
         for _ in samples():
             pass
@@ -200,7 +245,7 @@ def speed(folder: Path, overlays: list[str]) -> None:
         print(f"| {name} | {float(found):,.0f} | {float(found) / base:.2f} |", flush=True)
     print(f"\n| decoded, resized to {SIZE} | decoder | samples / CPU s |\n|---|---|---|")
     for name in RAW:
-        for decoder in ("bilinear", "area") if name == "vlmdata" else ("cv2",) if "batch" not in name else ():
+        for decoder in ("bilinear", "area") if name == "vlmdata" else ("cv2",) if name != "vlmdata, batch 32" else ():
             found = in_process(["--one", name, decoder, str(folder)], overlays)
             if found is not None and not found.startswith("failed"):
                 print(f"| {name} | {decoder} | {float(found):,.0f} |", flush=True)
@@ -259,17 +304,19 @@ def resume(folder: Path) -> None:
 
 
 def growth(folder: Path, rows: int, shards: int) -> None:
-    """Open an index of made-up rows, and hand out positions: time, and memory of the process."""
+    """Stream from a set of made-up rows, in tars that are holes: time to open, to the first batch, and for a position."""
     import pyarrow as pa
 
-    from vlmdata.loader.flat import open_index
     from vlmdata.loader.index import INDEX, MEMBER, IndexWriter
 
-    file, each = folder / f"{rows}.parquet", rows // shards
-    with IndexWriter(file) as writer:
+    place, each, span = folder / f"{rows}", rows // shards, 52_224
+    place.mkdir()
+    with IndexWriter(place / "index.parquet") as writer:
         for shard in range(shards):
+            with open(place / f"{shard:05}.tar", "wb") as tar:
+                tar.truncate(each * span)
             numbers = np.arange(shard * each, (shard + 1) * each)
-            begin = np.arange(each) * 52_224
+            begin = np.arange(each) * span
             offsets = (begin[:, None] + [512, 50_688, 51_712]).ravel()
             sizes = np.tile([50_000, 300, 60], each)
             members = pa.StructArray.from_arrays(
@@ -279,46 +326,50 @@ def growth(folder: Path, rows: int, shards: int) -> None:
                 pa.array(numbers).cast(pa.string()),
                 pa.DictionaryArray.from_arrays(np.zeros(each, np.int32), [f"{shard:05}.tar"]),
                 pa.array(begin),
-                pa.array(np.full(each, 52_224)),
+                pa.array(np.full(each, span)),
                 pa.ListArray.from_arrays(pa.array(np.arange(each + 1, dtype=np.int32) * 3), members),
                 pa.array(np.full(each, 60, np.int32)),
                 pa.nulls(each, INDEX.field("images").type),
             ]
             writer.write(pa.Table.from_arrays(columns, schema=INDEX))
     start = time.perf_counter()
-    open_index(file, folder)
-    first = time.perf_counter() - start
-    found = in_process(["--positions", str(file)], [])
-    print(f"| {rows:,} | {shards:,} | {file.stat().st_size / rows:.1f} | {first:.1f} | {found} |", flush=True)
+    in_process(["--resume", str(place)], [])
+    made = time.perf_counter() - start
+    found = [in_process(["--resume", str(place)], []) for _ in range(5)]
+    opened, first, each_us, own = np.median([list(map(float, line.split())) for line in found if line], axis=0)
+    size = (place / "index.parquet").stat().st_size / rows
+    print(
+        f"| {rows:,} | {shards:,} | {size:.1f} | {made:.1f} | {opened:.1f} | {first:.1f} | {each_us:.2f} | {own:.0f} |",
+        flush=True,
+    )
 
 
-def positions(file: Path) -> str:
-    """Open an index that was opened before, and take 100 batches of positions from its middle."""
-    from vlmdata.loader.flat import open_index
-    from vlmdata.loader.order import Order
+def first_batch(place: Path) -> str:
+    """Open a set, go on in the middle of an epoch on another number of ranks, then plan 200,000 positions."""
+    from vlmdata import stream
 
-    def memory() -> float:
-        return int(Path("/proc/self/statm").read_text().split()[2]) * 4096 / 1e6
-
-    before, shared = _resident(), memory()
+    before = _own()
     start = time.perf_counter()
-    index = open_index(file, file.parent)
+    samples = stream(place, batch=32, seed=1, rank=2, world=3, cache=place.parent / "cache", torch=False)
     opened = time.perf_counter() - start
-    order = Order(len(index), 1)
-    middle = len(index) // 2
+    state = samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
     start = time.perf_counter()
-    index.locate(order.at(0, np.arange(middle, middle + 32)))
+    samples.load_state_dict(state)
+    next(iter(samples))
     first = time.perf_counter() - start
-    start_cpu = _cpu()
+    middle = samples.position
+    start = _cpu()
     for portion in range(100):
-        index.locate(order.at(0, np.arange(middle + portion * 2048, middle + (portion + 1) * 2048)))
-    each = (_cpu() - start_cpu) / 204_800
-    own = _resident() - before - (memory() - shared)
-    return f"{1e3 * opened:.1f} | {1e3 * first:.1f} | {1e6 * each:.2f} | {own:.0f}"
+        picks = samples.plan.at(np.arange(middle + portion * 2048, middle + (portion + 1) * 2048))
+        samples.plan.datasets[0].index.locate(picks.rows)
+    each = (_cpu() - start) / 204_800
+    return f"{1e3 * opened} {1e3 * first} {1e6 * each} {_own() - before}"
 
 
-def _resident() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+def _own() -> float:
+    """Memory of this process alone, in MB: without the files it maps."""
+    _, resident, shared = map(int, Path("/proc/self/statm").read_text().split()[:3])
+    return (resident - shared) * 4096 / 1e6
 
 
 def main() -> None:
@@ -326,13 +377,13 @@ def main() -> None:
     parser.add_argument("--overlay", action="append", default=[])
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--one", nargs=3)
-    parser.add_argument("--positions", type=Path)
+    parser.add_argument("--resume", type=Path)
     options = parser.parse_args()
     if options.one:
         print(measure(options.one[0], options.one[1], Path(options.one[2])))
         return
-    if options.positions:
-        print(positions(options.positions))
+    if options.resume:
+        print(first_batch(options.resume))
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "set"
@@ -340,7 +391,9 @@ def main() -> None:
         speed(folder, options.overlay)
         shuffle_quality()
         resume(folder)
-        print("\n| rows | shards | index bytes/row | made flat, s | open, ms | first 32, ms | position, µs CPU | own MB |")
+        print(
+            "\n| rows | shards | index bytes/row | first opening, s | open, ms | first batch, ms | position, µs CPU | own MB |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for rows, shards in ((1_000_000, 100), (10_000_000, 1000), *([(100_000_000, 10_000)] if options.large else [])):
             growth(Path(place), rows, shards)

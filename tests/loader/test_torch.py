@@ -5,7 +5,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +13,10 @@ from torch.utils.data import DataLoader
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
+from vlmdata.loader.build import build_index
+from vlmdata.loader.rows import Rows
 from vlmdata.loader.samples import position_of
+from vlmdata.loader.torch_stream import _to
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +99,49 @@ def test_threads_and_collate(tars: Path, tmp_path: Path) -> None:
     assert batches[0]["size"].shape == (8,)
 
 
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: str
+
+
+def test_what_goes_to_a_device_keeps_its_shape(tars: Path, tmp_path: Path) -> None:
+    """The copying itself needs a GPU; where tensors lie in a batch, and that the others stay, does not."""
+    batch = {"a": torch.ones(2), "b": [torch.ones(1), "x"], "c": Pair(torch.ones(3), "y"), "d": (torch.ones(1), 7)}
+    moved = _to(batch, torch.device("meta"))
+    assert (
+        moved["a"].device.type
+        == moved["b"][0].device.type
+        == moved["c"].left.device.type
+        == moved["d"][0].device.type
+        == "meta"
+    )
+    assert moved["b"][1] == "x" and moved["c"].right == "y" and moved["d"][1] == 7 and batch["a"].device.type == "cpu"
+    samples = stream(tars, batch=8, collate=lambda made: torch.tensor([len(one["jpg"]) for one in made]), cache=tmp_path)
+    given = torch.cat(list(samples.loader(2, pin_memory=True, device="cpu")))
+    assert len(given) == 104 and given.device.type == "cpu"
+
+
+def test_rows_are_a_map_style_dataset(tars: Path, tmp_path: Path) -> None:
+    rows = Rows(tars, cache=tmp_path)
+    loader = DataLoader(rows, batch_size=7, shuffle=True, num_workers=2, collate_fn=list)  # type: ignore[arg-type]
+    assert sorted(keys_of(loader)) == sorted(plain(tars, tmp_path))
+
+
+def test_workers_report_what_they_skip(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [20, 20])
+    build_index(folder)
+    tar = folder / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:512])
+    samples = stream(folder, batch=4, cache=tmp_path, on_error="skip")
+    assert {key[0] for key in keys_of(samples.loader(2))} == {"0"}
+    assert samples.skipped >= 20 and samples.position == 40
+
+
 RANK = """
 import sys, torch.distributed as group
 from vlmdata import stream
+from vlmdata.loader.build import build_index
+from vlmdata.loader.rows import Rows
 group.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
 samples = stream(sys.argv[1], batch=6, cache=sys.argv[4])
 for batch in samples.loader(1):

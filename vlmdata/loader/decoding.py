@@ -121,6 +121,7 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     if pixels.shape[1::-1] == size:
         return pixels
+    pixels = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of others, which Pillow gives
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last: torch's quick path
     return interpolate(planes, size[::-1], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 

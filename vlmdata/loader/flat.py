@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from vlmdata.loader.index import check_schema
+from vlmdata.loader.index import check_schema, numbers_of
 from vlmdata.loader.order import Ints, key, noise
 
 FLAT_VERSION = 2  # of the files
@@ -179,11 +179,11 @@ class _Flattener:
     def add(self, batch: pa.RecordBatch) -> None:
         self._add_shards(batch["shard"])
         self._add_keys(batch["key"].cast(pa.large_string()))
-        members, origin = batch["members"], batch["offset"].to_numpy()
-        counts = np.diff(members.offsets.to_numpy())
+        members, origin = batch["members"], numbers_of(batch["offset"])
+        counts = np.diff(numbers_of(members.offsets))
         flat = members.flatten()
-        offsets = flat.field("offset").to_numpy() - np.repeat(origin, counts)
-        spans = np.stack([offsets, flat.field("size").to_numpy()], axis=1)
+        offsets = numbers_of(flat.field("offset")) - np.repeat(origin, counts)
+        spans = np.stack([offsets, numbers_of(flat.field("size"))], axis=1)
         if spans.min(initial=0) < 0:
             raise ValueError("the index has members before the start of their sample, or of negative size: make it again")
         self._add_layouts(flat.field("name"), counts)
@@ -209,7 +209,7 @@ class _Flattener:
     def _add_shards(self, shard: pa.Array) -> None:
         shard = shard.cast(pa.string()).dictionary_encode()  # only names in use, in the order of use
         numbers = [self.shards.setdefault(name, len(self.shards)) for name in shard.dictionary.to_pylist()]
-        shards = np.array(numbers, np.int32)[shard.indices.to_numpy()]
+        shards = np.array(numbers, np.int32)[numbers_of(shard.indices)]
         changes = np.flatnonzero(np.diff(shards, prepend=self.last_shard))
         self.last_shard = shards[-1]
         self._put("run_starts", self.rows + changes)
@@ -232,7 +232,7 @@ class _Flattener:
         """The number of each sample's tuple of member names: equal tuples are found by a 64-bit hash of each."""
         encoded = names.dictionary_encode()
         known = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]
-        codes = np.array(known, np.int64)[encoded.indices.to_numpy()]
+        codes = np.array(known, np.int64)[numbers_of(encoded.indices)]
         starts = np.cumsum(counts) - counts
         place = np.arange(len(codes)) - np.repeat(starts, counts)
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(noise(key(1), codes * 65_536 + place), dtype=np.uint64)])

@@ -124,6 +124,14 @@ class IndexWriter:
             self._part.unlink()
 
 
+def numbers_of(array: pa.Array) -> np.ndarray:
+    """A column of numbers without nulls, not copied. Not to_numpy, which imports pandas: 0.3 s of opening a set."""
+    assert not array.null_count
+    kind = "i" if pa.types.is_signed_integer(array.type) else "u"
+    data = np.frombuffer(array.buffers()[1] or b"", f"{kind}{array.type.byte_width}")
+    return data[array.offset : array.offset + len(array)]
+
+
 def read_index(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
     """Read an index file, or the one in a folder, whole. Raises ValueError if it is not of the schema INDEX."""
     file = Path(path) / INDEX_FILE if Path(path).is_dir() else Path(path)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
+from vlmdata.loader.index import numbers_of
 from vlmdata.loader.order import Ints
 from vlmdata.loader.read import Reader, Sample
 from vlmdata.loader.scan import IMAGE_EXTENSIONS, image_size
@@ -79,8 +80,8 @@ def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path,
     table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
     if pa.types.is_integer(tokens.type):
-        return Lengths(tokens.to_numpy(), None, digest)
-    return Lengths(tokens.values.to_numpy(), tokens.offsets.to_numpy(), digest)
+        return Lengths(numbers_of(tokens), None, digest)
+    return Lengths(numbers_of(tokens.values), numbers_of(tokens.offsets), digest)
 
 
 def _file(dataset: Dataset, name: str, cache: Path) -> Path:

@@ -25,8 +25,8 @@ class Stream(Samples, IterableDataset):
     ) -> "Loader":
         """Batches made by `workers` processes, `prefetch` of them ahead in each.
 
-        The stream's state follows what this hands out, not what is prefetched. With `device`, a batch's tensors are copied
-        there while the one before is in use.
+        The stream's state follows what this hands out, not what is prefetched. With a GPU as `device`, a batch's tensors, in
+        dicts, lists and tuples, are copied there from pinned memory while the one before is in use.
         """
         return Loader(self, workers, pin_memory or device is not None, prefetch, device)
 
@@ -113,7 +113,9 @@ def _to(value: Any, device: torch.device) -> Any:
         return {key: _to(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         moved = [_to(item, device) for item in value]
-        return moved if isinstance(value, list) else tuple(moved)
+        if isinstance(value, list):
+            return moved
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)  # a NamedTuple stays one
     return value
 
 
