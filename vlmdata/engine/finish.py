@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from vlmdata.recipe import Recipe
 from vlmdata.report.replay import record_parts
 from vlmdata.report.write import REPORT, write_report
 
+PUBLISHERS = 16  # copies within an object store at once
 CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
 
 
@@ -129,8 +131,9 @@ def _publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str,
     store.delete(MANIFEST)
     store.delete_drafts("", "ledger", "lookup")
     files: dict[str, Any] = {}
+    with ThreadPoolExecutor(PUBLISHERS) as pool:
+        list(pool.map(lambda pair: store.publish(pair[1]["tar"], shard_name(pair[0])), enumerate(shards)))
     for number, shard in enumerate(shards):
-        store.publish(shard["tar"], shard_name(number))
         files[shard_name(number)] = {"bytes": shard["bytes"], "sha256": shard["sha256"], "samples": shard["samples"]}
     for number, ledger in enumerate(ledgers):
         store.publish(ledger["file"], f"ledger/{number:05d}.parquet")
