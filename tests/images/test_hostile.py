@@ -1,18 +1,27 @@
 """Every odd file and thousands of damaged ones: pixels as Pillow has them or one reason, never anything else."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.engine.site import download, manifest
 from tests.images.pictures import P3, exif, matrix_profile, photo, pillow_rgb, saved
 from tests.real_data import real_data
+from tests.servers import LoopbackServer, reply
+from vlmdata.build import run
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import REASONS
 from vlmdata.images.header import ImageError
 from vlmdata.images.process import process
 from vlmdata.images.resize import ResizeRule
+from vlmdata.recipe import parse
 
 CAP = 10_000_000
 REFUSED = {
@@ -167,3 +176,30 @@ def test_photos_of_the_web_all_come_out() -> None:
             has_profile = "icc_profile" in image.info
         if not has_profile:
             assert np.array_equal(found, pillow_rgb(data)), path.name
+
+
+@pytest.mark.slow
+def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(tmp_path: Path) -> None:
+    """Also what is no image: texts, tables and archives lie among them."""
+    root = real_data("E_dedup_hostile")
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    with LoopbackServer({f"/{n}": reply(path.read_bytes()) for n, path in enumerate(files)}) as server:
+        listing = tmp_path / "urls.parquet"
+        urls = [server.url(f"/{n}") for n in range(len(files))]
+        pq.write_table(pa.table({"url": urls, "caption": [path.name for path in files]}), listing)
+        steps = [download(timeout_s=20, connect_timeout_s=20), {"resize": {"mode": "keep_ratio", "size": 64}}]
+        steps.append({"dedupe_exact": {}})
+        run(
+            parse({"source": {"type": "url_list", "path": str(listing)}, "steps": steps}),
+            tmp_path / "out",
+            local=True,
+            workers=2,
+        )
+    made = manifest(tmp_path / "out")
+    assert made["rows"] == len(files) == made["kept"] + sum(line["rows"] for line in made["dropped"])
+    assert {line["step"] for line in made["dropped"]} <= {"download", "resize", "dedupe_exact"}
+    told = {line["reason"] for line in made["dropped"]}
+    assert {"not_an_image", "corrupt", "truncated"} <= told and "decoder_crash" not in told
+    bodies = {hashlib.sha256(body).digest(): body for body in map(Path.read_bytes, files)}
+    rule = ResizeRule("keep_ratio", 64)
+    assert made["kept"] == sum(not isinstance(outcome_of(body, rule), str) for body in bodies.values())
