@@ -60,10 +60,9 @@ def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed
 def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
     """Compare the logits of samples in one row with those of each alone."""
     joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
-    joined = replace(
-        joined, pixels=[tile for one in samples for tile in one.pixels],
-        tile_counts=torch.cat([one.tile_counts for one in samples]), image_sizes=torch.cat([one.image_sizes for one in samples]),
-    )  # fmt: skip
+    sizes = torch.cat([one.image_sizes for one in samples])
+    tiles = [tile for one in samples for tile in one.pixels]
+    joined = replace(joined, pixels=tiles, tile_counts=torch.ones(len(tiles), dtype=torch.int64), image_sizes=sizes)
     with torch.no_grad():
         together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
         for packed, alone in zip(together, samples, strict=True):

@@ -1,5 +1,6 @@
 """A checkpoint is whole or is not there, and only the newest and the best stay."""
 
+import json
 import os
 import shutil
 import signal
@@ -94,6 +95,20 @@ def test_the_newest_and_the_best_stay(tmp_path):
         (tmp_path / f"step_{step:08d}").mkdir()
     checkpoint.prune(tmp_path, 2, "step_00000003")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000003", "step_00000005", "step_00000006"]
+
+
+def test_a_run_keeps_the_checkpoint_whose_own_weights_were_the_best(tmp_path):
+    """Evaluated when it is saved, though evaluations are further apart; here a rate far too high makes the later ones worse."""
+    data = write_data(tmp_path / "data", captions=40)
+    recipe = tiny_recipe(data, tmp_path / "out", lr=0.5, steps=6, checkpoints={"every": 1, "keep": 1},
+                         held_out={"fraction": 0.2, "every": 4, "samples": 99}, optimizer={"schedule": "constant"})  # fmt: skip
+    run_training(recipe)
+    lines = map(json.loads, (tmp_path / "out/log.jsonl").read_text().splitlines())
+    losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "held_out"}
+    best = min(losses, key=lambda step: losses[step])
+    assert list(losses) == [1, 2, 3, 4, 5, 6] and best != 6
+    kept = sorted(path.name for path in (tmp_path / "out/checkpoints").iterdir())
+    assert kept == [f"step_{best:08d}", "step_00000006"]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):

@@ -143,7 +143,10 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
             log.record("train", step, values)
             log.say(setup.line(step, recipe, values))
             meter = Meter()
-        if held_feed is not None and (step % recipe.held_out.every == 0 or is_last):
+        every, keep_best = recipe.checkpoints.every, recipe.checkpoints.keep_best
+        is_saving = bool(every) and (step % every == 0 or is_last)
+        # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
+        if held_feed is not None and (step % recipe.held_out.every == 0 or is_last or (is_saving and keep_best)):
             held = held_out_loss(step_of, held_feed, recipe.held_out.samples, ranks)
             log.say(f"step {step}: held-out loss {held.loss:.4f} on {held.samples} samples")
             values = {"loss": held.loss, "loss_of": held.loss_of}
@@ -154,8 +157,7 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
                 log.say(table(scores, held.loss_of))
             log.record("held_out", step, values)
         is_best = held is not None and (best is None or held.loss < best["loss"])
-        every = recipe.checkpoints.every
-        if every and (step % every == 0 or is_last):
+        if is_saving:
             if is_best and held is not None:
                 best = {"loss": held.loss, "step": step}
             facts = {"samples": seen, "best": best, "recent_losses": list(watch.recent)}
@@ -165,7 +167,7 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
                 checkpoints, model, optimizer, saved=state, recipe=recipe.describe(), tokenizer=model.tokenizer, ranks=ranks
             )
             if ranks.is_first:
-                kept = f"step_{best['step']:08d}" if best and recipe.checkpoints.keep_best else None
+                kept = f"step_{best['step']:08d}" if best and keep_best else None
                 checkpoint.prune(checkpoints, recipe.checkpoints.keep, kept)
     source.close()
     log.close()
