@@ -77,20 +77,22 @@ class Progress:
         return (rows - before) / max(last - first, 1e-3)
 
     def _line(self) -> str:
+        """Return the live line: short, so that the outcomes find room in a terminal of 80 columns."""
         rate = self._rate()
-        text = f"{self.name:<28} {self.rows:>12,} rows {rate:>8,.0f}/s"
+        text = f"{self.name} {self.rows:,} rows {rate:,.0f}/s"
         if self.bytes:
-            text += f" {_bytes(self.bytes):>9}"
+            text += f" {_bytes(self.bytes)}"
         if self.total and self.rows < self.total:
-            text += f"  {self.rows / self.total:4.0%}, {_clock((self.total - self.rows) / max(rate, 1e-9))} left"
-        return text + self._outcomes()
+            text += f" {self.rows / self.total:.0%} {_clock((self.total - self.rows) / max(rate, 1e-9))} left"
+        return text + self._outcomes(short=True)
 
-    def _outcomes(self) -> str:
-        """Return how many rows live, and what most of the others were dropped for."""
+    def _outcomes(self, *, short: bool = False) -> str:
+        """Return how many rows live, and what most of the others were dropped for; `short`: without the steps' names."""
         if not self.dropped:
             return ""
-        named = [f"{reason} {count:,}" for reason, count in self.dropped.most_common(REASONS)]
-        rest = self.dropped.total() - sum(count for _, count in self.dropped.most_common(REASONS))
+        most = self.dropped.most_common(REASONS)
+        named = [f"{why.partition(': ')[2] if short else why} {count:,}" for why, count in most]
+        rest = self.dropped.total() - sum(count for _, count in most)
         return f"  alive {self.alive:,}; " + ", ".join([*named, *([f"others {rest:,}"] if rest else [])])
 
     def _estimate(self, total: int) -> None:
