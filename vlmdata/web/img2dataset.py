@@ -1,9 +1,11 @@
 """img2dataset's own downloading, for those who need exactly what it fetches: `download: {engine: img2dataset}`.
 
 Its `download_image_with_retry` asks by urllib. Added is only what cannot change a body: addresses and block lists are
-checked before, and the opener through which all of urllib then goes connects to public addresses alone, at every hop.
+checked before, the opener through which all of urllib then goes connects to public addresses alone, at every hop, and what is
+not there after `timeout_s` an attempt is cut off: a server that drips a byte now and then would hold img2dataset for ever.
 """
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -11,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
-from threading import Semaphore
+from threading import Semaphore, Timer, local
 from typing import Any
 
 from vlmdata.images.img2dataset import ask_no_news
@@ -49,6 +51,34 @@ def outcome_of(message: str) -> str:
     return word if word.startswith("http_") else _SAME.get(word, "bad_response")
 
 
+class Deadline:
+    """The time one address may take. Once it is over, its connections are closed under whoever reads from them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._sockets: list[socket.socket] = []
+        self._timer = Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, connection: socket.socket) -> None:
+        self._sockets.append(connection)
+        if self.is_over:
+            self._end()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_over = True
+        for connection in self._sockets:
+            with contextlib.suppress(OSError, ValueError):  # closed already, or its place was taken by the TLS one
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+_THREAD = local()  # `deadline`: of the address that this thread asks for
+
+
 class Fetcher:
     """A worker's threads, shared by its parts. Made once: the opener is the process's."""
 
@@ -71,9 +101,12 @@ class Fetcher:
                 room.acquire()
                 yield entry
 
-        for answer in self._pool.imap_unordered(self._ask, asked()):
-            yield answer
-            room.release()
+        try:
+            for answer in self._pool.imap_unordered(self._ask, asked()):
+                yield answer
+                room.release()
+        finally:  # whoever stops early must not leave the pool's feeder waiting
+            room.release(len(addresses) or 1)
 
     def _ask(self, entry: tuple[int, str]) -> tuple[int, bytes | None, str | None]:
         position, address = entry
@@ -84,7 +117,11 @@ class Fetcher:
             return position, None, "blocked"
         options = self._options
         directives = {word.lower() for word in options.opt_out}
+        _THREAD.deadline = deadline = Deadline(options.timeout_s * (1 + options.retries))
         _, stream, error = self._download(entry, options.connect_timeout_s, options.retries, options.agent.lower(), directives)
+        deadline.cancel()
+        if deadline.is_over:
+            return position, None, "timeout"
         if stream is None:
             return position, None, outcome_of(error or "")
         body = stream.getvalue()
@@ -96,7 +133,7 @@ class Fetcher:
 
 
 def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
-    """Return urllib's usual opener but for what it must not reach: files, FTP, and addresses that are not public."""
+    """Return urllib's usual opener without files, FTP, the environment's proxies, and addresses that are not public."""
 
     def connected(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
         error: OSError | None = None
@@ -108,6 +145,7 @@ def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
                 made = socket.socket(family, kind, protocol)
                 made.settimeout(timeout)
                 made.connect(address)
+                _THREAD.deadline.watch(made)
                 return made
             except OSError as failed:
                 made.close()
@@ -122,7 +160,10 @@ def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
 
     class Secured(http.client.HTTPSConnection):
         def connect(self) -> None:
-            self.sock = context.wrap_socket(connected((self.host, self.port), self.timeout), server_hostname=self.host)
+            plain = connected((self.host, self.port), self.timeout)
+            self.sock = context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+            _THREAD.deadline.watch(self.sock)
+            self.sock.do_handshake()
 
     class OverPlain(urllib.request.HTTPHandler):
         def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
