@@ -40,8 +40,6 @@ def test_a_run_writes_its_numbers_as_json_lines_and_to_tensorboard(tmp_path):
     events = EventAccumulator(str(tmp_path / "out/tensorboard")).Reload()
     shown = [round(e.value, 4) for e in events.Scalars("train/loss_of/chats")]
     assert shown == [round(r["loss"], 4) for r in told if r["kind"] == "train"]
-        round(r["loss"], 4) for r in told if r["kind"] == "train"
-    ]
 
 
 def test_the_loss_of_each_source_is_told_apart(tmp_path):
