@@ -37,6 +37,25 @@ def test_only_the_story_is_left_with_its_heading_and_its_image():
     assert document.images[1].url == "https://paper.example/flood.jpg"
 
 
+def test_lines_that_say_when_and_buttons_go_wherever_they_stand():
+    lines = [
+        "Published Monday, Nov. 18, 2019",
+        "Nov. 20, 2019, 9:28 AM UTC",
+        "Advertisement",
+        "Image 2 of 5",
+        "Read more: The bridge",
+    ]
+    honest = [
+        "The bridge was published in 1912.",
+        "It rose at 9:28.",
+        "In May 2019.",
+        "1995",
+    ]
+    body = "".join(f"<p>{text}</p>" for text in [STORY[0], *lines, STORY[1], *honest, STORY[2]])
+    document = extract(f"<body><article>{body}</article></body>".encode(), "https://paper.example/story")
+    assert document.texts == ["\n\n".join([STORY[0], STORY[1], *honest, STORY[2]])]
+
+
 def test_boilerplate_that_holds_the_prose_is_the_content():
     body = "".join(f"<p>{text}</p>" for text in STORY)
     document = extract(f"<body class='has-sidebar'><div class='sidebar content'>{body}</div></body>".encode(), "https://x.org/")
@@ -71,4 +90,4 @@ def test_real_pages_against_their_true_bodies():
         document = extract(html, entry.get("url") or "https://x.org/")
         pairs.append((entry["articleBody"], "\n".join(text for text in document.texts if text)))
     precision, recall, f1 = precision_and_recall(pairs)
-    assert precision > 0.90 and recall > 0.975 and f1 > 0.94  # trafilatura 2.3.1 in the same run: 0.928, 0.978, 0.953
+    assert precision > 0.915 and recall > 0.975 and f1 > 0.95  # trafilatura 2.3 in one run with it: 0.928, 0.978, 0.953

@@ -39,6 +39,25 @@ _DATED = re.compile(
 )
 
 
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"
+)
+_DATE = (
+    rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
+    r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
+)
+_FURNITURE = re.compile(  # a line that says when, by whom or with what button, wherever it stands
+    rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
+    rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
+    r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
+    r"|(?:image|photo|slide) \d+ (?:of|/) \d+|(?:read (?:more|also|next)|see also) ?:.*"
+    r"|(?:follow (?:us|me|\w+ on)|subscribe|join our|like this (?:story|article|post)|share (?:this|your)|also on"
+    r"|download (?:our|the) app)\b.*)\W*",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sums:
     """Running sums over the blocks of a page: of a section, `sums[s.end] - sums[s.start]`."""
@@ -74,6 +93,9 @@ def main_blocks(layout: Layout) -> list[bool]:
     for i in range(len(blocks)):
         kept[i] = kept[i] and chosen.start <= i < chosen.end
     _drop_links(layout, chosen, kept, sums)
+    for i, b in enumerate(blocks):
+        if kept[i] and b.text and b.words < 20 and len(b.text) < 300 and b.tag not in _CELLS and b.tag not in HEADINGS:
+            kept[i] = not _FURNITURE.fullmatch(b.text)
     _trim(blocks, kept)
     _drop_repeats(blocks, kept)
     return kept
