@@ -336,12 +336,10 @@ def growth(folder: Path, rows: int, shards: int) -> None:
     in_process(["--resume", str(place)], [])
     made = time.perf_counter() - start
     found = [in_process(["--resume", str(place)], []) for _ in range(5)]
-    opened, first, each_us, own = np.median([list(map(float, line.split())) for line in found if line], axis=0)
+    opened, first, first_cpu, each_us, own = np.median([list(map(float, line.split())) for line in found if line], axis=0)
     size = (place / "index.parquet").stat().st_size / rows
-    print(
-        f"| {rows:,} | {shards:,} | {size:.1f} | {made:.1f} | {opened:.1f} | {first:.1f} | {each_us:.2f} | {own:.0f} |",
-        flush=True,
-    )
+    cells = [f"{rows:,}", f"{shards:,}", *(f"{figure:.1f}" for figure in (size, made, opened, first, first_cpu, each_us, own))]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def first_batch(place: Path) -> str:
@@ -354,16 +352,17 @@ def first_batch(place: Path) -> str:
     opened = time.perf_counter() - start
     state = samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
     start = time.perf_counter()
+    start_cpu = _cpu()
     samples.load_state_dict(state)
     next(iter(samples))
-    first = time.perf_counter() - start
+    first, first_cpu = time.perf_counter() - start, _cpu() - start_cpu
     middle = samples.position
     start = _cpu()
     for portion in range(100):
         picks = samples.plan.at(np.arange(middle + portion * 2048, middle + (portion + 1) * 2048))
         samples.plan.datasets[0].index.locate(picks.rows)
     each = (_cpu() - start) / 204_800
-    return f"{1e3 * opened} {1e3 * first} {1e6 * each} {_own() - before}"
+    return f"{1e3 * opened} {1e3 * first} {1e3 * first_cpu} {1e6 * each} {_own() - before}"
 
 
 def _own() -> float:
@@ -391,10 +390,8 @@ def main() -> None:
         speed(folder, options.overlay)
         shuffle_quality()
         resume(folder)
-        print(
-            "\n| rows | shards | index bytes/row | first opening, s | open, ms | first batch, ms | position, µs CPU | own MB |"
-        )
-        print("|---|---|---|---|---|---|---|---|")
+        print("\n| rows | shards | bytes a row | opened first, s | open, ms | first batch, ms | CPU ms | position, µs | MB |")
+        print("|---|---|---|---|---|---|---|---|---|")
         for rows, shards in ((1_000_000, 100), (10_000_000, 1000), *([(100_000_000, 10_000)] if options.large else [])):
             growth(Path(place), rows, shards)
 

@@ -65,3 +65,13 @@ def test_a_missing_remote_tar_is_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="skipped"):
         assert set(keys_of(samples)) == {f"0-{number}" for number in range(5)}
     assert samples.skipped >= 5
+
+
+def test_tars_of_different_places_are_one_set(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [20, 30])
+    files = fsspec.filesystem("memory")
+    files.put_file(str(folder / "00001.tar"), "/elsewhere/00001.tar")
+    places = [str(folder / "00000.tar"), "memory://elsewhere/00001.tar"]
+    local = contents(stream(folder, cache=tmp_path / "a", torch=False))
+    for _ in range(2):  # with an index made now, and with the one kept
+        assert sorted(contents(stream(places, cache=tmp_path / "b", torch=False))) == sorted(local)

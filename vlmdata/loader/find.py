@@ -43,7 +43,7 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
     if twice:
         raise ValueError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
     base = _common_folder(found)
-    return Shards(base, [address[len(base) :].lstrip("/") for address in found])
+    return Shards(base, [address[len(base) :].lstrip("/") if base else address for address in found])
 
 
 def is_remote(path: str) -> bool:
@@ -98,6 +98,6 @@ def _common_folder(addresses: list[str]) -> str:
     base = folders[0]
     while base and any(folder != base and not folder.startswith(base + "/") for folder in folders):
         base = base.rpartition("/")[0]
-    if base.endswith((":", ":/")):  # of different servers: their names are whole addresses
+    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # of different servers: whole addresses
         return ""
     return base or "/"
