@@ -1,10 +1,13 @@
 """Archive records per CPU second beside warcio, in one run over the same files: headers parsed, content read, HTTP undone.
 
 python -m bench.archives         # needs vlmdata[bench] and the real archives of tests/real_data.py
+python -m bench.archives FILE    # memory that reading one archive takes
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +58,19 @@ def fastwarc_alone(path: Path) -> int:
     return count
 
 
+def memory(path: Path) -> None:
+    """Print what one archive takes from its first record to its last."""
+    start = time.process_time()
+    count = ours(path)
+    spent = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, {count} records, {spent:.1f} CPU s, peak {peak} MB")
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        memory(Path(sys.argv[1]))
+        return
     tools: dict[str, Callable[[Path], int]] = {"vlmdata": ours, "warcio": warcio, "FastWARC alone": fastwarc_alone}
     print(f"{'file':<44}{'records':>8}" + "".join(f"{name:>18}" for name in tools) + f"{'times warcio':>14}")
     for name in FILES:
