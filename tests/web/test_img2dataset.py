@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.site import manifest, picture
-from tests.servers import LoopbackServer, in_turn, raw, redirect, reply
+from tests.servers import Certificate, LoopbackServer, drip, head, in_turn, raw, redirect, reply
 from vlmdata.build import run
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
-from vlmdata.web.img2dataset import outcome_of
+from vlmdata.web.img2dataset import Fetcher, outcome_of
+from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import is_passing
 
 pytest.importorskip("img2dataset")
@@ -124,6 +126,35 @@ def test_every_failure_is_an_outcome_of_ours_and_no_private_address_is_reached(t
         "connect_failed": 1,
     }
     assert manifest(tmp_path / "out")["kept"] == 2
+
+
+def trickle(request, wire):
+    """Promise no length, and never end."""
+    wire.send(head(200))
+    while True:
+        wire.send(b"x")
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("certificate", [None, Certificate("127.0.0.1")], ids=["plain", "tls"])
+def test_a_server_that_drips_is_cut_off_with_or_without_tls(tmp_path, certificate):
+    body = picture(1)
+    routes = {"/slow": drip(body, every_s=0.5), "/endless": trickle, "/good": reply(body)}
+    with LoopbackServer(routes, tls=certificate) as server:
+        listing = write_list(tmp_path, [server.url(path) for path in routes])
+        changes = {"retries": 0, "timeout_s": 5, "ca_file": str(certificate.file) if certificate else ""}
+        run(parse(recipe(listing, {"mode": "border", "size": 64}, **changes)), tmp_path / "out", local=True, workers=1)
+    assert {line["reason"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]} == {"timeout": 2}
+    assert manifest(tmp_path / "out")["kept"] == 1
+
+
+def test_a_part_given_up_leaves_nothing_waiting():
+    with LoopbackServer(default=reply(b"x")) as server:
+        fetcher = Fetcher(WebOptions(connections=2, allowed_hosts=("127.0.0.1",)))
+        answers = fetcher.fetch({number: server.url(f"/{number}") for number in range(50)})
+        assert next(answers)[1] == b"x"
+        answers.close()
+        fetcher.close()  # would wait for ever on a feeder that waits
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from vlmdata.web.options import WebOptions
 
 # what img2dataset does not do, and how a recipe says that it knows
 UNKEPT = {"robots": False, "tdm": False, "host_connections": 0, "host_requests_per_s": 0.0}
-OBEYED = {"agent", "opt_out", "connect_timeout_s", "retries", "connections", "allowed_hosts", "ca_file"}
+OBEYED = {"agent", "opt_out", "timeout_s", "connect_timeout_s", "retries", "connections", "allowed_hosts", "ca_file"}
 OBEYED |= {"blocked_domains", "blocked_urls", "block_files"}
 
 
@@ -21,8 +21,8 @@ class Download(WebOptions, Step):
     The engine does it together with the `resize` that follows, so that no original is written to disk.
 
     `engine: img2dataset` has img2dataset's own code fetch and resize, for the very bytes it writes. It knows no robots.txt,
-    TDM reservation, pace, cap on bytes or on total time, and a recipe must say so: `robots: false, tdm: false,
-    host_connections: 0, host_requests_per_s: 0`. The address guard holds, at every redirect, for the address connected to.
+    TDM reservation, pace or cap on bytes, and a recipe must say so: `robots: false, tdm: false, host_connections: 0,
+    host_requests_per_s: 0`. The address guard holds, at every redirect, for the address connected to, and so does `timeout_s`.
     """
 
     reads: ClassVar = ("images",)
