@@ -26,7 +26,9 @@ from vlmdata.engine import finish, ledger, pack, plan
 from vlmdata.engine.partlog import Blob, PartLog
 from vlmdata.engine.sample import samples
 from vlmdata.engine.store import LocalStore
+from vlmdata.engine.worker import PartCall
 from vlmdata.recipe import parse
+from vlmdata.report.replay import record_parts
 from vlmdata.row import IMAGE, flatten, set_column
 
 SAMPLES = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
@@ -77,6 +79,8 @@ def make(out: Path, listing: Path) -> None:
             lines = []
     files = finish._publish(store, shards, ledgers)
     manifest = {"rows": made.rows, "kept": made.rows, "dropped": [], "source": made.source, "recipe": recipe.describe()}
+    calls = [PartCall(part, None, 0, ()) for part in range(made.parts)]
+    record_parts(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
     store.put("manifest.json", json.dumps({**manifest, "versions": {}, "provenance": {}, "files": files}).encode())
 
 

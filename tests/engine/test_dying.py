@@ -39,7 +39,7 @@ def test_a_run_that_dies_before_any_change_goes_on(web, tmp_path):
 def test_a_run_that_dies_again_and_again_goes_on(web, tmp_path):
     out = tmp_path / "out"
     deaths = 0
-    while dying_run(web.recipe, out, 25) == DIED:  # each gets a little further
+    while dying_run(web.recipe, out, 15 + 15 * deaths) == DIED:  # each gets a little further
         deaths += 1
     assert deaths > 2 and hashes(out) == web.expected
     assert len({line["key"] for line in ledger(out)}) == len(ledger(out)) == 20
