@@ -63,7 +63,7 @@ class Worker:
         plan = load(self.store)
         assert plan is not None, "the plan is written before any worker starts"
         self.plan = plan
-        self.tombstones = tombstones.load(self.store)
+        self.tombstones = tombstones.load(self.store, job.recipe)
 
     def close(self) -> None:
         """Let go of connections."""
