@@ -9,6 +9,7 @@ from tests.engine.dying import DIED, die_before, dying_run, spoiled_run
 from tests.engine.site import download, hashes, ledger, site
 from vlmdata.engine.audit import audit
 
+pytestmark = pytest.mark.timeout(1200)
 STRIDE = 11  # `make chaos` takes every change
 
 
@@ -24,6 +25,7 @@ def web(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_that_dies_before_any_change_goes_on(web, tmp_path):
     for change in itertools.count(0, STRIDE):
         out = tmp_path / str(change)

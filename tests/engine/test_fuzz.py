@@ -29,7 +29,7 @@ from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(1200)]
 relaxed = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
