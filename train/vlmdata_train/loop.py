@@ -230,6 +230,7 @@ def _goes_on(
     log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
     log.say(text)
     if rule == "stop":
+        gathered(None, ranks)  # waits until the first rank has told: torchrun ends all ranks as soon as one has failed
         raise FloatingPointError(text)
     return rule == "tell"
 
