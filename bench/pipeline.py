@@ -1,9 +1,10 @@
 """Captions end to end, beside img2dataset on the same bytes: CPU seconds per 1,000 images, rows per second, memory.
 
-    python -m bench.pipeline [PHOTOS] [--case plain|large|slow|tls|start] [--count N]
+    python -m bench.pipeline [PHOTOS] [--case plain|large|slow|tls|start] [--count N] [--workers N] [--tools NAME,…]
 
 PHOTOS is a folder of JPEGs (the bundled figures, if none is named). They are served over loopback by a process of its own, each
-address with bytes of its own. Every tool fetches, resizes the short side to 256 and writes tars of quality 95 with two workers.
+address with bytes of its own. Every tool fetches, resizes the short side to 256 and writes tars of quality 95, with 2 workers
+unless told otherwise.
 
 plain: long side 640, 92 kB at most. large: 8 megapixels. slow: 100 ms latency, and 2% of the addresses take 5 s. tls: plain
 over TLS, both tools trusting certifi and the server. start: 200 rows from the command to its end. Without --case: all.
@@ -118,7 +119,7 @@ def serve(pictures: list[bytes], port: Any, slow: bool, secure: ssl.SSLContext |
     server.serve_forever()
 
 
-def commands(listing: Path, work: Path, tools: list[str], authorities: str) -> dict[str, tuple[list[str], Path]]:
+def commands(listing: Path, work: Path, tools: list[str], authorities: str, workers: int) -> dict[str, tuple[list[str], Path]]:
     """Return the command line of each tool, and the folder it writes."""
     free = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
     recipe = {
@@ -131,13 +132,13 @@ def commands(listing: Path, work: Path, tools: list[str], authorities: str) -> d
         "part_rows": 500,
     }
     (work / "recipe.yaml").write_text(json.dumps(recipe))
-    ours = [sys.executable, "-m", "vlmdata.cli", "run", str(work / "recipe.yaml"), "--workers", "2", "--out"]
+    ours = [sys.executable, "-m", "vlmdata.cli", "run", str(work / "recipe.yaml"), "--workers", str(workers), "--out"]
     options = {
         "input_format": "parquet",
         "url_col": "url",
         "caption_col": "caption",
         "output_format": "webdataset",
-        "processes_count": 2,
+        "processes_count": workers,
         "thread_count": 64,
         "image_size": 256,
         "resize_mode": "keep_ratio",
@@ -176,12 +177,14 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--case", choices=list(CASES))
     parser.add_argument("--tools", default="vlmdata --local,vlmdata on Ray,img2dataset")
+    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     for name in [arguments.case] if arguments.case else CASES:
-        measure(name, arguments.photos, arguments.count or CASES[name].count, arguments.tools.split(","))
+        count = arguments.count or CASES[name].count
+        measure(name, arguments.photos, count, arguments.tools.split(","), arguments.workers)
 
 
-def measure(name: str, photos: Path, count: int, tools: list[str]) -> None:
+def measure(name: str, photos: Path, count: int, tools: list[str], workers: int) -> None:
     """Print a table of one case."""
     case = CASES[name]
     pictures = bodies(photos, case.side, case.size)
@@ -202,7 +205,7 @@ def measure(name: str, photos: Path, count: int, tools: list[str]) -> None:
     print(f"{name}: {count} addresses, {sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB each")
     print(f"{'tool':<18} {'CPU s / 1000':>12} {'rows/s':>8} {'wall s':>8} {'MB':>7} {'images':>7}")
     print(f"{'bare work':<18} {floor(pictures):>12.2f}")
-    for tool, (command, out) in commands(listing, work, tools, str(authorities)).items():
+    for tool, (command, out) in commands(listing, work, tools, str(authorities), workers).items():
         spent = cost(command, SSL_CERT_FILE=str(authorities), NO_ALBUMENTATIONS_UPDATE="1")
         assert spent.status == 0, f"{tool} ended with {spent.status}"
         rate = f"{spent.cpu_s * 1000 / count:>12.2f} {count / spent.wall_s:>8.0f}"
