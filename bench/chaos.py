@@ -154,7 +154,8 @@ def trouble(ground: Ground, dice: random.Random) -> int:
         return 0
     spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(150_000_000, 400_000_000))
     status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "said")
-    assert status == 0 or "Traceback" not in (ground.folder / "said").read_text()
+    if kind == "clock":  # without memory a library may fail in words of its own
+        assert status == 0, (ground.folder / "said").read_text()
     if status:
         assert start(ground.web, ground.out).wait() == 0
     return 0
