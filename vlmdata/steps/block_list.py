@@ -18,6 +18,7 @@ from vlmdata.images.pdq import pdq
 from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step
+from vlmdata.web.block import domain_of, is_within
 from vlmdata.web.url import parse_url
 
 MAX_PIXELS = 100_000_000
@@ -106,9 +107,7 @@ class Lists:
             return None
         if url.text in self._urls:
             return "blocked_url"
-        labels = url.host.split(".")
-        above = (".".join(labels[start:]) for start in range(len(labels)))
-        return "blocked_domain" if any(domain in self._domains for domain in above) else None
+        return "blocked_domain" if is_within(url.host, self._domains) else None
 
     def of_hashes(self, sha256: str | None, like: int | None) -> str | None:
         """Say whether a hash that a row carries is listed: of the bytes as they came, of the picture as it is stored."""
@@ -170,10 +169,10 @@ def _hex(word: str, place: tuple[str, int], kind: str) -> str:
 
 
 def _domain(word: str, place: tuple[str, int]) -> str:
-    url = parse_url(f"http://{word.lstrip('*').strip('.')}/")
-    if url is None or url.path != "/":
-        raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no domain; write example.org, without scheme or path")
-    return url.host
+    try:
+        return domain_of(word, f"{place[0]}, line {place[1]}")
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def _url(word: str, place: tuple[str, int]) -> str:

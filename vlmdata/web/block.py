@@ -27,25 +27,31 @@ class BlockList:
                     self._add_domain(words[-1], f"{name}, line {number}")
 
     def blocks(self, url: Url) -> bool:
-        if self._urls and url.text in self._urls:
-            return True
-        if not self._domains:
-            return False
-        domain = url.host
-        while domain not in self._domains:
-            _, dot, domain = domain.partition(".")
-            if not dot:
-                return False
-        return True
+        """Say whether an address, its host or a domain above it is listed."""
+        return url.text in self._urls or is_within(url.host, self._domains)
 
     def _add_domain(self, domain: str, where: str) -> None:
-        parsed = parse_url(f"http://{domain.lstrip('*').strip('.')}/")
-        if parsed is None or parsed.path != "/":
-            raise ValueError(f"{where}: {domain!r} is no domain; write example.org, without scheme or path")
-        self._domains.add(parsed.host)
+        self._domains.add(domain_of(domain, where))
 
     def _add_url(self, url: str, where: str) -> None:
         parsed = parse_url(url)
         if parsed is None:
             raise ValueError(f"{where}: {url!r} is no http(s) address")
         self._urls.add(parsed.text)
+
+
+def is_within(host: str, domains: set[str]) -> bool:
+    """Say whether a host is one of the domains or lies below one."""
+    while host and domains:
+        if host in domains:
+            return True
+        host = host.partition(".")[2]
+    return False
+
+
+def domain_of(word: str, where: str) -> str:
+    """Return a domain as hosts are compared. ValueError, with the place, for what is none."""
+    parsed = parse_url(f"http://{word.lstrip('*').strip('.')}/")
+    if parsed is None or parsed.path != "/":
+        raise ValueError(f"{where}: {word!r} is no domain; write example.org, without scheme or path")
+    return parsed.host
