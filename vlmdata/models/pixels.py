@@ -98,6 +98,8 @@ class Pixels:
         body = read(image)
         try:
             pixels = prepare.pixels(body)
+        except MemoryError:  # no verdict on the picture
+            raise
         except Exception:  # whatever decoders make of bytes that nobody vouches for
             return None
         with self._lock:
