@@ -55,6 +55,5 @@ class PixelShuffle:
 
     def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
         """Make the module for tiles of this grid."""
-        coarser(grid, self.factor)
         mlp = Mlp(layers=self.layers, activation=self.activation, norm=self.norm, bias=self.bias)
         return PixelShuffleLayers(grid, self.factor, mlp.build(in_width * self.factor**2, out_width, self.grid_of(grid)))
