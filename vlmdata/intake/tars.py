@@ -9,6 +9,8 @@ from typing import Any
 
 from vlmdata.intake.find import File, is_remote
 from vlmdata.intake.opened import UNREADABLE, compression, raw_file, seekable
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.rows import reject
 from vlmdata.loader.tar import TarDamage, TarSample, members, samples
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
@@ -32,6 +34,19 @@ def tar_samples(path: str) -> Iterator[tuple[TarSample, Read, bool] | str]:
             yield sample, read, is_plain
         if damage is not None:
             yield damage
+
+
+def tar_rows(path: str, name: str, row_of: Callable[[TarSample, str | None, Read], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each sample of a tar, and one that is rejected for its damage.
+
+    `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar.
+    """
+    for found in tar_samples(path):
+        if isinstance(found, str):
+            yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
+            continue
+        sample, read, is_plain = found
+        yield {"id": f"{name}/{sample.key}", **row_of(sample, path if is_plain else None, read)}
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool]:

@@ -17,7 +17,7 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import document, reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_samples
+from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_rows
 from vlmdata.loader.tar import Member, TarSample
 from vlmdata.step import Source
 
@@ -48,18 +48,10 @@ class InterleavedTars(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(self._rows(piece["path"], piece["name"]))
+        return tables(tar_rows(piece["path"], piece["name"], _row))
 
     def _files(self) -> list[File]:
         return find(self.path, ENDINGS)
-
-    def _rows(self, path: str, name: str) -> Iterator[dict[str, Any]]:
-        for found in tar_samples(path):
-            if isinstance(found, str):
-                yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
-                continue
-            sample, read, is_plain = found
-            yield {"id": f"{name}/{sample.key}", **_row(sample, path if is_plain else None, read)}
 
 
 def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import document, pair, reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_samples
+from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_rows
 from vlmdata.loader.scan import IMAGE_EXTENSIONS
 from vlmdata.loader.tar import Member, TarSample
 from vlmdata.step import Source
@@ -48,20 +48,11 @@ class Webdataset(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(self._rows(piece["path"], piece["name"]))
+        return tables(tar_rows(piece["path"], piece["name"], self._row))
 
     def _files(self) -> list[File]:
         paths = [self.path] if isinstance(self.path, str) else self.path
         return find([_shards_of(path) for path in paths], ENDINGS)
-
-    def _rows(self, path: str, name: str) -> Iterator[dict[str, Any]]:
-        for found in tar_samples(path):
-            if isinstance(found, str):
-                yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
-                continue
-            sample, read, is_plain = found
-            row = self._row(sample, path if is_plain else None, read)
-            yield {"id": f"{name}/{sample.key}", **row}
 
     def _row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
         parts = dict(sample.members)
