@@ -1,12 +1,14 @@
 """What a test runs on several ranks by torchrun: blocks are recomputed as the memory of the rank with the least room asks.
 
-torchrun --nproc-per-node 2 -m tests.train.on_ranks ddp     # prints what each rank chose, as JSON
+torchrun --nproc-per-node 2 -m tests.train.on_ranks ddp OUT.json     # writes what each rank chose
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -113,4 +115,5 @@ def block_bytes(layers: list[Any], module: Any, micro: Micro, memory: SavedTenso
 
 if __name__ == "__main__":
     found = main(sys.argv[1])  # type: ignore[arg-type]
-    print(json.dumps(found))
+    if os.environ["RANK"] == "0":  # what was gathered is the same on all
+        Path(sys.argv[2]).write_text(json.dumps(found))
