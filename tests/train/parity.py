@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 2048, "pad_token_id": 0,
 }  # fmt: skip
+VISION = {
+    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
 IMAGE_ID = 262  # what `<image>` is in the tokenizer of bytes
 
 
@@ -29,6 +34,16 @@ def copy_weights(reference: nn.Module, recipe: ModelRecipe, rename: Callable[[st
     assert not (set(theirs) - set(ours)), f"only in the reference: {sorted(set(theirs) - set(ours))[:5]}"
     model.load_state_dict({name: value.view_as(ours[name]) for name, value in theirs.items()})  # gates are (1, 1, D) there
     return model
+
+
+def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what renames a weight by the first rule whose name its own begins with."""
+
+    def our_name(name: str) -> str:
+        theirs = next((theirs for theirs in rules if name.startswith(theirs)), "")
+        return rules.get(theirs, "") + name.removeprefix(theirs)
+
+    return our_name
 
 
 def randomised(reference: nn.Module) -> nn.Module:
@@ -46,6 +61,13 @@ def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int],
         segment_ids=torch.ones(1, len(ids), dtype=torch.int32), pixels=pixels, image_token_counts=torch.tensor(counts),
         tile_counts=torch.tensor(tiles), image_sizes=torch.tensor(sizes), sources=[], keys=[],
     )  # fmt: skip
+
+
+def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
+    """Make a batch of one sample with images that have so many text positions, each of one square tile or of so many."""
+    tiles = tiles or [1] * len(counts)
+    pixels = torch.randn(sum(tiles), 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return one_row(with_images(counts), pixels, counts, tiles, [(32, 32)] * len(counts))
 
 
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
@@ -78,14 +100,18 @@ def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> l
     return ids
 
 
-def assert_same_logits_and_images_matter(
-    model: VisionLanguageModel, batch: Batch, reference: Callable[[Tensor], Tensor], tolerance: float = 1e-4
-) -> None:
-    """Compare all logits, and see that both models answer other pixels with other logits."""
+def answers_of(reference: nn.Module, batch: Batch, **more: Any) -> Callable[[Any], Tensor]:
+    """Return what gives a reference's logits for the batch's text and any `pixel_values`."""
+    return lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels, **more).logits
+
+
+def assert_same_logits_and_images_matter(model: VisionLanguageModel, batch: Batch, reference: Callable[[Any], Tensor]) -> None:
+    """Compare all logits to 1e-4, and see that both models answer other pixels with other logits."""
+    pixels = batch.pixels
+    blank = torch.full_like(pixels, 0.5) if isinstance(pixels, Tensor) else [torch.zeros_like(tile) for tile in pixels]
     with torch.no_grad():
-        ours, theirs = model.logits(batch), reference(batch.pixels)
+        ours, theirs = model.logits(batch), reference(pixels)
         assert theirs.std() > 0.1, "logits that are all alike prove nothing"
-        assert (ours - theirs).abs().max() < tolerance
-        blank = Batch(**{**vars(batch), "pixels": torch.full_like(batch.pixels, 0.5)})
-        assert (model.logits(blank) - ours).abs().max() > 0.01
-        assert (reference(blank.pixels) - theirs).abs().max() > 0.01
+        assert (ours - theirs).abs().max() < 1e-4
+        assert (model.logits(replace(batch, pixels=blank)) - ours).abs().max() > 0.01
+        assert (reference(blank) - theirs).abs().max() > 0.01

@@ -1,5 +1,7 @@
 """LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the same weights give the logits of the classes in transformers."""
 
+from dataclasses import replace
+
 import torch
 from transformers import (
     CLIPVisionConfig,
@@ -16,21 +18,19 @@ from transformers import (
 from tests.train.parity import (
     IMAGE_ID,
     TEXT,
+    VISION,
+    answers_of,
     assert_same_logits_and_images_matter,
     copy_weights,
-    one_row,
+    of_squares,
     randomised,
-    with_images,
 )
 from vlmdata_train.batch import Batch
 from vlmdata_train.llava_io import our_name
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 
-VISION = {
-    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
-    "patch_size": 8,
-}  # fmt: skip
-CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **VISION}}}
+TOWER = {**VISION, "num_hidden_layers": 4}
+CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **TOWER}}}
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 
@@ -39,7 +39,7 @@ def pictures(model: VisionLanguageModel, sizes: list[tuple[int, int]]) -> tuple[
     """Make a batch of one sample with images of these (height, width), and the tiles of each."""
     tiles = [model.plan.preprocessing.tiles_of(width, height, model.plan.facts) for height, width in sizes]
     counts = [model.tokens_of(width, height) for height, width in sizes]
-    return one_row(with_images(counts), torch.randn(sum(tiles), 3, 32, 32), counts, tiles, sizes), tiles
+    return replace(of_squares(counts, tiles), image_sizes=torch.tensor(sizes)), tiles
 
 
 def as_they_pad(pixels: torch.Tensor, tiles: list[int]) -> torch.Tensor:
@@ -50,37 +50,32 @@ def as_they_pad(pixels: torch.Tensor, tiles: list[int]) -> torch.Tensor:
 
 def test_llava_1_5() -> None:
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
         image_seq_length=16,
     )  # fmt: skip
     reference = randomised(LlavaForConditionalGeneration(config))
     recipe = ModelRecipe(encoder=CLIP, preprocessing="pad", abstractor="mlp", language=LLAMA)
     model = copy_weights(reference, recipe, our_name)
-    batch = one_row(with_images([16, 16]), torch.randn(2, 3, 32, 32), [16, 16], [1, 1], [(32, 32)] * 2)
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
-    )
+    batch = of_squares([16, 16])
+    assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
 def test_llava_with_features_of_several_layers_and_the_class_token() -> None:
     layers = [-2, -4]
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
-        image_seq_length=17,
-        vision_feature_layer=layers, vision_feature_select_strategy="full",
+        vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        image_seq_length=17, vision_feature_layer=layers, vision_feature_select_strategy="full",
     )  # fmt: skip
     reference = randomised(LlavaForConditionalGeneration(config))
     tower = {"hf_vision": {**CLIP["hf_vision"], "layer": layers, "tokens": "all"}}
     model = copy_weights(reference, ModelRecipe(encoder=tower, abstractor="mlp", language=LLAMA), our_name)
-    batch = one_row(with_images([17]), torch.randn(1, 3, 32, 32), [17], [1], [(32, 32)])
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
-    )
+    batch = of_squares([17])
+    assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
 def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
     config = LlavaNextConfig(
-        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
+        vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
         image_grid_pinpoints=PINPOINTS,
     )  # fmt: skip
     reference = randomised(LlavaNextForConditionalGeneration(config))
@@ -89,21 +84,17 @@ def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
     sizes = [(40, 100), (333, 57), (20, 20)]
     batch, tiles = pictures(model, sizes)
 
-    def theirs(pixels: torch.Tensor) -> torch.Tensor:
-        padded = as_they_pad(pixels, tiles)
-        return reference(input_ids=batch.input_ids, pixel_values=padded, image_sizes=batch.image_sizes).logits
-
-    assert_same_logits_and_images_matter(model, batch, theirs)
+    answers = answers_of(reference, batch, image_sizes=batch.image_sizes)
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(as_they_pad(pixels, tiles)))
 
 
 def test_llava_onevision_scales_down_what_is_more_than_its_tiles() -> None:
     grid = [[32 * rows, 32 * columns] for rows in range(1, 5) for columns in range(1, 5)]
-    vision = {**VISION, "vision_use_head": False}
+    vision = {**TOWER, "vision_use_head": False}
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**vision), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
-        image_grid_pinpoints=grid,
-        vision_feature_layer=-2, vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_4",
-        video_token_index=299,
+        image_grid_pinpoints=grid, vision_feature_layer=-2, vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_4", video_token_index=299,
     )  # fmt: skip
     reference = randomised(LlavaOnevisionForConditionalGeneration(config))
     tiles_of = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5)]
@@ -115,12 +106,6 @@ def test_llava_onevision_scales_down_what_is_more_than_its_tiles() -> None:
     sizes = [(128, 120), (40, 30)]
     batch, tiles = pictures(model, sizes)
 
-    def theirs(pixels: torch.Tensor) -> torch.Tensor:
-        padded = as_they_pad(pixels, tiles)
-        return reference(
-            input_ids=batch.input_ids, pixel_values=padded, image_sizes=batch.image_sizes,
-            batch_num_images=torch.tensor([1, 1]),
-        ).logits  # fmt: skip
-
     assert int(batch.image_token_counts[0]) < 16 + 16 * 16 + 16, "the first image must be scaled down"
-    assert_same_logits_and_images_matter(model, batch, theirs)
+    answers = answers_of(reference, batch, image_sizes=batch.image_sizes, batch_num_images=torch.tensor([1, 1]))
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(as_they_pad(pixels, tiles)))

@@ -15,18 +15,18 @@ from transformers import (
 from tests.train.parity import (
     IMAGE_ID,
     TEXT,
+    VISION,
+    answers_of,
     assert_same_logits_and_images_matter,
     copy_weights,
+    of_squares,
     one_row,
     randomised,
+    renamed,
     with_images,
 )
 from vlmdata_train.model import ModelRecipe
 
-VISION = {
-    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
-    "patch_size": 8,
-}  # fmt: skip
 LLAMA = {"model_type": "llama", **TEXT}
 FIRST = {
     "lm_head.": "language.lm_head.", "model.text_model.": "language.model.", "model.language_model.": "language.model.",
@@ -44,10 +44,7 @@ INNER = {
 
 def our_name(name: str) -> str:
     """Rename a weight of one of the references to ours."""
-    for theirs, ours in FIRST.items():
-        if name.startswith(theirs):
-            name = ours + name.removeprefix(theirs)
-            break
+    name = renamed(FIRST)(name)
     if re.match(r"abstractor\.(layers|project)\.", name):
         for theirs, ours in INNER.items():
             name = name.replace(theirs, ours)
@@ -66,10 +63,8 @@ def test_blip2() -> None:
         abstractor={"q_former": {"queries": 5, "width": 24, "layers": 3, "heads": 2, "mlp_width": 30}},
     )  # fmt: skip
     model = copy_weights(reference, recipe, our_name)
-    batch = one_row(with_images([5, 5]), torch.randn(2, 3, 32, 32), [5, 5], [1, 1], [(32, 32)] * 2)
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
-    )
+    batch = of_squares([5, 5])
+    assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
 def test_idefics2() -> None:
@@ -87,10 +82,9 @@ def test_idefics2() -> None:
         language={"hf_causal": {"config": {**LLAMA, "model_type": "mistral"}}},
     )  # fmt: skip
     model = copy_weights(reference, recipe, our_name)
-    batch = one_row(with_images([5, 5]), torch.randn(2, 3, 32, 32), [5, 5], [1, 1], [(32, 32)] * 2)
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels[None]).logits
-    )
+    batch = of_squares([5, 5])
+    answers = answers_of(reference, batch)
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
 
 
 def test_fuyu_on_an_image_of_its_own_shape() -> None:
@@ -110,6 +104,6 @@ def test_fuyu_on_an_image_of_its_own_shape() -> None:
 
     def theirs(pixels: torch.Tensor) -> torch.Tensor:
         patches = pixels.unfold(2, 4, 4).unfold(3, 4, 4).reshape(1, 3, -1, 4, 4).permute(0, 2, 3, 4, 1).reshape(1, -1, 48)
-        return reference(input_ids=batch.input_ids, pixel_values=patches).logits
+        return answers_of(reference, batch)(patches)
 
     assert_same_logits_and_images_matter(model, batch, theirs)

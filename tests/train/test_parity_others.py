@@ -15,69 +15,58 @@ from transformers import (
 from tests.train.parity import (
     IMAGE_ID,
     TEXT,
+    VISION,
+    answers_of,
     assert_same_logits_and_images_matter,
     copy_weights,
-    one_row,
+    of_squares,
     randomised,
-    with_images,
+    renamed,
 )
 from vlmdata_train.model import ModelRecipe
 
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 
 
-def replaced(name: str, rules: dict[str, str]) -> str:
-    """Rename by the first rule whose pattern matches the beginning of the name."""
-    for pattern, ours in rules.items():
-        if re.match(pattern, name):
-            return re.sub(f"^{pattern}", ours, name)
-    return name
-
-
 IDEFICS3 = {
-    r"model\.vision_model\.": "encoder.model.",
-    r"model\.connector\.modality_projection\.proj\.": "abstractor.layers.0.",
-    r"model\.text_model\.": "language.model.",
-    r"lm_head\.": "language.lm_head.",
+    "model.vision_model.": "encoder.model.",
+    "model.connector.modality_projection.proj.": "abstractor.layers.0.",
+    "model.text_model.": "language.model.",
+    "lm_head.": "language.lm_head.",
 }
 
 
 def test_idefics3() -> None:
-    vision = {
-        "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
-        "patch_size": 8,
-    }  # fmt: skip
     config = Idefics3Config(
-        vision_config=vision, text_config={"model_type": "llama", **TEXT}, image_token_id=IMAGE_ID, scale_factor=2,
+        vision_config=VISION, text_config={"model_type": "llama", **TEXT}, image_token_id=IMAGE_ID, scale_factor=2,
         pad_token_id=0,
     )  # fmt: skip
     reference = randomised(Idefics3ForConditionalGeneration(config))
-    tower = {"model_type": "siglip_vision_model", **vision, "vision_use_head": False}
+    tower = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
     recipe = ModelRecipe(
         encoder={"hf_vision": {"config": tower, "layer": -1, "norm": True}},
         abstractor={"pixel_shuffle": {"factor": 2, "layers": 1, "bias": False}}, language=LLAMA,
     )  # fmt: skip
-    model = copy_weights(reference, recipe, lambda name: replaced(name, IDEFICS3))
-    batch = one_row(with_images([4, 4, 4]), torch.randn(3, 3, 32, 32), [4, 8], [1, 2], [(32, 32)] * 2)
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels[None]).logits
-    )
+    model = copy_weights(reference, recipe, renamed(IDEFICS3))
+    batch = of_squares([4, 8], [1, 2])
+    answers = answers_of(reference, batch)
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
 
 
 INTERNVL = {
-    r"model\.vision_tower\.": "encoder.model.",
-    r"model\.multi_modal_projector\.layer_norm\.": "abstractor.layers.0.",
-    r"model\.multi_modal_projector\.linear_1\.": "abstractor.layers.1.",
-    r"model\.multi_modal_projector\.linear_2\.": "abstractor.layers.3.",
-    r"model\.language_model\.": "language.model.",
-    r"lm_head\.": "language.lm_head.",
+    "model.vision_tower.": "encoder.model.",
+    "model.multi_modal_projector.layer_norm.": "abstractor.layers.0.",
+    "model.multi_modal_projector.linear_1.": "abstractor.layers.1.",
+    "model.multi_modal_projector.linear_2.": "abstractor.layers.3.",
+    "model.language_model.": "language.model.",
+    "lm_head.": "language.lm_head.",
 }
 
 
 def test_internvl() -> None:
     vision = {
-        "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "image_size": [32, 32], "patch_size": [8, 8], "layer_scale_init_value": 0.1, "use_absolute_position_embeddings": True,
+        **VISION, "image_size": [32, 32], "patch_size": [8, 8], "layer_scale_init_value": 0.1,
+        "use_absolute_position_embeddings": True,
     }  # fmt: skip
     text = {"model_type": "qwen2", **TEXT}
     config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID, image_seq_length=4)
@@ -87,22 +76,20 @@ def test_internvl() -> None:
         preprocessing="dynamic_tiles", language={"hf_causal": {"config": text}},
         abstractor={"pixel_shuffle": {"factor": 2, "layers": 2, "norm": True}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, lambda name: replaced(name, INTERNVL))
+    model = copy_weights(reference, recipe, renamed(INTERNVL))
     tiles = [model.plan.preprocessing.tiles_of(width, 32, model.plan.facts) for width in (64, 32)]
     assert tiles == [3, 1]
-    batch = one_row(with_images([12, 4]), torch.randn(4, 3, 32, 32), [12, 4], tiles, [(32, 64), (32, 32)])
-    assert_same_logits_and_images_matter(
-        model, batch, lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels).logits
-    )
+    batch = of_squares([12, 4], tiles)
+    assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
 IDEFICS = {
-    r"model\.vision_model\.": "encoder.model.",
-    r"model\.perceiver_resampler\.latents": "abstractor.latents",
-    r"model\.perceiver_resampler\.layer_norm\.": "abstractor.norm.",
-    r"model\.gated_cross_attn_layers\.": "fusion.layers.",
-    r"model\.": "language.model.",
-    r"lm_head\.": "language.lm_head.",
+    "model.vision_model.": "encoder.model.",
+    "model.perceiver_resampler.latents": "abstractor.latents",
+    "model.perceiver_resampler.layer_norm.": "abstractor.norm.",
+    "model.gated_cross_attn_layers.": "fusion.layers.",
+    "model.": "language.model.",
+    "lm_head.": "language.lm_head.",
 }
 IDEFICS_ATTENTION = {
     "context_layer_norm": "context_norm", "latents_layer_norm": "latents_norm", "q_layer_norm": "query_norm",
@@ -123,7 +110,7 @@ def idefics_name(name: str) -> str:
         if half == "0":
             return f"abstractor.attentions.{block}.{IDEFICS_ATTENTION[layer]}.{rest}"
         return f"abstractor.mlps.{block}.{ {'ln': 0, 'fc': 1, 'c_proj': 3}[layer] }.{rest}"
-    name = replaced(name, IDEFICS)
+    name = renamed(IDEFICS)(name)
     if name.startswith("fusion."):
         for theirs in sorted(IDEFICS_CROSS, key=len, reverse=True):
             name = name.replace(theirs, IDEFICS_CROSS[theirs])
@@ -157,14 +144,8 @@ def test_idefics_with_two_images_of_which_the_latest_is_read() -> None:
     for gates, every in (("vector", 1), ("scalar", 2)):
         reference, recipe = idefics(gates, every)
         model = copy_weights(reference, recipe, idefics_name)
-        batch = one_row(with_images([1, 1]), torch.randn(2, 3, 32, 32), [1, 1], [1, 1], [(32, 32)] * 2)
+        batch = of_squares([1, 1])
         count = (batch.input_ids == IMAGE_ID).cumsum(1)
         latest = torch.nn.functional.one_hot(count, 3)[:, :, 1:]  # (B, T, images)
-
-        def theirs(
-            pixels: torch.Tensor, reference: torch.nn.Module = reference, ids: torch.Tensor = batch.input_ids,
-            latest: torch.Tensor = latest,
-        ) -> torch.Tensor:  # fmt: skip
-            return reference(input_ids=ids, pixel_values=pixels[None], image_attention_mask=latest).logits
-
-        assert_same_logits_and_images_matter(model, batch, theirs)
+        answers = answers_of(reference, batch, image_attention_mask=latest)
+        assert_same_logits_and_images_matter(model, batch, lambda pixels, answers=answers: answers(pixels[None]))

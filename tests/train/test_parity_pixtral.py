@@ -10,7 +10,17 @@ from torch.nn import functional
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig, PixtralVisionConfig
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-from tests.train.parity import IMAGE_ID, TEXT, assert_packed_equals_separate, copy_weights, of_own_shapes, randomised
+from tests.train.parity import (
+    IMAGE_ID,
+    TEXT,
+    answers_of,
+    assert_packed_equals_separate,
+    assert_same_logits_and_images_matter,
+    copy_weights,
+    of_own_shapes,
+    randomised,
+    renamed,
+)
 from tests.train.tiny import pack, randomise
 from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
@@ -30,12 +40,6 @@ NAMES = {
 }  # fmt: skip
 
 
-def our_name(name: str) -> str:
-    """Rename a weight of the reference to ours."""
-    theirs = next(theirs for theirs in NAMES if name.startswith(theirs))
-    return NAMES[theirs] + name.removeprefix(theirs)
-
-
 def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows() -> None:
     config = LlavaConfig(
         vision_config=PixtralVisionConfig(**VISION), text_config=MistralConfig(**TEXT), image_token_id=IMAGE_ID,
@@ -47,7 +51,7 @@ def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows()
     ends = {"arrangement.newline": words[BREAK_ID], "arrangement.end": words[END_ID]}
     extended = torch.nn.Module()
     extended.state_dict = lambda: {**reference.state_dict(), **ends}  # type: ignore[method-assign,assignment,return-value]
-    model = copy_weights(extended, RECIPE, lambda name: name if name in ends else our_name(name))
+    model = copy_weights(extended, RECIPE, renamed(NAMES))
     batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
     assert sides == [(40, 64), (8, 32)] and batch.image_token_counts.tolist() == [5 * 9, 1 * 5]
@@ -59,18 +63,15 @@ def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows()
         theirs_ids[0, rows[:, -1]] = BREAK_ID
         theirs_ids[0, rows[-1, -1]] = END_ID
 
+    answers = answers_of(reference, replace(batch, input_ids=theirs_ids), image_sizes=torch.tensor(sides))
+
     def theirs(tiles: list[torch.Tensor]) -> torch.Tensor:
         facts, most = model.plan.facts, [max(side) for side in zip(*sides, strict=True)]
         pixels = [normalise(tile[None], facts.mean, facts.std, torch.float32) for tile in tiles]
         padded = [functional.pad(p, (0, most[1] - p.shape[3], 0, most[0] - p.shape[2])) for p in pixels]
-        return reference(input_ids=theirs_ids, pixel_values=torch.cat(padded), image_sizes=torch.tensor(sides)).logits
+        return answers(torch.cat(padded))
 
-    with torch.no_grad():
-        ours, expected = model.logits(batch), theirs(batch.pixels)
-        assert expected.std() > 0.1 and (ours - expected).abs().max() < 1e-4
-        blank = [torch.zeros_like(tile) for tile in batch.pixels]
-        assert (theirs(blank) - expected).abs().max() > 0.01
-        assert (model.logits(replace(batch, pixels=blank)) - ours).abs().max() > 0.01
+    assert_same_logits_and_images_matter(model, batch, theirs)
 
 
 def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_of_one_row() -> None:

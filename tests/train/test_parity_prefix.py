@@ -9,20 +9,19 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from tests.train.parity import (
     IMAGE_ID,
     TEXT,
+    VISION,
+    answers_of,
     assert_same_logits_and_images_matter,
     copy_weights,
-    one_row,
+    of_squares,
     randomised,
-    with_images,
+    renamed,
 )
 from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.attention import segment_block_mask
 from vlmdata_train.model import ModelRecipe
 
-VISION = {
-    "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "vision_use_head": False,
-}  # fmt: skip
+TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
 GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}
 PREFIX = replace(TINY, fusion={"tokens": {"prefix": True}})
 NAMES = {
@@ -31,30 +30,20 @@ NAMES = {
 }  # fmt: skip
 
 
-def our_name(name: str) -> str:
-    """Rename PaliGemma's weights to ours."""
-    theirs = next(theirs for theirs in NAMES if name.startswith(theirs))
-    return NAMES[theirs] + name.removeprefix(theirs)
-
-
 def test_paligemma() -> None:
-    config = PaliGemmaConfig(vision_config=VISION, text_config=GEMMA, image_token_id=IMAGE_ID, projection_dim=32)
+    config = PaliGemmaConfig(vision_config=TOWER, text_config=GEMMA, image_token_id=IMAGE_ID, projection_dim=32)
     reference = randomised(PaliGemmaForConditionalGeneration(config))
     recipe = ModelRecipe(
-        encoder={"hf_vision": {"config": VISION, "layer": -1, "norm": True}}, abstractor="linear",
+        encoder={"hf_vision": {"config": TOWER, "layer": -1, "norm": True}}, abstractor="linear",
         fusion={"tokens": {"prefix": True}}, language={"hf_causal": {"config": GEMMA}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, our_name)
-    batch = one_row(with_images([16]), torch.randn(1, 3, 32, 32), [16], [1], [(32, 32)])
+    model = copy_weights(reference, recipe, renamed(NAMES))
+    batch = of_squares([16])
     labels = batch.labels.clone()
     labels[:, :25] = -100  # 6 words, the image, 3 words; then 3 of answer
     batch = replace(batch, labels=labels)
-    kinds = (labels != -100).long()
-
-    def theirs(pixels: torch.Tensor) -> torch.Tensor:
-        return reference(input_ids=batch.input_ids, pixel_values=pixels, token_type_ids=kinds).logits
-
-    assert_same_logits_and_images_matter(model, batch, theirs)
+    answers = answers_of(reference, batch, token_type_ids=(labels != -100).long())
+    assert_same_logits_and_images_matter(model, batch, answers)
 
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])

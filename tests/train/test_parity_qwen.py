@@ -17,7 +17,18 @@ from transformers import (
 from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
 
-from tests.train.parity import IMAGE_ID, TEXT, assert_packed_equals_separate, copy_weights, of_own_shapes, one_row, randomised
+from tests.train.parity import (
+    IMAGE_ID,
+    TEXT,
+    answers_of,
+    assert_packed_equals_separate,
+    assert_same_logits_and_images_matter,
+    copy_weights,
+    of_own_shapes,
+    one_row,
+    randomised,
+    renamed,
+)
 from tests.train.tiny import randomise
 from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.model import ModelRecipe, build_model
@@ -40,17 +51,10 @@ FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any]]] = {
     "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}),
     "Qwen2.5-VL": (RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, {**WINDOWS, "out_hidden_size": 32}),
 }
-
-
-def our_name(name: str) -> str:
-    """Rename Qwen2-VL's weights to ours."""
-    for theirs, ours in {
-        "model.visual.merger.ln_q.": "abstractor.norm.", "model.visual.merger.mlp.": "abstractor.mlp.",
-        "model.visual.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
-    }.items():  # fmt: skip
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
+NAMES = {
+    "model.visual.merger.ln_q.": "abstractor.norm.", "model.visual.merger.mlp.": "abstractor.mlp.",
+    "model.visual.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,7 +65,7 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
         vision_config=vision, text_config={**TEXT, "rope_parameters": rope}, image_token_id=IMAGE_ID,
     )  # fmt: skip
     reference: Any = randomised(reference_of(config))
-    model = copy_weights(reference, recipe, our_name)
+    model = copy_weights(reference, recipe, renamed(NAMES))
     batch = of_own_shapes(model, SIZES)
     counts = batch.image_token_counts.tolist()
     facts = model.plan.facts
@@ -69,21 +73,16 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
     assert counts == [rows * columns // 64 for rows, columns in sides]
     grids = torch.tensor([[1, rows // 4, columns // 4] for rows, columns in sides])
 
+    kinds = (batch.input_ids == IMAGE_ID).int()  # without them Qwen2-VL places image tokens like text
+    answers = answers_of(reference, batch, image_grid_thw=grids, mm_token_type_ids=kinds)
+
     def theirs(tiles: list[torch.Tensor]) -> torch.Tensor:
         patches = [in_squares(normalise(t[None], facts.mean, facts.std, torch.float32), 4, 2, 2) for t in tiles]
-        kinds = (batch.input_ids == IMAGE_ID).int()  # without them Qwen2-VL places image tokens like text
-        return reference(
-            input_ids=batch.input_ids, pixel_values=torch.cat(patches), image_grid_thw=grids, mm_token_type_ids=kinds
-        ).logits
+        return answers(torch.cat(patches))
 
-    with torch.no_grad():
-        expected_places, _ = reference.model.get_rope_index(batch.input_ids, (batch.input_ids == IMAGE_ID).int(), grids)
-        assert torch.equal(model.place(batch), expected_places)
-        ours, expected = model.logits(batch), theirs(batch.pixels)
-        assert (ours - expected).abs().max() < 1e-4
-        blank = [torch.zeros_like(tile) for tile in batch.pixels]
-        assert (theirs(blank) - expected).abs().max() > 0.01
-        assert (model.logits(replace(batch, pixels=blank)) - ours).abs().max() > 0.01
+    expected_places, _ = reference.model.get_rope_index(batch.input_ids, kinds, grids)
+    assert torch.equal(model.place(batch), expected_places)
+    assert_same_logits_and_images_matter(model, batch, theirs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
