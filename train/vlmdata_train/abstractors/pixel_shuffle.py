@@ -5,8 +5,8 @@ P tiles, r x c patches, s the side of a square, C width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,27 +27,24 @@ def coarser(grid: Grid, side: int) -> Grid:
     return Grid(grid.rows // side, grid.columns // side)
 
 
-class PixelShuffleLayers(nn.Module):
-    """Shuffle, then the layers of an MLP."""
+class SquareLayers(nn.Module):
+    """Make one token of each square, then run the layers of an MLP."""
 
-    def __init__(self, grid: Grid, side: int, layers: nn.Module) -> None:
+    def __init__(self, grid: Grid, side: int, merge: Callable[[Tensor, Grid, int], Tensor], layers: nn.Module) -> None:
         super().__init__()
-        self.grid, self.side, self.layers = grid, side, layers
+        self.grid, self.side, self.merge, self.layers = grid, side, merge, layers
 
     def forward(self, features: Tensor) -> Tensor:
         """(P, N, C) -> (P, N / s^2, D)."""
-        return self.layers(shuffle(features, self.grid, self.side))
+        return self.layers(self.merge(features, self.grid, self.side))
 
 
 @dataclass(frozen=True)
-class PixelShuffle:
+class PixelShuffle(Mlp):
     """Idefics3: factor 2, 1 layer without bias; SmolVLM: 3 or 4; InternVL: factor 2, norm, 2 layers."""
 
     factor: int = 2
     layers: int = 1
-    activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
-    norm: bool = False
-    bias: bool = True
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid of squares."""
@@ -55,5 +52,5 @@ class PixelShuffle:
 
     def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
         """Make the module for tiles of this grid."""
-        mlp = Mlp(layers=self.layers, activation=self.activation, norm=self.norm, bias=self.bias)
-        return PixelShuffleLayers(grid, self.factor, mlp.build(in_width * self.factor**2, out_width, self.grid_of(grid)))
+        layers = super().build(in_width * self.factor**2, out_width, self.grid_of(grid))
+        return SquareLayers(grid, self.factor, shuffle, layers)
