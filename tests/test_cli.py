@@ -9,6 +9,7 @@ import pytest
 from tests.engine.site import site
 from vlmdata import commands
 from vlmdata.cli import main
+from vlmdata.recipe import read_settings
 
 VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py") if path.stem != "__init__")
 
@@ -27,6 +28,7 @@ def test_every_help_has_an_example(verb, capsys):
         (["run", "caption", "--out", "OUT"], "Did you mean 'captions'?"),
         (["run", "captions", "--set", "image_size.min_sid=3", "--out", "OUT"], "Did you mean 'min_side'?"),
         (["run", "captions", "--set", "image_size", "--out", "OUT"], "write it as name=value"),
+        (["run", "captions", "--set", "source.path={", "--out", "OUT"], "put quotes around"),
         (["run", "captions", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
         (["check", "captions", "--set", "source.path=absent.parquet"], "absent.parquet"),
         (["steps", "clip_scores"], "Did you mean 'clip_score'?"),
@@ -40,6 +42,11 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys
     said = capsys.readouterr()
     assert said.out == "" and message in said.err and said.err.count("\n") == 1
     assert not (tmp_path / "OUT").exists()
+
+
+def test_a_value_is_read_as_it_is_meant_where_yaml_would_not():
+    pairs = ["source.path=*.warc.gz", "lr=1e-3", "data={a: 0.7}", "out=nan", "steps=[1, 2]", "label='1e-3'", "min_side=null"]
+    assert list(read_settings(pairs).values()) == ["*.warc.gz", 1e-3, {"a": 0.7}, "nan", [1, 2], "1e-3", None]
 
 
 def test_a_run_prints_the_funnel_on_stdout_and_progress_on_stderr(tmp_path):

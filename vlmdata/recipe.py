@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +62,26 @@ def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     for place, value in (overrides or {}).items():
         _override(tree, place, value, path)
     return parse(tree, str(path))
+
+
+def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read `a.b=c` pairs of a command line, each value as YAML. Raises RecipeError for what is no such pair.
+
+    Two things that YAML takes otherwise are read as they are meant: `*.tar` is text, not an alias, and `1e-3` a number.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        place, equals, text = pair.partition("=")
+        if not equals or not place:
+            raise RecipeError(f"--set {pair}: write it as name=value, as in --set source.path=urls.parquet")
+        try:
+            values[place] = text if text.startswith("*") else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {pair}: the value is not YAML; put quotes around text with : or {{ in it") from None
+        if isinstance(values[place], str) and text[-1:].isdigit():  # else `nan` would be one
+            with contextlib.suppress(ValueError):
+                values[place] = float(text)
+    return values
 
 
 def locate(recipe: str | Path) -> Path:

@@ -76,9 +76,6 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
     assert not (tmp_path / "o" / "checkpoints").exists()
 
 
-def test_numbers_on_the_command_line_may_be_written_as_yaml_misses_them(tmp_path):
+def test_a_value_may_be_set_by_its_dotted_path():
     recipe = load("tiny", overrides={"data": "D", "batches.tokens": 512})
     assert recipe.batches.tokens == 512 and recipe.batches.sample_tokens == 160
-    from vlmdata_train.__main__ import _overrides
-
-    assert _overrides(["lr=1e-3", "data={a: 0.7}", "out=runs/x"]) == {"lr": 1e-3, "data": {"a": 0.7}, "out": "runs/x"}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from vlmdata.recipe import read_settings
 from vlmdata.step import RecipeError
 
 EXAMPLES = """examples:
@@ -75,7 +72,7 @@ def _train(choice: argparse.Namespace) -> None:
     from vlmdata_train.loop import run_training
     from vlmdata_train.recipe import load
 
-    recipe = load(choice.recipe, stage=choice.stage, overrides=_overrides(choice.set))
+    recipe = load(choice.recipe, stage=choice.stage, overrides=read_settings(choice.set))
     result = run_training(recipe)
     if os.environ.get("RANK", "0") == "0":
         print(result.checkpoint)
@@ -110,25 +107,8 @@ def _export(choice: argparse.Namespace) -> None:
     print(choice.folder)
 
 
-def _overrides(settings: list[str]) -> dict[str, Any]:
-    """Read `a.b=c`, with c as YAML: 3 is a number, `{a: 0.7, b: 0.3}` a mapping. 1e-3 too is a number, which YAML misses."""
-    values: dict[str, Any] = {}
-    for setting in settings:
-        place, sign, text = setting.partition("=")
-        if not sign or not place:
-            raise RecipeError(f"--set {setting}: write it as --set lr=1e-3")
-        try:
-            values[place] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {setting}: '{text}' is not a YAML value") from None
-        if isinstance(values[place], str):
-            with contextlib.suppress(ValueError):
-                values[place] = float(text)
-    return values
-
-
 def _fail(text: str, status: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    print(f"vlmdata train: {text}", file=sys.stderr)
     return status
 
 

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from vlmdata.commands.run import overrides, recipe_arguments
-from vlmdata.recipe import Recipe
+from vlmdata.commands.run import recipe_arguments
+from vlmdata.recipe import Recipe, read_settings
 
 EXAMPLE = """
 vlmdata check captions --set source.path=urls.parquet
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
             "\n".join(faults) if faults else f"{target}: whole, {'every byte' if arguments.bytes else 'sums and sizes'} checked"
         )
         return 1 if faults else 0
-    recipe = load(target, overrides(arguments.set))
+    recipe = load(target, read_settings(arguments.set))
     check(recipe)
     warn_of_a_crowd(recipe)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")

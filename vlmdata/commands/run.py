@@ -1,11 +1,8 @@
 """Build a dataset; the same command resumes one that was interrupted."""
 
 import argparse
-from typing import Any
 
-import yaml
-
-from vlmdata.step import RecipeError
+from vlmdata.recipe import read_settings
 
 EXAMPLE = """
 vlmdata run captions --set source.path=urls.parquet --out OUT
@@ -35,24 +32,10 @@ def engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="how many at once (default: one for each core)")
 
 
-def overrides(pairs: list[str]) -> dict[str, Any]:
-    """Read `a.b=c` pairs, each value as YAML. Raises RecipeError for a pair without `=`."""
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {pair}: write it as name=value, as in --set source.path=urls.parquet")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not YAML; put quotes around text with : or {{ in it") from None
-    return values
-
-
 def run(arguments: argparse.Namespace) -> None:
     from vlmdata.build import run as build
     from vlmdata.show import summary
 
     options = {name: getattr(arguments, name) for name in ("address", "local", "workers", "limit")}
-    manifest = build(arguments.recipe, arguments.out, set=overrides(arguments.set), **options)
+    manifest = build(arguments.recipe, arguments.out, set=read_settings(arguments.set), **options)
     print(summary(manifest, arguments.out))
