@@ -37,13 +37,14 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
-from vlmdata_train import loop, setup  # noqa: E402
+from vlmdata_train import setup  # noqa: E402
 from vlmdata_train.distributed import Ranks  # noqa: E402
 from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes  # noqa: E402
 from vlmdata_train.loop import run_training  # noqa: E402
 from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer  # noqa: E402
 from vlmdata_train.recipe import Part, Recipe, parse  # noqa: E402
 from vlmdata_train.tokens import image_token_id  # noqa: E402
+from vlmdata_train.upcoming import Upcoming  # noqa: E402
 
 FROZEN = {"frozen": True}
 SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)
@@ -68,7 +69,7 @@ def one_image_at_a_time() -> None:
 
 def nothing_ahead() -> None:
     """Fetch and copy a batch only when it is asked for."""
-    take, fetch = loop.Upcoming.take, loop.Upcoming.fetch
+    take, fetch = Upcoming.take, Upcoming.fetch
 
     def late(self: Any, count: int) -> list[Any]:
         self.fetch = partial(fetch, self)
@@ -76,7 +77,7 @@ def nothing_ahead() -> None:
         self.fetch = lambda: None
         return micros
 
-    loop.Upcoming.take = late  # type: ignore[method-assign]
+    Upcoming.take = late  # type: ignore[method-assign]
 
 
 def varlen() -> None:

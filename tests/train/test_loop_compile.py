@@ -5,7 +5,7 @@ import torch
 
 from tests.train.runs import tiny_recipe
 from tests.train.shards import MemoryStream, caption_samples, conversation_samples
-from vlmdata_train import loop, setup
+from vlmdata_train import setup
 from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
@@ -13,6 +13,7 @@ from vlmdata_train.memory import blocks_to_recompute, spaced
 from vlmdata_train.places import Place, Position
 from vlmdata_train.reading import Reading
 from vlmdata_train.step import Step
+from vlmdata_train.upcoming import Upcoming
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 
@@ -31,7 +32,7 @@ def results(batches: int, *, compiled: bool, again: list[bool], attention: str =
     packs = MemoryStream([samples[i::30] for i in range(30)])
     reading = Reading(setup.prompter_of(model), model.plan, "instruct", 96)
     feed = Feed(lambda rank, world: packs, reading, Position(Place(0, 0, 1)), 192)
-    source, step, numbers = loop.Upcoming(feed, CPU.device), Step(model, chunk=64, autocast=False), []
+    source, step, numbers = Upcoming(feed, CPU.device), Step(model, chunk=64, autocast=False), []
     for micro in source.take(batches):
         with torch.set_grad_enabled(learns):
             total, _ = step(micro)

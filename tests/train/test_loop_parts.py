@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from tests.train.runs import tiny_recipe, weights, write_data
-from vlmdata_train import loop, setup
+from vlmdata_train import setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.step import Micro, Step
+from vlmdata_train.upcoming import Upcoming
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 FROZEN = {"frozen": True}
@@ -66,7 +67,7 @@ def gradients(recipe, accumulate: int):
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU)
     feed, _ = setup.make_feeds(recipe, model, CPU)
-    source = loop.Upcoming(feed, CPU.device)
+    source = Upcoming(feed, CPU.device)
     micros = source.take(accumulate)
     source.close()
     answers = sum(sum(m.answers) for m in micros)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,15 +12,15 @@ from torch import nn
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, setup
 from vlmdata_train.blocks import blocks_of, compile_blocks, recompute
-from vlmdata_train.data import Feed
-from vlmdata_train.distributed import Ranks, gathered, joined, spread, syncing, total, whole
+from vlmdata_train.broken import goes_on
+from vlmdata_train.distributed import Ranks, joined, spread, syncing, total, whole
 from vlmdata_train.evaluate import held_out_answers, held_out_loss, score, table
 from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, flops_per_token, matrix_peak
 from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
-from vlmdata_train.places import Position
 from vlmdata_train.recipe import Part, Recipe
-from vlmdata_train.step import Micro, Step, check_head
+from vlmdata_train.step import Step, check_head
+from vlmdata_train.upcoming import Upcoming
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
 
@@ -127,7 +125,7 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
         sums = [loss for share in shares for loss in share.tolist()]
         loss = total([sum(sums)], ranks)[0] / max(answers, 1)
         verdict = watch.verdict(loss if norm == norm and norm != float("inf") else float("nan"))
-        if verdict is None or _goes_on(verdict, recipe, log, step, loss, micros, sums, ranks):
+        if verdict is None or goes_on(verdict, recipe, log, step, loss, micros, sums, ranks):
             watch.accept(loss)
             optimizer.step()
         elif watch.refused >= MAX_REFUSED:
@@ -176,37 +174,6 @@ def _run(recipe: Recipe, ranks: Ranks) -> Result:
     return Result(out, last_saved, step, losses, held.loss if held else None)
 
 
-class Upcoming:
-    """Micro-batches from the feed, one of them fetched and sent to the device ahead."""
-
-    def __init__(self, feed: Feed, device: torch.device) -> None:
-        self._batches: Iterator[Any] = iter(feed)
-        self._device = device
-        self._next: tuple[Micro, Position] | None = None
-        self.position = feed.position
-
-    def fetch(self) -> None:
-        """Have the next micro-batch at hand, if there is one."""
-        if self._next is None and (item := next(self._batches, None)) is not None:
-            self._next = Micro.of(item[0], self._device), item[1]
-
-    def take(self, count: int) -> list[Micro]:
-        """Return the next `count`, fewer at the end of the data; `position` is then the one after them."""
-        micros = []
-        for _ in range(count):
-            self.fetch()
-            if self._next is None:
-                break
-            micro, self.position = self._next
-            self._next = None
-            micros.append(micro)
-        return micros
-
-    def close(self) -> None:
-        """End the feed's threads."""
-        self._batches.close()  # type: ignore[attr-defined]
-
-
 def _check_gradients(model: nn.Module) -> None:
     """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -214,27 +181,3 @@ def _check_gradients(model: nn.Module) -> None:
         raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
     with_one = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
     assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
-
-
-def _goes_on(
-    verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[Micro], sums: list[float], ranks: Ranks
-) -> bool:
-    """Apply the recipe's rule to a broken loss: stop (raises), skip the update (False), or only tell (True)."""
-    rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
-    keys = [key for m in micros for key in m.batch.keys]
-    counts = [n for m in micros for n in m.answers]
-    means = [(s / max(n, 1), key) for s, n, key in zip(sums, counts, keys, strict=True)]
-    worst = _highest([pair for own in gathered(_highest(means), ranks) for pair in own])  # whichever rank had them
-    named = "; ".join(f"{key} ({value:.3f})" for value, key in worst)
-    text = f"step {step + 1}: {verdict}, loss {loss:.4f}; rule: {rule}; samples with the highest loss: {named}"
-    log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
-    log.say(text)
-    if rule == "stop":
-        gathered(None, ranks)  # waits until the first rank has told: torchrun ends all ranks as soon as one has failed
-        raise FloatingPointError(text)
-    return rule == "tell"
-
-
-def _highest(means: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Return the eight samples with the highest loss, first those that have no number."""
-    return sorted(means, key=lambda pair: (pair[0] == pair[0], -pair[0]))[:8]
