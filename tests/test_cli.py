@@ -58,6 +58,14 @@ def test_a_run_prints_the_funnel_on_stdout_and_progress_on_stderr(tmp_path):
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 0
 
 
+def test_what_a_run_warns_of_is_a_line_without_its_place_in_the_code(tmp_path, capsys):
+    (tmp_path / "page.html").write_text("<p>A page.</p>")
+    sets = ["--set", "source.type=html", "--set", f"source.path={tmp_path}"]
+    assert main(["check", "pages", *sets]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "no list is named" in line]
+    assert told and all(line.startswith("note: ") for line in told)
+
+
 def test_check_finds_a_changed_byte(tmp_path, capsys):
     with site(tmp_path, 16) as web:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--local", "--workers", "1"]) == 0

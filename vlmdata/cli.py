@@ -6,6 +6,8 @@ import argparse
 import importlib
 import pkgutil
 import sys
+import warnings
+from typing import Any
 
 from vlmdata import commands
 from vlmdata.step import RecipeError
@@ -23,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     from vlmdata.engine.driver import WorkFailed
 
     try:
-        return arguments.command(arguments) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return arguments.command(arguments) or 0
     except RecipeError as error:
         print(f"vlmdata: {error}", file=sys.stderr)
         return 2
@@ -57,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         module.arguments(verb)
         verb.set_defaults(command=module.run)
     return parser
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """Print what a user should know as a line; what is for developers, with its place in the code."""
+    says = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
+    sys.stderr.write(says)
 
 
 if __name__ == "__main__":
