@@ -90,7 +90,7 @@ def drops(made: dict) -> Counter:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*off, for no list is named")
+@pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
 def test_real_crawls_of_front_pages_hold_nothing_that_obelics_would_keep(tmp_path):
     """Link pages, pictures of 125 pixels, one article of 3,527 words: each page has its reason."""
     made = built([real_data(f"C_warc/{name}") for name in SOUND], tmp_path)
@@ -114,7 +114,7 @@ def crawl(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*off, for no list is named")
+@pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
 @pytest.mark.parametrize(("max_words", "kept"), [(2000, 82), (200_000, 139)])
 def test_real_pages_become_documents_in_their_own_order(crawl, tmp_path, max_words, kept):
     made = built([crawl], tmp_path, **{"document_text.max_words": max_words, "document_quality.max_words": max_words})

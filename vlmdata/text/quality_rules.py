@@ -54,7 +54,7 @@ class QualityRules:
         """Warn of the rules that are off for want of a list."""
         off = [name for name in self.measured if not getattr(self, name)]
         if off:
-            warnings.warn(f"{where}: off, for no list is named: {', '.join(off)}", stacklevel=2)
+            warnings.warn(f"{where}: these rules are off, for no list is named: {', '.join(off)}", stacklevel=2)
 
     def lists_fingerprint(self, where: str) -> str:
         return fingerprint_of(*self.lists(where))
