@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, setup
-from vlmdata_train.blocks import blocks_of, compile_blocks, recompute
 from vlmdata_train.broken import goes_on
-from vlmdata_train.distributed import Ranks, joined, spread, syncing, total, whole
-from vlmdata_train.evaluate import held_out_answers, held_out_loss, score, table
-from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, flops_per_token, matrix_peak
-from vlmdata_train.memory import CudaMemory, fit_memory
-from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
-from vlmdata_train.recipe import Part, Recipe
-from vlmdata_train.step import Step, check_head
+from vlmdata_train.distributed import Ranks, joined, total
+from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
+from vlmdata_train.learner import Learner
+from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, matrix_peak
+from vlmdata_train.optim import schedule_factor, set_rates
+from vlmdata_train.recipe import Recipe
+from vlmdata_train.step import Micro, check_head
 from vlmdata_train.upcoming import Upcoming
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
@@ -41,143 +41,153 @@ def run_training(recipe: Recipe) -> Result:
     if recipe.speed.threads is not None:
         torch.set_num_threads(recipe.speed.threads)
     with joined(recipe.speed.device) as ranks:
-        return _run(recipe, ranks)
+        return Run(recipe, ranks).to_the_end()
 
 
-def _run(recipe: Recipe, ranks: Ranks) -> Result:
-    out = Path(recipe.out)
-    checkpoints = out / "checkpoints"
-    check_logs(recipe.logs)
-    resumed = setup.resumable(recipe, checkpoints)
-    setup.seed_everything(recipe.seed, ranks)
-    parts = setup.model_parts(recipe, out, ranks)
-    model = setup.make_model(recipe, parts, ranks)
-    check_head(model)
-    train_feed, held_feed = setup.make_feeds(recipe, model, ranks)
-    log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
+class Run:
+    """A run under way: what is trained on what, and how far it has come. Every rank has one."""
 
-    # Order matters: freeze, then compile, then spread, then the optimizer (whose parameters spreading replaces).
-    trained = {name: not recipe.parts.get(name, Part()).frozen for name in model.parts()}
-    step_of = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
-    layers = blocks_of(model.language)
-    if recipe.speed.recompute == "all":
-        recompute(layers, [True] * len(layers))
-    if recipe.speed.compile and ranks.device.type == "cpu":
-        raise RecipeError("speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch")
-    if recipe.speed.compile:
-        compile_blocks(layers + blocks_of(model.encoder))
-    costs = flops_per_token(model.parts(), trained)
-    module = spread(step_of, layers, ranks, recipe.speed.parallel)
-    choice = recipe.optimizer
-    groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, choice.weight_decay)
-    optimizer = make_optimizer(groups, choice)
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
+        out = Path(recipe.out)
+        self.recipe, self.ranks, self.checkpoints = recipe, ranks, out / "checkpoints"
+        check_logs(recipe.logs)
+        self.last_saved = setup.resumable(recipe, self.checkpoints)
+        setup.seed_everything(recipe.seed, ranks)
+        self.model = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks)
+        check_head(self.model)
+        self.feed, self.held_feed = setup.make_feeds(recipe, self.model, ranks)
+        self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
+        self.learner = Learner(self.model, recipe, ranks)
+        self.step, self.seen = 0, 0  # steps made, samples of all ranks
+        self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
+        self.watch = SpikeWatch(recipe.logs.spike)
+        if self.last_saved is not None:
+            self._go_on_from(self.last_saved)
+        self.log.say(setup.summary(recipe, self.model, ranks))
+        self.source = Upcoming(self.feed, ranks.device)
+        self.peak, self.meter = matrix_peak(ranks.device), Meter()
+        self.losses: list[float] = []
+        self.norm, self.rates = math.nan, dict[str, float]()  # of the last step
+        self.held: HeldOutLoss | None = None  # the last evaluation
+        self.asked = setup.asked(recipe, self.held_feed)
+        self.progress = setup.Progress(recipe)
 
-    step, seen, best, watch = 0, 0, None, SpikeWatch(recipe.logs.spike)
-    if resumed is not None:
-        saved = checkpoint.read_saved(resumed)
-        checkpoint.load_model(resumed, model)
-        checkpoint.load_optimizer(resumed, model, optimizer)
-        setup.place_feed(train_feed, saved.data, ranks)
-        if len(saved.random) == ranks.world:
-            checkpoint.restore_random(saved.random[ranks.rank], ranks.device)
-        step, seen, best = saved.step, saved.facts["samples"], saved.facts["best"]
-        watch.recent.extend(saved.facts["recent_losses"])
-        log.say(f"resumed from {resumed}")
-    log.say(setup.summary(recipe, model, ranks))
+    def to_the_end(self) -> Result:
+        """Make the steps that are left, telling, evaluating and saving as the recipe says."""
+        recipe, every = self.recipe, self.recipe.checkpoints.every
+        self.learner.module.train()
+        while not self.is_over:
+            micros = self._take()
+            answers, rows, samples = self._counts(micros)
+            if rows < self.ranks.world * recipe.batches.accumulate:  # some rank's data ended: all stop together
+                break
+            self._learn(micros, answers)
+            self.step, self.seen = self.step + 1, self.seen + int(samples)
+            if self.step % recipe.logs.every == 0 or self.is_over:
+                self._tell()
+            is_saving = bool(every) and (self.step % every == 0 or self.is_over)
+            # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
+            is_asked = self.step % recipe.held_out.every == 0 or self.is_over or (is_saving and recipe.checkpoints.keep_best)
+            if self.held_feed is not None and is_asked:
+                self._evaluate()
+            if is_saving:
+                self._save()
+        self.source.close()
+        self.log.close()
+        if self.step == 0:
+            raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(self.feed.skipped)}")
+        return Result(Path(recipe.out), self.last_saved, self.step, self.losses, self.held.loss if self.held else None)
 
-    source = Upcoming(train_feed, ranks.device)
-    peak, meter, losses, held = matrix_peak(ranks.device), Meter(), [], None
-    held_data = recipe.held_out.path or recipe.data
-    asked = list(setup.some_samples(held_feed.reading, held_data, recipe.held_out.answers)) if held_feed is not None else []
-    whole_run = setup.Progress(recipe)
-    last_saved = resumed
-    checked = False
-    module.train()
-    while not whole_run.is_over(step, seen):
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.progress.is_over(self.step, self.seen)
+
+    def _go_on_from(self, path: Path) -> None:
+        saved = checkpoint.read_saved(path)
+        checkpoint.load_model(path, self.model)
+        checkpoint.load_optimizer(path, self.model, self.learner.optimizer)
+        setup.place_feed(self.feed, saved.data, self.ranks)
+        if len(saved.random) == self.ranks.world:
+            checkpoint.restore_random(saved.random[self.ranks.rank], self.ranks.device)
+        self.step, self.seen, self.best = saved.step, saved.facts["samples"], saved.facts["best"]
+        self.watch.recent.extend(saved.facts["recent_losses"])
+        self.log.say(f"resumed from {path}")
+
+    def _take(self) -> list[Micro]:
+        """Return the micro-batches of a step, fewer at the end of the data."""
         waited = time.perf_counter()
-        micros = source.take(recipe.batches.accumulate)
-        meter.waited += time.perf_counter() - waited
-        own = [sum(sum(m.answers) for m in micros), len(micros), sum(len(m.answers) for m in micros)]
-        answers, rows, samples = total([float(number) for number in own], ranks)
-        if rows < ranks.world * recipe.batches.accumulate:  # some rank's data ended: all stop together
-            break
-        factor = schedule_factor(choice.schedule, whole_run.share(step, seen), choice.warmup)
-        rates = set_rates(optimizer, factor)
-        if recipe.speed.recompute == "auto" and not checked and ranks.device.type == "cuda":
-            state_bytes = setup.optimizer_bytes(weights, choice.compact)
-            again = fit_memory(layers, module, micros[0], state_bytes, CudaMemory(ranks.device), ranks)
-            log.say(f"recomputing {again} of {len(layers)} blocks")
+        micros = self.source.take(self.recipe.batches.accumulate)
+        self.meter.waited += time.perf_counter() - waited
+        return micros
 
-        shares = []
-        for number, micro in enumerate(micros):
-            with syncing(module, number == len(micros) - 1):
-                summed, of_sample = module(micro)
-                # Every answer token of the step weighs the same, however the step is cut into micro-batches and ranks.
-                (summed * (ranks.world / max(answers, 1))).backward()
-            shares.append(of_sample)
-        source.fetch()  # the next batch is decoded and copied while the device works
-        if not checked:
-            _check_gradients(model)
-            checked = True
-        norm = float(whole(nn.utils.clip_grad_norm_(weights, choice.clip)))
+    def _counts(self, micros: list[Micro]) -> list[float]:
+        """Return the answer tokens, the micro-batches and the samples of a step, over all ranks."""
+        own = [sum(sum(m.answers) for m in micros), len(micros), sum(len(m.answers) for m in micros)]
+        return total([float(number) for number in own], self.ranks)
+
+    def _learn(self, micros: list[Micro], answers: float) -> None:
+        """Make one optimizer step, unless the recipe's rule for a broken loss skips it or stops the run."""
+        learner, choice, is_first = self.learner, self.recipe.optimizer, not self.losses
+        share = self.progress.share(self.step, self.seen)
+        self.rates = set_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
+        if is_first and self.recipe.speed.recompute == "auto" and self.ranks.device.type == "cuda":
+            self.log.say(f"recomputing {learner.fit(micros[0])} of {len(learner.layers)} blocks")
+        shares = learner.add_gradients(micros, answers)
+        self.source.fetch()  # the next batch is decoded and copied while the device works
+        if is_first:
+            learner.check_gradients()
+        self.norm = learner.clip()
 
         sums = [loss for share in shares for loss in share.tolist()]
-        loss = total([sum(sums)], ranks)[0] / max(answers, 1)
-        verdict = watch.verdict(loss if norm == norm and norm != float("inf") else float("nan"))
-        if verdict is None or goes_on(verdict, recipe, log, step, loss, micros, sums, ranks):
-            watch.accept(loss)
-            optimizer.step()
-        elif watch.refused >= MAX_REFUSED:
-            raise FloatingPointError(f"step {step + 1}: {MAX_REFUSED} steps in a row were skipped; the weights may be damaged")
-        optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + int(samples)
-        losses.append(loss)
-        setup.count(meter, micros, sums, costs, model)
-
-        is_last = whole_run.is_over(step, seen)
-        if step % recipe.logs.every == 0 or is_last:
-            values = {**meter.values(ranks.world, peak), "norm": norm, "lr": rates, "samples": seen}
-            log.record("train", step, values)
-            log.say(setup.line(step, recipe, values))
-            meter = Meter()
-        every, keep_best = recipe.checkpoints.every, recipe.checkpoints.keep_best
-        is_saving = bool(every) and (step % every == 0 or is_last)
-        # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
-        if held_feed is not None and (step % recipe.held_out.every == 0 or is_last or (is_saving and keep_best)):
-            held = held_out_loss(step_of, held_feed, recipe.held_out.samples, ranks)
-            log.say(f"step {step}: held-out loss {held.loss:.4f} on {held.samples} samples")
-            values = {"loss": held.loss, "loss_of": held.loss_of}
-            if asked:
-                given = held_out_answers(step_of, held_feed.reading, asked, ranks, max_new_tokens=recipe.held_out.answer_tokens)
-                scores = score(given)
-                values |= {"exact_of": {name: s.exact for name, s in scores.items()}}
-                log.say(table(scores, held.loss_of))
-            log.record("held_out", step, values)
-        is_best = held is not None and (best is None or held.loss < best["loss"])
-        if is_saving:
-            if is_best and held is not None:
-                best = {"loss": held.loss, "step": step}
-            facts = {"samples": seen, "best": best, "recent_losses": list(watch.recent)}
-            position = setup.feed_state(source.position, ranks)
-            state = checkpoint.Saved(step, position, checkpoint.all_random_states(ranks), facts)
-            last_saved = checkpoint.save(
-                checkpoints, model, optimizer, saved=state, recipe=recipe.describe(), tokenizer=model.tokenizer, ranks=ranks
+        loss = total([sum(sums)], self.ranks)[0] / max(answers, 1)
+        verdict = self.watch.verdict(loss if math.isfinite(self.norm) else math.nan)
+        if verdict is None or goes_on(verdict, self.recipe, self.log, self.step, loss, micros, sums, self.ranks):
+            self.watch.accept(loss)
+            learner.optimizer.step()
+        elif self.watch.refused >= MAX_REFUSED:
+            raise FloatingPointError(
+                f"step {self.step + 1}: {MAX_REFUSED} steps in a row were skipped; the weights may be damaged"
             )
-            if ranks.is_first:
-                kept = f"step_{best['step']:08d}" if best and keep_best else None
-                checkpoint.prune(checkpoints, recipe.checkpoints.keep, kept)
-    source.close()
-    log.close()
-    if step == 0:
-        raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(train_feed.skipped)}")
-    return Result(out, last_saved, step, losses, held.loss if held else None)
+        learner.optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss)
+        setup.count(self.meter, micros, sums, learner.costs, self.model)
 
+    def _tell(self) -> None:
+        """Record the steps since the last record."""
+        values = self.meter.values(self.ranks.world, self.peak)
+        values |= {"norm": self.norm, "lr": self.rates, "samples": self.seen}
+        self.log.record("train", self.step, values)
+        self.log.say(setup.line(self.step, self.recipe, values))
+        self.meter = Meter()
 
-def _check_gradients(model: nn.Module) -> None:
-    """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
-    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    if without:
-        raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
-    with_one = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
-    assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
+    def _evaluate(self) -> None:
+        """Measure the held-out loss, and the answers where the recipe asks for them."""
+        assert self.held_feed is not None
+        choice, step_of = self.recipe.held_out, self.learner.step
+        self.held = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks)
+        self.log.say(f"step {self.step}: held-out loss {self.held.loss:.4f} on {self.held.samples} samples")
+        values: dict[str, Any] = {"loss": self.held.loss, "loss_of": self.held.loss_of}
+        if self.asked:
+            reading = self.held_feed.reading
+            given = held_out_answers(step_of, reading, self.asked, self.ranks, max_new_tokens=choice.answer_tokens)
+            scores = score(given)
+            values["exact_of"] = {name: s.exact for name, s in scores.items()}
+            self.log.say(table(scores, self.held.loss_of))
+        self.log.record("held_out", self.step, values)
+
+    def _save(self) -> None:
+        """Write a checkpoint, and remove those that the recipe does not keep."""
+        choice = self.recipe.checkpoints
+        if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
+            self.best = {"loss": self.held.loss, "step": self.step}
+        facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent)}
+        position = setup.feed_state(self.source.position, self.ranks)
+        state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
+        self.last_saved = checkpoint.save(
+            self.checkpoints, self.model, self.learner.optimizer, saved=state, recipe=self.recipe.describe(),
+            tokenizer=self.model.tokenizer, ranks=self.ranks,
+        )  # fmt: skip
+        if self.ranks.is_first:
+            kept = f"step_{self.best['step']:08d}" if self.best and choice.keep_best else None
+            checkpoint.prune(self.checkpoints, choice.keep, kept)

@@ -153,6 +153,13 @@ def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> 
     return itertools.islice((sample for sample in samples if reading.takes(sample["__key__"])), count)
 
 
+def asked(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
+    """Return the held-out samples whose answers are generated at each evaluation."""
+    if held_feed is None:
+        return []
+    return list(some_samples(held_feed.reading, recipe.held_out.path or recipe.data, recipe.held_out.answers))
+
+
 def feed_state(position: Position, ranks: Ranks) -> list[dict[str, Any]]:
     """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
     return gathered(position.to_json(), ranks)
