@@ -15,6 +15,12 @@ def test_banned_words_stand_anywhere_in_the_address():
     assert reasons({"url": "http://ex.com/logo.png"}, banned=["cat"]) == [None]
 
 
+def test_inline_images_are_banned_as_such_and_never_for_the_letters_in_them():
+    images = [{"url": url} for url in ("data:image/png;base64,ab.gifab", "data:text/html,a", "http://e/?data:image/a")]
+    assert reasons(*images, banned=[".gif", "data:image"]) == ["banned_data:image", None, "banned_data:image"]
+    assert reasons(*images, banned=[".gif"]) == [None] * 3
+
+
 def test_shown_sizes_at_their_limits():
     sizes = [(None, None), (150, 20_000), (149, 300), (300, 149), (20_001, 200), (0, None)]
     images = [{"url": f"http://e/{i}", "rendered_width": w, "rendered_height": h} for i, (w, h) in enumerate(sizes)]

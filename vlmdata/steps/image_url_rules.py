@@ -14,7 +14,7 @@ from vlmdata.step import Step
 class ImageUrlRules(Step):
     """Reject an image with a banned word in its address, one shown too small or too large, one that its document has already.
 
-    An inline image has no address and is judged by its shown size alone.
+    An inline image has no address: what is in it is not searched for words, but `data:` or `data:image` bans it as such.
     """
 
     reads: ClassVar = ("images",)
@@ -45,9 +45,11 @@ class ImageUrlRules(Step):
 
 
 def _first(url: str | None, banned: list[str]) -> str | None:
-    """Return the first banned word in an address."""
-    if not url or url.startswith("data:"):
+    """Return the first banned word in an address, or in the kind that opens an inline image."""
+    if not url:
         return None
+    if url.startswith("data:"):
+        return next((word for word in banned if word.startswith("data:") and url.lower().startswith(word)), None)
     lower = url.lower()
     return next((word for word in banned if word in lower), None)
 
