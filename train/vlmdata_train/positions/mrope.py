@@ -7,7 +7,7 @@ its longer side. B rows, T tokens, E head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +49,21 @@ class GridRotary(nn.Module):
 
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (3, B, T) -> cosines and sines (B, T, E)."""
-        angles = position_ids[..., None].float() * self.rotary.inv_freq.float()  # (3, B, T, E / 2)
-        shares = [axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))]
-        both = torch.cat([*shares, *shares], -1)
+        own = self.share_out(position_ids[..., None].float() * self.rotary.inv_freq.float())
+        both = torch.cat([own, own], -1)
         scale = self.rotary.attention_scaling
         return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
+
+    def share_out(self, angles: Tensor) -> Tensor:
+        """Give each angle to one of the axes, section after section: (3, B, T, E / 2) -> (B, T, E / 2)."""
+        return torch.cat([axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))], -1)
 
 
 @dataclass(frozen=True)
 class Mrope:
     """Goes with a preprocessing that keeps images in one tile of their own size: `smart_size`."""
 
+    rotary: ClassVar[type[GridRotary]] = GridRotary  # how the angles are shared out
     sections: tuple[int, ...] = (16, 24, 24)  # Qwen2-VL's, for heads of width 128
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
@@ -81,4 +85,4 @@ class Mrope:
         """Put the three-fold angles in the place of the model's own."""
         if not hasattr(language.base_model, "rotary_emb"):
             raise ValueError(f"positions: {type(language).__name__} has no rotary positions for mrope to share out")
-        language.base_model.rotary_emb = GridRotary(language.base_model.rotary_emb, self.sections)
+        language.base_model.rotary_emb = self.rotary(language.base_model.rotary_emb, self.sections)
