@@ -56,7 +56,7 @@ RECIPE = {
     },
     "tokenizer": {"vocabulary": 400},
     "lr": 1e-3,
-    "batches": {"tokens": 2048, "sample_tokens": 64, "window": 256},
+    "batches": {"tokens": 2048, "sample_tokens": 64},
     "optimizer": {"weight_decay": 0.05, "warmup": 0.05, "beta2": 0.95},
     "checkpoints": {"every": 10**6},
     "logs": {"every": 50},
