@@ -7,17 +7,24 @@ import torch
 
 from tests.train.tiny import randomise
 from vlmdata_train.abstractors.pixel_shuffle import shuffle
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 from vlmdata_train.parts import make_part, part_names
 
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
-    "average_pool": {"factor": 2}, "patch_merger": {}, "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
+    "average_pool": {"factor": 2}, "patch_merger": {},
+    "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
     "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
 }  # fmt: skip
 GRID = Grid(4, 6)
+
+
+def tower(width: int) -> EncoderFacts:
+    """The facts of a tower with features of this width."""
+    half = (0.5, 0.5, 0.5)
+    return EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
 
 
 def test_every_abstractor_is_tested() -> None:
@@ -27,7 +34,7 @@ def test_every_abstractor_is_tested() -> None:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_tokens_are_as_many_as_the_grid_says_and_every_weight_learns(name: str) -> None:
     part = make_part("abstractor", {name: CASES[name]})
-    module = part.build(8, 12, GRID)
+    module = part.build(tower(8), 12, GRID)
     randomise(module)  # latents that start alike would get the same gradient, and some none
     out = module(torch.randn(3, GRID.tokens, 8))
     assert out.shape == (3, part.grid_of(GRID).tokens, 12)
@@ -37,7 +44,7 @@ def test_the_tokens_are_as_many_as_the_grid_says_and_every_weight_learns(name: s
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_images_do_not_mix(name: str) -> None:
-    module = make_part("abstractor", {name: CASES[name]}).build(8, 12, GRID).eval()
+    module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
     pixels = torch.randn(2, GRID.tokens, 8)
     torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
 
@@ -45,7 +52,7 @@ def test_images_do_not_mix(name: str) -> None:
 @pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool"])
 def test_a_token_sees_its_own_square_of_patches_and_no_other(name: str) -> None:
     part = make_part("abstractor", {name: {"factor": 2}})
-    module, features = part.build(3, 5, GRID), torch.randn(1, GRID.tokens, 3)
+    module, features = part.build(tower(3), 5, GRID), torch.randn(1, GRID.tokens, 3)
     before = module(features)
     changed = features.clone()
     changed[0, 2 * 6 + 5] += 1.0  # row 2, column 5: square (1, 2), the last of 2 x 3
@@ -62,4 +69,4 @@ def test_shuffled_channels_are_ordered_by_row_then_column_of_the_square() -> Non
 @pytest.mark.parametrize("grid", [Grid(5, 4), Grid(4, 5), Grid(4, 4, extra=1)])
 def test_squares_that_do_not_come_out_even_are_refused(grid: Grid) -> None:
     with pytest.raises(ValueError, match="squares of 2"):
-        make_part("abstractor", "pixel_shuffle").build(8, 12, grid)
+        make_part("abstractor", "pixel_shuffle").build(tower(8), 12, grid)

@@ -57,11 +57,11 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     check_packing(language)
     made["positions"].prepare(language)
     width = language.get_input_embeddings().embedding_dim
-    reads = made["fusion"].reads(plan.facts.width, width)  # the width of the features
+    reads = made["fusion"].reads(plan.facts, width)  # the width of the features
     side = plan.facts.image_size
     modules = {
         "encoder": made["encoder"].build(),
-        "abstractor": made["abstractor"].build(plan.facts.width, reads, plan.facts.grid(side, side)),
+        "abstractor": made["abstractor"].build(plan.facts, reads, plan.facts.grid(side, side)),
         "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
         "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer)),
         "language": language,
@@ -88,7 +88,7 @@ class VisionLanguageModel(nn.Module):
         self.plan, self.positions, self.tokenizer = plan, positions, tokenizer
         self.attention = "auto"  # or a backend of attention.py
         self.windows = layer_windows(language.config)
-        self.feature_width = plan.fusion.reads(plan.facts.width, self.language.get_input_embeddings().embedding_dim)
+        self.feature_width = plan.fusion.reads(plan.facts, self.language.get_input_embeddings().embedding_dim)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the last hidden states (B, T, D), after the final norm: `lm_head` makes logits of them."""

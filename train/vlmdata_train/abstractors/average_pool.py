@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.abstractors.pixel_shuffle import SquareLayers, coarser
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 def average(features: Tensor, grid: Grid, side: int) -> Tensor:
@@ -31,6 +31,6 @@ class AveragePool(Mlp):
         """Return the grid of squares."""
         return coarser(grid, self.factor)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the module for tiles of this grid."""
-        return SquareLayers(grid, self.factor, average, super().build(in_width, out_width, self.grid_of(grid)))
+        return SquareLayers(grid, self.factor, average, super().build(facts, out_width, self.grid_of(grid)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -75,8 +75,8 @@ class CAbstractor:
         """Return side x side, whatever came in."""
         return Grid(self.side, self.side)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the module for tiles of this grid."""
         if grid.extra:
             raise ValueError("convolutions need patches alone: a class token has no neighbours")
-        return Convolutions(in_width, out_width, grid, self)
+        return Convolutions(facts.width, out_width, grid, self)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 class GatedMlp(nn.Module):
@@ -89,6 +89,6 @@ class GatedResampler:
         """Return the latents, which belong to no place."""
         return Grid(0, 0, extra=self.latents)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the connector; it takes any number of patches."""
-        return Connector(in_width, out_width, self)
+        return Connector(facts.width, out_width, self)

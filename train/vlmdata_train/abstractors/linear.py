@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,6 @@ class Linear:
         """Return the grid unchanged: one token per patch."""
         return grid
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the layer."""
-        return nn.Linear(in_width, out_width, bias=self.bias)
+        return nn.Linear(facts.width, out_width, bias=self.bias)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import nn
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU, "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"), "relu": nn.ReLU, "silu": nn.SiLU,
@@ -33,10 +33,10 @@ class Mlp:
         """Return the grid unchanged: one token per patch."""
         return grid
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the layers: the first changes the width."""
-        modules: list[nn.Module] = [nn.LayerNorm(in_width)] if self.norm else []
-        modules.append(nn.Linear(in_width, out_width, bias=self.bias))
+        modules: list[nn.Module] = [nn.LayerNorm(facts.width)] if self.norm else []
+        modules.append(nn.Linear(facts.width, out_width, bias=self.bias))
         for _ in range(self.layers - 1):
             modules += [ACTIVATIONS[self.activation](), nn.Linear(out_width, out_width, bias=self.bias)]
         return nn.Sequential(*modules)

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from vlmdata_train.abstractors.pixel_shuffle import coarser
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 class Merger(nn.Module):
@@ -40,7 +40,7 @@ class PatchMerger:
         """Return the grid of squares."""
         return coarser(grid, self.side)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the module; it takes any number of squares."""
-        norm = nn.RMSNorm(in_width, eps=1e-6) if self.norm == "rms" else nn.LayerNorm(in_width, eps=1e-6)
-        return Merger(in_width, out_width, self.side, norm)
+        norm = nn.RMSNorm(facts.width, eps=1e-6) if self.norm == "rms" else nn.LayerNorm(facts.width, eps=1e-6)
+        return Merger(facts.width, out_width, self.side, norm)

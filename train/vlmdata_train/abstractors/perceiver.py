@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 class LatentAttention(nn.Module):
@@ -83,6 +83,6 @@ class Perceiver:
         """Return the latents, which belong to no place."""
         return Grid(0, 0, extra=self.latents)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the resampler; it takes any number of patches."""
-        return Resampler(in_width, out_width, self)
+        return Resampler(facts.width, out_width, self)

@@ -6,12 +6,12 @@ P tiles, r x c patches, s the side of a square, C width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from vlmdata_train.abstractors.mlp import Mlp
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
@@ -50,7 +50,8 @@ class PixelShuffle(Mlp):
         """Return the grid of squares."""
         return coarser(grid, self.factor)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the module for tiles of this grid."""
-        layers = super().build(in_width * self.factor**2, out_width, self.grid_of(grid))
+        squares = replace(facts, width=facts.width * self.factor**2)
+        layers = super().build(squares, out_width, self.grid_of(grid))
         return SquareLayers(grid, self.factor, shuffle, layers)

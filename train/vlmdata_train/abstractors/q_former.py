@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from vlmdata_train.encoders import Grid
+from vlmdata_train.encoders import EncoderFacts, Grid
 
 
 class Queries(nn.Module):
@@ -47,11 +47,11 @@ class QFormer:
         """Return the queries, which belong to no place."""
         return Grid(0, 0, extra=self.queries)
 
-    def build(self, in_width: int, out_width: int, grid: Grid) -> nn.Module:
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Make the module; it takes any number of patches."""
         config = Blip2QFormerConfig(
             hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
-            intermediate_size=self.mlp_width, cross_attention_frequency=self.every, encoder_hidden_size=in_width,
+            intermediate_size=self.mlp_width, cross_attention_frequency=self.every, encoder_hidden_size=facts.width,
             use_qformer_text_input=False,  # the layers for text beside the queries serve BLIP-2's first stage alone
             hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
         )  # fmt: skip

@@ -30,6 +30,7 @@ class EncoderFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     extra: int = 0  # class and register tokens that are given out too
+    levels: int = 0  # deeper layers for the language model's first ones: their features lie beside the last one's
 
     def grid(self, height: int, width: int) -> Grid:
         """Return the patches of an image of this size."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 from vlmdata_train.attention import Packing
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.cross_packing import Seen, cross_attend, latest_images
+from vlmdata_train.encoders import EncoderFacts
 
 
 class CrossLayer(nn.Module):
@@ -115,9 +116,9 @@ class CrossAttention:
         """Return 1: the image token."""
         return 1
 
-    def reads(self, tower_width: int, language_width: int) -> int:
+    def reads(self, facts: EncoderFacts, language_width: int) -> int:
         """Return the tower's width: keys and values are made of it directly."""
-        return tower_width
+        return facts.width
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
         """Make the layers and hook them in."""

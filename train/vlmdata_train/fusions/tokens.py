@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vlmdata_train.attention import Packing
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.fusions import embedding_width
 
 
 class InPlace(nn.Module):
@@ -51,9 +53,9 @@ class Tokens:
         """Return how many text positions an image of so many features takes."""
         return tokens
 
-    def reads(self, tower_width: int, language_width: int) -> int:
+    def reads(self, facts: EncoderFacts, language_width: int) -> int:
         """Return the width of an embedding."""
-        return language_width
+        return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
         """Make the module; the language model is left as it is."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from vlmdata_train.attention import Packing
 from vlmdata_train.blocks import blocks_of
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.fusions import embedding_width
 from vlmdata_train.fusions.tokens import InPlace
 
 
@@ -81,9 +83,9 @@ class VisualExperts:
         """Return how many text positions an image of so many features takes."""
         return tokens
 
-    def reads(self, tower_width: int, language_width: int) -> int:
+    def reads(self, facts: EncoderFacts, language_width: int) -> int:
         """Return the width of an embedding."""
-        return language_width
+        return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
         """Copy every linear layer of every block, and hook the copies in."""
