@@ -56,6 +56,18 @@ def test_rows_that_cannot_begin_in_time_are_refused_at_once_with_their_last_fail
     assert [failure for _, failure in turns.refused] == ["http_500"]
 
 
+def test_rows_that_come_while_their_host_rests_longer_than_they_may_wait_are_refused_at_once() -> None:
+    pace, turns = Pace(options(), lambda: 0.0), Turns(needs_policy=False, max_wait_s=30.0)
+    turns.add(fetch("http://a.example/1"), 0.0)
+    assert len(settle(turns, pace, 0.0)) == 1
+    turns.ended("a.example", trouble=True, rest_s=3600.0)
+    turns.add(fetch("http://a.example/2"), 0.0)
+    settle(turns, pace, 0.0)
+    assert [one.text for one, _ in turns.refused] == ["http://a.example/2"]
+    turns.add(fetch("http://a.example/3"), 1.0)
+    assert [(one.text, failure) for one, failure in turns.refused[1:]] == [("http://a.example/3", "host_busy")]
+
+
 def test_sites_are_forgotten_without_losing_rows() -> None:
     pace, turns = Pace(options(host_connections=0), lambda: 0.0), Turns(needs_policy=False, max_wait_s=60.0)
     for n in range(KEPT_SITES + 500):

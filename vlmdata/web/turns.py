@@ -35,6 +35,7 @@ class Site:
     interval_s: float = 0.0
     asked: bool = False
     ask_at: float = 0.0
+    rests_until: float = 0.0  # nothing begins before, as the arbiter said when last asked
     got_on_at: float = -math.inf  # when its host, over all workers, last answered fast enough to be waited for
     awaits_place: bool = False  # refused only because as many requests as the host may have are under way
 
@@ -65,10 +66,12 @@ class Turns:
         """Let a row wait for its site's turn."""
         fetch.queued_at = now
         site = self._site(fetch.url.origin, fetch.url.host)
-        if fetch.is_policy:
-            site.urgent.append(fetch)
-        elif (failure := self._refusal(site, fetch, now)) is not None:
+        if not fetch.is_policy and (failure := self._refusal(site, fetch, now)) is not None:
             self.refused.append((fetch, failure))
+        elif site.rests_until > now and self._is_late(site, fetch, site.rests_until):
+            self.refused.append((fetch, fetch.failure or "host_busy"))  # it comes after the others were refused for the same
+        elif fetch.is_policy:
+            site.urgent.append(fetch)
         else:
             site.waiting.append(fetch)
         self._touched[site.origin] = site
@@ -147,14 +150,15 @@ class Turns:
             else:
                 site.ask_at = now + grant.wait_s * random.uniform(1.0, 1.25)
                 site.awaits_place = grant.wait_s == ASK_AGAIN_S
-                self._give_up(site, now, now + grant.wait_s)
+                site.rests_until = now + grant.wait_s
+                self._give_up(site, site.rests_until)
             self._touched[site.origin] = site
 
     def expire(self, now: float) -> None:
         """Refuse what has waited its time."""
         for site in self._sites.values():
             if site.waiting or site.urgent:
-                self._give_up(site, now, now)
+                self._give_up(site, now)
 
     def drain(self) -> Iterator[Fetch]:
         """Empty everything: the client is closing. What is held of hosts goes into a last report."""
@@ -220,13 +224,14 @@ class Turns:
                 kept.append(fetch)
         site.waiting = kept
 
-    def _give_up(self, site: Site, now: float, begins_at: float) -> None:
+    def _is_late(self, site: Site, fetch: Fetch, begins_at: float) -> bool:
+        """Whether a row would have waited too long by the time it could begin."""
+        return fetch.waited_s + begins_at - max(fetch.queued_at, site.got_on_at) > self._max_wait_s
+
+    def _give_up(self, site: Site, begins_at: float) -> None:
         """Refuse those that would have waited too long by the time they could begin."""
         for queue in (site.waiting, site.urgent):
-            late = [
-                fetch for fetch in queue if fetch.waited_s + begins_at - max(fetch.queued_at, site.got_on_at) > self._max_wait_s
-            ]
-            for fetch in late:
+            for fetch in [fetch for fetch in queue if self._is_late(site, fetch, begins_at)]:
                 queue.remove(fetch)
                 self.refused.append((fetch, fetch.failure or "host_busy"))
 
