@@ -18,6 +18,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from tests.train.tiny import TOWER, randomise
@@ -39,7 +41,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    elsewhere = ["pixtral", "qwen2_5_vl", "qwen2_vl"]  # with their families: test_parity_*
+    elsewhere = ["pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # with their families: test_parity_*
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -201,6 +203,11 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "qwen2_5_vl": (
         Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration,
         {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16},
+    ),
+    "qwen3_vl": (
+        Qwen3VLConfig, Qwen3VLForConditionalGeneration,
+        {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16,
+         "num_position_embeddings": 16, "deepstack_visual_indexes": []},
     ),
     "pixtral": (
         LlavaConfig, LlavaForConditionalGeneration,

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images of their own size, M-RoPE; the same weights give the logits of transformers' classes."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of their own size, M-RoPE; the same logits as transformers' classes."""
 
 import random
 from dataclasses import replace
@@ -13,6 +13,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
@@ -29,7 +31,8 @@ from tests.train.parity import (
     randomised,
     renamed,
 )
-from tests.train.tiny import randomise
+from tests.train.tiny import pack, randomise
+from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
@@ -47,25 +50,50 @@ RECIPE = ModelRecipe(
 WINDOWS = {"depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
            "window_size": 16, "fullatt_block_indexes": [1]}  # fmt: skip
 RECIPE_25 = replace(RECIPE, encoder={"qwen2_5_vl": {"config": WINDOWS}}, abstractor={"patch_merger": {"norm": "rms"}})
-FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any]]] = {
-    "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}),
-    "Qwen2.5-VL": (RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, {**WINDOWS, "out_hidden_size": 32}),
-}
+DEEP = {"depth": 4, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
+        "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]}  # fmt: skip
+TEXT_3 = {**TEXT, "head_dim": 16}
+RECIPE_3 = ModelRecipe(
+    encoder={"qwen3_vl": {"config": DEEP}}, abstractor="deep_merger", fusion="deep_tokens",
+    preprocessing={"smart_size": {"min_pixels": 128, "max_pixels": 1024}},
+    positions={"interleaved_mrope": {"sections": (4, 2, 2)}},
+    language={"hf_causal": {"config": {"model_type": "qwen3", **TEXT_3}}},
+)  # fmt: skip
+TEXT_2 = {**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}}
+TEXT_3_MROPE = {**TEXT_3, "rope_parameters": {**TEXT_2["rope_parameters"], "mrope_section": [4, 2, 2]}}
+FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any], dict[str, Any]]] = {
+    "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}, TEXT_2),
+    "Qwen2.5-VL": (
+        RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, {**WINDOWS, "out_hidden_size": 32}, TEXT_2,
+    ),
+    "Qwen3-VL": (
+        RECIPE_3, Qwen3VLConfig, Qwen3VLForConditionalGeneration, {**DEEP, "out_hidden_size": 32}, TEXT_3_MROPE,
+    ),
+}  # fmt: skip
+
+
 NAMES = {
+    "model.visual.merger.norm.": "abstractor.last.norm.", "model.visual.merger.linear_fc1.": "abstractor.last.mlp.0.",
+    "model.visual.merger.linear_fc2.": "abstractor.last.mlp.2.", "model.visual.deepstack_merger_list.": "abstractor.deeper.",
     "model.visual.merger.ln_q.": "abstractor.norm.", "model.visual.merger.mlp.": "abstractor.mlp.",
     "model.visual.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
 }  # fmt: skip
 
 
+def our_name(name: str) -> str:
+    """Rename a weight of the references to ours."""
+    name = renamed(NAMES)(name)
+    if name.startswith("abstractor.deeper."):
+        name = name.replace("linear_fc1", "mlp.0").replace("linear_fc2", "mlp.2")
+    return name
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_images_of_their_own_shapes(family: str) -> None:
-    recipe, configuration, reference_of, vision = FAMILIES[family]
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}
-    config = configuration(
-        vision_config=vision, text_config={**TEXT, "rope_parameters": rope}, image_token_id=IMAGE_ID,
-    )  # fmt: skip
+    recipe, configuration, reference_of, vision, text = FAMILIES[family]
+    config = configuration(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
     reference: Any = randomised(reference_of(config))
-    model = copy_weights(reference, recipe, renamed(NAMES))
+    model = copy_weights(reference, recipe, our_name)
     batch = of_own_shapes(model, SIZES)
     counts = batch.image_token_counts.tolist()
     facts = model.plan.facts
@@ -92,8 +120,38 @@ def test_packed_equals_separate_also_with_three_positions(family: str) -> None:
     assert_packed_equals_separate(model, [of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(16, 40)], seed=2)])
 
 
-def test_generation_goes_on_behind_the_images() -> None:
-    model = build_model(RECIPE).eval()
+def test_deeper_features_are_computed_again_and_teach_every_weight_also_without_images() -> None:
+    model = build_model(RECIPE_3).train()
+    randomise(model)
+    blocks, gradients = blocks_of(model.language), []
+    for again in (False, True):
+        recompute(blocks, [again] * len(blocks))
+        model.zero_grad()
+        model.logits(of_own_shapes(model, SIZES)).square().mean().backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None})
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0]["abstractor.deeper.1.mlp.0.weight"].any() and gradients[0]["encoder.model.pos_embed.weight"].any()
+    model.zero_grad()
+    model.logits(pack(model, [([5, 6, 7], torch.zeros(0, 3, 8, 8))])).sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fusion": "tokens"}, "the tower gives features of 2 deeper layers: the fusion `deep_tokens` takes them"),
+        ({"encoder": {"qwen2_vl": {"config": VISION}}}, "the tower gives no features of deeper layers"),
+        ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels are added"),
+    ],
+)
+def test_levels_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(replace(RECIPE_3, **change))
+
+
+@pytest.mark.parametrize("family", ["Qwen2-VL", "Qwen3-VL"])
+def test_generation_goes_on_behind_the_images(family: str) -> None:
+    model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
     batch = of_own_shapes(model, SIZES, seed=3)
     [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
@@ -107,17 +165,18 @@ def test_generation_goes_on_behind_the_images() -> None:
         batch = replace(longer, pixels=batch.pixels)
 
 
-def test_sizes_and_pixels_are_those_of_qwen2_vl() -> None:
+def test_sizes_and_pixels_are_those_of_qwen2_vl_and_its_successors() -> None:
     rng = random.Random(0)
     for _ in range(2000):
         height, width = rng.randint(1, 3000), rng.randint(1, 3000)
         if max(height, width) > 200 * min(height, width):
             continue
-        size = smart_resize(height, width, 28, 56 * 56, 28 * 28 * 1280)
-        assert size == their_size(height, width, 28, 56 * 56, 28 * 28 * 1280)
-        assert size[0] % 28 == size[1] % 28 == 0
+        for factor, least, most in ((28, 56 * 56, 28 * 28 * 1280), (32, 256 * 256, 4096 * 4096)):
+            size = smart_resize(height, width, factor, least, most)
+            assert size == their_size(height, width, factor, least, most)
+            assert size[0] % factor == size[1] % factor == 0
     assert smart_resize(1, 20_000, 28, 56 * 56, 28 * 28 * 1280)[0] == 28
-    model = build_model(RECIPE)
+    model = build_model(RECIPE_3)
     image = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
     processor = Qwen2VLImageProcessorPil(
         patch_size=4, size={"shortest_edge": 128, "longest_edge": 1024}, do_rescale=False, do_normalize=False

@@ -1,0 +1,56 @@
+"""Qwen3-VL's mergers: for the tower's last layer and for each deeper one its own, side by side for `deep_tokens`.
+
+P images, N patches in order of squares, s the side of a square, L deeper levels, C and D widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlmdata_train.abstractors.patch_merger import Merger
+from vlmdata_train.abstractors.pixel_shuffle import coarser
+from vlmdata_train.encoders import EncoderFacts, Grid
+
+
+class SquareMerger(Merger):
+    """As the merger of the last layer, but the norm is over a whole square."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Merge, then norm."""
+        return self.mlp(self.norm(features.unflatten(1, (-1, self.count)).flatten(2)))
+
+
+class DeepMergers(nn.Module):
+    """(P, N, (1 + L) C) -> (P, N / s^2, (1 + L) D), for images of any shape."""
+
+    def __init__(self, in_width: int, out_width: int, side: int, levels: int) -> None:
+        super().__init__()
+        self.last = Merger(in_width, out_width, side, nn.LayerNorm(in_width, eps=1e-6))
+        whole = in_width * side**2
+        self.deeper = nn.ModuleList(
+            SquareMerger(in_width, out_width, side, nn.LayerNorm(whole, eps=1e-6)) for _ in range(levels)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give each layer's features to its own merger."""
+        mergers = [self.last, *self.deeper]
+        return torch.cat([merge(own) for merge, own in zip(mergers, features.chunk(len(mergers), -1), strict=True)], -1)
+
+
+@dataclass(frozen=True)
+class DeepMerger:
+    """Goes with a tower that gives features of deeper layers too, square by square: `qwen3_vl`."""
+
+    side: int = 2
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid of squares."""
+        return coarser(grid, self.side)
+
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
+        """Make a merger for each layer; they take any number of squares."""
+        layers = 1 + facts.levels
+        return DeepMergers(facts.width // layers, out_width // layers, self.side, facts.levels)

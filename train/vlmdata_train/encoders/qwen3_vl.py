@@ -1,0 +1,57 @@
+"""Qwen3-VL's tower: images of any size, learned positions interpolated and 2-D rotary ones; features of several depths.
+
+Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L deeper layers given out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoders.qwen2_vl import in_squares
+from vlmdata_train.vision_half import VisionHalf
+
+HALF = (0.5, 0.5, 0.5)  # mean and deviation of the published processor
+
+
+class Tower(nn.Module):
+    """Normalised pixels (P, 3, H, W) -> (P, N, (1 + L) C): the last layer and the chosen ones, square by square."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        # The abstractor `deep_merger` takes the place of all mergers.
+        self.model.merger = nn.Identity()
+        self.model.deepstack_merger_list = nn.ModuleList(nn.Identity() for _ in model.deepstack_merger_list)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Each image attends to itself alone."""
+        config = self.model.config
+        rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
+        grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
+        patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
+        found = self.model(patches, grid_thw=grid)
+        return torch.cat([found.last_hidden_state, *found.deepstack_features], -1).unflatten(0, (len(pixels), -1))
+
+
+@dataclass(frozen=True)
+class Qwen3Vl(VisionHalf):
+    """Goes with `smart_size`, the abstractor `deep_merger`, the fusion `deep_tokens` and `interleaved_mrope`."""
+
+    kind = Qwen3VLVisionModel
+    place = "visual"
+
+    def facts(self) -> EncoderFacts:
+        """Return sizes; the image size is one square, the smallest image that there is."""
+        config = self.load_config()
+        levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
+        return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)
+
+    def build(self) -> nn.Module:
+        """Make the tower with its weights."""
+        return Tower(self.load_model())

@@ -1,0 +1,82 @@
+"""DeepStack: image features in place of image tokens, and those of deeper tower layers added after the first layers.
+
+Meng et al. 2024, DeepStack, as Qwen3-VL has it. B rows, T tokens, V features of all images, L levels, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdata_train.attention import Packing
+from vlmdata_train.blocks import blocks_of
+from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.fusions.tokens import InPlace
+
+
+@dataclass(eq=False)
+class Deeper:
+    """What is added to the hidden states after each of the first layers, (B, T, D); nothing while generating."""
+
+    levels: list[Tensor]
+
+    def at(self, places: Tensor) -> Deeper:
+        """Return what holds for generated tokens: none is of an image."""
+        return Deeper([])
+
+
+class DeepInPlace(InPlace):
+    """Put the first D of each feature in its place, and leave the others where the layers find them; holds no weights."""
+
+    def __init__(self, language: nn.Module, image_token_id: int, levels: int) -> None:
+        super().__init__(image_token_id, prefix=False)
+        self.levels = levels
+        for level, block in enumerate(blocks_of(language)[:levels]):
+            # a hook, so that the language model keeps its own classes
+            block.register_forward_hook(_Add(level), with_kwargs=True)
+
+    def forward(
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+    ) -> Tensor:
+        """(B, T), (B, T, D), (V, (1 + L) D) -> (B, T, D)."""
+        first, *deeper = features.chunk(1 + self.levels, -1)
+        places, none = (ids == self.image_token_id)[..., None], torch.zeros_like(embeddings)
+        packing.images = Deeper([none.masked_scatter(places, level.to(none.dtype)) for level in deeper])
+        return super().forward(ids, embeddings, first, counts, segment_ids, packing)
+
+
+class _Add:
+    """Add a level's features to what a layer of the language model gives."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
+        levels = kwargs["packing"].images.levels
+        return hidden + levels[self.level] if levels else hidden
+
+
+@dataclass(frozen=True)
+class DeepTokens:
+    """One text position per feature. The abstractor gives each of the tower's layers its own features: `deep_merger`."""
+
+    def positions_of(self, tokens: int) -> int:
+        """Return how many text positions an image of so many features takes."""
+        return tokens
+
+    def reads(self, facts: EncoderFacts, language_width: int) -> int:
+        """Return the widths of an embedding and of what is added later, side by side."""
+        if facts.levels == 0:
+            raise ValueError("deep_tokens: the tower gives no features of deeper layers: the fusion for it is `tokens`")
+        return language_width * (1 + facts.levels)
+
+    def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
+        """Make the module and hook the levels in."""
+        config: Any = language.config
+        levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
+        if layers < levels:
+            raise ValueError(f"deep_tokens: {levels} levels are added after as many layers, and the model has {layers}")
+        return DeepInPlace(language, image_token_id, levels)

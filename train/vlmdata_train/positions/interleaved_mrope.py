@@ -1,0 +1,38 @@
+"""M-RoPE with the axes taking turns along the rotary angles, so that each has high and low frequencies: Qwen3-VL.
+
+Bai et al. 2025, Qwen3-VL. B rows, T tokens, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmdata_train.positions.mrope import GridRotary, Mrope
+
+
+class TurnRotary(GridRotary):
+    """Angle i belongs to axis i % 3 while that axis has angles left, and then to time."""
+
+    def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
+        super().__init__(rotary, sections)
+        number = torch.arange(sum(sections))
+        turn = number % 3
+        is_left = number < 3 * torch.tensor(sections)[turn]
+        self.register_buffer("axis", torch.where(is_left, turn, 0), persistent=False)
+
+    def share_out(self, angles: Tensor) -> Tensor:
+        """(3, B, T, E / 2) -> (B, T, E / 2)."""
+        axis = self.get_buffer("axis")
+        return angles.gather(0, axis.expand(1, *angles.shape[1:]))[0]
+
+
+@dataclass(frozen=True)
+class InterleavedMrope(Mrope):
+    """Goes with a preprocessing that keeps images in one tile of their own size: `smart_size`."""
+
+    rotary = TurnRotary
+    sections: tuple[int, ...] = (24, 20, 20)  # Qwen3-VL's, for heads of width 128
