@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from tests.rows import captions, document, table
-from vlmdata.engine.decisions import apply, columns_for, decide, keep_piece, narrowed
+from vlmdata.engine import decisions
+from vlmdata.engine.decisions import Decided, columns_for, decide, keep_piece, narrowed
 from vlmdata.engine.erase import erase
 from vlmdata.engine.store import LocalStore
-from vlmdata.row import set_column
+from vlmdata.row import drop_rows, set_column
 from vlmdata.step import Step
 from vlmdata.steps.dedupe_exact import DedupeExact
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
@@ -79,7 +80,7 @@ def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path:
         tables.append(set_column(shown, "row", pa.array(range(len(some)), pa.int32())))
     name = decide(step, tables, store)
     assert decide(step, tables, store) == name
-    found = [apply(some.combine_chunks(), store, name, part).to_pylist() for part, some in enumerate(cuts)]
+    found = [Decided(store).apply(some.combine_chunks(), name, part).to_pylist() for part, some in enumerate(cuts)]
     expected = step.decide(rows).to_pylist()
     assert [*found[0], *found[1]] == expected != rows.to_pylist()
 
@@ -90,3 +91,31 @@ def test_what_a_killed_decision_searched_in_is_forgotten_too(tmp_path: Path) -> 
     assert Path(path).exists()
     erase(store, {}, set())
     assert not Path(path).exists()
+
+
+def test_a_part_finds_its_lines_wherever_a_stretch_ends_and_in_any_order(tmp_path: Path, monkeypatch) -> None:
+    """Parts that lie across two stretches or more, parts without a line, a decision that changed nothing."""
+    monkeypatch.setattr(decisions, "STRETCH", 3)
+    store, sizes = LocalStore(tmp_path), [4, 0, 1, 9, 2, 3, 5]
+    lost = np.random.default_rng(0).random((len(sizes), 9)) < 0.6
+    lost[4] = False
+    rows = [captions([f"{part} {row}" for row in range(size)]) for part, size in enumerate(sizes)]
+    expected = [drop_rows(some, lost[part, : len(some)], "s") for part, some in enumerate(rows)]
+
+    class Chosen(Step):
+        sees_all = True
+
+        def decide(self, seen: pa.Table) -> pa.Table:
+            return drop_rows(seen, lost[seen["part"].to_numpy(), seen["row"].to_numpy()], "s")
+
+    def shown(part: int) -> pa.Table:
+        some = narrowed(rows[part], columns_for(Chosen()))
+        some = set_column(some, "part", pa.array([part] * len(some), pa.int32()))
+        return set_column(some, "row", pa.array(range(len(some)), pa.int32()))
+
+    name = decide(Chosen(), [shown(part) for part in range(len(sizes))], store)
+    nothing = decide(Step(), [shown(part) for part in range(len(sizes))], store)
+    decided = Decided(store)
+    for part in [*range(len(sizes)), 3, 0, 6, 2, 2]:
+        assert decided.apply(rows[part], name, part).equals(expected[part])
+        assert decided.apply(rows[part], nothing, part).equals(rows[part])

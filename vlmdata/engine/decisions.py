@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
 ITEMS = ("images", "texts")
 PIECES = "work/pieces"  # what workers search in while a decision is spread over them
 SLICE = 512
+STRETCH = 20_000  # lines of a decision that are read at once
 
 Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in their order; none: the column as it is
 
@@ -105,29 +107,68 @@ def number_repeats(tables: list[pa.Table], store: Store) -> str:
 
 def _keep(table: pa.Table, name: str, store: Store) -> str:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=100_000)
+    pq.write_table(table, sink, compression="zstd", row_group_size=STRETCH)
     data = sink.getvalue().to_pybytes()
     file = f"work/decisions/{name}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
     store.put_new(file, data)
     return file
 
 
-def apply(rows: pa.Table, store: Store, name: str, part: int) -> pa.Table:
-    """Return a part's rows with what a decision changed among them."""
-    with store_file(store, name) as file:
-        table = pq.read_table(file, filters=[("part", "=", part)]).combine_chunks()
-    if not len(table):
+class Decided:
+    """Decisions over all rows as a worker applies them, to one part after another. Threads may share it.
+
+    A file holds its lines in the order of the parts, and neighbouring parts are done one after the other: the stretch read last
+    is kept, so that a file is read once by a worker and not once for each part.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._files: dict[str, _Lines] = {}
+        self._lock = threading.Lock()
+
+    def apply(self, rows: pa.Table, name: str, part: int) -> pa.Table:
+        """Return a part's rows with what a decision changed among them."""
+        with self._lock:
+            if name not in self._files:
+                self._files[name] = _Lines(store_file(self._store, name))
+            table = self._files[name].of(part)
+        if not len(table):
+            return rows
+        where = np.zeros(len(rows), dtype=bool)
+        index = table["row"].to_numpy()
+        where[index[index < len(rows)]] = True
+        table = table.take(pc.sort_indices(table, [("row", "ascending")])).slice(0, int(where.sum()))
+        for column in table.column_names:
+            if column in ITEMS:
+                rows = set_column(rows, column, _merged(rows, table, column, where))
+            elif column not in ("part", "row"):
+                rows = set_column(rows, column, scatter(table[column].combine_chunks(), where, rows[column]))
         return rows
-    where = np.zeros(len(rows), dtype=bool)
-    index = table["row"].to_numpy()
-    where[index[index < len(rows)]] = True
-    table = table.take(pc.sort_indices(table, [("row", "ascending")])).slice(0, int(where.sum()))
-    for column in table.column_names:
-        if column in ITEMS:
-            rows = set_column(rows, column, _merged(rows, table, column, where))
-        elif column not in ("part", "row"):
-            rows = set_column(rows, column, scatter(table[column].combine_chunks(), where, rows[column]))
-    return rows
+
+
+class _Lines:
+    """The lines of one decision, looked up by part. What its first column, `part`, has in a stretch the file itself says."""
+
+    def __init__(self, file: Any):
+        self._file = pq.ParquetFile(file)
+        found = self._file.metadata
+        bounds = [found.row_group(number).column(0).statistics for number in range(found.num_row_groups) if found.num_rows]
+        self._first = np.array([one.min for one in bounds], np.int64)
+        self._last = np.array([one.max for one in bounds], np.int64)
+        self._number = -1  # of the stretch that is kept
+        self._held = pa.table({})
+
+    def of(self, part: int) -> pa.Table:
+        numbers = range(np.searchsorted(self._last, part), np.searchsorted(self._first, part, "right"))
+        return pa.concat_tables([self._in(number, part) for number in numbers]).combine_chunks() if numbers else pa.table({})
+
+    def _in(self, number: int, part: int) -> pa.Table:
+        if number != self._number:
+            self._held = self._file.read_row_group(number, use_threads=False).combine_chunks()
+            self._number = number
+        parts = self._held["part"].to_numpy()
+        start, stop = np.searchsorted(parts, [part, part + 1])
+        return self._held.slice(start, stop - start)
 
 
 def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import plan as plans
-from vlmdata.engine.decisions import clear_pieces
+from vlmdata.engine.decisions import STRETCH, clear_pieces
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import PARTS_PER_FILE, Plan
 from vlmdata.engine.runlog import clear_errors
@@ -144,7 +144,7 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
         hit = np.isin(place, [part << 32 | row for part, rows in cells.items() for row in rows])
         if hit.any():
             sink = io.BytesIO()
-            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=100_000)
+            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=STRETCH)
             store.put(name, sink.getvalue())
 
 

@@ -58,6 +58,7 @@ class Worker:
         self.store = open_store(job.out, probe=False)  # the driver did
         self.links: list[Link] = chain(job.recipe)
         self.keep = Keep()
+        self.decided = decisions.Decided(self.store)
         self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
         self.pace = pace
         plan = load(self.store)
@@ -143,12 +144,12 @@ class Worker:
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
         if not self.plan.files and call.decided:  # the first decision numbers rows that are identical to those of earlier parts
-            rows = decisions.apply(rows, self.store, next(decided), call.part)
+            rows = self.decided.apply(rows, next(decided), call.part)
         rows = self.tombstones.apply(rows)
         try:
             for link in self.links[: call.upto]:
                 if link.step.sees_all:
-                    rows = decisions.apply(rows, self.store, next(decided), call.part)
+                    rows = self.decided.apply(rows, next(decided), call.part)
                     continue
                 if link.measure:
                     rows = self._measured(rows, link, opened, log, fresh, again)
