@@ -123,6 +123,20 @@ def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
     assert [json.loads(e)["record"] for e in rows["extra"].to_pylist() if e] == ["http://b.org/", "http://c.org/,a,b"]
 
 
+@pytest.mark.filterwarnings("error")  # what goes wrong in a call back from Arrow is else only printed
+def test_a_row_of_too_many_fields_in_a_wrong_encoding_costs_one_row(tmp_path):
+    good, odd = "http://a.org/,gr\U0010ff80oß\n".encode(), "http://b.org/,x,schön\n".encode("latin-1")
+    (tmp_path / "list.csv").write_bytes(b"url,caption\n" + good + odd + "http://c.org/,schön\n".encode("latin-1") + good)
+    rows = read_all(UrlList(path=str(tmp_path)))
+    assert rows["reason"].to_pylist() == [None, "bad_encoding", None, "bad_record"]
+    assert pairs_of(rows)[0] == ("http://a.org/", "gr\U0010ff80oß", None)
+    assert json.loads(rows["extra"].to_pylist()[3])["record"] == "http://b.org/,x,sch\ufffdn"
+    (tmp_path / "list.csv").write_bytes("url,größe\nhttp://c.org/,schön\n".encode("latin-1") + odd)
+    rows = read_all(UrlList(path=str(tmp_path), encoding="latin-1", caption="größe"))
+    assert pairs_of(rows) == [("http://c.org/", "schön", None), (None, None, "bad_record")]
+    assert json.loads(rows["extra"].to_pylist()[1])["record"] == "http://b.org/,x,schön"
+
+
 def test_json_lines_that_are_no_objects_are_dropped_and_counted(tmp_path):
     lines = [
         b'{"url": "http://a.org/", "caption": "x"}',

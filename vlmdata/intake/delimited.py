@@ -11,6 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from vlmdata.intake.as_utf8 import AsUtf8, as_it_was
 from vlmdata.intake.opened import Damage
 
 BLOCK = 4 << 20  # bytes; no row may be longer
@@ -54,18 +55,17 @@ def tables(
     bad: list[tuple[str, str]] = []
 
     def odd(row: Any) -> str:
-        bad.append(("bad_record", row.text))
+        bad.append(("bad_record", as_it_was(row.text.encode()).decode(written, "replace")))
         return "skip"
 
-    columns, rest = _columns(file, kind, encoding, delimiter, names)
+    columns, rest, written = _columns(file, kind, encoding, delimiter, names)
     if columns is None:
         return
     quotes = kind == "csv" if quoted is None else quoted
+    text = AsUtf8(rest)  # or a row of too many fields with one wrong byte ends the list: Arrow cannot tell us what it says
     reader = pacsv.open_csv(
-        pa.PythonFile(rest, "r"),
-        read_options=pacsv.ReadOptions(
-            use_threads=False, block_size=BLOCK, column_names=columns if names else None, autogenerate_column_names=False
-        ),
+        pa.PythonFile(text, "r"),
+        read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=columns, skip_rows=0 if names else 1),
         parse_options=pacsv.ParseOptions(
             delimiter=_delimiter(kind, delimiter),
             quote_char='"' if quotes else False,
@@ -77,22 +77,29 @@ def tables(
         ),
     )
     for batch in reader:
-        yield pa.table(batch), list(bad)
+        yield _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch), list(bad)
         bad.clear()
     if bad:
         yield pa.table({name: pa.array([], pa.binary()) for name in columns}), bad
 
 
-def _columns(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> tuple[list[str] | None, Any]:
-    """Return the names of the columns and the file from its beginning on, in an encoding that keeps ASCII."""
+def _as_it_was(table: pa.Table) -> pa.Table:
+    return pa.table({name: pa.array(map(as_it_was, table[name].to_pylist()), pa.binary()) for name in table.column_names})
+
+
+def _columns(
+    file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
+) -> tuple[list[str] | None, Any, str]:
+    """Return the names of the columns, the file from its beginning on in an encoding that keeps ASCII, and that encoding."""
     head = file.read(1 << 16)
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
     if wide:
         rest = pa.transcoding_input_stream(pa.PythonFile(rest, "r"), wide, "utf-8")
+    written = "utf-8" if wide else encoding
     if not head.strip():
-        return None, rest
-    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest
+        return None, rest, written
+    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written
 
 
 def _delimiter(kind: str, delimiter: str) -> str:
