@@ -226,6 +226,7 @@ def fuzz(seed: int) -> int:
         "no:cacheprovider",
         "-m",
         "fuzz",
+        "--hypothesis-profile=chaos",
         f"--hypothesis-seed={seed}",
         "tests",
     ]

@@ -10,6 +10,7 @@ returns whether the connection may serve another request.
 
 import contextlib
 import datetime
+import functools
 import ipaddress
 import socket
 import ssl
@@ -17,7 +18,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 REASONS = {200: "OK", 301: "Moved", 302: "Found", 404: "Not Found", 429: "Too Many Requests", 503: "Unavailable"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """`headers` have lower-case names. `connection` counts from 0 over the server's life; `at` is monotonic seconds."""
 
@@ -43,10 +44,12 @@ class Request:
 class Wire:
     """One connection, for sending what no proper server would."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, answering: Callable[[], None]) -> None:
         self.socket = connection
+        self._answering = answering
 
     def send(self, data: bytes) -> None:
+        self._answering()  # before, for the other side may have the answer and ask again before this thread goes on
         self.socket.sendall(data)
 
     def reset(self) -> None:
@@ -146,7 +149,8 @@ def reset(request: Request, wire: Wire) -> bool:
 
 @dataclass
 class LoopbackServer:
-    """Serves from `with` on, a thread per connection. `most_at_once` is the largest number of requests under way."""
+    """Serves from `with` on, a thread per connection. `most_at_once` is the largest number of requests that
+    waited for the first byte of their answer together."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     host: str = "127.0.0.1"
@@ -157,7 +161,7 @@ class LoopbackServer:
         self.requests: list[Request] = []
         self.connections = 0
         self.most_at_once = 0
-        self._at_once = 0
+        self._unanswered: set[Request] = set()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -180,12 +184,13 @@ class LoopbackServer:
         self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would leave the thread in accept
-        self._listener.close()
+        self._accepting.join(timeout=10)
+        self._listener.close()  # not before: its number may be another socket's at once, which the thread would accept from
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        for thread in [self._accepting, *self._threads]:
+        for thread in self._threads:
             thread.join(timeout=10)
 
     def _accept(self) -> None:
@@ -195,15 +200,14 @@ class LoopbackServer:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            thread = threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True)
             with self._lock:
+                self.connections += 1
+                self._open.add(connection)
                 self._threads = [other for other in self._threads if other.is_alive()] + [thread]
             thread.start()
 
-    def _serve(self, connection: socket.socket) -> None:
-        with self._lock:
-            number, self.connections = self.connections, self.connections + 1
-            self._open.add(connection)
+    def _serve(self, connection: socket.socket, number: int) -> None:
         secured = connection
         try:
             if self.tls:
@@ -222,7 +226,6 @@ class LoopbackServer:
             connection.sendall(head(400))
             return
         stream = connection.makefile("rb")
-        wire = Wire(connection)
         while True:
             line = stream.readline(65_536).decode("latin-1").split()
             if len(line) < 2:
@@ -234,14 +237,22 @@ class LoopbackServer:
             request = Request(line[0], line[1], headers, number, time.monotonic())
             with self._lock:
                 self.requests.append(request)
-                self._at_once += 1
-                self.most_at_once = max(self.most_at_once, self._at_once)
+                self._unanswered.add(request)
+                self.most_at_once = max(self.most_at_once, len(self._unanswered))
+            answered = functools.partial(self._unanswered.discard, request)
             try:
-                if not self.routes.get(request.path, self.default)(request, wire):
+                if not self.routes.get(request.path, self.default)(request, Wire(connection, answered)):
                     return
             finally:
-                with self._lock:
-                    self._at_once -= 1
+                answered()
+
+
+@contextlib.contextmanager
+def nobody(host: str = "127.0.0.1") -> Iterator[str]:
+    """Give the start of an address at which connections are refused: its port is taken, so that no other process gets it."""
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        yield f"http://{host}:{taken.getsockname()[1]}"
 
 
 class Certificate:

@@ -130,7 +130,7 @@ SEEDS = seeds()
 
 
 @pytest.mark.parametrize("format", SEEDS)
-@settings(max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damaged_images_raise_one_error_or_come_out_whole(format: str, data: st.DataObject) -> None:
     harmed = bytearray(data.draw(st.sampled_from(SEEDS[format])))
@@ -151,7 +151,7 @@ def test_damaged_images_raise_one_error_or_come_out_whole(format: str, data: st.
     assert outcome in REASONS or outcome == (24, 24)
 
 
-@settings(max_examples=300, deadline=2000, derandomize=True)
+@settings(max_examples=300)
 @given(st.binary(max_size=400))
 def test_any_bytes_raise_one_error(data: bytes) -> None:
     for start in (

@@ -30,7 +30,7 @@ def tar_of(files: list[tuple[str, str, bytes]], format: int) -> bytes:
     return target.getvalue()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(FILES, FORMATS)
 def test_members_are_those_of_tarfile(files: list[tuple[str, str, bytes]], format: int) -> None:
     data = tar_of(files, format)
@@ -46,7 +46,7 @@ def test_members_are_those_of_tarfile(files: list[tuple[str, str, bytes]], forma
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=12)), max_size=4)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(FILES, FORMATS, DAMAGE, st.floats(0, 1))
 def test_any_damage_is_named_and_what_is_read_lies_in_the_tar(
     files: list[tuple[str, str, bytes]], format: int, damage: list[tuple[float, bytes]], kept: float
@@ -65,7 +65,7 @@ def test_any_damage_is_named_and_what_is_read_lies_in_the_tar(
     assert all(0 <= member.header < member.offset <= member.offset + member.size <= len(broken) for member in found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(FILES, DAMAGE, st.floats(0, 1))
 def test_a_stream_over_a_broken_tar_gives_whole_samples_or_one_clear_error(
     files: list[tuple[str, str, bytes]], damage: list[tuple[float, bytes]], kept: float

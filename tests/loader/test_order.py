@@ -52,7 +52,7 @@ def test_batches_are_as_mixed_as_at_random() -> None:
     assert np.median(apart) > 10_000
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=5).filter(any), st.integers(1, 30_000), st.integers(0, 9))
 def test_a_blend_counts_draws_without_gaps_in_exact_shares(weights: list[int], size: int, seed: int) -> None:
     blend = Blend([0], [as_rates(weights)], seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.loader.tars import caption_set, sample_files, write_tar
@@ -18,7 +18,6 @@ from vlmdata.loader.packed import Packing
 from vlmdata.loader.packing import pack
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), max_size=300), st.integers(1, 200), st.integers(0, 3))
 def test_every_sample_is_in_one_pack_that_it_fits_in(lengths: list[int], size: int, seed: int) -> None:
     packs = pack(np.array(lengths, np.int64), size, seed=seed)

@@ -2,6 +2,8 @@
 
 import functools
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from vlmdata.web.client import Client
@@ -11,18 +13,18 @@ from vlmdata.web.options import WebOptions
 from vlmdata.web.pace import Pace
 
 LOOPBACK = tuple(f"127.0.0.{number}" for number in range(1, 40))
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def options(**changed: Any) -> WebOptions:
-    """Return options that let tests reach the loopback address at once and fail soon."""
+    """Return options that let tests reach the loopback address at once, with time for a machine that is ten times slower."""
     plain: dict[str, Any] = {
         "allowed_hosts": LOOPBACK,
         "host_requests_per_s": 0.0,
-        "timeout_s": 5.0,
-        "connect_timeout_s": 3.0,
+        "timeout_s": 60.0,
+        "connect_timeout_s": 60.0,
         "retries": 0,
-        "max_wait_s": 10.0,
+        "max_wait_s": 100.0,
     }
     return WebOptions(**{**plain, **changed})
 
@@ -51,6 +53,14 @@ def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
         assert left.acquire(timeout=PATIENCE_S), f"no outcome for {[u for u, o in zip(urls, outcomes, strict=True) if not o]}"
     assert [len(outcome) for outcome in outcomes] == [1] * len(urls)
     return [outcome[0] for outcome in outcomes]
+
+
+def wait_until(claim: Callable[[], bool]) -> None:
+    """Return once a claim holds; fails where that takes longer than anything here should."""
+    end = time.monotonic() + PATIENCE_S
+    while not claim():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.005)
 
 
 def ask_one(url: str, **changed: Any) -> Fetched:

@@ -36,12 +36,14 @@ class H2Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for connection in [self._listener, *self._open]:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(timeout=10)
+        self._listener.close()  # not before: its number may be another socket's at once, which the thread would accept from
+        for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(timeout=5)
+        for thread in self._threads[1:]:
+            thread.join(timeout=10)
 
     def _accept(self) -> None:
         context = self.certificate.server_context()

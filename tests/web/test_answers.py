@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from tests.servers import LoopbackServer, Request, Wire, drip, endless, hang, head, raw, redirect, reply, reset
+from tests.servers import LoopbackServer, Request, Wire, drip, endless, hang, head, nobody, raw, redirect, reply, reset
 from tests.web.ask import ask, ask_one, failures
 from vlmdata.web.outcomes import is_passing
 
@@ -135,7 +135,7 @@ BAD_ANSWERS = {
 
 def test_nothing_a_server_sends_is_more_than_an_outcome() -> None:
     with LoopbackServer({f"/{name}": route for name, (route, _) in BAD_ANSWERS.items()}) as server:
-        fetched = ask([server.url(f"/{name}") for name in BAD_ANSWERS], max_bytes=1_000_000, timeout_s=8.0)
+        fetched = ask([server.url(f"/{name}") for name in BAD_ANSWERS], max_bytes=1_000_000)
         assert {name: one.failure for name, one in zip(BAD_ANSWERS, fetched, strict=True)} == {
             name: failure for name, (_, failure) in BAD_ANSWERS.items()
         }
@@ -165,7 +165,7 @@ def test_no_host_holds_a_row_for_longer_than_its_time() -> None:
 
     slow = {"/drip": drip(b"x" * 1000), "/hang": hang, "/slow_headers": half_a_header}
     with LoopbackServer(slow) as server:
-        fetched = ask([server.url(path) for path in slow], timeout_s=0.5)
+        fetched = ask([server.url(path) for path in slow], timeout_s=0.5, robots=False)
         assert failures(fetched) == ["timeout"] * 3
 
 
@@ -202,7 +202,6 @@ def test_addresses_that_cannot_be_asked_for_are_outcomes() -> None:
 
 
 def test_nothing_listens_there() -> None:
-    with LoopbackServer() as server:
-        pass
-    assert ask_one(server.url("/a"), robots=False).failure == "connect_failed"
-    assert ask_one(server.url("/a")).failure == "connect_failed"  # and robots.txt is asked for first
+    with nobody() as site:
+        assert ask_one(f"{site}/a", robots=False).failure == "connect_failed"
+        assert ask_one(f"{site}/a").failure == "connect_failed"  # and robots.txt is asked for first

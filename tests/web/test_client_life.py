@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.servers import LoopbackServer, Request, Wire, after, drip, endless, hang, head, reply
-from tests.web.ask import LOOPBACK, ask, ask_client, failures, options
+from tests.web.ask import LOOPBACK, PATIENCE_S, ask, ask_client, failures, options, wait_until
 from vlmdata.web.client import Client
 from vlmdata.web.fetch import Fetched
 from vlmdata.web.pace import Ask, Grant, News, Pace, Report
@@ -49,16 +49,16 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
         client.close()
 
 
-def test_a_row_put_in_while_the_client_is_busy_is_seen_at_once() -> None:
-    """Each `done` lets the next row in while the client's thread is still at work; none waits for a timer."""
+def test_a_row_put_in_while_the_client_is_busy_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `done` lets the next row in while the client's thread is still at work; no timer would help one that waited."""
+    for timer in ("SCAN_S", "EXPIRE_S", "HEARTBEAT_S"):
+        monkeypatch.setattr(f"vlmdata.web.client.{timer}", 1e6)
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
         client = Client(chosen, Pace(chosen))
-        start = time.monotonic()
         for n in range(100):
             assert failures(ask_client(client, [server.url(f"/{n}")])) == [None]
         client.close()
-        assert time.monotonic() - start < 5
 
 
 def test_many_hosts_at_once() -> None:
@@ -86,16 +86,9 @@ def test_several_threads_share_one_client() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        deadline = time.monotonic() + 20
-        while len(done) < 400 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(done) == 400)
         client.close()
         assert sorted(done) == sorted(url for some in urls for url in some)
-
-
-def slow_lookup(host: str) -> list[str]:
-    time.sleep(0.5)
-    return ["127.0.0.1"]
 
 
 def submit_all(client: Client, urls: list[str], done: Callable[[Fetched], None]) -> None:
@@ -104,17 +97,24 @@ def submit_all(client: Client, urls: list[str], done: Callable[[Fetched], None])
 
 
 def test_closing_ends_every_row_once() -> None:
+    over = threading.Event()
+
+    def slow_lookup(host: str) -> list[str]:
+        over.wait(PATIENCE_S)
+        return ["127.0.0.1"]
+
     with (
         LoopbackServer({"/hang": hang, "/robots.txt": reply(b"")}, default=reply(b"", 500)) as server,
         LoopbackServer({"/robots.txt": hang}, host="127.0.0.2") as silent,
     ):
-        chosen = options(retries=5, connections=4, host_connections=4)
+        chosen = options(retries=1000, connections=4, host_connections=4)
         client = Client(chosen, Pace(chosen), lookup=slow_lookup)
         done: list[Fetched] = []
         urls = [server.url("/hang")] * 20 + [server.url("/again")] + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
         submit_all(client, urls, done.append)
         time.sleep(0.2)
         client.close()
+        over.set()
         assert failures(done) == ["closed"] * len(urls)
         client.submit(server.url("/late"), done.append)
         assert done[-1].failure == "closed" and len(done) == len(urls) + 1
@@ -129,7 +129,7 @@ def test_closing_frees_who_waits_to_put_a_row_in() -> None:
         thread.start()
         time.sleep(0.1)
         client.close()
-        thread.join(timeout=5)
+        thread.join(timeout=PATIENCE_S)
         assert not thread.is_alive() and failures(done) == ["closed"] * 50
 
 
@@ -156,9 +156,7 @@ def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
 
         client.submit(server.url("/hang"), done.append)
         client.submit(server.url("/a"), wrong)
-        deadline = time.monotonic() + 5
-        while not done and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: bool(done))
         assert failures(done) == ["closed"]
         with pytest.raises(RuntimeError, match="stopped early") as told:
             client.close()
@@ -166,12 +164,13 @@ def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
 
 
 def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
-    with LoopbackServer(default=reply(b"x")) as server, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as other:
+    answer = after(0.01, reply(b"x"))
+    with LoopbackServer(default=answer) as server, LoopbackServer(default=answer, host="127.0.0.2") as other:
         chosen = options(host_connections=50)
-        far = FarPace(Pace(chosen))
+        far = FarPace(Pace(chosen), delay_s=0.05)
         urls = [place.url(f"/{n}") for n in range(300) for place in (server, other)]
         assert failures(ask(urls, pace=far, host_connections=50)) == [None] * 600
-        assert far.calls < 60
+        assert far.calls < 300  # 25 where nothing else is at work; more where rows end one by one
         assert max(server.most_at_once, other.most_at_once) <= 50
 
 
@@ -185,9 +184,7 @@ def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
             client.submit(server.url(f"/{n}"), done.append)
         time.sleep(0.2)
         far.is_lost = True
-        deadline = time.monotonic() + 5
-        while len(done) < 100 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(done) == 100)
         assert set(failures(done)) == {None, "closed"} and len(done) == 100
         with pytest.raises(RuntimeError, match="stopped early"):
             client.close()
@@ -197,7 +194,7 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
     """Forty bodies of a megabyte, two megabytes of room: transfers pause and go on, and none times out for it."""
     body = bytes(1_000_000)
     with LoopbackServer(default=drip(body, size=100_000, every_s=0.001)) as server:
-        chosen = options(bytes_in_flight=2_000_000, host_connections=0, robots=False, timeout_s=10.0)
+        chosen = options(bytes_in_flight=2_000_000, host_connections=0, robots=False)
         client = Client(chosen, Pace(chosen))
         done: list[Fetched] = []
         seen: list[int] = []
@@ -218,7 +215,7 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
         thread.start()
         for n in range(40):
             client.submit(server.url(f"/{n}"), take)
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE_S)
         client.close()
         assert [len(one.body or b"") for one in done] == [1_000_000] * 40
         assert max(seen) <= 2_000_000 + 1_000_000 + 131_072
@@ -226,8 +223,9 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
 
 
 def test_time_paused_by_us_is_not_the_servers() -> None:
+    """One of two bodies is held by the caller for longer than the other, which waits for it, may take."""
     with LoopbackServer(default=reply(bytes(3_000_000))) as server:
-        chosen = options(bytes_in_flight=1_000_000, host_connections=0, robots=False, timeout_s=0.5)
+        chosen = options(bytes_in_flight=1_000_000, host_connections=0, robots=False, timeout_s=2.5)
         client = Client(chosen, Pace(chosen))
         done: list[Fetched] = []
 
@@ -235,32 +233,28 @@ def test_time_paused_by_us_is_not_the_servers() -> None:
             client.hold(len(fetched.body or b""))
             done.append(fetched)
 
-        for n in range(3):
+        for n in range(2):
             client.submit(server.url(f"/{n}"), take)
-        for n in range(3):
-            deadline = time.monotonic() + 5
-            while len(done) <= n and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.8)
-            client.release(3_000_000)
+        wait_until(lambda: len(done) == 1)
+        time.sleep(2.7)
+        client.release(3_000_000)
+        wait_until(lambda: len(done) == 2)
         client.close()
-        assert failures(done) == [None] * 3
+        assert failures(done) == [None] * 2
 
 
 def test_rows_of_a_slow_host_do_not_hold_up_who_puts_rows_in() -> None:
     with LoopbackServer(default=hang) as slow, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast:
-        chosen = options(connections=4, host_connections=1, robots=False)
+        chosen = options(connections=4, host_connections=1, robots=False, timeout_s=1e6, max_wait_s=1e6)
         client = Client(chosen, Pace(chosen))
         done: list[Fetched] = []
-        start = time.monotonic()
         for n in range(200):
             client.submit(slow.url(f"/{n}"), lambda fetched: None)
         for n in range(50):
             client.submit(fast.url(f"/{n}"), done.append)
-        while len(done) < 50 and time.monotonic() < start + 5:
-            time.sleep(0.01)
-        assert failures(done) == [None] * 50 and time.monotonic() - start < 2
+        wait_until(lambda: len(done) == 50)
         client.close()
+        assert failures(done) == [None] * 50
 
 
 def test_endless_bodies_in_every_connection_do_not_lock_each_other() -> None:
@@ -275,7 +269,7 @@ def test_an_arbiter_that_does_not_answer_holds_no_row_for_ever() -> None:
 
     class Silent(FarPace):
         def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
-            over.wait(30)
+            over.wait(PATIENCE_S)
             return []
 
     with LoopbackServer(default=reply(b"x")) as server:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import LoopbackServer, head, raw, redirect, reply
-from tests.web.ask import ask, ask_one, failures
+from tests.servers import LoopbackServer, head, nobody, raw, redirect, reply
+from tests.web.ask import PATIENCE_S, ask, ask_one, failures
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,8 @@ def test_a_proxy_is_the_one_address_connected_to(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_proxy_that_is_not_there() -> None:
-    with LoopbackServer() as proxy:
-        pass
-    assert ask_one("http://a.example/x", proxy=f"http://127.0.0.1:{proxy.port}", robots=False).failure == "proxy_failed"
+    with nobody() as proxy:
+        assert ask_one("http://a.example/x", proxy=proxy, robots=False).failure == "proxy_failed"
 
 
 def test_what_a_proxy_says_of_a_tunnel_is_no_answer() -> None:
@@ -130,11 +129,11 @@ def test_a_resolver_that_hangs_holds_only_its_own_rows() -> None:
 
     def lookup(host: str) -> list[str]:
         if host == "hangs.example":
-            over.wait(30)
+            over.wait(PATIENCE_S)
         return ["127.0.0.1"]
 
     with LoopbackServer({"/a": reply(b"x")}) as server:
         urls = [server.url("/a", "hangs.example"), server.url("/a", "mirror.example")]
-        fetched = ask(urls, lookup=lookup, allowed_hosts=("mirror.example",), connect_timeout_s=0.5)
+        fetched = ask(urls, lookup=lookup, allowed_hosts=("mirror.example",), connect_timeout_s=2.0)
         over.set()
         assert failures(fetched) == ["dns_timeout", None]

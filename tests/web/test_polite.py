@@ -4,14 +4,15 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, hang, head, in_turn, redirect, reply
-from tests.web.ask import PATIENCE_S, ask, ask_client, ask_one, failures, options
+from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, hang, head, in_turn, nobody, redirect, reply
+from tests.web.ask import PATIENCE_S, ask, ask_client, ask_one, failures, options, wait_until
 from vlmdata.web.client import Client
-from vlmdata.web.pace import Pace
+from vlmdata.web.pace import Ask, Grant, News, Pace, Report
 from vlmdata.web.robots import MAX_BYTES
 
 
@@ -72,7 +73,7 @@ def test_robots_txt_holds_for_every_hop() -> None:
 def test_how_the_answer_to_robots_txt_is_taken(answer: Route, failure: str | None) -> None:
     routes = {**robots(""), "/robots.txt": answer, "/elsewhere": reply(b"User-agent: *\nDisallow: /a")}
     with LoopbackServer(routes) as server:
-        fetched = ask([server.url("/a")] * 3, timeout_s=0.5)
+        fetched = ask([server.url("/a")] * 3, timeout_s=0.5 if answer is hang else 60.0)
         assert failures(fetched) == [failure] * 3
         assert server.paths().count("/a") == (3 if failure is None else 0)
 
@@ -85,12 +86,16 @@ def test_robots_txt_may_be_five_redirects_away() -> None:
 
 
 def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
-    with LoopbackServer() as server:
-        pass
-    urls = [server.url(f"/{n}") for n in range(50)]
-    start = time.monotonic()
-    assert failures(ask(urls)) == ["connect_failed"] * 50
-    assert time.monotonic() - start < 2
+    ended: list[int] = []
+
+    class Noting(Pace):
+        def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+            ended.extend(report.ended for report in reports)
+            return super().exchange(worker, asks, reports, news)
+
+    with nobody() as site:
+        assert failures(ask([f"{site}/{n}" for n in range(50)], pace=Noting(options()))) == ["connect_failed"] * 50
+    assert sum(ended) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,9 +178,7 @@ def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> No
         for client in clients:
             for n in range(20):
                 client.submit(server.url(f"/{n}"), lambda fetched: done.append(fetched.failure))
-        deadline = time.monotonic() + 20
-        while len(done) < 60 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(done) == 60)
         for client in clients:
             client.close()
         assert done == [None] * 60
@@ -212,22 +215,29 @@ def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
 
 def test_no_host_is_asked_more_often_than_it_may() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
+        start = time.monotonic()
         fetched = ask([server.url(f"/{n}") for n in range(11)], host_requests_per_s=20.0, robots=False)
         assert failures(fetched) == [None] * 11
-        times = [request.at for request in server.requests]
-        assert times[-1] - times[0] > 10 / 20 * 0.9
-        assert min(later - earlier for earlier, later in zip(times, times[4:], strict=False)) > 0.1  # 0.2, less a slow server
+        came = sorted(request.at - start for request in server.requests)  # later than it was sent, if the server is busy
+        assert all(at >= n / 20 - 0.01 for n, at in enumerate(came))
 
 
 def test_crawl_delay_slows_one_host_alone() -> None:
+    with LoopbackServer(robots("User-agent: *\nCrawl-delay: 0.2\n")) as slow:
+        assert failures(ask([slow.url("/a"), slow.url("/b"), slow.url("/a")])) == [None] * 3
+        told, *times = (request.at for request in slow.requests)
+        assert times[1] - told >= 0.19 and times[2] - told >= 0.39
     with (
-        LoopbackServer(robots("User-agent: *\nCrawl-delay: 0.2\n")) as slow,
+        LoopbackServer(robots("User-agent: *\nCrawl-delay: 3000\n")) as slow,
         LoopbackServer(robots(""), host="127.0.0.2") as fast,
     ):
-        assert failures(ask([slow.url("/a"), slow.url("/b"), slow.url("/a")] + [fast.url("/a")] * 20)) == [None] * 23
-        times = [request.at for request in slow.requests[1:]]
-        assert times[-1] - times[0] > 0.35
-        assert fast.requests[-1].at < times[-1]
+        chosen = options(max_wait_s=10_000.0)
+        client = Client(chosen, Pace(chosen))
+        for path in ("/a", "/b"):
+            client.submit(slow.url(path), lambda fetched: None)
+        assert failures(ask_client(client, [fast.url("/a")] * 20)) == [None] * 20
+        client.close()
+        assert slow.paths().count("/b") == 0
 
 
 def test_retry_after_is_kept_to_by_the_whole_host() -> None:
@@ -235,8 +245,8 @@ def test_retry_after_is_kept_to_by_the_whole_host() -> None:
     with LoopbackServer({**robots(""), "/a": busy}) as server:
         fetched = ask([server.url("/a")] + [server.url("/b")] * 5, host_connections=1, retries=1)
         assert failures(fetched) == [None] * 6
-        gaps = [later.at - earlier.at for earlier, later in zip(server.requests, server.requests[1:], strict=False)]
-        assert [gap > 0.9 for gap in gaps] == [False, True] + [False] * 5
+        assert server.paths()[:2] == ["/robots.txt", "/a"] and len(server.requests) == 8
+        assert server.requests[2].at - server.requests[1].at >= 0.99
 
 
 def test_a_rest_longer_than_a_row_may_wait_ends_its_rows_at_once() -> None:
@@ -263,21 +273,14 @@ def test_a_passing_failure_is_tried_again_and_a_final_one_is_not() -> None:
 
 def test_waits_between_attempts_count_as_waiting() -> None:
     with LoopbackServer(default=reply(b"", 500)) as server:
-        start = time.monotonic()
         assert ask_one(server.url("/a"), robots=False, retries=1000, max_wait_s=1.0).failure == "http_500"
-        assert time.monotonic() - start < 5
+        assert 2 <= len(server.requests) < 1000
 
 
-def test_a_slow_host_ends_its_rows_as_busy_and_holds_no_other() -> None:
-    with (
-        LoopbackServer(default=after(0.4, reply(b"slow"))) as slow,
-        LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast,
-    ):
-        urls = [slow.url(f"/{n}") for n in range(30)] + [fast.url(f"/{n}") for n in range(100)]
-        fetched = ask(urls, host_connections=2, max_wait_s=1.0, robots=False, connections=8)
-        assert failures(fetched)[30:] == [None] * 100
-        assert set(failures(fetched)[:30]) == {None, "host_busy"}
-        assert fast.requests[-1].at - slow.requests[0].at < 1.0
+def test_a_slow_host_ends_its_rows_as_busy() -> None:
+    with LoopbackServer(default=after(0.4, reply(b"slow"))) as slow:
+        fetched = ask([slow.url(f"/{n}") for n in range(30)], host_connections=2, max_wait_s=1.0, robots=False)
+        assert set(failures(fetched)) == {None, "host_busy"}
 
 
 def test_a_server_that_goes_quiet_is_given_a_rest() -> None:
