@@ -2,22 +2,36 @@
 
 python -m bench.archives         # needs vlmdata[bench] and the real archives of tests/real_data.py
 python -m bench.archives FILE    # memory that reading one archive takes
+python -m bench.archives --pieces FOLDER   # that planning and reading a piece take, of large archives written there in turn
 """
 
 from __future__ import annotations
 
-import resource
+import gzip
+import json
+import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
+from fastwarc.stream_io import Lz4Writer, ZstdWriter
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
+from tests.html import real_pages
+from tests.html.archives import arc, framed, gz, warc
 from tests.real_data import ROOT
+from vlmdata.engine.partlog import PartLog
+from vlmdata.engine.read import piece_rows
+from vlmdata.engine.store import open_store
+from vlmdata.engine.tombstones import Tombstones
 from vlmdata.html.archive import records, volumes
 from vlmdata.html.http_message import parse_response
+from vlmdata.sources.warc import Warc
 
 FILES = (
     "solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz",
@@ -26,6 +40,7 @@ FILES = (
     "node-warc/books.toscrape.warc",
 )
 ROUNDS = 5
+COPIES = (1, 18)  # of what the real pages and images make: 62 MB, and over a gigabyte
 
 
 def ours(path: Path) -> int:
@@ -63,11 +78,124 @@ def memory(path: Path) -> None:
     start = time.process_time()
     count = ours(path)
     spent = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, {count} records, {spent:.1f} CPU s, peak {peak} MB")
+    print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, {count} records, {spent:.1f} CPU s, peak {peak()} MB")
+
+
+def peak() -> int:
+    """Return the most memory that this process has had, MB: of itself alone, which `getrusage` does not tell of a child."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+def real_messages(folder: Path) -> list[tuple[str, bytes]]:
+    """Return address and HTTP message of the pages and images that the tests have: books, an encyclopedia, news sites."""
+    crawl = real_pages.Crawl(folder / "real.warc.gz")
+    for add in (real_pages.textbook, real_pages.sites, real_pages.articles):
+        add(crawl)
+    crawl.close()
+    found = [record for volume in volumes(folder / "real.warc.gz") for record in records(volume)]
+    return [(record.url or "", record.block) for record in found if record.kind == "response"]
+
+
+def copied(out: IO[bytes], content: bytes, copies: int) -> None:
+    for _ in range(copies):
+        for place in range(0, len(content), 1 << 20):
+            out.write(content[place : place + (1 << 20)])
+
+
+def write_kind(kind: str, messages: list[tuple[str, bytes]], copies: int, path: Path) -> None:
+    """Write an archive of the messages, again and again."""
+    ours = [warc("response", url, block) for url, block in messages]
+    head, body = (
+        arc(),
+        b"".join(b"%s 127.0.0.1 20240506070809 text/html %d\n%s\n" % (u.encode(), len(b), b) for u, b in messages),
+    )
+    with path.open("wb") as out:
+        if kind == "plain":
+            copied(out, b"".join(ours), copies)
+        elif kind == "gzip":
+            copied(out, gz(*ours), copies)
+        elif kind == "LZ4":
+            copied(out, framed(Lz4Writer, ours), copies)
+        elif kind == "Zstandard":
+            copied(out, framed(ZstdWriter, ours), copies)
+        elif kind == "ARC":
+            out.write(head)
+            copied(out, body, copies)
+        elif kind.startswith("WACZ"):
+            packing = zipfile.ZIP_STORED if kind == "WACZ" else zipfile.ZIP_DEFLATED
+            with (
+                zipfile.ZipFile(out, "w", packing, compresslevel=1) as wacz,
+                wacz.open("archive/a.warc.gz", "w", force_zip64=True) as m,
+            ):
+                copied(m, gz(*ours), copies)
+        else:
+            whole = body if kind.startswith("ARC") else b"".join(ours)
+            stream: Any = {
+                "one gzip stream": lambda: gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1),
+                "ARC, gzip": lambda: gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1),
+                "one LZ4 frame": lambda: Lz4Writer(out),
+                "one Zstandard frame": lambda: ZstdWriter(out),
+            }[kind]()
+            if kind == "ARC, gzip":
+                stream.write(head)
+            copied(stream, whole, copies)
+            stream.close()
+
+
+KINDS = ("plain", "gzip", "LZ4", "Zstandard", "WACZ", "ARC", "WACZ, packed", "one gzip stream", "one LZ4 frame")
+KINDS += ("one Zstandard frame", "ARC, gzip")
+
+
+def piece_memory(folder: Path) -> None:
+    """Print what planning an archive takes, and a worker that reads the piece in its middle, rows and images and all."""
+    messages = real_messages(folder)
+    print(f"{'kind':<22}{'MB':>7}{'pieces':>8}{'plan CPU s':>12}{'MB':>6}{'piece: rows':>13}{'CPU s':>8}{'MB':>6}")
+    for kind in KINDS:
+        for copies in COPIES:
+            path = folder / ("x" + (".wacz" if kind.startswith("WACZ") else ".arc" if kind.startswith("ARC") else ".warc"))
+            write_kind(kind, messages, copies, path)
+            plan = alone("plan", path)
+            piece = alone("read", path, json.dumps(plan["middle"]))
+            size = path.stat().st_size / 1e6
+            print(
+                f"{kind:<22}{size:>7.0f}{plan['pieces']:>8}{plan['cpu']:>12.1f}{plan['peak']:>6}"
+                f"{piece['rows']:>13}{piece['cpu']:>8.1f}{piece['peak']:>6}",
+                flush=True,
+            )
+            path.unlink()
+
+
+def alone(what: str, path: Path, *more: str) -> dict[str, Any]:
+    """Do one thing in a process of its own."""
+    command = [sys.executable, "-m", "bench.archives", what, str(path), *more]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def plan(path: Path) -> dict[str, Any]:
+    pieces = Warc(path=str(path)).pieces()
+    return {"pieces": len(pieces), "middle": pieces[len(pieces) // 2]}
+
+
+def read_piece(path: Path, piece: dict[str, Any]) -> dict[str, Any]:
+    """Read a piece as a worker does, its rows into a store."""
+    source = Warc(path=str(path), images="file")
+    with tempfile.TemporaryDirectory(dir=path.parent) as out:
+        store = open_store(out)
+        rows = piece_rows(store, source, piece, PartLog(store, 0), Tombstones())
+        return {"rows": len(rows)}
 
 
 def main() -> None:
+    if sys.argv[1:2] in (["plan"], ["read"]):
+        start = time.process_time()
+        found = plan(Path(sys.argv[2])) if sys.argv[1] == "plan" else read_piece(Path(sys.argv[2]), json.loads(sys.argv[3]))
+        print(json.dumps({**found, "cpu": time.process_time() - start, "peak": peak()}))
+        return
+    if sys.argv[1:2] == ["--pieces"]:
+        piece_memory(Path(sys.argv[2]))
+        return
     if sys.argv[1:]:
         memory(Path(sys.argv[1]))
         return

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import io
 
 
 def http(body: bytes, kind: str = "text/html", status: str = "200 OK", extra: str = "") -> bytes:
@@ -40,3 +41,15 @@ def arc(*pages: tuple[str, bytes]) -> bytes:
     for url, block in pages:
         lines += f"{url} 127.0.0.1 20240506070809 text/html {len(block)}\n".encode() + block + b"\n"
     return lines
+
+
+def framed(writer: type, records: list[bytes], **options: object) -> bytes:
+    """Compress each record as a frame of its own with one of FastWARC's writers."""
+    out = io.BytesIO()
+    stream = writer(out, **options)
+    for record in records:
+        while record:
+            record = record[stream.write(record) :]
+        stream.finish()
+    stream.close()
+    return out.getvalue()

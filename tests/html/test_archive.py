@@ -5,29 +5,18 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 from fastwarc.stream_io import Lz4Writer, ZstdWriter, zstd_train_dictionary_from_samples
 
-from tests.html.archives import arc, gz, http, warc
+from tests.html.archives import arc, framed, gz, http, warc
 from tests.real_data import real_data
-from vlmdata.html.archive import Record, Volume, digest_fits, records, volumes
+from vlmdata.html.archive import Record, records, volumes
+from vlmdata.html.digest import digest_fits
 
 PAGES = [warc("response", f"http://ex.com/{i}", http(b"<p>%d " % i * 200)) for i in range(5)]
 OTHERS = [warc("warcinfo", "", b"software: test\r\n"), warc("request", "http://ex.com/0", b"GET / HTTP/1.1\r\n\r\n")]
 WHOLE = [*OTHERS, *PAGES]
-
-
-def packed(writer, records_of_it: list[bytes], **options) -> bytes:
-    out = io.BytesIO()
-    stream = writer(out, **options)
-    for record in records_of_it:
-        stream.begin_member() if hasattr(stream, "begin_member") else None
-        stream.write(record)
-        stream.end_member() if hasattr(stream, "end_member") else None
-    stream.close()
-    return out.getvalue()
 
 
 def read(path, **options) -> list[Record]:
@@ -40,7 +29,7 @@ def summary(found: list[Record]) -> Counter:
 
 def zstd_with_dictionary() -> bytes:
     dictionary = zstd_train_dictionary_from_samples([record[i:] for record in PAGES * 40 for i in (0, 50)], 4096)
-    return packed(ZstdWriter, WHOLE, dictionary=dictionary, compress_dictionary_frame=True)
+    return framed(ZstdWriter, WHOLE, dictionary=dictionary, compress_dictionary_frame=True)
 
 
 def wacz(compression: int) -> bytes:
@@ -58,8 +47,10 @@ def wacz(compression: int) -> bytes:
         pytest.param(lambda: b"".join(WHOLE), id="plain"),
         pytest.param(lambda: gz(*WHOLE), id="gzip"),
         pytest.param(lambda: gz(b"".join(WHOLE)), id="one gzip stream over all"),
-        pytest.param(lambda: packed(Lz4Writer, WHOLE), id="lz4"),
-        pytest.param(lambda: packed(ZstdWriter, WHOLE), id="zstd"),
+        pytest.param(lambda: framed(Lz4Writer, WHOLE), id="lz4"),
+        pytest.param(lambda: framed(Lz4Writer, [b"".join(WHOLE)]), id="one LZ4 frame over all"),
+        pytest.param(lambda: framed(ZstdWriter, WHOLE), id="zstd"),
+        pytest.param(lambda: framed(ZstdWriter, [b"".join(WHOLE)]), id="one Zstandard frame over all"),
         pytest.param(zstd_with_dictionary, id="zstd with a dictionary"),
         pytest.param(lambda: wacz(zipfile.ZIP_STORED), id="wacz"),
         pytest.param(lambda: wacz(zipfile.ZIP_DEFLATED), id="packed wacz"),
@@ -126,21 +117,6 @@ def test_content_past_the_limit_is_not_read(tmp_path):
         ("bad_record", "too_large"),
         ("response", None),
     ]
-
-
-def test_ranges_of_a_file_give_each_record_once(tmp_path):
-    from vlmdata.html.resync import next_record
-
-    many = [warc("response", f"http://ex.com/{i}", http(b"%d" % i * 500)) for i in range(60)]
-    (tmp_path / "x.warc.gz").write_bytes(gz(*many))
-    volume, size = Volume(str(tmp_path / "x.warc.gz")), (tmp_path / "x.warc.gz").stat().st_size
-    cuts = [0, size // 3, size // 2, size]
-    urls = []
-    for start, end in pairwise(cuts):
-        with volume.open() as file:
-            first = next_record(file, start)
-        urls += [r.url for r in records(volume, start=first, end=end)] if first is not None and first < end else []
-    assert urls == [f"http://ex.com/{i}" for i in range(60)]
 
 
 def test_digests():

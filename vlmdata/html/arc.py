@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 _MAX_LINE = 65_536  # bytes of a header line
+_MOST_LINES = 512
 _GZIP = b"\x1f\x8b"
+_ADDRESS = re.compile(rb"[a-z]+://\S*(?: \S+){3}")
 
 
 def is_arc(file: BinaryIO) -> bool:
-    """Say whether a file begins as an ARC does; leaves it at its start."""
+    """Say whether a file begins as an ARC does, packed by gzip or not; leaves it at its start."""
     file.seek(0)
-    head = file.read(512)
+    try:
+        head = file.read(512)
+    except ConnectionError:
+        raise
+    except OSError:  # a stream that breaks off at once
+        return False
     file.seek(0)
     if head.startswith(_GZIP):
         try:
@@ -24,43 +31,59 @@ def is_arc(file: BinaryIO) -> bool:
     return head.startswith(b"filedesc://")
 
 
-def arc_records(file: BinaryIO, start: int, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield each record from `start` on as the values of a Record. Offsets count in the unpacked stream."""
-    packed = file.read(2) == _GZIP
-    file.seek(0)
-    stream: Any = gzip.GzipFile(fileobj=file) if packed else file
-    place = stream.seek(start)
-    while True:
-        try:
-            line = stream.readline(_MAX_LINE)
+def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yield each record that begins in [start, end) of an unpacked ARC as the values of a Record.
+
+    Lines where a header should be make one bad record, but each that begins as a header does makes one of its own.
+    """
+    place = start
+    lost = False
+    try:
+        while end is None or place < end:
+            line = _line(file, place)
             if not line:
                 return
-            start, place = place, place + len(line)
+            at, place = place, place + len(line)
             if not line.strip():
                 continue
             record = _header(line)
             if record is None:
-                yield {"kind": "bad_record", "offset": start, "problem": "header"}
+                if not lost or _ADDRESS.match(line):
+                    yield {"kind": "bad_record", "offset": at, "problem": "header"}
                 if not line.endswith(b"\n"):
                     return
+                lost = True
                 continue
+            lost = False
             length = record.pop("length")
-            block = stream.read(min(length, max_bytes))
-            place += len(block)
-            record["offset"] = start
+            record |= {"offset": at, "problem": None}
             if length > max_bytes:
-                place += _skip(stream, length - max_bytes)
-                record |= {"kind": "bad_record", "problem": "too_large"}
-            elif len(block) < length:
-                record |= {"kind": "bad_record", "problem": "truncated"}
-            elif record["kind"] == "response":
+                place += length
+                yield {**record, "kind": "bad_record", "problem": "too_large"}
+                continue
+            file.seek(place)
+            block = file.read(length)
+            place += len(block)
+            if len(block) < length:
+                yield {**record, "kind": "bad_record", "problem": "truncated"}
+                return
+            if record["kind"] == "response":
                 record["block"] = block
             yield record
-        except ConnectionError:
-            raise
-        except (EOFError, OSError, zlib.error):
-            yield {"kind": "bad_record", "offset": place, "problem": "truncated"}
-            return
+    except ConnectionError:
+        raise
+    except OSError:  # a stream that breaks off
+        yield {"kind": "bad_record", "offset": place, "problem": "truncated"}
+
+
+def _line(file: BinaryIO, place: int) -> bytes:
+    """Return the line at an offset with its end, as far as a header may be long."""
+    file.seek(place)
+    head = file.read(_MOST_LINES)
+    if b"\n" not in head and len(head) == _MOST_LINES:
+        head += file.read(_MAX_LINE - _MOST_LINES)
+    line, end, _ = head.partition(b"\n")
+    return line + end
 
 
 def _header(line: bytes) -> dict[str, Any] | None:
@@ -75,10 +98,3 @@ def _header(line: bytes) -> dict[str, Any] | None:
     kind = "warcinfo" if url.startswith("filedesc:") else "response" if url.startswith("http") else "resource"
     headers = {"warc-target-uri": url, "warc-date": fields[place], "content-type": fields[place + 1]}
     return {"kind": kind, "url": url, "headers": headers, "length": int(fields[-1])}
-
-
-def _skip(stream: Any, count: int) -> int:
-    skipped = 0
-    while skipped < count and (piece := stream.read(min(1 << 20, count - skipped))):
-        skipped += len(piece)
-    return skipped

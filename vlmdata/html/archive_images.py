@@ -7,22 +7,18 @@ compressed zip member) is unpacked into a temporary file that goes with the inde
 
 from __future__ import annotations
 
-import gzip
-import itertools
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterable
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 import xxhash
 
-from vlmdata.html.arc import is_arc
-from vlmdata.html.archive import Record, Volume, records
+from vlmdata.html.archive import Record, record_at, records
 from vlmdata.html.http_message import Response, parse_response
-from vlmdata.html.remote import open_archive
+from vlmdata.html.sequential import Sequential
+from vlmdata.html.volume import Volume
 
 _ENTRY = np.dtype([("key", "u8"), ("volume", "u4"), ("length", "u4"), ("offset", "u8")])
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -88,9 +84,8 @@ class ArchiveImages:
 
     def _record(self, volume: int, offset: int) -> Record | None:
         if volume not in self.files:
-            self.files[volume] = self.volumes[volume].open()
-        limit = self.max_bytes * 2
-        return next(records(_Opened(self.files[volume]), start=offset, max_bytes=limit), None)  # type: ignore[arg-type]
+            self.files[volume] = _reachable(self.volumes[volume])
+        return record_at(self.files[volume], offset, self.max_bytes * 2)
 
     def _index(self) -> None:
         found: list[tuple[int, int, int, int]] = []
@@ -114,8 +109,7 @@ class ArchiveImages:
         digests: dict[bytes, tuple[int, int]],
         revisits: list[tuple[int, bytes]],
     ) -> None:
-        volume: Any = self._reachable(number)
-        for record in records(volume, max_bytes=self.max_bytes * 2):
+        for record in records(self.volumes[number], max_bytes=self.max_bytes * 2):
             if record.url is None or record.kind not in ("response", "resource", "revisit"):
                 continue
             digest = record.headers.get("warc-payload-digest", "").encode()
@@ -128,59 +122,21 @@ class ArchiveImages:
             if _is_wanted(record):
                 found.append((address_key(record.url), number, record.offset, 0))
 
-    def _reachable(self, number: int) -> Volume | _Opened:
-        """Return a volume whose records can be reached by offset, unpacked where the archive's cannot."""
-        volume = self.volumes[number]
-        if _has_offsets(volume):
-            return volume
-        self.files[number] = _unpacked(volume)
-        return _Opened(self.files[number])
 
-
-class _Opened:
-    """A volume that is open already and stays so."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-
-    def open(self) -> _Opened:
-        return self
-
-    def __enter__(self) -> BinaryIO:
-        return self.file
-
-    def __exit__(self, *error: object) -> None:
-        self.file.seek(0)
-
-
-def _has_offsets(volume: Volume) -> bool:
-    """Say whether reading can start at any record: not in a packed ARC, a packed zip member, one gzip stream over all."""
-    if volume.member is not None:
-        with open_archive(volume.path) as file, zipfile.ZipFile(file) as wacz:
-            if wacz.getinfo(volume.member).compress_type != zipfile.ZIP_STORED:
-                return False
-    with volume.open() as file:
-        if file.read(2) != b"\x1f\x8b":
-            return True
-        if is_arc(file):
-            return False
-        size = file.seek(0, 2)
-    first = [record.offset for record in itertools.islice(records(volume, max_bytes=0), 3)]
-    return first[:1] == [0] and len(set(first)) == len(first) and all(offset < size for offset in first)
-
-
-def _unpacked(volume: Volume) -> BinaryIO:
-    """Return a temporary copy of a volume, without its gzip if it has one."""
+def _reachable(volume: Volume) -> BinaryIO:
+    """Open a volume for reading at any place: a stream that can only be read onwards by a temporary copy."""
+    file = volume.open()
+    if not isinstance(file, Sequential):
+        return file
     copy = tempfile.TemporaryFile(prefix="vlmdata-archive-")  # noqa: SIM115
-    with volume.open() as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
+    with file:
         try:
-            shutil.copyfileobj(gzip.GzipFile(fileobj=file) if packed else file, copy, 1 << 20)
+            while chunk := file.read(1 << 20):
+                copy.write(chunk)
         except ConnectionError:
             raise
-        except (OSError, EOFError):
-            pass  # what can be unpacked is there; its last record will be a bad one
+        except OSError:
+            pass  # what can be unpacked is there; its last record is a bad one
     return copy
 
 

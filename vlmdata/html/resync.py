@@ -1,74 +1,144 @@
-"""Where the next record of a damaged or divided WARC begins."""
+"""Where records begin: past damage, and where an archive is cut for several workers."""
 
 from __future__ import annotations
 
+import io
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
+
+from vlmdata.html.digest import digest_fits
+from vlmdata.html.frames import GZIP, LZ4, dictionary_of, frame_end, head_of, holds_record, is_packed, unpacked
 
 _WINDOW = 1 << 20
 _HEAD = 2048  # bytes of most records' headers
-_LONG_HEAD = 65_536  # of all but hostile ones
+_LONG_HEAD = 30_000  # of the longest that are believed without asking the reader of records, which takes 32 KiB
 _OVERLAP = 64
 _START = re.compile(rb"WARC/\d\.\d+\r?\n")
-_LENGTH = re.compile(rb"\nContent-Length:\s*(\d{1,15})\s*\r?\n", re.IGNORECASE)
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
-_FRAME = re.compile(rb"\x28\xb5\x2f\xfd|\x04\x22\x4d\x18")  # Zstandard, LZ4
+_GZIP = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
+_LZ4 = re.compile(rb"\x04\x22\x4d\x18")
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd")
+_STORED = {_GZIP: 65_535, _ZSTD: 128 << 10, _LZ4: 4 << 20}  # most bytes that lie in one block as they were before packing
+_HEADER = re.compile(rb"WARC/1\.[01]\r\n(?:[A-Za-z][A-Za-z0-9-]*:[^\r\n]*\r\n)+\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
+_DIGITS = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n", re.IGNORECASE)
+_DIGEST = re.compile(rb"\r\nwarc-block-digest:([^\r\n]*)", re.IGNORECASE)
 
 
 def next_record(file: BinaryIO, place: int) -> int | None:
-    """Return the first offset from `place` on where a record begins, plain or as a compressed member of its own."""
-    file.seek(0)
-    head = file.read(4)
-    mark = _MEMBER if head[:2] == b"\x1f\x8b" else _FRAME if _FRAME.match(head) else _START
+    """Return the first offset from `place` on where a record seems to begin, plain or as a compressed frame of its own."""
+    return next(_candidates(file, place), None)
+
+
+def sure_record(file: BinaryIO, place: int) -> int | None:
+    """Return the first offset from `place` on where a frame of the archive itself begins, and in it a record.
+
+    A page may be an archive, whose frames then lie in ours as they are, for what is packed already is stored; but never for
+    longer than one block can be. So frames must follow each other without a gap for longer than that, or to the end.
+    """
+    longest = _STORED[_mark(file)]
+    for found in _candidates(file, place):
+        end: int | None = found
+        while end is not None and end - found <= longest:
+            if not _read(file, end, 1):
+                return found
+            end = frame_end(file, end)
+        if end is not None:
+            return found
+    return None
+
+
+def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[int]]) -> Iterator[int]:
+    """Yield 0 and then the start of the first record past each multiple of `every`, of a plain WARC, by its stated lengths.
+
+    A header is believed only where it is beyond doubt and the next record follows; else `sound` is asked: it reads on from a
+    place as the reader of records does, and yields where the sound ones begin.
+    """
+    place: int | None = 0
+    cut = 0
+    is_sound = True
+    while place is not None and _read(file, place, 1):
+        end = _stated_end(file, place)
+        if place >= cut and (is_sound or end is not None):
+            yield place
+            cut = place - place % every + every
+        follows = _read(file, end, 11) if end is not None else b""
+        if end is not None and follows == b"\r\n\r\n":
+            return
+        is_sound = end is None or not follows.startswith(b"\r\n\r\nWARC/1.")
+        if is_sound:
+            at = place
+            place = next((found for found in sound(at) if found > at), None)
+        else:
+            place = (end or 0) + 4
+
+
+def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
+    """Return where the record or the frame at an offset ends, where it proves that it ends there.
+
+    A frame of gzip does by its sum, others by the record in them; a record by its digest, or by the empty lines that follow it.
+    """
+    if is_packed(file):
+        ended = frame_end(file, place)
+        if ended is None or _mark(file) is _GZIP:
+            return ended
+        record = unpacked(_read(file, place, ended - place), dictionary_of(file)[1], 2 * max_bytes)
+        return ended if proved_end(io.BytesIO(record), 0, max_bytes) == len(record) else None
+    end = _stated_end(file, place)
+    if end is None:
+        return None
+    header = _header(file, place)
+    digest = _DIGEST.search(header)
+    if digest and end - place - len(header) <= max_bytes:
+        block = _read(file, place + len(header), end - place - len(header))
+        return end + 4 if digest_fits(digest[1].decode(), block) else None
+    return end + 4 if _read(file, end, 4) == b"\r\n\r\n" else None
+
+
+def _candidates(file: BinaryIO, place: int) -> Iterator[int]:
+    """Yield the offsets from `place` on where a record seems to begin."""
+    mark = _mark(file)
+    dictionary = dictionary_of(file)[1] if mark is _ZSTD else None
     while True:
-        file.seek(place)
-        window = file.read(_WINDOW)
+        window = _read(file, place, _WINDOW)
         for match in mark.finditer(window):
-            if mark is not _MEMBER or _holds_record(file, place + match.start()):
-                return place + match.start()
+            if mark is _START or holds_record(file, place + match.start(), dictionary):
+                yield place + match.start()
         if len(window) < _WINDOW:
-            return None
+            return
         place += _WINDOW - _OVERLAP
 
 
-def record_starts(file: BinaryIO, every: int) -> Iterator[int]:
-    """Yield 0 and then the start of the first record past each multiple of `every`, of a plain WARC, by its stated lengths.
-
-    Where a record's header makes no sense the search goes on at the next mark of a record.
-    """
-    place = cut = 0
-    while head := _head(file, place):
-        if place >= cut:
-            yield place
-            cut = place - place % every + every
-        end = _HEAD_END.search(head)
-        length = _LENGTH.search(head, 0, end.end()) if end and _START.match(head) else None
-        if end and length:
-            place += end.end() + int(length[1])
-            file.seek(place)
-            after = file.read(8)
-            place += len(after) - len(after.lstrip(b"\r\n"))
-        else:
-            found = next_record(file, place + 1)
-            if found is None:
-                return
-            place = found
+def _mark(file: BinaryIO) -> re.Pattern[bytes]:
+    """Return what the records of a file begin with."""
+    if not is_packed(file):
+        return _START
+    head = head_of(file)
+    return _GZIP if head.startswith(GZIP) else _LZ4 if head.startswith(LZ4) else _ZSTD
 
 
-def _head(file: BinaryIO, place: int) -> bytes:
-    """Return what begins at an offset, as far as a record's header goes."""
+def _stated_end(file: BinaryIO, place: int) -> int | None:
+    """Return where the content of a plain record ends as its header states, where that is beyond doubt."""
+    header = _header(file, place)
+    length = _DIGITS.search(header)
+    if length is None or len(_LENGTH.findall(header)) != 1:
+        return None
+    return place + len(header) + int(length[1])
+
+
+def _header(file: BinaryIO, place: int) -> bytes:
+    """Return the header of a plain record with the empty line after it, or nothing where something is odd about it."""
+    head = _read(file, place, _HEAD)
+    found = _HEADER.match(head) or _HEADER.match(head + _read(file, place + len(head), _LONG_HEAD))
+    return found[0] if found else b""
+
+
+def _read(file: BinaryIO, place: int, size: int) -> bytes:
+    """Return the bytes at an offset; where a stream breaks off is its end."""
     file.seek(place)
-    head = file.read(_HEAD)
-    return head if _HEAD_END.search(head) else head + file.read(_LONG_HEAD)
-
-
-def _holds_record(file: BinaryIO, offset: int) -> bool:
-    """Say whether a gzip member at this offset unpacks to the start of a record: the mark also occurs by chance."""
-    file.seek(offset)
     try:
-        return zlib.decompressobj(31).decompress(file.read(4096), 16).startswith(b"WARC/")
-    except zlib.error:
-        return False
+        return file.read(size)
+    except ConnectionError:
+        raise
+    except OSError:
+        return b""

@@ -8,16 +8,15 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.html.archive import Record, Volume, records, volumes
+from vlmdata.html.archive import Record, piece_records, pieces, volumes
 from vlmdata.html.archive_images import ArchiveImages
 from vlmdata.html.http_message import Response, parse_response
 from vlmdata.html.remote import open_archive
-from vlmdata.html.resync import next_record, record_starts
+from vlmdata.html.volume import Volume
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pages import Find, Mode, Yields, page_rows
 from vlmdata.intake.pairs import json_object
@@ -25,9 +24,11 @@ from vlmdata.intake.rows import reject, tables
 from vlmdata.step import RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
-PIECE_BYTES = 64 << 20  # of a file whose records are gzip members of their own
+PIECE_BYTES = 64 << 20  # of a file; a larger one is divided
 MAX_PAGE_BYTES = 20_000_000  # unpacked
+MAX_PIECE_CHARS = 200_000_000  # of texts and addresses, some ten times what real pages hold: small files can unpack to anything
 MAX_IMAGE_BYTES = 20_000_000
+RUN_BYTES = 16 << 20  # of images and texts in a table of rows
 _MEDIA = frozenset(("application", "audio", "font", "image", "text", "video"))
 _HTML = frozenset(("text/html", "application/xhtml+xml"))
 
@@ -73,7 +74,7 @@ class Warc(Source):
         found: list[dict[str, Any]] = []
         for file in self._files():
             for volume in volumes(file.path):
-                for start, end in _ranges(volume, file.size):
+                for start, end in pieces(volume, file.size, PIECE_BYTES):
                     found.append({"path": volume.path, "member": volume.member, "start": start, "end": end})
         return found
 
@@ -81,7 +82,8 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        return tables(self._rows(piece, others))
+        for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
+            yield from tables(run)
 
     def _files(self) -> list[File]:
         return find(self.path, ENDINGS)
@@ -89,15 +91,8 @@ class Warc(Source):
     def _rows(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[dict[str, Any]]:
         volume = Volume(piece["path"], piece["member"])
         name = volume.path.replace("\\", "/").rpartition("/")[2] + (f"/{volume.member}" if volume.member else "")
-        start, end = piece["start"], piece["end"]
-        if start:
-            with volume.open() as file:
-                begin = next_record(file, start)
-            if begin is None or begin >= end:
-                return
-            start = begin
         held = self._images(volume.path)
-        for record in records(volume, start=start, end=end, max_bytes=MAX_PAGE_BYTES * 2):
+        for record in piece_records(volume, piece["start"], piece["end"], MAX_PAGE_BYTES * 2):
             rows, other = self._record_rows(record, name, held)
             yield from rows
             if other:
@@ -142,19 +137,35 @@ class Warc(Source):
         return rows, None if is_row else "page"
 
 
-def _ranges(volume: Volume, size: int) -> list[tuple[int, int | None]]:
-    """Divide a file of gzip members, or a plain one that lies here; other volumes are read whole."""
-    if volume.member is not None or size <= PIECE_BYTES:
-        return [(0, None)]
-    with volume.open() as file:
-        head = file.read(5)
-        if head == b"WARC/" and not is_remote(volume.path):  # only its lengths say where records begin: a page may hold a WARC
-            cuts = [*record_starts(file, PIECE_BYTES), size]
-        elif head[:2] == b"\x1f\x8b" and next_record(file, 1) is not None:
-            cuts = [*range(0, size, PIECE_BYTES), size]
+def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Reject, without its content, each row that a part has no room for."""
+    for row in rows:
+        size = _chars(row)
+        if size <= chars:
+            chars -= size
+            yield row
         else:
-            return [(0, None)]
-    return list(pairwise(cuts))
+            about = {"id": row["id"], "url": row["url"], "extra": row["extra"]}
+            yield reject({**about, "images": [], "texts": []}, "too_much_text")
+
+
+def _runs(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Part rows into runs of about 16 MB of images and texts: a table is copied several times on its way to a part."""
+    run: list[dict[str, Any]] = []
+    held = 0
+    for row in rows:
+        run.append(row)
+        held += _chars(row) + sum(len(image.get("data") or b"") for image in row.get("images") or () if image)
+        if held > RUN_BYTES:
+            yield run
+            run, held = [], 0
+    yield run
+
+
+def _chars(row: dict[str, Any]) -> int:
+    texts = sum(len(text["text"]) for text in row.get("texts") or () if text)
+    images = [image for image in row.get("images") or () if image]
+    return texts + sum(len(image[name] or "") for image in images for name in ("url", "alt", "caption"))
 
 
 @functools.lru_cache(maxsize=2)
