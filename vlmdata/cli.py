@@ -17,6 +17,18 @@ MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb. Returns 0, 1 where it failed, 2 where it was misused."""
+    try:
+        return _main(argv)
+    except Exception as error:
+        from vlmdata.engine.shortage import MEND, in_short, is_short_of_memory
+
+        if not is_short_of_memory(error):
+            raise
+        print(f"vlmdata: {in_short(error)}. {MEND}", file=sys.stderr)
+        return 1
+
+
+def _main(argv: list[str] | None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "command"):

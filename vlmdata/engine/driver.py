@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmdata.engine.shortage import MEND
 from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
 
 STRIKES = 2  # deaths of its worker after which a call is done alone
 MACHINE = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
-MACHINE |= {"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"}  # Python's, numpy's, pyarrow's
-MACHINE_WORDS = ("Insufficient memory", "can't start new thread", "Failed to launch worker thread")  # cv2's, Python's, Arrow's
 LAST_STRIKE = 8  # deaths after which we give up: somebody or something keeps killing us
 
 
@@ -145,7 +144,8 @@ def _result(ended: Ended) -> Any:
     kind = last.partition(":")[0].rpartition(".")[2]  # of pyarrow.lib.ArrowMemoryError the last word
     if kind == "RecipeError":  # of a source that could not be read to its end
         raise WorkFailed(last.partition(": ")[2])
-    is_machine = kind in MACHINE or any(words in last for words in MACHINE_WORDS)
-    if is_machine:  # not a fault of ours: where in our code it happened helps nobody
+    if kind == "MemoryError":  # as `told` says of every kind
+        raise WorkFailed(f"{last}. {MEND}")
+    if kind in MACHINE:  # not a fault of ours: where in our code it happened helps nobody
         raise WorkFailed(f"{last}. Mend that, then the same command goes on from here")
     raise WorkFailed(ended.error)

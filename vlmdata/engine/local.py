@@ -9,11 +9,11 @@ import os
 import queue
 import signal
 import threading
-import traceback
 from collections.abc import Sequence
 from multiprocessing.managers import BaseManager
 from typing import Any
 
+from vlmdata.engine.shortage import is_short_of_memory, told
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.web.pace import Pace
@@ -147,15 +147,20 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str]) -> None:
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors
     lock = threading.Lock()
-    worker = Worker(job, _RemotePace(pace) if pace is not None else None)
+    try:
+        worker = Worker(job, _RemotePace(pace) if pace is not None else None)
+    except Exception as error:
+        if is_short_of_memory(error):
+            os._exit(NO_MEMORY)
+        raise
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         answer: tuple[int, Any, str | None]
         try:
             try:
                 answer = (ticket, getattr(worker, method)(*args), None)
-            except BaseException:  # whatever went wrong here is the driver's to report
-                answer = (ticket, None, traceback.format_exc())
+            except BaseException as error:  # whatever went wrong here is the driver's to report
+                answer = (ticket, None, told(error))
             with lock, contextlib.suppress(BrokenPipeError):
                 pipe.send(answer)
         except MemoryError:  # not even for that

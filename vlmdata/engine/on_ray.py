@@ -8,12 +8,12 @@ import os
 import secrets
 import shutil
 import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmdata.engine.driver import WorkFailed
+from vlmdata.engine.shortage import told
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.step import RecipeError
@@ -163,8 +163,8 @@ class _Actor:
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
         try:
             return getattr(self.worker, method)(*args), None
-        except BaseException:  # whatever went wrong here is the driver's to report
-            return None, traceback.format_exc()
+        except BaseException as error:  # whatever went wrong here is the driver's to report
+            return None, told(error)
 
 
 def _pace_class() -> type:
