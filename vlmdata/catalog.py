@@ -63,6 +63,8 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise RecipeError(f"{where}: {cls.__name__} needs the parameter '{place}'") from None
         message = first["msg"].removeprefix("Value error, ")
+        if not place:  # what the class itself refuses, which says more than all parameters together
+            raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
         raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {message}") from None
 
 

@@ -31,6 +31,10 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"optimizer": {"schedule": "cosinus"}}, r"optimizer: Optimizer.schedule = 'cosinus'"),
         ({"model": {"encoder": "clip"}}, r"model: ModelRecipe needs the parameter 'language'"),
         ({"data": None}, r"Recipe.data"),
+        ({"steps": 0}, r"steps is 1 or more, not 0"),
+        ({"logs": {"every": 0}}, r"logs: Logs: every is 1 or more, not 0"),
+        ({"held_out": {"fraction": 1.0}}, r"held_out: HeldOut: fraction is 0 or more and less than 1, not 1.0"),
+        ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary is 264 or more, not 263"),
     ],
 )
 def test_each_mistake_names_its_place_and_its_mending(change, message):
@@ -63,10 +67,47 @@ def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
         (["align", "tiny", "--set", "data={data}", "--set", "model.encoder=open_clop"], r"Did you mean 'open_clip'\?"),
         (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is neither a checkpoint nor"),
         (["chat", "/nowhere"], r"/nowhere is no checkpoint"),
+        (["evaluate", "/nowhere", "D", "--samples", "0"], r"--samples is 1 or more, not 0"),
         (["align", "tiny", "--set", "data={data}", "--set", "speed.device=cuda"], r"torch sees no CUDA device"),
     ],
 )
 def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsys):
+    assert_refused(words, message, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: 6 x 6 patches .* cannot be cut into squares of 4"),
+        ("model.abstractor={pixel_shuffle: {factor: 0}}", r"model: a square has a side of 1 patch or more, not 0"),
+        (
+            "model.encoder={open_clip: {config: {width: 96, layers: 3, patch_size: 16, image_size: 96}, layer: -9}}",
+            r"model: open_clip: layer -9: feature index",
+        ),
+        ("model.encoder={open_clip: {config: {widht: 96}}}", r"no 'widht'. Did you mean 'width'\?"),
+        ("model.language={hf_causal: {config: {model_type: lama}}}", r"no model_type 'lama'. Did you mean 'llama'\?"),
+        ("model.language={hf_causal: {config: {model_type: llama, hiden_size: 8}}}", r"Did you mean 'hidden_size'\?"),
+        (
+            "model.language={hf_causal: {config: {model_type: llama, hidden_size: 8, num_attention_heads: 3}}}",
+            r"model: .* not a multiple of the number of attention heads",
+        ),
+        ("parts.fusion.lora={rank: 4}", r"parts: lora: InPlace has no linear layer"),
+        ("parts={encoder: {frozen: true}, abstractor: {frozen: true}, language: {frozen: true}}", r"nothing would be trained"),
+        (
+            "batches.sample_tokens=20",
+            r"at most 20 tokens, of which an image of 96 x 96 takes 36: raise `batches.sample_tokens`",
+        ),
+        ("held_out.fraction=1e-9", r"held_out.fraction: 1e-09 holds out no sample of"),
+        ("speed.compile=true", r"speed.compile: attention on a CPU"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_the_first_step(setting, message, tmp_path, capsys):
+    words = ["align", "tiny", "--set", "data={data}", "--set", "logs.tensorboard=false", "--set", setting]
+    assert_refused(words, message, tmp_path, capsys)
+
+
+def assert_refused(words, message, tmp_path, capsys):
+    """Run a command that is refused in one line."""
     data = write_data(tmp_path / "data", captions=2, tars=1)
     out_too = ["--set", f"out={tmp_path}/o"] if words[0] == "align" else []
     status = main([*(word.replace("{data}", data) for word in words), *out_too])

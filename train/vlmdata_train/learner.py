@@ -12,8 +12,16 @@ from vlmdata_train.log import flops_per_token
 from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.optim import make_optimizer, parameter_groups
-from vlmdata_train.recipe import Part, Recipe
+from vlmdata_train.recipe import Part, Recipe, Speed
 from vlmdata_train.step import Micro, Step
+
+
+def check_speed(speed: Speed, ranks: Ranks) -> None:
+    """Raise RecipeError for what this device cannot do, before the run begins."""
+    if speed.compile and ranks.device.type == "cpu":
+        raise RecipeError(
+            "speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch: set it to false"
+        )
 
 
 class Learner:
@@ -26,8 +34,6 @@ class Learner:
         self.layers = blocks_of(model.language)
         if recipe.speed.recompute == "all":
             recompute(self.layers, [True] * len(self.layers))
-        if recipe.speed.compile and ranks.device.type == "cpu":
-            raise RecipeError("speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch")
         if recipe.speed.compile:
             compile_blocks(self.layers + blocks_of(model.encoder))
         trained = {name: not recipe.parts.get(name, Part()).frozen for name in model.parts()}

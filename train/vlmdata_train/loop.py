@@ -15,11 +15,11 @@ from vlmdata_train import checkpoint, setup
 from vlmdata_train.broken import goes_on
 from vlmdata_train.distributed import Ranks, joined, total
 from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
-from vlmdata_train.learner import Learner
+from vlmdata_train.learner import Learner, check_speed
 from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, matrix_peak
 from vlmdata_train.optim import schedule_factor, set_rates
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.step import Micro, check_head
+from vlmdata_train.step import Micro
 from vlmdata_train.upcoming import Upcoming
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
@@ -51,10 +51,10 @@ class Run:
         out = Path(recipe.out)
         self.recipe, self.ranks, self.checkpoints = recipe, ranks, out / "checkpoints"
         check_logs(recipe.logs)
+        check_speed(recipe.speed, ranks)
         self.last_saved = setup.resumable(recipe, self.checkpoints)
         setup.seed_everything(recipe.seed, ranks)
         self.model = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks)
-        check_head(self.model)
         self.feed, self.held_feed = setup.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)

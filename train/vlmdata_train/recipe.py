@@ -19,6 +19,15 @@ from vlmdata_train.model import ModelRecipe
 STAGES = ("align", "instruct")
 
 
+def _check(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
+    """Raise ValueError for the first of a part's numbers that is less than `least`, or not below `below`; None passes."""
+    for name in names.split():
+        value = getattr(part, name)
+        if value is not None and not least <= value < below:
+            bound = f" and less than {below}" if below < float("inf") else ""
+            raise ValueError(f"{name} is {least} or more{bound}, not {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lora:
     """Low-rank updates in place of the part's own weights (Hu et al. 2021), by peft."""
@@ -26,6 +35,10 @@ class Lora:
     rank: int = 128  # LLaVA-1.5's script
     alpha: int = 256  # likewise; the update is scaled by alpha / rank
     dropout: float = 0.05  # likewise
+
+    def __post_init__(self) -> None:
+        _check(self, "rank alpha", least=1)
+        _check(self, "dropout", least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,9 @@ class Part:
     weight_decay: float | None = None  # the optimizer's where none is given
     lora: Lora | None = None
 
+    def __post_init__(self) -> None:
+        _check(self, "lr weight_decay", least=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TinyTokenizer:
@@ -44,6 +60,10 @@ class TinyTokenizer:
 
     vocabulary: int = 2048
     samples: int = 5000  # whose texts it is learned from
+
+    def __post_init__(self) -> None:
+        _check(self, "vocabulary", least=264)  # bytes and special tokens
+        _check(self, "samples", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +79,9 @@ class Batches:
     workers: int = 2  # threads that decode and tokenize, on each rank; processes that measure lengths at the start
     ahead: int = 4  # forward passes prepared in advance
 
+    def __post_init__(self) -> None:
+        _check(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -73,6 +96,10 @@ class Optimizer:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.03  # LLaVA-1.5: this share of the run
 
+    def __post_init__(self) -> None:
+        _check(self, "weight_decay eps clip", least=0)
+        _check(self, "beta1 beta2 warmup", least=0, below=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
@@ -86,6 +113,9 @@ class Speed:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     loss_chunk: int = 2048  # answer tokens whose logits exist at a time
 
+    def __post_init__(self) -> None:
+        _check(self, "threads loss_chunk", least=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
@@ -94,6 +124,10 @@ class Checkpoints:
     every: int = 500  # steps, and at the end; 0: never (to measure speed)
     keep: int = 2  # the newest
     keep_best: bool = True  # by held-out loss
+
+    def __post_init__(self) -> None:
+        _check(self, "every", least=0)
+        _check(self, "keep", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +141,11 @@ class HeldOut:
     answers: int = 0  # samples whose answer is generated and compared at each evaluation
     answer_tokens: int = 32  # at most, in a generated answer
 
+    def __post_init__(self) -> None:
+        _check(self, "fraction", least=0, below=1)
+        _check(self, "every samples answer_tokens", least=1)
+        _check(self, "answers", least=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
@@ -118,6 +157,9 @@ class Logs:
     on_nan: Literal["stop", "skip"] = "stop"
     on_spike: Literal["stop", "skip", "tell"] = "tell"
     spike: float = 6.0  # standard deviations of the last 100 losses above their mean
+
+    def __post_init__(self) -> None:
+        _check(self, "every", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +183,10 @@ class Recipe:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     held_out: HeldOut = field(default_factory=HeldOut)
     logs: Logs = field(default_factory=Logs)
+
+    def __post_init__(self) -> None:
+        _check(self, "lr", least=0)
+        _check(self, "steps", least=1)
 
     def describe(self) -> dict[str, Any]:
         """Return the whole recipe as plain values, every default written out."""

@@ -29,7 +29,7 @@ from vlmdata_train.prompts import Prompter, read_document
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
 from vlmdata_train.start import fill, is_checkpoint, model_of, with_tokenizer
-from vlmdata_train.step import Micro
+from vlmdata_train.step import Micro, check_head
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
 
@@ -81,14 +81,26 @@ def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
 
 
 def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
-    """Build the model on the device, in its precision, with the weights to start from, frozen as the table says."""
-    with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
-        model = build_model(parts)
+    """Build the model on the device, in its precision, with the weights to start from, frozen as the table says.
+
+    RecipeError: its parts do not go together.
+    """
+    try:
+        with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
+            model = build_model(parts)
+        check_head(model)
+    except (OSError, ValueError) as error:  # of a part, or of transformers: parts that do not go together, an unknown name
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from None
     if recipe.start is not None:
         fill(model, recipe.start)
     if recipe.speed.precision == "bf16":
         model.to(torch.bfloat16)
-    apply_parts(model.parts(), recipe.parts)
+    try:
+        apply_parts(model.parts(), recipe.parts)
+    except ValueError as error:
+        raise RecipeError(f"parts: {error}") from None
+    if not any(p.requires_grad for p in model.parameters()):
+        raise RecipeError("parts: every part that has weights is frozen, nothing would be trained")
     return model.to(ranks.device)
 
 
@@ -122,11 +134,24 @@ def feed_of(
     packing = None
     if b.pack:
         packing = Packing(b.tokens, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers)
-    open_stream(data, seed, ranks.rank, ranks.world, epochs, packing)  # to find a mistake now, not in a thread
+    opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, packing)  # to find a mistake now, not in a thread
+    if packing is not None and all((lengths.values > b.tokens).all() for lengths in opened.plan.lengths):
+        raise RecipeError(_why_none(data, reading))
     return Feed(
         lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
         Position(Place(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
     )  # fmt: skip
+
+
+def _why_none(data: str | dict[str, float], reading: Reading) -> str:
+    """Say why a reading takes no sample of a dataset."""
+    if reading.wants_held_out:
+        return f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
+    side = reading.plan.facts.image_size
+    return (
+        f"data: no sample of {data} gives a prompt of at most {reading.sample_tokens} tokens, of which an image of "
+        f"{side} x {side} takes {reading.plan.tokens_of(side, side)}: raise `batches.sample_tokens`, or look at the samples"
+    )
 
 
 def prompter_of(model: VisionLanguageModel) -> Prompter:

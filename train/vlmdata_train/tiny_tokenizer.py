@@ -23,8 +23,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None
 
     It can write any text, for all 256 bytes are tokens. The same texts give the same tokenizer.
     """
-    if vocabulary < 256 + 8:
-        raise ValueError(f"tokenizer: vocabulary = {vocabulary} must be at least 264, for the bytes and special tokens")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

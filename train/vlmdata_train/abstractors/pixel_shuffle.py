@@ -22,6 +22,8 @@ def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
 
 def coarser(grid: Grid, side: int) -> Grid:
     """Return the grid of squares of `side` x `side`; ValueError when it does not come out even."""
+    if side < 1:
+        raise ValueError(f"a square has a side of 1 patch or more, not {side}")
     if grid.extra or grid.rows % side or grid.columns % side:
         raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more cannot be cut into squares of {side}")
     return Grid(grid.rows // side, grid.columns // side)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
 
 from vlmdata_train.blocks import blocks_of
+from vlmdata_train.configs import config_of
 from vlmdata_train.encoders import EncoderFacts
 from vlmdata_train.unused import set_unused_aside
 
@@ -97,7 +98,7 @@ class HfVision:
     def load_config(self) -> PreTrainedConfig:
         """Return the tower's configuration, without any weights; of a two-tower model the vision half."""
         if self.config is not None:
-            return AutoConfig.for_model(**self.config)
+            return config_of(self.config)
         assert self.name is not None
         config = AutoConfig.from_pretrained(self.name)
         return getattr(config, "vision_config", config)

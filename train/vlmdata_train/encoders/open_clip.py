@@ -5,6 +5,7 @@ P images, N patches, C width.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class OpenClip:
             raise ValueError("give either model (a name of open_clip) or config (a tower from scratch)")
         if self.tokens not in ("patches", "all"):
             raise ValueError(f"tokens is `patches` or `all`, not '{self.tokens}'")
+        known = [f.name for f in dataclasses.fields(open_clip.CLIPVisionCfg)]
+        if unknown := next((name for name in self.config or {} if name not in known), None):
+            raise ValueError(f"open_clip's vision configuration has no '{unknown}'.{suggest(unknown, known)}")
         if self.pretrained and self.config:
             raise ValueError("pretrained weights belong to a model's name")
         if not (all(layer > 0 for layer in self.layers) or all(layer < 0 for layer in self.layers)):
@@ -97,7 +101,10 @@ class OpenClip:
         """Make the tower with its weights."""
         tower = Tower(self._visual(weights=True), self.layers, self.tokens, self.norm)
         size = self.facts().image_size
-        set_unused_aside(tower, size, size)
+        try:
+            set_unused_aside(tower, size, size)
+        except AssertionError as error:  # of timm and open_clip, for a layer that the tower does not have
+            raise ValueError(f"open_clip: layer {self.layer}: {error}") from None
         return tower
 
     def bare(self) -> Any:

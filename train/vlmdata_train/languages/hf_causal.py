@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmdata_train.attention import use_packed_attention
+from vlmdata_train.configs import config_of
 from vlmdata_train.tokens import BYTES, load_tokenizer
 
 
@@ -36,7 +37,7 @@ class HfCausal:
         if self.name is not None:
             return AutoConfig.from_pretrained(self.name)
         assert self.config is not None
-        return AutoConfig.for_model(**self.config)
+        return config_of(self.config)
 
     def width(self) -> int:
         """Return the width of an embedding."""
