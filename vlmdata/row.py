@@ -118,7 +118,7 @@ class Flat:
 
 def flatten(rows: pa.Table, column: str) -> Flat:
     """Lay the positions of `images`, `texts` or any column aligned with them flat. A null list counts as empty."""
-    array = rows[column].combine_chunks()
+    array = in_one(rows[column])
     if array.null_count:
         array = pc.fill_null(array, pa.scalar([], array.type))
     items = array.flatten()
@@ -127,18 +127,23 @@ def flatten(rows: pa.Table, column: str) -> Flat:
     return Flat(items, np.repeat(np.arange(len(array)), lengths), offsets)
 
 
+def in_one(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece; it is copied only where it is in several, while `combine_chunks` always copies."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
     """Return a measured list column as float64 for every position of `images` or `texts`; NaN where nothing was measured."""
     places = flatten(rows, like)
     values = np.full(len(places.items), np.nan)
-    has = numbers(pc.list_value_length(rows[column].combine_chunks())) > 0
-    values[has[places.parents]] = numbers(rows[column].combine_chunks().flatten())
+    has = numbers(pc.list_value_length(in_one(rows[column]))) > 0
+    values[has[places.parents]] = numbers(in_one(rows[column]).flatten())
     return values
 
 
 def alive(rows: pa.Table) -> np.ndarray:
     """Say for each row whether no step has rejected it."""
-    return _numpy(rows["drop"].combine_chunks().is_null())
+    return _numpy(in_one(rows["drop"]).is_null())
 
 
 def drop_rows(
@@ -155,7 +160,7 @@ def drop_rows(
     if not hit.any():
         return rows
     for name, new in zip(("drop", "reason", "value", "threshold"), (step, reason, value, threshold), strict=True):
-        rows = set_column(rows, name, _where(hit, new, rows[name].combine_chunks()))
+        rows = set_column(rows, name, _where(hit, new, in_one(rows[name])))
     return rows
 
 

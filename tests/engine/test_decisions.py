@@ -78,7 +78,7 @@ def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path:
         shown = narrowed(some, columns_for(step))
         shown = set_column(shown, "part", pa.array([part] * len(some), pa.int32()))
         tables.append(set_column(shown, "row", pa.array(range(len(some)), pa.int32())))
-    name = decide(step, tables, store)
+    name = decide(step, list(tables), store)
     assert decide(step, tables, store) == name
     found = [Decided(store).apply(some.combine_chunks(), name, part).to_pylist() for part, some in enumerate(cuts)]
     expected = step.decide(rows).to_pylist()

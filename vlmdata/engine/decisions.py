@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
 from vlmdata.engine.store import Store, store_file
-from vlmdata.row import ROW, alive, flatten, set_column
+from vlmdata.row import ROW, alive, flatten, in_one, set_column
 from vlmdata.similar.spread import Spread
 from vlmdata.step import Step, scatter
 
@@ -28,6 +29,7 @@ OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
 ITEMS = ("images", "texts")
 PIECES = "work/pieces"  # what workers search in while a decision is spread over them
 SLICE = 512
+TOGETHER = 64  # tables of parts that are joined at a time
 STRETCH = 20_000  # lines of a decision that are read at once
 
 Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in their order; none: the column as it is
@@ -65,13 +67,18 @@ def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, dri
     columns = columns_for(step)
     if not step.spread_above or total <= step.spread_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
-        return decide(step, [table for _, table in sorted(projected, key=_part)], store)
+        return decide(step, _in_order(projected, calls), store)
     clear_pieces(store)  # what a killed run left
-    made = [
-        found for _, found in sorted(driver.map("piece", [(call, columns, number) for call in calls], together=1), key=_part)
-    ]
-    spread = Spread([names for _, names in made], _run_on(driver), lambda array: keep_piece(store, array))
-    name = decide(step, [table for table, _ in made], store, lambda rows: step.decide_spread(rows, spread))
+    made = driver.map("piece", [(call, columns, number) for call in calls], together=1)
+    names: list[dict[str, Any]] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for table, kept in _in_order(made, calls):
+            names.append(kept)
+            yield table
+
+    spread = Spread(names, _run_on(driver), lambda array: keep_piece(store, array))
+    name = decide(step, tables(), store, lambda rows: step.decide_spread(rows, spread))
     clear_pieces(store)
     return name
 
@@ -81,7 +88,7 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
     The file is named by its content, so the same decision has the same name, however often it is made.
     """
-    before = pa.concat_tables(list(tables)).combine_chunks()
+    before = joined(tables)
     after = (how or step.decide)(before)
     assert len(after) == len(before), f"{step.name} must return the rows it was given"
     names = list(dict.fromkeys([*VERDICT, *step.columns_changed()]))
@@ -93,6 +100,26 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
     kept = {name: _select(after, name, fields[name]) if fields.get(name) else after[name] for name in ["part", "row", *names]}
     kept = {name: values for name, values in kept.items() if name not in ITEMS or fields[name]}
     return _keep(pa.table(kept).filter(pa.array(changed)), step.name, store)
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return tables as one, each column in one piece. Of those given one by one none is kept: rows are held once, one column twice.
+
+    What came through a pipe lies in small pieces, whose memory the system would not get back: a few are copied at a time.
+    """
+    groups: list[pa.Table] = []
+    few: list[pa.Table] = []
+    for table in tables:
+        few.append(table)
+        if len(few) == TOGETHER:
+            groups.append(pa.concat_tables(few).combine_chunks())
+            few.clear()
+    whole = pa.concat_tables([*groups, *few])
+    del groups, few
+    for place, name in enumerate(whole.column_names):
+        whole = whole.set_column(place, name, whole[name].combine_chunks())
+        pa.default_memory_pool().release_unused()
+    return whole
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
@@ -190,7 +217,7 @@ def _select(rows: pa.Table, column: str, fields: tuple[str, ...]) -> pa.ListArra
 def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Say for each row whether a column changed, and of items in which of their fields."""
     if column not in ITEMS:
-        return _differs(before[column].combine_chunks(), after[column].combine_chunks()), ()
+        return _differs(in_one(before[column]), in_one(after[column])), ()
     old, new = flatten(before, column), flatten(after, column)
     rows = np.zeros(len(before), dtype=bool)
     fields = []
@@ -247,5 +274,12 @@ def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], I
     return run
 
 
-def _part(result: tuple[Any, Any]) -> int:
-    return result[0][0].part
+def _in_order(results: Iterable[tuple[tuple[Any, ...], Any]], calls: Sequence[PartCall]) -> Iterator[Any]:
+    """Yield what each call gave in the order of the calls, as soon as those before it have ended."""
+    waiting: dict[int, Any] = {}
+    parts = deque(call.part for call in calls)
+    for args, result in results:
+        waiting[args[0].part] = result
+        del result
+        while parts and parts[0] in waiting:
+            yield waiting.pop(parts.popleft())

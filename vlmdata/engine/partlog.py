@@ -47,7 +47,8 @@ class PartLog:
         for entry in self.entries:
             if name not in entry["measures"]:
                 continue
-            table = pq.read_table(pa.BufferReader(self.store.read(entry["table"])), columns=["row", name])
+            file = pq.ParquetFile(pa.BufferReader(self.store.read(entry["table"])))  # `read_table` takes a third longer
+            table = file.read(columns=["row", name], use_threads=False)
             values = table[name].combine_chunks()
             row = table["row"].to_numpy()
             has = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False) & (row < len(wanted)))

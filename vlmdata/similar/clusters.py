@@ -12,6 +12,8 @@ Neither depends on the order of the pairs, and with `best_first` not on the orde
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -19,13 +21,14 @@ from scipy.sparse.csgraph import connected_components
 from vlmdata.similar.runs import Ids, batched_rows
 
 
-def best_first(*columns: NDArray, keys: Sequence[str] | NDArray) -> Ids:
+def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
     """Return the rank of each row, 0 the best: greatest in the first column, then in the next, and so on; then least key.
 
     Negate a column for its least value to win. Round scores first; NaN is worst. Keys are distinct, so the order is
     total, and is the rows' own whatever order they arrive in.
     """
-    by_key = np.argsort(np.asarray(keys), kind="stable")
+    words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy's hold four bytes a letter
+    by_key = pc.array_sort_indices(words).to_numpy().astype(np.int64)
     falling = [-np.nan_to_num(np.asarray(column, np.float64)[by_key], nan=-np.inf) for column in columns]
     order = by_key[np.lexsort(falling[::-1])] if falling else by_key
     rank = np.empty(len(order), np.int64)

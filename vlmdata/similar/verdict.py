@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vlmdata.row import ROW, Flat, aligned, alive, drop_images, drop_rows, flatten, numbers, set_column
+from vlmdata.row import ROW, Flat, aligned, alive, drop_images, drop_rows, flatten, in_one, numbers, set_column
 from vlmdata.similar.clusters import best_first
 from vlmdata.similar.runs import Ids
 from vlmdata.step import scatter
 
+SIDES = ("width", "height")
 OWN_ORDERS = {  # what an order compares that is no measured column, and the fields of images it looks at
     "largest": ("images.original_width", "images.original_height", "images.width", "images.height"),
     "bytes": ("images.size",),
@@ -40,25 +42,25 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
     images = flatten(rows, "images")
     living = images.alive() & alive(rows)[images.parents]
     places = np.flatnonzero(living if has is None else living & has)
-    columns = [order_column(rows, images, name)[places] for name in keep]
-    keys = np.asarray(rows["key"].combine_chunks().to_numpy(zero_copy_only=False), dtype=str)[images.parents[places]]
+    columns = [order_column(rows, images, name, places) for name in keep]
+    keys = in_one(rows["key"]).take(pa.array(images.parents[places]))
     return Candidates(images, places, best_first(*columns, keys=keys))
 
 
-def order_column(rows: pa.Table, images: Flat, name: str) -> NDArray[np.float64]:
-    """Return what an order compares, one number for each image, the greatest the best: `largest` is pixels as fetched,
-    `bytes` the size, `earliest` the place in the plan; else a measured column of images or of rows, to 4 digits."""
+def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
+    """Return what an order compares, one number for each of these images, the greatest the best: `largest` is pixels as
+    fetched, `bytes` the size, `earliest` the place in the plan; else a measured column of images or of rows, to 4 digits."""
+    at = pa.array(places)
     if name == "largest":
-        sides = [(numbers(images.field(f"original_{side}")), numbers(images.field(side))) for side in ("width", "height")]
-        width, height = (np.where(np.isnan(original), stored, original) for original, stored in sides)
-        return width * height
+        sides = [pc.coalesce(images.field(f"original_{side}").take(at), images.field(side).take(at)) for side in SIDES]
+        return numbers(sides[0]) * numbers(sides[1])
     if name == "bytes":
-        return numbers(images.field("size"))
+        return numbers(images.field("size").take(at))
     if name == "earliest":
-        return -images.parents.astype(np.float64)
-    kind = rows[name].type
-    values = aligned(rows, name, "images") if pa.types.is_list(kind) else numbers(rows[name].combine_chunks())[images.parents]
-    return np.round(values, 4)
+        return -images.parents[places].astype(np.float64)
+    if pa.types.is_list(rows[name].type):
+        return np.round(aligned(rows, name, "images")[places], 4)
+    return np.round(numbers(in_one(rows[name]))[images.parents[places]], 4)
 
 
 def drop_duplicate_images(
@@ -111,13 +113,13 @@ def drop_duplicate_rows(
 def mark_cluster(rows: pa.Table, leader: Ids) -> pa.Table:
     """Write the key of each row's leader into its `cluster`, where there is one (-1: none)."""
     is_lost = leader >= 0
-    keys = rows["key"].combine_chunks().take(pa.array(leader[is_lost]))
+    keys = in_one(rows["key"]).take(pa.array(leader[is_lost]))
     return set_column(rows, "cluster", scatter(keys.cast(ROW.field("cluster").type), is_lost, rows["cluster"]))
 
 
-def numbered(values: list[str | None]) -> tuple[Ids, Ids]:
+def numbered(values: list[str | None] | pa.Array) -> tuple[Ids, Ids]:
     """Return the places of values that are not null, and the number of the group of equal ones each belongs to."""
-    encoded = pa.array(values, pa.string()).dictionary_encode()
+    encoded = (values if isinstance(values, pa.Array) else pa.array(values, pa.string())).dictionary_encode()
     codes = numbers(encoded.indices)
     places = np.flatnonzero(~np.isnan(codes))
     return places, codes[places].astype(np.int64)

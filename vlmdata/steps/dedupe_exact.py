@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlmdata.row import alive, flatten, set_column
 from vlmdata.similar.clusters import best_first, best_of_groups
@@ -42,15 +43,15 @@ class DedupeExact(Step):
         before = alive(rows)
         if self.by == "row":
             places = np.flatnonzero(before)
-            keys = np.asarray(rows["key"].to_pylist(), dtype=str)[places]
+            keys = rows["key"].combine_chunks().take(pa.array(places))
             # a key is a hash of the row's content, and _1, _2 ... behind it number the identical ones
-            _, groups = numbered([key.split("_")[0] for key in keys.tolist()])
+            _, groups = numbered(pc.replace_substring_regex(keys, "_.*", ""))
             stands = best_of_groups(groups, best_first(keys=keys))[groups]
             after = drop_duplicate_rows(rows, places, stands, self.name, "same_row")
         else:
             values = flatten(rows, "images").field(self.by)
             found = living_images(rows, self.keep, np.asarray(values.is_valid()))
-            _, groups = numbered(values.take(pa.array(found.places)).to_pylist())
+            _, groups = numbered(values.take(pa.array(found.places)))
             stands = best_of_groups(groups, found.rank)[groups]
             after = drop_duplicate_images(rows, found, stands, self.name, f"same_{self.by}")
         return _merge(after, before & ~alive(after)) if self.merge_captions else after

@@ -98,7 +98,7 @@ class DedupeMinhash(Step):
         columns = [
             own[name] if name in own else np.round(numbers(rows[name].combine_chunks())[places], 4) for name in self.keep
         ]
-        return best_first(*columns, keys=np.asarray(rows["key"].to_pylist(), dtype=str)[places])
+        return best_first(*columns, keys=rows["key"].combine_chunks().take(pa.array(places)))
 
     def _drop(self, rows: pa.Table, places: Ids, stands: Ids, similarity: np.ndarray) -> pa.Table:
         """`similarity` is that of the rows lost, in order, with what stands for them."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vlmdata.row import flatten
 from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
@@ -53,10 +52,9 @@ class DedupePhash(Step):
         return self._decide(rows, find)
 
     def _decide(self, rows: pa.Table, find: Callable[[Hashes], Iterable[Ids]]) -> pa.Table:
-        images = flatten(rows, "images")
-        column = images.field("phash") if self.hash == "phash" else flatten(rows, self.hash).items
+        column = flatten(rows, "images").field("phash") if self.hash == "phash" else flatten(rows, self.hash).items
         found = living_images(rows, self.keep, np.asarray(column.is_valid()))
-        hashes = pc.fill_null(column, 0).to_numpy()[found.places].astype(np.uint64)
+        hashes = column.take(pa.array(found.places)).to_numpy().astype(np.uint64)
         stands = kept_of_hashes(hashes, found.rank, find)
         bits = np.bitwise_count(hashes ^ hashes[stands]).astype(np.float64)
         return drop_duplicate_images(rows, found, stands, self.name, "same_picture", value=bits, threshold=float(self.distance))
