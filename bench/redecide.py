@@ -1,0 +1,213 @@
+"""Decide again over many rows whose images were fetched before: `vlmdata run` as a whole, without a download.
+
+    python -m bench.redecide [ROWS ...] [--workers N] [--folder FOLDER]
+
+A list is planned, and what a fetch would have left is written through the engine's own formats: a log and a blob for each part,
+with hashes like those of real pictures (bench/dedup.py), a twentieth of them near copies, and a score of each row. Then the
+dataset is decided three times, by workers that are plain processes: copies within 4 bits of 64 and of the others the best
+hundredth, which is packed; another fraction; another distance. 10 million rows take 6 GB of disk while they are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.dedup import hashes
+from vlmdata import recipe as recipes
+from vlmdata.engine import plan
+from vlmdata.engine.chain import inputs
+from vlmdata.engine.ingest import Ingest
+from vlmdata.engine.partlog import Blob, PartLog
+from vlmdata.engine.store import open_store
+from vlmdata.engine.worker import Job, Worker
+from vlmdata.row import flatten, set_column
+
+PICTURE = Path(__file__).parent.parent / "vlmdata/demo/figures/college-physics-Figure_04_06_02.jpg"
+CHUNK = 100_000
+STEPS = [
+    "download",
+    "resize",
+    {"source_score": {"label": "score", "of": "score"}},
+    {"dedupe_phash": {"distance": 4}},
+    {"top_fraction": {"score": "score", "fraction": 0.01}},
+]
+ASKED = {  # what is asked of the dataset, one after the other
+    "distance 4, best 1%": [],
+    "distance 4, best 0.5%": ["top_fraction.fraction=0.005"],
+    "distance 3, best 0.5%": ["top_fraction.fraction=0.005", "dedupe_phash.distance=3"],
+}
+
+
+def write_list(path: Path, rows: int) -> None:
+    """Write addresses, captions of eight words and scores in [0, 0.5), to 4 digits."""
+    random = np.random.default_rng(0)
+    words = np.array([f"word{i:x}" for i in range(5000)])
+    schema = pa.schema([("url", pa.string()), ("caption", pa.string()), ("score", pa.float32())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, rows, CHUNK):
+            count = min(CHUNK, rows - start)
+            urls = [f"https://images-{n % 9999}.example.org/media/catalog/{n:x}_large.jpg" for n in range(start, start + count)]
+            captions = [" ".join(row) for row in words[random.integers(0, 5000, (count, 8))].tolist()]
+            scores = random.integers(0, 5000, count).astype(np.float32) / np.float32(10_000)
+            writer.write_table(pa.table([urls, captions, scores], schema=schema))
+
+
+class Filler(Worker):
+    """A worker that commits for each part what a fetch of its images and the reading of its scores would have left."""
+
+    body = PICTURE.read_bytes()
+
+    def fill(self, part: int, found: np.ndarray) -> None:
+        """Commit the log of a part whose images have these hashes, uint64 (N,)."""
+        log, blob = PartLog(self.store, part), Blob(self.store, part)
+        blob.add(self.body)
+        rows = self.plan.read_part(self.store, part)
+        columns: dict[str, Any] = {"row": pa.array(np.arange(len(rows), dtype=np.int32))}
+        for link in self.links:
+            if link.measure is None:
+                continue
+            present = pa.array(inputs(rows, link.step.columns_read()))
+            made = {"images": fetched(rows, blob, found)} if isinstance(link.step, Ingest) else link.step.measure(rows, None)  # type: ignore[arg-type]
+            for name, values in made.items():
+                rows = set_column(rows, link.step.column(name), values)
+            columns[link.measure] = pa.StructArray.from_arrays([present, *made.values()], names=["input", *made])
+        log.commit(pa.table(columns), sorted(set(columns) - {"row"}), blob.close())
+
+
+def fetched(rows: pa.Table, blob: Blob, found: np.ndarray) -> pa.Array:
+    """Return `images` as Ingest leaves them: 240 x 160, each with a hash of its bytes and the given one of its pixels."""
+    flat = flatten(rows, "images")
+    has = flat.items.is_valid().to_numpy(zero_copy_only=False)
+    count = int(has.sum())
+    digests = np.random.default_rng(blob_seed(found)).bytes(32 * count).hex()
+    facts: dict[str, list[Any]] = {
+        "blob": [blob.name] * count,
+        "offset": [0] * count,
+        "size": [blob.size] * count,
+        "format": ["jpeg"] * count,
+        "width": [240] * count,
+        "height": [160] * count,
+        "original_width": [240] * count,
+        "original_height": [160] * count,
+        "original_format": ["jpeg"] * count,
+        "sha256": [digests[i : i + 64] for i in range(0, len(digests), 64)],
+        "phash": found.tolist(),
+    }
+    spread = pa.array(np.cumsum(has) - 1, mask=~has)
+    kinds = {field.name: field for field in flat.items.type}
+    fields = [pa.array(facts[n], f.type).take(spread) if n in facts else flat.field(n) for n, f in kinds.items()]
+    return flat.rebuild(pa.StructArray.from_arrays(fields, fields=list(kinds.values()), mask=pa.array(~has)))
+
+
+def blob_seed(found: np.ndarray) -> int:
+    return int(found[0])
+
+
+def fill(out: str, tree: dict[str, Any], first: int, step: int, found: str) -> None:
+    """Fill every `step`-th part from the `first` on; `found` is a file of hashes."""
+    worker = Filler(Job(recipes.parse(tree), out))
+    data = np.load(found, mmap_mode="r")
+    size = worker.plan.part_rows
+    for part in range(first, worker.plan.parts, step):
+        worker.fill(part, np.asarray(data[part * size : (part + 1) * size]))
+
+
+def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
+    """Plan a list of so many rows and fill its logs. Returns recipe and dataset."""
+    write_list(folder / "list.parquet", rows)
+    np.save(folder / "hashes.npy", hashes(rows))
+    tree = {"source": {"type": "url_list", "path": str(folder / "list.parquet")}, "steps": STEPS}
+    (folder / "recipe.yaml").write_text(json.dumps(tree))  # JSON is YAML
+    out = str(folder / "out")
+    plan.make(recipes.parse(tree), open_store(out))
+    tasks = [(out, tree, first, 2, str(folder / "hashes.npy")) for first in range(2)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.starmap(fill, tasks)
+    return folder / "recipe.yaml", folder / "out"
+
+
+def run(recipe: Path, out: Path, changes: list[str], workers: int) -> dict[str, Any]:
+    """Run `vlmdata run` and return wall and CPU seconds, peaks of memory in MB, its stages, what was dropped and kept."""
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(recipe), "--out", str(out), "--local", f"--workers={workers}"]
+    began = time.perf_counter()
+    process = subprocess.Popen([*command, *(f"--set={change}" for change in changes)], stderr=subprocess.PIPE, text=True)
+    peaks: dict[int, float] = {}
+    cpu: dict[int, float] = {}
+    while process.poll() is None:
+        for pid in family(process.pid):
+            note(pid, peaks, cpu)
+        time.sleep(0.2)
+    wall = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(process.stderr.read() if process.stderr else "failed")
+    manifest = json.loads((out / "manifest.json").read_text())
+    driver = peaks.pop(process.pid)
+    events = [json.loads(line) for line in sorted((out / "work/logs").iterdir())[-1].read_text().splitlines()]
+    return {
+        "wall": wall,
+        "cpu": sum(cpu.values()),
+        "driver": driver,
+        "worker": max(peaks.values()),
+        "all": driver + sum(peaks.values()),
+        "stages": [(event["name"], event["seconds"]) for event in events if event["event"] == "counts"],
+        "dropped": {line["step"]: line["rows"] for line in manifest["dropped"]},
+        "kept": manifest["kept"],
+    }
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that come from it."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def note(pid: int, peaks: dict[int, float], cpu: dict[int, float]) -> None:
+    """Note a process's largest resident memory (MB) and its CPU seconds so far."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return
+    if peak := re.search(r"VmHWM:\s+(\d+)", status):
+        peaks[pid] = int(peak[1]) / 1024
+        cpu[pid] = (int(fields[11]) + int(fields[12])) / 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", type=int)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", help="where there is room (default: the temporary folder)")
+    given = parser.parse_args()
+    print(f"{'rows':>12}  {'decided again':24}{'wall s':>8}{'CPU s':>8}{'driver MB':>11}{'worker MB':>11}  dropped, stages")
+    for rows in given.rows or [1_000_000, 10_000_000]:
+        with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
+            recipe, out = prepare(Path(folder), rows)
+            for asked, changes in ASKED.items():
+                told = run(recipe, out, changes, given.workers)
+                stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in told["stages"])
+                numbers = f"{told['wall']:>8.0f}{told['cpu']:>8.0f}{told['driver']:>11,.0f}{told['worker']:>11,.0f}"
+                print(f"{rows:>12,}  {asked:24}{numbers}  {told['dropped']}, kept {told['kept']:,}; {stages}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
