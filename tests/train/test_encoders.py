@@ -14,6 +14,8 @@ from transformers import (
     CLIPModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
@@ -41,7 +43,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    elsewhere = ["pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # with their families: test_parity_*
+    elsewhere = ["mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # with their families: test_parity_*
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -208,6 +210,11 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Qwen3VLConfig, Qwen3VLForConditionalGeneration,
         {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16,
          "num_position_embeddings": 16, "deepstack_visual_indexes": []},
+    ),
+    "mistral3": (
+        Mistral3Config, Mistral3ForConditionalGeneration,
+        {"model_type": "pixtral", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
+         "intermediate_size": 20},
     ),
     "pixtral": (
         LlavaConfig, LlavaForConditionalGeneration,

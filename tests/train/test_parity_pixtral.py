@@ -1,13 +1,23 @@
-"""Pixtral: images of their own shape with row ends; the same weights give the logits of LLaVA over Pixtral's tower."""
+"""Pixtral and Mistral 3: images of their own shape with row ends; the same logits as transformers' classes."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig, PixtralVisionConfig
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
+)
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from tests.train.parity import (
@@ -33,33 +43,52 @@ RECIPE = ModelRecipe(
     encoder={"pixtral": {"config": VISION}}, preprocessing={"longest_edge": {"longest": 64}}, abstractor="mlp",
     language={"hf_causal": {"config": {"model_type": "mistral", **TEXT}}},
 )  # fmt: skip
+RECIPE_3 = replace(
+    RECIPE, encoder={"mistral3": {"config": VISION}}, preprocessing={"longest_edge": {"longest": 64, "square": 2}},
+    abstractor={"normed_merger": {"eps": 1e-6}},
+)  # fmt: skip
+FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, int, list[tuple[int, int]]]] = {  # with px a token, and the sizes of SIZES
+    "Pixtral": (RECIPE, LlavaConfig, LlavaForConditionalGeneration, 8, [(40, 64), (8, 32)]),
+    "Mistral 3": (RECIPE_3, Mistral3Config, Mistral3ForConditionalGeneration, 16, [(48, 64), (16, 32)]),
+}
 NAMES = {
-    "model.vision_tower.": "encoder.model.", "model.multi_modal_projector.linear_1.": "abstractor.0.",
-    "model.multi_modal_projector.linear_2.": "abstractor.2.", "model.language_model.": "language.model.",
-    "lm_head.": "language.lm_head.",
+    "model.multi_modal_projector.norm.": "abstractor.norm.",
+    "model.multi_modal_projector.patch_merger.merging_layer.": "abstractor.merge.",
+    "model.vision_tower.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
 }  # fmt: skip
 
 
-def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows() -> None:
-    config = LlavaConfig(
+def our_name(family: str) -> Callable[[str], str]:
+    """Return what renames the weights of a family's reference: its MLP is the abstractor, or a part of it."""
+    place = "abstractor." if family == "Pixtral" else "abstractor.mlp."
+    numbers = {f"model.multi_modal_projector.linear_{number}.": f"{place}{2 * number - 2}." for number in (1, 2)}
+    return renamed({**NAMES, **numbers})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_images_of_their_own_shapes_with_the_ends_of_their_rows(family: str) -> None:
+    recipe, configuration, reference_of, unit, expected_sides = FAMILIES[family]
+    options = {"vision_feature_select_strategy": "full"} if family == "Pixtral" else {}
+    config = configuration(
         vision_config=PixtralVisionConfig(**VISION), text_config=MistralConfig(**TEXT), image_token_id=IMAGE_ID,
-        vision_feature_layer=-1, vision_feature_select_strategy="full",
+        vision_feature_layer=-1, **options,
     )  # fmt: skip
-    reference = randomised(LlavaForConditionalGeneration(config))
+    reference = randomised(reference_of(config))
     words = reference.get_input_embeddings().weight
     # What the reference reads as text tokens between the rows stands in our arrangement of the image.
     ends = {"arrangement.newline": words[BREAK_ID], "arrangement.end": words[END_ID]}
     extended = torch.nn.Module()
     extended.state_dict = lambda: {**reference.state_dict(), **ends}  # type: ignore[method-assign,assignment,return-value]
-    model = copy_weights(extended, RECIPE, renamed(NAMES))
+    model = copy_weights(extended, recipe, our_name(family))
     batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
-    assert sides == [(40, 64), (8, 32)] and batch.image_token_counts.tolist() == [5 * 9, 1 * 5]
+    assert sides == expected_sides
+    assert batch.image_token_counts.tolist() == [rows // unit * (columns // unit + 1) for rows, columns in sides]
 
     theirs_ids = batch.input_ids.clone()
     places = (theirs_ids[0] == IMAGE_ID).nonzero()[:, 0].split(batch.image_token_counts.tolist())
     for own, (_, columns) in zip(places, sides, strict=True):
-        rows = own.view(-1, columns // 8 + 1)
+        rows = own.view(-1, columns // unit + 1)
         theirs_ids[0, rows[:, -1]] = BREAK_ID
         theirs_ids[0, rows[-1, -1]] = END_ID
 
@@ -74,8 +103,9 @@ def test_pixtral_on_two_images_of_their_own_shapes_with_the_ends_of_their_rows()
     assert_same_logits_and_images_matter(model, batch, theirs)
 
 
-def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_of_one_row() -> None:
-    model = build_model(RECIPE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_of_one_row(family: str) -> None:
+    model = build_model(FAMILIES[family][0])
     randomise(model)
     one, other = of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(8, 8)], seed=2)
     assert_packed_equals_separate(model, [one, other])
@@ -85,10 +115,12 @@ def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_o
         assert [name for name, weight in model.named_parameters() if weight.grad is None and "lm_head" not in name] == []
 
 
-def test_sizes_and_pixels_are_those_of_pixtral() -> None:
-    model, rng = build_model(RECIPE), random.Random(0)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_and_pixels_are_those_of_pixtral(family: str) -> None:
+    unit = FAMILIES[family][3]  # Mistral 3's processor hands on the side of a square as the size of a patch
+    model, rng = build_model(FAMILIES[family][0]), random.Random(0)
     processor = PixtralImageProcessorPil(
-        patch_size={"height": 8, "width": 8}, size={"longest_edge": 64}, do_rescale=False, do_normalize=False
+        patch_size={"height": unit, "width": unit}, size={"longest_edge": 64}, do_rescale=False, do_normalize=False
     )
     for _ in range(60):
         height, width = rng.randint(1, 150), rng.randint(1, 150)
@@ -98,5 +130,5 @@ def test_sizes_and_pixels_are_those_of_pixtral() -> None:
         theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0].to(torch.uint8)
         prepared = model.preprocess(image)
         assert torch.equal(prepared.pixels[0], theirs)
-        assert prepared.tokens == theirs.shape[1] // 8 * (theirs.shape[2] // 8 + 1)
-    assert model.plan.preprocessing.tile_size(10_000, 1, model.plan.facts) == (8, 64)
+        assert prepared.tokens == theirs.shape[1] // unit * (theirs.shape[2] // unit + 1)
+    assert model.plan.preprocessing.tile_size(10_000, 1, model.plan.facts) == (unit, 64)

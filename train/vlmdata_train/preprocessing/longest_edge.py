@@ -1,4 +1,4 @@
-"""The image in its own shape, no side longer than a limit, pressed to whole patches: Pixtral.
+"""The image in its own shape, no side longer than a limit, pressed to whole patches or squares of them: Pixtral, Mistral 3.
 
 Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
 """
@@ -23,6 +23,7 @@ class LongestEdge:
 
     longest: int = 1024  # Pixtral's processor
     ends: bool = True  # a learned vector after each row of patches, another after the last: [IMG_BREAK], [IMG_END]
+    square: int = 1  # patches on the side of a square that the abstractor merges; Mistral 3: 2
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
@@ -30,10 +31,10 @@ class LongestEdge:
         return to_tiles([resize(image, *self.tile_size(image.shape[1], image.shape[0], facts), self.resample)])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the one tile; the sides are rounded down to the limit, then up to whole patches."""
-        shrink = max(height / self.longest, width / self.longest, 1.0)
-        rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / facts.patch_size) for side in (height, width))
-        return rows * facts.patch_size, columns * facts.patch_size
+        """Return the (height, width) of the one tile; the sides are rounded down to the limit, then up to whole squares."""
+        shrink, unit = max(height / self.longest, width / self.longest, 1.0), facts.patch_size * self.square
+        rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / unit) for side in (height, width))
+        return rows * unit, columns * unit
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return 1, whatever the size."""

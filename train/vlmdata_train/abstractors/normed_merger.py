@@ -1,0 +1,47 @@
+"""Mistral 3's projector: an RMS norm, the patches of a square merged to one of the same width, then an MLP.
+
+P images, N patches in order of squares, s the side of a square, C and D widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vlmdata_train.abstractors.pixel_shuffle import coarser
+from vlmdata_train.encoders import EncoderFacts, Grid
+
+
+class Layers(nn.Module):
+    """(P, N, C), squares one after the other -> (P, N / s^2, D), for images of any shape."""
+
+    def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
+        super().__init__()
+        self.count = part.side**2
+        self.norm = nn.RMSNorm(width, eps=part.eps)
+        self.merge = nn.Linear(width * self.count, width, bias=False)
+        first, second = nn.Linear(width, out_width, bias=part.bias), nn.Linear(out_width, out_width, bias=part.bias)
+        self.mlp = nn.Sequential(first, nn.GELU(), second)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What is merged is ordered by channel, then by the patch within the square, as Mistral 3's weights want it."""
+        squares = self.norm(features).unflatten(1, (-1, self.count))  # (P, N / s^2, s^2, C)
+        return self.mlp(self.merge(squares.transpose(2, 3).flatten(2)))
+
+
+@dataclass(frozen=True)
+class NormedMerger:
+    """Goes with a tower that gives patches square by square: `mistral3`."""
+
+    side: int = 2
+    bias: bool = False  # of the MLP
+    eps: float = 1e-5  # of the norm: the language model's
+
+    def grid_of(self, grid: Grid) -> Grid:
+        """Return the grid of squares."""
+        return coarser(grid, self.side)
+
+    def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
+        """Make the layers; they take any number of squares."""
+        return Layers(facts.width, out_width, self)
