@@ -1,16 +1,21 @@
 """Images found inside a collection of archives."""
 
 import gzip
+import os
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.html.archives import arc, gz, http, warc
 from tests.real_data import real_data
+from vlmdata.html import image_index
 from vlmdata.html.archive import records, volumes
-from vlmdata.html.archive_images import ArchiveImages, address_key
+from vlmdata.html.archive_images import ArchiveImages
 from vlmdata.html.document import extract
 from vlmdata.html.http_message import parse_response
+from vlmdata.html.image_index import address_key
 
 JPEG = b"\xff\xd8\xff" + bytes(500)
 PNG = b"\x89PNG" + bytes(900)
@@ -99,3 +104,43 @@ def test_real_pages_find_their_images_in_their_archive(name, referenced, answere
                 if any(images.find(url) for url in (image.url, *image.others)):
                     held.add(image.url)
     assert len(asked) >= referenced and len(held) >= answered
+
+
+def test_workers_make_one_index_together_and_none_twice(tmp_path, monkeypatch):
+    write_all(tmp_path, "members")
+    found = [volume for path in sorted(tmp_path.glob("*.gz")) for volume in volumes(path)]
+    written: list[str] = []
+    write = image_index._write_volume
+
+    def slowly(volume, max_bytes, out) -> None:
+        written.append(volume.path)
+        time.sleep(0.2)
+        write(volume, max_bytes, out)
+
+    monkeypatch.setattr(image_index, "_write_volume", slowly)
+    (tmp_path / "index").mkdir()
+    with ThreadPoolExecutor(4) as workers:
+        made = list(workers.map(lambda _: ArchiveImages(found, folder=tmp_path / "index"), range(4)))
+    assert sorted(written) == [volume.path for volume in found]
+    assert [images.find("http://ex.com/again.jpg").data for images in made] == [JPEG] * 4
+    assert not list((tmp_path / "index").glob("*.draft"))
+
+
+def test_who_dies_while_making_the_index_leaves_it_to_others(tmp_path):
+    found = write_all(tmp_path, "plain")
+    (tmp_path / "index").mkdir()
+    ArchiveImages(found, folder=tmp_path / "index")
+    for path in list((tmp_path / "index").iterdir()):
+        path.rename(path.with_name(path.name + ".draft"))
+        os.truncate(path.with_name(path.name + ".draft"), 10)
+    assert ArchiveImages(found, folder=tmp_path / "index").find("http://ex.com/own.png").data == PNG
+
+
+def test_an_archive_that_has_changed_is_gone_through_again(tmp_path):
+    first = tmp_path / "1.warc"
+    (tmp_path / "index").mkdir()
+    for name in ("a", "b"):
+        first.write_bytes(warc("response", f"http://ex.com/{name}.jpg", http(JPEG + name.encode() * 9, "image/jpeg")))
+        os.utime(first, ns=(1, ord(name)))
+        images = ArchiveImages(volumes(first), folder=tmp_path / "index")
+        assert [url for url in "ab" if images.find(f"http://ex.com/{url}.jpg")] == [name]

@@ -255,3 +255,13 @@ def test_small_files_that_unpack_to_more_than_a_part_may_hold_are_counted(tmp_pa
         ("2", "too_much_text", False),
         ("3", None, True),
     ]
+
+
+def test_images_of_one_page_fit_into_memory_together(tmp_path, monkeypatch):
+    body = b"<p>" + PROSE.encode() + b"".join(b"<img src=/%d.jpg width=300>" % number for number in range(4))
+    data = saved(photo(64, 48), "JPEG")
+    images = [warc("response", f"http://ex.com/{number}.jpg", http(data, "image/jpeg")) for number in range(4)]
+    (tmp_path / "x.warc.gz").write_bytes(gz(warc("response", "http://ex.com/", http(body)), *images))
+    monkeypatch.setattr(module, "MAX_PAGE_IMAGES_BYTES", 2 * len(data))
+    ((row,), _) = rows_and_others(Warc(path=str(tmp_path)))
+    assert [image["data"] is not None for image in row["images"] if image] == [True, True, False, False]

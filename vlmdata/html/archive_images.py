@@ -1,29 +1,29 @@
 """The images that a collection of archives holds, found by address: also behind redirects and revisit records.
 
-One pass over the headers writes 24 bytes for each image, redirect and revisited response; bodies stay where they are and are
-read by offset when asked for. A volume whose records cannot be reached by offset (one gzip stream over many records, a
-compressed zip member) is unpacked into a temporary file that goes with the index.
+Bodies stay where they are and are read by offset when asked for. A stream that can only be read onwards is first unpacked into
+a temporary file, which goes with the object.
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin
 
 import numpy as np
-import xxhash
 
-from vlmdata.html.archive import Record, record_at, records
+from vlmdata.html.archive import Record, record_at
 from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.image_index import REDIRECTS, address_key, collection_index
 from vlmdata.html.sequential import Sequential
 from vlmdata.html.volume import Volume
 
-_ENTRY = np.dtype([("key", "u8"), ("volume", "u4"), ("length", "u4"), ("offset", "u8")])
-_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_HOPS = 5
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff")
+_OPEN = 100  # archives at once
 
 
 class Found(NamedTuple):
@@ -33,14 +33,21 @@ class Found(NamedTuple):
 
 
 class ArchiveImages:
-    """Looks up images by address. Close it, or use it in a `with`, to let go of files and temporary copies."""
+    """Looks up images by address, for any number of threads. Close it, or use it in a `with`, to let go of files.
 
-    def __init__(self, volumes: Iterable[Volume], *, max_bytes: int = 20_000_000):
+    Where images lie is kept in `folder` for other workers; without one it goes with the object.
+    """
+
+    def __init__(self, volumes: Iterable[Volume], *, max_bytes: int = 20_000_000, folder: Path | None = None):
         self.volumes = list(volumes)
         self.max_bytes = max_bytes
-        self.files: dict[int, BinaryIO] = {}
-        self.entries = np.zeros(0, _ENTRY)
-        self._index()
+        self.files: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._lock = threading.Lock()
+        if folder is not None:
+            self.keys, self.places = collection_index(self.volumes, folder, max_bytes)
+            return
+        with tempfile.TemporaryDirectory(prefix="vlmdata-archives-") as own:  # what is mapped outlives its name
+            self.keys, self.places = collection_index(self.volumes, Path(own), max_bytes)
 
     def __enter__(self) -> ArchiveImages:
         return self
@@ -49,7 +56,7 @@ class ArchiveImages:
         self.close()
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.keys)
 
     def close(self) -> None:
         for file in self.files.values():
@@ -63,18 +70,18 @@ class ArchiveImages:
             if response is None:
                 return None
             location = response.headers.get("location")
-            if response.status in _REDIRECTS and location:
+            if response.status in REDIRECTS and location:
                 url = urljoin(url, location)
                 continue
             return Found(response.body, url, response.headers) if response.status == 200 and response.body else None
         return None
 
     def _at(self, key: int) -> Response | None:
-        place = int(np.searchsorted(self.entries["key"], np.uint64(key)))
-        if place >= len(self.entries) or self.entries["key"][place] != key:
+        number = int(np.searchsorted(self.keys, np.uint64(key)))
+        if number >= len(self.keys) or self.keys[number] != key:
             return None
-        entry = self.entries[place]
-        record = self._record(int(entry["volume"]), int(entry["offset"]))
+        place = self.places[number]
+        record = self._record(int(place["volume"]), int(place["offset"]))
         if record is None or record.kind not in ("response", "resource"):
             return None
         if record.kind == "resource":
@@ -83,49 +90,17 @@ class ArchiveImages:
         return None if response.problem else response
 
     def _record(self, volume: int, offset: int) -> Record | None:
-        if volume not in self.files:
-            self.files[volume] = _reachable(self.volumes[volume])
-        return record_at(self.files[volume], offset, self.max_bytes * 2)
-
-    def _index(self) -> None:
-        found: list[tuple[int, int, int, int]] = []
-        digests: dict[bytes, tuple[int, int]] = {}
-        revisits: list[tuple[int, bytes]] = []
-        for number in range(len(self.volumes)):
-            self._index_volume(number, found, digests, revisits)
-        held = {key for key, *_ in found}
-        for key, digest in revisits:
-            if key not in held and digest in digests:
-                found.append((key, *digests[digest], 0))
-                held.add(key)
-        entries = np.array([(k, v, 0, o) for k, v, o, _ in found], _ENTRY)
-        _, first = np.unique(entries["key"], return_index=True)  # the first response to an address stands
-        self.entries = entries[first]
-
-    def _index_volume(
-        self,
-        number: int,
-        found: list[tuple[int, int, int, int]],
-        digests: dict[bytes, tuple[int, int]],
-        revisits: list[tuple[int, bytes]],
-    ) -> None:
-        for record in records(self.volumes[number], max_bytes=self.max_bytes * 2):
-            if record.url is None or record.kind not in ("response", "resource", "revisit"):
-                continue
-            digest = record.headers.get("warc-payload-digest", "").encode()
-            if record.kind == "revisit":
-                if digest:
-                    revisits.append((address_key(record.url), digest))
-                continue
-            if digest:
-                digests.setdefault(digest, (number, record.offset))
-            if _is_wanted(record):
-                found.append((address_key(record.url), number, record.offset, 0))
+        with self._lock:
+            file = self.files.pop(volume, None) or _reachable(self.volumes[volume])
+            self.files[volume] = file
+            if len(self.files) > _OPEN:
+                self.files.popitem(last=False)[1].close()
+            return record_at(file, offset, self.max_bytes * 2)
 
 
 def _reachable(volume: Volume) -> BinaryIO:
     """Open a volume for reading at any place: a stream that can only be read onwards by a temporary copy."""
-    file = volume.open()
+    file: BinaryIO | Sequential = volume.open()
     if not isinstance(file, Sequential):
         return file
     copy = tempfile.TemporaryFile(prefix="vlmdata-archive-")  # noqa: SIM115
@@ -138,25 +113,3 @@ def _reachable(volume: Volume) -> BinaryIO:
         except OSError:
             pass  # what can be unpacked is there; its last record is a bad one
     return copy
-
-
-def _is_wanted(record: Record) -> bool:
-    """Say whether a record is an image or a redirect, by what it declares."""
-    if record.kind == "resource":
-        return record.headers.get("content-type", "").startswith("image/")
-    response = parse_response(record.block[:16_384], max_bytes=0, with_body=False)
-    if response.status in _REDIRECTS:
-        return True
-    if response.status != 200:
-        return False
-    kind = response.media_type
-    path = urlsplit(record.url or "").path.lower()
-    return kind.startswith("image/") or (kind in ("", "application/octet-stream", "text/plain") and path.endswith(_EXTENSIONS))
-
-
-def address_key(url: str) -> int:
-    """Return 64 bits for an address: scheme, fragment, default port and the way of escaping do not count."""
-    rest = url.partition("#")[0].partition("://")[2] or url
-    host, slash, path = rest.partition("/")
-    host = host.lower().removesuffix(":80").removesuffix(":443")
-    return xxhash.xxh3_64_intdigest(f"{host}/{unquote(path) if slash else ''}".encode("utf-8", "surrogatepass"))

@@ -35,7 +35,7 @@ class Volume:
 
         Use it in a `with`: a later piece of an unpacked stream then goes on where this one ended.
         """
-        identity = self._identity()
+        identity = self.identity()
         if _is_reached(self, identity):
             return self._lying()
         return sequential((*identity, "unpacked"), self._unpacked)
@@ -59,7 +59,7 @@ class Volume:
                 skipped = 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
                 return Stretch(file, info.header_offset + skipped, info.file_size)
         file.close()
-        return sequential(self._identity(), self._member)
+        return sequential(self.identity(), self._member)
 
     def _member(self) -> Any:
         return zipfile.ZipFile(open_archive(self.path)).open(self.member or "")
@@ -72,7 +72,7 @@ class Volume:
             return gzip.GzipFile(fileobj=lying)
         return _Onwards(Lz4Reader(lying) if head == LZ4 else ZstdReader(lying))
 
-    def _identity(self) -> tuple[Any, ...]:
+    def identity(self) -> tuple[Any, ...]:
         """Tell this volume from what lay at its path before."""
         about = None if is_remote(self.path) else os.stat(self.path)
         return self.path, self.member, about and (about.st_size, about.st_mtime_ns)

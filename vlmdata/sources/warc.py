@@ -15,6 +15,7 @@ import pyarrow as pa
 from vlmdata.html.archive import Record, piece_records, pieces, volumes
 from vlmdata.html.archive_images import ArchiveImages
 from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.image_index import shared_folder
 from vlmdata.html.remote import open_archive
 from vlmdata.html.volume import Volume
 from vlmdata.intake.find import File, find, is_remote
@@ -26,6 +27,7 @@ from vlmdata.step import RecipeError, Source
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
 PIECE_BYTES = 64 << 20  # of a file; a larger one is divided
 MAX_PAGE_BYTES = 20_000_000  # unpacked
+MAX_PAGE_IMAGES_BYTES = 200_000_000  # of a page's images together: many addresses can lead to one large image
 MAX_PIECE_CHARS = 200_000_000  # of texts and addresses, some ten times what real pages hold: small files can unpack to anything
 MAX_IMAGE_BYTES = 20_000_000
 RUN_BYTES = 16 << 20  # of images and texts in a table of rows
@@ -62,7 +64,7 @@ class Warc(Source):
         if self.images == "collection":
             size = sum(file.size for file in remote) / 1e9
             warnings.warn(
-                f"images: collection has each worker read all {size:.1f} GB once, to know where images are; archives without"
+                f"images: collection has each machine read all {size:.1f} GB once, to know where images are; archives without"
                 " images, as Common Crawl's, need images: none, and those with their own images: file",
                 stacklevel=2,
             )
@@ -130,7 +132,7 @@ class Warc(Source):
                 mode=self.mode,
                 yields=self.yields,
                 wishes=_wishes(response),
-                find=held,
+                find=held and _up_to(MAX_PAGE_IMAGES_BYTES, held),
             )
         )
         is_row = self.yields == "documents" or any(row.get("drop") and not row["images"] for row in rows)
@@ -170,12 +172,26 @@ def _chars(row: dict[str, Any]) -> int:
 
 @functools.lru_cache(maxsize=2)
 def _indexed(paths: tuple[str, ...]) -> ArchiveImages:
-    return ArchiveImages([volume for path in paths for volume in volumes(path)], max_bytes=MAX_IMAGE_BYTES)
+    found = [volume for path in paths for volume in volumes(path)]
+    return ArchiveImages(found, max_bytes=MAX_IMAGE_BYTES, folder=shared_folder())
 
 
 def _bytes_of(images: ArchiveImages, url: str) -> bytes | None:
     found = images.find(url)
     return found.data if found else None
+
+
+def _up_to(limit: int, find: Find) -> Find:
+    """Return what finds images until those found are larger than the limit; the others keep their address."""
+    left = limit
+
+    def limited(url: str) -> bytes | None:
+        nonlocal left
+        data = find(url) if left > 0 else None
+        left -= len(data or b"")
+        return data
+
+    return limited
 
 
 def _other(response: Response) -> str:
