@@ -78,7 +78,7 @@ def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_
         victim.append(process.pid or 0)
         process.kill()
 
-    assassin = threading.Thread(target=kill_one)
+    assassin = threading.Thread(target=kill_one, daemon=True)
     assassin.start()
     run(copies / "texts.yaml", tmp_path / "out", local=True, workers=2)
     assassin.join()

@@ -1,5 +1,6 @@
 """Packs: nothing lost, nothing split, little padding; and a packed stream resumes as exactly as one of samples."""
 
+import functools
 import json
 import os
 import time
@@ -139,8 +140,11 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
         stream({a: 1, b: 1}, by="tokens", cache=tmp_path, torch=False)
 
 
-def where_measured(sample: dict[str, Any]) -> int:
-    time.sleep(0.0002)  # so that no process is done before the next has begun
+def where_measured(meeting: Path, sample: dict[str, Any]) -> int:
+    """Return the number of this process, once another one measures too: on a busy machine the first would do all of it."""
+    (meeting / str(os.getpid())).touch()
+    while len(list(meeting.iterdir())) < 2:
+        time.sleep(0.01)
     return os.getpid()
 
 
@@ -149,7 +153,8 @@ def test_lengths_are_measured_once_by_several_processes_and_kept_beside_the_inde
     build_index(folder)
 
     def lengths(name: str) -> np.ndarray:
-        packing = Packing(1 << 30, where_measured, name, workers=2)
+        (tmp_path / name).mkdir(exist_ok=True)
+        packing = Packing(1 << 30, functools.partial(where_measured, tmp_path / name), name, workers=2)
         return stream(folder, pack=packing, cache=tmp_path / "cache", torch=False).plan.lengths[0].values  # type: ignore
 
     found = lengths("a")

@@ -160,10 +160,10 @@ def test_leaving_a_feed_ends_its_threads(tmp_path):
     import threading
 
     data = write_data(tmp_path, captions=40)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in feed(data, epochs=None):
         break
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # others may have ended meanwhile
 
 
 def test_an_error_in_the_feed_reaches_the_loop(tmp_path):
