@@ -17,6 +17,15 @@ def test_other_languages_are_rejected_by_name():
     assert Language(keep=["de", "en"]).run(captions([ENGLISH, GERMAN]))["drop"].to_pylist() == [None, None]
 
 
+def test_texts_without_letters_can_be_kept():
+    assert Language(keep=["de", "und"]).run(captions(["12 34", "", GERMAN, ENGLISH]))["reason"].to_pylist() == [
+        None,
+        None,
+        None,
+        "language_en",
+    ]
+
+
 def test_the_boundary_of_probability_is_inside():
     ((_, sure),) = languages([ENGLISH])
     assert Language(min_probability=sure).run(captions([ENGLISH]))["reason"].to_pylist() == [None]

@@ -40,14 +40,16 @@ class Language(Step):
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639; none: all
+    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639, und for texts without letters; none: all
     min_probability: float = 0.0  # DataComp's basic filter asks for the likeliest only; OBELICS for 0.8
     plain: bool = False  # ask for texts without letters too, white space as it stands but for ends of lines: DataComp does
 
     def check(self) -> None:
         for code in self.keep:
-            if code not in CODES:
-                raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {' '.join(sorted(CODES))}")
+            if code not in CODES | {NONE}:
+                raise RecipeError(
+                    f"{self.name}.keep: '{code}' is no language of lid.176: {NONE} {' '.join(sorted(CODES))}"
+                )
         if not 0 <= self.min_probability <= 1:
             raise RecipeError(f"{self.name}.min_probability = {self.min_probability} must lie in [0, 1]")
 
