@@ -1,6 +1,6 @@
 """Decide again over many rows whose images were fetched before: `vlmdata run` as a whole, without a download.
 
-    python -m bench.redecide [ROWS ...] [--workers N] [--folder FOLDER]
+    python -m bench.redecide [ROWS ...] [--workers N] [--folder FOLDER] [--alone]
 
 A list is planned, and what a fetch would have left is written through the engine's own formats: a log and a blob for each part,
 with hashes like those of real pictures (bench/dedup.py), a twentieth of them near copies, and a score of each row. Then the
@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import pickle
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,14 @@ import pyarrow.parquet as pq
 
 from bench.dedup import hashes
 from vlmdata import recipe as recipes
-from vlmdata.engine import plan
+from vlmdata.engine import decisions, plan
 from vlmdata.engine.chain import inputs
 from vlmdata.engine.ingest import Ingest
 from vlmdata.engine.partlog import Blob, PartLog
 from vlmdata.engine.store import open_store
-from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.worker import Job, PartCall, Worker
 from vlmdata.row import flatten, set_column
+from vlmdata.steps.dedupe_phash import DedupePhash
 
 PICTURE = Path(__file__).parent.parent / "vlmdata/demo/figures/college-physics-Figure_04_06_02.jpg"
 CHUNK = 100_000
@@ -168,6 +172,51 @@ def run(recipe: Path, out: Path, changes: list[str], workers: int) -> dict[str, 
     }
 
 
+def alone(rows: int, folder: Path) -> dict[str, Any]:
+    """Let one process decide over `rows` rows as the driver does, given what a worker projects of a dataset of fewer, again and
+    again with other hashes: seconds of the decision, and the process's largest memory in MB."""
+    recipe, out = prepare(folder, min(rows, CHUNK))
+    worker = Worker(Job(recipes.load(recipe), str(out)))
+    step = next(link.step for link in worker.links if isinstance(link.step, DedupePhash))
+    number = [link.step for link in worker.links].index(step)
+    calls = [PartCall(part, None, number, ()) for part in range(worker.plan.parts)]
+    bodies = [pickle.dumps(worker.project(call, decisions.columns_for(step))) for call in calls]
+    random = np.random.default_rng(2)
+    turns = rows // CHUNK
+
+    def tables() -> Iterator[pa.Table]:
+        for turn in range(turns):
+            other = np.uint64(random.integers(0, 2**63))
+            for part, body in enumerate(bodies):
+                table = pickle.loads(body)  # as it comes through a worker's pipe
+                flat = flatten(table, "images")
+                found = flat.field("phash")
+                mask = found.is_null().to_numpy(zero_copy_only=False)
+                changed = pa.array(found.fill_null(0).to_numpy() ^ other, mask=mask)
+                fields = [changed if f.name == "phash" else flat.field(f.name) for f in flat.items.type]
+                items = pa.StructArray.from_arrays(fields, fields=list(flat.items.type), mask=flat.items.is_null())
+                keys = pa.array([f"{turn:04x}{key[4:]}" for key in table["key"].to_pylist()])
+                numbers = pa.array(np.full(len(table), turn * len(bodies) + part, np.int32))
+                for name, values in (("images", flat.rebuild(items)), ("key", keys), ("part", numbers)):
+                    table = set_column(table, name, values)
+                yield table
+
+    began = time.perf_counter()
+    took = 0.0
+
+    def decide(whole: pa.Table) -> pa.Table:
+        nonlocal took
+        start = time.perf_counter()
+        after = step.decide(whole)
+        took = time.perf_counter() - start
+        return after
+
+    decisions.decide(step, tables(), worker.store, decide)
+    peaks: dict[int, float] = {}
+    note(os.getpid(), peaks, {})
+    return {"wall": time.perf_counter() - began, "decision": took, "peak": peaks[os.getpid()]}
+
+
 def family(pid: int) -> list[int]:
     """Return a process and all that come from it."""
     found = [pid]
@@ -196,8 +245,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="the driver's decision alone, on columns that are made up")
     parser.add_argument("--folder", help="where there is room (default: the temporary folder)")
     given = parser.parse_args()
+    if given.alone:
+        for rows in given.rows or [1_000_000, 10_000_000]:
+            with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
+                told = alone(rows, Path(folder))
+                print(
+                    f"{rows:>12,}  {told['wall']:.0f} s, of it deciding {told['decision']:.0f} s, peak {told['peak']:,.0f} MB"
+                )
+        return
     print(f"{'rows':>12}  {'decided again':24}{'wall s':>8}{'CPU s':>8}{'driver MB':>11}{'worker MB':>11}  dropped, stages")
     for rows in given.rows or [1_000_000, 10_000_000]:
         with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:

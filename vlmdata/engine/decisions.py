@@ -103,7 +103,7 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables as one, each column in one piece. Of those given one by one none is kept: rows are held once, one column twice.
+    """Return tables as one, each column in one piece; none is kept as it was given: rows are held once, one column twice.
 
     What came through a pipe lies in small pieces, whose memory the system would not get back: a few are copied at a time.
     """
