@@ -28,12 +28,14 @@ def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch)
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")
-    monkeypatch.setenv("RAY_health_check_timeout_ms", "1000")
+    monkeypatch.setenv(
+        "RAY_health_check_timeout_ms", "30000"
+    )  # a living node may be slow to answer; a dead one refuses at once
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
     try:
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
-        assassin = threading.Thread(target=_kill_later, args=(cluster, nodes[0], tmp_path / "out"))
+        assassin = threading.Thread(target=_kill_later, args=(cluster, nodes[0], tmp_path / "out"), daemon=True)
         assassin.start()
         run(web.recipe, tmp_path / "out", address=cluster.address)
         assassin.join()
