@@ -5,6 +5,7 @@ import pytest
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
 from vlmdata.engine.gpus import visible_gpus
+from vlmdata.models import machine
 
 STEPS = [download(), {"resize": {"size": 48}}, {"tests.engine.which_gpu.WhichGpu": {"label": "gpu"}}]
 
@@ -39,3 +40,19 @@ def test_the_gpus_are_those_that_the_environment_allows(monkeypatch):
     for given, expected in (("", []), ("-1", []), ("2, 3", ["2", "3"]), ("GPU-8f1c", ["GPU-8f1c"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
         assert visible_gpus() == expected
+
+
+def test_gpus_are_counted_by_the_devices_that_were_given_else_by_what_the_driver_lists(tmp_path, monkeypatch):
+    """A container with one GPU of eight, a sandbox that shows only the list, a machine without any."""
+    devices, listed = tmp_path / "dev", tmp_path / "gpus"
+    monkeypatch.setattr(machine, "DEVICES", devices)
+    monkeypatch.setattr(machine, "LISTED", listed)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == []
+    for number in range(8):
+        (listed / f"0000:{number}b:00.0").mkdir(parents=True)
+    assert visible_gpus() == [str(number) for number in range(8)]
+    devices.mkdir()
+    for name in ("nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
+        (devices / name).touch()
+    assert visible_gpus() == ["0"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from vlmdata.models.machine import gpus_here
 from vlmdata.recipe import Recipe
 
 
@@ -18,4 +18,4 @@ def visible_gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [word for word in (one.strip() for one in given.split(",")) if word and word != "-1"]
-    return [str(number) for number, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*")))]
+    return [str(number) for number in range(gpus_here())]

@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmdata.models.clip_names import has_own_weights
+from vlmdata.models.machine import gpus_here
 from vlmdata.models.pixels import Pixels, preparation
 from vlmdata.step import Part
 
@@ -139,8 +139,9 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 def decoders() -> int:
     """Return how many threads decode: beside a GPU its share of the machine's cores, else one, for a worker has one core."""
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    return max(1, len(os.sched_getaffinity(0)) // gpus) if gpus and torch.cuda.is_available() else 1
+    if not torch.cuda.is_available():
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // max(gpus_here(), torch.cuda.device_count()))
 
 
 def weights_hash(net: Any) -> str:
