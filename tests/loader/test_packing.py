@@ -115,6 +115,13 @@ def test_another_length_is_another_order(tmp_path: Path) -> None:
         stream(folder, pack=longer, cache=tmp_path, torch=False).load_state_dict(state)
 
 
+def test_packs_that_no_sample_fits_into_are_an_error_and_no_endless_search(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [40])
+    narrow = Packing(9, tokens_of, "three a letter", overlong="drop", window=7, workers=1)
+    with pytest.raises(ValueError, match="no sample fits into 9 tokens"):
+        next(iter(stream(folder, pack=narrow, cache=tmp_path, torch=False)))
+
+
 def words(sample: dict[str, Any]) -> int:
     return 5 if sample["__url__"].endswith("a/00000.tar") else 20
 

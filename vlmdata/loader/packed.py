@@ -137,7 +137,10 @@ class PackedPlan:
     def _grow(self) -> None:
         epoch, window, before = self._known[-1]
         after = (epoch, window + 1) if window + 1 < self.epoch_windows else (epoch + 1, 0)
-        self._known.append((*after, before + self._count(epoch, window)))
+        packs = before + self._count(epoch, window)
+        if after == (epoch + 1, 0) and (epoch, 0, packs) in self._known:
+            raise ValueError(f"no sample fits into {self.packing.tokens} tokens: raise `tokens`, or give `overlong='alone'`")
+        self._known.append((*after, packs))
 
     def _count(self, epoch: int, window: int) -> int:
         for marker in self._folder.glob(f"{epoch}-{window}.*.packs"):
