@@ -1,6 +1,8 @@
 """report.html: one page that says what a dataset holds, true to its ledger, the same bytes each time, safe to open."""
 
 import hashlib
+import io
+import json
 import re
 import shutil
 from collections import Counter
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.browser import browsing
 from tests.engine.site import download, hashes, ledger, manifest, picture
@@ -132,6 +135,27 @@ def test_copies_stand_beside_what_was_kept(out):
     section = page_of(out).split('<section id="copies">')[1].split("</section>")[0]
     images = [attributes["src"] for tag, attributes in Tags(section).seen if tag == "img"]
     assert len(images) >= 6 and max(Counter(images).values()) >= 2
+
+
+def test_a_step_shows_the_copies_that_it_rejected_itself(tmp_path):
+    """One picture four times: twice with the same bytes, and twice near enough; each step shows its own beside the one kept."""
+    first = picture(3, 120)
+    near = [io.BytesIO(), io.BytesIO()]
+    for out, quality in zip(near, (60, 50), strict=True):
+        Image.open(io.BytesIO(first)).save(out, "JPEG", quality=quality)
+    lines = []
+    for number, body in enumerate([first, first, *(out.getvalue() for out in near)]):
+        (tmp_path / f"{number}.jpg").write_bytes(body)
+        lines.append(json.dumps({"file_name": f"{number}.jpg", "caption": f"caption {number}"}))
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(lines))
+    source = {"type": "files", "path": str(tmp_path), "table": path.name}
+    steps = [{"resize": {"mode": "no", "skip_reencode": True}}, "dedupe_exact", "dedupe_phash"]
+    run(recipes.parse({"source": source, "steps": steps}), tmp_path / "out", local=True, workers=1)
+    section = page_of(tmp_path / "out").split('<section id="copies">')[1].split("</section>")[0]
+    exact, near = section.split("<h3>")[1:]
+    assert "1 copy of 1 row<" in exact and "2 copies of 1 row<" in near
+    assert exact.count("<img") == 2 and near.count("<img") == 3 and "more</p>" not in section
 
 
 def test_without_work_the_kept_ones_are_still_shown(out, tmp_path):

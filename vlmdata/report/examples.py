@@ -21,6 +21,9 @@ COPIES = 5  # of a cluster, besides the one kept
 SAMPLES = 18
 
 
+Cluster = tuple[str, str]  # a step that rejects copies, and the key of the row it kept
+
+
 @dataclass(frozen=True)
 class Example:
     """A row of the ledger to be shown, or one image or text of it."""
@@ -107,17 +110,17 @@ class Chosen:
 
     kept: dict[Rule, list[Example]]
     rejected: dict[Rule, list[Example]]
-    clusters: dict[str, tuple[list[Example], list[Example]]]  # key of the row kept: that row, its copies
+    clusters: dict[Cluster, tuple[list[Example], list[Example]]]  # the row that was kept, and copies that the step rejected
     samples: list[Example]
 
 
 def choose(
-    store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], keys: Sequence[str]
+    store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], wanted: Sequence[Cluster]
 ) -> Chosen:
-    """Read the ledger once. `levels`: rule -> threshold, with its line where a score is known. `keys`: of clusters."""
+    """Read the ledger once. `levels`: rule -> threshold, with its line where a score is known."""
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}
-    clusters = {key: (Nearest(1), Nearest(COPIES)) for key in keys}
+    clusters = {cluster: (Nearest(1), Nearest(COPIES)) for cluster in wanted}
     samples = Nearest(SAMPLES)
     scores = {line.score for _, line in levels.values() if line is not None}
     own = {"key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "images", "texts"}
@@ -133,7 +136,7 @@ def choose(
     return Chosen(
         {rule: near.examples() for rule, near in kept.items()},
         {rule: near.examples() for rule, near in rejected.items()},
-        {key: (leader.examples(), copies.examples()) for key, (leader, copies) in clusters.items()},
+        {cluster: (leader.examples(), copies.examples()) for cluster, (leader, copies) in clusters.items()},
         samples.examples(),
     )
 
@@ -157,17 +160,18 @@ def _add_kept(near: Nearest, stretch: Stretch, line: Line) -> None:
         near.add(np.abs(value - line.at), row, place, stretch, value)
 
 
-def _add_clusters(clusters: dict[str, tuple[Nearest, Nearest]], stretch: Stretch) -> None:
-    wanted = pa.array(sorted(clusters), pa.string())
+def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], stretch: Stretch) -> None:
+    wanted = pa.array(sorted({key for _, key in clusters}), pa.string())
     rows = stretch.rows
     for column, which in (("key", 0), ("cluster", 1)):
         names = rows[column].combine_chunks()
         at = np.flatnonzero(pc.is_in(names, value_set=wanted).to_numpy(zero_copy_only=False))
         value = pc.fill_null(rows["value"].combine_chunks().take(pa.array(at)), np.nan).to_numpy()
-        for key in sorted(set(names.take(pa.array(at)).to_pylist())):
-            own = np.array([name == key for name in names.take(pa.array(at)).to_pylist()])
-            near = clusters[key][which]
-            near.add(np.zeros(own.sum()), at[own], np.full(own.sum(), WHOLE), stretch, value[own] if which else None)
+        found = np.array(names.take(pa.array(at)).to_pylist(), object)
+        steps = np.array(rows["step"].take(pa.array(at)).to_pylist(), object)
+        for (step, key), nears in clusters.items():
+            own = (found == key) & ((steps == step) | (which == 0))
+            nears[which].add(np.zeros(own.sum()), at[own], np.full(own.sum(), WHOLE), stretch, value[own] if which else None)
 
 
 def _lives(items: list[Any], place: int) -> bool:

@@ -35,7 +35,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     private = {link.step.name for link in replay.links if link.step.is_private} if replay else set()
     levels = _levels(facts, drawn, private)
     clusters = _clusters(facts.clusters)
-    chosen = choose(store, manifest, levels, [key for keys in clusters.values() for key in keys])
+    chosen = choose(store, manifest, levels, [(step, key) for step, keys in clusters.items() for key in keys])
     everyone = [*chosen.samples, *(e for part in chosen.kept.values() for e in part)]
     everyone += [example for leader, _ in chosen.clusters.values() for example in leader]
     album = Album(store, replay, everyone)
@@ -151,10 +151,10 @@ def _clusters(heavy: Heavy) -> dict[str, list[str]]:
 def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, album: Album) -> dict[str, Any]:
     shown = []
     for key in keys:
-        leader, copies = chosen.clusters[key]
+        leader, copies = chosen.clusters[step, key]
         kept = _shown(leader, album, 1)
         if kept:
-            size = facts.clusters.counts[key].total()
+            size = facts.clusters.counts[key][step]
             seen = [one for copy in copies[:COPIES] if (one := album.show(copy))]
             shown.append({"kept": kept[0], "copies": seen, "size": size})
     counters = [counter for counter in facts.clusters.counts.values() if counter[step]]
