@@ -9,6 +9,7 @@ import torch
 
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, conversation_samples, document_sample, drawing, jpeg, write_tar
+from vlmdata.step import RecipeError
 from vlmdata_train import setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.places import Place, Position, redistribute
@@ -142,6 +143,13 @@ def test_broken_samples_are_counted_and_the_others_come(tmp_path):
             assert bool((batch.labels[row] != -100).any()) == ("cut" not in key)
     packed = feed(str(tmp_path))
     assert sorted(k.split()[1] for k in keys(packed)) == ["000000", "000001", "000002", "000003", "cut"]
+
+
+def test_data_of_which_nothing_can_be_used_is_an_error_and_no_endless_search(tmp_path):
+    write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
+    endless = feed(str(tmp_path), epochs=None, batches={"pack": False, "samples": 8})
+    with pytest.raises(RecipeError, match=r"samples in a row gave nothing: \{'not_an_image': "):
+        next(iter(endless))
 
 
 def test_text_only_samples_and_several_images_go_together(tmp_path):

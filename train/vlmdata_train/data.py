@@ -15,10 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from vlmdata.step import RecipeError
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.places import Place, Position
 from vlmdata_train.reading import Reading, Sample, Unusable, source_of
+
+MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
 
 
 class Stream(Protocol):
@@ -80,13 +83,25 @@ class Feed:
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Position]]:
         """Build some batches at a time, and give them in their order."""
-        building: deque[tuple[Future[Batch | None], Position]] = deque()
+        building: deque[tuple[Future[Batch | None], Position, int]] = deque()
+        in_vain = 0  # samples since the last batch
+
+        def finish() -> Iterator[tuple[Batch, Position]]:
+            nonlocal in_vain
+            future, after, tried = building.popleft()
+            batch = future.result()
+            in_vain = 0 if batch is not None else in_vain + max(tried, 1)
+            if batch is not None:
+                yield batch, after
+            elif in_vain >= MAX_IN_VAIN:  # a stream without end would be searched for ever
+                raise RecipeError(f"data: {in_vain} samples in a row gave nothing: {dict(self.skipped)}")
+
         for samples, after in self._steps():
-            building.append((pool.submit(self.build, samples), after))
+            building.append((pool.submit(self.build, samples), after, len(samples)))
             if len(building) > self.workers:
-                yield from _finished(building.popleft())
+                yield from finish()
         while building:
-            yield from _finished(building.popleft())
+            yield from finish()
 
     def _steps(self) -> Iterator[tuple[list[Sample], Position]]:
         """Give the samples of each batch, and the position after them: first of the pieces, then of the main stream."""
@@ -138,12 +153,6 @@ def _go_on(stream: Stream, start: Place) -> None:
     if stream.epochs is not None:
         end, _ = stream.plan.end(start.position - 1, stream.epochs, 1 << 62)
         stream.load_state_dict({**state, "until": end})
-
-
-def _finished(item: tuple[Future[Batch | None], Position]) -> Iterator[tuple[Batch, Position]]:
-    batch = item[0].result()
-    if batch is not None:
-        yield batch, item[1]
 
 
 def _drain(given: queue.Queue) -> None:
