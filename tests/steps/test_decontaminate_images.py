@@ -1,4 +1,6 @@
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -35,6 +37,24 @@ def test_a_small_copy_of_a_reference_goes_and_other_pictures_stay(tmp_path: Path
     found = step.run(rows)
     assert found["reason"].to_pylist() == ["looks_like_evaluation", None, None]
     assert found["value"].to_pylist()[0] <= 8
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_references_in_a_tar_are_those_in_a_folder(mode: str, tmp_path: Path) -> None:
+    """Beside them a text and a folder of the tar's own, which are no pictures."""
+    with tarfile.open(tmp_path / f"eval.tar{'.gz' if ':' in mode else ''}", mode) as tar:
+        for name, body in [("images/7.txt", b"a caption"), *((f"images/{n}.JPG", jpeg(picture(n))) for n in range(3))]:
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            tar.addfile(member, io.BytesIO(body))
+    rows = captions(list("ab"), phash=[np.uint64(phash(picture(2))), np.uint64(phash(picture(7)))])
+    step = DecontaminateImages(references=(str(tmp_path),))
+    step.check()
+    assert step.run(rows)["reason"].to_pylist() == ["looks_like_evaluation", None]
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
 
 
 def test_embeddings_close_to_a_reference_go(tmp_path: Path) -> None:
