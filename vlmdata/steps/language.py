@@ -47,9 +47,7 @@ class Language(Step):
     def check(self) -> None:
         for code in self.keep:
             if code not in CODES | {NONE}:
-                raise RecipeError(
-                    f"{self.name}.keep: '{code}' is no language of lid.176: {NONE} {' '.join(sorted(CODES))}"
-                )
+                raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {NONE} {' '.join(sorted(CODES))}")
         if not 0 <= self.min_probability <= 1:
             raise RecipeError(f"{self.name}.min_probability = {self.min_probability} must lie in [0, 1]")
 
