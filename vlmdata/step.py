@@ -13,7 +13,7 @@ No step removes a row or moves a position.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -143,14 +143,15 @@ class Source:
 
     def check(self) -> None:
         """Raise RecipeError when the source cannot be read as the recipe says: no file, no such column."""
+        self.files()
 
-    def files(self) -> list[tuple[str, int]]:
-        """Return path and size of every file, sorted: what tells one source from another."""
+    def files(self) -> Sequence[tuple[str, int]]:
+        """Return path and size of every file, sorted: what tells one source from another. RecipeError: there is none."""
         raise NotImplementedError
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return the ranges of the source that can be read alone, as plain JSON values, in order."""
-        raise NotImplementedError
+        """Return the ranges of the source that can be read alone, as plain JSON values, in order: by default, its files."""
+        return [{"path": path} for path, _ in self.files()]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         """Yield the rows of a piece: any columns of ROW but `key`, and `id` where a record has an identity of its own.

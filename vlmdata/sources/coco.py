@@ -30,12 +30,12 @@ class Coco(Source):
     address: str = "coco_url"  # field of an image that holds its address; `flickr_url` is the other
 
     def check(self) -> None:
-        self._files()
+        self.files()
         if self.images:
             find(self.images, ("",))
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, (".json", ".json.gz"))
 
     def pieces(self) -> list[dict[str, Any]]:
         return [{}]
@@ -46,7 +46,7 @@ class Coco(Source):
         boxes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
         categories: dict[Any, str] = {}
         licences: dict[Any, dict[str, Any]] = {}
-        for path, _ in self._files():
+        for path, _ in self.files():
             tree = _load(path)
             licences.update((one["id"], one) for one in tree.get("licenses") or [])
             categories.update((one["id"], one["name"]) for one in tree.get("categories") or [])
@@ -62,9 +62,6 @@ class Coco(Source):
         yield from tables(
             self._row(image, captions[number], boxes[number], categories, licences) for number, image in known.items()
         )
-
-    def _files(self) -> list[File]:
-        return find(self.path, (".json", ".json.gz"))
 
     def _row(
         self,

@@ -48,8 +48,8 @@ class Files(Source):
         for file in self._lists():
             lists.check_columns(file.path, lists.column_names(file.path, lists.Layout()), [self.file, *self._columns()])
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in (self._lists() if self.table else self._files())]
+    def files(self) -> list[File]:
+        return self._lists() if self.table else self._files()
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:

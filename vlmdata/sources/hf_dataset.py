@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,9 +53,9 @@ class HfDataset(Source):
             extra = [] if isinstance(self.extra, str) else self.extra
             check_columns(self.path, names, [self.url or self.image, *self._captions(), *extra])
 
-    def files(self) -> list[tuple[str, int]]:
+    def files(self) -> Sequence[tuple[str, int]]:
         if _is_local(self.path):
-            return [(file.path, file.size) for file in find(self.path, ("",))]
+            return find(self.path, ("",))
         data = self._dataset()
         return [(f"{self.path}/{self.name}/{self.split}@{self.revision}", 0 if self.streaming else len(data))]
 

@@ -39,15 +39,15 @@ class Html(Source):
     def check(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
             raise RecipeError(f"url = {self.url!r} must begin with http:// or https://")
-        for file in self._files():
+        for file in self.files():
             if is_remote(file.path):
                 raise RecipeError(f"{file.path}: copy the pages and their images to a local folder first")
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
-        paths = [file.path for file in self._files()]
+        paths = [file.path for file in self.files()]
         root = self._root(paths)
         return [{"root": root, "paths": paths[i : i + FILES_IN_PIECE]} for i in range(0, len(paths), FILES_IN_PIECE)]
 
@@ -58,9 +58,6 @@ class Html(Source):
         named = self.path if isinstance(self.path, str) else self.path[0] if len(self.path) == 1 else ""
         folder = os.path.abspath(os.path.expanduser(named))
         return folder if named and os.path.isdir(folder) else os.path.commonpath([os.path.dirname(path) for path in paths])
-
-    def _files(self) -> list[File]:
-        return find(self.path, ENDINGS)
 
     def _rows(self, path: str, root: str) -> Iterator[dict[str, Any]]:
         name = os.path.relpath(path, root).replace(os.sep, "/")

@@ -42,8 +42,8 @@ class Img2dataset(Source):
             if not {"key", "status"} <= set(names):
                 raise RecipeError(f"{path}: its columns ({', '.join(names)}) are not those that img2dataset writes")
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in find(self.path, (".parquet", ".tar"))]
+    def files(self) -> list[File]:
+        return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
         return [{"path": file.path} for file in self._files()]

@@ -37,21 +37,15 @@ class InterleavedTars(Source):
 
     path: str | list[str]
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
-
-    def check(self) -> None:
-        self._files()
+    def files(self) -> list[File]:
+        return find(self.path, ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
-        files = self._files()
+        files = self.files()
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(tar_rows(piece["path"], piece["name"], _row))
-
-    def _files(self) -> list[File]:
-        return find(self.path, ENDINGS)
 
 
 def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:

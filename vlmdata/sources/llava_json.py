@@ -34,15 +34,12 @@ class LlavaJson(Source):
     joined: bool = False  # conversations of one image in one row
 
     def check(self) -> None:
-        self._files()
+        self.files()
         if self.images:
             find(self.images, ("",))
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
-
-    def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path} for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"))
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
@@ -51,9 +48,6 @@ class LlavaJson(Source):
         with opened(path) as file:
             some = records.batches(file, kind, "utf-8", 5000)
             yield from in_tables(some, lambda record: _row(record, folder), self.joined)
-
-    def _files(self) -> list[File]:
-        return find(self.path, (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".json.zst", ".jsonl.zst"))
 
 
 def _row(record: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -36,25 +36,19 @@ class Messages(Source):
     joined: bool = False  # conversations of one image in one row, as LLaVA-1.5's own mixture does; reads the list into memory
 
     def check(self) -> None:
-        for path, _ in self._files()[:20]:
+        for path, _ in self.files()[:20]:
             check_columns(path, column_names(path, Layout()), [self.messages])
         if self.folder:
             find(self.folder, ("",))
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
-
-    def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path} for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, [ending for ending in ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))])
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.folder or os.path.dirname(path)
         kind = format_of(path, Layout())
         yield from in_tables(_records(path, kind), lambda record: self._row(record, folder), self.joined)
-
-    def _files(self) -> list[File]:
-        return find(self.path, [ending for ending in ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))])
 
     def _row(self, record: Mapping[str, Any], folder: str) -> dict[str, Any]:
         extra = {name: value for name, value in record.items() if name not in (self.messages, self.images)}

@@ -34,20 +34,11 @@ class Mmc4(Source):
     path: str | list[str]
     min_similarity: float = 0.0  # cosine of CLIP ViT-L/14 as published; an image below it is left out: MMC4 itself took 0.15
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
-
-    def check(self) -> None:
-        self._files()
-
-    def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path} for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, ENDINGS)
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(self._row(line) for line in _lines(piece["path"]))
-
-    def _files(self) -> list[File]:
-        return find(self.path, ENDINGS)
 
     def _row(self, line: bytes) -> dict[str, Any]:
         try:

@@ -34,19 +34,19 @@ class ObelicsParquet(Source):
     path: str | list[str]
 
     def check(self) -> None:
-        for file in self._files()[:20]:
+        for file in self.files()[:20]:
             with raw_file(file.path) as opened:
                 names = pq.ParquetFile(opened).schema_arrow.names
             missing = [name for name in ("images", "texts") if name not in names]
             if missing:
                 raise RecipeError(f"{file.path}: no column {', '.join(missing)}. There is: {', '.join(names)}")
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, (".parquet",))
 
     def pieces(self) -> list[dict[str, Any]]:
         found = []
-        for file in self._files():
+        for file in self.files():
             with raw_file(file.path) as opened:
                 groups = pq.ParquetFile(opened).num_row_groups
             starts = range(0, groups, GROUPS_IN_PIECE)
@@ -55,9 +55,6 @@ class ObelicsParquet(Source):
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(self._rows(piece["path"], piece["groups"]))
-
-    def _files(self) -> list[File]:
-        return find(self.path, (".parquet",))
 
     def _rows(self, path: str, groups: list[int]) -> Iterator[dict[str, Any]]:
         with raw_file(path) as opened:

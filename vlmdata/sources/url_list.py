@@ -49,15 +49,15 @@ class UrlList(Source):
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
         layout = self._layout()
-        for path, _ in self._files()[:CHECKED_FILES]:
+        for path, _ in self.files()[:CHECKED_FILES]:
             if lists.format_of(path, layout) != "txt":
                 lists.check_columns(path, lists.column_names(path, layout), [*self._wanted(), *self._carried()])
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, lists.ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path, "size": file.size} for file in self._files()]
+        return [{"path": file.path, "size": file.size} for file in self.files()]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         file = File(**piece)
@@ -71,9 +71,6 @@ class UrlList(Source):
                 yield self._rows(chunk, is_text)
             if chunk.bad_records:
                 yield bad_records(chunk.bad_records)
-
-    def _files(self) -> list[File]:
-        return find(self.path, lists.ENDINGS)
 
     def _layout(self) -> Layout:
         return Layout(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)

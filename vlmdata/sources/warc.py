@@ -51,7 +51,7 @@ class Warc(Source):
     images: Literal["collection", "file", "none"] = "collection"  # where bytes of images are looked for
 
     def check(self) -> None:
-        remote = [file for file in self._files() if is_remote(file.path)]
+        remote = [file for file in self.files() if is_remote(file.path)]
         if not remote:
             return
         try:
@@ -69,12 +69,12 @@ class Warc(Source):
                 stacklevel=2,
             )
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
+    def files(self) -> list[File]:
+        return find(self.path, ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for file in self._files():
+        for file in self.files():
             for volume in volumes(file.path):
                 for start, end in pieces(volume, file.size, PIECE_BYTES):
                     found.append({"path": volume.path, "member": volume.member, "start": start, "end": end})
@@ -86,9 +86,6 @@ class Warc(Source):
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
-
-    def _files(self) -> list[File]:
-        return find(self.path, ENDINGS)
 
     def _rows(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[dict[str, Any]]:
         volume = Volume(piece["path"], piece["member"])
@@ -103,7 +100,7 @@ class Warc(Source):
     def _images(self, path: str) -> Find | None:
         if self.images == "none":
             return None
-        paths = tuple(file.path for file in self._files()) if self.images == "collection" else (path,)
+        paths = tuple(file.path for file in self.files()) if self.images == "collection" else (path,)
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:

@@ -37,22 +37,16 @@ class Webdataset(Source):
     path: str | list[str]
     caption: list[str] = field(default_factory=lambda: ["txt", "text", "caption"])  # extensions, then fields of the JSON
 
-    def files(self) -> list[tuple[str, int]]:
-        return [(file.path, file.size) for file in self._files()]
-
-    def check(self) -> None:
-        self._files()
+    def files(self) -> list[File]:
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        return find([_shards_of(path) for path in paths], ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
-        files = self._files()
+        files = self.files()
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(tar_rows(piece["path"], piece["name"], self._row))
-
-    def _files(self) -> list[File]:
-        paths = [self.path] if isinstance(self.path, str) else self.path
-        return find([_shards_of(path) for path in paths], ENDINGS)
 
     def _row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
         parts = dict(sample.members)
