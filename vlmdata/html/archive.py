@@ -27,9 +27,7 @@ KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
 BODIES = frozenset(("response", "resource", "revisit"))  # kinds whose content is read; of the others only the header
-UNPACKED = (
-    4  # of a stream that is unpacked from its start a piece is so many times larger: about what a packed piece unpacks to
-)
+UNPACKED = 4  # times larger is a piece of a stream that is unpacked from its start: about what a packed one unpacks to
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
 
