@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from vlmdata_train.encoders import EncoderFacts
-from vlmdata_train.encoders.qwen2_vl import in_squares
+from vlmdata_train.encoders.qwen2_vl import attended
 from vlmdata_train.vision_half import VisionHalf
 
 
@@ -29,12 +28,8 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Each image attends to itself alone."""
-        config = self.model.config
-        rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
-        grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
-        patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
-        squares = self.model(patches, grid_thw=grid).pooler_output  # (P N / s^2, s^2 C)
-        return squares.view(len(pixels), rows * columns, -1)
+        squares = attended(self.model, pixels).pooler_output  # (P N / s^2, s^2 C)
+        return squares.view(len(pixels), -1, self.model.config.hidden_size)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,16 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Each image attends to itself alone."""
-        config = self.model.config
-        rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
-        grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
-        patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
-        return self.model(patches, grid_thw=grid).last_hidden_state.unflatten(0, (len(pixels), -1))
+        return attended(self.model, pixels).last_hidden_state.unflatten(0, (len(pixels), -1))
+
+
+def attended(model: Any, pixels: Tensor) -> Any:
+    """Return what one of Qwen's towers gives of images of one size, its rows square by square."""
+    config = model.config
+    rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
+    grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
+    patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
+    return model(patches, grid_thw=grid)
 
 
 def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from vlmdata_train.encoders import EncoderFacts
-from vlmdata_train.encoders.qwen2_vl import in_squares
+from vlmdata_train.encoders.qwen2_vl import attended
 from vlmdata_train.vision_half import VisionHalf
 
 HALF = (0.5, 0.5, 0.5)  # mean and deviation of the published processor
@@ -31,11 +31,7 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Each image attends to itself alone."""
-        config = self.model.config
-        rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
-        grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
-        patches = in_squares(pixels, config.patch_size, config.spatial_merge_size, config.temporal_patch_size)
-        found = self.model(patches, grid_thw=grid)
+        found = attended(self.model, pixels)
         return torch.cat([found.last_hidden_state, *found.deepstack_features], -1).unflatten(0, (len(pixels), -1))
 
 
