@@ -17,7 +17,7 @@ from fastwarc.warc import ArchiveIterator
 
 from vlmdata.html.arc import arc_records, is_arc
 from vlmdata.html.digest import digest_fits
-from vlmdata.html.frames import Primed, dictionary_of, is_packed
+from vlmdata.html.frames import Primed, dictionary_frame, is_packed
 from vlmdata.html.remote import open_archive
 from vlmdata.html.resync import next_record, proved_end, record_starts, sure_record
 from vlmdata.html.sequential import Sequential
@@ -191,7 +191,7 @@ class _Stop:
 
 def _entries(file: BinaryIO, place: int, lenient: bool) -> Iterator[tuple[int, Any]]:
     """Yield FastWARC's records from a place on, each with its offset in the file."""
-    frame, _ = dictionary_of(file) if place else (b"", None)
+    frame = dictionary_frame(file) if place else b""
     file.seek(place)
     source: Any = Primed(frame, file) if frame else file
     for entry in ArchiveIterator(source, parse_http=False, auto_decode="none", quirks_mode=lenient):

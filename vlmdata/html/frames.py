@@ -84,20 +84,22 @@ def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
     return found if len(found) <= max_bytes else b""
 
 
-def dictionary_of(file: BinaryIO) -> tuple[bytes, bytes | None]:
-    """Return the frame that a Zstandard archive's dictionary stands in, empty where there is none, and the dictionary."""
+def dictionary_frame(file: BinaryIO) -> bytes:
+    """Return the frame that a Zstandard archive's dictionary stands in, empty where there is none."""
     head = head_of(file)
     size = _number(file.read(4), 0, 4) if head == DICTIONARY else 0
-    if not 0 < size <= _MAX_DICTIONARY:
-        return b"", None
-    body = file.read(size)
-    head += size.to_bytes(4, "little")
+    return head + size.to_bytes(4, "little") + file.read(size) if 0 < size <= _MAX_DICTIONARY else b""
+
+
+def dictionary_of(file: BinaryIO) -> bytes | None:
+    """Return a Zstandard archive's dictionary, unpacked."""
+    body = dictionary_frame(file)[8:]
     if not body.startswith(ZSTD):
-        return head + body, body
+        return body or None
     try:
-        return head + body, ZstdReader(io.BytesIO(body)).read(_MAX_DICTIONARY)
+        return ZstdReader(io.BytesIO(body)).read(_MAX_DICTIONARY)
     except (OSError, ValueError):
-        return head + body, None
+        return None
 
 
 def _gzip_end(file: BinaryIO, place: int) -> int | None:

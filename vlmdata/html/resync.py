@@ -82,7 +82,7 @@ def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
         ended = frame_end(file, place)
         if ended is None or _mark(file) is _GZIP:
             return ended
-        record = unpacked(_read(file, place, ended - place), dictionary_of(file)[1], 2 * max_bytes)
+        record = unpacked(_read(file, place, ended - place), dictionary_of(file), 2 * max_bytes)
         return ended if proved_end(io.BytesIO(record), 0, max_bytes) == len(record) else None
     end = _stated_end(file, place)
     if end is None:
@@ -98,7 +98,7 @@ def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
 def _candidates(file: BinaryIO, place: int) -> Iterator[int]:
     """Yield the offsets from `place` on where a record seems to begin."""
     mark = _mark(file)
-    dictionary = dictionary_of(file)[1] if mark is _ZSTD else None
+    dictionary = dictionary_of(file) if mark is _ZSTD else None
     while True:
         window = _read(file, place, _WINDOW)
         for match in mark.finditer(window):

@@ -134,5 +134,5 @@ def _is_reached(volume: Volume, identity: tuple[Any, ...]) -> bool:
             raise
         except (OSError, ValueError):
             return next_record(file, 1) is not None
-        dictionary = dictionary_of(file)[1]
+        dictionary = dictionary_of(file)
         return len(set(places)) == len(places) and all(holds_record(file, place, dictionary) for place in places[1:])
