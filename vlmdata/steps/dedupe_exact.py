@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.row import alive, flatten, set_column
+from vlmdata.row import alive, flatten, in_one, set_column
 from vlmdata.similar.clusters import best_first, best_of_groups
 from vlmdata.similar.verdict import (
     columns_of,
@@ -43,7 +43,7 @@ class DedupeExact(Step):
         before = alive(rows)
         if self.by == "row":
             places = np.flatnonzero(before)
-            keys = rows["key"].combine_chunks().take(pa.array(places))
+            keys = in_one(rows["key"]).take(pa.array(places))
             # a key is a hash of the row's content, and _1, _2 ... behind it number the identical ones
             _, groups = numbered(pc.replace_substring_regex(keys, "_.*", ""))
             stands = best_of_groups(groups, best_first(keys=keys))[groups]
@@ -60,7 +60,7 @@ class DedupeExact(Step):
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
     """Add the texts of the rows just lost to the alternatives of the first living text of the row in their `cluster`."""
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
-    texts = rows["texts"].combine_chunks()
+    texts = in_one(rows["texts"])
     clusters = rows["cluster"]
     merged: dict[int, list] = {}
     for row in np.flatnonzero(lost).tolist():

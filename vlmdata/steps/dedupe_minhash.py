@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import alive, flatten, numbers, set_column
+from vlmdata.row import alive, flatten, in_one, numbers, set_column
 from vlmdata.similar.clusters import best_first, stand_ins
 from vlmdata.similar.grams import Grams
 from vlmdata.similar.hamming import equal_groups
@@ -95,10 +95,8 @@ class DedupeMinhash(Step):
 
     def _rank(self, rows: pa.Table, places: Ids, lengths: np.ndarray) -> Ids:
         own = {"longest": lengths, "earliest": -places.astype(np.float64)}
-        columns = [
-            own[name] if name in own else np.round(numbers(rows[name].combine_chunks())[places], 4) for name in self.keep
-        ]
-        return best_first(*columns, keys=rows["key"].combine_chunks().take(pa.array(places)))
+        columns = [own[name] if name in own else np.round(numbers(in_one(rows[name]))[places], 4) for name in self.keep]
+        return best_first(*columns, keys=in_one(rows["key"]).take(pa.array(places)))
 
     def _drop(self, rows: pa.Table, places: Ids, stands: Ids, similarity: np.ndarray) -> pa.Table:
         """`similarity` is that of the rows lost, in order, with what stands for them."""
