@@ -40,6 +40,13 @@ def test_no_box_and_boxes_outside_change_nothing() -> None:
     assert np.array_equal(blur_boxes(pixels, [(500, 500, 600, 600)]), pixels)
 
 
+def test_a_box_that_reaches_endlessly_far_blurs_no_more_than_one_around_the_whole_picture() -> None:
+    pixels = photo(50, 40)
+    whole = blur_boxes(pixels, [(-50, -50, 100, 100)])
+    for far in (1e6, 1e300, float("inf")):
+        assert np.array_equal(blur_boxes(pixels, [(-far, -far, far, far)]), whole)
+
+
 def test_it_blurs_where_img2dataset_does_and_more() -> None:
     folder = real_data("F_vlm_repo_testdata/img2dataset/blur_test_files")
     original, theirs = (

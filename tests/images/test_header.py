@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.images.pictures import P3, exif, matrix_profile, photo, saved
+from vlmdata.images.decode import decode
 from vlmdata.images.facts import REASONS
 from vlmdata.images.header import Header, ImageError, read_header
 
@@ -161,6 +162,14 @@ def test_an_avif_is_as_large_as_its_av1_data_say() -> None:
     data[at + 8 : at + 16] = struct.pack(">II", 10, 10)
     header = read_header(bytes(data))
     assert (header.width, header.height, header.coded_pixels) == (10, 10, 480_000)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_an_avif_that_ends_early_is_truncated_and_not_corrupt(share: float) -> None:
+    data = saved(photo(200, 150), "avif")
+    with pytest.raises(ImageError) as found:
+        decode(data[: int(share * len(data))], max_pixels=10**6)
+    assert found.value.reason == "truncated"
 
 
 def test_headers_are_plain_values() -> None:

@@ -17,11 +17,16 @@ GROWTH, SIGMA = 0.1, 0.1  # of the longer side
 
 
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels with `boxes` (in these pixels) blurred. Without a box the same array comes back."""
-    height, width = pixels.shape[:2]
-    sides = [max(int(x1) - int(x0), int(y1) - int(y0)) for x0, y0, x1, y1 in boxes]
+    """Return (H, W, 3) uint8 pixels with `boxes` (in these pixels) blurred. Without a box the same array comes back.
+
+    No side counts for more than the picture's longest, however far a box reaches beyond it.
+    """
     if not boxes:
         return pixels
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    boxes = [(_near(x0, longest), _near(y0, longest), _near(x1, longest), _near(y1, longest)) for x0, y0, x1, y1 in boxes]
+    sides = [min(max(int(x1) - int(x0), int(y1) - int(y0)), longest) for x0, y0, x1, y1 in boxes]
     mask = np.zeros((height, width), np.uint8)
     for (x0, y0, x1, y1), side in zip(boxes, sides, strict=True):
         more = GROWTH * side
@@ -38,6 +43,11 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     out = pixels.copy()
     out[part] = _blend(pixels[part], mask[part], sigma)
     return out
+
+
+def _near(place: float, longest: int) -> float:
+    """Return a coordinate, or one beyond the picture that is not endlessly far."""
+    return min(max(place, -longest), 2 * longest)
 
 
 def _blend(pixels: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:

@@ -34,7 +34,19 @@ def read_avif(data: bytes) -> Header:
     except MemoryError:  # the machine's trouble: no verdict on the image
         raise
     except Exception as error:  # bytes we do not trust: libavif names many kinds of damage
-        raise ImageError("corrupt", f"libavif: {error}") from None
+        raise ImageError("truncated" if _ends_early(data) else "corrupt", f"libavif: {error}") from None
+
+
+def _ends_early(data: bytes) -> bool:
+    """Say whether the last box of the file promises more bytes than there are."""
+    at = 0
+    while at + 16 <= len(data):
+        length, _, large = struct.unpack_from(">I4sQ", data, at)
+        length = large if length == 1 else length or len(data) - at
+        if length < 8:
+            return False
+        at += length
+    return at > len(data)
 
 
 def coded_pixels(data: bytes) -> int:

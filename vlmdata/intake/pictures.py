@@ -46,7 +46,7 @@ def file_in_place(path: str) -> dict[str, Any]:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") == "truncated" and size > HEADER:
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
                 file.seek(0)
                 found = facts(file.read(), whole=False)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -1,0 +1,30 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmdata.intake.pictures import HEADER, file_in_place
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        ("AVIF", {"quality": 95}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("TIFF", {"icc_profile": bytes(2 * HEADER)}),
+        ("JPEG", {"quality": 100, "subsampling": 0, "icc_profile": bytes(2 * HEADER)}),
+        ("BMP", {}),
+    ],
+)
+def test_an_image_longer_than_what_is_read_of_it_first_has_its_size(tmp_path, kind: str, settings: dict) -> None:
+    out = io.BytesIO()
+    NOISE.save(out, kind, **settings)
+    assert len(out.getvalue()) > HEADER
+    (tmp_path / "image").write_bytes(out.getvalue())
+    found = file_in_place(str(tmp_path / "image"))
+    assert (found.get("reason"), found.get("width"), found.get("height")) == (None, 400, 300)
