@@ -112,6 +112,55 @@ def test_other_encodings(tmp_path, encoding, kind):
     assert found == ["http://a.org/图.jpg", "http://b.org/"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+def test_an_encoding_of_two_or_four_bytes_may_be_named(tmp_path, encoding, kind):
+    text = "url,caption,n\nhttp://a.org/,schön,ß\n"
+    if kind != "csv":
+        text = '{"url": "http://a.org/", "caption": "schön", "n": "ß"}\n'
+    (tmp_path / f"list.{kind}").write_bytes(text.encode(encoding))
+    rows = read_all(UrlList(path=str(tmp_path), encoding=encoding))
+    assert pairs_of(rows) == [("http://a.org/", "schön", None)]
+    assert json.loads(rows["extra"][0].as_py()) == {"n": "ß"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_only_the_end_of_a_line_ends_a_record(tmp_path, encoding):
+    caption = "one\u2028two\x85three\x0cfour"
+    text = json.dumps({"url": "http://a.org/", "caption": caption}, ensure_ascii=False)
+    (tmp_path / "list.jsonl").write_bytes(f"{text}\r\n{text}\n".encode(encoding))
+    assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", caption, None)] * 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_csv_may_end_its_lines_in_any_way(tmp_path, end, encoding):
+    (tmp_path / "list.csv").write_bytes(f"url,caption{end}http://a.org/,x{end}".encode(encoding))
+    assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", "x", None)]
+
+
+@pytest.mark.parametrize(
+    ("header", "extra"),
+    [
+        ("url,caption,,,", {"": "3", ".1": "4", ".2": "5"}),
+        ("url,caption,url,url.1,n", {"url.2": "3", "url.1": "4", "n": "5"}),
+    ],
+)
+def test_columns_of_one_name_are_numbered(tmp_path, header, extra):
+    (tmp_path / "list.csv").write_text(f"{header}\nhttp://a.org/,two,3,4,5\n")
+    rows = read_all(UrlList(path=str(tmp_path)))
+    assert pairs_of(rows) == [("http://a.org/", "two", None)]
+    assert json.loads(rows["extra"][0].as_py()) == extra
+
+
+def test_a_quotation_mark_that_is_never_closed_is_told_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.intake.delimited.BLOCK", 1 << 20)
+    (tmp_path / "list.csv").write_text('url,caption\nhttp://a.org/,"six inches\n' + "http://b.org/,x\n" * 100_000)
+    with pytest.raises(RecipeError, match=r"a row is longer than 1 MB: .* say `quoted: false`"):
+        read_all(UrlList(path=str(tmp_path)))
+    assert len(read_all(UrlList(path=str(tmp_path), quoted=False))) == 100_001
+
+
 def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
     (tmp_path / "list.csv").write_text("url,caption\nhttp://a.org/,one\nhttp://b.org/\nhttp://c.org/,a,b\nhttp://d.org/,two\n")
     rows = read_all(UrlList(path=str(tmp_path)))
@@ -164,6 +213,27 @@ def test_several_captions_are_alternatives(tmp_path):
         assert [texts[1]["alternatives"] for texts in read["texts"].to_pylist()] == [["two", "three"], None]
 
 
+@pytest.mark.parametrize("others", [[], [{"url": "http://b.org/", "caption": ["a", "b"]}]])
+def test_a_caption_in_json_may_be_a_number_but_no_object(tmp_path, others):
+    rows = [{"url": "http://a.org/", "caption": value} for value in (7, 1.5, None, {"en": "x"}, True)]
+    (tmp_path / "list.json").write_text(json.dumps(rows + others))
+    found = [(text, reason) for _, text, reason in pairs_of(read_all(UrlList(path=str(tmp_path))))]
+    assert found[:5] == [("7", None), ("1.5", None), ("", None), ("", "bad_encoding"), ("", "bad_encoding")]
+
+
+@pytest.mark.parametrize("captions", [[{"en": "x"}], [[{"en": "x"}]]])
+def test_a_column_of_captions_that_are_no_texts_is_refused(tmp_path, captions):
+    pq.write_table(pa.table({"url": ["http://a.org/"], "caption": captions}), tmp_path / "list.parquet")
+    with pytest.raises(RecipeError, match="a column of captions holds struct<en: string>, not text"):
+        read_all(UrlList(path=str(tmp_path)))
+
+
+def test_lists_of_numbers_are_captions_as_numbers_are(tmp_path):
+    pq.write_table(pa.table({"url": ["http://a.org/"], "caption": [[1, 2]]}), tmp_path / "list.parquet")
+    row = read_all(UrlList(path=str(tmp_path))).to_pylist()[0]
+    assert (row["texts"][1]["text"], row["texts"][1]["alternatives"]) == ("1", ["2"])
+
+
 def test_tsv_has_no_quotes_and_may_have_no_header(tmp_path):
     (tmp_path / "list.tsv").write_text('"never closed\thttp://a.org/\nsecond\thttp://b.org/\n')
     rows = read_all(UrlList(path=str(tmp_path), columns=["caption", "url"]))
@@ -191,6 +261,51 @@ def test_extra_columns_are_all_some_or_renamed(tmp_path):
     assert extra(["LICENSE"]) == {"LICENSE": "cc-by"}
     assert extra({"licence": "LICENSE"}) == {"licence": "cc-by"}
     assert extra([]) is None
+
+
+def test_columns_of_bytes_are_not_carried_whatever_their_type(tmp_path):
+    kinds = [
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.binary(1),
+        pa.list_(pa.binary()),
+        pa.struct([("bytes", pa.binary())]),
+    ]
+    kinds += [pa.dictionary(pa.int8(), pa.binary()), pa.map_(pa.string(), pa.binary())]
+    columns = {str(number): pa.nulls(1, kind) for number, kind in enumerate(kinds)}
+    table = pa.table({"url": ["http://a.org/"], "caption": ["x"], "n": [1], **columns})
+    pq.write_table(table, tmp_path / "list.parquet")
+    assert json.loads(read_all(UrlList(path=str(tmp_path)))["extra"][0].as_py()) == {"n": 1}
+
+
+def test_dates_beyond_the_year_9999_are_carried_as_texts(tmp_path):
+    late = {"date": pa.array([3_000_000], pa.date32()), "time": pa.array([254 * 10**9], pa.timestamp("s"))}
+    pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ["x"], **late}), tmp_path / "list.parquet")
+    extra = json.loads(read_all(UrlList(path=str(tmp_path)))["extra"][0].as_py())
+    assert extra["date"] == "10183-09-21" and extra["time"].startswith("10018-12-09 19:33:20")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([0], pa.timestamp("us", tz="Mars/Olympus")), "the column 'n' .* cannot be carried"),
+        (pa.array([{"day": 3_000_000}], pa.struct([("day", pa.date32())])), "the column 'n' .* cannot be carried"),
+    ],
+)
+def test_a_column_that_cannot_be_carried_is_named(tmp_path, column, message):
+    pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ["x"], "n": column}), tmp_path / "list.parquet")
+    with pytest.raises(RecipeError, match=message):
+        read_all(UrlList(path=str(tmp_path)))
+    assert pairs_of(read_all(UrlList(path=str(tmp_path), extra=[]))) == [("http://a.org/", "x", None)]
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(tmp_path):
+    table = pa.table([pa.array(["http://a.org/"]), pa.array(["x"]), pa.array([1]), pa.array([2])], ["url", "caption", "n", "n"])
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(RecipeError, match="the column 'n' stands there twice"):
+        read_all(UrlList(path=str(tmp_path)))
+    assert pairs_of(read_all(UrlList(path=str(tmp_path), extra=[]))) == [("http://a.org/", "x", None)]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +344,15 @@ def test_damage_in_the_middle_names_the_file(tmp_path):
     (tmp_path / "list.csv.gz").unlink()
     (tmp_path / "list.json").write_bytes(b'[{"url": "http://a.org/", "caption": ""}, {"url": "http')
     with pytest.raises(RecipeError, match="record 2 is no JSON"):
+        read_all(UrlList(path=str(tmp_path)))
+
+
+def test_what_follows_a_json_array_is_not_lost_without_a_word(tmp_path):
+    array = json.dumps([{"url": "http://a.org/", "caption": "x"}])
+    (tmp_path / "list.json").write_text(array + " \n")
+    assert len(read_all(UrlList(path=str(tmp_path)))) == 1
+    (tmp_path / "list.json").write_text(f"{array}\n{array}")
+    with pytest.raises(RecipeError, match="something follows the JSON array of 1 records"):
         read_all(UrlList(path=str(tmp_path)))
 
 

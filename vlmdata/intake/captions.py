@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from vlmdata.intake.pairs import one_text
 from vlmdata.intake.strings import clean, decode, from_python
+from vlmdata.step import RecipeError
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
@@ -35,13 +36,23 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
     """Return a column of single texts as strings, or None where it holds lists."""
     if isinstance(column, list):
-        return None if any(isinstance(value, list | tuple) for value in column) else from_python(column)
-    if _is_list(column.type):
-        return None
+        return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
+    return None if _is_list(column.type) else _texts(column, encoding)
+
+
+def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
+    """Return texts or numbers as strings, and which do not decode. Raises RecipeError for a column of anything else."""
     try:
         return decode(column, encoding)
-    except TypeError:  # numbers
+    except TypeError as error:
+        if pa.types.is_nested(column.type):
+            raise RecipeError(f"a column of captions {error}: name one of texts, or of lists of texts") from None
         return column.cast(pa.string()), np.zeros(len(column), bool)
+
+
+def _worded(value: Any) -> Any:
+    """Return a JSON number as a text, as the other formats have it."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
@@ -55,7 +66,7 @@ def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
     if isinstance(column, list):
         values = column
     else:
-        texts, bad_items = decode(column.flatten(), encoding)
+        texts, bad_items = _texts(column.flatten(), encoding)
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         words = texts.to_pylist()
@@ -64,7 +75,8 @@ def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
         wrong[np.repeat(np.arange(len(column)), lengths)[bad_items]] = True
     bad = np.zeros(len(values), bool) if isinstance(column, list) else wrong
     for number, (row, value) in enumerate(zip(into, values, strict=True)):
-        for text in value if isinstance(value, list | tuple) else [value]:
+        for text in map(_worded, value if isinstance(value, list | tuple) else [value]):
+            bad[number] |= not isinstance(text, str | None)
             if isinstance(text, str):
                 bad[number] |= clean(text) != text
                 row.append(clean(text))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -20,22 +23,33 @@ WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str]:
-    """Return the names of the columns: those given, or those in the first line. Raises Damage."""
+    """Return the names of the columns: those given, or those in the first line. Raises Damage.
+
+    Where a name stands twice, as the empty one over columns without a header does, the second is `name.1`, as pandas has it.
+    """
     if names:
-        return list(names)
+        return _distinct(names)
     head = file.read(1 << 16)
     wide = wide_encoding(head, encoding)
     if wide:
-        text = head.decode(wide, "ignore").split("\n", 1)[0]
+        text = re.split("[\r\n]", head.decode(wide, "ignore"), maxsplit=1)[0]
     else:
         try:
-            text = head.split(b"\n", 1)[0].decode(encoding)
+            text = re.split(b"[\r\n]", head, maxsplit=1)[0].decode(encoding)
         except UnicodeDecodeError as error:
             raise Damage(f"the header is not written in {encoding} ({error.reason}); say `encoding:`") from None
-    text = text.strip("\ufeff\r")
+    text = text.strip("\ufeff")
     if not text.strip():
         raise Damage("it begins with an empty line, not with a header; say `columns:`")
-    return next(csv.reader([text], delimiter=_delimiter(kind, delimiter)))
+    return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        others = (f"{name}.{number}" for number in itertools.count(1))
+        found.append(name if name not in found else next(other for other in others if other not in (*found, *names)))
+    return found
 
 
 def wide_encoding(head: bytes, encoding: str) -> str | None:
@@ -49,8 +63,8 @@ def tables(
 ) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
     """Yield tables of binary columns, each with the rows before its end that have too many or too few fields.
 
-    Lines without any character are no rows. A TSV has no quotes unless `quoted`: in the lists of Conceptual Captions a
-    quotation mark is only that.
+    What was written in two or four bytes a character comes as strings. Lines without any character are no rows. A TSV has
+    no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is only that.
     """
     bad: list[tuple[str, str]] = []
 
@@ -58,12 +72,13 @@ def tables(
         bad.append(("bad_record", as_it_was(row.text.encode()).decode(written, "replace")))
         return "skip"
 
-    columns, rest, written = _columns(file, kind, encoding, delimiter, names)
+    columns, rest, written, is_wide = _columns(file, kind, encoding, delimiter, names)
     if columns is None:
         return
     quotes = kind == "csv" if quoted is None else quoted
     text = AsUtf8(rest)  # or a row of too many fields with one wrong byte ends the list: Arrow cannot tell us what it says
-    reader = pacsv.open_csv(
+    opened = functools.partial(
+        pacsv.open_csv,
         pa.PythonFile(text, "r"),
         read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=columns, skip_rows=0 if names else 1),
         parse_options=pacsv.ParseOptions(
@@ -76,11 +91,23 @@ def tables(
             check_utf8=False, strings_can_be_null=False, column_types=dict.fromkeys(columns, pa.binary())
         ),
     )
-    for batch in reader:
-        yield _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch), list(bad)
+    for batch in _batches(opened):
+        table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
+        yield table.cast(pa.schema(dict.fromkeys(columns, pa.string()))) if is_wide else table, list(bad)
         bad.clear()
     if bad:
         yield pa.table({name: pa.array([], pa.binary()) for name in columns}), bad
+
+
+def _batches(opened: Callable[[], pacsv.CSVStreamingReader]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from opened()
+    except pa.ArrowInvalid as error:
+        if "straddling" not in str(error):
+            raise
+        raise Damage(
+            f"a row is longer than {BLOCK >> 20} MB: where a quotation mark is not closed, say `quoted: false`"
+        ) from None
 
 
 def _as_it_was(table: pa.Table) -> pa.Table:
@@ -89,8 +116,8 @@ def _as_it_was(table: pa.Table) -> pa.Table:
 
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
-) -> tuple[list[str] | None, Any, str]:
-    """Return the names of the columns, the file from its beginning on in an encoding that keeps ASCII, and that encoding."""
+) -> tuple[list[str] | None, Any, str, bool]:
+    """Return the columns' names, the file from its beginning on in an encoding that keeps ASCII, that one, and if it is new."""
     head = file.read(1 << 16)
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
@@ -98,8 +125,8 @@ def _columns(
         rest = pa.transcoding_input_stream(pa.PythonFile(rest, "r"), wide, "utf-8")
     written = "utf-8" if wide else encoding
     if not head.strip():
-        return None, rest, written
-    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written
+        return None, rest, written, bool(wide)
+    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written, bool(wide)
 
 
 def _delimiter(kind: str, delimiter: str) -> str:

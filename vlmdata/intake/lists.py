@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,6 +127,8 @@ def _parquet_chunks(
     check_columns(path, known.names, [*wanted, *(extra.values() if extra != "all" else ())])
     others = _carried(known, wanted) if extra == "all" else extra
     names = list(dict.fromkeys([*wanted, *others.values()]))
+    if twice := [name for name in names if known.names.count(name) > 1]:
+        raise RecipeError(f"{path}: the column '{twice[0]}' stands there twice: rename one, or name others in `extra:`")
     groups = None if parts is None else list(parts)
     try:
         for batch in parquet.iter_batches(batch_size=ROWS, columns=names, row_groups=groups):
@@ -144,11 +147,12 @@ def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(_holds_bytes(field.type) for field in kind)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
         return _holds_bytes(kind.value_type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(holds(kind) for holds in is_bytes)
 
 
 def _from_table(
@@ -173,10 +177,23 @@ def _from_table(
             wrong |= bad_here
         except TypeError:
             pass  # numbers, lists: as they are
-        values[new] = column.to_pylist()
+        values[new] = _plain(path, old, column)
     json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     carried = pa.array(json, pa.string()) if values else None
     return Chunk({name: table[name].combine_chunks() for name in wanted}, carried, wrong, bad)
+
+
+def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
+    """Return a column as plain values; dates beyond the years that Python knows as texts."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError, KeyError) as error:  # a year of five digits; half a character; an unknown time zone
+        if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+            with contextlib.suppress(pa.ArrowInvalid):
+                return column.cast(pa.string()).to_pylist()
+        raise RecipeError(
+            f"{path}: the column '{name}' ({column.type}) cannot be carried: {error}; name others in `extra:`"
+        ) from None
 
 
 def _from_records(

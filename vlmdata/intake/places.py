@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -27,19 +28,20 @@ def _whole(value: Any) -> int | None:
 def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
     """Return boxes as lists of (x0, y0, x1, y1) in pixels; with `sizes` (widths, heights) they come as shares of these.
 
-    Accepts lists and JSON text. A box that is not four numbers is left out; a row without boxes has null.
+    Accepts lists and JSON text. A box that is not four finite numbers is left out; a row without boxes has null.
     """
     values = column if isinstance(column, list) else column.to_pylist()
     widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)
-    rows = [_boxes(value, w, h) for value, w, h in zip(values, widths, heights, strict=True)]
+    rows = [boxes(value, w, h) for value, w, h in zip(values, widths, heights, strict=True)]
     return pa.array(rows, BOXES)
 
 
-def _boxes(value: Any, width: int | None, height: int | None) -> list[list[float]] | None:
+def boxes(value: Any, width: int | None = 1, height: int | None = 1) -> list[list[float]] | None:
+    """Return the boxes that a value holds, as lists or as JSON text, times a width and a height; None: there is none."""
     if isinstance(value, str | bytes):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, list) or not width or not height:
         return None
@@ -47,7 +49,8 @@ def _boxes(value: Any, width: int | None, height: int | None) -> list[list[float
     for box in value:
         try:
             x0, y0, x1, y1 = (float(number) for number in box)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
-        found.append([x0 * width, y0 * height, x1 * width, y1 * height])
+        if all(map(math.isfinite, (x0, y0, x1, y1))):
+            found.append([x0 * width, y0 * height, x1 * width, y1 * height])
     return found or None

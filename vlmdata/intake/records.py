@@ -47,11 +47,21 @@ def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] 
     if kind == "json":
         yield from _values(stream, encoding)
     elif wide:
-        for text in codecs.getreader(wide)(stream, "replace"):
-            yield from _line(text.strip("\r\n").encode(), kind, "utf-8")
+        for line in _lines(_InUtf8(stream, wide)):
+            yield from _line(line, kind, "utf-8")
     else:
         for line in _lines(stream):
             yield from _line(line, kind, encoding)
+
+
+class _InUtf8:
+    """A stream of bytes as UTF-8, for its lines end at \\n alone: those of a decoder also do where JSON may hold U+2028."""
+
+    def __init__(self, stream: Any, encoding: str) -> None:
+        self._text = codecs.getreader(encoding)(stream, "replace")
+
+    def read(self, size: int) -> bytes:
+        return self._text.read(size).encode()
 
 
 def _lines(stream: Any) -> Iterator[bytes]:
@@ -109,6 +119,8 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
             if end < 0 and is_array and not ended:
                 raise Damage(f"the JSON array ends after {count} records without ']'")
             if end < 0:
+                if (buffer[position + 1 :] + text.read(READ)).strip():
+                    raise Damage(f"something follows the JSON array of {count} records")
                 break
         position = end
         count += 1
