@@ -33,6 +33,7 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result. Events that come before it are kept."""
@@ -51,8 +52,8 @@ class Page:
     def open(self, path: Path) -> None:
         """Show a file, and wait until it is loaded."""
         self.events.clear()
-        self.call("Page.navigate", url=path.absolute().as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        loader = self.call("Page.navigate", url=path.absolute().as_uri())["loaderId"]
+        while not any(_is_loaded(event, loader) for event in self.events):
             self.events.append(self._read())
 
     def view(self, width: int, height: int, *, dark: bool = False) -> None:
@@ -81,6 +82,12 @@ class Page:
             self._left += chunk
         message, self._left = self._left.split(b"\0", 1)
         return json.loads(message)
+
+
+def _is_loaded(event: dict[str, Any], loader: str) -> bool:
+    """Say whether an event tells that this loading is done: that of the blank page before it may be told late."""
+    told = event.get("params", {})
+    return event.get("method") == "Page.lifecycleEvent" and (told["name"], told["loaderId"]) == ("load", loader)
 
 
 @contextlib.contextmanager

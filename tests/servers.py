@@ -234,8 +234,8 @@ class LoopbackServer:
             while (header := stream.readline(65_536).decode("latin-1").strip()) != "":
                 name, _, value = header.partition(":")
                 headers[name.lower()] = value.strip()
-            request = Request(line[0], line[1], headers, number, time.monotonic())
-            with self._lock:
+            with self._lock:  # the time too, so that the list has the order of the times
+                request = Request(line[0], line[1], headers, number, time.monotonic())
                 self.requests.append(request)
                 self._unanswered.add(request)
                 self.most_at_once = max(self.most_at_once, len(self._unanswered))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from vlmdata.web.client import Client
 from vlmdata.web.dns import Lookup, system_lookup
 from vlmdata.web.fetch import Fetched
@@ -61,6 +63,18 @@ def wait_until(claim: Callable[[], bool]) -> None:
     while not claim():
         assert time.monotonic() < end, "it does not come"
         time.sleep(0.005)
+
+
+class Leaping:
+    """The client's clock, which a test may set ahead: a time limit passes, and nobody has to be quick or to wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_s = 0.0
+        for module in ("client", "transfer"):
+            monkeypatch.setattr(f"vlmdata.web.{module}.time", self)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
 
 
 def ask_one(url: str, **changed: Any) -> Fetched:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.servers import LoopbackServer, head, nobody, raw, redirect, reply
-from tests.web.ask import PATIENCE_S, ask, ask_one, failures
+from tests.web.ask import PATIENCE_S, Leaping, ask, ask_one, failures, options, wait_until
+from vlmdata.web.client import Client
+from vlmdata.web.fetch import Fetched
+from vlmdata.web.pace import Pace
 
 
 @pytest.mark.parametrize(
@@ -122,9 +125,10 @@ def test_a_lookup_is_shared_and_remembered() -> None:
         assert asked == ["mirror.example"]
 
 
-def test_a_resolver_that_hangs_holds_only_its_own_rows() -> None:
+def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
+    clock = Leaping(monkeypatch)
     over = threading.Event()
 
     def lookup(host: str) -> list[str]:
@@ -133,7 +137,15 @@ def test_a_resolver_that_hangs_holds_only_its_own_rows() -> None:
         return ["127.0.0.1"]
 
     with LoopbackServer({"/a": reply(b"x")}) as server:
-        urls = [server.url("/a", "hangs.example"), server.url("/a", "mirror.example")]
-        fetched = ask(urls, lookup=lookup, allowed_hosts=("mirror.example",), connect_timeout_s=2.0)
+        chosen = options(allowed_hosts=("mirror.example",))
+        client = Client(chosen, Pace(chosen), lookup=lookup)
+        done: list[Fetched] = []
+        for host in ("hangs.example", "mirror.example"):
+            client.submit(server.url("/a", host), done.append)
+        wait_until(lambda: len(done) == 1)
+        clock.ahead_s = chosen.connect_timeout_s + 1
+        wait_until(lambda: len(done) == 2)
         over.set()
-        assert failures(fetched) == ["dns_timeout", None]
+        client.close()
+        assert [one.url for one in done] == [server.url("/a", "mirror.example"), server.url("/a", "hangs.example")]
+        assert failures(done) == [None, "dns_timeout"]

@@ -106,7 +106,7 @@ def test_every_failure_is_an_outcome_of_ours_and_no_private_address_is_reached(t
             urls = [server.url(path) for path in [*routes, "/missing"]]
             urls += [private.url("/y"), "file:///etc/hostname", "http://blocked.example/a", "http://127.0.0.1:1/"]
             listing = write_list(tmp_path, urls)
-            changes = {"retries": 1, "blocked_domains": ["blocked.example"], "connect_timeout_s": 5}
+            changes = {"retries": 1, "blocked_domains": ["blocked.example"], "connect_timeout_s": 60}
             run(parse(recipe(listing, {"mode": "border", "size": 64}, **changes)), tmp_path / "out", local=True, workers=1)
         assert private.requests == []
     dropped = {line["reason"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]}
@@ -142,7 +142,7 @@ def test_a_server_that_drips_is_cut_off_with_or_without_tls(tmp_path, certificat
     routes = {"/slow": drip(body, every_s=0.5), "/endless": trickle, "/good": reply(body)}
     with LoopbackServer(routes, tls=certificate) as server:
         listing = write_list(tmp_path, [server.url(path) for path in routes])
-        changes = {"retries": 0, "timeout_s": 5, "ca_file": str(certificate.file) if certificate else ""}
+        changes = {"retries": 0, "timeout_s": 10, "ca_file": str(certificate.file) if certificate else ""}
         run(parse(recipe(listing, {"mode": "border", "size": 64}, **changes)), tmp_path / "out", local=True, workers=1)
     assert {line["reason"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]} == {"timeout": 2}
     assert manifest(tmp_path / "out")["kept"] == 1

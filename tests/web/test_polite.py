@@ -170,7 +170,11 @@ def test_a_block_list_that_cannot_be_read_says_where(tmp_path: Path) -> None:
 
 
 def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> None:
-    with LoopbackServer(default=after(0.02, reply(b"x"))) as server:
+    def when_three_have_come(request: Request, wire: Wire) -> bool:
+        wait_until(lambda: server.most_at_once >= 3)
+        return after(0.02, reply(b"x"))(request, wire)
+
+    with LoopbackServer({"/robots.txt": reply(b"")}, default=when_three_have_come) as server:
         chosen = options(host_connections=3)
         pace = Pace(chosen)
         clients = [Client(chosen, pace) for _ in range(3)]
@@ -194,6 +198,7 @@ def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
         with lock:
             busy["now"] += 1
             busy["most"] = max(busy["most"], busy["now"])
+        wait_until(lambda: busy["most"] >= 2)
         time.sleep(0.02)
         with lock:
             busy["now"] -= 1
@@ -273,7 +278,8 @@ def test_a_passing_failure_is_tried_again_and_a_final_one_is_not() -> None:
 
 def test_waits_between_attempts_count_as_waiting() -> None:
     with LoopbackServer(default=reply(b"", 500)) as server:
-        assert ask_one(server.url("/a"), robots=False, retries=1000, max_wait_s=1.0).failure == "http_500"
+        # the first wait is a second at most: there is time for another attempt, however late it comes
+        assert ask_one(server.url("/a"), robots=False, retries=1000, max_wait_s=6.0).failure == "http_500"
         assert 2 <= len(server.requests) < 1000
 
 
