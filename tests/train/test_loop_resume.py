@@ -54,3 +54,25 @@ def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):
     from vlmdata_train.checkpoint import read_saved
 
     assert read_saved(result.checkpoint).facts["samples"] == 40
+
+
+def test_a_run_whose_data_end_within_a_step_is_evaluated_and_saved_all_the_same(tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=40)
+    batches = {"pack": False, "samples": 4, "sample_tokens": 96, "accumulate": 4}  # ten batches: two steps and a half
+    changes = {"epochs": 1, "batches": batches, "checkpoints": {"every": 100}, "held_out": {"path": data, "every": 100}}
+    first = run_training(tiny_recipe(data, tmp_path / "out", steps=None, **changes))
+    assert first.checkpoint == tmp_path / "out/checkpoints/step_00000002" and first.held_out is not None
+    before = {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
+    capsys.readouterr()
+    again = run_training(tiny_recipe(data, tmp_path / "out", steps=None, **changes))
+    assert again.losses == [] and "held-out" not in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
+    # A second epoch begins with what was left of the first: 80 samples are five steps.
+    assert run_training(tiny_recipe(data, tmp_path / "out", steps=None, **{**changes, "epochs": 2})).steps == 5
+
+
+def test_data_too_few_for_one_step_are_told(tmp_path):
+    data = write_data(tmp_path / "data", captions=8)
+    batches = {"pack": False, "samples": 4, "sample_tokens": 96, "accumulate": 4}
+    with pytest.raises(RecipeError, match="a step takes 4 batches on each of 1 ranks, and the data has 2 in all"):
+        run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1, batches=batches))

@@ -59,12 +59,15 @@ class Run:
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
         self.step, self.seen = 0, 0  # steps made, samples of all ranks
+        self.held_at = self.saved_at = -1  # the steps of the last evaluation and of the last checkpoint
         self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
         if self.last_saved is not None:
             self._go_on_from(self.last_saved)
         self.log.say(setup.summary(recipe, self.model, ranks))
         self.source = Upcoming(self.feed, ranks.device)
+        self.position = self.source.position  # after the last step made
+        self.has_ended = False  # the data, before the steps
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
         self.norm, self.rates = math.nan, dict[str, float]()  # of the last step
@@ -74,26 +77,25 @@ class Run:
 
     def to_the_end(self) -> Result:
         """Make the steps that are left, telling, evaluating and saving as the recipe says."""
-        recipe, every = self.recipe, self.recipe.checkpoints.every
+        recipe, rows = self.recipe, 0.0
         self.learner.module.train()
         while not self.is_over:
             micros = self._take()
             answers, rows, samples = self._counts(micros)
-            if rows < self.ranks.world * recipe.batches.accumulate:  # some rank's data ended: all stop together
-                break
-            self._learn(micros, answers)
-            self.step, self.seen = self.step + 1, self.seen + int(samples)
-            if self.step % recipe.logs.every == 0 or self.is_over:
-                self._tell()
-            is_saving = bool(every) and (self.step % every == 0 or self.is_over)
-            # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
-            is_asked = self.step % recipe.held_out.every == 0 or self.is_over or (is_saving and recipe.checkpoints.keep_best)
-            if self.held_feed is not None and is_asked:
-                self._evaluate()
-            if is_saving:
-                self._save()
+            self.has_ended = rows < self.ranks.world * recipe.batches.accumulate  # some rank's data: all stop together
+            if not self.has_ended:
+                self._learn(micros, answers)
+                self.step, self.seen = self.step + 1, self.seen + int(samples)
+                self.position = self.source.position
+            if self.losses:  # else a finished run was started again
+                self._report()
         self.source.close()
         self.log.close()
+        if self.step == 0 and rows:
+            raise RecipeError(
+                f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, and"
+                f" the data has {rows:.0f} in all: lower it, or raise `epochs`"
+            )
         if self.step == 0:
             raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(self.feed.skipped)}")
         return Result(Path(recipe.out), self.last_saved, self.step, self.losses, self.held.loss if self.held else None)
@@ -101,7 +103,7 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no step is left."""
-        return self.progress.is_over(self.step, self.seen)
+        return self.has_ended or self.progress.is_over(self.step, self.seen)
 
     def _go_on_from(self, path: Path) -> None:
         saved = checkpoint.read_saved(path)
@@ -111,6 +113,7 @@ class Run:
         if len(saved.random) == self.ranks.world:
             checkpoint.restore_random(saved.random[self.ranks.rank], self.ranks.device)
         self.step, self.seen, self.best = saved.step, saved.facts["samples"], saved.facts["best"]
+        self.saved_at = saved.step
         self.watch.recent.extend(saved.facts["recent_losses"])
         self.log.say(f"resumed from {path}")
 
@@ -153,6 +156,20 @@ class Run:
         self.losses.append(loss)
         setup.count(self.meter, micros, sums, learner.costs, self.model)
 
+    def _report(self) -> None:
+        """Tell, evaluate and save what is due at this step and has not been done."""
+        choice = self.recipe.checkpoints
+        if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
+            self._tell()
+        is_due = bool(choice.every) and (self.step % choice.every == 0 or self.is_over)
+        is_saving = is_due and self.saved_at != self.step
+        # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
+        is_asked = self.step % self.recipe.held_out.every == 0 or self.is_over or (is_saving and choice.keep_best)
+        if self.held_feed is not None and is_asked and self.held_at != self.step:
+            self._evaluate()
+        if is_saving:
+            self._save()
+
     def _tell(self) -> None:
         """Record the steps since the last record."""
         values = self.meter.values(self.ranks.world, self.peak)
@@ -165,7 +182,7 @@ class Run:
         """Measure the held-out loss, and the answers where the recipe asks for them."""
         assert self.held_feed is not None
         choice, step_of = self.recipe.held_out, self.learner.step
-        self.held = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks)
+        self.held, self.held_at = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks), self.step
         self.log.say(f"step {self.step}: held-out loss {self.held.loss:.4f} on {self.held.samples} samples")
         values: dict[str, Any] = {"loss": self.held.loss, "loss_of": self.held.loss_of}
         if self.asked:
@@ -182,12 +199,13 @@ class Run:
         if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
             self.best = {"loss": self.held.loss, "step": self.step}
         facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent)}
-        position = setup.feed_state(self.source.position, self.ranks)
+        position = setup.feed_state(self.position, self.ranks)
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
         self.last_saved = checkpoint.save(
             self.checkpoints, self.model, self.learner.optimizer, saved=state, recipe=self.recipe.describe(),
             tokenizer=self.model.tokenizer, ranks=self.ranks,
         )  # fmt: skip
+        self.saved_at = self.step
         if self.ranks.is_first:
             kept = f"step_{self.best['step']:08d}" if self.best and choice.keep_best else None
             checkpoint.prune(self.checkpoints, choice.keep, kept)
