@@ -77,8 +77,9 @@ def site(folder: Path, count: int, *, steps: list[Any] | None = None, **shards: 
 
 
 def download(**changes: Any) -> dict[str, Any]:
-    """Return a download step that may reach the loopback address, as fast as it likes."""
-    free = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
+    """Return a download step that may reach the loopback address, as fast as it likes or as slowly as a busy machine has it."""
+    free: dict[str, Any] = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
+    free |= {"timeout_s": 300, "connect_timeout_s": 300, "max_wait_s": 300}
     return {"download": {**free, **changes}}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.engine.site import ledger, manifest, site
+from tests.engine.site import download, ledger, manifest, site
 from tests.test_forget import samples, traces
 from vlmdata import run
 from vlmdata.engine import lease as leases
@@ -24,12 +24,9 @@ from vlmdata.takedown import Request, forget
 
 @pytest.fixture
 def out(tmp_path):
-    with site(tmp_path, 32, samples=10, steps=[{"text_length": {}}, DOWNLOAD, {"resize": {"size": 48}}]) as web:
+    with site(tmp_path, 32, samples=10, steps=[{"text_length": {}}, download(), {"resize": {"size": 48}}]) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
     return tmp_path / "out"
-
-
-DOWNLOAD = {"download": {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}}
 
 
 def kept(out: Path) -> list[dict]:
@@ -112,7 +109,7 @@ def test_a_lease_that_is_silent_is_lost_and_its_holder_finds_out(tmp_path, monke
 
 
 def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanwhile(tmp_path):
-    with site(tmp_path, 16, part_rows=16, steps=[DOWNLOAD, {"resize": {"size": 48}}]) as web:
+    with site(tmp_path, 16, part_rows=16, steps=[download(), {"resize": {"size": 48}}]) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         out = tmp_path / "out"
         line = kept(out)[2]

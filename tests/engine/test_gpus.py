@@ -1,13 +1,16 @@
 """Each GPU has a worker of its own, and models are used there alone. GPUs are made up: what is held is who is given which."""
 
-import pytest
-
+from tests.engine.nodes import nodes
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
 from vlmdata.engine.gpus import visible_gpus
 from vlmdata.models import machine
 
-STEPS = [download(), {"resize": {"size": 48}}, {"tests.engine.which_gpu.WhichGpu": {"label": "gpu"}}]
+
+def steps(folder) -> list:
+    (folder / "meet").mkdir()
+    which = {"label": "gpu", "meet": str(folder / "meet")}
+    return [download(), {"resize": {"size": 48}}, {"tests.engine.which_gpu.WhichGpu": which}]
 
 
 def used(out) -> set[str | None]:
@@ -16,23 +19,16 @@ def used(out) -> set[str | None]:
 
 def test_local_workers_have_a_gpu_each_and_the_others_do_without(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    with site(tmp_path, 96, steps=STEPS, part_rows=4) as web:
+    with site(tmp_path, 96, steps=steps(tmp_path), part_rows=4) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=3)
     assert used(tmp_path / "out") == {"4", "7"}
     assert manifest(tmp_path / "out")["models"] == {"gpu": [{"model": "none"}]}
 
 
 def test_on_ray_actors_have_a_gpu_each(tmp_path):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "num_gpus": 2, "object_store_memory": 80_000_000})
-    try:
-        with site(tmp_path, 96, steps=STEPS, part_rows=4) as web:
-            run(web.recipe, tmp_path / "out", address=cluster.address)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    head = {"num_cpus": 3, "num_gpus": 2}
+    with nodes(head) as (cluster, _), site(tmp_path, 96, steps=steps(tmp_path), part_rows=4) as web:
+        run(web.recipe, tmp_path / "out", address=cluster.address)
     assert used(tmp_path / "out") == {"0", "1"}
 
 

@@ -1,17 +1,21 @@
 """Kill any process at any moment and run the same command again: nothing lost, nothing twice, the same bytes."""
 
+import contextlib
 import os
 import random
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engine.site import Site, hashes, site
+from tests.servers import Request, Wire
 from vlmdata import run
 
 
@@ -56,6 +60,24 @@ def web(tmp_path_factory):
         yield web
 
 
+@contextlib.contextmanager
+def unfinished(web: Site) -> Iterator[threading.Event]:
+    """Let no run end before the event is set, nor the block: until then one picture is not answered."""
+    path = next(iter(web.bodies))
+    answer, may_end = web.server.routes[path], threading.Event()
+
+    def later(request: Request, wire: Wire) -> bool:
+        may_end.wait()
+        return answer(request, wire)
+
+    web.server.routes[path] = later
+    try:
+        yield may_end
+    finally:
+        may_end.set()
+        web.server.routes[path] = answer
+
+
 @pytest.mark.parametrize("parts", [0, 11, 32])
 def test_killing_the_driver_changes_no_byte(web, tmp_path, parts):
     driver = start(web, tmp_path / "out")
@@ -68,15 +90,18 @@ def test_killing_the_driver_changes_no_byte(web, tmp_path, parts):
 
 
 def test_killing_workers_again_and_again_changes_no_byte(web, tmp_path):
-    driver = start(web, tmp_path / "out")
     dice = random.Random(0)
     killed = 0
-    while driver.poll() is None:
-        time.sleep(0.15)
-        victims = workers_of(driver.pid)
-        if victims and killed < 6 and commits(tmp_path / "out"):
-            os.kill(dice.choice(victims), signal.SIGKILL)
-            killed += 1
+    with unfinished(web) as may_end:
+        driver = start(web, tmp_path / "out")
+        while driver.poll() is None and killed < 6:
+            time.sleep(0.15)
+            victims = workers_of(driver.pid)
+            if victims and commits(tmp_path / "out"):
+                os.kill(dice.choice(victims), signal.SIGKILL)
+                killed += 1
+        may_end.set()
+        driver.wait()
     assert killed
     if driver.returncode:  # the process that keeps the run's pace was among the victims
         assert start(web, tmp_path / "out").wait() == 0
@@ -90,12 +115,13 @@ def test_two_drivers_at_once_on_one_folder_both_end_and_agree(web, tmp_path):
 
 
 def test_workers_end_when_their_driver_is_killed(web, tmp_path):
-    driver = start(web, tmp_path / "out")
-    while not commits(tmp_path / "out"):
-        time.sleep(0.01)
-    workers = workers_of(driver.pid)
-    driver.kill()
-    driver.wait()
+    with unfinished(web):
+        driver = start(web, tmp_path / "out")
+        while not commits(tmp_path / "out"):
+            time.sleep(0.01)
+        workers = workers_of(driver.pid)
+        driver.kill()
+        driver.wait()
     assert workers
     while any(map(is_at_work, workers)):  # or the suite's limit on time ends the test
         time.sleep(0.05)
@@ -108,7 +134,9 @@ def test_a_disk_that_takes_no_more_is_one_line_and_a_later_run_goes_on(web, tmp_
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    failed = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, preexec_fn=little_room)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # Python 3.11 would keep half of a module (cpython#126606)
+    command = [*command, "--workers", "1"]
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=little_room, env=environment)
     last = failed.stderr.splitlines()[-1]
     assert failed.returncode == 1 and "File too large" in last and "goes on from here" in last
     assert "Traceback" not in failed.stderr

@@ -1,9 +1,10 @@
 """OUT in a bucket: created once, never half, refused where the store cannot promise that; the same bytes as in a folder."""
 
 import hashlib
+import itertools
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 
@@ -105,20 +106,33 @@ def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_pa
     assert not [name for name, body in objects(out).items() if line["url"].encode() in body]
 
 
-def test_a_driver_killed_while_it_uploads_leaves_nothing_half(data, tmp_path):
-    with site(tmp_path, 96, samples=10) as web:
+class Wall:
+    """Lets so many uploads pass, and no more before it is down."""
+
+    def __init__(self, uploads: int):
+        self.uploads = uploads
+        self.seen = itertools.count()
+        self.reached, self.down = threading.Event(), threading.Event()
+
+    def see(self, request: dict) -> None:
+        if request["REQUEST_METHOD"] == "PUT" and next(self.seen) >= self.uploads:
+            self.reached.set()
+            self.down.wait()
+
+
+def test_a_driver_killed_while_it_uploads_leaves_nothing_half(tmp_path):
+    walls: list[Wall] = []
+    with bucket(lambda request: [wall.see(request) for wall in walls]) as data, site(tmp_path, 96, samples=10) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         out = f"{data}/killed"
         command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", out, "--local", "--workers", "2"]
-        deaths = 0
-        for wanted in (2, 12):
+        for uploads in (8, 30):
+            walls[:] = [Wall(uploads)]
             driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            while driver.poll() is None and len(names(out)) < wanted:
-                time.sleep(0.02)
+            walls[0].reached.wait()
             driver.kill()
-            if driver.wait():  # else it was done before we saw that many
-                deaths += 1
-                assert "manifest.json" not in names(out) or audit(out, read_bytes=True) == []
-        assert deaths
+            assert driver.wait() < 0
+            walls[0].down.set()
+            assert "manifest.json" not in names(out) or audit(out, read_bytes=True) == []
         assert subprocess.run(command, capture_output=True).returncode == 0
-    assert published(out) == hashes(tmp_path / "out")
+        assert published(out) == hashes(tmp_path / "out")

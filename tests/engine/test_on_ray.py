@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.engine.nodes import nodes
 from tests.engine.site import hashes, site
 from vlmdata import run
 
@@ -24,25 +25,17 @@ def test_ray_gives_the_bytes_that_local_processes_give(web, tmp_path):
 
 
 def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")
     monkeypatch.setenv(
         "RAY_health_check_timeout_ms", "30000"
     )  # a living node may be slow to answer; a dead one refuses at once
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
-    try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
-        assassin = threading.Thread(target=_kill_later, args=(cluster, nodes[0], tmp_path / "out"), daemon=True)
+    with nodes({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1}) as (cluster, others):
+        assassin = threading.Thread(target=_kill_later, args=(cluster, others[0], tmp_path / "out"), daemon=True)
         assassin.start()
         run(web.recipe, tmp_path / "out", address=cluster.address)
         assassin.join()
         assert hashes(tmp_path / "out") == web.expected
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 def _kill_later(cluster, node, out):

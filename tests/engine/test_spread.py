@@ -1,9 +1,8 @@
 """A decision that is spread over workers gives the bytes that the driver's own gives, on Ray, and when a worker dies."""
 
 import io
-import multiprocessing
-import threading
-import time
+import os
+import signal
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from tests.engine.site import download, hashes, manifest, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import run
 from vlmdata.demo.recipe import HERE
+from vlmdata.engine.local import LocalWorkers
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic
@@ -68,21 +68,21 @@ def test_on_ray_the_bytes_are_those_of_one_machine(copies: Path, tmp_path: Path,
     assert not list((tmp_path / "out/work/pieces").iterdir()), "what was searched in is taken away"
 
 
-def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_path: Path, spread):
-    victim: list[int] = []
+def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_path: Path, spread, monkeypatch):
+    send, victims = LocalWorkers.send, []
 
-    def kill_one() -> None:
-        while not list((tmp_path / "out/work").glob("pieces/*")):
-            time.sleep(0.005)
-        process = next(child for child in multiprocessing.active_children() if "ForkServer" in type(child).__name__)
-        victim.append(process.pid or 0)
-        process.kill()
+    def send_and_kill(workers: LocalWorkers, worker: int, ticket: int, method: str, args: tuple) -> None:
+        victim = workers._processes[worker]
+        if method == "search" and not victims:
+            os.kill(victim.pid, signal.SIGSTOP)  # so that it has the task when it dies, and has not done it
+            victims.append(victim)
+        send(workers, worker, ticket, method, args)
+        if victims == [victim]:
+            victim.kill()
 
-    assassin = threading.Thread(target=kill_one, daemon=True)
-    assassin.start()
+    monkeypatch.setattr(LocalWorkers, "send", send_and_kill)
     run(copies / "texts.yaml", tmp_path / "out", local=True, workers=2)
-    assassin.join()
-    assert victim
+    assert [victim.exitcode for victim in victims] == [-signal.SIGKILL]
     assert hashes(tmp_path / "out") == hashes(copies / "texts")
 
 

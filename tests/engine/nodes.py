@@ -1,0 +1,33 @@
+"""Ray clusters for tests: several nodes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+PLAIN = {"object_store_memory": 80_000_000, "include_dashboard": False}
+
+
+@contextlib.contextmanager
+def nodes(head: dict[str, Any], *others: dict[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Run a cluster and give it, with its nodes beside the head."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = _begun(lambda: Cluster(initialize_head=True, head_node_args={**PLAIN, **head}))
+    try:
+        yield cluster, [_begun(lambda other=other: cluster.add_node(**PLAIN, **other)) for other in others]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _begun(begin: Callable[[], Any]) -> Any:
+    """Begin a node, once more where Ray gave up: it waits half a minute, which is short on a busy machine (ray#65983)."""
+    try:
+        return begin()
+    except Exception:  # Ray raises no narrower one
+        return begin()
