@@ -1,6 +1,7 @@
 """The feed gives every sample once, in batches that a position can be resumed at, on any number of ranks."""
 
 import functools
+import json
 from collections import Counter
 
 import numpy as np
@@ -162,6 +163,53 @@ def test_text_only_samples_and_several_images_go_together(tmp_path):
     images = batch.input_ids[0] == model().fusion.image_token_id
     in_sample = {k.split()[1]: int(images[batch.segment_ids[0] == n].sum()) for n, k in enumerate(batch.keys, 1)}
     assert in_sample == {"two": 8, "none": 0} and batch.image_token_counts.tolist() == [4, 4]
+
+
+PACKED_OR_NOT = pytest.mark.parametrize("batches", [{"tokens": 192}, {"pack": False, "samples": 3}], ids=["packed", "padded"])
+
+
+@PACKED_OR_NOT
+def test_tars_by_others_are_read_whatever_else_they_hold(tmp_path, batches):
+    photo = jpeg(drawing("blue", "circle"))
+    write_tar(tmp_path / "0.tar", [
+        {"__key__": "text", "txt": b"no picture at all"},
+        {"__key__": "two", "0.jpg": photo, "1.jpg": photo, "txt": b"two blue circles"},
+        {"__key__": "mask", "jpg": photo, "mask.png": photo, "txt": b"a circle and its mask"},
+        {"__key__": "bmp", "bmp": photo, "caption": b"another ending"},
+        {"__key__": "columns", "jpg": photo, "txt": b"other columns", "json": b'{"texts": "t", "metadata": {"a": 1}}'},
+        {"__key__": "list", "jpg": photo, "txt": b"no object", "json": b"[1, 2]"},
+        {"__key__": "odd", "jpg": photo, "txt": b"no captions", "json": b'{"alternatives": 5}'},
+        {"__key__": "silent", "jpg": photo},
+    ])  # fmt: skip
+    made = feed(str(tmp_path), batches={**batches, "sample_tokens": 96})
+    images = {}
+    for batch, _ in made:
+        assert bool((batch.labels != -100).any())
+        for n, key in enumerate(batch.keys):
+            own = batch.input_ids[batch.segment_ids == n + 1] if "tokens" in batches else batch.input_ids[n]
+            images[key.split()[1]] = int((own == model().fusion.image_token_id).sum()) // 4
+    assert images == {"text": 0, "two": 2, "mask": 1, "bmp": 1, "columns": 1, "list": 1}
+    if "tokens" not in batches:  # packing does not even read the others
+        assert made.skipped["no_text"] == 1 and sum(made.skipped.values()) == 2
+
+
+@PACKED_OR_NOT
+def test_of_several_captions_one_is_drawn_each_epoch(tmp_path, batches):
+    captions = ["one", "two two", "three " * 30]
+    facts = json.dumps({"alternatives": captions[1:]}).encode()
+    photo = jpeg(drawing("blue", "circle"))
+    samples = [{"__key__": f"{n}", "jpg": photo, "txt": captions[0].encode(), "json": facts} for n in range(8)]
+    write_tar(tmp_path / "0.tar", samples)
+    texts = model().tokenizer
+    of_key: dict[str, list[str]] = {}
+    for batch, _ in feed(str(tmp_path), epochs=6, batches={**batches, "sample_tokens": 192}):
+        for n, key in enumerate(batch.keys):
+            own = batch.labels[batch.segment_ids == n + 1] if "tokens" in batches else batch.labels[n]
+            said = texts.decode(own[own != -100], skip_special_tokens=True).strip()
+            of_key.setdefault(key.split()[1], []).append(said)
+    assert all(len(said) == 6 for said in of_key.values()) and len(of_key) == 8
+    assert {caption for said in of_key.values() for caption in said} == {caption.strip() for caption in captions}
+    assert any(len(set(said)) > 1 for said in of_key.values())
 
 
 def test_leaving_a_feed_ends_its_threads(tmp_path):

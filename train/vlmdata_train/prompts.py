@@ -12,11 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
+from vlmdata.loader.decoding import drawn_caption
+from vlmdata.loader.scan import IMAGE_EXTENSIONS
 from vlmdata_train.loss import IGNORE
 
 IMAGE_MARK, ANSWER_MARK, END_MARK = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("[\ufdd0-\ufdef]")
-_IMAGE_MEMBER = re.compile(r"(?:(\d+)\.)?(?:jpg|jpeg|png|webp|gif)$")
+_IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
+_CAPTION_MEMBERS = ("txt", "text", "caption")
 
 
 Picture = bytes | tuple[int, int]  # an encoded image, or where lengths are only measured its width and height
@@ -46,28 +51,38 @@ class Prompt:
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
-    """Read a sample of a shard: a caption pair (`jpg`, `txt`) or a document (`0.jpg`, `json`, aligned lists)."""
-    facts = json.loads(sample["json"]) if "json" in sample else {}
-    images = {m[1]: sample[name] for name in sample if (m := _IMAGE_MEMBER.fullmatch(name))}
-    if "texts" not in facts:
-        text = sample["txt"].decode() if "txt" in sample else ""
-        return Document([*images.values(), text], None)
+    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), or images with a caption (`jpg`, `txt`).
+
+    Of a caption with alternatives one is drawn each epoch, by the sample's random number. Raises KeyError or ValueError.
+    """
+    facts = facts_of(sample)
+    if not is_document(facts):
+        images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
+        caption = next((sample[name].decode() for name in _CAPTION_MEMBERS if name in sample), "")
+        return Document([*images, drawn_caption(caption, facts, sample.get("__seed__", 0))], None)
     positions: list[str | Picture] = []
     roles: list[str] = []
     given = facts.get("roles")  # documents have none
-    for i, (text, image) in enumerate(zip(facts["texts"], facts["metadata"], strict=True)):
-        if text is not None:
+    for text, image, role in zip(facts["texts"], facts["metadata"], given or [""] * len(facts["texts"]), strict=True):
+        if isinstance(text, str):
             positions.append(text)
-        elif image is not None and "file" in image:
-            positions.append(sample[_member(image["file"], sample["__key__"])])
+        elif isinstance(image, dict) and "file" in image:
+            positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
         else:
             continue
-        roles.append(given[i] if given else "")
+        roles.append(role)
     return Document(positions, roles if given else None)
 
 
-def _member(file: str, key: str) -> str:
-    return file.removeprefix(key + ".")
+def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read."""
+    facts = json.loads(sample["json"]) if "json" in sample else {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_document(facts: Mapping[str, Any]) -> bool:
+    """Say whether a sample's JSON lays out its positions; others' may have a column of such a name."""
+    return isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
 
 
 class Prompter:
@@ -139,8 +154,12 @@ class Prompter:
         return messages
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
-        """Run the chat template."""
-        return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        """Run the chat template. ValueError: it refuses these messages, for the order of their roles as a rule."""
+        shown = list(messages)
+        try:
+            return self.tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses it: {error}") from None
 
     def clean(self, text: str) -> str:
         """Take from a text what would act as markup: our marks, and strings that the tokenizer reads as special tokens."""

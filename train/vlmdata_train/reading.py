@@ -6,7 +6,7 @@ The same reading measures every sample's length, by which the loader packs, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ import xxhash
 
 from vlmdata.images.facts import ImageError
 from vlmdata_train.image_plan import ImagePlan
-from vlmdata_train.prompts import Document, Prompt, Prompter, read_document, truncate
+from vlmdata_train.prompts import Document, Prompt, Prompter, facts_of, is_document, read_document, truncate
 
 Sample = Mapping[str, Any]
 LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs
-READING_VERSION = 1  # raise it when the same sample comes to give another prompt
+READING_VERSION = 2  # raise it when the same sample comes to give another prompt
 
 
 class Unusable(Exception):
@@ -43,22 +43,38 @@ class Reading:
     def prompt(self, sample: Sample) -> Prompt:
         """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
         try:
-            prompt = truncate(self._choose(read_document(sample)), self.sample_tokens)
+            document = read_document(sample)
+            if not any(isinstance(position, str) and position.strip() for position in document.positions):
+                raise Unusable("no_text")
+            prompt = truncate(self._choose(document), self.sample_tokens)
         except ImageError as error:
             raise Unusable(error.reason) from None
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
             raise Unusable(f"unreadable: {error}"[:80]) from None
         if prompt.answers() == 0:
             raise Unusable("no_answer_left")
         return prompt
 
-    def __call__(self, sample: Sample) -> int:
-        """Measure a sample without its images' bytes, as the loader gives it; LEFT_OUT for what gives no prompt here."""
+    def __call__(self, sample: Sample) -> int | list[int]:
+        """Measure a sample without its images' bytes, as the loader gives it, or each of its alternative captions.
+
+        LEFT_OUT for what gives no prompt here.
+        """
         if not self.takes(sample["__key__"]):
             return LEFT_OUT
         try:
-            return len(self.prompt(with_sizes(sample)).input_ids)
-        except (Unusable, KeyError, ValueError):  # the same mistakes that are counted when a sample's turn comes
+            facts = facts_of(sample)
+            sized = {**sample, **dict(zip(_image_members(sample, facts), map(tuple, sample["__images__"]), strict=True))}
+            others = [] if is_document(facts) else facts.get("alternatives") or []
+            lengths = [self._length({**sized, "__seed__": number}) for number in range(1 + len(others))]
+        except (KeyError, TypeError, ValueError):  # the same mistakes that are counted when a sample's turn comes
+            return LEFT_OUT
+        return lengths[0] if len(lengths) == 1 else lengths
+
+    def _length(self, sample: Sample) -> int:
+        try:
+            return len(self.prompt(sample).input_ids)
+        except Unusable:
             return LEFT_OUT
 
     def name(self) -> str:
@@ -82,13 +98,11 @@ class Reading:
         return self.prompter.page(document) if is_page else self.prompter.plain(document)
 
 
-def with_sizes(sample: Sample) -> dict[str, Any]:
-    """Put each image's (width, height) where its bytes would be. KeyError or ValueError: the sample is not as it should be."""
-    facts = json.loads(sample["json"]) if "json" in sample else {}
-    files = [image["file"].removeprefix(sample["__key__"] + ".") for image in facts.get("metadata") or () if image]
-    if "texts" not in facts:
-        files = ["jpg"]
-    return {**sample, **dict(zip(files, map(tuple, sample["__images__"]), strict=True))}
+def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
+    """Name the members that a sample's image sizes belong to: a document's own order is that of its positions."""
+    if not is_document(facts):
+        return sample["__image_names__"]
+    return [image["file"].removeprefix(sample["__key__"] + ".") for image in facts["metadata"] if image]
 
 
 def is_held_out(key: str, fraction: float) -> bool:

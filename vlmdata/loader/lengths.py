@@ -69,10 +69,10 @@ def draw(seeds: Any, count: Any) -> Any:
 def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None) -> Lengths:
     """Measure the length of every sample, or read what was measured before.
 
-    `measure` gets a sample with its text members as bytes and `__images__`, the (width, height) of each image in order, and
-    returns its tokens, or those of each alternative that `draw` chooses from: at least 1. `name` stands for all that it
-    depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over 1, `measure`
-    must be a function that a process can import. Raises what `measure` raises.
+    `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
+    `__image_names__`, their members; it returns its tokens, or those of each alternative that `draw` chooses from: at least
+    1. `name` stands for all that it depends on, tokenizer, template and preprocessing: another name is measured anew. Where
+    `workers` is over 1, `measure` must be a function that a process can import. Raises what `measure` raises.
     """
     file = _file(reader.dataset, name, cache)
     if not file.exists():
@@ -148,6 +148,7 @@ def _text_of(reader: Reader, place: Place, known: list[tuple[int, int]] | None) 
     is_image = [name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in place.names]
     sample = reader.read(place.only([not image for image in is_image]))
     pictures = place.only(is_image)
+    sample["__image_names__"] = pictures.names
     sample["__images__"] = known
     if known is None:
         read = functools.partial(reader.read_at, place)
