@@ -142,3 +142,77 @@ def test_tars_of_others(folder, count):
     rows = read_all(Webdataset(path=str(real_data(f"F_vlm_repo_testdata/{folder}"))))
     assert (len(rows), rows["drop"].null_count) == (count, count)
     assert all(text for _, text, _ in pairs_of(rows)) == (count == 32)  # those of clip-retrieval have none
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"phash": "zz"},
+        {"phash": "f" * 17},
+        {"phash": "-1"},
+        {"sha256": "Z" * 64},
+        {"boxes": [["a", 0, 1, 1]]},
+        {"boxes": [[None, 0, 1, 1], [float("nan"), 0, 1, 1], [1, 2]]},
+        {"boxes": "none"},
+        {"original_width": 10**12, "rendered_height": -1, "original_height": True},
+        {"time_s": float("inf")},
+        {"alternatives": "text"},
+        {"alternatives": [1, None]},
+        {"caption": [None]},
+    ],
+)
+def test_what_others_say_of_an_image_in_a_wrong_form_is_left_out(tmp_path, facts):
+    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": b"{}"})
+    (plain,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": json.dumps(facts).encode()})
+    (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    unlike = {name for name in plain if row[name] != plain[name]} - {"extra", "images"}
+    image, bare = only_image(row), only_image(plain)
+    assert not unlike and {name for name in bare if image[name] != bare[name]} <= {"offset"}  # a longer JSON lies before it
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"texts": ["a"], "metadata": [], "images": [None]},
+        {"texts": ["a"], "metadata": [None]},
+        {"texts": [None], "metadata": [{}], "images": ["http://a.org/"]},
+        {"texts": [None], "metadata": [None], "images": [None]},
+        {"texts": [5], "metadata": [None], "images": [None]},
+        {"texts": ["a"], "metadata": [None], "images": [None], "roles": ["user", "user"]},
+        {"texts": ["a"], "metadata": [None], "images": [None], "roles": [1]},
+        {"texts": ["a"], "metadata": [None], "images": [None], "alternatives": 5},
+    ],
+)
+def test_documents_of_others_whose_lists_do_not_fit_cost_one_row(tmp_path, facts):
+    good = {"texts": ["a"], "metadata": [None], "images": [None], "url": 7}
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps(facts).encode(), "2.json": json.dumps(good).encode()})
+    assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
+
+
+def test_an_empty_tar_is_damage(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"")
+    (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    assert (row["reason"], json.loads(row["extra"])["record"]) == ("bad_record", "a.tar: at byte 0: the file is empty")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("record", [b"0 comment=abcd\n", b"1 comment=abcd\n", b"3x comment=abc\n", b"12 size=many\n  "])
+def test_pax_records_that_say_nonsense_are_damage(tmp_path, record):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("one.png")
+        info.size, info.pax_headers = len(picture()), {"comment": "abc"}
+        tar.addfile(info, io.BytesIO(picture()))
+    data = (tmp_path / "a.tar").read_bytes()
+    assert data.count(b"15 comment=abc\n") == 1
+    (tmp_path / "a.tar").write_bytes(data.replace(b"15 comment=abc\n", record))
+    (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    assert row["reason"] == "bad_record" and "a pax header" in row["extra"]
+
+
+def test_a_negative_size_is_damage(tmp_path):
+    write_tar(tmp_path / "a.tar", {"one.png": picture()})
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[124:136] = b"-0000000001\0"
+    (tmp_path / "a.tar").write_bytes(data)
+    assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record"]

@@ -26,6 +26,8 @@ def tar_samples(path: str) -> Iterator[tuple[TarSample, Read, bool] | str]:
         found, damage = [], None
         try:
             read, length, is_plain = _open(path, stack)
+            if not length:
+                raise TarDamage(0, "the file is empty")
             for member in members(read, length):
                 found.append(member)  # noqa: PERF402  a list() would lose what came before the damage
         except (TarDamage, *UNREADABLE) as error:

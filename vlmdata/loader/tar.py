@@ -61,11 +61,16 @@ def members(read: Callable[[int, int], bytes], length: int) -> Iterator[Member]:
         if kind in b"LKxg" and kind != b"":
             if data + size > length:
                 raise TarDamage(position, "the file ends inside a long header")
-            _read_extra(kind, read(data, size), pax, pax_global)
+            try:
+                _read_extra(kind, read(data, size), pax, pax_global)
+            except ValueError:
+                raise TarDamage(position, "a pax header whose records have no length") from None
             position = data + -(-size // BLOCK) * BLOCK
             continue
         merged = {**pax_global, **pax} if pax or pax_global else pax
         if b"size" in merged:
+            if not merged[b"size"].isdigit():
+                raise TarDamage(position, "a pax header whose size is no number")
             size = int(merged[b"size"])
         if kind == b"S" or any(name.startswith(b"GNU.sparse") for name in merged):
             raise TarDamage(position, "sparse members are not supported: write the tar without --sparse")
@@ -112,7 +117,10 @@ def _size(header: bytes, position: int) -> int:
             _check(header)
         if field[0] & 0x80:
             return int.from_bytes(field[1:], "big")
-        return int(field.rstrip(b" \0") or b"0", 8)
+        size = int(field.rstrip(b" \0") or b"0", 8)
+        if size < 0:
+            raise ValueError("negative")
+        return size
     except ValueError:
         raise TarDamage(position, "no tar header here (wrong checksum or size)") from None
 
@@ -130,9 +138,12 @@ def _read_extra(kind: bytes, data: bytes, pax: dict[bytes, bytes], pax_global: d
         target = pax if kind == b"x" else pax_global
         while data[:1].isdigit():
             size, _, _ = data.partition(b" ")
-            key, _, value = data[len(size) + 1 : int(size) - 1].partition(b"=")
+            length = int(size)
+            if length <= len(size) + 1:
+                raise ValueError("a record shorter than its own length")  # it would be read for ever
+            key, _, value = data[len(size) + 1 : length - 1].partition(b"=")
             target[key] = value
-            data = data[int(size) :]
+            data = data[length:]
 
 
 def _name(header: bytes, pax: dict[bytes, bytes]) -> str:

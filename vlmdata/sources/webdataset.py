@@ -1,6 +1,8 @@
 """Existing tars in WebDataset's form, ours or others': captions or interleaved documents, their images left in place."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -8,9 +10,11 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
+from vlmdata.intake.documents import SIZES
 from vlmdata.intake.find import File, find
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
+from vlmdata.intake.places import boxes
 from vlmdata.intake.rows import document, pair, reject, tables
 from vlmdata.intake.strings import clean
 from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_rows
@@ -18,8 +22,22 @@ from vlmdata.loader.scan import IMAGE_EXTENSIONS
 from vlmdata.loader.tar import Member, TarSample
 from vlmdata.step import Source
 
-CARRIED = ("url", "alt", "rendered_width", "rendered_height", "time_s", "boxes", "original_width", "original_height", "sha256")
-OURS = {*CARRIED, "key", "width", "height", "phash", "caption", "alternatives", "scores", "file"}
+OURS = {
+    "url",
+    "alt",
+    *SIZES,
+    "time_s",
+    "boxes",
+    "sha256",
+    "key",
+    "width",
+    "height",
+    "phash",
+    "caption",
+    "alternatives",
+    "scores",
+    "file",
+}
 PAGE = {"texts", "images", "metadata", "files", "roles"}
 
 
@@ -55,13 +73,16 @@ class Webdataset(Source):
             try:
                 facts = json.loads(read(parts["json"].offset, parts["json"].size))
             except (ValueError, RecursionError):
-                return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
+                return _bad_record(sample)
         if not isinstance(facts, dict):
             facts = {"json": facts}
         if isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list):
-            return _document(sample, parts, facts, blob, read)
+            try:
+                return _document(sample, parts, facts, blob, read)
+            except (KeyError, TypeError, ValueError, AttributeError):  # lists of others, which do not fit together as ours do
+                return _bad_record(sample)
         pictures = [member for name, member in sample.members if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
-        captions = [*self._captions(parts, facts, read), *(facts.get("alternatives") or [])]
+        captions = [*self._captions(parts, facts, read), *_texts(facts.get("alternatives"))]
         fields = {"extra": _extra(sample.key, facts, OURS)}
         if len(pictures) == 1:
             return pair({**_image(pictures[0], blob, read), **_told(facts)}, captions, **fields)
@@ -76,9 +97,18 @@ class Webdataset(Source):
                 return [read(parts[name].offset, parts[name].size).decode("utf-8", "replace")]
             if isinstance(value := facts.get(name), str):
                 return [clean(value)]
-            if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
-                return [clean(text) for text in value]
+            if texts := _texts(value):
+                return texts
         return []
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts of a list; of anything else, none."""
+    return [clean(text) for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _bad_record(sample: TarSample) -> dict[str, Any]:
+    return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
 
 
 def _shards_of(path: str) -> str:
@@ -97,15 +127,17 @@ def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
 
 def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a sample's JSON says of its image, where it says it in the right type."""
-    kinds = {"url": str, "alt": str, "sha256": str, "boxes": list, "time_s": float}
-    told = {name: facts[name] for name in CARRIED if isinstance(facts.get(name), kinds.get(name, int))}
-    if len(told.get("sha256", "")) != 64:
-        told.pop("sha256", None)
-    if not all(isinstance(box, list) and len(box) == 4 for box in told.get("boxes", [])):
-        told.pop("boxes")
-    if isinstance(facts.get("phash"), str):
-        told["phash"] = int(facts["phash"], 16)
-    return {name: clean(value) if isinstance(value, str) else value for name, value in told.items()}
+    told: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
+    told |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
+    if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
+        told["time_s"] = facts["time_s"]
+    if found := boxes(facts.get("boxes")):
+        told["boxes"] = found
+    if re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))):
+        told["sha256"] = facts["sha256"]
+    if re.fullmatch("[0-9a-f]{1,16}", str(facts.get("phash"))):
+        told["phash"] = int(str(facts["phash"]), 16)
+    return told
 
 
 def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
@@ -119,10 +151,14 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
         image = {"drop": "source", "reason": "no_image"} if member is None else _image(member, blob, read)
         positions.append({**image, **_told({**metadata, "url": url})})
         reason = reason or image.get("reason")
-    row = document(positions, extra=_extra(sample.key, facts, OURS | PAGE), url=facts.get("url"), roles=facts.get("roles"))
+    url, roles = facts.get("url"), facts.get("roles")
+    if roles is not None and (len(roles) != len(positions) or not all(isinstance(role, str) for role in roles)):
+        raise ValueError("as many roles as positions")
+    page = clean(url) if isinstance(url, str) else None
+    row = document(positions, extra=_extra(sample.key, facts, OURS | PAGE), url=page, roles=roles)
     for text, others in zip(row["texts"], facts.get("alternatives") or [], strict=False):
         if text is not None:
-            text["alternatives"] = others
+            text["alternatives"] = _texts(others) or None
     lost_all = reason and all(image is None or image.get("reason") for image in row["images"])
     return reject(row, reason if lost_all else None)
 
