@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vlmdata.intake.pictures import HEADER, file_in_place
+from vlmdata.intake.talks import image_at
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
 
@@ -28,3 +29,10 @@ def test_an_image_longer_than_what_is_read_of_it_first_has_its_size(tmp_path, ki
     (tmp_path / "image").write_bytes(out.getvalue())
     found = file_in_place(str(tmp_path / "image"))
     assert (found.get("reason"), found.get("width"), found.get("height")) == (None, 400, 300)
+
+
+@pytest.mark.parametrize("name", ["lost.png", "a\0b.png", "folder", "folder/"])
+def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    assert file_in_place(f"{tmp_path}/{name}")["reason"] == "no_file"
+    assert image_at(name, str(tmp_path))["reason"] == "no_file"

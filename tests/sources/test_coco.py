@@ -72,3 +72,35 @@ def test_the_photos_of_coco(tmp_path):
     assert sum(len(row["images"][0]["boxes"] or []) for row in rows) == len(boxes)
     inside = [b for row in rows for b in row["images"][0]["boxes"] or [] if b[2] <= row["images"][0]["width"] + 1]
     assert len(inside) == len(boxes)
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "where"),
+    [
+        ("images", [{"id": 1}, {"coco_url": "http://a.org/"}], r"images\[1\] is no object with 'id'"),
+        ("images", ["1.png"], r"images\[0\]"),
+        ("images", [{"id": [1]}], r"images\[0\]"),
+        ("annotations", [{"caption": "x"}], r"annotations\[0\] is no object with 'image_id'"),
+        ("categories", [5], r"categories\[0\]"),
+        ("licenses", [{"name": "x"}], r"licenses\[0\]"),
+    ],
+)
+def test_an_entry_that_is_none_is_named(tmp_path, name, entries, where):
+    (tmp_path / "a.json").write_text(json.dumps({"images": [], "annotations": [], name: entries}))
+    with pytest.raises(RecipeError, match=f"a.json: {where}"):
+        read_all(Coco(path=str(tmp_path)))
+
+
+def test_boxes_and_sizes_that_are_no_numbers_are_left_out(tmp_path):
+    bad = [[1, 2, 3], {"x": 1}, ["a", 1, 1, 1], [float("nan"), 1, 1, 1], []]
+    notes = [{"image_id": 1, "bbox": box, "category_id": 6} for box in bad]
+    notes.append({"image_id": 1, "bbox": ["1", 2, 3, 4], "category_id": 5})
+    images = [{"id": 1, "coco_url": "http://a.org/\ud800", "width": "8", "height": 6, "license": {}}]
+    images += [{"id": 2, "coco_url": "http://b.org/", "width": 10**12, "height": 6}, {"id": 3, "coco_url": 7}]
+    tree = {"images": images, "annotations": notes, "categories": [{"id": 5, "name": "dog"}, {"id": 6}]}
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+    first, second, third = read_all(Coco(path=str(tmp_path))).to_pylist()
+    image = first["images"][0]
+    assert (image["url"], image["original_width"], image["boxes"]) == ("http://a.org/?", 8, [[1.0, 2.0, 4.0, 6.0]])
+    assert json.loads(first["extra"])["categories"] == ["dog"]
+    assert (second["images"][0]["original_width"], second["reason"], third["reason"]) == (None, None, "no_address")

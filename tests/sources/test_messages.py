@@ -35,6 +35,8 @@ def user(*content: object) -> dict:
         user({"type": "image", "image": "1.png"}, {"type": "text", "text": "What?"}),
         user({"type": "image", "path": "1.png"}, "What?"),
         user({"type": "image_url", "image_url": {"url": DATA}}, {"type": "text", "text": "What?"}),
+        user({"type": "image", "base64": DATA}, "What?"),
+        user({"type": "image", "base64": DATA.partition(",")[2]}, "What?"),
     ],
 )
 def test_all_the_ways_to_name_an_image_give_the_same_row(tmp_path, record):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.sources.reading import read_all
 from vlmdata.sources.mmc4 import Mmc4
+from vlmdata.step import RecipeError
 
 RECORD = {
     "url": "http://e.org/page",
@@ -48,3 +49,16 @@ def test_images_of_little_similarity_are_left_out(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps(RECORD))
     (row,) = read_all(Mmc4(path=str(tmp_path), min_similarity=0.2)).to_pylist()
     assert [image["url"][-5:] for image in row["images"] if image] == ["b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("image", [{"matched_sim": "high"}, {"matched_sim": [1]}, {"matched_text_index": float("inf")}, 5])
+def test_a_line_of_other_values_costs_one_row(tmp_path, image):
+    good = {"text_list": ["a"], "image_info": []}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(one) for one in ({**good, "image_info": [image]}, good)))
+    assert read_all(Mmc4(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
+
+
+def test_a_damaged_zip_is_named(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(RecipeError, match=r"a\.zip: cannot be read: File is not a zip file"):
+        read_all(Mmc4(path=str(tmp_path)))

@@ -53,3 +53,19 @@ def test_other_columns_are_refused(tmp_path):
     pq.write_table(pa.table({"image": [1], "texts": [["a"]]}), tmp_path / "x.parquet")
     with pytest.raises(RecipeError, match=r"no column images\. There is: image, texts"):
         ObelicsParquet(path=str(tmp_path)).check()
+
+
+@pytest.mark.parametrize("meta", [5, {"src": 5}, {"original_width": 10**12, "rendered_width": True, "rendered_height": -1}])
+def test_metadata_in_a_wrong_form_is_left_out(tmp_path, meta):
+    data = saved(photo(20, 10), "png")
+    columns = {"images": [[{"bytes": data}]], "texts": [[None]], "metadata": [json.dumps([meta])]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (row,) = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()
+    image = row["images"][0]
+    assert (image["url"], image["rendered_width"], image["original_width"], row["reason"]) == (None, None, 20, None)
+
+
+def test_what_is_no_parquet_is_named_before_any_work(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more PAR1")
+    with pytest.raises(RecipeError, match=r"a\.parquet: cannot be read as Parquet"):
+        ObelicsParquet(path=str(tmp_path)).check()

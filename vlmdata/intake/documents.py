@@ -33,7 +33,8 @@ def told(metadata: Any) -> dict[str, Any]:
     """Return what OBELICS's metadata of an image says, as fields of IMAGE."""
     if not isinstance(metadata, Mapping):
         return {}
-    found: dict[str, Any] = {name: metadata[name] for name in SIZES if isinstance(metadata.get(name), int)}
+    sizes = {name: metadata.get(name) for name in SIZES}
+    found: dict[str, Any] = {name: size for name, size in sizes.items() if type(size) is int and 0 <= size < 1 << 31}
     if isinstance(metadata.get("alt_text"), str):
         found["alt"] = clean(metadata["alt_text"])
     return found

@@ -49,7 +49,7 @@ def file_in_place(path: str) -> dict[str, Any]:
             if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
                 file.seek(0)
                 found = facts(file.read(), whole=False)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte
         return {"drop": "source", "reason": "no_file"}
     except OSError:
         return {"drop": "source", "reason": "unreadable_file"}

@@ -158,7 +158,7 @@ def image_at(where: object, folder: str) -> dict[str, Any]:
     """
     if not isinstance(where, str) or not where.strip():
         return {"drop": "source", "reason": "no_address"}
-    where = clean(where.strip())
+    where = clean(where.strip().replace("\0", "\ufffd"))  # which no path holds
     if where.startswith(("http://", "https://")):
         return {"url": where}
     if where.startswith("data:"):

@@ -12,6 +12,8 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import file_in_place
+from vlmdata.intake.places import boxes as boxes_in
+from vlmdata.intake.places import whole_numbers
 from vlmdata.intake.rows import pair, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
@@ -44,18 +46,18 @@ class Coco(Source):
         images: dict[Any, dict[str, Any]] = {}
         captions: dict[Any, list[str]] = defaultdict(list)
         boxes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        categories: dict[Any, str] = {}
+        categories: dict[Any, Any] = {}
         licences: dict[Any, dict[str, Any]] = {}
         for path, _ in self.files():
             tree = _load(path)
-            licences.update((one["id"], one) for one in tree.get("licenses") or [])
-            categories.update((one["id"], one["name"]) for one in tree.get("categories") or [])
-            for image in tree["images"]:
+            licences.update((one["id"], one) for one in _entries(path, tree, "licenses", "id"))
+            categories.update((one["id"], one.get("name")) for one in _entries(path, tree, "categories", "id"))
+            for image in _entries(path, tree, "images", "id"):
                 images.setdefault(image["id"], {}).update(image)
-            for note in tree["annotations"]:
+            for note in _entries(path, tree, "annotations", "image_id"):
                 if isinstance(note.get("caption"), str):
                     captions[note["image_id"]].append(clean(note["caption"].strip()))
-                if note.get("bbox"):
+                if _corners(note):
                     boxes[note["image_id"]].append(note)
         orphans = (captions.keys() | boxes.keys()) - images.keys()
         known = {**images, **{number: {"id": number} for number in sorted(orphans, key=str)}}
@@ -68,20 +70,25 @@ class Coco(Source):
         about: Mapping[str, Any],
         captions: list[str],
         notes: list[Mapping[str, Any]],
-        categories: Mapping[Any, str],
+        categories: Mapping[Any, Any],
         licences: Mapping[Any, Mapping[str, Any]],
     ) -> dict[str, Any]:
-        image: dict[str, Any] = {"url": about.get(self.address)}
+        url = about.get(self.address)
+        image: dict[str, Any] = {"url": clean(url) if isinstance(url, str) else None}
         reason = None
         if self.images:
             name = about.get("file_name")
-            image |= file_in_place(f"{self.images.rstrip('/')}/{name}") if name else {"drop": "source", "reason": "no_file"}
+            image |= (
+                file_in_place(f"{self.images.rstrip('/')}/{clean(str(name))}")
+                if name
+                else {"drop": "source", "reason": "no_file"}
+            )
         elif not image["url"]:
             reason = "no_address"
-        elif about.get("width") and about.get("height"):
-            image |= {"original_width": about["width"], "original_height": about["height"]}
-        image["boxes"] = [_corners(note["bbox"]) for note in notes] or None
-        licence = licences.get(about.get("license"), {})
+        elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):
+            image |= {"original_width": sizes[0], "original_height": sizes[1]}
+        image["boxes"] = [corners for note in notes if (corners := _corners(note))] or None
+        licence = licences.get(about.get("license"), {}) if isinstance(about.get("license"), int | str) else {}
         extra = {
             "id": about["id"],
             "file_name": about.get("file_name"),
@@ -92,12 +99,25 @@ class Coco(Source):
         }
         told = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})
-        return pair(image, captions, id=identity, extra=json_object(told), reason=reason)
+        return pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
 
 
-def _corners(box: list[float]) -> list[float]:
-    x, y, width, height = box
+def _corners(note: Mapping[str, Any]) -> list[float] | None:
+    """Return the corners of an annotation's box; None where it has none of four numbers."""
+    found = boxes_in([note.get("bbox")])
+    if found is None:
+        return None
+    x, y, width, height = found[0]
     return [x, y, x + width, y + height]
+
+
+def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[dict[str, Any]]:
+    """Return one of the lists of a file. Raises RecipeError unless each entry is an object with a number or a text as `key`."""
+    found = tree.get(name) or []
+    for number, one in enumerate(found):
+        if not isinstance(one, dict) or not isinstance(one.get(key), int | str):
+            raise RecipeError(f"{path}: {name}[{number}] is no object with '{key}', a number or a text")
+    return found
 
 
 def _load(path: str) -> dict[str, Any]:

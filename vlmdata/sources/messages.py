@@ -90,6 +90,8 @@ def _part(part: object, folder: str) -> str | Mapping[str, Any]:
     if kind not in ("image", "image_url"):
         raise Unfit("unknown_part")
     where = next((part[name] for name in ("image", "image_url", "url", "path", "base64") if part.get(name)), None)
+    if isinstance(where, str) and where == part.get("base64") and not where.startswith("data:"):
+        where = f"data:;base64,{where}"
     if where is None:
         return PLACEHOLDER
     return _image(where.get("url") if kind == "image_url" and isinstance(where, dict) else where, folder)

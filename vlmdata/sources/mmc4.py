@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from vlmdata.intake.opened import opened, raw_file
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.rows import document, reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.step import Source
+from vlmdata.step import RecipeError, Source
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")
 
@@ -46,10 +47,10 @@ class Mmc4(Source):
             sentences = [clean(str(text)) for text in record["text_list"]]
             images = [(_place(image, len(sentences)), image) for image in record["image_info"]]
             url = clean(str(record["url"])) if record.get("url") else None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             text = line[:200].decode("utf-8", "replace")
             return reject({"id": f"bad\n{text}", "extra": json_object({"record": text})}, "bad_record")
-        kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
         parts: list[dict[str, Any] | str] = []
         for number in range(len(sentences) + 1):
             parts += [{"url": clean(str(image.get("raw_url") or ""))} for at, image in kept if at == number]
@@ -66,9 +67,12 @@ def _place(image: dict[str, Any], sentences: int) -> int:
 def _lines(path: str) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
         if path.lower().endswith(".zip"):
-            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(raw_file(path))))
-            for name in sorted(archive.namelist()):
-                with archive.open(name) as member:
-                    yield from (line for line in member if line.strip())
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(raw_file(path))))
+                for name in sorted(archive.namelist()):
+                    with archive.open(name) as member:
+                        yield from (line for line in member if line.strip())
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise RecipeError(f"{path}: cannot be read: {error}") from None
             return
         yield from (line for line in stack.enter_context(opened(path)) if line.strip())

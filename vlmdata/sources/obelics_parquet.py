@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.intake.documents import parsed, positions, told
 from vlmdata.intake.find import File, find
-from vlmdata.intake.opened import raw_file
+from vlmdata.intake.opened import UNREADABLE, raw_file
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import inline
 from vlmdata.intake.rows import document, reject, tables
@@ -35,8 +36,8 @@ class ObelicsParquet(Source):
 
     def check(self) -> None:
         for file in self.files()[:20]:
-            with raw_file(file.path) as opened:
-                names = pq.ParquetFile(opened).schema_arrow.names
+            with _parquet(file.path) as opened:
+                names = opened.schema_arrow.names
             missing = [name for name in ("images", "texts") if name not in names]
             if missing:
                 raise RecipeError(f"{file.path}: no column {', '.join(missing)}. There is: {', '.join(names)}")
@@ -47,8 +48,8 @@ class ObelicsParquet(Source):
     def pieces(self) -> list[dict[str, Any]]:
         found = []
         for file in self.files():
-            with raw_file(file.path) as opened:
-                groups = pq.ParquetFile(opened).num_row_groups
+            with _parquet(file.path) as opened:
+                groups = opened.num_row_groups
             starts = range(0, groups, GROUPS_IN_PIECE)
             found += [{"path": file.path, "groups": [*range(i, min(i + GROUPS_IN_PIECE, groups))]} for i in starts]
         return found
@@ -57,12 +58,21 @@ class ObelicsParquet(Source):
         return tables(self._rows(piece["path"], piece["groups"]))
 
     def _rows(self, path: str, groups: list[int]) -> Iterator[dict[str, Any]]:
-        with raw_file(path) as opened:
-            file = pq.ParquetFile(opened)
+        with _parquet(path) as file:
             names = [n for n in ("images", "texts", "metadata", "general_metadata", "url") if n in file.schema_arrow.names]
             for batch in file.iter_batches(256, row_groups=groups, columns=names):
                 for record in batch.to_pylist():
                     yield _row(record)
+
+
+@contextlib.contextmanager
+def _parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a file; while it is read, damage becomes a RecipeError that names it."""
+    try:
+        with raw_file(path) as opened:
+            yield pq.ParquetFile(opened)
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +87,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(entry, dict):
             if not entry.get("bytes"):
                 return None
-            return {"url": (own or {}).get("src"), **told(own), **inline(entry["bytes"])}
+            url = own.get("src") if isinstance(own, dict) else None
+            return {"url": clean(url) if isinstance(url, str) else None, **told(own), **inline(entry["bytes"])}
         return {"url": clean(str(entry)), **told(own)}
 
     row = document(positions(record["texts"] or [], record["images"] or [], image_of), **fields)
