@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tm
             for rank, log in enumerate(logs)
         ]
         running = [subprocess.Popen(command, env=os.environ | {"STOP_AFTER": str(stop)}) for command in commands]
-        ended = [process.wait(timeout=300) for process in running]
+        ended = [process.wait(timeout=800) for process in running]
         assert ended == [-signal.SIGKILL if stop > 0 else 0] * world
         ranks = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
         assert len({len(steps) for steps in ranks}) == 1
@@ -73,6 +74,8 @@ def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tm
             if number == 5:
                 for worker in _children() - others:
                     os.kill(worker, signal.SIGKILL)
+                while True:  # PyTorch raises when it learns of a death: here, not while the loader counts the next batch
+                    time.sleep(0.01)
     state = samples.state_dict()
     assert state["position"] == len(given) >= 24
     again = stream(tars, batch=4, cache=tmp_path)

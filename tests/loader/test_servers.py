@@ -160,7 +160,7 @@ def test_processes_that_share_a_small_cache(web: Any, tars: Path, tmp_path: Path
     started = [
         subprocess.Popen([sys.executable, "-c", READER, *arguments, str(seed)], stdout=subprocess.PIPE) for seed in range(4)
     ]
-    found = [json.loads(process.communicate(timeout=300)[0]) for process in started]
+    found = [json.loads(process.communicate(timeout=800)[0]) for process in started]
     local = stream(tars, cache=tmp_path / "a", torch=False)
     assert all(one == sorted([sample["__key__"], len(sample["jpg"])] for sample in local) for one in found[:1])
     assert all(one == found[0] for one in found)

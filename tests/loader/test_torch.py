@@ -155,7 +155,7 @@ def test_two_ranks_of_a_process_group(tars: Path, tmp_path: Path) -> None:
     stream(tars, cache=tmp_path)  # makes the index
     command = [sys.executable, "-c", RANK, str(tars), str(tmp_path / "meet")]
     started = [subprocess.Popen([*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
-    outputs = [process.communicate(timeout=280)[0].splitlines() for process in started]
+    outputs = [process.communicate(timeout=800)[0].splitlines() for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert [output[-1] for output in outputs] == ["100 6", "100 6"]
     ranks = [[line.split() for line in output[:-1]] for output in outputs]
