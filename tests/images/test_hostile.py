@@ -187,7 +187,7 @@ def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(tmp_path: Pa
         listing = tmp_path / "urls.parquet"
         urls = [server.url(f"/{n}") for n in range(len(files))]
         pq.write_table(pa.table({"url": urls, "caption": [path.name for path in files]}), listing)
-        steps = [download(timeout_s=20, connect_timeout_s=20), {"resize": {"mode": "keep_ratio", "size": 64}}]
+        steps = [download(timeout_s=200, connect_timeout_s=200), {"resize": {"mode": "keep_ratio", "size": 64}}]
         steps.append({"dedupe_exact": {}})
         run(
             parse({"source": {"type": "url_list", "path": str(listing)}, "steps": steps}),

@@ -45,9 +45,9 @@ def outputs(tmp_path_factory):
         pq.write_table(table, folder / "list.parquet")
         options = {"url_list": str(folder / "list.parquet"), "input_format": "parquet", "caption_col": "caption"}
         options |= {"image_size": 16, "processes_count": 1, "thread_count": 2, "number_sample_per_shard": 4}
-        options |= {"save_additional_columns": ["licence"]}
+        options |= {"save_additional_columns": ["licence"], "timeout": 100}
         calls = [{**options, "output_format": name, "output_folder": str(folder / name)} for name in FORMATS]
-        subprocess.run([sys.executable, "-c", CODE, json.dumps(calls)], check=True, capture_output=True, timeout=200)
+        subprocess.run([sys.executable, "-c", CODE, json.dumps(calls)], check=True, capture_output=True)
     return folder
 
 

@@ -53,7 +53,8 @@ def build(folder: Path, web: LoopbackServer, kind: str) -> Path:
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps({
         "source": {"type": kind, "path": str(folder / "chats.json"), "joined": True},
-        "steps": [download(), {"resize": {"size": 32}}], "shards": {"samples": 4, "layout": "documents"}, "part_rows": 4,
+        "steps": [download(timeout_s=200, connect_timeout_s=200), {"resize": {"size": 32}}],
+        "shards": {"samples": 4, "layout": "documents"}, "part_rows": 4,
     }))  # fmt: skip
     run(recipe, folder / "out", local=True, workers=1)
     return folder / "out"
