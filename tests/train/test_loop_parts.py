@@ -109,3 +109,12 @@ def test_a_micro_batch_counts_answers_as_the_loss_does(tmp_path):
     total, of_sample = Step(model, chunk=8, autocast=False)(micro)
     assert torch.allclose(of_sample.sum(), total) and len(of_sample) == len(batch.keys)
     assert sum(micro.answers) == int((batch.labels != -100).sum()) == len(micro.places)
+
+
+def test_a_clip_of_zero_lets_every_gradient_pass(tmp_path):
+    data = write_data(tmp_path / "data", captions=16)
+    free, wide = (
+        weights(run_training(tiny_recipe(data, tmp_path / str(clip), steps=2, optimizer={"clip": clip})).checkpoint)
+        for clip in (0, 1e9)
+    )
+    assert all(torch.equal(free[name], wide[name]) for name in free)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.train.runs import tiny_recipe, weights, write_data
+from tests.train.shards import conversation_samples, write_tar
 from vlmdata.step import RecipeError
 from vlmdata_train.loop import run_training
 
@@ -46,6 +47,18 @@ def test_another_recipe_in_the_same_folder_is_refused_before_any_work(tmp_path):
     run_training(recipe)
     with pytest.raises(RecipeError, match="another `lr`"):
         run_training(dataclasses.replace(recipe, lr=0.5))
+
+
+def test_a_run_whose_samples_have_changed_is_refused(tmp_path):
+    data = write_data(tmp_path / "data", captions=40)
+    run_training(tiny_recipe(data, tmp_path / "out", steps=2))
+    with pytest.raises(RecipeError, match=r"held_out\.fraction: the samples of the run in .* were packed by another one"):
+        run_training(tiny_recipe(data, tmp_path / "out", steps=4, held_out={"fraction": 0.2}))
+    write_tar(tmp_path / "data/00002.tar", conversation_samples(5))
+    with pytest.raises(RecipeError, match=r"data: .* has changed since the run in .* was saved"):
+        run_training(tiny_recipe(data, tmp_path / "out", steps=4))
+    (tmp_path / "data/00002.tar").unlink()
+    assert run_training(tiny_recipe(data, tmp_path / "out", steps=4)).steps == 4
 
 
 def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):

@@ -46,6 +46,7 @@ class Feed:
     samples: int = 1  # of a batch, where nothing is packed
     workers: int = 2
     ahead: int = 4
+    names: tuple[str, str] = ("", "")  # of what the stream reads and of its order: a position means nothing in another one
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from vlmdata.step import RecipeError
@@ -73,4 +75,4 @@ class Learner:
 
     def clip(self) -> float:
         """Scale the gradients down to the recipe's largest norm, and return the norm that they had."""
-        return float(whole(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip)))
+        return float(whole(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))

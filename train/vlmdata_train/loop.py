@@ -107,6 +107,7 @@ class Run:
 
     def _go_on_from(self, path: Path) -> None:
         saved = checkpoint.read_saved(path)
+        setup.check_data(self.recipe, self.feed, saved.facts["data"])
         checkpoint.load_model(path, self.model)
         checkpoint.load_optimizer(path, self.model, self.learner.optimizer)
         setup.place_feed(self.feed, saved.data, self.ranks)
@@ -198,7 +199,7 @@ class Run:
         choice = self.recipe.checkpoints
         if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
             self.best = {"loss": self.held.loss, "step": self.step}
-        facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent)}
+        facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent), "data": self.feed.names}
         position = setup.feed_state(self.position, self.ranks)
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
         self.last_saved = checkpoint.save(

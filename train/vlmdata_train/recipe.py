@@ -92,7 +92,7 @@ class Optimizer:
     beta2: float = 0.999
     eps: float = 1e-8
     compact: bool = False  # the first moment in bf16, with bf16 weights: 2 bytes a weight less
-    clip: float = 1.0  # the largest norm of all gradients together
+    clip: float = 1.0  # the largest norm of all gradients together; 0: any
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.03  # LLaVA-1.5: this share of the run
 

@@ -137,9 +137,11 @@ def feed_of(
     opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, packing)  # to find a mistake now, not in a thread
     if packing is not None and all((lengths.values > b.tokens).all() for lengths in opened.plan.lengths):
         raise RecipeError(_why_none(data, reading))
+    state = opened.state_dict()
     return Feed(
         lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
         Position(Place(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
+        (state["index"], state["order"]),
     )  # fmt: skip
 
 
@@ -188,6 +190,20 @@ def asked(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
 def feed_state(position: Position, ranks: Ranks) -> list[dict[str, Any]]:
     """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
     return gathered(position.to_json(), ranks)
+
+
+def check_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
+    """Raise RecipeError where the samples, or their order, are not those that the saved run was given: `names` are its own."""
+    if feed.names[0] != names[0]:
+        raise RecipeError(
+            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so what it was given is not known:"
+            " restore it, or name another `out` and begin from the checkpoint with `start`"
+        )
+    if feed.names[1] != names[1]:
+        raise RecipeError(
+            f"held_out.fraction: the samples of the run in {recipe.out} were packed by another one, or by another version of"
+            " the program: go on with that, or name another `out` and begin from the checkpoint with `start`"
+        )
 
 
 def place_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
