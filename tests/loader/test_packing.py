@@ -126,6 +126,12 @@ def words(sample: dict[str, Any]) -> int:
     return 5 if sample["__url__"].endswith("a/00000.tar") else 20
 
 
+@pytest.mark.parametrize("wrong", [{"tokens": 0}, {"tokens": 64, "window": 0}])
+def test_packs_of_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="tokens and window are 1 or more"):
+        Packing(measure=len, name="any", **wrong)
+
+
 def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
     a, b = (str(caption_set(tmp_path / name, [400])) for name in "ab")
 

@@ -33,6 +33,16 @@ def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytes
     assert contents(samples) == local  # from the cache alone
 
 
+@pytest.mark.parametrize("pattern", ["*.tar", "0000?.tar", "0000[01].tar", "{00000..00001}.tar"])
+def test_patterns_of_addresses(tmp_path: Path, pattern: str) -> None:
+    folder = caption_set(tmp_path / "tars", [3, 4])
+    files = fsspec.filesystem("memory")
+    files.put(str(folder), "/patterns", recursive=True)
+    samples = stream(f"memory://patterns/{pattern}", cache=tmp_path / "cache", torch=False)
+    files.rm("/patterns", recursive=True)
+    assert len(samples) == 7
+
+
 def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK", 4096)
     folder = caption_set(tmp_path / "tars", [100, 100], size=2000)

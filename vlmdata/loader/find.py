@@ -69,11 +69,13 @@ def _expand(path: str) -> Iterator[str]:
 def _expand_remote(address: str) -> Iterator[str]:
     import fsspec
 
-    if address.endswith(".tar"):
+    signs = "*[" if address.startswith("http") else "*?["  # a ? begins the query of a web address
+    is_pattern = any(sign in address for sign in signs)
+    if address.endswith(".tar") and not is_pattern:
         yield address
         return
     files, path = fsspec.core.url_to_fs(address)
-    pattern = path if any(sign in path for sign in "*?[") else path.rstrip("/") + "/*.tar"
+    pattern = path if is_pattern else path.rstrip("/") + "/*.tar"
     yield from (files.unstrip_protocol(name) for name in sorted(files.glob(pattern)))
 
 

@@ -39,6 +39,10 @@ class Packing:
     window: int = 1 << 20
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.window) < 1:
+            raise ValueError(f"tokens and window are 1 or more, not {self.tokens} and {self.window}")
+
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers)
 

@@ -106,6 +106,8 @@ class Samples:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state`, on any number of ranks and workers. Raises ValueError if index or order are not the same."""
+        if not {"position", "index", "order"} <= state.keys():
+            raise ValueError(f"this is no state of a stream: it has {', '.join(map(str, state)) or 'nothing'}")
         if state["index"] != self.plan.index_digest:
             raise ValueError(
                 f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"

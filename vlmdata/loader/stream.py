@@ -1,8 +1,9 @@
 """`vlmdata.stream`: from tars to samples in a seeded order, with exact state."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vlmdata.loader.build import OnError
 from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
@@ -60,6 +61,7 @@ def stream(
 
     Raises ValueError where the tars, their index, or the arguments do not fit together.
     """
+    _check(batch=batch, epochs=epochs, threads=threads, by=by, tail=tail, on_error=on_error)
     paths = list(path) if isinstance(path, Mapping) else [path]
     datasets = [open_dataset(one, cache, on_error) for one in paths]
     folder = Path(cache).expanduser()
@@ -91,6 +93,16 @@ def stream(
         on_error=on_error,
         readers=readers,
     )
+
+
+def _check(*, batch: int | None, epochs: int | None, threads: int, by: str, tail: str, on_error: str) -> None:
+    """Raise ValueError for an argument that would be taken for another one, or for nothing."""
+    for name, number, least in (("batch", batch, 1), ("epochs", epochs, 1), ("threads", threads, 0)):
+        if number is not None and (not isinstance(number, Integral) or number < least):
+            raise ValueError(f"{name} is a whole number, {least} or more, not {number!r}")
+    for name, value, kind in (("by", by, By), ("tail", tail, Tail), ("on_error", on_error, OnError)):
+        if value not in get_args(kind):
+            raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, not {value!r}")
 
 
 def _weights(paths: Sequence[Any], values: Mapping[str, float]) -> list[float]:
