@@ -22,6 +22,10 @@ BASE = "https://ex.com/d/e/p.html?q=1"
         ("..\\img\\a.jpg?x=\\", "https://ex.com/d/img/a.jpg?x=\\"),
         ("?page=2", "https://ex.com/d/e/p.html?page=2"),
         ("HTTP://EX.org/A.jpg", "HTTP://EX.org/A.jpg"),
+        ("https://Bücher.de:8080/ä.jpg", "https://xn--bcher-kva.de:8080/%C3%A4.jpg"),
+        ("//日本.jp?x=ü", "https://xn--wgv71a.jp?x=%C3%BC"),
+        ("https://ex.org//ü.de/ä", "https://ex.org//%C3%BC.de/%C3%A4"),
+        ("https://\u200b/a.jpg", "https://%E2%80%8B/a.jpg"),  # no name at all: refused where it is to be fetched
         ("javascript:void(0)", None),
         ("mailto:a@b.c", None),
         ("ftp://ex.com/a.jpg", None),

@@ -42,6 +42,12 @@ def test_captions_that_say_something_stay(text):
     assert AltJunk().run(captions([text]))["reason"].to_pylist() == [None]
 
 
+@pytest.mark.timeout(120)  # in a second; with patterns that look on to the end it takes an hour
+@pytest.mark.parametrize("piece", ["<a ", "{{", "${", "&a;", "image ", "a.", "may be a "])
+def test_a_text_of_a_million_brackets_is_looked_through_once(piece):
+    AltJunk().run(captions([piece * 300_000 + "é!"]))
+
+
 def test_a_chosen_rule_alone_is_applied():
     assert AltJunk(rules=["address"]).run(captions(["IMG_1234", "www.a.com"]))["reason"].to_pylist() == [None, "address"]
 

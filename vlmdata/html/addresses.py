@@ -7,10 +7,13 @@ import binascii
 import re
 from urllib.parse import quote, unquote_to_bytes, urljoin
 
+import idna
+
 _STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from both ends
 _INNER = re.compile(r"[\t\n\r]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _WEB = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+_HOST = re.compile(r"\A(https?://)([^/?\\@:]+)(?=[/?\\:]|\Z)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _DATA = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
@@ -35,7 +38,16 @@ def absolute(address: str, base: str) -> str | None:
         if not _WEB.match(address):
             return None
     address = address.partition("#")[0]
-    return _UNSAFE.sub(lambda match: quote(match[0]), address) if _UNSAFE.search(address) else address
+    if not _UNSAFE.search(address):
+        return address
+    return _UNSAFE.sub(lambda match: quote(match[0]), _HOST.sub(_ascii_host, address))
+
+
+def _ascii_host(match: re.Match[str]) -> str:
+    try:
+        return match[0] if match[2].isascii() else match[1] + idna.encode(match[2], uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return match[0]
 
 
 def data_bytes(address: str, max_bytes: int) -> tuple[str, bytes] | None:

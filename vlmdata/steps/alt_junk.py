@@ -40,8 +40,9 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         re.I | re.S,
     ),
     "placeholder": re.compile(rf"(?:{_WORDS})[\s\d#.:…!\-–()]*(?:of \d+)?", re.I),
-    "code": re.compile(
-        r".*(?:<(?:img|a|div|span|p|br)\b[^>]*>|\{\{.*\}\}|\$\{.*\}|%[A-Z_]{3,}%|javascript:|&[a-z]+;&[a-z]+;).*", re.I | re.S
+    "code": re.compile(  # nothing here may look past the next bracket, or a text of many brackets takes hours
+        r".*(?:<(?:img|a|div|span|p|br)\b[^<>]*>|\{\{[^{}]*\}\}|\$\{[^{}]*\}|%[A-Z_]{3,}%|javascript:|&[a-z]+;&[a-z]+;).*",
+        re.I | re.S,
     ),
 }
 
