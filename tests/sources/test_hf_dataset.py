@@ -87,3 +87,19 @@ def test_mistakes_are_told_before_any_work(tmp_path, parameters, message):
     with pytest.raises(RecipeError) as error:
         HfDataset(**{"path": str(tmp_path / "data"), **parameters}).check()
     assert message in str(error.value)
+
+
+def test_labels_are_captions_by_their_names(tmp_path):
+    labels = datasets.ClassLabel(names=["cat", "dog"])
+    rows = {"image": [picture()] * 4, "label": [1, 0, -1, None]}
+    features = datasets.Features({"image": datasets.Value("binary"), "label": labels})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "data")
+    found = pairs_of(read_all(HfDataset(path=str(tmp_path / "data"), caption="label")))
+    assert [text for _, text, _ in found] == ["dog", "cat", "", ""]
+
+
+@pytest.mark.parametrize("caption", [{"en": "a", "fr": "b"}, [{"en": "a"}]])
+def test_captions_that_are_no_texts_are_told_before_any_work(tmp_path, caption):
+    datasets.Dataset.from_dict({"image": [picture()], "caption": [caption]}).save_to_disk(tmp_path / "data")
+    with pytest.raises(RecipeError, match="the column 'caption' holds no texts or labels"):
+        HfDataset(path=str(tmp_path / "data")).check()

@@ -52,6 +52,16 @@ class HfDataset(Source):
         if names is not None:
             extra = [] if isinstance(self.extra, str) else self.extra
             check_columns(self.path, names, [self.url or self.image, *self._captions(), *extra])
+        for name in self._captions():
+            self._check_caption(name)
+
+    def _check_caption(self, name: str) -> None:
+        from datasets import ClassLabel, Value
+
+        feature = (self._dataset().features or {}).get(name)
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
+        if feature is not None and not isinstance(inner, Value | ClassLabel):
+            raise RecipeError(f"{self.path}: the column '{name}' holds no texts or labels: {' '.join(str(feature).split())}")
 
     def files(self) -> Sequence[tuple[str, int]]:
         if _is_local(self.path):
@@ -79,7 +89,12 @@ class HfDataset(Source):
             rows = iter(data.shard(num_shards=piece["shards"], index=piece["shard"]))
         else:
             rows = (data[number] for number in range(piece["start"], piece["stop"]))
-        yield from tables(map(self._row, rows))
+        yield from tables(map(functools.partial(self._row, labels=self._labels()), rows))
+
+    def _labels(self) -> dict[str, list[str]]:
+        """Return the words of those columns of captions that hold the numbers of labels."""
+        features = self._dataset().features or {}
+        return {name: features[name].names for name in self._captions() if hasattr(features.get(name), "int2str")}
 
     def _captions(self) -> list[str]:
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
@@ -87,10 +102,12 @@ class HfDataset(Source):
     def _dataset(self) -> Any:
         return _open(self.path, self.name, self.split, self.revision, self.streaming)
 
-    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, row: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         captions: list[str] = []
         for name in self._captions():
             value = row.get(name)
+            if name in labels:
+                value = labels[name][value] if value is not None and value >= 0 else None  # -1: without a label
             captions += [clean(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
         used = {self.url or self.image, *self._captions()}
         carried = [name for name in row if name not in used] if self.extra == "all" else self.extra
