@@ -31,7 +31,7 @@ class Document:
     encoding: str = ""  # Python's name of the charset it was read in
     replaced: int = 0  # bytes or sequences which that charset cannot mean
     left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
-    refused: str | None = None  # too_large, too_deep, too_many_tags: not parsed at all
+    refused: str | None = None  # too_large, too_deep, too_many_tags, too_many_attributes: not parsed at all
 
 
 def extract(
