@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.runs import tiny_recipe, weights, write_data
+from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.saving import RANKS, save
+from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint
 from vlmdata_train.adamw import SplitAdamW
 from vlmdata_train.loop import run_training
@@ -136,3 +137,28 @@ def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
     assert all(torch.equal(saved[name], tensor) for name, tensor in model.state_dict().items() if name in saved)
     batch, _ = next(iter(setup.feed_of(recipe, model, data, RANKS)))
     assert torch.isfinite(model.logits(batch)).all()
+
+
+@pytest.mark.parametrize("name", ["state.json", "model-00000.safetensors", "optimizer-00000.safetensors"])
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, name):
+    recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=1)
+    file = run_training(recipe).checkpoint / name
+    os.truncate(file, 20)
+    with pytest.raises(RecipeError, match=f"{file}: damaged .*: remove {file.parent}"):
+        run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=2))
+
+
+def test_a_training_stopped_by_hand_says_so_in_one_line(tmp_path):
+    tree = {"model": MODEL, "data": write_data(tmp_path / "data"), "out": str(tmp_path / "out"), "steps": 10**6}
+    tree["logs"] = {"every": 1, "tensorboard": False}
+    (tmp_path / "r.yaml").write_text(json.dumps(tree))
+    command = [sys.executable, "-u", "-m", "vlmdata_train", "instruct", str(tmp_path / "r.yaml")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "loss" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.communicate()[1]
+    assert process.returncode == 1 and "Traceback" not in said
+    assert said.splitlines()[-1] == "vlmdata train: stopped; training goes on from its last checkpoint by the same command"

@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except FloatingPointError as error:
         return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; training goes on from its last checkpoint by the same command", 1)
 
 
 def _parser() -> argparse.ArgumentParser:

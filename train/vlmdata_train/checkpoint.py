@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -101,8 +101,11 @@ def prune(folder: Path, keep: int, best: str | None) -> None:
 
 
 def read_saved(path: Path) -> Saved:
-    """Read what a checkpoint says beside its tensors."""
-    return Saved(**json.loads((path / "state.json").read_text()))
+    """Read what a checkpoint says beside its tensors. RecipeError where it is damaged."""
+    try:
+        return Saved(**json.loads((path / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path / "state.json", error) from error
 
 
 def load_model(path: Path, model: nn.Module) -> None:
@@ -198,9 +201,16 @@ def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks
 def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
     for kind in kinds:
         for file in sorted(path.glob(f"{kind}-*.safetensors")):
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  it is no dict
-                    yield name, tensors.get_tensor(name)
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for name in tensors.keys():  # noqa: SIM118  it is no dict
+                        yield name, tensors.get_tensor(name)
+            except (OSError, SafetensorError) as error:
+                raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> RecipeError:
+    return RecipeError(f"{file}: damaged ({error}): remove {file.parent}, and the run goes on from the checkpoint before it")
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
