@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import functools
 import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +23,13 @@ from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten
 from vlmdata.step import Part, Step
 from vlmdata.steps.download import Download
 from vlmdata.steps.resize import Resize
+from vlmdata.thread import Thread
 
 if TYPE_CHECKING:
     from vlmdata.engine.openpart import OpenPart
     from vlmdata.web.client import Client, Fetched
 
+LOOK_S = 1.0  # how often who waits for an answer looks whether the client is still there
 FACTS = ["data", "blob", "offset", "size", "format", "width", "height", "original_width", "original_height"]
 FACTS += ["sha256", "phash", "original_format", "boxes", "drop", "reason"]
 
@@ -174,14 +175,34 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
         except BaseException as error:  # raised again by whoever waits for the answers
             ended.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    Thread(ask, name="ask").start()
     for _ in addresses:
-        answer = ended.get()
+        answer = _next(ended, client)
         if isinstance(answer, BaseException):
             raise answer
         position, fetched = answer
-        if fetched.failure == "closed":  # the client broke: no outcome of this row, which must not be committed
-            client.close()
-            raise RuntimeError("the web client was closed while rows waited for it")
+        if fetched.failure == "closed":  # no outcome of this row, which must not be committed
+            _raise_why(client)
         yield position, fetched.body, fetched.failure
         client.release(len(fetched.body or b""))
+
+
+def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client: Client) -> tuple[int, Fetched] | BaseException:
+    """Return the next answer; raises where the client has ended and there will be none."""
+    while True:
+        over = client.has_ended  # seen before we wait: what it said last is in the queue
+        try:
+            return ended.get(timeout=LOOK_S)
+        except queue.Empty:
+            if over:
+                _raise_why(client)
+
+
+def _raise_why(client: Client) -> NoReturn:
+    try:
+        client.close()  # raises what broke it
+    except RuntimeError as error:
+        if isinstance(error.__cause__, OSError):  # the machine's: told as that, and no fault of ours
+            raise error.__cause__ from None
+        raise
+    raise RuntimeError("the web client was closed while rows waited for it")

@@ -6,33 +6,39 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import queue
 import signal
+import sys
 import threading
+import time
 from collections.abc import Sequence
-from multiprocessing.managers import BaseManager
 from typing import Any
 
+from vlmdata.engine.driver import WorkFailed
+from vlmdata.engine.openpart import Keep
 from vlmdata.engine.shortage import is_short_of_memory, told
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
+from vlmdata.thread import Thread
 from vlmdata.web.pace import Pace
 
 NO_MEMORY = 12  # exit status: ENOMEM
+PAUSES_S = (0.1, 1.0, 10.0)  # after an attempt to start a process
 CALLS = 8  # at once in a worker: more than a driver sends
 CONTEXT = multiprocessing.get_context("forkserver")  # fork alone would copy the threads' locks of whoever calls us
 CONTEXT.set_forkserver_preload(["vlmdata.engine.worker"])
 
 
 class LocalWorkers:
-    """`count` processes; calls go to them through pipes."""
+    """`count` processes; calls go to them through pipes. The run's Pace is held here: a thread answers each worker's client."""
 
     def __init__(self, job: Job, count: int, web: Any | None, gpus: Sequence[str] = ()):
         self.count = count
         self.gpus = min(len(gpus), count)
         self._gpus = gpus
         self._job = job
-        self._pace_server = _PaceServer(web) if web else None
+        self._pace = Pace(web) if web else None
         self._processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
         self._tickets: list[set[int]] = [set() for _ in range(count)]
@@ -41,14 +47,17 @@ class LocalWorkers:
 
     def _start(self, number: int) -> None:
         ours, theirs = CONTEXT.Pipe()
-        pace = self._pace_server.pace if self._pace_server else None
+        answers, asks = CONTEXT.Pipe()
         environment = dict(os.environ)
         if self._gpus:  # one GPU to a worker; the others have none
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
-        process = CONTEXT.Process(target=_serve, args=(theirs, self._job, pace, environment), daemon=True)
-        process.start()
+        process = CONTEXT.Process(target=_serve, args=(theirs, self._job, asks, environment), daemon=True)
+        _begin(process)
         theirs.close()
+        asks.close()
         self._processes[number], self._pipes[number] = process, ours
+        if self._pace:
+            Thread(_keep_pace, self._pace, answers, name="pace").start()
 
     def is_ready(self, worker: int) -> bool:
         return True
@@ -67,8 +76,8 @@ class LocalWorkers:
 
     def _receive(self, worker: int) -> list[Ended]:
         try:
-            ticket, result, error = self._pipes[worker].recv()
-        except (EOFError, ConnectionResetError):
+            ticket, result, error = pickle.loads(self._pipes[worker].recv_bytes())
+        except (EOFError, OSError):  # at the end of a message, or in the midst of one
             return self._bury(worker)
         self._tickets[worker].discard(ticket)
         return [Ended(worker, ticket, result, error)]
@@ -92,25 +101,26 @@ class LocalWorkers:
             if process.is_alive():
                 process.kill()
                 process.join()
-        if self._pace_server:
-            self._pace_server.close()
 
 
-class _PaceManager(BaseManager):
-    """The server process that holds the run's one Pace."""
+def _begin(process: Any) -> None:
+    """Start a process. What it is forked from may just have been killed, or end as it finds no memory: another is begun."""
+    for pause_s in PAUSES_S:
+        with contextlib.suppress(EOFError, ConnectionError):
+            process.start()
+            return
+        time.sleep(pause_s)  # until who is dying is seen as dead
+    raise WorkFailed("no process can be started for a worker; the same command goes on from here")
 
 
-_PaceManager.register("Pace", Pace, exposed=("exchange", "leave"))
-
-
-class _PaceServer:
-    def __init__(self, web: Any):
-        self._manager = _PaceManager(ctx=CONTEXT)
-        self._manager.start(_end_with_the_driver)
-        self.pace = self._manager.Pace(web)  # type: ignore[attr-defined]
-
-    def close(self) -> None:
-        self._manager.shutdown()
+def _keep_pace(pace: Pace, pipe: Any) -> None:
+    """Answer a worker's client until the worker is gone; where there is no memory to answer, it finds its pipe closed."""
+    worker = ""
+    with pipe, contextlib.suppress(EOFError, OSError, MemoryError):
+        while True:
+            worker, *messages = pipe.recv()
+            pipe.send(pace.exchange(worker, *messages))
+    pace.leave(worker)
 
 
 class _RemotePace:
@@ -118,71 +128,71 @@ class _RemotePace:
 
     is_local = False
 
-    def __init__(self, proxy: Any):
-        self.exchange = proxy.exchange
-        self.leave = proxy.leave
+    def __init__(self, pipe: Any):
+        self._pipe = pipe
 
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business; it ends its workers in order
-
-
-def _end_with_the_driver() -> None:
-    """Let the pace's server end when the driver is gone, however it went: a manager alone would stay for ever."""
-    _ignore_interrupt()
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-
-    def watch() -> None:
-        driver.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    def exchange(self, *args: Any) -> Any:
+        try:
+            self._pipe.send(args)
+            return self._pipe.recv()
+        except (EOFError, OSError):  # nobody answers: our end is what the driver, if it is there, sees and mends
+            os._exit(NO_MEMORY)
 
 
 def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str]) -> None:
     """Do calls until the driver closes the pipe or is gone."""
-    _ignore_interrupt()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business; it ends its workers in order
     os.environ.clear()
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors
-    lock = threading.Lock()
+    threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
     try:
-        worker = Worker(job, _RemotePace(pace) if pace is not None else None)
-    except Exception as error:
+        _do_calls(pipe, job, pace)
+    except BaseException as error:
         if is_short_of_memory(error):
             os._exit(NO_MEMORY)
         raise
 
+
+def _end_where_memory_is_short(failed: Any) -> None:
+    """End the process with a thread that found no memory to go on or to begin: somebody waits for it and would for ever."""
+    if failed.exc_value is not None and is_short_of_memory(failed.exc_value):
+        os._exit(NO_MEMORY)
+    (threading.__excepthook__ if isinstance(failed, threading.ExceptHookArgs) else sys.__unraisablehook__)(failed)
+
+
+def _do_calls(pipe: Any, job: Job, pace: Any) -> None:
+    lock = threading.Lock()
+    keep = Keep()  # the worker, made by the first call, which tells what hinders it
+
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
-        answer: tuple[int, Any, str | None]
         try:
-            try:
-                answer = (ticket, getattr(worker, method)(*args), None)
-            except BaseException as error:  # whatever went wrong here is the driver's to report
-                answer = (ticket, None, told(error))
-            with lock, contextlib.suppress(BrokenPipeError):
-                pipe.send(answer)
-        except MemoryError:  # not even for that
-            os._exit(NO_MEMORY)
+            worker = keep.get("worker", lambda: Worker(job, _RemotePace(pace)))
+            answer = pickle.dumps((ticket, getattr(worker, method)(*args), None))
+        except BaseException as error:  # whatever went wrong here is the driver's to report
+            answer = pickle.dumps((ticket, None, told(error)))
+        with lock:
+            pipe.send_bytes(answer)
 
     calls: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]]] = queue.SimpleQueue()
 
     def serve() -> None:
-        while True:
-            do(*calls.get())
+        try:
+            while True:
+                do(*calls.get())
+        except BaseException:  # no memory even to tell; or the driver is gone
+            os._exit(NO_MEMORY)
 
-    try:
-        for _ in range(CALLS):  # now: a thread that found no memory to begin would never answer
-            threading.Thread(target=serve, daemon=True).start()
-    except RuntimeError:  # "can't start new thread": there is no room for its stack
-        os._exit(NO_MEMORY)
+    for _ in range(CALLS):  # now: a thread that found no memory to begin would never answer
+        Thread(serve, name="call").start()
     while True:
         try:
             call = pipe.recv()
         except (EOFError, ConnectionResetError):  # the driver is gone: so are we, at once, with what was not committed
             os._exit(1)
         if call is None:
-            worker.close()
-            os._exit(0)
+            try:
+                keep.close()
+            finally:
+                os._exit(0)
         calls.put(call)

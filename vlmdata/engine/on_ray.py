@@ -19,6 +19,7 @@ from vlmdata.engine.workers import Ended
 from vlmdata.step import RecipeError
 
 STORE_BYTES = 150_000_000  # no image goes through the object store
+NEW_PACES = 8  # actors that keep the pace after the first; more would tell that something kills them all
 
 
 @contextlib.contextmanager
@@ -67,9 +68,9 @@ class RayWorkers:
         if web:  # on the driver's node: as long as the run lives, so does its pace
             here = self._ray.get_runtime_context().get_node_id()
             beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
-            self._pace = (
-                ray.remote(_pace_class()).options(num_cpus=0, max_concurrency=8, scheduling_strategy=beside_us).remote(web)
-            )
+            again = {"max_restarts": NEW_PACES, "max_task_retries": NEW_PACES}  # it forgets who rests, as with the same command
+            options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": beside_us, **again}
+            self._pace = ray.remote(_pace_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
         self._starting: dict[Any, int] = {}
         self._actors: list[Any] = [None] * count
@@ -184,10 +185,10 @@ class _RemotePace:
     def exchange(self, *args: Any) -> Any:
         import ray
 
-        return ray.get(self._actor.exchange.remote(*args))
-
-    def leave(self, *args: Any) -> None:
-        self._actor.leave.remote(*args)
+        try:
+            return ray.get(self._actor.exchange.remote(*args))
+        except ray.exceptions.RayActorError:
+            raise ConnectionError("the actor that keeps the pace of all workers is lost") from None
 
 
 def gpus() -> int:

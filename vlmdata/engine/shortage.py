@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import traceback
 from collections.abc import Iterator
 
+from vlmdata.thread import has_room
+
 MEND = "Free some or take fewer --workers, then the same command goes on from here"
-ROOM = 64 << 20  # bytes: who cannot have so many more has run short
 WORDS = (
     "Cannot allocate memory",  # the C library's
     "Insufficient memory",  # OpenCV's
@@ -27,7 +27,7 @@ def is_short_of_memory(error: BaseException) -> bool:
     """
     if any(_tells(one) for one in _causes(error)):
         return True
-    return not isinstance(error, AssertionError) and not _has_room()
+    return not isinstance(error, AssertionError) and not has_room()
 
 
 def told(error: BaseException) -> str:
@@ -57,11 +57,3 @@ def _tells(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return any(words in str(error) for words in WORDS)
-
-
-def _has_room() -> bool:
-    try:
-        mmap.mmap(-1, ROOM).close()
-    except (OSError, MemoryError):
-        return False
-    return True

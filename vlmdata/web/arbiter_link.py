@@ -4,10 +4,10 @@ A call to another process takes from one millisecond to, on a busy cluster, a se
 """
 
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from vlmdata.thread import Thread
 from vlmdata.web.pace import Ask, Grant, News, Report
 
 Messages = tuple[list[Ask], list[Report], list[News]]
@@ -32,9 +32,9 @@ class ArbiterLink:
         self._worker = worker
         self._deliver = deliver
         self._letters: queue.SimpleQueue[Messages | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         if not arbiter.is_local:
-            self._thread = threading.Thread(target=self._carry, name="arbiter-link", daemon=True)
+            self._thread = Thread(self._carry, name="arbiter-link")
             self._thread.start()
 
     def send(self, messages: Messages) -> list[Grant] | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import pycurl
 
+from vlmdata.thread import Thread
 from vlmdata.web.arbiter_link import Arbiter, ArbiterLink
 from vlmdata.web.block import BlockList
 from vlmdata.web.curl_loop import CurlLoop
@@ -65,7 +66,7 @@ class Client:
         self._rows = 0  # put in, past the first checks, and not done
         self._next_scan = self._next_heartbeat = 0.0
         _keep_freed_memory()
-        self._thread = threading.Thread(target=self._run, name="web-client", daemon=True)
+        self._thread = Thread(self._run, name="web-client")
         self._thread.start()
 
     def submit(self, url: str, done: Done) -> None:
@@ -111,13 +112,21 @@ class Client:
                 self._posted.append(call)
                 self._loop.wake()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no row will end any more: one that the client had in hand when it broke, or could not tell of, never will."""
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
-        try:
-            while not self._closing:
-                self._pass()
-        except BaseException as error:  # ours or the caller's mistake, raised again by close
-            self._broken = error
-        self._shut()
+        for work in (self._serve, self._shut):
+            try:
+                work()
+            except BaseException as error:  # ours or the caller's mistake, raised again by close
+                self._broken = self._broken or error
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._pass()
 
     def _pass(self) -> None:
         for curl, code, message in self._loop.turn(self._patience_s()):

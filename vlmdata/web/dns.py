@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vlmdata.thread import Thread
+
 KEPT_S = 60.0  # getaddrinfo does not tell a record's time to live; libcurl keeps answers as long
 KEPT_FAILURE_S = {"dns_failed": 300.0, "dns_temporary": 5.0}
 KEPT_NAMES = 50_000
@@ -59,7 +61,7 @@ class Resolver:
             if not self._idle and self._threads < THREADS:
                 self._threads += 1
                 # daemons: the system's resolver may hold a thread for half a minute, which must not hold the process
-                threading.Thread(target=self._work, name="dns", daemon=True).start()
+                Thread(self._work, name="dns").start()
         self._names.put(host)
         return None
 

@@ -1,0 +1,257 @@
+"""Whatever dies or fails beside the driver, a process, a thread or a call: the run goes on or says why not, and never waits."""
+
+import contextlib
+import functools
+import itertools
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from tests.engine.dying import _first, in_process, spoiled_run
+from tests.engine.site import Site, hashes, site
+from tests.engine.test_killed import is_at_work
+from tests.servers import LoopbackServer, Request, Wire, reply
+from tests.web.ask import options
+from vlmdata import run, thread
+from vlmdata.cli import main
+from vlmdata.engine import local, on_ray
+from vlmdata.engine.driver import WorkFailed
+from vlmdata.engine.ingest import fetch
+from vlmdata.engine.worker import Worker
+from vlmdata.web.client import Client
+from vlmdata.web.pace import Pace
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deaths")
+    with site(folder, 64, part_rows=8) as web:
+        run(web.recipe, folder / "undisturbed", local=True, workers=2)
+        web.expected = hashes(folder / "undisturbed")
+        yield web
+
+
+@contextlib.contextmanager
+def at_a_request(web: Site, act: Callable[[], None], path: str) -> Iterator[list[str]]:
+    """Act before a path is answered for the first time. Gives a list that then holds it."""
+    answer, begun, acted = web.server.routes.get(path, web.server.default), [], []
+
+    def acting(request: Request, wire: Wire) -> bool:
+        if not begun:
+            begun.append(path)
+            act()
+            acted.append(path)
+        return answer(request, wire)
+
+    web.server.routes[path] = acting
+    try:
+        yield acted
+    finally:
+        web.server.routes[path] = answer
+
+
+def helpers(driver: int, word: str) -> list[int]:
+    """Return the children of a process whose command line has a word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == driver and word in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize("words", [("forkserver",), ("resource_tracker",), ("forkserver", "resource_tracker")])
+def test_a_helper_process_of_a_local_run_is_not_missed(web, tmp_path, words):
+    """Nor is a worker, that is replaced by a new one although what it was forked from is gone."""
+    drivers: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def kill() -> None:
+        driver = drivers.get()
+        victims = [victim for word in words for victim in helpers(driver, word)]
+        assert len(victims) == len(words)
+        for victim in [*victims, *helpers(victims[0], "")]:
+            os.kill(victim, signal.SIGKILL)
+
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
+    with at_a_request(web, kill, list(web.bodies)[len(web.bodies) // 2]) as acted:
+        command += ["--workers", "2"]
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        drivers.put(driver.pid)
+        said = driver.communicate()[1]
+    assert acted and driver.returncode == 0 and "Traceback" not in said
+    assert hashes(tmp_path / "out") == web.expected
+
+
+@contextlib.contextmanager
+def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -> Iterator[list[str]]:
+    """Kill the actor that keeps the pace while all rows wait for it, as they do until the site's robots.txt is read."""
+    ray = pytest.importorskip("ray")
+    pools = []
+
+    class Noted(on_ray.RayWorkers):
+        def __init__(self, *args, **named):
+            super().__init__(*args, **named)
+            pools.append(self)
+
+    def kill() -> None:
+        pace = pools[0]._pace
+        pid = ray.get(pace.__ray_call__.remote(lambda self: os.getpid()))
+        if for_good:
+            ray.kill(pace)
+        else:
+            os.kill(pid, signal.SIGKILL)
+        while is_at_work(pid):
+            time.sleep(0.01)
+
+    monkeypatch.setattr(on_ray, "RayWorkers", Noted)
+    with at_a_request(web, kill, "/robots.txt") as acted:
+        yield acted
+
+
+def test_the_pace_on_ray_is_begun_again(web, tmp_path, monkeypatch):
+    with pace_of_ray(monkeypatch, web, for_good=False) as acted:
+        run(web.recipe, tmp_path / "out", workers=2)
+    assert acted and hashes(tmp_path / "out") == web.expected
+
+
+def test_a_pace_on_ray_that_is_lost_for_good_is_told_in_one_line(web, tmp_path, monkeypatch, capsys):
+    with pace_of_ray(monkeypatch, web, for_good=True) as acted:
+        assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
+    said = capsys.readouterr().err
+    last = "vlmdata: ConnectionError: the actor that keeps the pace of all workers is lost. "
+    assert acted and f"{last}Mend that, then the same command goes on from here" in said.splitlines()
+    assert "Traceback" not in said
+    run(web.recipe, tmp_path / "out", local=True)
+    assert hashes(tmp_path / "out") == web.expected
+
+
+def test_where_the_driver_cannot_keep_the_pace_of_a_worker_the_worker_is_replaced(web, tmp_path, monkeypatch):
+    calls = itertools.count()
+
+    class Short(Pace):
+        def exchange(self, *args):
+            if next(calls) == 0:
+                raise MemoryError
+            return super().exchange(*args)
+
+    monkeypatch.setattr(local, "Pace", Short)
+    run(web.recipe, tmp_path / "out", local=True, workers=2)
+    assert next(calls) > 1 and hashes(tmp_path / "out") == web.expected
+
+
+def _with_a_thread_that_fails(mark: Path) -> None:
+    """Let the first part wait for a thread that finds no memory."""
+    advance = Worker.advance
+
+    def fail() -> None:
+        raise MemoryError
+
+    def waiting(self, *args):
+        if _first(mark):
+            threading.Thread(target=fail).start()
+            threading.Event().wait()
+        return advance(self, *args)
+
+    Worker.advance = waiting
+
+
+def _with_half_an_answer(mark: Path) -> None:
+    """Let the process of the first part end in the midst of its answer."""
+    send = Connection.send_bytes
+
+    def half(self, data, *args):
+        if _first(mark):
+            os.write(self.fileno(), len(data).to_bytes(4, "big") + data[: len(data) // 2])
+            os._exit(1)
+        send(self, data, *args)
+
+    Connection.send_bytes = half
+
+
+@pytest.mark.parametrize("spoil", [_with_a_thread_that_fails, _with_half_an_answer])
+def test_a_worker_that_nobody_would_hear_of_again_is_replaced(web, tmp_path, spoil):
+    assert spoiled_run(web.recipe, tmp_path / "out", functools.partial(spoil, tmp_path / "mark"), tmp_path / "said") == 0
+    assert (tmp_path / "mark").exists() and hashes(tmp_path / "out") == web.expected
+
+
+def _without_a_way_to_answer() -> None:
+    Worker.advance = lambda self, *args: threading.Lock()  # nothing that could travel
+
+
+def _without_a_plan_to_read() -> None:
+    def unreadable(self, *args):
+        raise PermissionError(13, "Permission denied", "plan")
+
+    Worker.__init__ = unreadable
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(_without_a_way_to_answer, "cannot pickle"), (_without_a_plan_to_read, "vlmdata: PermissionError")]
+)
+def test_a_call_that_cannot_be_answered_ends_the_run(web, tmp_path, spoil, says):
+    assert spoiled_run(web.recipe, tmp_path / "out", spoil, tmp_path / "said") == 1
+    assert says in (tmp_path / "said").read_text().strip().splitlines()[-1]
+
+
+def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
+    def none(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("vlmdata.web.client.Transfer", none)
+    with LoopbackServer(default=reply(b"x")) as server:
+        chosen = options(robots=False)
+        with pytest.raises(RuntimeError, match="stopped early") as told:
+            list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))
+    assert isinstance(told.value.__cause__, MemoryError)
+
+
+def test_what_the_machine_lacks_is_told_as_that_through_the_client(monkeypatch):
+    def none(*args):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("vlmdata.web.client.Transfer", none)
+    with LoopbackServer(default=reply(b"x")) as server, pytest.raises(OSError, match="Too many open files"):
+        chosen = options(robots=False)
+        list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))
+
+
+def _begin_a_thread_in_vain(room: bool) -> None:
+    thread.Thread._bootstrap = lambda self: None
+    thread.has_room = lambda: room
+    thread.BEGIN_S = 2
+    try:
+        thread.Thread(print).start()
+    except MemoryError:
+        os._exit(7)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_thread_that_ends_before_its_first_call_is_not_waited_for(room):
+    assert in_process(_begin_a_thread_in_vain, room) == 7
+
+
+def test_a_process_that_cannot_be_started_is_tried_again_and_told(web, tmp_path, monkeypatch):
+    start, calls, fails = local.CONTEXT.Process.start, itertools.count(), 2
+
+    def failing(self):
+        if next(calls) < fails:
+            raise EOFError
+        start(self)
+
+    monkeypatch.setattr(local.CONTEXT.Process, "start", failing)
+    monkeypatch.setattr(local, "PAUSES_S", (0.0, 0.0, 0.0))
+    run(web.recipe, tmp_path / "out", local=True, workers=2)
+    assert hashes(tmp_path / "out") == web.expected
+    calls, fails = itertools.count(), 3
+    with pytest.raises(WorkFailed, match="no process can be started"):
+        run(web.recipe, tmp_path / "other", local=True, workers=2)

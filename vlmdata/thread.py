@@ -1,0 +1,38 @@
+"""Threads that either begin or say that they cannot."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+ROOM = 64 << 20  # bytes: who cannot have so many more has run short of memory
+BEGIN_S = 60  # a thread that has not begun after so long, whatever else the process does, will not
+
+
+def has_room() -> bool:
+    """Say whether there is memory for more than a trifle."""
+    try:
+        mmap.mmap(-1, ROOM).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+class Thread(threading.Thread):
+    """A daemon. Where it finds no memory for its first call `start` raises MemoryError; the library's waits for ever."""
+
+    def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
+        super().__init__(target=target, args=args, name=name, daemon=True)
+        self._started = _Begun()  # what `start` waits for
+
+
+class _Begun(threading.Event):
+    def wait(self, timeout: float | None = None) -> bool:
+        for _ in range(BEGIN_S):
+            if super().wait(1.0):
+                return True
+            if not has_room():
+                break
+        raise MemoryError("a thread could not begin")
