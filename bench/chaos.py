@@ -2,7 +2,7 @@
 
     make chaos            or    python -m bench.chaos --minutes 60 --seed 1
 
-Rounds of six kinds, by the dice: `random` kills driver, pace server and workers of a run at any moment; `points` ends a run,
+Rounds of six kinds, by the dice: `random` kills driver and workers of a run at any moment; `points` ends a run,
 driver and worker in one process, before a chosen change to the file system, several times over; `worker` ends a worker of a
 run so; `actors` kills Ray actors; `forget` ends takedowns before a chosen change; `trouble` takes disk, permissions, memory
 or the clock away. After each the same command is given again until it ends by itself. Between rounds `fuzz` feeds damaged
