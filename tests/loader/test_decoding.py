@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
-from vlmdata.loader.decoding import Decode, RandomCrop
+from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
 from vlmdata.loader.index import INDEX, IndexRow, index_table, read_index, write_index
 from vlmdata.loader.rows import Rows
 
@@ -28,6 +28,14 @@ def images(folder: Path, count: int = 12) -> Path:
         facts = json.dumps({"alternatives": [f"{number} b", f"{number} c"]}).encode()
         files += sample_files(f"{number}", {"jpg": jpeg(number), "json": facts, "txt": f"{number} a".encode()})
     return write_tar(folder / "0.tar", files)
+
+
+@pytest.mark.parametrize(
+    ("others", "all_of_them"),
+    [(["b", "c"], ["a", "b", "c"]), (None, ["a"]), ("bc", ["a"]), (5, ["a"]), ({"b": "c"}, ["a"]), ([3, "b"], ["a", "b"])],
+)
+def test_alternatives_are_a_list_of_texts_or_none(others: object, all_of_them: list[str]) -> None:
+    assert captions_of("a", {"alternatives": others}) == all_of_them
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "area"])

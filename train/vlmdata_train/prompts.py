@@ -15,13 +15,12 @@ from typing import Any
 from jinja2 import TemplateError
 
 from vlmdata.loader.decoding import drawn_caption
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata_train.loss import IGNORE
 
 IMAGE_MARK, ANSWER_MARK, END_MARK = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("[\ufdd0-\ufdef]")
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
-_CAPTION_MEMBERS = ("txt", "text", "caption")
 
 
 Picture = bytes | tuple[int, int]  # an encoded image, or where lengths are only measured its width and height
@@ -58,7 +57,7 @@ def read_document(sample: Mapping[str, Any]) -> Document:
     facts = facts_of(sample)
     if not is_document(facts):
         images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
-        caption = next((sample[name].decode() for name in _CAPTION_MEMBERS if name in sample), "")
+        caption = next((sample[name].decode() for name in CAPTION_EXTENSIONS if name in sample), "")
         return Document([*images, drawn_caption(caption, facts, sample.get("__seed__", 0))], None)
     positions: list[str | Picture] = []
     roles: list[str] = []

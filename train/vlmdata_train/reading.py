@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from vlmdata.images.facts import ImageError
+from vlmdata.loader.decoding import captions_of
 from vlmdata_train.image_plan import ImagePlan
 from vlmdata_train.prompts import Document, Prompt, Prompter, facts_of, is_document, read_document, truncate
 
@@ -65,8 +66,8 @@ class Reading:
         try:
             facts = facts_of(sample)
             sized = {**sample, **dict(zip(_image_members(sample, facts), map(tuple, sample["__images__"]), strict=True))}
-            others = [] if is_document(facts) else facts.get("alternatives") or []
-            lengths = [self._length({**sized, "__seed__": number}) for number in range(1 + len(others))]
+            choices = 1 if is_document(facts) else len(captions_of("", facts))
+            lengths = [self._length({**sized, "__seed__": number}) for number in range(choices)]
         except (KeyError, TypeError, ValueError):  # the same mistakes that are counted when a sample's turn comes
             return LEFT_OUT
         return lengths[0] if len(lengths) == 1 else lengths

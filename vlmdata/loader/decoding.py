@@ -18,7 +18,7 @@ from vlmdata.images.header import read_header
 from vlmdata.images.resize import ResizeRule, place_on, scale_to, transform
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read import DamagedSample, Sample
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 
 Pixels = NDArray[np.uint8]
 Augment = Callable[[Pixels, np.random.Generator], Pixels]
@@ -50,7 +50,7 @@ class Decode:
                 result[name] = value
             elif extension in IMAGE_EXTENSIONS:
                 result[name] = self.image(value, sample, name)
-            elif extension in ("txt", "text", "caption"):
+            elif extension in CAPTION_EXTENSIONS:
                 result[name] = value.decode("utf-8", "replace")
             elif extension == "json":
                 result[name] = _json(value, sample, name)
@@ -86,8 +86,14 @@ def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
 
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
     """The caption or one of the JSON's `alternatives`: each as likely, drawn by the sample's random number."""
-    captions = [caption, *(facts.get("alternatives") or ())]
+    captions = captions_of(caption, facts)
     return captions[draw(seed, len(captions))]
+
+
+def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
+    """The caption and the JSON's `alternatives`; others' JSON may have a column of such a name that is no list of texts."""
+    others = facts.get("alternatives")
+    return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from vlmdata.loader.index import IndexRow, index_table
 from vlmdata.loader.tar import TarDamage, TarSample, members, samples
 
 IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
-TEXT_EXTENSIONS = ("txt", "text", "caption", "json")  # the first that a sample has gives its text_chars
+CAPTION_EXTENSIONS = ("txt", "text", "caption")
+TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # the first that a sample has gives its text_chars
 
 Read = Callable[[int, int], bytes]
 
