@@ -65,7 +65,7 @@ class Language(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         codes = _aligned_words(rows, self.name)
         sure = aligned(rows, f"{self.name}.probability", "texts")
-        other = ~np.isin(codes, self.keep or codes) & ~np.isnan(sure)
+        other = ~np.isnan(sure) & ~np.isin(codes, self.keep) if self.keep else np.zeros(len(codes), dtype=bool)
         reason = np.array([f"language_{code}" for code in codes], dtype=object)
         rows = drop_texts(rows, other, self.name, reason=reason, value=sure)
         unsure = sure < self.min_probability
