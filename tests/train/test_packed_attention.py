@@ -139,6 +139,27 @@ def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments
     assert compiled.frame_count == frames <= 2, "plain blocks, and those with a layer hooked in"
 
 
+@pytest.mark.parametrize("backend", ["segments", "varlen"])  # FlexAttention has a backward pass on a GPU alone
+@pytest.mark.parametrize("config", [LLAMA, MISTRAL], ids=["llama", "mistral, window 6"])
+def test_a_training_step_by_each_backend_that_steps_without_a_gpu(config: dict[str, Any], backend: str) -> None:
+    """Varlen's kernels need a GPU, but on the meta device torch checks every argument and shape, forwards and backwards."""
+    language = tiny_model(replace(TINY, language={"hf_causal": {"config": config}})).language.to(torch.bfloat16)
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0]])
+    places = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
+    embedded = torch.randn(1, 8, LLAMA["hidden_size"], dtype=torch.bfloat16)
+    packing = make_packing(segments, backend=backend)
+    if packing.bounds is not None:
+        assert packing.bounds.tolist() == [0, 3, 7, 8] and packing.longest == 4
+        language, places, embedded = language.to("meta"), places.to("meta"), embedded.to("meta")
+        packing.bounds = packing.bounds.to("meta")
+    logits = language(inputs_embeds=embedded, position_ids=places, packing=packing, use_cache=False).logits
+    logits.square().sum().backward()
+    torch.optim.SGD(language.parameters(), 0.1).step()
+    attention = language.model.layers[0].self_attn
+    assert logits.shape[:2] == (1, 8)
+    assert (attention.q_proj.weight.grad.shape, attention.k_proj.weight.grad.shape) == ((32, 32), (16, 32))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("fusion", ["tokens", "cross_attention"])

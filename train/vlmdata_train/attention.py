@@ -8,6 +8,7 @@ B rows, H heads, T queries, S keys, E head width.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,10 +166,14 @@ def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scal
     from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
 
     assert packing.bounds is not None
+    grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]}
+    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:  # torch 2.11: as many keys as queries
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
+        grouped = {}
     q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (B T, H, E)
     out = varlen_attn(
         q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest, scale=scale,
-        window_size=(-1 if window is None else window - 1, 0), enable_gqa=query.shape[1] != key.shape[1],
+        window_size=(-1 if window is None else window - 1, 0), **grouped,
     )  # fmt: skip
     assert isinstance(out, Tensor)
     return out.unflatten(0, (query.shape[0], query.shape[2])).transpose(1, 2)
