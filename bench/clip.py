@@ -89,7 +89,7 @@ def forward(clip: Clip, count: int) -> Callable[[], None]:
 
     def work() -> None:
         for _ in range(-(-count // size)):
-            units = clip._unit(clip._seen, pixels), clip._unit(clip._read, tokens)
+            units = clip.image_units(pixels), clip.text_units(tokens)
         for unit in units:
             unit.cpu()
 

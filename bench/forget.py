@@ -1,4 +1,4 @@
-"""How long `vlmdata forget` takes for one address and for many in a large dataset. `python bench/forget.py [SAMPLES]`
+"""How long `vlmdata forget` takes for one address and for many in a large dataset. `python -m bench.forget [SAMPLES]`
 
 The dataset is made up, but written by the engine: plan, logs with blobs, tars, index and ledger, at 4 kB an image. The floor
 is a copy of the bytes that a takedown must write anew.
@@ -77,7 +77,7 @@ def make(out: Path, listing: Path) -> None:
         if len(lines) * PART >= ledger.ROWS_PER_FILE or number == -(-made.parts // per_shard) - 1:
             ledgers.append(ledger.write(store, len(ledgers), lines))
             lines = []
-    files = finish._publish(store, shards, ledgers)
+    files = finish.publish(store, shards, ledgers)
     manifest = {"rows": made.rows, "kept": made.rows, "dropped": [], "source": made.source, "recipe": recipe.describe()}
     calls = [PartCall(part, None, 0, ()) for part in range(made.parts)]
     record_parts(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
@@ -122,4 +122,5 @@ def main() -> None:
         print(f"floor: copy of all tars {time.perf_counter() - began:7.1f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Pages per CPU second and the quality of their text, beside trafilatura and others, in one run on the same pages.
 
-    python -m bench.pages            # needs vlmdata[bench] and the real pages of tests/real_data.py
+    python -m bench.pages            # needs vlmdata[bench] and the real pages of ../shared/data
 
 Every tool reads the same bytes in turn, three rounds, and its best round counts, so that other work on the machine
-troubles all of them alike. Text is scored as the article extraction benchmark does (tests/html/shingles.py).
+troubles all of them alike. Text is scored as the article extraction benchmark does (bench/inputs/shingles.py).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from resiliparse.parse.encoding import detect_encoding
 from resiliparse.parse.html import HTMLTree
 from selectolax.lexbor import LexborHTMLParser
 
-from tests.html.shingles import precision_and_recall
-from tests.real_data import ROOT
+from bench.inputs.real_data import ROOT
+from bench.inputs.shingles import precision_and_recall
 from vlmdata.html.archive import records, volumes
 from vlmdata.html.document import extract
 from vlmdata.html.http_message import parse_response
-from vlmdata.html.obelics import _KEPT, _SPECIAL, _UNWRAPPED
+from vlmdata.html.obelics import KEPT, SPECIAL, UNWRAPPED
 
 Page = tuple[bytes, str]  # as a server sent it, address
 ARCHIVES = (
@@ -81,14 +81,14 @@ def obelics_in_soup(page: Page) -> str:
         node.decompose()
     for node in soup.find_all("br"):
         node.replace_with("\n")
-    for node in soup.find_all(list(_UNWRAPPED)):
+    for node in soup.find_all(list(UNWRAPPED)):
         node.unwrap()
     for node in soup.find_all(True):
         if node.decomposed:
             continue
         names = {node.get("id"), " ".join(node.get("class") or []), node.get("title")}
-        kept = re.sub(r"\d", "", node.name) in _KEPT or node.name in ("img", "video", "audio")
-        if not kept or (node.name == "div" and not names.isdisjoint(_SPECIAL)):
+        kept = re.sub(r"\d", "", node.name) in KEPT or node.name in ("img", "video", "audio")
+        if not kept or (node.name == "div" and not names.isdisjoint(SPECIAL)):
             node.decompose()
     return soup.get_text("\n")
 

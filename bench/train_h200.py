@@ -1,9 +1,9 @@
 """How fast does it train? The whole trainer, from tars, beside plain Transformers code on the same samples.
 
-    python bench/train_h200.py --out h200.jsonl            # LLaVA-1.5-7B shape and a small model on one GPU, 9 minutes at most
-    python bench/train_h200.py --out h200.jsonl            # again: goes on with the rows that are missing
-    python bench/train_h200.py --only stage2               # rows whose name begins so
-    python bench/train_h200.py --tiny                      # the same rows at toy size on a CPU: checks the program only
+    python -m bench.train_h200 --out h200.jsonl            # LLaVA-1.5-7B shape and a small model on one GPU, 9 minutes at most
+    python -m bench.train_h200 --out h200.jsonl            # again: goes on with the rows that are missing
+    python -m bench.train_h200 --only stage2               # rows whose name begins so
+    python -m bench.train_h200 --tiny                      # the same rows at toy size on a CPU: checks the program only
 
 Weights are random, images are noise at the tower's size, texts are words with the lengths of LLaVA's sets (about 22 tokens
 in stage 1, 246 in stage 2). Every row is a process of its own, so that memory is its own; first come the rows to compare, then
@@ -34,17 +34,15 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
-from vlmdata_train import setup  # noqa: E402
-from vlmdata_train.distributed import Ranks  # noqa: E402
-from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes  # noqa: E402
-from vlmdata_train.loop import run_training  # noqa: E402
-from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer  # noqa: E402
-from vlmdata_train.recipe import Part, Recipe, parse  # noqa: E402
-from vlmdata_train.tokens import image_token_id  # noqa: E402
-from vlmdata_train.upcoming import Upcoming  # noqa: E402
+from bench.inputs.tars import document_sample, jpeg, write_tar
+from vlmdata_train import setup
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes
+from vlmdata_train.loop import run_training
+from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
+from vlmdata_train.recipe import Part, Recipe, parse
+from vlmdata_train.tokens import image_token_id
+from vlmdata_train.upcoming import Upcoming
 
 FROZEN = {"frozen": True}
 SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)
@@ -63,8 +61,8 @@ ROW_S = 240  # seconds that a row may take
 
 def one_image_at_a_time() -> None:
     """Run the tower for each tile by itself."""
-    encode = VisionLanguageModel._encode
-    VisionLanguageModel._encode_tiles = lambda self, pixels: torch.cat([encode(self, p[None]) for p in pixels])  # type: ignore[method-assign]
+    encode = VisionLanguageModel.encode_tiles
+    VisionLanguageModel.encode_tiles = lambda self, pixels: torch.cat([encode(self, p[None]) for p in pixels])  # type: ignore[method-assign]
 
 
 def nothing_ahead() -> None:
@@ -264,7 +262,7 @@ def planned(only: str, tiny: bool) -> list[tuple[str, str]]:
 
 def measured(stage: str, row: str, data: Path, seconds: float, choice: argparse.Namespace) -> dict[str, Any]:
     """Measure a row in a process of its own; where that fails, return the reason as `failed`."""
-    command = [sys.executable, __file__, "--steps", str(choice.steps), "--row", stage, row, str(data / stage)]
+    command = [sys.executable, "-m", "bench.train_h200", "--steps", str(choice.steps), "--row", stage, row, str(data / stage)]
     try:
         done = subprocess.run(
             [*command, *(["--tiny"] if choice.tiny else [])], capture_output=True, text=True, timeout=seconds, check=False

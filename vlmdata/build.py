@@ -41,12 +41,14 @@ def run(
     workers: int | None = None,
     limit: int | None = None,
     again: tuple[str, ...] = (),
+    open_workers: Callable[[Job, int], contextlib.AbstractContextManager[Workers]] | None = None,
 ) -> dict[str, Any]:
     """Build the dataset in OUT and return its manifest. What an earlier run did is not done again.
 
     `set` overrides parameters by dotted path. `workers` processes (one per core by default) run on a Ray cluster at
     `address`, on a Ray of this machine, or with `local` without Ray. `limit`: only that many rows, in the order of the
-    plan. `again`: reasons of failed fetches to try once more. Raises RecipeError before any work for a user's mistake.
+    plan. `again`: reasons of failed fetches to try once more. `open_workers` takes the job and the number of workers and
+    opens them, in place of `address` and `local`. Raises RecipeError before any work for a user's mistake.
     """
     recipe = recipe if isinstance(recipe, Recipe) else recipes.load(recipe, set)
     check(recipe)
@@ -64,7 +66,8 @@ def run(
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=again, workers=count, address=address)
         try:
-            workers_of = functools.partial(_workers, Job(recipe, str(store.url)), count, address, local)
+            opened = open_workers or functools.partial(_workers, address=address, local=local)
+            workers_of = functools.partial(opened, Job(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, again)
         except BaseException as error:
             log.add("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}")

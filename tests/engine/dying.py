@@ -15,14 +15,13 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vlmdata import build
 from vlmdata.cli import main
-from vlmdata.engine import local
-from vlmdata.engine.local import CONTEXT, _serve
+from vlmdata.engine.local import CONTEXT, LocalWorkers
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.steps.download import Download
@@ -46,13 +45,14 @@ def die_before(change: int, folder: Path, once: Path | None = None) -> None:
             path = arguments[CHANGES[event]]
         else:
             return
-        if str(path).startswith(root) and next(count) == change and (once is None or _first(once)):
+        if str(path).startswith(root) and next(count) == change and (once is None or is_first(once)):
             os._exit(DIED)
 
     sys.addaudithook(look)
 
 
-def _first(mark: Path) -> bool:
+def is_first(mark: Path) -> bool:
+    """Say whether nobody, in whatever process, has asked before: a file keeps that."""
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -67,7 +67,7 @@ class Inline:
     gpus = 0
 
     def __init__(self, job: Job):
-        web = next((step for step in job.recipe.steps if isinstance(step, Download)), None)
+        web = web_of(job)
         self.worker = Worker(job, web and Pace(web))
         self.ended: list[Ended] = []
 
@@ -85,29 +85,38 @@ class Inline:
         self.worker.close()
 
 
-@contextlib.contextmanager
-def inline(job: Job, count: int, address: str | None, local: bool) -> Iterator[Inline]:
-    pool = Inline(job)
-    try:
-        yield pool
-    finally:
-        pool.close()
+def web_of(job: Job) -> Download | None:
+    return next((step for step in job.recipe.steps if isinstance(step, Download)), None)
+
+
+def inline(job: Job, count: int) -> contextlib.AbstractContextManager[Inline]:
+    return contextlib.closing(Inline(job))
+
+
+def spoiled(spoil: Callable[[], None], job: Job, count: int) -> contextlib.AbstractContextManager[LocalWorkers]:
+    return contextlib.closing(LocalWorkers(job, count, web_of(job), initializer=spoil))
 
 
 def in_process(work: Callable[..., None], *args: Any) -> int:
     """Do work in a process of its own and return its exit status."""
-    process = CONTEXT.Process(target=work, args=args)
+    process = CONTEXT.Process(target=_with_environment, args=(dict(os.environ), work, args))
     process.start()
     process.join()
     return int(process.exitcode or 0)
 
 
+def _with_environment(environment: dict[str, str], work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Work with the environment of whoever asks: the process we are forked from has that of the first test to need it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    work(*args)
+
+
 def _run(recipe: Path, out: Path, change: int | None) -> None:
     _quiet()
-    build._workers = inline  # type: ignore[assignment]
     if change is not None:
         die_before(change, out)
-    build.run(recipe, out)
+    build.run(recipe, out, open_workers=inline)
 
 
 def _forget(out: Path, request: Request, change: int | None) -> None:
@@ -121,13 +130,8 @@ def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path)
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    local._serve = functools.partial(_serve_spoiled, spoil)  # type: ignore[assignment]
+    build.run = functools.partial(build.run, open_workers=functools.partial(spoiled, spoil))  # which the command calls
     sys.exit(main(["run", str(recipe), "--out", str(out), "--local", "--workers", "2"]))
-
-
-def _serve_spoiled(spoil: Callable[[], None], *args: Any) -> None:
-    spoil()
-    _serve(*args)
 
 
 def little_memory(more: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.dying import _first, in_process, spoiled_run
+from tests.engine.dying import in_process, is_first, spoiled_run
 from tests.engine.site import Site, hashes, site
 from tests.engine.test_killed import is_at_work
 from tests.servers import LoopbackServer, Request, Wire, reply
@@ -31,7 +31,7 @@ from vlmdata.web.client import Client
 from vlmdata.web.pace import Pace
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deaths")
     with site(folder, 64, part_rows=8) as web:
@@ -104,7 +104,7 @@ def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -
             pools.append(self)
 
     def kill() -> None:
-        pace = pools[0]._pace
+        pace = pools[0].pace
         pid = ray.get(pace.__ray_call__.remote(lambda self: os.getpid()))
         if for_good:
             ray.kill(pace)
@@ -157,7 +157,7 @@ def _with_a_thread_that_fails(mark: Path) -> None:
         raise MemoryError
 
     def waiting(self, *args):
-        if _first(mark):
+        if is_first(mark):
             threading.Thread(target=fail).start()
             threading.Event().wait()
         return advance(self, *args)
@@ -170,7 +170,7 @@ def _with_half_an_answer(mark: Path) -> None:
     send = Connection.send_bytes
 
     def half(self, data, *args):
-        if _first(mark):
+        if is_first(mark):
             os.write(self.fileno(), len(data).to_bytes(4, "big") + data[: len(data) // 2])
             os._exit(1)
         send(self, data, *args)
@@ -208,6 +208,7 @@ def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("vlmdata.web.client.Transfer", none)
+    monkeypatch.setattr("vlmdata.engine.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
         with pytest.raises(RuntimeError, match="stopped early") as told:
@@ -220,15 +221,23 @@ def test_what_the_machine_lacks_is_told_as_that_through_the_client(monkeypatch):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("vlmdata.web.client.Transfer", none)
+    monkeypatch.setattr("vlmdata.engine.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server, pytest.raises(OSError, match="Too many open files"):
         chosen = options(robots=False)
         list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))
 
 
 def _begin_a_thread_in_vain(room: bool) -> None:
-    thread.Thread._bootstrap = lambda self: None
+    own, get_ident = threading.get_ident(), threading.get_ident
+
+    def none_for_others() -> int:  # the first that the library calls in a new thread
+        if get_ident() != own:
+            raise MemoryError
+        return own
+
+    threading.get_ident = none_for_others
     thread.has_room = lambda: room
-    thread.BEGIN_S = 2
+    thread.BEGIN_S, thread.LOOK_S = 0.02, 0.01
     try:
         thread.Thread(print).start()
     except MemoryError:

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlmdata.engine import plan
-from vlmdata.engine.finish import SumsDiffer, _check_sums, ledger_pieces, shard_pieces
+from vlmdata.engine.finish import SumsDiffer, check_sums, ledger_pieces, shard_pieces
 from vlmdata.engine.keys import content_keys, number_repeats
 from vlmdata.engine.store import LocalStore
 from vlmdata.engine.worker import PartCall
@@ -81,6 +81,6 @@ def test_shards_take_exactly_so_many_samples_and_the_last_what_is_left():
 @pytest.mark.parametrize("change", [{"rows": 9}, {"kept": 5}, {"dropped": [["a", "b", 3]]}])
 def test_a_lost_or_doubled_row_stops_the_run_before_anything_is_published(change):
     ledger = {"rows": 10, "kept": 6, "dropped": [["a", "b", 4]]}
-    _check_sums(10, 6, [{"samples": 6}], [ledger])
+    check_sums(10, 6, [{"samples": 6}], [ledger])
     with pytest.raises(SumsDiffer, match="nothing was published"):
-        _check_sums(10, 6, [{"samples": 6}], [{**ledger, **change}])
+        check_sums(10, 6, [{"samples": 6}], [{**ledger, **change}])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.dying import in_process, little_memory
 from vlmdata.cli import main
-from vlmdata.engine.driver import WorkFailed, _result
+from vlmdata.engine.driver import WorkFailed, result_of
 from vlmdata.engine.shortage import in_short, is_short_of_memory, told
 from vlmdata.engine.workers import Ended
 
@@ -52,7 +52,7 @@ def test_what_a_worker_says_of_it_is_one_line_of_the_run() -> None:
         text = told(error)
     assert text.startswith("Traceback")
     with pytest.raises(WorkFailed) as failed:
-        _result(Ended(0, 0, error=text))
+        result_of(Ended(0, 0, error=text))
     assert str(failed.value) == (
         "MemoryError: there is too little memory (ImportError: libssl.so.3: failed to map segment from shared object). "
         "Free some or take fewer --workers, then the same command goes on from here"

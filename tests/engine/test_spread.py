@@ -30,7 +30,7 @@ def again(body: bytes, quality: int) -> bytes:
     return out.getvalue()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def copies(tmp_path_factory):
     """A list of pictures a third of which are others encoded anew, with captions a third of which differ by a word; the
     recipe's datasets, as the driver alone decides them."""
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_
     send, victims = LocalWorkers.send, []
 
     def send_and_kill(workers: LocalWorkers, worker: int, ticket: int, method: str, args: tuple) -> None:
-        victim = workers._processes[worker]
+        victim = workers.processes[worker]
         if method == "search" and not victims:
             os.kill(victim.pid, signal.SIGSTOP)  # so that it has the task when it dies, and has not done it
             victims.append(victim)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from tests.engine.dying import DIED, dying_run, in_process, jumping_clock, little_memory, spoiled_run
 from tests.engine.site import hashes, site
-from vlmdata.engine.driver import WorkFailed, _result
+from vlmdata.engine.driver import WorkFailed, result_of
 from vlmdata.engine.workers import Ended
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trouble")
     with site(folder, 64, part_rows=8) as web:
@@ -105,7 +105,7 @@ def test_too_little_memory_is_no_verdict_on_an_image():
 def test_what_a_worker_lacks_is_told_in_one_line():
     error = "OSError: [Errno 28] full"
     with pytest.raises(WorkFailed) as told:
-        _result(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
+        result_of(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
     assert str(told.value) == f"{error}. Mend that, then the same command goes on from here"
 
 

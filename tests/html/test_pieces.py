@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from fastwarc.stream_io import Lz4Writer, ZstdWriter, zstd_train_dictionary_from_samples
 
+from bench.inputs.archives import arc, framed, gz, http, warc
 from tests.buckets import bucket
-from tests.html.archives import arc, framed, gz, http, warc
 from tests.images.pictures import photo, saved
 from vlmdata.html import sequential
 from vlmdata.html.archive import Record, piece_records, pieces, records, volumes
+from vlmdata.html.remote import open_archive
 from vlmdata.html.sequential import Sequential
 from vlmdata.row import conform
 from vlmdata.sources import warc as module
@@ -190,12 +191,11 @@ def test_a_later_piece_of_a_stream_goes_on_where_the_one_before_ended(tmp_path, 
     (volume,) = volumes(tmp_path / "x.warc.gz")
     monkeypatch.setattr(sequential, "RING_BYTES", 300_000)
     ranges = pieces(volume, 10_000_000, 20_000)
-    began = []
-    begin = Sequential._begin
-    monkeypatch.setattr(Sequential, "_begin", lambda stream: began.append(1) or begin(stream))
+    opened = []
+    monkeypatch.setattr("vlmdata.html.volume.open_archive", lambda path: opened.append(1) or open_archive(path))
     for start, end in ranges:
         list(piece_records(volume, start, end, MAX_BYTES))
-    assert len(ranges) > 10 and len(began) <= 1, "once at most: from where planning left it to the start"
+    assert len(ranges) > 10 and len(opened) <= 1, "once at most: from where planning left it to the start"
 
 
 PROSE = "A sentence of this page that is long enough to be read as prose by everybody. " * 3

@@ -16,7 +16,7 @@ from vlmdata import stream
 from vlmdata.loader.build import build_index
 from vlmdata.loader.rows import Rows
 from vlmdata.loader.samples import position_of
-from vlmdata.loader.torch_stream import _to
+from vlmdata.loader.torch_stream import to_device
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ class Pair(NamedTuple):
 def test_what_goes_to_a_device_keeps_its_shape(tars: Path, tmp_path: Path) -> None:
     """The copying itself needs a GPU; where tensors lie in a batch, and that the others stay, does not."""
     batch = {"a": torch.ones(2), "b": [torch.ones(1), "x"], "c": Pair(torch.ones(3), "y"), "d": (torch.ones(1), 7)}
-    moved = _to(batch, torch.device("meta"))
+    moved = to_device(batch, torch.device("meta"))
     assert (
         moved["a"].device.type
         == moved["b"][0].device.type

@@ -20,7 +20,7 @@ from vlmdata.recipe import load
 from vlmdata.row import conform, set_column
 from vlmdata.steps.clip_score import ClipScore
 from vlmdata.steps.download import Download
-from vlmdata.steps.language import _model
+from vlmdata.steps.language import load_model
 from vlmdata.steps.resize import Resize
 
 COUNT, WIDTH, CENTROIDS = 20_000, 24, 200
@@ -53,7 +53,7 @@ def captions_made(random: np.random.Generator) -> list[str]:
     return texts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> dict[str, Any]:
     """A pool's metadata as DataComp publishes it, its embeddings, and the files that the user brings along."""
     folder = tmp_path_factory.mktemp("pool")
@@ -90,7 +90,7 @@ def pool(tmp_path_factory) -> dict[str, Any]:
 def languages(texts: list[str]) -> np.ndarray:
     """Return fastText's likeliest label of each text, ends of lines as spaces."""
     assert fasttext
-    return np.array([_model().predict(text.replace("\n", " "), k=1)[0][0].removeprefix("__label__") for text in texts])
+    return np.array([load_model().predict(text.replace("\n", " "), k=1)[0][0].removeprefix("__label__") for text in texts])
 
 
 def basic(pool: dict[str, Any]) -> np.ndarray:

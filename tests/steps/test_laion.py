@@ -18,7 +18,7 @@ from vlmdata.row import conform, flatten, set_column
 from vlmdata.steps.clip_score import ClipScore
 from vlmdata.steps.download import Download
 from vlmdata.steps.image_bytes import ImageBytes
-from vlmdata.steps.language import _model
+from vlmdata.steps.language import load_model
 from vlmdata.steps.resize import Resize
 
 COUNT = 20_000
@@ -51,7 +51,7 @@ ADDRESSES = [
 BANNED = (".svg", ".gif", "data:image", "javascript:")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A list with repeated rows, and what the web and two models found of each."""
     random = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
     lines = [" ".join(text.split()) for text in columns["text"]]
     assert fasttext
-    english = np.array([_model().predict(line)[0][0] == "__label__en" and any(map(str.isalpha, line)) for line in lines])
+    english = np.array([load_model().predict(line)[0][0] == "__label__en" and any(map(str.isalpha, line)) for line in lines])
     assert english.any() and not english.all()
     return {**columns, **made, "english": english, "first": same == np.arange(COUNT), "path": str(path)}
 

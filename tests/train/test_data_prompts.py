@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.train.shards import caption_samples, document_sample, drawing, jpeg
+from bench.inputs.tars import document_sample, jpeg
+from tests.train.shards import caption_samples, drawing
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.prompts import Document, Prompter, read_document, truncate
 from vlmdata_train.tiny_tokenizer import train_tokenizer
@@ -120,7 +121,7 @@ def test_a_text_that_spells_markup_stays_text(prompter):
 
 def test_a_caption_is_the_image_then_the_text_then_the_end(prompter):
     prompt = prompter.plain(read_document(caption_samples(1)[0]))
-    begin = [prompter.tokenizer.bos_token_id] if prompter._bos else []
+    begin = prompter.beginning([], "").input_ids  # BOS, of a tokenizer that begins texts with it
     assert prompt.input_ids[: len(begin) + 4] == begin + [prompter.image_token_id] * 4
     assert answered(prompter, prompt) == ["a red square on white paper<|end|>"]
     assert prompt.image_starts == [len(begin)] and prompt.image_counts == [4]

@@ -126,8 +126,7 @@ def test_every_kind_of_tower_in_open_clip_has_true_facts(model: str, layer: int,
     part = OpenClip(model=model, layer=layer)
     facts = part.facts()
     with torch.device("meta"):
-        tower = part._visual(weights=False)
-        features = tower.forward_intermediates(
+        features = part.bare().forward_intermediates(
             torch.zeros(1, 3, facts.image_size, facts.image_size), indices=[layer], intermediates_only=True
         )["image_intermediates"][0]
     assert features.flatten(2).shape[1:] == expected[::-1]

@@ -158,7 +158,7 @@ def test_the_arrangement_gives_as_many_tokens_as_were_planned() -> None:
                 continue
             tokens = 16
             if isinstance(part, Native):
-                tokens = part.tokens_of(width, height, FACTS, FACTS.grid) - -(-part._fitted(width, height)[0] // 14)
+                tokens = part.tokens_of(width, height, FACTS, FACTS.grid) - part.tile_size(width, height, FACTS)[0] // 14
             tiles = torch.zeros(part.tiles_of(width, height, FACTS), tokens, 4)
             assert len(module(tiles, width=width, height=height)) == part.tokens_of(width, height, FACTS, FACTS.grid)
 

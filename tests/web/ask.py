@@ -70,11 +70,20 @@ class Leaping:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
+        self._reads = 0
         for module in ("client", "transfer"):
             monkeypatch.setattr(f"vlmdata.web.{module}.time", self)
 
     def monotonic(self) -> float:
+        self._reads += 1
         return time.monotonic() + self.ahead_s
+
+    def leap(self, seconds: float, client: Client) -> None:
+        """Set the clock ahead, and return when the client's pass that began before is over: a real clock leaps in none."""
+        self.ahead_s += seconds
+        before = self._reads
+        client.release(0)  # wakes it
+        wait_until(lambda: self._reads > before + 1)
 
 
 def ask_one(url: str, **changed: Any) -> Fetched:

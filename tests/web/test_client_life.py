@@ -1,8 +1,7 @@
 """Every row that is put in comes out once: over many connections and threads, when the client stops, when others break."""
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -14,19 +13,21 @@ from vlmdata.web.pace import Ask, Grant, News, Pace, Report
 
 
 class FarPace:
-    """A pace whose every call takes as long as one over a busy network, and may fail."""
+    """A pace in another process: a call returns no sooner than `wait` does, and may fail. `begun`: requests that it allowed."""
 
     is_local = False
 
-    def __init__(self, pace: Pace, delay_s: float = 0.02) -> None:
-        self.pace, self.delay_s, self.calls, self.is_lost = pace, delay_s, 0, False
+    def __init__(self, pace: Pace, wait: Callable[[], None] = lambda: None) -> None:
+        self.pace, self.wait, self.calls, self.begun, self.is_lost = pace, wait, 0, 0, False
 
     def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
-        time.sleep(self.delay_s)
+        self.wait()
         self.calls += 1
         if self.is_lost:
             raise ConnectionError("the arbiter is gone")
-        return self.pace.exchange(worker, asks, reports, news)
+        grants = self.pace.exchange(worker, asks, reports, news)
+        self.begun += sum(grant.starts for grant in grants)
+        return grants
 
 
 def test_connections_are_kept_alive() -> None:
@@ -45,7 +46,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
         client = Client(chosen, Pace(chosen))
         for _ in range(5):
             assert failures(ask_client(client, [server.url("/a")])) == [None]
-            time.sleep(0.02)
+            wait_until(lambda: not server.open_connections)
         client.close()
 
 
@@ -91,15 +92,16 @@ def test_several_threads_share_one_client() -> None:
         assert sorted(done) == sorted(url for some in urls for url in some)
 
 
-def submit_all(client: Client, urls: list[str], done: Callable[[Fetched], None]) -> None:
+def submit_all(client: Client, urls: Iterable[str], done: Callable[[Fetched], None]) -> None:
     for url in urls:
         client.submit(url, done)
 
 
 def test_closing_ends_every_row_once() -> None:
-    over = threading.Event()
+    asked, over = threading.Event(), threading.Event()
 
     def slow_lookup(host: str) -> list[str]:
+        asked.set()
         over.wait(PATIENCE_S)
         return ["127.0.0.1"]
 
@@ -110,9 +112,9 @@ def test_closing_ends_every_row_once() -> None:
         chosen = options(retries=1000, connections=4, host_connections=4)
         client = Client(chosen, Pace(chosen), lookup=slow_lookup)
         done: list[Fetched] = []
-        urls = [server.url("/hang")] * 20 + [server.url("/again")] + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
+        urls = [server.url("/again")] + [server.url("/hang")] * 20 + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
         submit_all(client, urls, done.append)
-        time.sleep(0.2)
+        wait_until(lambda: {"/again", "/hang"} <= set(server.paths()) and bool(silent.requests) and asked.is_set())
         client.close()
         over.set()
         assert failures(done) == ["closed"] * len(urls)
@@ -125,9 +127,11 @@ def test_closing_frees_who_waits_to_put_a_row_in() -> None:
         chosen = options(connections=1, host_connections=0, robots=False)
         client = Client(chosen, Pace(chosen))
         done: list[Fetched] = []
-        thread = threading.Thread(target=submit_all, args=(client, [server.url("/hang")] * 50, done.append))
+        begun: list[str] = []
+        urls = (begun.append(url) or url for url in [server.url("/hang")] * 50)  # noted as each is put in
+        thread = threading.Thread(target=submit_all, args=(client, urls, done.append))
         thread.start()
-        time.sleep(0.1)
+        wait_until(lambda: len(begun) >= 4)  # one under way, two that wait for its connection, one that there is no room for
         client.close()
         thread.join(timeout=PATIENCE_S)
         assert not thread.is_alive() and failures(done) == ["closed"] * 50
@@ -140,7 +144,7 @@ def test_closing_gives_back_what_was_held_of_hosts() -> None:
         client = Client(chosen, pace)
         for _ in range(5):
             client.submit(server.url("/hang"), lambda fetched: None)
-        time.sleep(0.1)
+        wait_until(lambda: len(server.requests) == 2)
         client.close()
         assert failures(ask([server.url("/a")] * 3, pace=pace, host_connections=2, robots=False)) == [None] * 3
 
@@ -164,20 +168,25 @@ def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
 
 
 def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
+    """A call takes until every request that was allowed has ended: the next call must tell of all these at once."""
     answer = after(0.01, reply(b"x"))
     with LoopbackServer(default=answer) as server, LoopbackServer(default=answer, host="127.0.0.2") as other:
-        chosen = options(host_connections=50)
-        far = FarPace(Pace(chosen), delay_s=0.2)
-        urls = [place.url(f"/{n}") for n in range(300) for place in (server, other)]
-        assert failures(ask(urls, pace=far, host_connections=50)) == [None] * 600
-        assert far.calls < 300  # 20 where nothing else is at work; more where rows end one by one, but no more than 5 a second
+        done: list[Fetched] = []
+        chosen = options(host_connections=50, robots=False)
+        far = FarPace(Pace(chosen), wait=lambda: wait_until(lambda: len(done) >= far.begun))
+        client = Client(chosen, far)
+        submit_all(client, [place.url(f"/{n}") for n in range(300) for place in (server, other)], done.append)
+        wait_until(lambda: len(done) == 600)
+        client.close()
+        assert failures(done) == [None] * 600
+        assert far.calls < 100  # about 30; one more for each 0.2 s that a place was waited for in vain
         assert max(server.most_at_once, other.most_at_once) <= 50
 
 
 def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(host_connections=6)
-        far = FarPace(Pace(chosen), delay_s=0.0)
+        far = FarPace(Pace(chosen))
         client = Client(chosen, far)
         done: list[Fetched] = []
 
@@ -203,15 +212,13 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
         seen: list[int] = []
 
         def take(fetched: Fetched) -> None:
-            seen.append(client._budget.used)
+            seen.append(client.budget.used)
             client.hold(len(fetched.body or b""))
             done.append(fetched)
 
         def slow_caller() -> None:
             for n in range(40):
-                while len(done) <= n:
-                    time.sleep(0.001)
-                time.sleep(0.005)
+                wait_until(lambda n=n: len(done) > n)  # which looks every 5 ms
                 client.release(len(done[n].body or b""))
 
         thread = threading.Thread(target=slow_caller)
@@ -222,7 +229,7 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
         client.close()
         assert [len(one.body or b"") for one in done] == [1_000_000] * 40
         assert max(seen) <= 2_000_000 + 1_000_000 + 131_072
-        assert client._budget.used == 0
+        assert client.budget.used == 0
 
 
 def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +251,8 @@ def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -
 
         for n in range(2):
             client.submit(server.url(f"/{n}"), take)
-        wait_until(lambda: len(done) == 1 and client._budget.paused == 1)
-        clock.ahead_s = chosen.timeout_s + 1
+        wait_until(lambda: len(done) == 1 and client.budget.paused == 1)
+        clock.leap(chosen.timeout_s + 1, client)
         client.release(3_000_000)
         wait_until(lambda: len(done) == 2)
         client.close()
@@ -282,7 +289,7 @@ def test_an_arbiter_that_does_not_answer_holds_no_row_for_ever() -> None:
             return []
 
     with LoopbackServer(default=reply(b"x")) as server:
-        chosen = options(max_wait_s=0.5)
+        chosen = options(max_wait_s=0.05)
         client = Client(chosen, Silent(Pace(chosen)))
         fetched = ask_client(client, [server.url(f"/{n}") for n in range(500)])
         over.set()

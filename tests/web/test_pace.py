@@ -153,7 +153,7 @@ def test_idle_hosts_are_forgotten_but_not_what_they_asked_for() -> None:
     pace.exchange("one", [], [], [News(ORIGIN, HOST, Policy(crawl_delay_s=9.0))])
     clock.now += SILENT_S
     pace.exchange("one", [], [], [])
-    assert list(pace._hosts) == [HOST]
+    assert pace.known_hosts() == [HOST]
     assert lease(pace, "one", 1).interval_s == 9.0
 
 

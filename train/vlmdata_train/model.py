@@ -124,7 +124,7 @@ class VisionLanguageModel(nn.Module):
         tiles = len(batch.pixels)
         if tiles == 0:
             return self._no_features(), []
-        per_tile = self._encode_tiles(batch.pixels)  # list of (M, D), or (P, M, D)
+        per_tile = self.encode_tiles(batch.pixels)  # list of (M, D), or (P, M, D)
         sizes = batch.image_sizes.tolist()
         splits = batch.tile_counts.tolist()
         if sum(splits) != tiles:
@@ -141,8 +141,11 @@ class VisionLanguageModel(nn.Module):
                 images.append(self.arrangement(own, width=width, height=height))
         return torch.cat(images), [len(image) for image in images]
 
-    def _encode_tiles(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """All tiles of one size go through the tower at once."""
+    def encode_tiles(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Return the features (M, D) of each tile, or (P, M, D) where all have one size.
+
+        All tiles of one size go through the tower at once.
+        """
         if isinstance(pixels, Tensor):
             return self._encode(pixels)
         groups: dict[tuple[int, ...], list[int]] = {}

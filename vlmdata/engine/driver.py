@@ -79,7 +79,7 @@ class Driver:
                 call, worker = flying.pop(ended.ticket)
                 load[worker] -= 1
                 if ended.died is None:
-                    yield call.args, _result(ended)
+                    yield call.args, result_of(ended)
                     continue
                 self._mourn(call, ended)
                 (alone if call.deaths >= STRIKES else waiting).append(call)
@@ -118,7 +118,7 @@ class Driver:
             ended = answers[0]
             if ended.died is None:
                 journal.unlink(missing_ok=True)
-                return call.args, _result(ended)
+                return call.args, result_of(ended)
             position = _noted(journal) if tracked and not ended.died.startswith(KNOWN_FROM_OUTSIDE) else None
             if position is None:
                 self._mourn(call, ended)
@@ -137,7 +137,8 @@ def _noted(journal: Path) -> int | None:
     return int(words[1]) if len(words) == 2 else None
 
 
-def _result(ended: Ended) -> Any:
+def result_of(ended: Ended) -> Any:
+    """Return the result of a call that its worker ended. WorkFailed: an error, a fault of the machine's in one line."""
     if ended.error is None:
         return ended.result
     last = ended.error.strip().splitlines()[-1]

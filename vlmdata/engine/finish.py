@@ -80,7 +80,7 @@ def finish(
     files = list(enumerate(ledger_pieces(calls, kept, recipe.part_rows)))
     ledgers = [result for _, result in sorted(driver.map("ledger", files, together=1), key=lambda pair: pair[0][0])]
     rows = sum(count["rows"] for count in counts)
-    _check_sums(rows, sum(kept), shards, ledgers)
+    check_sums(rows, sum(kept), shards, ledgers)
     manifest: dict[str, Any] = {
         "rows": rows,
         "limit": limit,
@@ -92,7 +92,7 @@ def finish(
         "versions": versions(),
         "models": models(store, recipe),
         "provenance": provenance.total(shard["provenance"] for shard in shards),
-        "files": _publish(store, shards, ledgers),
+        "files": publish(store, shards, ledgers),
     }
     record_parts(store, calls, counts)
     manifest["files"][REPORT] = write_report(store, manifest)
@@ -102,7 +102,8 @@ def finish(
     return manifest
 
 
-def _check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
+def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
+    """Raise SumsDiffer where ledger and shards together do not hold each of the rows, and each of those kept, once."""
     sums = {
         "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
         "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
@@ -125,8 +126,11 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
     return [{"step": step, "reason": reason, "rows": count} for (step, reason), count in listed]
 
 
-def _publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put every file in its place, and take away what an earlier build left. Without its manifest OUT is not readable."""
+def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put every file in its place, take away what an earlier build left, and return the facts of each for the manifest.
+
+    Until the manifest is there OUT is not readable.
+    """
     confirm_alone(store)
     store.delete(MANIFEST)
     store.delete_drafts("", "ledger", "lookup")

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vlmdata.engine.driver import WorkFailed
@@ -31,15 +31,27 @@ CONTEXT.set_forkserver_preload(["vlmdata.engine.worker"])
 
 
 class LocalWorkers:
-    """`count` processes; calls go to them through pipes. The run's Pace is held here: a thread answers each worker's client."""
+    """`count` processes; calls go to them through pipes. The run's Pace is held here: a thread answers each worker's client.
 
-    def __init__(self, job: Job, count: int, web: Any | None, gpus: Sequence[str] = ()):
+    Each process calls `initializer` first. `processes[n]` is the process that is now worker n.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        count: int,
+        web: Any | None,
+        gpus: Sequence[str] = (),
+        *,
+        initializer: Callable[[], None] | None = None,
+    ):
         self.count = count
         self.gpus = min(len(gpus), count)
         self._gpus = gpus
         self._job = job
         self._pace = Pace(web) if web else None
-        self._processes: list[Any] = [None] * count
+        self._initializer = initializer
+        self.processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
         self._tickets: list[set[int]] = [set() for _ in range(count)]
         for number in range(count):
@@ -51,11 +63,12 @@ class LocalWorkers:
         environment = dict(os.environ)
         if self._gpus:  # one GPU to a worker; the others have none
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
-        process = CONTEXT.Process(target=_serve, args=(theirs, self._job, asks, environment), daemon=True)
+        given = (theirs, self._job, asks, environment, self._initializer)
+        process = CONTEXT.Process(target=_serve, args=given, daemon=True)
         _begin(process)
         theirs.close()
         asks.close()
-        self._processes[number], self._pipes[number] = process, ours
+        self.processes[number], self._pipes[number] = process, ours
         if self._pace:
             Thread(_keep_pace, self._pace, answers, name="pace").start()
 
@@ -83,7 +96,7 @@ class LocalWorkers:
         return [Ended(worker, ticket, result, error)]
 
     def _bury(self, worker: int) -> list[Ended]:
-        process = self._processes[worker]
+        process = self.processes[worker]
         process.join()
         code = process.exitcode
         died = signal.Signals(-code).name if code < 0 else "out of memory" if code == NO_MEMORY else f"exit {code}"
@@ -93,7 +106,7 @@ class LocalWorkers:
         return [Ended(worker, ticket, died=died) for ticket in sorted(lost)]
 
     def close(self) -> None:
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
+        for process, pipe in zip(self.processes, self._pipes, strict=True):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 pipe.send(None)
             pipe.close()
@@ -139,8 +152,10 @@ class _RemotePace:
             os._exit(NO_MEMORY)
 
 
-def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str]) -> None:
+def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str], initializer: Callable[[], None] | None) -> None:
     """Do calls until the driver closes the pipe or is gone."""
+    if initializer is not None:
+        initializer()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business; it ends its workers in order
     os.environ.clear()
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials

@@ -19,6 +19,7 @@ from vlmdata.engine.workers import Ended
 from vlmdata.step import RecipeError
 
 STORE_BYTES = 150_000_000  # no image goes through the object store
+MOST_CHARS = 30  # of the folder for temporary files: the path of a socket of Ray's, 75 characters longer, may have 107 bytes
 NEW_PACES = 8  # actors that keep the pace after the first; more would tell that something kills them all
 
 
@@ -31,7 +32,8 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    folder = tempfile.mkdtemp(prefix="vd-", dir="/tmp")  # a socket's path may have 107 bytes, so no longer one will do
+    short = len(tempfile.gettempdir()) <= MOST_CHARS
+    folder = tempfile.mkdtemp(prefix="vd-", dir=None if short else "/tmp")
     try:
         if address:
             try:
@@ -52,7 +54,10 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 class RayWorkers:
-    """`count` actors, one CPU each; the first `gpus` of them have a GPU each, which Ray gives them on whatever node."""
+    """`count` actors, one CPU each; the first `gpus` of them have a GPU each, which Ray gives them on whatever node.
+
+    `pace` is the actor that keeps the run's Pace, None where no step asks the web.
+    """
 
     def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: int = 0):
         import ray
@@ -64,13 +69,13 @@ class RayWorkers:
         self.gpus = min(gpus, count)
         self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         self._options["max_concurrency"] = together + 1
-        self._pace: Any = None
+        self.pace: Any = None
         if web:  # on the driver's node: as long as the run lives, so does its pace
             here = self._ray.get_runtime_context().get_node_id()
             beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
             again = {"max_restarts": NEW_PACES, "max_task_retries": NEW_PACES}  # it forgets who rests, as with the same command
             options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": beside_us, **again}
-            self._pace = ray.remote(_pace_class()).options(**options).remote(web)
+            self.pace = ray.remote(_pace_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
         self._starting: dict[Any, int] = {}
         self._actors: list[Any] = [None] * count
@@ -79,7 +84,7 @@ class RayWorkers:
 
     def _start(self, number: int) -> None:
         """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
-        proxy = _RemotePace(self._pace) if self._pace is not None else None
+        proxy = _RemotePace(self.pace) if self.pace is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
         self._starting[self._actors[number].ready.remote()] = number
@@ -139,8 +144,8 @@ class RayWorkers:
         for actor in self._actors:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
-        if self._pace is not None:
-            self._ray.kill(self._pace)
+        if self.pace is not None:
+            self._ray.kill(self.pace)
 
 
 def _how(message: str) -> str:

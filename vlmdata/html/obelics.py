@@ -20,7 +20,7 @@ from vlmdata.html.names import word_set
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 _BREAK = "#BR_TAG#"
 
-_UNWRAPPED = word_set(
+UNWRAPPED = word_set(  # tags that go and leave their content
     "a abbr acronym b bdi bdo big cite code data dfn em font i ins kbd mark q s samp shadow small span strike strong sub sup "
     "time tt u var wbr"
 )
@@ -31,8 +31,8 @@ _SEPARATORS = {
     ),
     **dict.fromkeys(word_set("blink body caption h html title"), ""),
 }
-_KEPT = frozenset((*_SEPARATORS, "br"))
-_SPECIAL = frozenset(("footer", "header", "navigation", "nav", "navbar", "menu"))
+KEPT = frozenset((*_SEPARATORS, "br"))  # tags; all others go with their content, media aside
+SPECIAL = frozenset(("footer", "header", "navigation", "nav", "navbar", "menu"))
 _SOURCES = (
     "src", "data-src", "data-src-fg", "data-scroll-image", "srcset", "data-lateloadsrc", "data-img-src", "data-original",
     "data-gt-lazy-src", "data-lazy", "data-lazy-src", "src2",
@@ -125,15 +125,15 @@ def _rule(tag: str, attributes: dict[str, str | None]) -> str:
             return "remove"
         if "more-link" in words:
             return "end"
-    if tag in _UNWRAPPED:
+    if tag in UNWRAPPED:
         return "unwrap"
     if tag == "img":
         return "media" if _source(attributes) else "remove"
     if tag in ("video", "audio"):
         return "media" if attributes.get("src") else "remove"
-    if _DIGITS.sub("", tag) not in _KEPT:
+    if _DIGITS.sub("", tag) not in KEPT:
         return "remove"
-    if tag == "div" and (attributes.get("id") in _SPECIAL or classes in _SPECIAL or attributes.get("title") in _SPECIAL):
+    if tag == "div" and (attributes.get("id") in SPECIAL or classes in SPECIAL or attributes.get("title") in SPECIAL):
         return "remove"
     return "keep"
 

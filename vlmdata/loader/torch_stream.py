@@ -96,7 +96,7 @@ def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Itera
     waiting: tuple[int, int, Any] | None = None
     for position, skipped, batch in steps:
         with torch.cuda.stream(copies):
-            step = position, skipped, _to(batch, device)
+            step = position, skipped, to_device(batch, device)
         if waiting is not None:
             yield waiting
         torch.cuda.current_stream(device).wait_stream(copies)
@@ -106,13 +106,14 @@ def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Itera
         yield waiting
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors, in dicts, lists and tuples, on a device; all else stays as it is."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        moved = [_to(item, device) for item in value]
+        moved = [to_device(item, device) for item in value]
         if isinstance(value, list):
             return moved
         return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)  # a NamedTuple stays one

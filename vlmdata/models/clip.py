@@ -89,7 +89,7 @@ class Clip:
                 given = some[min(place, len(some) - 1)]
                 pixels[place] = torch.from_numpy(given) if given is not None else 0
             broken[number * size : number * size + len(some)] = [one is None for one in some]
-            parts.append(self._unit(self._seen, pixels)[: len(some)])
+            parts.append(self.image_units(pixels)[: len(some)])
         units: np.ndarray = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
         units[broken] = np.nan
         return units
@@ -102,8 +102,16 @@ class Clip:
             some = self.tokenizer(texts[start : start + size])
             tokens = self._host((size, *some.shape[1:]), some.dtype)
             tokens[: len(some)], tokens[len(some) :] = some, some[-1:]
-            parts.append(self._unit(self._read, tokens)[: len(some)])
+            parts.append(self.text_units(tokens)[: len(some)])
         return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
+
+    def image_units(self, pixels: Tensor) -> Tensor:
+        """Return unit embeddings of prepared images on the device: (B, 3, H, W) uint8 -> (B, D) fp32."""
+        return self._unit(self._seen, pixels)
+
+    def text_units(self, tokens: Tensor) -> Tensor:
+        """Return unit embeddings of texts on the device, as the tokenizer gives them: (B, T) -> (B, D) fp32."""
+        return self._unit(self._read, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
         """Return memory for a batch, always of full size: an input's result then hangs on its own content alone, and a

