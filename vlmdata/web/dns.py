@@ -44,10 +44,9 @@ class Resolver:
         self._lookup = lookup
         self._cache: OrderedDict[str, tuple[Answer, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._asked: set[str] = set()
+        self._asked: set[str] = set()  # and not answered yet
         self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = 0
-        self._idle = 0
 
     def ask(self, host: str) -> Answer | None:
         """Return what is known of a name, or None: then `answered` will be called, once for all who asked meanwhile."""
@@ -58,7 +57,8 @@ class Resolver:
             if host in self._asked:
                 return None
             self._asked.add(host)
-            if not self._idle and self._threads < THREADS:
+            # by the names, not by the threads that wait: one that waits may be about to take a name asked for before
+            if len(self._asked) > self._threads and self._threads < THREADS:
                 self._threads += 1
                 # daemons: the system's resolver may hold a thread for half a minute, which must not hold the process
                 Thread(self._work, name="dns").start()
@@ -71,11 +71,7 @@ class Resolver:
 
     def _work(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
             host = self._names.get()
-            with self._lock:
-                self._idle -= 1
             if host is None:
                 return
             answer = self._resolve(host)
