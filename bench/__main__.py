@@ -1,14 +1,14 @@
 """Run every benchmark that needs nothing but this machine, one after the other: `make bench`, or `python -m bench NAME …`.
 
 Those that take hours, a GPU or other projects' environments are run by name: tiny_clip, learns_captions, learns_nlvr,
-train_h200, chaos. A benchmark whose peer is not installed says so and goes on without it.
+train_h200. A benchmark whose peer is not installed says so and goes on without it.
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
-BY_NAME_ONLY = {"tiny_clip", "learns_captions", "learns_nlvr", "train_h200", "chaos"}
+BY_NAME_ONLY = {"tiny_clip", "learns_captions", "learns_nlvr", "train_h200"}
 NO_BENCHMARK = {"__init__", "__main__", "curves", "measure"}
 
 

@@ -1,6 +1,6 @@
 """Kill runs, starve them and feed them rubbish, for as long as one likes, and compare every byte with an undisturbed run.
 
-    make chaos            or    python -m bench.chaos --minutes 60 --seed 1
+    make chaos            or    python -m tests.chaos --minutes 60 --seed 1
 
 Rounds of six kinds, by the dice: `random` kills driver and workers of a run at any moment; `points` ends a run,
 driver and worker in one process, before a chosen change to the file system, several times over; `worker` ends a worker of a
