@@ -1,6 +1,6 @@
 """Archive records per CPU second beside warcio, in one run over the same files: headers parsed, content read, HTTP undone.
 
-python -m bench.archives         # needs vlmdata[bench] and the real archives of tests/real_data.py
+python -m bench.archives         # needs vlmdata[bench] and the real archives of ../shared/data
 python -m bench.archives FILE    # memory that reading one archive takes
 python -m bench.archives --pieces FOLDER   # that planning and reading a piece take, of large archives written there in turn
 """
@@ -22,9 +22,9 @@ from fastwarc.stream_io import Lz4Writer, ZstdWriter
 from fastwarc.warc import ArchiveIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
-from tests.html import real_pages
-from tests.html.archives import arc, framed, gz, warc
-from tests.real_data import ROOT
+from bench.inputs.archives import arc, framed, gz, warc
+from bench.inputs.crawl import Crawl, articles, sites, textbook
+from bench.inputs.real_data import ROOT
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.read import piece_rows
 from vlmdata.engine.store import open_store
@@ -89,9 +89,10 @@ def peak() -> int:
 
 def real_messages(folder: Path) -> list[tuple[str, bytes]]:
     """Return address and HTTP message of the pages and images that the tests have: books, an encyclopedia, news sites."""
-    crawl = real_pages.Crawl(folder / "real.warc.gz")
-    for add in (real_pages.textbook, real_pages.sites, real_pages.articles):
-        add(crawl)
+    crawl = Crawl(folder / "real.warc.gz")
+    textbook(crawl, ROOT / "A_captioned/openstax/sociology-3e")
+    sites(crawl, ROOT / "B2_sites_with_images/gutenberg", ROOT / "B2_sites_with_images/wikipedia_raycharles_zim2015")
+    articles(crawl, ROOT / "B_html/scrapinghub_aeb")
     crawl.close()
     found = [record for volume in volumes(folder / "real.warc.gz") for record in records(volume)]
     return [(record.url or "", record.block) for record in found if record.kind == "response"]

@@ -1,7 +1,7 @@
 """What finding duplicates costs: hashes, texts and embeddings, each against the usual library in the same run.
 
     pip install faiss-cpu datasketch rensa imagededup     # peers; a case whose library is missing says so
-    python bench/dedup.py [CASE ...]
+    python -m bench.dedup [CASE ...]
 
 Every case runs in a process of its own, so that its peak of memory is its own (libraries' import included); wall and CPU are
 of the work alone, without making the data. Peers marked * ran on a share of the queries or texts and were scaled up.
@@ -18,12 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared/data/A_captioned/openstax_small"
+from bench.inputs.real_data import ROOT
+
+DATA = ROOT / "A_captioned/openstax_small"
 Result = dict[str, Any]
 
 
@@ -265,7 +266,7 @@ def main(names: list[str]) -> None:
         if needed and importlib.util.find_spec(needed) is None:
             print(f"{title:36}  not installed: pip install {needed}")
             continue
-        run = subprocess.run([sys.executable, __file__, "--case", name], capture_output=True, text=True, check=True)
+        run = subprocess.run([sys.executable, "-m", "bench.dedup", "--case", name], capture_output=True, text=True, check=True)
         one = json.loads(run.stdout.splitlines()[-1])
         if not title.startswith(" "):
             ours = one["wall"]

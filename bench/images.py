@@ -1,6 +1,6 @@
 """What one image costs, bytes to bytes: this chain against the bare work, cv2, Pillow and img2dataset's Resizer.
 
-    python bench/images.py [FOLDER]
+    python -m bench.images [FOLDER]
 
 FOLDER holds coco_free_licence (photos of 640 pixels) and openstax/sociology-3e (figures of 900), as ../shared/data does.
 They are written anew at about 92 kB, and the figures laid side by side to 8 megapixels. One thread; CPU seconds of this
@@ -20,6 +20,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from bench.inputs.real_data import ROOT
 from vlmdata.images.decode import SHRINK_GAPS, decode, shrink_factor
 from vlmdata.images.encode import encode
 from vlmdata.images.header import read_header
@@ -27,7 +28,7 @@ from vlmdata.images.process import process
 from vlmdata.images.resize import ResizeRule, resize, scale_to, transform
 
 ROUNDS = 5
-DATA = Path(__file__).resolve().parent.parent.parent / "shared/data/A_captioned"
+DATA = ROOT / "A_captioned"
 Method = Callable[[bytes, ResizeRule], object]
 
 

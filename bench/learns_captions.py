@@ -1,6 +1,6 @@
 """Does the trainer learn to look? A small model from nothing on textbook figures and their captions.
 
-    python bench/learns_captions.py [--data ../shared/data/A_captioned/openstax_small] [--steps 1100] [--curve FILE.svg]
+    python -m bench.learns_captions [--data ../shared/data/A_captioned/openstax_small] [--steps 1100] [--curve FILE.svg]
 
 Trains on nine tenths of the distinct figures, then prints the loss on the figures it never saw: along the way,
 and at the end with the figures, with each figure exchanged for another one's, and with all figures grey.
@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,19 +21,18 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-from bench import curves  # noqa: E402
-from tests.train.shards import write_tar  # noqa: E402
-from vlmdata_train import setup  # noqa: E402
-from vlmdata_train.batch import Batch  # noqa: E402
-from vlmdata_train.data import Feed  # noqa: E402
-from vlmdata_train.distributed import Ranks  # noqa: E402
-from vlmdata_train.evaluate import blanked  # noqa: E402
-from vlmdata_train.loop import run_training  # noqa: E402
-from vlmdata_train.recipe import parse  # noqa: E402
-from vlmdata_train.restore import restore  # noqa: E402
-from vlmdata_train.step import Micro, Step  # noqa: E402
+from bench import curves
+from bench.inputs.real_data import ROOT
+from bench.inputs.tars import write_tar
+from vlmdata_train import setup
+from vlmdata_train.batch import Batch
+from vlmdata_train.data import Feed
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.evaluate import blanked
+from vlmdata_train.loop import run_training
+from vlmdata_train.recipe import parse
+from vlmdata_train.restore import restore
+from vlmdata_train.step import Micro, Step
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 RECIPE = {
@@ -104,7 +102,7 @@ def losses_with(step: Step, feed: Feed, change: Callable[[Batch], Batch]) -> dic
 def main() -> None:
     """Train, evaluate, print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/A_captioned/openstax_small")
+    options.add_argument("--data", type=Path, default=ROOT / "A_captioned/openstax_small")
     options.add_argument("--steps", type=int, default=1100)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--curve", type=Path, help="draw the losses here, as SVG")

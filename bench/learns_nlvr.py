@@ -1,6 +1,6 @@
 """Does the trainer learn to look closely? Questions about NLVR's drawn scenes, answered in words.
 
-    python bench/learns_nlvr.py [--data ../shared/data/D_instruction/nlvr] [--steps 1000] [--curve FILE.svg]
+    python -m bench.learns_nlvr [--data ../shared/data/D_instruction/nlvr] [--steps 1000] [--curve FILE.svg]
 
 A scene is three boxes; a sample is one box and one question about it, so that no answer can be read off another one.
 Questions are made from `structured_rep`: how many objects, of a colour, of a shape; whether one of some kind is there; and
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -25,17 +24,16 @@ from typing import Any
 import cv2
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-from bench import curves  # noqa: E402
-from tests.train.shards import document_sample, jpeg, write_tar  # noqa: E402
-from vlmdata_train import setup  # noqa: E402
-from vlmdata_train.distributed import Ranks  # noqa: E402
-from vlmdata_train.evaluate import generate_answers, held_out_loss  # noqa: E402
-from vlmdata_train.loop import run_training  # noqa: E402
-from vlmdata_train.recipe import parse  # noqa: E402
-from vlmdata_train.restore import restore  # noqa: E402
-from vlmdata_train.step import Step  # noqa: E402
+from bench import curves
+from bench.inputs.real_data import ROOT
+from bench.inputs.tars import document_sample, jpeg, write_tar
+from vlmdata_train import setup
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.evaluate import generate_answers, held_out_loss
+from vlmdata_train.loop import run_training
+from vlmdata_train.recipe import parse
+from vlmdata_train.restore import restore
+from vlmdata_train.step import Step
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
@@ -118,7 +116,7 @@ def exact(pairs: list[tuple[str, str]]) -> float:
 def main() -> None:
     """Train, ask, print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/D_instruction/nlvr")
+    options.add_argument("--data", type=Path, default=ROOT / "D_instruction/nlvr")
     options.add_argument("--steps", type=int, default=1000)
     options.add_argument("--asked", type=int, default=600)
     options.add_argument("--threads", type=int, default=1)

@@ -1,6 +1,6 @@
 """What a sample costs to read, and what a position costs to know: the stream against a bare loop and other loaders.
 
-    python bench/loader.py [--overlay FOLDER ...] [--large]
+    python -m bench.loader [--overlay FOLDER ...] [--large]
 
 Each method runs in a process of its own, over the same 3,000 samples (a 384 x 384 JPEG of 50 kB, a caption, a JSON) in 6
 tars, page cache warm; CPU seconds of that process, without its imports. LitData, MosaicML Streaming (on their own formats)
@@ -227,7 +227,7 @@ def _cpu() -> float:
 def in_process(arguments: list[str], overlays: list[str]) -> str | None:
     """Run one measurement in a process of its own; None if what it needs is not installed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(overlays), "HF_DATASETS_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "bench.loader", *arguments], env=environment, capture_output=True, text=True)
     if "ModuleNotFoundError" in done.stderr:
         return None
     return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else f"failed: {done.stderr.strip().splitlines()[-1]}"

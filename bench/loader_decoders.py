@@ -1,6 +1,6 @@
 """What it costs to bring a JPEG to the 336 x 336 pixels of a model, by each decoder that a training loop may use.
 
-    python bench/loader_decoders.py [FOLDER]
+    python -m bench.loader_decoders [FOLDER]
 
 Sources: made-up JPEGs of 384 x 384 (50 kB), and the photos of FOLDER (coco_free_licence, 640 pixels on the long side), as
 they are and tiled to 2,560. Shorter side to 336, then a centre crop. One thread; images a CPU second, the best of five

@@ -1,6 +1,6 @@
 """How full packs are, how mixed, and how equal, for lengths of several kinds of training sets: a window of a million samples.
 
-    python bench/loader_packing.py [SAMPLES]
+    python -m bench.loader_packing [SAMPLES]
 
 Mixed: the share of the variance of a sample's length that lies between packs, against what random packs would have; 1 means
 packs of one length. Dearest: the dearest pack of a step of 64 ranks over the mean, by the sum of squared lengths, planned and

@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from bench.inputs.certificate import Certificate
 from bench.measure import cost
-from tests.servers import Certificate
 
 FIGURES = Path(__file__).parent.parent / "vlmdata" / "demo" / "figures"  # small: enlarged, so that they decode a little faster
 SLOW_S, LATENCY_S = 5.0, 0.1

@@ -1,6 +1,6 @@
 """Plan a long list of addresses: seconds and peak memory of the process that plans, for lists of growing length.
 
-python bench/planning.py [ROWS ...]
+python -m bench.planning [ROWS ...]
 """
 
 import json
@@ -60,7 +60,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="vlmdata-bench-") as folder:
             write_list(Path(folder, "list.parquet"), length)
             size = os.path.getsize(f"{folder}/list.parquet") / 1e6
-            out = subprocess.run([sys.executable, __file__, "--plan", folder], check=True, capture_output=True, text=True)
+            command = [sys.executable, "-m", "bench.planning", "--plan", folder]
+            out = subprocess.run(command, check=True, capture_output=True, text=True)
         rows, seconds, cpu, before, peak = json.loads(out.stdout)
         assert rows == length
         us = cpu / length * 1e6

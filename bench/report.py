@@ -1,6 +1,6 @@
 """How long the report of ten million rows takes, and how much memory: a ledger made up, read as write_report reads one.
 
-    python bench/report.py WORK [--rows 10000000]
+    python -m bench.report WORK [--rows 10000000]
 
 WORK gets a ledger of files of a million rows, as the engine writes them, with 12 measured columns' worth of values: sizes,
 a score, a language and its probability, two million addresses on 300,000 hosts, a tenth of the rows copies of others.

@@ -1,6 +1,6 @@
 """Make the tiny CLIP that the demo and the tests score with, and say how well it tells true pairs from shuffled ones.
 
-    python bench/tiny_clip.py FIGURES WORK [--epochs 60]
+    python -m bench.tiny_clip FIGURES WORK [--epochs 60]
 
 FIGURES holds folders with captions.jsonl and media/ (the OpenStax figures, CC BY 4.0). The figures are served over loopback,
 made into shards by vlmdata, and trained on by open_clip's own program; a tenth of the figures, chosen by the hash of their

@@ -1,6 +1,6 @@
 """CPU seconds per 1,000 requests of the web client, beside bare pycurl (its floor) and aiohttp (a peer), in one run.
 
-    python bench/web_client.py            # 2,000 requests of 92 kB each, 64 at once, over loopback
+    python -m bench.web_client            # 2,000 requests of 92 kB each, 64 at once, over loopback
 
 Each client runs in a process of its own against a server in another; the figure is the client's CPU time, its threads
 included, without imports. `close` makes a new connection for each request, `tls` also a handshake, certificate checked and
@@ -22,8 +22,6 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 BODY = bytes(range(256)) * 360  # 92,160 bytes
 AT_ONCE = 64
@@ -182,7 +180,7 @@ def main() -> None:
 
     import certifi
 
-    from tests.servers import Certificate
+    from bench.inputs.certificate import Certificate
 
     certificate = Certificate(*HOSTS)
     with tempfile.NamedTemporaryFile(suffix=".pem") as bundle:
@@ -203,7 +201,8 @@ def report(case: str, port: int, requests: int, rounds: int, ca_file: str) -> No
     results: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
     for _ in range(rounds):
         for name in CLIENTS:
-            command = [sys.executable, __file__, "--requests", str(requests), "--here", name, case, str(port), ca_file]
+            command = [sys.executable, "-m", "bench.web_client", "--requests", str(requests)]
+            command += ["--here", name, case, str(port), ca_file]
             results[name].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
             assert results[name][-1]["good"] == requests, (name, case, results[name][-1])
     cpu_s = {

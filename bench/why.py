@@ -1,4 +1,4 @@
-"""How long `vlmdata why` takes on a ledger of ten million rows, each process started anew. `python bench/why.py [ROWS]`
+"""How long `vlmdata why` takes on a ledger of ten million rows, each process started anew. `python -m bench.why [ROWS]`
 
 The floor is a read of the ledger's addresses with pyarrow, what one would do without the lookup.
 """
@@ -108,4 +108,5 @@ def main() -> None:
         print(f"scan of addresses {time.perf_counter() - began:6.2f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()

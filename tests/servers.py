@@ -9,23 +9,17 @@ returns whether the connection may serve another request.
 """
 
 import contextlib
-import datetime
 import functools
-import ipaddress
 import socket
 import ssl
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from bench.inputs.certificate import Certificate
 
 REASONS = {200: "OK", 301: "Moved", 302: "Found", 404: "Not Found", 429: "Too Many Requests", 503: "Unavailable"}
 
@@ -154,7 +148,7 @@ class LoopbackServer:
 
     routes: dict[str, Route] = field(default_factory=dict)
     host: str = "127.0.0.1"
-    tls: "Certificate | None" = None
+    tls: Certificate | None = None
     default: Route = field(default_factory=lambda: reply(b"nothing here", 404))
 
     def __post_init__(self) -> None:
@@ -172,6 +166,11 @@ class LoopbackServer:
 
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that neither side has closed, as far as the server knows."""
+        return len(self._open)
 
     def __enter__(self) -> "LoopbackServer":
         self._listener = socket.create_server((self.host, 0), backlog=512)
@@ -216,10 +215,10 @@ class LoopbackServer:
         except (OSError, ssl.SSLError):
             pass  # the client went away, which many tests make it do
         finally:
-            with self._lock:
-                self._open.discard(connection)
             secured.close()
             connection.close()
+            with self._lock:
+                self._open.discard(connection)
 
     def _talk(self, connection: socket.socket, number: int) -> None:
         if not self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake, where none was offered
@@ -253,45 +252,3 @@ def nobody(host: str = "127.0.0.1") -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind((host, 0))
         yield f"http://{host}:{taken.getsockname()[1]}"
-
-
-class Certificate:
-    """A throw-away certificate for names and addresses, signed by itself. `file` is what to trust to accept it."""
-
-    def __init__(self, *names: str, folder: Path | None = None, expired: bool = False) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-        now = datetime.datetime.now(datetime.UTC)
-        end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=1)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=2))
-            .not_valid_after(end)
-            .add_extension(x509.SubjectAlternativeName([_general_name(entry) for entry in names]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self._folder = tempfile.TemporaryDirectory() if folder is None else None
-        place = folder or Path(self._folder.name if self._folder else "")
-        self.file = place / "certificate.pem"
-        self.key_file = place / "key.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.key_file.write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-
-    def server_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.file, self.key_file)
-        return context
-
-
-def _general_name(entry: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(entry))
-    except ValueError:
-        return x509.DNSName(entry)

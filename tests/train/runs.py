@@ -8,7 +8,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.train.shards import caption_samples, conversation_samples, write_tar
+from bench.inputs.tars import write_tar
+from tests.train.shards import caption_samples, conversation_samples
 from vlmdata_train.recipe import Recipe, parse
 
 LLAMA = {

@@ -5,8 +5,9 @@ import json
 
 import torch
 
+from bench.inputs.tars import document_sample, jpeg
 from tests.train.runs import tiny_recipe, write_data
-from tests.train.shards import conversation_samples, document_sample, drawing, jpeg
+from tests.train.shards import conversation_samples, drawing
 from vlmdata_train import setup
 from vlmdata_train.__main__ import main
 from vlmdata_train.distributed import Ranks

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.inputs.tars import document_sample, jpeg, write_tar
 from tests.train.runs import tiny_recipe, write_data
-from tests.train.shards import caption_samples, conversation_samples, document_sample, drawing, jpeg, write_tar
+from tests.train.shards import caption_samples, conversation_samples, drawing
 from vlmdata.step import RecipeError
 from vlmdata_train import setup
 from vlmdata_train.distributed import Ranks

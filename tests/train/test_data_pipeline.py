@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from bench.inputs.tars import jpeg
 from tests.engine.site import download, ledger
 from tests.servers import LoopbackServer, reply
 from tests.train.runs import tiny_recipe
-from tests.train.shards import drawing, jpeg
+from tests.train.shards import drawing
 from vlmdata import run
 from vlmdata_train import setup
 from vlmdata_train.distributed import Ranks

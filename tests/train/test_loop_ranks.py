@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.inputs.tars import jpeg, write_tar
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
-from tests.train.shards import conversation_samples, jpeg, write_tar
+from tests.train.shards import conversation_samples
 from vlmdata_train import checkpoint, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training

@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
+from bench.inputs.tars import write_tar
 from tests.train.runs import tiny_recipe, weights, write_data
-from tests.train.shards import conversation_samples, write_tar
+from tests.train.shards import conversation_samples
 from vlmdata.step import RecipeError
 from vlmdata_train.loop import run_training
 

@@ -10,7 +10,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from tests.servers import Certificate
+from bench.inputs.certificate import Certificate
 
 Answer = tuple[int, list[tuple[str, str]], bytes]
 

@@ -6,13 +6,16 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.inputs.certificate import Certificate
 from tests.engine.site import manifest, picture
-from tests.servers import Certificate, LoopbackServer, drip, head, in_turn, raw, redirect, reply
+from tests.servers import LoopbackServer, drip, head, in_turn, raw, redirect, reply
+from tests.web.ask import wait_until
 from vlmdata.build import run
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
@@ -27,8 +30,15 @@ FREE = {"engine": "img2dataset", "robots": False, "tdm": False, "host_connection
 PEER = "import img2dataset, json, sys; img2dataset.download(**json.loads(sys.argv[1]))"
 
 
+@pytest.fixture(autouse=True)
+def own_opener(monkeypatch):
+    """A Fetcher's opener is that of the whole process: what was there before is put back."""
+    monkeypatch.setattr("urllib.request._opener", None)
+
+
 def recipe(listing: Path, resize: dict, **download) -> dict:
-    steps = [{"download": {**FREE, "allowed_hosts": ["127.0.0.1"], **download}}, {"resize": resize}]
+    patient = {"allowed_hosts": ["127.0.0.1"], "timeout_s": 300, "connect_timeout_s": 300}
+    steps = [{"download": {**FREE, **patient, **download}}, {"resize": resize}]
     return {"source": {"type": "url_list", "path": str(listing)}, "steps": steps, "part_rows": 5}
 
 
@@ -52,10 +62,9 @@ def ours(out: Path) -> dict[str, bytes]:
 
 def theirs(folder: Path, listing: Path, **options) -> dict[str, bytes]:
     options = {"url_list": str(listing), "output_folder": str(folder), "input_format": "parquet", **options}
-    options |= {"url_col": "url", "caption_col": "caption", "output_format": "parquet", "processes_count": 1}
+    options |= {"url_col": "url", "caption_col": "caption", "output_format": "parquet", "processes_count": 1, "timeout": 300}
     code = f"if __name__ == '__main__':\n    {PEER}"
-    environment = {"NO_ALBUMENTATIONS_UPDATE": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(options)], env=environment, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(options)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     column = options.get("encode_format", "jpg")
     rows = pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]).to_pylist()
@@ -106,7 +115,7 @@ def test_every_failure_is_an_outcome_of_ours_and_no_private_address_is_reached(t
             urls = [server.url(path) for path in [*routes, "/missing"]]
             urls += [private.url("/y"), "file:///etc/hostname", "http://blocked.example/a", "http://127.0.0.1:1/"]
             listing = write_list(tmp_path, urls)
-            changes = {"retries": 1, "blocked_domains": ["blocked.example"], "connect_timeout_s": 60}
+            changes = {"retries": 1, "blocked_domains": ["blocked.example"]}
             run(parse(recipe(listing, {"mode": "border", "size": 64}, **changes)), tmp_path / "out", local=True, workers=1)
         assert private.requests == []
     dropped = {line["reason"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]}
@@ -133,19 +142,42 @@ def trickle(request, wire):
     wire.send(head(200))
     while True:
         wire.send(b"x")
-        time.sleep(0.5)
+        time.sleep(0.05)
+
+
+class Timer:
+    """A timer that rings when the test says so."""
+
+    running: ClassVar[dict["Timer", float]] = {}
+
+    def __init__(self, seconds, ring):
+        self.seconds, self.ring = seconds, ring
+
+    def start(self):
+        self.running[self] = self.seconds
+
+    def cancel(self):
+        del self.running[self]
 
 
 @pytest.mark.parametrize("certificate", [None, Certificate("127.0.0.1")], ids=["plain", "tls"])
-def test_a_server_that_drips_is_cut_off_with_or_without_tls(tmp_path, certificate):
+def test_a_server_that_drips_is_cut_off_with_or_without_tls(monkeypatch, certificate):
+    monkeypatch.setattr("vlmdata.web.img2dataset.Timer", Timer)
     body = picture(1)
-    routes = {"/slow": drip(body, every_s=0.5), "/endless": trickle, "/good": reply(body)}
+    routes = {"/slow": drip(body * 1000), "/endless": trickle, "/good": reply(body)}
     with LoopbackServer(routes, tls=certificate) as server:
-        listing = write_list(tmp_path, [server.url(path) for path in routes])
-        changes = {"retries": 0, "timeout_s": 10, "ca_file": str(certificate.file) if certificate else ""}
-        run(parse(recipe(listing, {"mode": "border", "size": 64}, **changes)), tmp_path / "out", local=True, workers=1)
-    assert {line["reason"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]} == {"timeout": 2}
-    assert manifest(tmp_path / "out")["kept"] == 1
+        trusted = str(certificate.file) if certificate else ""
+        options = WebOptions(connections=3, allowed_hosts=("127.0.0.1",), retries=1, timeout_s=150.0, ca_file=trusted)
+        fetcher = Fetcher(options)
+        answers = fetcher.fetch({number: server.url(path) for number, path in enumerate(routes)})
+        assert next(answers) == (2, body, None)  # no other one ends
+        wait_until(lambda: {"/slow", "/endless"} <= set(server.paths()))
+        assert list(Timer.running.values()) == [300.0] * 2
+        for timer in list(Timer.running):
+            timer.ring()
+        assert sorted(answers) == [(0, None, "timeout"), (1, None, "timeout")]
+        fetcher.close()
+    assert not Timer.running
 
 
 def test_a_part_given_up_leaves_nothing_waiting():

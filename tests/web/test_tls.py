@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.servers import Certificate, LoopbackServer, reply
+from bench.inputs.certificate import Certificate
+from tests.servers import LoopbackServer, reply
 from tests.web.ask import ask, ask_one
 
 

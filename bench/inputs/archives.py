@@ -1,4 +1,4 @@
-"""Small archives made in tests: records, WARC files, WACZ."""
+"""Small archives, written record by record: WARC and ARC."""
 
 import base64
 import gzip

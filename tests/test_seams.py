@@ -1,0 +1,135 @@
+"""Tests and benchmarks use only what the product makes public, and benchmarks stand without the tests."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OTHERS = {  # private names that are not ours
+    "_exit": "os documents it",
+    "_dynamo": "torch has no public count of compiled graphs",
+    "_get_number_of_features": "transformers has no public way to count the tokens of an image without its pixels",
+}
+BY_NAME = ("getattr", "setattr", "delattr", "hasattr", "object")  # calls that take an attribute's name; `object` is mock's
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name not in OTHERS
+
+
+def is_product(module: str | None) -> bool:
+    return (module or "").split(".")[0] in ("vlmdata", "vlmdata_train")
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """Return the names that a node imports from the product, takes of an object, or spells in a string."""
+    match node:
+        case ast.ImportFrom() if is_product(node.module):
+            return [*str(node.module).split("."), *(alias.name for alias in node.names)]
+        case ast.Import():
+            return [part for alias in node.names if is_product(alias.name) for part in alias.name.split(".")]
+        case ast.Attribute(value=ast.Name(id="self" | "cls")):
+            return []  # the class's own; see names_inherited
+        case ast.Attribute():
+            return [node.attr]
+        case ast.Constant(value=str(text)) if is_product(text) and re.fullmatch(r"[\w.]+", text):
+            return text.split(".")
+        case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[_, ast.Constant(value=str(text)), *_]):
+            return [text] if called in BY_NAME else []
+    return []
+
+
+def names_inherited(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of what a class takes of itself and does not make, where it extends one of the product."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and is_product(node.module)]
+    bound = {alias.asname or alias.name for node in imports for alias in node.names}
+    for made in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        if bound.isdisjoint(name.id for base in made.bases for name in ast.walk(base) if isinstance(name, ast.Name)):
+            continue
+        own = {node.name for node in ast.walk(made) if isinstance(node, ast.FunctionDef)}
+        taken = [node for node in ast.walk(made) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"]
+        own |= {node.attr for node in taken if isinstance(node.ctx, ast.Store)}
+        yield from ((node.lineno, node.attr) for node in taken if node.attr not in own)
+
+
+def private_names(code: str) -> list[tuple[int, str]]:
+    """Return line and name of each private name of the product that code reaches for."""
+    tree = ast.parse(code)
+    found = [(getattr(node, "lineno", 0), name) for node in ast.walk(tree) for name in names_in(node)]
+    return sorted({(line, name) for line, name in [*found, *names_inherited(tree)] if is_private(name)})
+
+
+def crossings(code: str) -> list[tuple[int, str]]:
+    """Return the line and the name of each import from tests, and of each use of sys.path."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.ImportFrom(module=str(module)):
+                names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.Attribute():
+                names = [ast.unparse(node)]
+            case _:
+                continue
+        found += [(node.lineno, name) for name in names if name == "sys.path" or name.split(".")[0] == "tests"]
+    return found
+
+
+def told(folder: str, look) -> list[str]:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    return [f"{path.relative_to(ROOT)}:{line}: {name}" for path in files for line, name in look(path.read_text())]
+
+
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_no_private_name_of_the_product_is_imported_read_or_patched(folder):
+    assert told(folder, private_names) == []
+
+
+def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
+    assert told("bench", crossings) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("from vlmdata.build import _workers", "_workers"),
+        ("from vlmdata_train._parts import Part", "_parts"),
+        ("import vlmdata._hidden.part as part", "_hidden"),
+        ("pools[0]._pace.kill()", "_pace"),
+        ("build._workers = inline", "_workers"),
+        ("monkeypatch.setattr(build, '_workers', inline)", "_workers"),
+        ("monkeypatch.setattr('vlmdata.build._workers', inline)", "_workers"),
+        ("mock.patch.object(build, '_workers')", "_workers"),
+        ("getattr(pace, '_hosts', None)", "_hosts"),
+        ("from vlmdata.web import pace\nclass Mine(pace.Pace):\n    def hosts(self):\n        return self._hosts", "_hosts"),
+    ],
+)
+def test_each_way_to_a_private_name_is_seen(code, name):
+    assert [found for _, found in private_names(code)] == [name]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from vlmdata.build import run",
+        "from tests.engine.site import _own",
+        "class Own:\n    def add(self):\n        self._count += 1",
+        "from vlmdata.web.pace import Pace\nclass Mine(Pace):\n    def leave(self):\n        self._left = self._left + 1",
+        "monkeypatch.setattr('vlmdata.engine.plan.IN_MEMORY_BYTES', 1)",
+        "Reading.__call__ = read",
+        "os._exit(1)",
+    ],
+)
+def test_public_names_and_those_of_tests_are_free(code):
+    assert private_names(code) == []
+
+
+def test_each_way_from_a_benchmark_to_the_tests_is_seen():
+    for code in ("import tests.servers", "from tests import servers", "sys.path[:0] = ['.']", "from sys import path"):
+        assert len(crossings(code)) > 0
+    assert crossings("from bench.inputs.tars import jpeg\nsys.exit(path.read_text())") == []
