@@ -1,8 +1,9 @@
-"""The real thing: 4,603 textbook figures and three hundred addresses that go wrong, from a list to tars that others read."""
+"""The real thing: textbook figures and addresses that go wrong, from a list to tars that others read."""
 
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import datasets
@@ -17,6 +18,7 @@ from tests.engine.site import download, ledger, manifest, picture
 from tests.real_data import real_data
 from tests.servers import LoopbackServer, hang, raw, redirect, reply
 from vlmdata import run
+from vlmdata.demo import recipe as demo
 
 JPEG = {"Content-Type": "image/jpeg"}
 TROUBLE = {
@@ -28,35 +30,53 @@ TROUBLE = {
     "text": reply(b"this is a text", headers=JPEG),
     "cut": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + picture(2)[:1000]),
 }
-EXPECTED = {
-    ("download", "http_404"): 40,
-    ("download", "http_403"): 40,
-    ("download", "http_429"): 40,
-    ("download", "timeout"): 40,
-    ("resize", "truncated"): 40,
-    ("resize", "not_an_image"): 40,
-    ("download", "truncated_body"): 40,
-}
+EXPECTED = (
+    ("download", "http_404"),
+    ("download", "http_403"),
+    ("download", "http_429"),
+    ("download", "timeout"),
+    ("resize", "truncated"),
+    ("resize", "not_an_image"),
+    ("download", "truncated_body"),
+)
+Figures = list[tuple[str, bytes, str]]  # path on the server, content, caption
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_every_figure_arrives_as_served_and_every_trouble_is_counted(tmp_path):
+def bundled() -> Figures:
+    """Return the figures of five textbooks that ship with the demo."""
+    found = enumerate(demo.figures())
+    return [(f"/{n}.jpg", (demo.HERE / "figures" / figure["file"]).read_bytes(), figure["caption"]) for n, figure in found]
+
+
+def whole_textbooks() -> Figures:
+    """Return all figures of six textbooks."""
     root = real_data("A_captioned")
-    routes, rows, served = {}, [], {}
+    found = []
     for listing in [*sorted(root.glob("openstax/*/captions.jsonl")), *sorted(root.glob("openstax_small/*/captions.jsonl"))]:
         for number, line in enumerate(listing.read_text().splitlines()):
             figure = json.loads(line)
             path = f"/{listing.parent.name}/{number}{figure['image'][figure['image'].rindex('.') :]}"
-            body = (listing.parent / figure["image"]).read_bytes()
-            routes[path], served[path] = reply(body), body
-            rows.append((path, figure["caption"] or figure["alt"]))
-    assert len(rows) == 4603
+            found.append((path, (listing.parent / figure["image"]).read_bytes(), figure["caption"] or figure["alt"]))
+    return found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("figures", "count", "each", "timeout_s"),
+    [(bundled, 220, 2, 4), pytest.param(whole_textbooks, 4603, 40, 20, marks=pytest.mark.slow)],
+)
+def test_every_figure_arrives_as_served_and_every_trouble_is_counted(
+    figures: Callable[[], Figures], count: int, each: int, timeout_s: int, tmp_path
+):
+    found = figures()
+    routes, served = {path: reply(body) for path, body, _ in found}, {path: body for path, body, _ in found}
+    rows = [(path, caption) for path, _, caption in found]
+    assert len(rows) == count
     for number in range(20):
         routes[f"/moved/{number}.jpg"] = redirect(rows[number][0])
         rows.append((f"/moved/{number}.jpg", f"a figure that moved, number {number}"))
         served[f"/moved/{number}.jpg"] = served[rows[number][0]]
-    troubled = [(kind, f"/{kind}/{number}.jpg") for kind in TROUBLE for number in range(40)]
+    troubled = [(kind, f"/{kind}/{number}.jpg") for kind in TROUBLE for number in range(each)]
     with ExitStack() as servers:
         healthy = servers.enter_context(LoopbackServer(routes))
         urls = [healthy.url(path) for path, _ in rows]
@@ -69,17 +89,17 @@ def test_every_figure_arrives_as_served_and_every_trouble_is_counted(tmp_path):
         rows += [(path, f"trouble of the kind {kind}, at {path}") for kind, path in troubled]
         table = pa.table({"url": urls, "caption": [text for _, text in rows]})
         pq.write_table(table, tmp_path / "urls.parquet")
-        web = download(allowed_hosts=hosts, timeout_s=20, connect_timeout_s=20, max_wait_s=900)
+        web = download(allowed_hosts=hosts, timeout_s=timeout_s, connect_timeout_s=20, max_wait_s=900)
         steps = [web, {"resize": {"mode": "no", "skip_reencode": True}}]
         recipe = {"source": {"type": "url_list", "path": str(tmp_path / "urls.parquet")}, "steps": steps}
         (tmp_path / "recipe.yaml").write_text(json.dumps({**recipe, "shards": {"samples": 1000}}))
         run(tmp_path / "recipe.yaml", tmp_path / "out", local=True, workers=2)
     made = manifest(tmp_path / "out")
     lines = ledger(tmp_path / "out")
-    assert len(lines) == made["rows"] == 4903
+    assert len(lines) == made["rows"] == len(rows) == count + 20 + 7 * each
     outcomes = Counter((line["step"], line["reason"]) for line in lines)
-    assert outcomes.pop((None, None)) == made["kept"] == 4623
-    assert outcomes == EXPECTED
+    assert outcomes.pop((None, None)) == made["kept"] == count + 20
+    assert outcomes == dict.fromkeys(EXPECTED, each)
     tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
     captions = dict(rows)
     keys = []
@@ -92,7 +112,7 @@ def test_every_figure_arrives_as_served_and_every_trouble_is_counted(tmp_path):
             continue
         with Image.open(io.BytesIO(sample["jpg"])) as ours, Image.open(io.BytesIO(served[path])) as theirs:
             assert sorted(ours.size) == sorted(theirs.size)  # a PNG, or a JPEG that was to be turned or converted
-    assert len(set(keys)) == 4623
+    assert len(set(keys)) == count + 20
     loaded = datasets.load_dataset("webdataset", data_files=tars, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["__key__"] == keys
     assert np.asarray(loaded[0]["jpg"]).ndim in (2, 3)

@@ -1,15 +1,19 @@
 """Archives as streams of records, whole or broken."""
 
+import gzip
 import io
 import subprocess
 import sys
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from fastwarc.stream_io import Lz4Writer, ZstdWriter, zstd_train_dictionary_from_samples
 
-from tests.html.archives import arc, framed, gz, http, warc
+from bench.inputs.archives import arc, framed, gz, http, warc
+from tests.fixtures import fixture
+from tests.html import odd_archives
 from tests.real_data import real_data
 from vlmdata.html.archive import Record, records, volumes
 from vlmdata.html.digest import digest_fits
@@ -129,6 +133,14 @@ def test_digests():
     assert not digest_fits("sha1:???", b"")
 
 
+def test_odd_archives_can_be_read_to_their_end(tmp_path):
+    total = sum((summary(read(path)) for path in odd_archives.write(tmp_path / "odd").iterdir()), Counter())
+    expected = sum((Counter(outcome) for _, outcome in odd_archives.ALL.values()), Counter())
+    assert total.total() == expected.total()
+    for problem in ("header", "truncated", "digest"):
+        assert total[f"bad_record:{problem}"] == expected[f"bad_{problem}"]
+
+
 def test_all_real_archives_can_be_read_to_their_end():
     folder = real_data("C_warc")
     endings = (".warc", ".warc.gz", ".warc.lz4", ".arc", ".arc.gz", ".wacz", ".bad")
@@ -142,10 +154,23 @@ def test_all_real_archives_can_be_read_to_their_end():
     assert not any(record.problem for found in sound for record in found)
 
 
-def test_the_same_real_archive_in_three_packings():
-    folder = real_data("C_warc/resiliparse_tests")
-    plain, gzip, lz4 = ([(r.kind, r.id, r.block) for r in read(folder / f"warcfile.warc{end}")] for end in ("", ".gz", ".lz4"))
-    assert plain == gzip == lz4 and len(plain) == 50
+def in_three_packings(folder: Path) -> Path:
+    """Write the archive of Wget again, without its packing and in one LZ4 frame."""
+    packed = fixture("C_warc/wget/first.warc.gz").read_bytes()
+    plain = gzip.decompress(packed)
+    for end, content in (("", plain), (".gz", packed), (".lz4", framed(Lz4Writer, [plain]))):
+        (folder / f"warcfile.warc{end}").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("find", "count"), [(in_three_packings, 46), (lambda _: real_data("C_warc/resiliparse_tests"), 50)], ids=["fixture", "real"]
+)
+def test_the_same_real_archive_in_three_packings(find, count, tmp_path):
+    folder = find(tmp_path)
+    files = (folder / f"warcfile.warc{end}" for end in ("", ".gz", ".lz4"))
+    plain, packed, lz4 = ([(r.kind, r.id, r.block) for r in read(file)] for file in files)
+    assert plain == packed == lz4 and len(plain) == count
 
 
 MEMORY = """

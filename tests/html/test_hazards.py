@@ -10,13 +10,13 @@ URL = "https://ex.com/"
 MANY = 100_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def honest_s() -> float:
     """CPU seconds for a page of 60,000 paragraphs on this machine."""
     html = b"<p><a href=/x>three linked words</a> of a text</p>" * 60_000
-    start = time.process_time()
+    start = time.thread_time()
     assert extract(html, URL).refused is None
-    return time.process_time() - start
+    return time.thread_time() - start
 
 
 @pytest.mark.parametrize("mode", ["default", "obelics"])
@@ -57,10 +57,10 @@ def honest_s() -> float:
 )
 def test_a_hostile_page_is_a_quick_outcome(page, outcome, mode, honest_s):
     html = page.encode()
-    start = time.process_time()
+    start = time.thread_time()
     document = extract(html, URL, mode=mode)
     assert document.refused == outcome
-    assert time.process_time() - start < 10 * honest_s  # both are slow on a slow machine
+    assert time.thread_time() - start < 10 * honest_s  # both are slow on a slow machine
 
 
 def test_images_past_the_limit_are_counted():

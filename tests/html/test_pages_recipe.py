@@ -10,8 +10,8 @@ import webdataset
 import yaml
 from PIL import Image
 
+from bench.inputs.archives import gz, http, warc
 from tests.engine.site import download, picture
-from tests.html.archives import gz, http, warc
 from vlmdata import recipe, run
 from vlmdata.demo.recipe import HERE
 from vlmdata.show import summary

@@ -1,10 +1,13 @@
 """Real archives and real pages, from their bytes to documents: exact outcomes, and order against the truth."""
 
+import functools
 import json
 import re
 import tarfile
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -12,8 +15,10 @@ import pytest
 import yaml
 from warcio.archiveiterator import ArchiveIterator
 
-from tests.html.real_pages import Crawl, articles, sites, textbook
-from tests.html.test_reading_order import CNXML, spoken
+from bench.inputs.crawl import CNXML, Crawl, articles, sites, textbook
+from tests.fixtures import Find, fixture
+from tests.html import odd_archives
+from tests.html.test_reading_order import spoken
 from tests.real_data import real_data
 from vlmdata import recipe, run
 from vlmdata.export import export
@@ -21,6 +26,11 @@ from vlmdata.row import conform
 from vlmdata.sources.warc import Warc
 
 OUTCOMES = dict(map(json.loads, (Path(__file__).parent / "real_archives.jsonl").read_text().splitlines()))
+MADE_BY_WGET = {"metadata": 1, "request": 21, "resource": 2, "warcinfo": 1}
+VISITS = {  # two visits of GNU Wget to a small site
+    "wget/first.warc.gz": {**MADE_BY_WGET, "page": 6, "http_301": 1, "http_404": 4, "media_image": 8, "media_text": 2},
+    "wget/second.warc.gz": {**MADE_BY_WGET, "bad_digest": 18, "http_404": 3},  # its revisits have the digest of nothing
+}
 SOUND = (
     "node-warc/books.toscrape.warc",
     "pywb_sample_archive/warcs/iana.warc.gz",
@@ -28,8 +38,11 @@ SOUND = (
     "solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz",
     "webarchive-discovery/wikipedia-mona-lisa/flashfrozen-jwat-recompressed.warc.gz",
 )
-
-
+WGET_PAGES = {
+    "paragraph_quality: min_words": 1,  # the list of links
+    "dedupe_page_url: same_page_address": 1,  # came a second time behind a redirect
+    "image_size: min_side": 1,  # a picture 76 pixels high
+}
 FRONT_PAGES = {
     "source: empty_page": 1,
     "ingest: not_downloaded": 1,
@@ -64,15 +77,35 @@ def outcomes(path: Path) -> Counter:
     return found
 
 
-def test_every_record_of_every_real_archive_has_the_outcome_that_is_known():
-    folder = real_data("C_warc")
-    assert {name: dict(outcomes(folder / name)) for name in OUTCOMES} == OUTCOMES
+@pytest.mark.parametrize(
+    ("find", "expected"),
+    [
+        pytest.param(fixture, VISITS, id="fixture"),
+        pytest.param(real_data, OUTCOMES, id="real_data", marks=pytest.mark.slow),
+    ],
+)
+def test_every_record_of_every_real_archive_has_the_outcome_that_is_known(find: Find, expected: dict[str, dict[str, int]]):
+    folder = find("C_warc")
+    assert {name: dict(outcomes(folder / name)) for name in expected} == expected
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_of_sound_archives_warcio_counts_as_many_records(name):
-    with real_data(f"C_warc/{name}").open("rb") as file:
-        assert sum(OUTCOMES[name].values()) == sum(1 for _ in ArchiveIterator(file))
+def test_every_record_of_an_odd_archive_has_the_outcome_that_is_known(tmp_path):
+    folder = odd_archives.write(tmp_path / "odd")
+    expected = {name: outcome for name, (_, outcome) in odd_archives.ALL.items()}
+    assert {name: dict(outcomes(folder / name)) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("find", "name"), [*((fixture, name) for name in VISITS), *((real_data, name) for name in SOUND)])
+def test_of_sound_archives_warcio_counts_as_many_records(find: Find, name: str):
+    with find(f"C_warc/{name}").open("rb") as file:
+        assert sum((VISITS | OUTCOMES)[name].values()) == sum(1 for _ in ArchiveIterator(file))
+
+
+def test_of_small_sound_archives_warcio_counts_as_many_records(tmp_path):
+    folder = odd_archives.write(tmp_path / "odd")
+    for name, (_, outcome) in odd_archives.SOUND.items():
+        with (folder / name).open("rb") as file:
+            assert sum(outcome.values()) == sum(1 for _ in ArchiveIterator(file)), name
 
 
 def built(source: list[Path], folder: Path, **changes: object) -> dict:
@@ -89,37 +122,69 @@ def drops(made: dict) -> Counter:
     return Counter({f"{line['step']}: {line['reason']}": line["rows"] for line in made["dropped"]})
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
-def test_real_crawls_of_front_pages_hold_nothing_that_obelics_would_keep(tmp_path):
-    """Link pages, pictures of 125 pixels, one article of 3,527 words: each page has its reason."""
-    made = built([real_data(f"C_warc/{name}") for name in SOUND], tmp_path)
-    assert (made["rows"], made["kept"]) == (
-        sum(OUTCOMES[name].get(kind, 0) for name in SOUND for kind in ("page", "empty_page")),
-        0,
-    )
-    assert drops(made) == FRONT_PAGES
+@pytest.mark.parametrize(
+    ("find", "names", "kept", "dropped"),
+    [
+        pytest.param(fixture, ["wget/first.warc.gz"], 3, WGET_PAGES, id="fixture"),
+        pytest.param(real_data, SOUND, 0, FRONT_PAGES, id="real_data", marks=pytest.mark.slow),
+    ],
+)
+def test_each_page_of_a_real_crawl_that_is_not_kept_has_its_reason(find: Find, names, kept, dropped, tmp_path):
+    """Of front pages OBELICS would keep nothing: link pages, pictures of 125 pixels, one article of 3,527 words."""
+    made = built([find(f"C_warc/{name}") for name in names], tmp_path)
+    pages = sum((VISITS | OUTCOMES)[name].get(kind, 0) for name in names for kind in ("page", "empty_page"))
+    assert (made["rows"], made["kept"]) == (pages, kept)
+    assert drops(made) == dropped
+
+
+@dataclass(frozen=True)
+class Source:
+    """Folders that become one crawl."""
+
+    find: Find
+    encyclopedia: str
+    news: str
+    pages: int
+    images: int
+
+
+SMALL = Source(fixture, "encyclopedia", "articles", 18, 18)
+LARGE = Source(real_data, "wikipedia_raycharles_zim2015", "scrapinghub_aeb", 365, 658)
 
 
 @pytest.fixture(scope="module")
-def crawl(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("crawl") / "crawl.warc.gz"
-    made = Crawl(path)
-    textbook(made)
-    sites(made)
-    articles(made)
-    made.close()
-    assert (made.pages, made.images) == (365, 658)
-    return path
+def crawl_of(tmp_path_factory) -> Callable[[Source], Path]:
+    @functools.cache
+    def crawl_of(source: Source) -> Path:
+        path = tmp_path_factory.mktemp("crawl") / "crawl.warc.gz"
+        made = Crawl(path)
+        textbook(made, source.find("A_captioned/openstax/sociology-3e"))
+        sites(made, *(source.find(f"B2_sites_with_images/{name}") for name in ("gutenberg", source.encyclopedia)))
+        articles(made, source.find(f"B_html/{source.news}"))
+        made.close()
+        assert (made.pages, made.images) == (source.pages, source.images)
+        return path
+
+    return crawl_of
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
-@pytest.mark.parametrize(("max_words", "kept"), [(2000, 82), (200_000, 139)])
-def test_real_pages_become_documents_in_their_own_order(crawl, tmp_path, max_words, kept):
-    made = built([crawl], tmp_path, **{"document_text.max_words": max_words, "document_quality.max_words": max_words})
-    assert (made["rows"], made["kept"], made["other_records"]) == (365, kept, {"media_image": 658, "warcinfo": 1})
-    book = real_data("A_captioned/openstax/sociology-3e")
+@pytest.mark.parametrize(
+    ("source", "max_words", "kept"),
+    [
+        pytest.param(SMALL, 2000, 5, id="fixture-2000"),
+        pytest.param(SMALL, 200_000, 7, id="fixture-200000"),
+        pytest.param(LARGE, 2000, 82, id="real_data-2000", marks=pytest.mark.slow),
+        pytest.param(LARGE, 200_000, 139, id="real_data-200000", marks=pytest.mark.slow),
+    ],
+)
+def test_real_pages_become_documents_in_their_own_order(source: Source, max_words: int, kept: int, crawl_of, tmp_path):
+    changes = {"document_text.max_words": max_words, "document_quality.max_words": max_words}
+    made = built([crawl_of(source)], tmp_path, **changes)
+    others = {"media_image": source.images, "warcinfo": 1}
+    assert (made["rows"], made["kept"], made["other_records"]) == (source.pages, kept, others)
+    book = source.find("A_captioned/openstax/sociology-3e")
     checked = 0
     for facts in documents(tmp_path / "out"):
         assert all((text is None) != (image is None) for text, image in zip(facts["texts"], facts["images"], strict=True))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.engine.site import download, manifest
+from tests.fixtures import Find, fixture
 from tests.images.pictures import P3, exif, matrix_profile, photo, pillow_rgb, saved
 from tests.real_data import real_data
 from tests.servers import LoopbackServer, reply
@@ -41,6 +42,10 @@ REFUSED = {
     "nonsense.bin": "not_an_image",
     "pillars-1024x1024-truncated.jpg": "truncated",
     "pillars-1024x1024-truncated.png": "truncated",
+    "truncated-photo.jpg": "truncated",
+    "truncated-progressive.jpg": "truncated",
+    "truncated-photo.png": "truncated",
+    "page.jpg": "not_an_image",
 }
 
 
@@ -51,9 +56,15 @@ def reason_or_pixels(data: bytes) -> str | np.ndarray:
         return error.reason
 
 
-@pytest.mark.parametrize("folder", ["pngsuite/png", "exif-orientation", "rabbit_malformed", "threatexchange_pdq"])
-def test_every_odd_file_gives_pillows_pixels_or_its_reason(folder: str) -> None:
-    root = real_data(f"E_dedup_hostile/{folder}")
+@pytest.mark.parametrize(
+    ("find", "folder"),
+    [
+        *((fixture, folder) for folder in ("pngsuite/png", "exif-orientation", "malformed", "edits")),
+        *((real_data, folder) for folder in ("rabbit_malformed", "threatexchange_pdq")),
+    ],
+)
+def test_every_odd_file_gives_pillows_pixels_or_its_reason(find: Find, folder: str) -> None:
+    root = find(f"E_dedup_hostile/{folder}")
     paths = [path for path in sorted(root.rglob("*")) if path.suffix in (".png", ".jpg", ".bin")]
     assert len(paths) >= 6
     for path in paths:
@@ -81,7 +92,7 @@ def scaled_grey(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["Landscape", "Portrait"])
 def test_all_eight_orientations_show_one_picture(kind: str) -> None:
-    folder = real_data("E_dedup_hostile/exif-orientation")
+    folder = fixture("E_dedup_hostile/exif-orientation")
     first, *others = [decode((folder / f"{kind}_{n}.jpg").read_bytes(), max_pixels=CAP).pixels for n in range(1, 9)]
     for number, other in enumerate(others, start=2):
         assert other.shape == first.shape, number
@@ -89,9 +100,10 @@ def test_all_eight_orientations_show_one_picture(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"])
-def test_every_odd_file_goes_the_whole_way(mode: str) -> None:
+@pytest.mark.parametrize("find", [fixture, real_data])
+def test_every_odd_file_goes_the_whole_way(mode: str, find: Find) -> None:
     rule = ResizeRule(mode, 40)  # type: ignore[arg-type]
-    for path in sorted(real_data("E_dedup_hostile").rglob("*")):
+    for path in sorted(find("E_dedup_hostile").rglob("*")):
         if path.is_file():
             outcome = outcome_of(path.read_bytes(), rule)
             assert outcome in REASONS or outcome == (40, 40) or mode not in ("border", "center_crop"), path.name
@@ -167,8 +179,11 @@ def test_any_bytes_raise_one_error(data: bytes) -> None:
         assert outcome in REASONS or outcome == (24, 24)
 
 
-def test_photos_of_the_web_all_come_out() -> None:
-    for path in sorted(real_data("A_captioned/coco_free_licence").rglob("*.jpg")):
+@pytest.mark.parametrize(("find", "count"), [(fixture, 12), (real_data, 111)])
+def test_photos_of_the_web_all_come_out(find: Find, count: int) -> None:
+    paths = sorted(find("A_captioned/coco_free_licence").rglob("*.jpg"))
+    assert len(paths) == count
+    for path in paths:
         data = path.read_bytes()
         found = reason_or_pixels(data)
         assert isinstance(found, np.ndarray), (path.name, found)
@@ -178,10 +193,10 @@ def test_photos_of_the_web_all_come_out() -> None:
             assert np.array_equal(found, pillow_rgb(data)), path.name
 
 
-@pytest.mark.slow
-def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(tmp_path: Path) -> None:
-    """Also what is no image: texts, tables and archives lie among them."""
-    root = real_data("E_dedup_hostile")
+@pytest.mark.parametrize("find", [fixture, pytest.param(real_data, marks=pytest.mark.slow)])
+def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(find: Find, tmp_path: Path) -> None:
+    """Also what is no image: texts lie among them."""
+    root = find("E_dedup_hostile")
     files = [path for path in sorted(root.rglob("*")) if path.is_file()]
     with LoopbackServer({f"/{n}": reply(path.read_bytes()) for n, path in enumerate(files)}) as server:
         listing = tmp_path / "urls.parquet"

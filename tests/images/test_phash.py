@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
+from tests.fixtures import Find, fixture
 from tests.images.pictures import photo
 from tests.real_data import real_data
 from vlmdata.images.decode import decode
@@ -65,8 +66,9 @@ def test_imagededups_values_come_out() -> None:
         assert f"{phash_imagededup(pixels):016x}" == imagededup_reference(Image.fromarray(pixels))
 
 
-def test_resizing_and_writing_anew_move_few_bits_and_other_pictures_many() -> None:
-    folder = real_data("A_captioned/coco_free_licence")
+@pytest.mark.parametrize("find", [fixture, real_data])
+def test_resizing_and_writing_anew_move_few_bits_and_other_pictures_many(find: Find) -> None:
+    folder = find("A_captioned/coco_free_licence")
     photos = [decode(path.read_bytes(), max_pixels=10**7).pixels for path in sorted(folder.rglob("*.jpg"))[:60]]
     hashes = [phash(pixels) for pixels in photos]
     for pixels, known in zip(photos, hashes, strict=True):
@@ -77,9 +79,10 @@ def test_resizing_and_writing_anew_move_few_bits_and_other_pictures_many() -> No
     assert min(apart) > 8 and 28 < np.mean(apart) < 36
 
 
+@pytest.mark.parametrize(("find", "edits"), [(fixture, "edits"), (real_data, "threatexchange_pdq")])
 @pytest.mark.parametrize("hash_of", [phash, phash_imagededup])
-def test_edits_of_one_photo_stay_near_and_its_rotations_do_not(hash_of: object) -> None:
-    folder = real_data("E_dedup_hostile/threatexchange_pdq")
+def test_edits_of_one_photo_stay_near_and_its_rotations_do_not(hash_of: object, find: Find, edits: str) -> None:
+    folder = find(f"E_dedup_hostile/{edits}")
 
     def hashed(path: str) -> int:
         return hash_of(decode((folder / path).read_bytes(), max_pixels=10**7).pixels)  # type: ignore[operator]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import webdataset
 
+from tests.fixtures import Find, fixture
 from tests.loader.tars import caption_set, keys_of, sample_files, write_tar
 from tests.real_data import real_data
 from vlmdata import stream
@@ -157,10 +158,16 @@ def test_names_of_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "count"), [("clip-retrieval/test_clip_inference/test_tars", 7), ("torchtitan_cc12m/cc12m_test", 32)]
+    ("find", "folder", "count"),
+    [
+        (fixture, "gnu_tar", 7),
+        (fixture, "img2dataset_tar", 8),
+        (real_data, "clip-retrieval/test_clip_inference/test_tars", 7),
+        (real_data, "torchtitan_cc12m/cc12m_test", 32),
+    ],
 )
-def test_real_tars_by_others(tmp_path: Path, folder: str, count: int) -> None:
-    place = real_data(f"F_vlm_repo_testdata/{folder}")
+def test_real_tars_by_others(tmp_path: Path, find: Find, folder: str, count: int) -> None:
+    place = find(f"F_vlm_repo_testdata/{folder}")
     theirs = read_by_webdataset(*sorted(place.glob("*.tar")))
     assert read(place, tmp_path) == theirs
     assert len(theirs) >= count

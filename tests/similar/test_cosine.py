@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -75,7 +76,7 @@ def test_cells_do_not_depend_on_threads() -> None:
     outputs = {
         subprocess.run(
             [sys.executable, "-c", THREADED],
-            env={"OPENBLAS_NUM_THREADS": threads, "PATH": "/usr/bin:/bin"},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
             capture_output=True,
             text=True,
             check=True,

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
@@ -54,8 +55,9 @@ def test_another_json_is_refused(tmp_path):
         read_all(Coco(path=str(tmp_path)))
 
 
-def test_the_photos_of_coco(tmp_path):
-    folder = real_data("A_captioned/coco_free_licence")
+@pytest.mark.parametrize(("find", "count"), [(fixture, 12), (real_data, 111)])
+def test_the_photos_of_coco(find, count, tmp_path):
+    folder = find("A_captioned/coco_free_licence")
     records = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     images = [{"id": r["id"], "file_name": r["image"], "coco_url": r["coco_url"], "license": r["license_id"]} for r in records]
     captions = [{"image_id": r["id"], "caption": caption} for r in records for caption in r["captions"]]
@@ -65,7 +67,7 @@ def test_the_photos_of_coco(tmp_path):
     ]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": captions + boxes, "categories": []}))
     rows = read_all(Coco(path=str(tmp_path / "coco.json"), images=str(folder))).to_pylist()
-    assert (len(rows), sum(row["drop"] is None for row in rows)) == (111, 111)
+    assert (len(rows), sum(row["drop"] is None for row in rows)) == (count, count)
     assert sum(1 + len(row["texts"][1]["alternatives"]) for row in rows) == len(
         {(c["image_id"], c["caption"].strip()) for c in captions}
     )

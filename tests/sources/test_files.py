@@ -3,6 +3,7 @@ import json
 import pyarrow as pa
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import pairs_of, read_all
@@ -54,20 +55,22 @@ def test_a_table_names_the_files(tmp_path):
         Files(path=str(tmp_path), table="metadata.csv").check()
 
 
-def test_the_figures_of_openstax():
-    folder = real_data("A_captioned/openstax/sociology-3e")
+@pytest.mark.parametrize(("find", "count"), [(fixture, 8), (real_data, 244)])
+def test_the_figures_of_openstax(find, count):
+    folder = find("A_captioned/openstax/sociology-3e")
     path = folder / "captions.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     name = next(
         key for key, value in records[0].items() if isinstance(value, str) and value.lower().endswith((".jpg", ".png", ".jpeg"))
     )
     rows = read_all(Files(path=str(folder), table="captions.jsonl", file=name, caption=["caption", "alt"]))
-    assert (len(rows), rows["drop"].null_count) == (len(records), len(records))
+    assert (len(rows), rows["drop"].null_count) == (count, count)
     assert all(row["texts"][1]["text"] and row["images"][0]["width"] for row in rows.to_pylist())
 
 
-def test_every_hostile_file_has_an_outcome():
-    folder = real_data("E_dedup_hostile")
+@pytest.mark.parametrize("find", [fixture, real_data])
+def test_every_hostile_file_has_an_outcome(find):
+    folder = find("E_dedup_hostile")
     rows = read_all(Files(path=str(folder)))
     assert len(rows) == sum(
         path.suffix.lower() in (".jpg", ".png", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")

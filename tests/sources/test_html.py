@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from tests.fixtures import fixture
 from tests.images.pictures import photo, saved
 from tests.real_data import real_data
 from tests.sources.reading import read_all
@@ -56,7 +57,8 @@ def test_an_address_must_be_one(site):
         Html(path=str(site), url="ftp://ex.org/").check()
 
 
-def test_real_books_bring_all_their_images():
-    rows = read_all(Html(path=str(real_data("B2_sites_with_images/gutenberg")))).to_pylist()
+@pytest.mark.parametrize(("find", "books", "count"), [(fixture, 2, 8), (real_data, 3, 259)])
+def test_real_books_bring_all_their_images(find, books, count):
+    rows = read_all(Html(path=str(find("B2_sites_with_images/gutenberg")))).to_pylist()
     images = [image for row in rows for image in row["images"] if image]
-    assert (len(rows), len(images)) == (3, 259) and all(image["data"] and image["reason"] is None for image in images)
+    assert (len(rows), len(images)) == (books, count) and all(image["data"] and image["reason"] is None for image in images)

@@ -1,15 +1,18 @@
-"""img2dataset 1.47 itself writes the folders, over the loopback address, where it is installed."""
+"""The folders are those that img2dataset 1.47 wrote; the slow set has it write them again, over the loopback address."""
 
 import io
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.fixtures import fixture
 from tests.servers import LoopbackServer, reply
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.engine.store import read_blob
@@ -32,11 +35,9 @@ for options in json.loads(sys.argv[1]):
 """
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """Return the folder in which img2dataset wrote six rows, in each format: four images, one lost, one that is no image."""
+def written(folder: Path) -> None:
+    """Let img2dataset write six rows to a folder in each format: four images, one lost, one that is no image."""
     pytest.importorskip("img2dataset")
-    folder = tmp_path_factory.mktemp("img2dataset")
     routes = {f"/{side}.jpg": reply(jpeg(side), headers={"Content-Type": "image/jpeg"}) for side in (32, 40, 48, 56)}
     routes["/page.jpg"] = reply(b"<html>", headers={"Content-Type": "text/html"})
     with LoopbackServer(routes) as server:
@@ -48,6 +49,16 @@ def outputs(tmp_path_factory):
         options |= {"save_additional_columns": ["licence"], "timeout": 100}
         calls = [{**options, "output_format": name, "output_folder": str(folder / name)} for name in FORMATS]
         subprocess.run([sys.executable, "-c", CODE, json.dumps(calls)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session", params=["kept", pytest.param("written now", marks=pytest.mark.slow)])
+def outputs(request, tmp_path_factory):
+    """Return a folder with the output of each format."""
+    folder = tmp_path_factory.mktemp("img2dataset")
+    if request.param == "kept":
+        shutil.copytree(fixture("F_vlm_repo_testdata/img2dataset_output"), folder, dirs_exist_ok=True)
+    else:
+        written(folder)
     return folder
 
 
@@ -81,16 +92,12 @@ def test_images_are_where_they_were_with_the_facts_of_the_original(output):
             assert len(image["sha256"]) == 64
 
 
-def test_a_success_whose_image_is_lost_is_told(output):
-    if not (output / "00000.tar").exists():
-        pytest.skip("only tars are written in place")
-    whole = (output / "00000.tar").read_bytes()
-    try:
-        (output / "00000.tar").write_bytes(whole[:700])  # as a killed run leaves it
-        reasons = read_all(Img2dataset(path=str(output)))["reason"].to_pylist()
-        assert reasons.count("missing_in_shard") == 4
-    finally:
-        (output / "00000.tar").write_bytes(whole)
+def test_a_success_whose_image_is_lost_is_told(outputs, tmp_path):
+    shutil.copytree(outputs / "webdataset", tmp_path, dirs_exist_ok=True)
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00000.tar").write_bytes(whole[:700])  # as a killed run leaves it
+    reasons = read_all(Img2dataset(path=str(tmp_path)))["reason"].to_pylist()
+    assert reasons.count("missing_in_shard") == 4
 
 
 @pytest.mark.parametrize(

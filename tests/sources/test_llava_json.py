@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
@@ -82,11 +83,18 @@ def test_conversations_of_one_image_in_one_row(tmp_path):
     assert len(read(tmp_path, a, other, b, c)) == 4
 
 
-def test_the_demo_of_qwen():
-    folder = real_data("D_instruction/qwen_finetune_demo")
+@pytest.mark.parametrize(
+    ("find", "name", "question"),
+    [
+        (fixture, "llava_demo", "Is there a tower with four blocks?"),
+        (real_data, "qwen_finetune_demo", "Is the value of Favorable 38 in 2015?"),
+    ],
+)
+def test_the_demo_of_qwen_and_one_like_it(find, name, question):
+    folder = find(f"D_instruction/{name}")
     rows = read_all(LlavaJson(path=str(folder / "demo/single_images.json"), images=str(folder))).to_pylist()
     assert [row["drop"] for row in rows] == [None] * len(rows)
-    assert shown(rows[0])[0] == ("user", "Is the value of Favorable 38 in 2015?") and shown(rows[0])[2] == ("assistant", "Yes")
+    assert shown(rows[0])[0] == ("user", question) and shown(rows[0])[2] == ("assistant", "Yes")
     assert shown(rows[0])[1][1] > 100
     joined = read_all(LlavaJson(path=str(folder / "demo/single_images.json"), images=str(folder), joined=True)).to_pylist()
     assert len(joined) == len(

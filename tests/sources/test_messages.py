@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
@@ -96,9 +97,9 @@ def test_a_list_of_another_kind_is_refused(tmp_path):
         Messages(path=str(tmp_path)).check()
 
 
-def test_the_demo_of_llamafactory():
-    folder = real_data("D_instruction/llamafactory_mllm_demo")
-    path = folder / "mllm_demo.json"
+@pytest.mark.parametrize(("find", "name"), [(fixture, "messages_demo"), (real_data, "llamafactory_mllm_demo")])
+def test_the_demo_of_llamafactory_and_one_like_it(find, name):
+    path = find(f"D_instruction/{name}/mllm_demo.json")
     rows = read_all(Messages(path=str(path))).to_pylist()
     records = json.loads(path.read_text())
     assert [row["drop"] for row in rows] == [None] * len(records)

@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.intake import lists
@@ -362,15 +363,20 @@ def test_a_json_array_longer_than_a_block_loses_nothing(tmp_path):
     assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [(row["url"], row["caption"], None) for row in rows]
 
 
-@pytest.mark.parametrize("name", ["test_1000.txt", "test_1000.parquet", "test_10000.txt", "test_10000.parquet"])
-def test_the_lists_of_img2dataset(name):
-    path = real_data(f"F_vlm_repo_testdata/img2dataset/test_files/{name}")
+@pytest.mark.parametrize("ending", ["txt", "parquet"])
+@pytest.mark.parametrize(("find", "name"), [(fixture, "test_100"), (real_data, "test_10000")])
+def test_the_lists_of_img2dataset(find, name, ending):
+    path = find(f"F_vlm_repo_testdata/img2dataset/test_files/{name}.{ending}")
     rows = read_all(UrlList(path=str(path), url="URL", caption="TEXT"))
     assert (len(rows), rows["drop"].null_count) == (int(path.stem.split("_")[1]),) * 2
 
 
-def test_the_list_of_conceptual_captions():
-    path = real_data("G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")
+@pytest.mark.parametrize(
+    ("find", "name"),
+    [(fixture, "G_text/captions.tsv"), (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")],
+)
+def test_the_list_of_conceptual_captions(find, name):
+    path = find(name)
     rows = pairs_of(read_all(UrlList(path=str(path), columns=["caption", "url"])))
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     assert rows == [(url, caption, None) for caption, url in lines]

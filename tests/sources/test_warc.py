@@ -11,8 +11,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFile
 
+from bench.inputs.archives import gz, http, warc
 from tests.buckets import bucket
-from tests.html.archives import gz, http, warc
+from tests.fixtures import fixture
+from tests.html import odd_archives
 from tests.images.pictures import photo, saved
 from tests.real_data import real_data
 from tests.servers import LoopbackServer, reply
@@ -232,9 +234,9 @@ def test_hostile_pages_are_counted_outcomes(tmp_path):
     }
     records = [warc("response", f"http://ex.com/{name}", http(body, extra=extra)) for name, (body, extra) in hostile.items()]
     records[-1] = warc("response", "http://ex.com/liar", http(hostile["liar"][0], kind="text/html; charset=utf-8"))
-    start = time.process_time()
+    start = time.thread_time()
     rows = read_all(archive(tmp_path, *records)).to_pylist()
-    assert time.process_time() - start < 60
+    assert time.thread_time() - start < 60
     found = {(row["url"] or "").rpartition("/")[2]: (row["reason"], json.loads(row["extra"])) for row in rows}
     reasons = {name: facts.get("problem") or reason for name, (reason, facts) in found.items()}
     refused = {"huge": "too_large", "long": "page_too_large", "bomb": "too_large", "deep": "page_too_deep"}
@@ -245,11 +247,18 @@ def test_hostile_pages_are_counted_outcomes(tmp_path):
     assert [text["text"] for text in rows[7]["texts"]] == [f"{PROSE} Caf\ufffd."], "a <meta> cannot mean utf-16: it is utf-8"
 
 
-def test_real_archives_every_page_has_one_row():
-    rows = read_all(Warc(path=str(real_data("C_warc")))).to_pylist()
+@pytest.mark.parametrize(
+    ("folders", "pages", "held"),
+    [
+        pytest.param(lambda folder: [odd_archives.write(folder / "odd"), fixture("C_warc/wget")], 63, 9, id="fixture"),
+        pytest.param(lambda _: [real_data("C_warc")], 221, 453, id="real_data", marks=pytest.mark.slow),
+    ],
+)
+def test_real_archives_every_page_has_one_row(folders, pages, held, tmp_path):
+    rows = read_all(Warc(path=[str(folder) for folder in folders(tmp_path)])).to_pylist()
     kept = [row for row in rows if row["drop"] is None]
     images = [image for row in kept for image in row["images"] if image]
-    assert len(kept) > 200 and {row["reason"] for row in rows} == {None, "bad_record", "empty_page"}
-    assert sum(image["data"] is not None for image in images) > 430
+    assert len(kept) == pages and {row["reason"] for row in rows} == {None, "bad_record", "empty_page"}
+    assert sum(image["data"] is not None for image in images) == held
     positions = [pair for row in kept for pair in zip(row["texts"], row["images"], strict=True)]
     assert all((text is None) != (image is None) for text, image in positions)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import pairs_of, read_all
@@ -136,12 +137,18 @@ def test_a_document_of_ours_comes_back_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "count"), [("torchtitan_cc12m/cc12m_test", 32), ("clip-retrieval/test_clip_inference/test_tars", 11)]
+    ("find", "folder", "count", "has_texts"),
+    [
+        (fixture, "img2dataset_tar", 8, True),
+        (fixture, "gnu_tar", 7, False),
+        (real_data, "torchtitan_cc12m/cc12m_test", 32, True),
+        (real_data, "clip-retrieval/test_clip_inference/test_tars", 11, False),
+    ],
 )
-def test_tars_of_others(folder, count):
-    rows = read_all(Webdataset(path=str(real_data(f"F_vlm_repo_testdata/{folder}"))))
+def test_tars_of_others(find, folder, count, has_texts):
+    rows = read_all(Webdataset(path=str(find(f"F_vlm_repo_testdata/{folder}"))))
     assert (len(rows), rows["drop"].null_count) == (count, count)
-    assert all(text for _, text, _ in pairs_of(rows)) == (count == 32)  # those of clip-retrieval have none
+    assert [bool(text) for _, text, _ in pairs_of(rows)] == [has_texts] * count
 
 
 @pytest.mark.parametrize(

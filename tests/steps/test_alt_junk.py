@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.rows import captions
 from vlmdata.steps.alt_junk import AltJunk
@@ -52,12 +53,15 @@ def test_a_chosen_rule_alone_is_applied():
     assert AltJunk(rules=["address"]).run(captions(["IMG_1234", "www.a.com"]))["reason"].to_pylist() == [None, "address"]
 
 
-def test_of_real_captions_it_rejects_the_guesses_of_programs_alone():
-    path = real_data("A_captioned/coco_free_licence/manifest.jsonl")
+@pytest.mark.parametrize(
+    ("find", "captions_of_the_web", "guessed"),
+    [(fixture, "G_text/captions.tsv", 8), (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 176)],
+)
+def test_of_real_captions_it_rejects_the_guesses_of_programs_alone(find, captions_of_the_web, guessed):
+    path = find("A_captioned/coco_free_licence/manifest.jsonl")
     texts = [text for line in path.read_text().splitlines() for text in json.loads(line)["captions"]]
     assert AltJunk().run(captions(texts))["drop"].null_count == len(texts)
-    lines = real_data("G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv").read_text().splitlines()
-    texts = [line.split("\t")[0] for line in lines]
+    texts = [line.split("\t")[0] for line in find(captions_of_the_web).read_text().splitlines()]
     reasons = AltJunk().run(captions(texts))["reason"].to_pylist()
     guesses = ["may_contain" if text.startswith("image may contain") else None for text in texts]
-    assert reasons == guesses and guesses.count("may_contain") == 176
+    assert reasons == guesses and guesses.count("may_contain") == guessed

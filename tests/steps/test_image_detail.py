@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.rows import captions
 from vlmdata.steps.image_detail import ImageDetail
@@ -56,15 +57,16 @@ def test_moving_a_threshold_measures_nothing_anew():
     assert ImageDetail(min_sharpness=value + 1).decide(rows)["reason"].to_pylist() == ["blurred"]
 
 
-def test_photos_are_sharper_than_their_blurred_copies():
+@pytest.mark.parametrize(("find", "count"), [(fixture, 12), pytest.param(real_data, 30, marks=pytest.mark.slow)])
+def test_photos_are_sharper_than_their_blurred_copies(find, count):
     import cv2
 
-    paths = sorted(real_data("A_captioned/coco_free_licence").glob("*.jpg"))[:30]
+    paths = sorted(find("A_captioned/coco_free_licence").glob("*.jpg"))[:count]
     sharp = [path.read_bytes() for path in paths]
     soft = [png(cv2.GaussianBlur(np.asarray(Image.open(path).convert("RGB")), (0, 0), 6)) for path in paths]
     values = [row[0] for row in run(ImageDetail(), sharp + soft)["image_detail.sharpness"].to_pylist()]
-    assert all(a > 4 * b for a, b in zip(values[:30], values[30:], strict=True))
-    assert run(ImageDetail(), sharp)["drop"].null_count == 30
+    assert all(a > 4 * b for a, b in zip(values[:count], values[count:], strict=True))
+    assert run(ImageDetail(), sharp)["drop"].null_count == count
 
 
 @pytest.mark.parametrize("side", [64, 256])

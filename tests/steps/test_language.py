@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.rows import captions, document, table
 from vlmdata.row import drop_texts, set_column
@@ -52,8 +53,14 @@ def test_an_unknown_code_is_told():
         Language(keep=["eng"]).check()
 
 
-def test_its_error_on_conceptual_captions_is_as_stated():
-    path = real_data("G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")
-    texts = [line.split("\t")[0] for line in path.read_text().splitlines()]
+@pytest.mark.parametrize(
+    ("find", "path", "share"),
+    [
+        (fixture, "G_text/captions.tsv", 580 / 583),  # two captions in capitals count as Japanese, one as Frisian
+        (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 0.996),
+    ],
+)
+def test_its_error_on_english_captions_is_as_stated(find, path, share):
+    texts = [line.split("\t")[0] for line in find(path).read_text().splitlines()]
     right = sum(code == "en" for code, _ in languages(texts))
-    assert right / len(texts) == pytest.approx(0.996, abs=0.0005)
+    assert right / len(texts) == pytest.approx(share, abs=0.0005)
