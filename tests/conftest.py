@@ -1,8 +1,52 @@
-"""The same generated examples in every run of the suite, none with a limit on its time: whether a change may land hangs on
-neither chance nor how busy a machine is. `make chaos` takes the other profile, and examples the tests never had."""
+"""What holds for every test: folders of this run in place of the user's, nothing written elsewhere, examples that do not vary.
 
-from hypothesis import HealthCheck, settings
+With xdist the first process sets the environment and the workers inherit it.
+"""
 
-settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    from tests.own_folders import use_own_folders
+
+    atexit.register(shutil.rmtree, use_own_folders(), ignore_errors=True)
+
+from hypothesis import HealthCheck, settings  # only now: what these import may read the environment
+
+from tests.outside import Outside
+from vlmdata.engine.local import CONTEXT
+
+# The same generated examples in every run, none with a limit on its time: whether a change may land depends on neither chance
+# nor on how busy a machine is. `make chaos` takes the other profile, and examples the tests never had.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("chaos", settings.get_profile("suite"), derandomize=False)
 settings.load_profile("suite")
+
+# Hundreds of worker processes are forked from one that has imported this: open_clip alone takes six CPU seconds.
+CONTEXT.set_forkserver_preload(["vlmdata.engine.worker", "tests.engine.dying", "open_clip", "datasets"])
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: they may hold the time of day, and each parallel worker would have other ids."""
+    return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session")
+def _outside(tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    return Outside([Path(tempfile.gettempdir()).parent, tmp_path_factory.getbasetemp().parent])
+
+
+@pytest.fixture(autouse=True)
+def nothing_outside(_outside: Outside) -> Iterator[None]:
+    """Fail a test that writes outside the run's folders or connects to another machine."""
+    with _outside.watched() as seen:
+        yield
+    assert not seen

@@ -1,0 +1,54 @@
+"""A test run has folders of its own, and a test that writes elsewhere or leaves the machine is found out."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.outside import Outside
+from tests.own_folders import FOLDERS
+
+RUN = Path(tempfile.gettempdir()).parent
+
+
+def test_the_users_folders_are_the_runs_here_and_in_child_processes():
+    code = "import os, sys, tempfile; print(os.path.expanduser('~'), tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:]))"
+    told = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout.split()
+    assert told == [str(RUN / "home"), str(RUN / "tmp"), *(str(RUN / folder) for folder in FOLDERS.values())]
+    assert str(datasets.config.HF_DATASETS_CACHE).startswith(f"{RUN}/home/")
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """What counts as outside here still lies in pytest's folders."""
+    return Outside([tmp_path_factory.getbasetemp() / "inside"])
+
+
+def test_every_way_to_write_outside_is_seen(outside, tmp_path):
+    (tmp_path / "a").mkdir()
+    with outside.watched() as seen:
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "new").write_bytes(b"x")
+        os.link(tmp_path / "new", tmp_path / "link")
+        os.rename(tmp_path / "link", tmp_path / "moved")
+        os.remove(tmp_path / "moved")
+        (tmp_path / "new").read_bytes()
+        Path(os.devnull).write_bytes(b"x")
+    names = [("open", "new"), ("os.link", "link"), ("os.rename", "moved"), ("os.remove", "moved")]
+    assert seen == [f"{event} {tmp_path / name}" for event, name in names]
+    (tmp_path / "new").write_bytes(b"nobody watches any more")
+    assert len(seen) == 4
+
+
+def test_a_connection_to_another_address_is_seen(tmp_path):
+    outside = Outside([tmp_path], addresses=("127.0.0.2",))
+    with outside.watched() as seen:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with socket.create_server((host, 0)) as server, socket.create_connection(server.getsockname()):
+                pass
+    assert [line.split("'")[1] for line in seen] == ["127.0.0.1"]
