@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 ROOM = 64 << 20  # bytes: who cannot have so many more has run short of memory
-BEGIN_S = 60  # a thread that has not begun after so long, whatever else the process does, will not
+BEGIN_S = 60.0  # a thread that has not begun after so long, whatever else the process does, will not
+LOOK_S = 1.0  # how often who waits for it to begin looks whether there is memory
 
 
 def has_room() -> bool:
@@ -30,8 +31,8 @@ class Thread(threading.Thread):
 
 class _Begun(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
-        for _ in range(BEGIN_S):
-            if super().wait(1.0):
+        for _ in range(round(BEGIN_S / LOOK_S)):
+            if super().wait(LOOK_S):
                 return True
             if not has_room():
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ PLAIN = {"object_store_memory": 80_000_000, "include_dashboard": False}
 @contextlib.contextmanager
 def nodes(head: dict[str, Any], *others: dict[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
     """Run a cluster and give it, with its nodes beside the head."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

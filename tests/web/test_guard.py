@@ -1,13 +1,17 @@
 """Only public addresses are connected to, whatever a name, a redirect or a resolver says."""
 
 import itertools
+import queue
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.servers import LoopbackServer, head, nobody, raw, redirect, reply
 from tests.web.ask import PATIENCE_S, Leaping, ask, ask_one, failures, options, wait_until
 from vlmdata.web.client import Client
+from vlmdata.web.dns import Resolver
 from vlmdata.web.fetch import Fetched
 from vlmdata.web.pace import Pace
 
@@ -126,8 +130,6 @@ def test_a_lookup_is_shared_and_remembered() -> None:
 
 
 def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     clock = Leaping(monkeypatch)
     over = threading.Event()
 
@@ -143,9 +145,38 @@ def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.Monke
         for host in ("hangs.example", "mirror.example"):
             client.submit(server.url("/a", host), done.append)
         wait_until(lambda: len(done) == 1)
-        clock.ahead_s = chosen.connect_timeout_s + 1
+        clock.leap(chosen.connect_timeout_s + 1, client)
         wait_until(lambda: len(done) == 2)
         over.set()
         client.close()
         assert [one.url for one in done] == [server.url("/a", "mirror.example"), server.url("/a", "hangs.example")]
         assert failures(done) == [None, "dns_timeout"]
+
+
+def test_a_name_does_not_wait_for_a_thread_that_another_name_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of the first name is slow to take it from the queue, as on a busy machine, when the second is asked for."""
+    waits, both_asked, over = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowQueue(queue.Queue):
+        def get(self, *args: object) -> object:
+            waits.set()
+            both_asked.wait(PATIENCE_S)
+            return super().get()
+
+    def lookup(host: str) -> list[str]:
+        if host == "hangs.example":
+            over.wait(PATIENCE_S)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("vlmdata.web.dns.queue", SimpleNamespace(SimpleQueue=SlowQueue))
+    answered: queue.Queue[str] = queue.Queue()
+    resolver = Resolver(lambda host, answer: answered.put(host), lookup)
+    resolver.ask("hangs.example")
+    assert waits.wait(PATIENCE_S)
+    resolver.ask("mirror.example")
+    both_asked.set()
+    try:
+        assert answered.get(timeout=PATIENCE_S) == "mirror.example"
+    finally:
+        over.set()
+        resolver.close()

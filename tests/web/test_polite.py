@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, hang, head, in_turn, nobody, redirect, reply
-from tests.web.ask import PATIENCE_S, ask, ask_client, ask_one, failures, options, wait_until
+from tests.web.ask import PATIENCE_S, Leaping, ask, ask_client, ask_one, failures, options, wait_until
 from vlmdata.web.client import Client
+from vlmdata.web.fetch import Fetched
 from vlmdata.web.pace import Ask, Grant, News, Pace, Report
 from vlmdata.web.robots import MAX_BYTES
 
@@ -262,7 +263,8 @@ def test_a_rest_longer_than_a_row_may_wait_ends_its_rows_at_once() -> None:
         assert server.paths() == ["/robots.txt", "/a"]
 
 
-def test_a_passing_failure_is_tried_again_and_a_final_one_is_not() -> None:
+def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmdata.web.client.retry_delay_s", lambda attempts: 0.0)
     routes = {
         "/robots.txt": reply(b""),
         "/500": in_turn(reply(b"", 500), reply(b"", 502), reply(b"at last")),
@@ -276,16 +278,24 @@ def test_a_passing_failure_is_tried_again_and_a_final_one_is_not() -> None:
         assert [server.paths().count(path) for path in ("/500", "/404", "/always")] == [3, 1, 3]
 
 
-def test_waits_between_attempts_count_as_waiting() -> None:
+def test_waits_between_attempts_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first wait is a second at most: in six there is time for another attempt."""
+    clock = Leaping(monkeypatch)
     with LoopbackServer(default=reply(b"", 500)) as server:
-        # the first wait is a second at most: there is time for another attempt, however late it comes
-        assert ask_one(server.url("/a"), robots=False, retries=1000, max_wait_s=6.0).failure == "http_500"
+        chosen = options(robots=False, retries=1000, max_wait_s=6.0, timeout_s=1e9)  # the clock leaps under a request, too
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+        client.submit(server.url("/a"), done.append)
+        while not done:
+            clock.leap(0.25, client)
+        client.close()
+        assert failures(done) == ["http_500"]
         assert 2 <= len(server.requests) < 1000
 
 
 def test_a_slow_host_ends_its_rows_as_busy() -> None:
-    with LoopbackServer(default=after(0.4, reply(b"slow"))) as slow:
-        fetched = ask([slow.url(f"/{n}") for n in range(30)], host_connections=2, max_wait_s=1.0, robots=False)
+    with LoopbackServer(default=after(0.1, reply(b"slow"))) as slow:
+        fetched = ask([slow.url(f"/{n}") for n in range(30)], host_connections=2, max_wait_s=0.25, robots=False)
         assert set(failures(fetched)) == {None, "host_busy"}
 
 

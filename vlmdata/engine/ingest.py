@@ -192,7 +192,7 @@ def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client:
     while True:
         over = client.has_ended  # seen before we wait: what it said last is in the queue
         try:
-            return ended.get(timeout=LOOK_S)
+            return ended.get(timeout=0.0 if over else LOOK_S)
         except queue.Empty:
             if over:
                 _raise_why(client)
