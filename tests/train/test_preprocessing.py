@@ -4,6 +4,7 @@ Pixels are bit-equal to their Pillow backend; their torchvision backend differs 
 """
 
 import random
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"size": {"longest_edge": 4 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
     ),
 }  # fmt: skip
+TORCHVISION_HAS_LANCZOS = tuple(map(int, version("torchvision").split(".")[:2])) >= (0, 27)
 PARAMETERS: dict[str, dict[str, Any]] = {"square_tiles": {"longest": 4 * SIDE}}
 
 
@@ -79,6 +81,8 @@ def test_pixels_are_those_of_the_image_processor(name: str) -> None:
         assert tuple(tiles.shape) == tuple(expected.shape)
         assert len(tiles) == part.tiles_of(size[1], size[0], FACTS)
         assert torch.equal(tiles.float(), expected.float())
+        if name == "square_tiles" and not TORCHVISION_HAS_LANCZOS:
+            continue  # there the processor takes another resampling
         near = theirs(torchvision(**options), image, **raw).float()
         assert (tiles.float() - near).abs().max() <= 2
 
