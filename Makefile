@@ -3,25 +3,50 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
+# One process of tests for each core, eight at most; PROCESSES=0 runs them one after the other in one.
+PROCESSES ?= auto
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
 
-.PHONY: demo test lint bench chaos clean
+.PHONY: demo test fast slow lint types oldest bench chaos clean
 
 demo: $(READY)
 	$(BIN)/vlmdata demo --out demo-out
 
+# Everything a contributor needs. The slow set follows it in .ci/run.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
 
-lint: $(READY)
+slow: $(READY)
+	$(PYTEST) -m slow
+
+# The daily loop: what needs no worker process, cluster or training.
+fast: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 --output-sync types quick
+
+.PHONY: quick
+quick: $(READY)
+	$(PYTEST) -m "not slow and not whole"
+
+types: $(READY)
 	$(BIN)/mypy
+
+lint: $(READY) types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The oldest versions that pyproject.toml allows, in an environment of their own (8 GB, as the other).
+oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
+	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
 
 bench: $(READY)
 	$(BIN)/python -m bench
 
 chaos: $(READY)
-	$(BIN)/python -m bench.chaos
+	$(BIN)/python -m tests.chaos
 
 # The environment: everything, tests and linters included. torch comes with its CUDA libraries (4 GB on disk) and runs
 # without a GPU too; torchvision is taken from the same index, for the two must be builds of one kind.
@@ -31,5 +56,13 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
 	touch $@
 
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip uv
+	$(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --extra all \
+		--output-file $(OLDEST)/oldest.txt pyproject.toml
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --constraint $(OLDEST)/oldest.txt --editable '.[all,dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-out bench-out
+	rm -rf $(VENV) $(OLDEST) demo-out bench-out

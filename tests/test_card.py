@@ -14,8 +14,10 @@ from tests.engine.site import manifest, picture, site
 from vlmdata import run
 from vlmdata.takedown import Request, forget
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("card")
     with site(folder, 48, samples=20) as web:

@@ -11,6 +11,8 @@ from vlmdata import commands
 from vlmdata.cli import main
 from vlmdata.recipe import read_settings
 
+pytestmark = pytest.mark.whole
+
 VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py") if path.stem != "__init__")
 
 

@@ -2,12 +2,15 @@
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.engine.site import download, picture, site
 from tests.servers import reply
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.diff import diff
+
+pytestmark = pytest.mark.whole
 
 
 def test_every_way_a_row_can_go_is_told_with_its_step(tmp_path, capsys):

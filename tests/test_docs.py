@@ -70,3 +70,13 @@ def test_a_step_that_reads_what_nobody_measured_is_refused():
 def test_two_steps_of_one_name_need_a_label():
     with pytest.raises(RecipeError, match="give it a `label`"):
         parse({"source": SOURCE, "steps": ["text_length", "text_length"]})
+
+
+def test_what_contributing_tells_to_run_is_there():
+    root = Path(__file__).parent.parent
+    text = (root / "CONTRIBUTING.md").read_text()
+    paths = {word for word in re.findall(r"tests/[\w/*.]+", text) if not word.endswith(".")}
+    assert len(paths) > 15 and not [path for path in paths if not list(root.glob(path))]
+    makefile = (root / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", text):
+        assert f"\n{target}:" in makefile, target

@@ -13,8 +13,10 @@ from vlmdata import run
 from vlmdata.export import export
 from vlmdata.step import RecipeError
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     with site(folder, 48, samples=20) as web:

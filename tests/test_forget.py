@@ -21,8 +21,10 @@ from vlmdata.engine.store import LocalStore
 from vlmdata.takedown import Request, forget
 from vlmdata.why import why
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forget")
     steps = [{"text_length": {}}, download(), {"resize": {"size": 48}}, {"image_size": {"min_side": 32}}, "dedupe_phash"]

@@ -32,12 +32,14 @@ from vlmdata.report.tally import Tally
 from vlmdata.report.write import share, write_report
 from vlmdata.takedown import Request, forget
 
+pytestmark = pytest.mark.whole
+
 HOSTILE = "</title><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> {{ 7 * 7 }}"
 STEPS = ["text_length", download(), {"resize": {"size": 64, "mode": "keep_ratio"}}, {"image_size": {"min_side": 40}}]
 STEPS += [{"image_detail": {"min_entropy": 1.0}}, "dedupe_exact", {"dedupe_phash": {"distance": 4}}]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def out(tmp_path_factory):
     """A dataset with every kind of row: sides from 30 to 59, copies, a caption too short, hostile words and addresses."""
     folder = tmp_path_factory.mktemp("report")

@@ -15,6 +15,8 @@ from vlmdata.engine.sample import samples
 from vlmdata.recipe import PIPELINES
 from vlmdata.schema import text
 
+pytestmark = pytest.mark.whole
+
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 
 

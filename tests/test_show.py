@@ -8,8 +8,10 @@ from tests.engine.site import site
 from vlmdata import run
 from vlmdata.cli import main
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("show")
     with site(folder, 32) as web:

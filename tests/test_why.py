@@ -11,8 +11,10 @@ from vlmdata.engine import lookup
 from vlmdata.engine.store import LocalStore
 from vlmdata.why import why
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("why")
     with site(folder, 64) as web:

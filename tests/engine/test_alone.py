@@ -1,6 +1,7 @@
 """One process at a time changes a dataset, on a file system and on an object store, and what was taken down stays so."""
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from vlmdata.engine.store import LocalStore
 from vlmdata.engine.worker import Job, PartCall, Worker
 from vlmdata.recipe import load
 from vlmdata.takedown import Request, forget
+
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture
@@ -67,22 +70,22 @@ def nobody(holder: str) -> None:
     raise AssertionError(f"{holder} holds it")
 
 
-def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path):
-    store, told, order = LocalStore(tmp_path), [], []
+def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "POLL_S", 0.01)
+    store, told, order = LocalStore(tmp_path), queue.SimpleQueue(), []
 
     def second() -> None:
-        with Lease(store, "lease", told.append):
+        with Lease(store, "lease", told.put):
             order.append("second")
 
     with Lease(store, "lease", nobody) as first:
         thread = threading.Thread(target=second)
         thread.start()
-        while not told:
-            pass
+        assert told.get(timeout=600).startswith("process ")
         order.append("first")
         assert first.is_held()
     thread.join()
-    assert order == ["first", "second"] and told[0].startswith("process ")
+    assert order == ["first", "second"]
     assert store.list("lease") == ["lease/000000002.json"]
     with Lease(store, "lease", nobody):
         assert store.list("lease") == ["lease/000000003.json"]
@@ -99,8 +102,8 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(tmp_path
 
 def test_a_lease_that_is_silent_is_lost_and_its_holder_finds_out(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_S", 1000.0)
-    monkeypatch.setattr(leases, "SILENCE_S", 0.2)
-    monkeypatch.setattr(leases, "POLL_S", 0.05)
+    monkeypatch.setattr(leases, "SILENCE_S", 0.05)
+    monkeypatch.setattr(leases, "POLL_S", 0.01)
     store = LocalStore(tmp_path)
     with Lease(store, "lease", nobody) as suspended:
         with Lease(store, "lease", lambda holder: None) as taken:

@@ -8,6 +8,8 @@ from tests.engine.site import hashes, ledger, picture
 from vlmdata import run
 from vlmdata.recipe import parse
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def recipe(tmp_path):

@@ -30,6 +30,8 @@ from vlmdata.engine.worker import Worker
 from vlmdata.web.client import Client
 from vlmdata.web.pace import Pace
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory):

@@ -9,11 +9,11 @@ from tests.engine.dying import DIED, die_before, dying_run, spoiled_run
 from tests.engine.site import download, hashes, ledger, site
 from vlmdata.engine.audit import audit
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.whole, pytest.mark.timeout(1200)]
 STRIDE = 11  # `make chaos` takes every change
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     """A run of every stage: a plan, two passes with a decision between them, shards, ledger, report and card."""
     folder = tmp_path_factory.mktemp("dying")

@@ -29,7 +29,7 @@ from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
 
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.whole, pytest.mark.fuzz, pytest.mark.timeout(1200)]
 relaxed = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 PAGE = b"<html><head><title>t</title></head><body><p>Some words of a page.</p><img src='/a.jpg' alt='a'></body></html>"
 

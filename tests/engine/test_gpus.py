@@ -1,10 +1,14 @@
 """Each GPU has a worker of its own, and models are used there alone. GPUs are made up: what is held is who is given which."""
 
+import pytest
+
 from tests.engine.nodes import nodes
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
 from vlmdata.engine.gpus import visible_gpus
 from vlmdata.models import machine
+
+pytestmark = pytest.mark.whole
 
 
 def steps(folder) -> list:

@@ -18,6 +18,8 @@ from tests.engine.site import Site, hashes, site
 from tests.servers import Request, Wire
 from vlmdata import run
 
+pytestmark = pytest.mark.whole
+
 
 def start(web: Site, out: Path, workers: int = 2) -> subprocess.Popen:
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--local"]
@@ -51,7 +53,7 @@ def commits(out: Path) -> int:
     return len(list((out / "work" / "log").glob("*/*.json")))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     with site(folder, 320, part_rows=10) as web:

@@ -17,6 +17,8 @@ from vlmdata.step import RecipeError
 from vlmdata.takedown import Request, forget
 from vlmdata.why import why
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -69,7 +71,7 @@ def test_a_store_that_ignores_the_condition_is_refused():
 
 
 def test_an_uploader_killed_between_two_parts_leaves_no_object():
-    parts = []
+    parts, begun = [], threading.Event()
     code = "import sys; from vlmdata.engine.store import open_store\n"
     code += "with open_store(sys.argv[1]).new_file('a') as file: file.truncate(1 << 28)"
 
@@ -77,10 +79,12 @@ def test_an_uploader_killed_between_two_parts_leaves_no_object():
         if "partNumber=" in request["QUERY_STRING"]:
             parts.append(request["QUERY_STRING"])
             if len(parts) > 1:
+                begun.wait()
                 uploader.kill()
 
     with bucket(see) as data:
         uploader = subprocess.Popen([sys.executable, "-c", code, f"{data}/out"])
+        begun.set()
         assert uploader.wait() < 0 and len(parts) >= 2
         assert "out/a" not in names(data)
 
@@ -120,6 +124,7 @@ class Wall:
             self.down.wait()
 
 
+@pytest.mark.slow
 def test_a_driver_killed_while_it_uploads_leaves_nothing_half(tmp_path):
     walls: list[Wall] = []
     with bucket(lambda request: [wall.see(request) for wall in walls]) as data, site(tmp_path, 96, samples=10) as web:

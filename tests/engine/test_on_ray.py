@@ -7,10 +7,13 @@ import pytest
 
 from tests.engine.nodes import nodes
 from tests.engine.site import hashes, site
+from tests.engine.test_killed import commits, unfinished
 from vlmdata import run
 
+pytestmark = pytest.mark.whole
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     with site(folder, 320, part_rows=10) as web:
@@ -24,6 +27,7 @@ def test_ray_gives_the_bytes_that_local_processes_give(web, tmp_path):
     assert hashes(tmp_path / "out") == web.expected
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")
     monkeypatch.setenv(
@@ -31,14 +35,19 @@ def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch)
     )  # a living node may be slow to answer; a dead one refuses at once
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
     with nodes({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1}) as (cluster, others):
-        assassin = threading.Thread(target=_kill_later, args=(cluster, others[0], tmp_path / "out"), daemon=True)
-        assassin.start()
-        run(web.recipe, tmp_path / "out", address=cluster.address)
-        assassin.join()
+        with unfinished(web) as may_end:
+            arguments = (cluster, others[0], tmp_path / "out", may_end)
+            assassin = threading.Thread(target=_kill_later, args=arguments, daemon=True)
+            assassin.start()
+            run(web.recipe, tmp_path / "out", address=cluster.address)
+            assassin.join()
         assert hashes(tmp_path / "out") == web.expected
 
 
-def _kill_later(cluster, node, out):
-    while len(list((out / "work" / "log").glob("*/*.json"))) < 4:
-        time.sleep(0.01)
-    cluster.remove_node(node, allow_graceful=False)
+def _kill_later(cluster, node, out, may_end):
+    try:
+        while commits(out) < 4:
+            time.sleep(0.01)
+        cluster.remove_node(node, allow_graceful=False)
+    finally:
+        may_end.set()

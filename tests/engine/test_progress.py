@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.engine.site import site
 from vlmdata.engine.progress import Progress
 from vlmdata.engine.runlog import RunLog, clear_errors
 from vlmdata.engine.store import LocalStore
+
+pytestmark = pytest.mark.whole
 
 
 def log(out: Path) -> list[dict]:

@@ -20,6 +20,8 @@ from tests.servers import LoopbackServer, hang, raw, redirect, reply
 from vlmdata import run
 from vlmdata.demo import recipe as demo
 
+pytestmark = pytest.mark.whole
+
 JPEG = {"Content-Type": "image/jpeg"}
 TROUBLE = {
     "missing": reply(status=404),

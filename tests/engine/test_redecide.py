@@ -12,6 +12,8 @@ from tests.engine.site import Site, download, hashes, ledger, manifest, site
 from vlmdata import run
 from vlmdata.demo.recipe import HERE
 
+pytestmark = pytest.mark.whole
+
 MODEL = {"model": f"local-dir:{HERE / 'clip'}", "min_score": -1, "embeddings": True}
 MEASURED: list[Any] = [
     download(),
@@ -42,7 +44,7 @@ def log_of(out: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for name in ("log", "data", "notes") for p in (out / "work" / name).rglob("*.*")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scored")
     with site(folder, 48, steps=MEASURED, part_rows=16) as web:

@@ -15,6 +15,8 @@ from tests.engine.site import download, hashes, ledger, manifest, site
 from vlmdata import run
 from vlmdata.step import RecipeError
 
+pytestmark = pytest.mark.whole
+
 
 def names(tar: str) -> list[str]:
     with tarfile.open(tar) as members:

@@ -20,6 +20,8 @@ from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic
 
+pytestmark = pytest.mark.whole
+
 MODEL = f"local-dir:{HERE / 'clip'}"
 COUNT = 90
 

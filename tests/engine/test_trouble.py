@@ -16,6 +16,8 @@ from vlmdata.engine.workers import Ended
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory):

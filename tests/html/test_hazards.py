@@ -6,6 +6,8 @@ import pytest
 
 from vlmdata.html.document import Limits, extract
 
+pytestmark = pytest.mark.whole
+
 URL = "https://ex.com/"
 MANY = 100_000
 

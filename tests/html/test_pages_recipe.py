@@ -6,6 +6,7 @@ import tarfile
 
 import datasets
 import pyarrow.parquet as pq
+import pytest
 import webdataset
 import yaml
 from PIL import Image
@@ -15,6 +16,8 @@ from tests.engine.site import download, picture
 from vlmdata import recipe, run
 from vlmdata.demo.recipe import HERE
 from vlmdata.show import summary
+
+pytestmark = pytest.mark.whole
 
 STORY = [
     "The river rose by two metres in the night, and by the morning the lower town of {n} stood under water.",

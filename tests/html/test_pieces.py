@@ -23,6 +23,8 @@ from vlmdata.row import conform
 from vlmdata.sources import warc as module
 from vlmdata.sources.warc import Warc
 
+pytestmark = pytest.mark.whole
+
 Pack = Callable[[list[bytes]], bytes]
 MAX_BYTES = 30_000_000
 SAMPLES = [warc("response", f"http://ex.com/{i}", http(b"<p>hello" * 20)) for i in range(200)]

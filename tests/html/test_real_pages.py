@@ -25,6 +25,8 @@ from vlmdata.export import export
 from vlmdata.row import conform
 from vlmdata.sources.warc import Warc
 
+pytestmark = pytest.mark.whole
+
 OUTCOMES = dict(map(json.loads, (Path(__file__).parent / "real_archives.jsonl").read_text().splitlines()))
 MADE_BY_WGET = {"metadata": 1, "request": 21, "resource": 2, "warcinfo": 1}
 VISITS = {  # two visits of GNU Wget to a small site

@@ -13,6 +13,8 @@ from tests.images.test_header import jpeg_with_size
 from vlmdata.images.decode import decode, shrink_factor
 from vlmdata.images.header import Header, ImageError, read_header
 
+pytestmark = pytest.mark.whole
+
 CAP = 10_000_000
 
 

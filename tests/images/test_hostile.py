@@ -24,6 +24,8 @@ from vlmdata.images.process import process
 from vlmdata.images.resize import ResizeRule
 from vlmdata.recipe import parse
 
+pytestmark = pytest.mark.whole
+
 CAP = 10_000_000
 REFUSED = {
     "xc1n0g08.png": "corrupt",  # colour type 1

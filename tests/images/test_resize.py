@@ -12,6 +12,8 @@ from vlmdata.images.decode import decode, upright
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, output_size, resize, transform, upright_box
 
+pytestmark = pytest.mark.whole
+
 SIZES = [(123, 456), (208, 495), (321, 421), (389, 535), (416, 264), (456, 123), (524, 316)]  # img2dataset's test images
 
 

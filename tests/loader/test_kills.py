@@ -15,6 +15,8 @@ import pytest
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 
+pytestmark = pytest.mark.whole
+
 # A rank that trains: it notes each batch, then its state, so that the state never says more than was used.
 TRAINER = """
 import json, os, sys
@@ -37,6 +39,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return caption_set(tmp_path_factory.mktemp("tars"), [37, 1, 50, 60])  # 148 samples
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tmp_path: Path) -> None:
     whole = keys_of(stream(tars, epochs=2, cache=tmp_path, torch=False))
     chance = random.Random(7)

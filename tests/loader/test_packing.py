@@ -18,6 +18,8 @@ from vlmdata.loader.build import build_index
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.packing import pack
 
+pytestmark = pytest.mark.whole
+
 
 @given(st.lists(st.integers(1, 300), max_size=300), st.integers(1, 200), st.integers(0, 3))
 def test_every_sample_is_in_one_pack_that_it_fits_in(lengths: list[int], size: int, seed: int) -> None:

@@ -12,6 +12,8 @@ from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 from vlmdata.loader.samples import Samples
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:

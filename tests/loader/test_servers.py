@@ -23,6 +23,8 @@ from vlmdata.loader.build import build_index
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.rows import Rows
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def tars(tmp_path: Path) -> Path:

@@ -18,6 +18,8 @@ from vlmdata.loader.rows import Rows
 from vlmdata.loader.samples import position_of
 from vlmdata.loader.torch_stream import to_device
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:

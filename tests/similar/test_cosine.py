@@ -9,6 +9,8 @@ from vlmdata.similar.cosine import exact_products, head_and_tail, pairs_above, p
 from vlmdata.similar.kmeans import spherical_kmeans
 from vlmdata.similar.semdedup import by_hardness, roots, semantic_duplicates
 
+pytestmark = pytest.mark.whole
+
 
 def embeddings(count: int, width: int, seed: int = 0) -> np.ndarray:
     """Return vectors with a common direction and unequal axes, as CLIP's are, a quarter of them close to another."""

@@ -10,6 +10,8 @@ from vlmdata.similar.grams import character_grams, word_grams
 from vlmdata.similar.lsh import band_keys, bands_for, candidates, caught, similar_text_edges
 from vlmdata.similar.minhash import grams_of, jaccard, sketch
 
+pytestmark = pytest.mark.whole
+
 GOLDEN_SIGNATURES = [
     [273542989, 650614082, 9967145, 334933663],
     [1419460087, 766241932, 2234075383, 3534656091],

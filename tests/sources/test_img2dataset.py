@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,8 @@ from tests.sources.reading import pairs_of, read_all
 from vlmdata.engine.store import read_blob
 from vlmdata.sources.img2dataset import Img2dataset, reason_of
 from vlmdata.step import RecipeError
+
+pytestmark = pytest.mark.whole
 
 
 def jpeg(side: int) -> bytes:
@@ -35,9 +36,11 @@ for options in json.loads(sys.argv[1]):
 """
 
 
-def written(folder: Path) -> None:
-    """Let img2dataset write six rows to a folder in each format: four images, one lost, one that is no image."""
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """Return the folder in which img2dataset wrote six rows, in each format: four images, one lost, one that is no image."""
     pytest.importorskip("img2dataset")
+    folder = tmp_path_factory.mktemp("img2dataset")
     routes = {f"/{side}.jpg": reply(jpeg(side), headers={"Content-Type": "image/jpeg"}) for side in (32, 40, 48, 56)}
     routes["/page.jpg"] = reply(b"<html>", headers={"Content-Type": "text/html"})
     with LoopbackServer(routes) as server:
@@ -49,17 +52,16 @@ def written(folder: Path) -> None:
         options |= {"save_additional_columns": ["licence"], "timeout": 100}
         calls = [{**options, "output_format": name, "output_folder": str(folder / name)} for name in FORMATS]
         subprocess.run([sys.executable, "-c", CODE, json.dumps(calls)], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session", params=["kept", pytest.param("written now", marks=pytest.mark.slow)])
 def outputs(request, tmp_path_factory):
     """Return a folder with the output of each format."""
+    if request.param == "written now":
+        return request.getfixturevalue("written")  # once: this fixture begins anew with each change of its parameter
     folder = tmp_path_factory.mktemp("img2dataset")
-    if request.param == "kept":
-        shutil.copytree(fixture("F_vlm_repo_testdata/img2dataset_output"), folder, dirs_exist_ok=True)
-    else:
-        written(folder)
-    return folder
+    return shutil.copytree(fixture("F_vlm_repo_testdata/img2dataset_output"), folder, dirs_exist_ok=True)
 
 
 @pytest.fixture(params=FORMATS)

@@ -19,6 +19,8 @@ from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 from vlmdata.steps.block_list import BlockList
 
+pytestmark = pytest.mark.whole
+
 
 def listed(folder, **lines: list[str]) -> BlockList:
     for name, words in lines.items():

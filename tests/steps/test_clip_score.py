@@ -20,6 +20,8 @@ from vlmdata.row import flatten, set_column
 from vlmdata.step import RecipeError
 from vlmdata.steps.clip_score import ClipScore
 
+pytestmark = pytest.mark.whole
+
 MODEL = f"local-dir:{HERE / 'clip'}"
 
 
@@ -192,6 +194,7 @@ def test_pictures_are_prepared_as_open_clip_prepares_them():
         assert np.abs((prepare.pixels(body).astype(np.float32) / 255 - mean) / std - theirs).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_cosines():
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on the CPU")

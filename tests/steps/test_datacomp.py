@@ -23,6 +23,8 @@ from vlmdata.steps.download import Download
 from vlmdata.steps.language import load_model
 from vlmdata.steps.resize import Resize
 
+pytestmark = pytest.mark.whole
+
 COUNT, WIDTH, CENTROIDS = 20_000, 24, 200
 ENGLISH = [
     "a photo of the dog",

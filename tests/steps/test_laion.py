@@ -21,6 +21,8 @@ from vlmdata.steps.image_bytes import ImageBytes
 from vlmdata.steps.language import load_model
 from vlmdata.steps.resize import Resize
 
+pytestmark = pytest.mark.whole
+
 COUNT = 20_000
 TEXTS = [
     "a photo of the dog",

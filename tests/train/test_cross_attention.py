@@ -9,6 +9,8 @@ from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.cross_packing import latest_images, reading_block_mask
 from vlmdata_train.model import VisionLanguageModel, build_model
 
+pytestmark = pytest.mark.whole
+
 FLAMINGO = replace(
     TINY, fusion={"cross_attention": {"every": 1, "qk_norm": True}},
     abstractor={"perceiver": {"latents": 5, "layers": 1, "heads": 2, "head_width": 8}},

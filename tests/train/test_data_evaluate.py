@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import pytest
 import torch
 
 from bench.inputs.tars import document_sample, jpeg
@@ -14,6 +15,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.evaluate import Answer, Score, blanked, generate_answers, held_out_loss, normalise, score, table
 from vlmdata_train.loop import run_training
 from vlmdata_train.step import Step
+
+pytestmark = pytest.mark.whole
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 

@@ -17,6 +17,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.reading import Reading, is_held_out
 
+pytestmark = pytest.mark.whole
+
 CPU = torch.device("cpu")
 
 

@@ -18,6 +18,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
 
+pytestmark = pytest.mark.whole
+
 JPEG = {"Content-Type": "image/jpeg"}
 COLOURS = ("red", "green", "blue", "yellow")
 

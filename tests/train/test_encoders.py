@@ -31,6 +31,8 @@ from vlmdata_train.encoders.raw_patches import RawPatches
 from vlmdata_train.encoders.side_by_side import SideBySide
 from vlmdata_train.parts import make_part, part_names
 
+pytestmark = pytest.mark.whole
+
 SMALL = {
     "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
     "patch_size": 8,

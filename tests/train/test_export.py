@@ -18,6 +18,8 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.recipe import parse
 from vlmdata_train.restore import restore
 
+pytestmark = pytest.mark.whole
+
 TOWER = {"width": 32, "layers": 2, "head_width": 16, "patch_size": 8, "image_size": 48}
 LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
          "num_key_value_heads": 2}  # fmt: skip

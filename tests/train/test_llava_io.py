@@ -18,6 +18,8 @@ from vlmdata_train.llava_save import save_llava
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 from vlmdata_train.tokens import image_token_id
 
+pytestmark = pytest.mark.whole
+
 VISION = {
     "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 4,
     "num_attention_heads": 4, "image_size": 32, "patch_size": 8,

@@ -20,6 +20,8 @@ from vlmdata_train import checkpoint
 from vlmdata_train.adamw import SplitAdamW
 from vlmdata_train.loop import run_training
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -15,6 +15,8 @@ from vlmdata_train.reading import Reading
 from vlmdata_train.step import Step
 from vlmdata_train.upcoming import Upcoming
 
+pytestmark = pytest.mark.whole
+
 CPU = Ranks(0, 1, torch.device("cpu"))
 
 

@@ -16,6 +16,8 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.recipe import Logs
 from vlmdata_train.step import Step
 
+pytestmark = pytest.mark.whole
+
 
 def records(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

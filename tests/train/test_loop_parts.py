@@ -11,6 +11,8 @@ from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.step import Micro, Step
 from vlmdata_train.upcoming import Upcoming
 
+pytestmark = pytest.mark.whole
+
 CPU = Ranks(0, 1, torch.device("cpu"))
 FROZEN = {"frozen": True}
 

@@ -19,7 +19,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each rank is a process that must import torch first
+# Each rank is a process that must import torch first.
+pytestmark = [pytest.mark.whole, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def start(ranks: int, *words: str) -> subprocess.CompletedProcess[str]:

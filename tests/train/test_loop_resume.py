@@ -12,6 +12,8 @@ from tests.train.shards import conversation_samples
 from vlmdata.step import RecipeError
 from vlmdata_train.loop import run_training
 
+pytestmark = pytest.mark.whole
+
 LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 2, "alpha": 4, "dropout": 0.3}}}
 
 

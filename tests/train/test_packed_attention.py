@@ -11,6 +11,8 @@ from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.attention import make_packing, segment_block_mask
 from vlmdata_train.model import ModelRecipe, build_model
 
+pytestmark = pytest.mark.whole
+
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 6}
 
 

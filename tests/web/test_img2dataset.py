@@ -23,6 +23,8 @@ from vlmdata.web.img2dataset import Fetcher, outcome_of
 from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import is_passing
 
+pytestmark = pytest.mark.whole
+
 pytest.importorskip("img2dataset")
 
 FIGURES = sorted((Path(__file__).parents[2] / "vlmdata/demo/figures").glob("*.jpg"))[:12]
