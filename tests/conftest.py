@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from hypothesis import HealthCheck, settings  # only now: what these import may 
 
 from tests.outside import Outside
 from vlmdata.engine.local import CONTEXT
+
+# A shell starts what runs in its background with Ctrl-C ignored, and child processes inherit that: some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same generated examples in every run, none with a limit on its time: whether a change may land depends on neither chance
 # nor on how busy a machine is. `make chaos` takes the other profile, and examples the tests never had.

@@ -293,10 +293,26 @@ def test_waits_between_attempts_count_as_waiting(monkeypatch: pytest.MonkeyPatch
         assert 2 <= len(server.requests) < 1000
 
 
-def test_a_slow_host_ends_its_rows_as_busy() -> None:
-    with LoopbackServer(default=after(0.1, reply(b"slow"))) as slow:
-        fetched = ask([slow.url(f"/{n}") for n in range(30)], host_connections=2, max_wait_s=0.25, robots=False)
-        assert set(failures(fetched)) == {None, "host_busy"}
+def test_a_slow_host_ends_its_rows_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, may_answer = Leaping(monkeypatch), threading.Event()
+
+    def slow(request: Request, wire: Wire) -> bool:
+        may_answer.wait(PATIENCE_S)
+        return reply(b"slow")(request, wire)
+
+    with LoopbackServer(default=slow) as server:
+        chosen = options(host_connections=2, robots=False, timeout_s=1e9)
+        client = Client(chosen, Pace(chosen))
+        done: list[Fetched] = []
+        for number in range(30):
+            client.submit(server.url(f"/{number}"), done.append)
+        wait_until(lambda: len(server.requests) == 2)
+        clock.leap(chosen.max_wait_s + 1, client)
+        wait_until(lambda: len(done) == 28)
+        may_answer.set()
+        wait_until(lambda: len(done) == 30)
+        client.close()
+        assert failures(done) == ["host_busy"] * 28 + [None] * 2
 
 
 def test_a_server_that_goes_quiet_is_given_a_rest() -> None:
