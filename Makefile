@@ -24,7 +24,7 @@ slow: $(READY)
 fast: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --jobs 2 --output-sync types quick
+	$(MAKE) --jobs 2 types quick
 
 .PHONY: quick
 quick: $(READY)
