@@ -1,4 +1,4 @@
-# Every target makes the environment it needs first: on a fresh machine `make demo` and `make test` are all there is to type.
+# Every target makes the environment it needs first: on a fresh machine `make demo` and `make test` are enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,12 +8,15 @@ OLDEST := .venv-oldest
 PROCESSES ?= auto
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
 
-.PHONY: demo test fast slow lint types oldest bench chaos clean
+# How long make chaos takes.
+MINUTES ?= 5
+
+.PHONY: demo test fast slow quick lint style types oldest bench chaos clean
 
 demo: $(READY)
 	$(BIN)/vlmdata demo --out demo-out
 
-# Everything a contributor needs. The slow set follows it in .ci/run.
+# All tests but the slow ones, which follow in .ci/run.
 test: $(READY)
 	$(PYTEST) -m "not slow"
 
@@ -21,23 +24,23 @@ slow: $(READY)
 	$(PYTEST) -m slow
 
 # The daily loop: what needs no worker process, cluster or training.
-fast: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+fast: style
 	$(MAKE) --jobs 2 types quick
 
-.PHONY: quick
 quick: $(READY)
 	$(PYTEST) -m "not slow and not whole"
 
 types: $(READY)
 	$(BIN)/mypy
 
-lint: $(READY) types
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The oldest versions that pyproject.toml allows, in an environment of their own (8 GB, as the other).
+# The oldest versions that pyproject.toml allows, in an environment of their own (7 GB more): the quick tests, and a training step
+# with each attention backend.
 oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
@@ -46,10 +49,10 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 chaos: $(READY)
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES)
 
 # The environment: everything, tests and linters included. torch comes with its CUDA libraries (4 GB on disk) and runs
-# without a GPU too; torchvision is taken from the same index, for the two must be builds of one kind.
+# without a GPU too; torchvision is taken from the same index, because their builds must match.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -28,8 +28,8 @@ from vlmdata.engine.local import CONTEXT
 # A shell starts what runs in its background with Ctrl-C ignored, and child processes inherit that: some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same generated examples in every run, none with a limit on its time: whether a change may land depends on neither chance
-# nor on how busy a machine is. `make chaos` takes the other profile, and examples the tests never had.
+# The same generated examples in every run, none with a time limit, so that no result depends on chance or on a machine's load.
+# `make chaos` takes the other profile and new random examples.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("chaos", settings.get_profile("suite"), derandomize=False)
 settings.load_profile("suite")
@@ -43,14 +43,17 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
-@pytest.fixture(scope="session")
-def _outside(tmp_path_factory: pytest.TempPathFactory) -> Outside:
-    return Outside([Path(tempfile.gettempdir()).parent, tmp_path_factory.getbasetemp().parent])
+@pytest.fixture(scope="session", autouse=True)
+def done_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Watch from before the first fixture to after the last."""
+    with Outside([Path(tempfile.gettempdir()).parent, tmp_path_factory.getbasetemp()]).watched() as seen:
+        yield seen
 
 
 @pytest.fixture(autouse=True)
-def nothing_outside(_outside: Outside) -> Iterator[None]:
-    """Fail a test that writes outside the run's folders or connects to another machine."""
-    with _outside.watched() as seen:
-        yield
-    assert not seen
+def nothing_outside(done_outside: list[str]) -> Iterator[None]:
+    """Fail a test that, or whose fixtures, write outside the run's folders or connect to another machine."""
+    yield
+    found = done_outside.copy()
+    done_outside.clear()
+    assert not found, "the test or a fixture wrote outside its folders or connected to another machine: use tmp_path, loopback"

@@ -1,29 +1,33 @@
-"""What a test does outside the folders of its run, as an audit hook sees it: files written, other machines connected to."""
+"""What a test does outside the folders of its run, as an audit hook sees it: files changed, other machines connected to.
+
+The hook sees the Python code of this process. It does not see child processes and what C libraries do by themselves.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Event -> where among its arguments is the path that changes, and (-1: nowhere) the folder it is relative to.
-CHANGES = {
-    "os.rename": (1, 3), "os.link": (1, 3), "os.symlink": (1, 2), "os.remove": (0, 1), "os.mkdir": (0, 2), "os.rmdir": (0, 1),
-    "os.truncate": (0, -1), "os.chmod": (0, 2),
+# Event -> (index of a path that changes, index of the folder it is relative to; None: it has none).
+CHANGES: dict[str, list[tuple[int, int | None]]] = {
+    "os.rename": [(0, 2), (1, 3)], "os.link": [(1, 3)], "os.symlink": [(1, 2)], "os.remove": [(0, 1)], "os.mkdir": [(0, 2)],
+    "os.rmdir": [(0, 1)], "os.truncate": [(0, None)], "os.chmod": [(0, 2)],
 }  # fmt: skip
 DEVICES = ("/dev/", "/proc/")
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 
 
 class Outside:
-    """Writes outside `folders` and connections to other addresses, of this process alone. Bytecode does not count."""
+    """Changes outside `folders` and TCP connections to other addresses, of this process alone. Bytecode does not count."""
 
     def __init__(self, folders: Sequence[Path], addresses: tuple[str, ...] = LOOPBACK) -> None:
-        self._folders = tuple(f"{folder.resolve()}/" for folder in folders)
+        self._folders = tuple(f"{os.path.realpath(folder)}/" for folder in folders)
         self._addresses = addresses
         self._seen: list[str] | None = None
         sys.addaudithook(self._look)
@@ -41,22 +45,30 @@ class Outside:
         if self._seen is None:
             return
         if event == "open":
-            path, _, flags = arguments
-            if isinstance(flags, int) and flags & WRITES:
-                self._note(event, path)
+            path, mode, flags = arguments
+            # os.open has no mode, and may have a folder that the event does not tell
+            if isinstance(flags, int) and flags & WRITES and not (mode is None and not _is_absolute(path)):
+                self._note(event, path, follow=True)
         elif event in CHANGES:
-            at, folder = CHANGES[event]
-            if folder < 0 or arguments[folder] == -1:
-                self._note(event, arguments[at])
-        elif event == "socket.connect":
+            for at, folder in CHANGES[event]:
+                if folder is None or arguments[folder] == -1:
+                    self._note(event, arguments[at], follow=False)
+        elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM:
             address = arguments[1]
             if isinstance(address, tuple) and not str(address[0]).startswith(self._addresses):
                 self._seen.append(f"{event} {address}")
 
-    def _note(self, event: str, path: Any) -> None:
+    def _note(self, event: str, path: Any, *, follow: bool) -> None:
+        """Add a change of a path that lies outside. `follow`: of what a link points to, not of the link."""
         if isinstance(path, int):
             return
-        whole = os.path.abspath(os.fsdecode(path))
-        inside = f"{whole}/".startswith((*self._folders, *DEVICES)) or "__pycache__" in whole
+        name = os.fsdecode(path).rstrip("/")
+        folder, last = os.path.split(os.path.abspath(name))
+        whole = os.path.realpath(name) if follow else os.path.join(os.path.realpath(folder), last)
+        inside = f"{whole}/".startswith((*self._folders, *DEVICES)) or "__pycache__" in whole or ".pyc" in whole
         if not inside and not (event == "os.mkdir" and os.path.isdir(whole)) and self._seen is not None:
             self._seen.append(f"{event} {whole}")
+
+
+def _is_absolute(path: Any) -> bool:
+    return not isinstance(path, int) and os.path.isabs(os.fsdecode(path))

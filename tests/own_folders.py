@@ -21,8 +21,12 @@ FOLDERS = {
     "RAY_TMPDIR": "tmp",
     "TMPDIR": "tmp",
 }
-# Each would name a folder of the user's in spite of those above.
-FORGOTTEN = ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+# Settings of the user's that would override the folders above, or change what a test reaches.
+FORGOTTEN = [
+    "HF_DATASETS_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
+    "AWS_PROFILE", "AWS_SESSION_TOKEN", "RAY_ADDRESS",
+]  # fmt: skip
+FORGOTTEN += [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
 
 
 def use_own_folders() -> Path:
@@ -31,12 +35,13 @@ def use_own_folders() -> Path:
     The folders of tests (`tmp_path`) stay where pytest puts them, so that those of failed tests can be looked at.
     """
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    root = Path(tempfile.mkdtemp(prefix="vt-"))  # short: the path of a socket of Ray's may have 107 bytes
+    root = Path(tempfile.mkdtemp(prefix="vt-")).resolve()  # short: the path of a socket of Ray's may have 107 bytes
     for name, folder in FOLDERS.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(root / folder)
     for name in FORGOTTEN:
         os.environ.pop(name, None)
+        os.environ.pop(name.upper(), None)
     os.environ["OMP_NUM_THREADS"] = "1"  # each process of a parallel run is one core; threads of BLAS would wait for each other
     os.environ["HF_HUB_OFFLINE"] = os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # neither asks its servers
     tempfile.tempdir = None  # read TMPDIR again

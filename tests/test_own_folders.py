@@ -1,4 +1,4 @@
-"""A test run has folders of its own, and a test that writes elsewhere or leaves the machine is found out."""
+"""A test run has folders of its own, and a test that writes elsewhere or connects to another machine fails."""
 
 import os
 import socket
@@ -17,9 +17,10 @@ RUN = Path(tempfile.gettempdir()).parent
 
 
 def test_the_users_folders_are_the_runs_here_and_in_child_processes():
-    code = "import os, sys, tempfile; print(os.path.expanduser('~'), tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:]))"
-    told = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout.split()
-    assert told == [str(RUN / "home"), str(RUN / "tmp"), *(str(RUN / folder) for folder in FOLDERS.values())]
+    code = "import os, sys, tempfile\nfor name in ['~', tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:])]:\n"
+    code += "    print(os.path.expanduser(name))"
+    told = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [str(RUN / "home"), str(RUN / "tmp"), *(str(RUN / folder) for folder in FOLDERS.values())]
     assert str(datasets.config.HF_DATASETS_CACHE).startswith(f"{RUN}/home/")
 
 
@@ -37,12 +38,18 @@ def test_every_way_to_write_outside_is_seen(outside, tmp_path):
         os.link(tmp_path / "new", tmp_path / "link")
         os.rename(tmp_path / "link", tmp_path / "moved")
         os.remove(tmp_path / "moved")
+        (tmp_path / "b").mkdir()
+        os.symlink("/etc/hostname", tmp_path / "b" / "link")
+        os.chmod(tmp_path / "new", 0o600)
+        os.truncate(tmp_path / "new", 0)
+        (tmp_path / "a").rmdir()
         (tmp_path / "new").read_bytes()
         Path(os.devnull).write_bytes(b"x")
-    names = [("open", "new"), ("os.link", "link"), ("os.rename", "moved"), ("os.remove", "moved")]
+    names = [("open", "new"), ("os.link", "link"), ("os.rename", "link"), ("os.rename", "moved"), ("os.remove", "moved")]
+    names += [("os.mkdir", "b"), ("os.symlink", "b/link"), ("os.chmod", "new"), ("os.truncate", "new"), ("os.rmdir", "a")]
     assert seen == [f"{event} {tmp_path / name}" for event, name in names]
     (tmp_path / "new").write_bytes(b"nobody watches any more")
-    assert len(seen) == 4
+    assert len(seen) == len(names)
 
 
 def test_a_connection_to_another_address_is_seen(tmp_path):
@@ -52,3 +59,12 @@ def test_a_connection_to_another_address_is_seen(tmp_path):
             with socket.create_server((host, 0)) as server, socket.create_connection(server.getsockname()):
                 pass
     assert [line.split("'")[1] for line in seen] == ["127.0.0.1"]
+
+
+def test_a_write_through_a_link_is_a_write_to_where_it_points(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link").symlink_to(tmp_path / "elsewhere")
+    with Outside([tmp_path / "inside"]).watched() as seen:
+        (tmp_path / "inside" / "link").write_bytes(b"x")
+        os.rename(tmp_path / "inside" / "link", tmp_path / "inside" / "other")
+    assert seen == [f"open {tmp_path / 'elsewhere'}"]

@@ -20,7 +20,7 @@ from vlmdata_train.loop import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 # Each rank is a process that must import torch first.
-pytestmark = [pytest.mark.whole, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.whole, pytest.mark.slow]
 
 
 def start(ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
