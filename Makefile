@@ -39,8 +39,8 @@ style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The oldest versions that pyproject.toml allows, in an environment of their own (7 GB more): the quick tests, and a training step
-# with each attention backend.
+# The oldest versions that pyproject.toml allows, in an environment of their own (7 GB more): the quick tests, and packed
+# attention with a training step by each backend that can step without a GPU (FlexAttention cannot).
 oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py

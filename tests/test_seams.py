@@ -1,4 +1,4 @@
-"""Tests and benchmarks use only what the product makes public, and benchmarks stand without the tests."""
+"""Tests and benchmarks use only what the product makes public, and benchmarks do not import tests."""
 
 import ast
 import re
@@ -43,7 +43,7 @@ def names_in(node: ast.AST) -> list[str]:
 
 
 def names_inherited(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield line and name of what a class takes of itself and does not make, where it extends one of the product."""
+    """Yield line and name of each attribute that a subclass of a product's class reads from self but does not define."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and is_product(node.module)]
     bound = {alias.asname or alias.name for node in imports for alias in node.names}
     for made in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
@@ -56,7 +56,7 @@ def names_inherited(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def private_names(code: str) -> list[tuple[int, str]]:
-    """Return line and name of each private name of the product that code reaches for."""
+    """Return line and name of each private name, not listed in OTHERS, that code imports, reads or patches."""
     tree = ast.parse(code)
     found = [(getattr(node, "lineno", 0), name) for node in ast.walk(tree) for name in names_in(node)]
     return sorted({(line, name) for line, name in [*found, *names_inherited(tree)] if is_private(name)})

@@ -59,7 +59,7 @@ def written(tmp_path_factory):
 def outputs(request, tmp_path_factory):
     """Return a folder with the output of each format."""
     if request.param == "written now":
-        return request.getfixturevalue("written")  # once: this fixture begins anew with each change of its parameter
+        return request.getfixturevalue("written")  # written once: this fixture runs again for each change of its parameter
     folder = tmp_path_factory.mktemp("img2dataset")
     return shutil.copytree(fixture("F_vlm_repo_testdata/img2dataset_output"), folder, dirs_exist_ok=True)
 
