@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmdata.intake.pictures import HEADER, file_in_place
-from vlmdata.intake.talks import image_at
+from vlmdata.intake.pictures import HEADER, file_in_place, image_named
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
 
@@ -35,4 +34,4 @@ def test_an_image_longer_than_what_is_read_of_it_first_has_its_size(tmp_path, ki
 def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     assert file_in_place(f"{tmp_path}/{name}")["reason"] == "no_file"
-    assert image_at(name, str(tmp_path))["reason"] == "no_file"
+    assert image_named(name, str(tmp_path))["reason"] == "no_file"

@@ -46,7 +46,7 @@ def test_images_of_a_folder_stay_there(tmp_path):
     (tmp_path / "images" / "1.png").write_bytes(picture())
     first, second, orphan = read_all(Coco(path=str(tmp_path / "captions.json"), images=str(tmp_path / "images"))).to_pylist()
     assert (first["images"][0]["blob"], first["images"][0]["format"]) == (str(tmp_path / "images" / "1.png"), "png")
-    assert (second["reason"], orphan["reason"]) == ("no_file", "no_file")
+    assert (second["reason"], orphan["reason"]) == ("no_file", "no_image")
 
 
 def test_another_json_is_refused(tmp_path):

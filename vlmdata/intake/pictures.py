@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.intake.find import is_remote
 from vlmdata.intake.opened import raw_file
+from vlmdata.intake.strings import clean
+from vlmdata.safe_path import Refused, safe_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif")
 HEADER = 1 << 16  # bytes; enough for all but large colour profiles
@@ -23,7 +29,7 @@ def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
     try:
         header = read_header(data)
     except ImageError as error:
-        return {"drop": "source", "reason": error.reason}
+        return _rejected(error.reason)
     width, height = header.upright_size
     found = {"format": header.format, "width": width, "height": height, "original_width": width, "original_height": height}
     found["original_format"] = header.format
@@ -40,6 +46,37 @@ def inline(data: bytes) -> dict[str, Any]:
     return {"data": data, **facts(data)}
 
 
+def image_named(where: object, folder: str) -> dict[str, Any]:
+    """Return the image that data name: its bytes, an http(s) address, base64 in a data: address, or a file in `folder`.
+
+    `where` is bytes, a text, or a mapping with `bytes` or `path` as `datasets` keeps an image. Addresses are left to
+    `download`. Anything else is an image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
+    """
+    if isinstance(where, Mapping):
+        where = where["bytes"] if isinstance(where.get("bytes"), bytes) else where.get("path")
+    if isinstance(where, bytes):
+        return inline(where)
+    if not isinstance(where, str) or not where.strip():
+        return _rejected("no_image")
+    where = clean(where.strip())
+    scheme = where[:8].lower()
+    if scheme.startswith(("http://", "https://")):
+        return {"url": where}
+    if scheme.startswith("data:"):
+        try:
+            return inline(base64.b64decode(where.partition(",")[2], validate=True))
+        except binascii.Error:
+            return _rejected("bad_base64")
+    try:
+        return file_in_place(safe_path(unquote(where[7:]) if scheme.startswith("file://") else where, folder))
+    except Refused as error:
+        return _rejected(str(error))
+
+
+def _rejected(reason: str) -> dict[str, Any]:
+    return {"drop": "source", "reason": reason}
+
+
 def file_in_place(path: str) -> dict[str, Any]:
     """Return an image that is a file of its own, by its header alone: `resize` reads the rest, and its hash."""
     try:
@@ -50,7 +87,7 @@ def file_in_place(path: str) -> dict[str, Any]:
                 file.seek(0)
                 found = facts(file.read(), whole=False)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte
-        return {"drop": "source", "reason": "no_file"}
+        return _rejected("no_file")
     except OSError:
-        return {"drop": "source", "reason": "unreadable_file"}
+        return _rejected("unreadable_file")
     return {"blob": path if is_remote(path) else os.path.abspath(path), "offset": 0, "size": size, **found}

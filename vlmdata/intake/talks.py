@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.intake.find import is_remote
 from vlmdata.intake.pairs import bad_records
-from vlmdata.intake.pictures import file_in_place, inline
 from vlmdata.intake.rows import document, reject, tables
-from vlmdata.intake.strings import clean
 
 PLACEHOLDER = "<image>"
 ROLES = {
@@ -149,29 +143,3 @@ def check_turns(turns: Sequence[tuple[str, Any]]) -> None:
         raise Unfit("no_user_turn")
     if "assistant" not in roles:
         raise Unfit("no_assistant_turn")
-
-
-def image_at(where: object, folder: str) -> dict[str, Any]:
-    """Return the image that a data set names: an address, base64 in a data: address, or a file within `folder`.
-
-    A path that leads out of the folder is refused: a data set must not read what is not its own.
-    """
-    if not isinstance(where, str) or not where.strip():
-        return {"drop": "source", "reason": "no_address"}
-    where = clean(where.strip().replace("\0", "\ufffd"))  # which no path holds
-    if where.startswith(("http://", "https://")):
-        return {"url": where}
-    if where.startswith("data:"):
-        try:
-            return inline(base64.b64decode(where.partition(",")[2], validate=True))
-        except binascii.Error:
-            return {"drop": "source", "reason": "bad_base64"}
-    if is_remote(folder) and not is_remote(where):
-        return file_in_place(f"{folder.rstrip('/')}/{where}") if ".." not in where.split("/") else _outside()
-    path = os.path.realpath(os.path.join(folder, where.removeprefix("file://")))
-    root = os.path.realpath(folder)
-    return file_in_place(path) if os.path.commonpath([root, path]) == root else _outside()
-
-
-def _outside() -> dict[str, Any]:
-    return {"drop": "source", "reason": "outside_folder"}

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlmdata.intake.find import File, find
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import file_in_place
+from vlmdata.intake.pictures import image_named
 from vlmdata.intake.places import boxes as boxes_in
 from vlmdata.intake.places import whole_numbers
 from vlmdata.intake.rows import pair, tables
@@ -77,12 +77,7 @@ class Coco(Source):
         image: dict[str, Any] = {"url": clean(url) if isinstance(url, str) else None}
         reason = None
         if self.images:
-            name = about.get("file_name")
-            image |= (
-                file_in_place(f"{self.images.rstrip('/')}/{clean(str(name))}")
-                if name
-                else {"drop": "source", "reason": "no_file"}
-            )
+            image |= image_named(about.get("file_name"), self.images)
         elif not image["url"]:
             reason = "no_address"
         elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):

@@ -13,7 +13,7 @@ from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.opened import raw_file
 from vlmdata.intake.pairs import bad_records, json_object
-from vlmdata.intake.pictures import ENDINGS, file_in_place, in_place
+from vlmdata.intake.pictures import ENDINGS, image_named, in_place
 from vlmdata.intake.rows import pair, reject, tables
 from vlmdata.intake.strings import clean, from_python
 from vlmdata.intake.tars import names_within
@@ -116,8 +116,8 @@ class Files(Source):
 
 
 def _row(name: str | None, text: str, others: Any, carried: str | None, wrong: bool, folder: str) -> dict[str, Any]:
-    image: dict[str, Any] = {} if name is None else file_in_place(f"{folder}/{name}")
-    reason = "bad_encoding" if wrong else "no_file" if name is None else None
+    image = image_named(name, folder)
+    reason = "bad_encoding" if wrong else None
     extra = json_object({**json.loads(carried or "{}"), "file_name": name})
     return pair(image, [text, *(others or [])], id=f"{name}\n{text}\n{others}", extra=extra, reason=reason)
 

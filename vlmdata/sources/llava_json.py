@@ -12,9 +12,10 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Layout, format_of
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
+from vlmdata.intake.pictures import image_named
 from vlmdata.intake.rows import reject
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import Unfit, check_turns, conversation, image_at, in_tables, place_images, role_of
+from vlmdata.intake.talks import Unfit, check_turns, conversation, in_tables, place_images, role_of
 from vlmdata.step import Source
 
 USED = {"image", "images", "conversations"}
@@ -57,7 +58,7 @@ def _row(record: Mapping[str, Any], folder: str) -> dict[str, Any]:
     try:
         turns = _turns(record)
         check_turns(turns)
-        placed = place_images(turns, [image_at(where, folder) for where in _images(record)])
+        placed = place_images(turns, [image_named(where, folder) for where in _images(record)])
     except Unfit as error:
         return reject({"id": identity, "extra": carried}, str(error))
     return conversation(placed, id=identity, extra=carried)

@@ -1,7 +1,7 @@
 """Conversations as chat messages: `role` and `content`, a text with placeholders or a list of text and image parts."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import ENDINGS, Layout, check_columns, column_names, format_of
 from vlmdata.intake.opened import UNREADABLE, opened, seekable
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import inline
+from vlmdata.intake.pictures import image_named
 from vlmdata.intake.rows import reject
 from vlmdata.intake.strings import clean
-from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, image_at, in_tables, place_images, role_of
+from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, in_tables, place_images, role_of
 from vlmdata.step import RecipeError, Source
 
 
@@ -56,7 +56,7 @@ class Messages(Source):
         identity = clean(json_object(record))
         try:
             given = record.get(self.images) or []
-            images = [_image(where, folder) for where in (given if isinstance(given, list) else [given])]
+            images = [image_named(where, folder) for where in (given if isinstance(given, list) else [given])]
             turns = _turns(record.get(self.messages), folder)
             check_turns(turns)
             placed = _placed(turns, images)
@@ -94,18 +94,10 @@ def _part(part: object, folder: str) -> str | Mapping[str, Any]:
         where = f"data:;base64,{where}"
     if where is None:
         return PLACEHOLDER
-    return _image(where.get("url") if kind == "image_url" and isinstance(where, dict) else where, folder)
+    return image_named(where.get("url") if kind == "image_url" and isinstance(where, dict) else where, folder)
 
 
-def _image(where: object, folder: str) -> Mapping[str, Any]:
-    if isinstance(where, dict) and isinstance(where.get("bytes"), bytes):
-        return inline(where["bytes"])
-    if isinstance(where, bytes):
-        return inline(where)
-    return image_at(where.get("path") if isinstance(where, dict) else where, folder)
-
-
-def _placed(turns: list[Turn], images: list[Mapping[str, Any]]) -> list[Turn]:
+def _placed(turns: list[Turn], images: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """Put the record's own images in place of placeholders; images in parts stay where they are."""
     if any(not isinstance(part, str) for _, parts in turns for part in parts):
         if images or any(PLACEHOLDER in part for _, parts in turns for part in parts if isinstance(part, str)):
