@@ -1,5 +1,7 @@
 """What became of a row is told by any word that names it, and only by such a word."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,8 +10,11 @@ from tests.engine.site import ledger, site
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.engine import lookup
+from vlmdata.engine.ledger import ledger_rows
 from vlmdata.engine.store import LocalStore
-from vlmdata.why import why
+from vlmdata.intake.rows import bad_record
+from vlmdata.row import conform
+from vlmdata.why import dropped_for, tell, why
 
 pytestmark = pytest.mark.whole
 
@@ -41,6 +46,23 @@ def test_the_command_tells_the_step_and_what_it_measured(out, capsys):
     told = capsys.readouterr().out
     assert "dropped by image_size: min_side, 16 against 32" in told and small["key"] in told
     assert main(["why", str(out), "https://nowhere.example/x.jpg"]) == 1
+
+
+def test_a_reason_finds_the_rows_that_were_dropped_for_it(out, capsys):
+    small = [line for line in ledger(out) if line["reason"] == "min_side"]
+    assert dropped_for(out, "min_side", 1000) == small
+    assert dropped_for(out, "min_side", 2) == small[:2]
+    assert dropped_for(out, "no_reason_of_ours", 2) == []
+    assert main(["why", str(out), "min_side", "--limit", "1", "--json"]) == 0
+    assert [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()] == [small[0]["key"]]
+
+
+def test_what_could_not_be_read_is_told_with_its_place():
+    row = bad_record("a.tar", "a header whose sum is wrong", byte=1536)
+    assert (row["drop"], row["reason"], row["place"]) == ("source", "bad_record", "a.tar, byte 1536")
+    rows = conform(pa.table({"key": ["k"], **{name: [value] for name, value in row.items() if name != "id"}}))
+    line = ledger_rows(rows, 0, 10).to_pylist()[0]
+    assert tell(line, "k").splitlines()[1:] == ["  place        a.tar, byte 1536", "  problem      a header whose sum is wrong"]
 
 
 def test_an_image_within_a_document_is_found_by_its_address(tmp_path):

@@ -59,6 +59,8 @@ ROW = pa.schema(
         pa.field("texts", pa.list_(TEXT)),
         pa.field("roles", pa.list_(pa.string())),  # user, assistant, system; null where there is no conversation
         pa.field("extra", pa.string()),  # JSON object: the source's other columns, carried into the sample
+        pa.field("place", pa.string()),  # of what the source could not read: "a.tar, byte 1536", "b.jsonl, line 17"
+        pa.field("problem", pa.string()),  # what was wrong there
         *VERDICT,
         pa.field("cluster", pa.string()),  # key of the row that stands for this one's duplicates
     ]

@@ -1,4 +1,4 @@
-"""What became of a row and why: found in the ledger by its key, an address, or an image's SHA-256."""
+"""What became of a row and why: found in the ledger by its key, an address, an image's SHA-256, or a reason."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlmdata.engine.ledger import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
-
-LEDGER = ("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "shard", "images", "texts")
 
 
 def why(out: str | Path, word: str) -> list[dict[str, Any]]:
@@ -25,6 +25,29 @@ def why(out: str | Path, word: str) -> list[dict[str, Any]]:
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
     return [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
+
+
+def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:
+    """Return the ledger's first `limit` lines of rows that were dropped for a reason, as `bad_record`.
+
+    Reads the ledger only as far as it must, and not at all for what is no reason of this dataset.
+    """
+    manifest = read_manifest(out)
+    if reason not in {outcome["reason"] for outcome in manifest["dropped"]}:
+        return []
+    store = open_store(out, probe=False)
+    found: list[dict[str, Any]] = []
+    for name in ledger_files(manifest):
+        with store_file(store, name) as opened:
+            file = pq.ParquetFile(opened)
+            for group in range(file.num_row_groups):
+                reasons = file.read_row_group(group, columns=["reason"])["reason"]
+                if pc.any(pc.equal(reasons, reason)).as_py():
+                    rows = file.read_row_group(group).filter(pc.equal(reasons, reason))
+                    found += rows.slice(0, limit - len(found)).to_pylist()
+                if len(found) == limit:
+                    return found
+    return found
 
 
 def ledger_files(manifest: dict[str, Any]) -> list[str]:
@@ -69,9 +92,10 @@ def tell(line: dict[str, Any], word: str) -> str:
         told.append(f"  address      {line['url']}")
     if line["cluster"] is not None and line["cluster"] != line["key"]:
         told.append(f"  stands for it  {line['cluster']}")
+    told += [f"  {name:<12} {line[name]}" for name in ("place", "problem") if line.get(name) is not None]
     told += _pieces("image", line["images"] or [], word)
     told += _pieces("text", line["texts"] or [], word)
-    measured = {name: value for name, value in line.items() if name not in LEDGER and value is not None}
+    measured = {name: value for name, value in line.items() if name not in COLUMNS and value is not None}
     return "\n".join([*told, *(f"  {name:<12} {_short(value)}" for name, value in sorted(measured.items()))])
 
 

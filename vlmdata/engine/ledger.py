@@ -21,6 +21,11 @@ from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.row import alive, flatten
 
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
+# The columns that are its own; the others are what steps measured. Ledgers of earlier commits lack `place` and `problem`.
+COLUMNS = (
+    *("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "place", "problem", "shard"),
+    *("images", "texts"),
+)
 PER_IMAGE = ("url", "sha256", "phash", "original_width", "original_height", "drop", "reason", "value", "threshold")
 PER_TEXT = ("drop", "reason", "value", "threshold")
 
@@ -37,7 +42,7 @@ def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
         "url": pc.coalesce(rows["url"].combine_chunks(), _first_url(images, len(rows))),
         "outcome": pc.if_else(pc.fill_null(pc.equal(rows["drop"].combine_chunks(), STEP), False), REASON, outcome),
         "step": rows["drop"],
-        **{name: rows[name] for name in ("reason", "value", "threshold", "cluster")},
+        **{name: rows[name] for name in ("reason", "value", "threshold", "cluster", "place", "problem")},
         "shard": shards,
         "images": _narrow(rows, "images", PER_IMAGE),
         "texts": _narrow(rows, "texts", PER_TEXT),

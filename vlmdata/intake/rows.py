@@ -27,6 +27,23 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {**row, "drop": "source", "reason": reason} if reason else row
 
 
+def bad_record(
+    file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
+) -> dict[str, Any]:
+    """Return the dropped row of a record that cannot be read: where it lies and what is wrong, as `why` tells it.
+
+    `file` is its name within the source, `byte` counts from 0 (of the unpacked file where it is compressed), `line` from 1.
+    Without an `id` among the fields its place is its identity.
+    """
+    where = place(file, byte=byte, line=line)
+    return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)
+
+
+def place(file: str, *, byte: int | None = None, line: int | None = None) -> str:
+    """Return where a record lies, in words."""
+    return file + (f", byte {byte}" if byte is not None else "") + (f", line {line}" if line is not None else "")
+
+
 def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any) -> dict[str, Any]:
     """Return a document from its positions: mappings are images, strings are texts."""
     row: dict[str, Any] = {"images": [], "texts": [], **fields}

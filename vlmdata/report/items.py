@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from vlmdata.row import Flat, flatten, numbers
 
-OWN = ("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "shard", "images", "texts")
 SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # and the parameter held against it
 WHOLE = -1  # place of a value that belongs to the row and to no position of it
 

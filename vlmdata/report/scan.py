@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.ledger import COLUMNS
 from vlmdata.engine.store import Store
 from vlmdata.report.heavy import Heavy
-from vlmdata.report.items import OWN, SIDES, WHOLE, Verdicts, is_number, is_word, laid_flat, values, verdicts
+from vlmdata.report.items import SIDES, WHOLE, Verdicts, is_number, is_word, laid_flat, values, verdicts
 from vlmdata.report.ledger import ledger_files, schema, stretches
 from vlmdata.report.tally import Tally
 
@@ -59,7 +60,7 @@ class Facts:
 def scan(store: Store, manifest: dict[str, Any]) -> Facts:
     """Read the ledger once."""
     files = ledger_files(manifest)
-    kinds = {f.name: f.type for f in schema(store, files) if f.name not in OWN}
+    kinds = {f.name: f.type for f in schema(store, files) if f.name not in COLUMNS}
     scores = [name for name, kind in kinds.items() if is_number(kind)]
     words = [name for name, kind in kinds.items() if is_word(kind)]
     facts = Facts({name: defaultdict(Tally) for name in [*SIDES, *scores]}, {w: Heavy(10_000) for w in words}, {}, Counter())
