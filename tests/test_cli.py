@@ -80,3 +80,32 @@ def test_check_finds_a_changed_byte(tmp_path, capsys):
     assert main(["check", str(tmp_path / "out")]) == 0
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 1
     assert "00000.tar: its bytes differ" in capsys.readouterr().out
+
+
+def test_check_says_which_modules_of_the_user_a_recipe_imports(tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_steps.py").write_text(OWN_STEP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "urls.txt").write_text("https://example.org/a.jpg\n")
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"source: {{type: url_list, path: {tmp_path}/urls.txt}}\nsteps: [text_length, own_steps.Nothing]\n")
+    assert main(["check", str(recipe)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"{recipe}: imports own_steps, which runs its code"
+    recipe.write_text("source: {type: no.such.Source}\nsteps: [{a.b.C: {}}, download, 5]\n")
+    assert main(["check", str(recipe)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"{recipe}: imports {name}, which runs its code" for name in ("a.b", "no.such")
+    ]
+
+
+OWN_STEP = '''"""A step of the user's own."""
+
+from dataclasses import dataclass
+
+from vlmdata.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Step):
+    """Does nothing."""
+'''

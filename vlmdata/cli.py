@@ -6,10 +6,12 @@ import argparse
 import importlib
 import pkgutil
 import sys
+import traceback
 import warnings
 from typing import Any
 
 from vlmdata import commands
+from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 
 MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
@@ -23,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         from vlmdata.engine.shortage import MEND, in_short, is_short_of_memory
 
         if not is_short_of_memory(error):
-            raise
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+            return 1
         print(f"vlmdata: {in_short(error)}. {MEND}", file=sys.stderr)
         return 1
 
@@ -47,7 +50,7 @@ def _main(argv: list[str] | None) -> int:
         print(f"vlmdata: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"vlmdata: {error}. Mend that, then the same command goes on from here", file=sys.stderr)
+        print(f"vlmdata: {redacted(str(error))}. Mend that, then the same command goes on from here", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nvlmdata: stopped; the same command goes on from here", file=sys.stderr)
@@ -78,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     """Print what a user should know as a line; what is for developers, with its place in the code."""
     says = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
-    sys.stderr.write(says)
+    sys.stderr.write(redacted(says))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from vlmdata import catalog
+from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError, Source, Step
 
 _INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
@@ -37,14 +38,14 @@ class Recipe:
     part_rows: int  # rows of a list that one worker does, commits and, after a crash, repeats
 
     def describe(self) -> dict[str, Any]:
-        """Return the whole recipe as plain JSON values, every default written out."""
+        """Return the whole recipe as plain JSON values with every default and without secrets: it is published."""
         tree = {
             "source": {"type": _name_of(self.source), **asdict(self.source)},
             "steps": [{_name_of(step): asdict(step)} for step in self.steps],
             "shards": asdict(self.shards),
             "part_rows": self.part_rows,
         }
-        return json.loads(json.dumps(tree))  # tuples become lists, as when it is read back
+        return redacted_tree(json.loads(json.dumps(tree)))  # tuples become lists, as when it is read back
 
 
 def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -52,6 +53,12 @@ def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
 
     `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (a step by its name).
     """
+    tree, path = read(recipe, overrides)
+    return parse(tree, path)
+
+
+def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    """Return a recipe as plain values, and its path. Nothing that it names is imported. Raises RecipeError."""
     path = locate(recipe)
     try:
         tree = yaml.safe_load(path.read_text())
@@ -61,7 +68,16 @@ def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping with source, steps and shards")
     for place, value in (overrides or {}).items():
         _override(tree, place, value, path)
-    return parse(tree, str(path))
+    return tree, str(path)
+
+
+def modules(tree: dict[str, Any]) -> list[str]:
+    """Return the modules of the user's own that a recipe imports, and thereby runs: those of dotted names, sorted."""
+    source, steps = tree.get("source"), tree.get("steps")
+    names = [source.get("type")] if isinstance(source, dict) else []
+    for entry in steps if isinstance(steps, list) else []:
+        names += list(entry) if isinstance(entry, dict) else [entry]
+    return sorted({name.rpartition(".")[0] for name in names if isinstance(name, str) and "." in name})
 
 
 def read_settings(pairs: Iterable[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from vlmdata.engine.store import open_store
+from vlmdata.redact import redacted
 from vlmdata.report.ledger import stretches
 
 WIDTH = 30  # of the funnel's longest bar
@@ -16,7 +17,7 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)
-    lines = [f"{out}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars of {megabytes(size)}"]
+    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars of {megabytes(size)}"]
     lines.append(f"  {rows:>12,}  rows in")
     for line in manifest["dropped"]:
         bar = "#" * max(1, round(WIDTH * line["rows"] / rows))
@@ -51,7 +52,7 @@ def first_samples(out: str, count: int) -> list[dict[str, Any]]:
         found.append(
             {
                 "key": line["key"],
-                "words": " ".join(text for text in words if text),
+                "words": redacted(" ".join(text for text in words if text)),
                 "members": [(name, size) for name, (_, size) in places.items()],
                 "images": [(image["width"], image["height"]) for image in line["images"] or []],
             }

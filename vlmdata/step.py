@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
+from vlmdata.redact import redacted
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -28,7 +30,10 @@ T = TypeVar("T")
 
 
 class RecipeError(ValueError):
-    """A user's mistake, found before any work starts: says where, what, and how to mend it, in one line."""
+    """A user's mistake, found before any work starts: says where, what, and how to mend it, in one line without secrets."""
+
+    def __init__(self, message: object):
+        super().__init__(redacted(str(message)))
 
 
 class Part(Protocol):

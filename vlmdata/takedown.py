@@ -27,6 +27,7 @@ from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
+from vlmdata.redact import redacted
 from vlmdata.report.replay import RECORD as PARTS
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
@@ -84,8 +85,13 @@ def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str,
 def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, Any]:
     manifest = json.loads(store.read(MANIFEST))
     found, lines = _find(store, manifest, request)
-    asked = set(request.urls)
-    same = {image["sha256"] for line in lines for image in line["images"] or [] if image and image["url"] in asked}
+    asked = set(map(redacted, request.urls))
+    same = {
+        image["sha256"]
+        for line in lines
+        for image in line["images"] or []
+        if image and image["url"] and redacted(image["url"]) in asked
+    }
     if same := same - {None, *request.sha256}:  # the picture itself is meant, under whatever other address it came in
         wider = replace(request, sha256=[*request.sha256, *sorted(same)])
         found, lines = _find(store, manifest, wider)
@@ -119,7 +125,7 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
         found.append(candidates(store, name, repeat))
         words = [*words, *repeat]
     near = np.unique(np.concatenate(found))
-    asked = set(words)
+    asked = set(map(redacted, words))
     lines = take_rows(store, name, near, ["key", "url", "outcome", "images"]).to_pylist() if len(near) else []
     hits = [row for row, line in zip(near, lines, strict=True) if line["outcome"] != REASON and words_of(line) & asked]
     return np.unique(np.concatenate([np.array(hits, dtype=np.int64), *_scanned(store, name, request)]))
@@ -267,7 +273,7 @@ def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[d
         "removed": removed,
         "samples": sum(line["outcome"] == "kept" for line in lines),
         "shards": sorted({line["shard"] for line in lines if line["shard"]}),
-        "not_found": [word for word in request.words() if word not in there],
+        "not_found": [word for word in request.words() if redacted(word) not in there],
         "not_touched": manifest["recipe"]["source"].get("path"),  # the source's own files still hold what they held
     }
 

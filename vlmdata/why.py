@@ -15,6 +15,7 @@ from vlmdata.engine.ledger import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.redact import redacted
 
 
 def why(out: str | Path, word: str) -> list[dict[str, Any]]:
@@ -24,6 +25,7 @@ def why(out: str | Path, word: str) -> list[dict[str, Any]]:
     """
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
+    # the lookup holds the hash of the whole address, the ledger none of its secrets: one signature finds its row alone
     return [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
 
 
@@ -58,7 +60,7 @@ def ledger_files(manifest: dict[str, Any]) -> list[str]:
 def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
     rows = candidates(store, name, [word])
     if len(rows):
-        yield from (line for line in take_rows(store, name, rows).to_pylist() if word in words_of(line))
+        yield from (line for line in take_rows(store, name, rows).to_pylist() if redacted(word) in words_of(line))
 
 
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
@@ -78,10 +80,10 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
 
 
 def words_of(line: dict[str, Any]) -> set[str]:
-    """Return the words under which a line of the ledger can be found."""
+    """Return the words under which a line of the ledger can be found: addresses without secrets."""
     images = [image for image in line["images"] or [] if image]
     words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
-    return words - {None}
+    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold whole addresses
 
 
 def tell(line: dict[str, Any], word: str) -> str:
@@ -89,7 +91,7 @@ def tell(line: dict[str, Any], word: str) -> str:
     outcome = f"kept in {line['shard']}" if line["outcome"] == "kept" else f"{line['outcome']} {_verdict(line)}".rstrip()
     told = [f"{line['key']}  {outcome}"]
     if line["url"] is not None:
-        told.append(f"  address      {line['url']}")
+        told.append(f"  address      {redacted(line['url'])}")
     if line["cluster"] is not None and line["cluster"] != line["key"]:
         told.append(f"  stands for it  {line['cluster']}")
     told += [f"  {name:<12} {line[name]}" for name in ("place", "problem") if line.get(name) is not None]
@@ -106,7 +108,7 @@ def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[s
         if piece is None or (piece["drop"] is None and word not in (piece.get("url"), piece.get("sha256"))):
             continue
         state = "kept" if piece["drop"] is None else f"dropped {_verdict({'step': piece['drop'], **piece})}"
-        told.append(f"  {what} {position:<6} {state}  {piece.get('url') or ''}".rstrip())
+        told.append(f"  {what} {position:<6} {state}  {redacted(piece.get('url') or '')}".rstrip())
     return told
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.recipe import Logs
 
@@ -62,7 +63,7 @@ class Log:
     def say(self, text: str) -> None:
         """Write a line to the terminal, that is to stderr: stdout is for results."""
         if self.active:
-            print(text, file=sys.stderr, flush=True)
+            print(redacted(text), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Write out what is still held."""

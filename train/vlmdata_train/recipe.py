@@ -13,6 +13,7 @@ import yaml
 
 from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
+from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
 from vlmdata_train.model import ModelRecipe
 
@@ -189,8 +190,8 @@ class Recipe:
         _check(self, "steps", least=1)
 
     def describe(self) -> dict[str, Any]:
-        """Return the whole recipe as plain values, every default written out."""
-        return dataclasses.asdict(self)
+        """Return the whole recipe as plain values, every default written out and the secrets of addresses left out."""
+        return redacted_tree(dataclasses.asdict(self))
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from vlmdata.build import check
     from vlmdata.engine.audit import audit
-    from vlmdata.recipe import load
+    from vlmdata.recipe import modules, parse, read
 
     target = arguments.recipe
     if "://" in target or Path(target).is_dir():
@@ -31,7 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
             "\n".join(faults) if faults else f"{target}: whole, {'every byte' if arguments.bytes else 'sums and sizes'} checked"
         )
         return 1 if faults else 0
-    recipe = load(target, read_settings(arguments.set))
+    tree, path = read(target, read_settings(arguments.set))
+    for module in modules(tree):
+        print(f"{target}: imports {module}, which runs its code")
+    recipe = parse(tree, path)
     check(recipe)
     warn_of_a_crowd(recipe)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")

@@ -21,11 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from vlmdata.redact import redacted, redacted_tree
     from vlmdata.why import dropped_for, tell, why
 
     lines = why(arguments.out, arguments.word) or dropped_for(arguments.out, arguments.word, arguments.limit)
     for line in lines:
-        print(json.dumps(line, default=str) if arguments.json else tell(line, arguments.word))
+        print(json.dumps(redacted_tree(line), default=str) if arguments.json else tell(line, redacted(arguments.word)))
     if not lines:
-        print(f"{arguments.out}: no row of {arguments.word}", file=sys.stderr)
+        print(redacted(f"{arguments.out}: no row of {arguments.word}"), file=sys.stderr)
     return 0 if lines else 1

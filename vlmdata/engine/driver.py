@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata.engine.shortage import MEND
 from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
+from vlmdata.redact import redacted
 
 STRIKES = 2  # deaths of its worker after which a call is done alone
 MACHINE = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
@@ -18,7 +19,10 @@ LAST_STRIKE = 8  # deaths after which we give up: somebody or something keeps ki
 
 
 class WorkFailed(RuntimeError):
-    """A call could not be done: our own error with its traceback, or workers that keep dying."""
+    """A call could not be done: our own error with its traceback, or workers that keep dying. Its text holds no secrets."""
+
+    def __init__(self, message: object):
+        super().__init__(redacted(str(message)))
 
 
 @dataclass

@@ -18,7 +18,8 @@ from vlmdata.engine.pack import shard_name
 from vlmdata.engine.sample import measured_columns
 from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
-from vlmdata.row import alive, flatten
+from vlmdata.redact import redacted_column
+from vlmdata.row import alive, flatten, in_one, set_column
 
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
 # The columns that are its own; the others are what steps measured. Ledgers of earlier commits lack `place` and `problem`.
@@ -64,19 +65,31 @@ def _narrow(rows: pa.Table, column: str, names: tuple[str, ...]) -> pa.ListArray
     return flat.rebuild(items)
 
 
+def without_secrets(table: pa.Table) -> pa.Table:
+    """Return lines of the ledger with what signs an address, or lets somebody in, left out of every address."""
+    images = flatten(table, "images")
+    fields = [redacted_column(images.field(f.name)) if f.name == "url" else images.field(f.name) for f in images.items.type]
+    items = pa.StructArray.from_arrays(fields, fields=list(images.items.type), mask=images.items.is_null())
+    table = set_column(table, "images", images.rebuild(items))
+    for name in ("url", "place", "problem"):
+        table = set_column(table, name, redacted_column(in_one(table[name])))
+    return table
+
+
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Write one file of the ledger and return its name, hash and counts: rows, kept, and rows by step and reason.
 
     Where `is_current` says afterwards that samples were taken down meanwhile, it is removed again: raises OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
-    table = pa.concat_tables(tables).combine_chunks()
+    whole = pa.concat_tables(tables).combine_chunks()
+    table = without_secrets(whole)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=20_000)
     data = sink.getvalue().to_pybytes()
     with store.new_file(name) as file:
         file.write(data)
-    words = lookup.encode(table)
+    words = lookup.encode(whole)
     words_name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.lookup"
     with store.new_file(words_name) as file:
         file.write(words)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from vlmdata.engine.store import Store, store_file
-from vlmdata.row import flatten
+from vlmdata.redact import redacted_column
+from vlmdata.row import flatten, in_one
 
 GROUP = 1 << 15  # entries of one row group: about 200 kB to read for one word
 FOLDER = "lookup"
@@ -32,15 +33,16 @@ def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all words of ledger rows, sorted, and the row of each: int64 (N,), int32 (N,)."""
     images = flatten(table, "images")
     own = np.arange(len(table))
-    columns = [(table["key"], own), (table["url"], own)]
-    columns += [(images.field(name), images.parents) for name in ("url", "sha256")]
-    hashes, rows = [], []
+    columns = [(table["key"], own), (images.field("sha256"), images.parents)]
+    for urls, rows in ((in_one(table["url"]), own), (images.field("url"), images.parents)):
+        columns += [(urls, rows), (redacted_column(urls), rows)]  # with and without what the ledger leaves out of it
+    hashes, numbers = [], []
     for words, parents in columns:
         texts = words.to_pylist()
         there = np.array([text is not None for text in texts], dtype=bool)
         hashes.append(np.fromiter((hash_of(text) for text in texts if text is not None), np.int64, int(there.sum())))
-        rows.append(parents[there])
-    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows).astype(np.int32)
+        numbers.append(parents[there])
+    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(numbers).astype(np.int32)
     order = np.lexsort((all_rows, all_hashes))
     all_hashes, all_rows = all_hashes[order], all_rows[order]
     new = np.ones(len(order), dtype=bool)  # a caption pair's address is its image's too

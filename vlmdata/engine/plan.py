@@ -24,6 +24,7 @@ from vlmdata.engine import tombstones
 from vlmdata.engine.keys import content_keys, key_order, number_repeats
 from vlmdata.engine.store import Store, store_file
 from vlmdata.recipe import Recipe, fingerprint
+from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import conform, flatten
 from vlmdata.step import RecipeError, Source
 from vlmdata.steps.download import Download
@@ -45,7 +46,15 @@ class Plan:
     parts: int
     rows: int | None  # known at once for a list, after reading for archives
     files: list[str]
-    pieces: list[dict[str, Any]]
+    pieces: list[dict[str, Any]]  # without secrets
+
+    def piece(self, part: int, source: Source) -> dict[str, Any]:
+        """Return what a part of an archive reads, with the secrets of addresses that the plan leaves out put back."""
+        piece = self.pieces[part]
+        if MARK not in json.dumps(piece):
+            return piece
+        whole = {redacted(path): path for path, _ in source.files()}
+        return {name: whole.get(value, value) if isinstance(value, str) else value for name, value in piece.items()}
 
     def read_part(self, store: Store, part: int) -> pa.Table:
         """Return the rows of a part of a list as the source gave them, with keys."""
@@ -79,14 +88,14 @@ def source_identity(source: Source) -> str:
     given = asdict(source)
     parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
     parameters.pop("path", None)  # the files say it better: a folder may have moved
-    names = [(Path(name).name, size) for name, size in source.files()]
-    return fingerprint(type(source).__module__, parameters, names)
+    names = [(redacted(Path(name).name), size) for name, size in source.files()]
+    return fingerprint(type(source).__module__, redacted_tree(parameters), names)  # signed anew, an address is the same
 
 
 def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
     source = recipe.source
     if not source.shuffled:
-        pieces = source.pieces()
+        pieces = redacted_tree(source.pieces())
         return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
     files: list[str] = []
     sample: list[str | None] = []

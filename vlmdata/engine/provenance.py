@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
+from vlmdata.redact import redacted
+
 COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # as lists of images name them
 MOST = 1000  # values of one column; of more, it is no licence but a text of each sample's own
 OTHERS = "(others)"
@@ -20,7 +22,7 @@ def tally(documents: Iterable[bytes]) -> Tally:
         facts = json.loads(document)
         for column in COLUMNS:
             if isinstance(value := facts.get(column), str):
-                counts.setdefault(column, Counter())[value[:200]] += 1
+                counts.setdefault(column, Counter())[redacted(value)[:200]] += 1
     return {column: _largest(values) for column, values in counts.items()}
 
 

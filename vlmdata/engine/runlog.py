@@ -13,6 +13,7 @@ from typing import Any
 
 from vlmdata.engine.lease import holder
 from vlmdata.engine.store import Store
+from vlmdata.redact import redacted_tree
 
 FOLDER = "work/logs"
 
@@ -30,7 +31,7 @@ class RunLog:
     def add(self, event: str, **facts: Any) -> None:
         """Note an event: `begin`, `stage` (began), `counts` (of the stage that ended), `end` or `failed`."""
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._lines.append(json.dumps({"at": at, "event": event, **facts}, ensure_ascii=False))
+        self._lines.append(json.dumps({"at": at, "event": event, **redacted_tree(facts)}, ensure_ascii=False))
         self._store.put(self._name, "".join(f"{line}\n" for line in self._lines).encode("utf-8", "replace"))
 
 

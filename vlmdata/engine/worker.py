@@ -140,7 +140,9 @@ class Worker:
         if self.plan.files:
             rows = self.plan.read_part(self.store, call.part)
         else:
-            rows = piece_rows(self.store, self.job.recipe.source, self.plan.pieces[call.part], log, self.tombstones)
+            rows = piece_rows(
+                self.store, self.job.recipe.source, self.plan.piece(call.part, self.job.recipe.source), log, self.tombstones
+            )
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
         if not self.plan.files and call.decided:  # the first decision numbers rows that are identical to those of earlier parts

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.engine.store import Store
+from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
 from vlmdata.report.ledger import ledger_files, stretches
 from vlmdata.report.lines import Line
@@ -84,7 +85,7 @@ class Stretch:
             line["key"],
             place,
             value,
-            here["url"] if here and here["url"] else line["url"],
+            redacted((here["url"] if here and here["url"] else line["url"]) or "") or None,
             is_kept,
             sum(living[: max(place, 0)]),
             _joined(images, texts, place),

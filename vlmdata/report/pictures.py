@@ -18,6 +18,7 @@ from vlmdata.images.decode import decode
 from vlmdata.images.encode import encode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.resize import scale_to
+from vlmdata.redact import redacted
 from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
 from vlmdata.report.ledger import stretches
@@ -105,8 +106,8 @@ def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
 
 
 def clean(words: str | None) -> str:
-    """Return the beginning of a text without characters that are invisible or turn the text around."""
-    text = " ".join(UNPRINTABLE.sub(" ", (words or "")[: 4 * MAX_CHARS]).split())
+    """Return the beginning of a text without secrets and without characters that are invisible or turn the text around."""
+    text = " ".join(UNPRINTABLE.sub(" ", redacted(words or "")[: 4 * MAX_CHARS]).split())
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1].rstrip() + "…"
 
 

@@ -1,0 +1,82 @@
+"""Passwords, keys and signatures of addresses stand in nothing that others read."""
+
+import time
+
+import pyarrow as pa
+import pytest
+
+from vlmdata.redact import redacted, redacted_column, redacted_tree
+
+
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        ("http://user:SECRET@h/a.parquet?X-Amz-Signature=SECRET", "http://REDACTED@h/a.parquet?X-Amz-Signature=REDACTED"),
+        ("https://SECRET@h/x", "https://REDACTED@h/x"),
+        ("https://user:SEC@RET@h/x", "https://REDACTED@h/x"),
+        ("s3://KEY:SEC/RET+x@bucket/path", "s3://REDACTED@bucket/path"),
+        ("s3://KEY:12/SECRET@bucket/path", "s3://REDACTED@bucket/path"),
+        ("simplecache::S3://KEY:SECRET@bucket/p", "simplecache::S3://REDACTED@bucket/p"),
+        ("zip://a::https://u:SECRET@h/b.zip", "zip://a::https://REDACTED@h/b.zip"),
+        ("http://127.0.0.1:80@evil/x", "http://REDACTED@evil/x"),
+        ("https://x/a?sv=1&sig=SEC%2BRET%3D&se=2", "https://x/a?sv=1&sig=REDACTED&se=2"),
+        (
+            "https://x/a?Expires=1&Signature=SECRET&Key-Pair-Id=SECRET",
+            "https://x/a?Expires=1&Signature=REDACTED&Key-Pair-Id=REDACTED",
+        ),
+        ("https://x/a?X-Goog-Credential=SECRET&w=3", "https://x/a?X-Goog-Credential=REDACTED&w=3"),
+        ("https://x/?X%2DAmz%2DSignature=SECRET", "https://x/?X%2DAmz%2DSignature=REDACTED"),
+        ("https://x/?a=1&amp;TOKEN=SECRET", "https://x/?a=1&amp;TOKEN=REDACTED"),
+        ("https://x/#access_token=SECRET", "https://x/#access_token=REDACTED"),
+        ("https://x/a;jsessionid=SECRET?b=1", "https://x/a;jsessionid=REDACTED"),
+        ("https://x/?url=https%3A%2F%2Fu%3ASECRET%40h%2Fa&b=1", "https://x/?url=https%3A%2F%2FREDACTED%40h%2Fa&b=1"),
+        ("https://x/?url=http%3A%2F%2Fh%3Ftoken%3DSECRET%26b%3D1", "https://x/?url=http%3A%2F%2Fh%3Ftoken%3DREDACTED%26b%3D1"),
+        ("a.parquet?api_key=SECRET, line 3", "a.parquet?api_key=REDACTED, line 3"),
+        ("'https://u:SECRET@h/x?token=SECRET': 404", "'https://REDACTED@h/x?token=REDACTED': 404"),
+    ],
+)
+def test_what_lets_somebody_in_is_gone_and_the_place_stays(text, left):
+    assert redacted(text) == left
+    assert redacted(left) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h:8080/img@2x.png",
+        "https://medium.com/@user/x.jpg?w=640&h=480",
+        "mailto:jane@example.org",
+        "a caption: 5 = 3 + 2 @ noon; sig=5",
+        "https://x/?url=https%3A%2F%2Fh%2Fimg%402x.png",
+        "https://[::1]:80/a?width=3",
+    ],
+)
+def test_an_address_without_secrets_stays_as_it_is(text):
+    assert redacted(text) == text
+
+
+def test_fields_that_are_named_as_secrets_go_whole():
+    tree = {
+        "api_key": "SECRET",
+        "path": ["s3://K:SECRET@b"],
+        "steps": [{"own": {"password": "SECRET", "tokens": 5, "key": ""}}],
+    }
+    left = {
+        "api_key": "REDACTED",
+        "path": ["s3://REDACTED@b"],
+        "steps": [{"own": {"password": "REDACTED", "tokens": 5, "key": ""}}],
+    }
+    assert redacted_tree(tree) == left
+
+
+def test_a_column_is_redacted_and_its_nulls_stay():
+    column = pa.array(["https://x/a.jpg", None, "https://x/a.jpg?token=SECRET"])
+    assert redacted_column(column).to_pylist() == ["https://x/a.jpg", None, "https://x/a.jpg?token=REDACTED"]
+
+
+@pytest.mark.parametrize("piece", ["://", "://a:", "?a", "%3Fa", "%3A%2F%2Fa", "a:b@", "&token", "://a@", "s3://a:b"])
+def test_a_hostile_text_takes_no_longer_than_its_length_asks(piece):
+    text = piece * (50_000 // len(piece))
+    start = time.process_time()
+    redacted(text)
+    assert time.process_time() - start < 5.0
