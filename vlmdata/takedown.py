@@ -27,7 +27,7 @@ from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
-from vlmdata.redact import redacted
+from vlmdata.redact import redacted, redacted_tree
 from vlmdata.report.replay import RECORD as PARTS
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
@@ -258,7 +258,8 @@ def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[s
     if before + len(lines):
         dropped.append({"step": STEP, "reason": REASON, "rows": before + len(lines)})
     kept = manifest["kept"] - sum(line["outcome"] == "kept" for line in lines)
-    return {**manifest, "kept": kept, "dropped": dropped, "files": listed}
+    recipe = redacted_tree(manifest["recipe"])  # manifests of earlier commits hold whole addresses
+    return {**manifest, "recipe": recipe, "kept": kept, "dropped": dropped, "files": listed}
 
 
 def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[dict[str, Any]]) -> dict[str, Any]:

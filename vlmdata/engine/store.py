@@ -115,8 +115,8 @@ class LocalStore:
         self.url = str(self.root)
 
     def path(self, name: str) -> Path:
-        """Return the absolute path of a file."""
-        return self.root / name
+        """Return the absolute path of a file. Raises RecipeError for a name that leads out of the folder."""
+        return self.root / _inside(name, self.url)
 
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()
@@ -232,6 +232,13 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
 
+def _inside(name: str, url: str) -> str:
+    """Return a name as it is. Names stand in manifests and indexes too, which may be strangers'."""
+    if name.startswith("/") or "\0" in name or "::" in name or "://" in name or ".." in name.split("/"):
+        raise RecipeError(f"{url}: names a file outside of it, {name[:200]!r}; do not trust this dataset")
+    return name
+
+
 def _is_at(path: Path, file: IO[str]) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -273,7 +280,7 @@ class ObjectStore:
             raise RecipeError(f"{self.url}: this store lets a second writer replace a file; use one with If-None-Match")
 
     def _full(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        return f"{self.root}/{_inside(name, self.url)}"
 
     def read(self, name: str) -> bytes:
         return self.fs.cat_file(self._full(name))
@@ -365,4 +372,4 @@ def store_file(store: Store, name: str) -> Any:
     """Open a file of the store for reading by ranges."""
     if isinstance(store, LocalStore):
         return open(store.path(name), "rb")
-    return fsspec.open(f"{store.url}/{name}", "rb").open()
+    return fsspec.open(f"{store.url}/{_inside(name, store.url)}", "rb").open()
