@@ -23,7 +23,7 @@ _TELLING = re.compile(
 _FIELD = re.compile(
     "secret|passw|credential|apikey|accesskey|privatekey|authorization|^token$|(access|auth|api|hf|bearer)token$"
 )
-_WHOLE = {"sig", "sign", "pwd", "pass", "auth", "key", "jwt", "hmac", "session", "sid", "policy", "hdnea", "hdnts"}
+_WHOLE = frozenset("sig sign pwd pass auth key jwt hmac hm oh session sid policy hdnea hdnts rlkey resourcekey qak".split())
 
 # Every repetition is bounded: the texts are strangers'.
 _INSIDE = r"[^\s\"'<>?#@]"
