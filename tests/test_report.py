@@ -320,7 +320,7 @@ def test_what_was_forgotten_leaves_the_report_too(out, tmp_path):
 def test_a_score_that_only_rows_rejected_elsewhere_have_is_shown_without_its_line():
     tally = Tally()
     tally.add(np.array([1.0, 2.0, 3.0]))
-    facts = SimpleNamespace(scores={"s.words": {("other", "why"): tally}}, rules={})
+    facts = SimpleNamespace(scores={"s.words": {("other", "why"): tally}}, rules={}, unsigned=frozenset())
     kept = SimpleNamespace(text_length=Tally(), sample_bytes=Tally(), images_each=Tally())
     drawn = charts(facts, [Line("s.words", 2.0, "≥", "s", "min_words", 0)], kept)
     assert (drawn["decided"], [chart["lines"] for chart in drawn["measured"]]) == ([], [[]])

@@ -222,5 +222,8 @@ def _numpy(array: pa.Array) -> np.ndarray:
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """Return an Arrow array of numbers as float64, null as NaN: every comparison with NaN is false."""
-    return np.asarray(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    """Return an Arrow array of numbers as float64, null as NaN: every comparison with NaN is false.
+
+    An integer beyond 2**53 becomes the nearest number that float64 holds.
+    """
+    return np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -1,6 +1,8 @@
 """What a document becomes in a tar: OBELICS's form."""
 
 import json
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -57,3 +59,19 @@ def test_a_merged_text_has_no_scores_and_the_others_keep_theirs():
     rows = table([document("1", "2", A, "3")])
     rows = rows.append_column("quality.words", pa.array([[1.0, 2.0, None, 3.0]], pa.list_(pa.float32())))
     assert packed(rows)["scores"] == {"quality.words": [None, None, 3.0]}
+
+
+def test_measured_values_of_any_type_become_json():
+    rows = table([document("a text", A)])
+    columns = {
+        "hash": pa.array([2**64 - 1], pa.uint64()),
+        "nan": pa.array([[float("nan"), float("inf")]]),
+        "decimal": pa.array([Decimal("1.50")]),
+        "day": pa.array([date(2024, 2, 29)]),
+        "bytes": pa.array([b"\xff\x00"]),
+        "truth": pa.array([True]),
+    }
+    for name, values in columns.items():
+        rows = rows.append_column(name, values)
+    expected = {"hash": 2**64 - 1, "nan": [None, None], "decimal": 1.5, "day": "2024-02-29", "bytes": "ff00", "truth": True}
+    assert packed(rows)["scores"] == expected

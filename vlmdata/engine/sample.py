@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -37,8 +39,23 @@ def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[Samp
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
-        scores = {name: row[name] for name in measured}
+        scores = {name: _plain(row[name]) for name in measured}
         yield _caption(row, scores) if layout == "captions" else _document(row, scores)
+
+
+def _plain(value: Any) -> Any:
+    """Return a measured value as JSON can hold it: no NaN or infinity, dates and lengths of time as text, bytes in hex."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return _plain(float(value))
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def measured_columns(rows: pa.Table) -> list[str]:

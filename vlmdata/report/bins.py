@@ -12,6 +12,7 @@ from vlmdata.report.tally import Tally
 
 BARS = 40
 TAIL = 0.002  # of all values at either end share the outermost bars
+RESOLUTION = 2.0**-11  # relative: a tally tells values apart that differ by this
 SPREAD = 25.0  # times the middle value from which on a long tail is drawn on a scale of powers
 
 
@@ -74,13 +75,13 @@ def make(tally: Tally, lines: list[Line]) -> Bins:
     values = tally.values()
     is_whole = bool((values == np.round(values)).all())
     low, high, middle = tally.quantile(TAIL), tally.quantile(1 - TAIL), tally.quantile(0.5)
-    wide = max(high - low, 1.0 if is_whole else 1e-9)
+    wide = max(high - low, 1.0 if is_whole else 1e-9, RESOLUTION * max(abs(low), abs(high)))
     near = [at for line in lines if low - wide / 2 <= (at := edge(line, is_whole)) <= high + wide / 2]
     low, high = min([low, *near]), max([high, *near])
     if low > 0 and high > SPREAD * middle:
         return Bins(np.geomspace(low, high * 1.0001, BARS + 1), True, is_whole)
     width = nice(max(high - low, wide) / BARS)
-    width = max(1.0, round(width)) if is_whole else width
+    width = max(1.0, float(round(width))) if is_whole else width
     anchor = near[0] if near else 0.0  # an edge falls on the line, so no bar lies on both sides
     start = anchor + math.floor((low - anchor) / width + 1e-9) * width
     count = max(1, math.floor((high - start) / width + 1e-9) + 1)
@@ -94,8 +95,10 @@ def nice(width: float) -> float:
 
 
 def short(value: float) -> str:
-    """Write a number in a few characters: 0.28, 1,200, 35k, 1.2M."""
+    """Write a number in a few characters: 0.28, 1,200, 35k, 1.2M, 4.6e+18."""
     size = abs(value)
+    if size >= 999_500_000:
+        return f"{value:.3g}"
     if size >= 999_500:
         return f"{value / 1e6:.3g}M"
     if size >= 10_000:

@@ -13,6 +13,7 @@ from vlmdata.report.scan import Facts, Judged, Rule
 from vlmdata.report.stored import Stored
 from vlmdata.report.tally import Tally, merged
 
+HASHES = 2.0**53  # no count and no size comes near it
 QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
 
 
@@ -21,6 +22,9 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
     with_lines: list[dict[str, Any]] = []
     without: list[dict[str, Any] | None] = []
     for score, by_rule in facts.scores.items():
+        if score in facts.unsigned and (hashes := _hashes(score, list(by_rule.values()))):
+            without.append(hashes)
+            continue
         own = [line for line in drawn if line.score == score]
         chart = _score(score, dict(by_rule), own)
         if chart is not None:
@@ -32,6 +36,14 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
         if len(tally.keys) > 1:
             without.append(_score(name, {None: tally}, []))
     return {"decided": with_lines, "measured": [chart for chart in without if chart]}
+
+
+def _hashes(score: str, tallies: list[Tally]) -> dict[str, Any] | None:
+    """Say that a column holds hashes, of which a histogram tells nothing; None where it holds counts."""
+    whole = merged(tallies)
+    if not whole.total or whole.quantile(1) < HASHES:
+        return None
+    return {"title": score, "hashes": whole.total}
 
 
 def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> dict[str, Any] | None:

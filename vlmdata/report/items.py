@@ -49,21 +49,43 @@ class Verdicts(NamedTuple):
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 
 
+def item_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column's single values: what a list holds, or the column's own."""
+    return kind.value_type if _is_list(kind) else kind
+
+
 def is_number(kind: pa.DataType) -> bool:
-    """Say whether a column holds numbers, one for each row or position; embeddings are no scores."""
-    item = kind.value_type if pa.types.is_list(kind) else kind
-    return (pa.types.is_floating(item) or pa.types.is_integer(item)) and not pa.types.is_float16(item)
+    """Say whether a column holds numbers."""
+    item = item_type(kind)
+    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_duration)
+    return any(test(item) for test in tests)
 
 
 def is_word(kind: pa.DataType) -> bool:
-    """Say whether a column holds words, such as languages."""
-    return pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind)
+    """Say whether a column holds words, such as languages, or what can be counted as words: booleans, dates by their year."""
+    item = item_type(kind)
+    item = item.value_type if pa.types.is_dictionary(item) else item
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp)
+    return any(test(item) for test in tests)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def words_of(column: pa.Array) -> pa.Array:
+    """Return the values of a column for which `is_word` holds as strings, a date as its year."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    column = column.cast(kind)
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        column = pc.year(column.cast(pa.timestamp("us"), safe=False))
+    return column.cast(pa.string())
 
 
 def laid_flat(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Return a measured column's values, each with its row and place; lists of another length than the row's are left out."""
     column = rows[name].combine_chunks()
-    if not pa.types.is_list(column.type):
+    if not _is_list(column.type):
         return column, np.arange(len(column)), np.full(len(column), WHOLE)
     lengths = numbers(pc.list_value_length(column))
     fits = (lengths == numbers(pc.list_value_length(rows["images"].combine_chunks()))) | (
@@ -80,6 +102,7 @@ def values(rows: pa.Table, name: str) -> Values:
     """Return a score: a measured column of numbers, or one of SIDES."""
     if name not in SIDES:
         column, row, place = laid_flat(rows, name)
+        column = column.cast(pa.int64()) if pa.types.is_duration(column.type) else column
         return Values(numbers(column), row, place)
     images = flatten(rows, "images")
     width, height = (numbers(images.field(f"original_{side}")) for side in ("width", "height"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmdata.report.items import SIDES
 from vlmdata.report.scan import Facts, Judged, Rule
+from vlmdata.report.tally import LARGEST
 
 LEVELS = 5  # thresholds of one rule that are drawn: one for each language, say
 AGREEMENT = 0.99  # of a rule's rejections must bear the score's value: a row may lose its score when measured anew
@@ -77,6 +78,8 @@ def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> st
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not -LARGEST <= value <= LARGEST:  # no limit: infinite, or no number
         return None
     sides = [score for score, parameter in SIDES.items() if parameter == name and parameters.get("of") == "original"]
     names = [f"{step}.{what}", *([step] if what == "score" else []), *sides]

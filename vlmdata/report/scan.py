@@ -13,7 +13,18 @@ import pyarrow.compute as pc
 from vlmdata.engine.ledger import COLUMNS
 from vlmdata.engine.store import Store
 from vlmdata.report.heavy import Heavy
-from vlmdata.report.items import SIDES, WHOLE, Verdicts, is_number, is_word, laid_flat, values, verdicts
+from vlmdata.report.items import (
+    SIDES,
+    WHOLE,
+    Verdicts,
+    is_number,
+    is_word,
+    item_type,
+    laid_flat,
+    values,
+    verdicts,
+    words_of,
+)
 from vlmdata.report.ledger import ledger_files, schema, stretches
 from vlmdata.report.tally import Tally
 
@@ -53,6 +64,7 @@ class Facts:
     words: dict[str, Heavy]  # column of words -> word -> by step
     rules: dict[Rule, Judged]
     inside: Counter[Rule]  # images and texts rejected inside rows that were kept
+    unsigned: frozenset[str] = frozenset()  # scores of 64 bits without a sign: counts, or hashes
     hosts: Heavy = field(default_factory=Heavy)
     clusters: Heavy = field(default_factory=Heavy)  # key of the row that was kept -> by step
 
@@ -63,7 +75,9 @@ def scan(store: Store, manifest: dict[str, Any]) -> Facts:
     kinds = {f.name: f.type for f in schema(store, files) if f.name not in COLUMNS}
     scores = [name for name, kind in kinds.items() if is_number(kind)]
     words = [name for name, kind in kinds.items() if is_word(kind)]
-    facts = Facts({name: defaultdict(Tally) for name in [*SIDES, *scores]}, {w: Heavy(10_000) for w in words}, {}, Counter())
+    unsigned = frozenset(name for name in scores if pa.types.is_uint64(item_type(kinds[name])))
+    tallies: dict[str, dict[Rule | None, Tally]] = {name: defaultdict(Tally) for name in [*SIDES, *scores]}
+    facts = Facts(tallies, {word: Heavy(10_000) for word in words}, {}, Counter(), unsigned)
     for _, rows in stretches(store, files):
         _add(facts, rows)
     return facts
@@ -80,7 +94,7 @@ def _add(facts: Facts, rows: pa.Table) -> None:
     for name, heavy in facts.words.items():
         if name in rows.column_names:
             column, row, place = laid_flat(rows, name)
-            heavy.add(_counted(column, found.fate(row, place), steps))
+            heavy.add(_counted(words_of(column), found.fate(row, place), steps))
     hosts = pc.struct_field(pc.extract_regex(rows["url"].combine_chunks(), HOST), "host")
     hosts = pc.fill_null(pc.utf8_lower(hosts), NO_HOST)
     facts.hosts.add(_counted(hosts, row_codes, steps))

@@ -7,6 +7,7 @@ import numpy as np
 DROPPED_BITS = 12  # of a float32: 11 of its 23 bits of mantissa stay, so whole numbers up to 4096 are counted exactly
 SIGN = np.uint32(0x80000000)
 LOW = np.uint32((1 << DROPPED_BITS) - 1)
+LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # 3.4e38: what is beyond counts as this
 
 
 class Tally:
@@ -53,7 +54,7 @@ def merged(tallies: list[Tally]) -> Tally:
 
 def _keys(values: np.ndarray) -> np.ndarray:
     """Return integers in the order of the values: the leading bits of float32, rounded, negative ones turned around."""
-    single = values.astype(np.float32) + np.float32(0)  # minus zero becomes zero
+    single = np.clip(values, -LARGEST, LARGEST).astype(np.float32) + np.float32(0)  # minus zero becomes zero
     half = np.uint32(1 << (DROPPED_BITS - 1))
     bits = (single.view(np.uint32) + half) & ~LOW
     return np.where(bits & SIGN, ~bits, bits | SIGN) >> DROPPED_BITS

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import escape
 
+from vlmdata.engine.shortage import is_short_of_memory
 from vlmdata.engine.store import Store
 from vlmdata.report.gather import gather
 from vlmdata.report.pictures import clean
@@ -21,9 +24,21 @@ HERE = Path(__file__).parent
 def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write report.html beside the files that a manifest lists, and return its size and SHA-256 for the manifest.
 
-    Depends on those files and `work/` alone, never on the time or the place: same dataset, same bytes.
+    Depends on those files and `work/` alone, never on the time or the place: same dataset, same bytes. What cannot be drawn
+    gives a page and a warning that say so, so that a dataset is finished without it; OSError and want of memory are raised,
+    for the same command goes on after them.
     """
-    data = render(gather(store, manifest)).encode()
+    try:
+        page = render(gather(store, manifest))
+    except OSError:
+        raise
+    except Exception as error:  # a boundary: the columns are those of anybody's steps
+        if is_short_of_memory(error):
+            raise
+        said = f"report.html could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        warnings.warn(f"{said}. The dataset itself is whole", stacklevel=2)
+        page = f"<!doctype html>\n<meta charset=utf-8>\n<p>{escape(said)}. The dataset itself is whole.\n"
+    data = page.encode("utf-8", "replace")
     store.put(REPORT, data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
