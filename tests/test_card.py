@@ -1,16 +1,20 @@
 """The card declares every column and image, the Croissant file is valid and gives records, licences are summed up."""
 
+import io
 import json
 import shutil
+import tarfile
 import warnings
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 from PIL import Image
 
 from tests.engine.site import manifest, picture, site
+from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.takedown import Request, forget
 
@@ -79,6 +83,44 @@ def test_croissant_validates_and_gives_records(out):
     assert len(texts) == len(pictures) == len(index) == 36
     assert all(text.startswith("a picture of the number") for text in texts)
     assert {image.size for image in pictures} == {(48, 48)}
+
+
+def pictures_by_croissant(out) -> dict[str, bytes]:
+    """Return the pixels of every image that mlcroissant gives, by file name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlcroissant
+
+        dataset = mlcroissant.Dataset(jsonld=str(out / "croissant.json"))
+        assert not dataset.metadata.ctx.issues.errors
+        records = list(dataset.records("images-jpg-records"))
+    return {one["images-jpg-records/file"].decode(): one["images-jpg-records/content"].tobytes() for one in records}
+
+
+def pictures_in(out) -> dict[str, bytes]:
+    """Return the pixels of every image in the tars, by file name."""
+    found = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found |= {one.name: tar.extractfile(one).read() for one in tar if one.name.endswith(".jpg")}
+    return {name: Image.open(io.BytesIO(data)).convert("RGB").tobytes() for name, data in found.items()}
+
+
+def test_two_datasets_in_one_cache_give_each_its_own_images(tmp_path, monkeypatch):
+    """Both have a 00000.tar and the same keys; the second is read again from a folder that it was moved to."""
+    monkeypatch.setattr("mlcroissant._src.operation_graph.operations.extract.EXTRACT_PATH", epath.Path(tmp_path / "cache"))
+    for name, shift in (("a", 0), ("b", 50)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.jpg").write_bytes(picture(number + shift))
+            (tmp_path / name / f"{number}.txt").write_text(f"picture number {number}")
+        recipe = recipes.parse({"source": {"type": "files", "path": str(tmp_path / name)}, "steps": ["text_length"]})
+        run(recipe, tmp_path / f"out-{name}", local=True, workers=1)
+    a, b = (pictures_by_croissant(tmp_path / f"out-{name}") for name in "ab")
+    assert a == pictures_in(tmp_path / "out-a") and b == pictures_in(tmp_path / "out-b")
+    assert not set(a.values()) & set(b.values()) and len(list((tmp_path / "cache").iterdir())) == 2
+    (tmp_path / "out-b").rename(tmp_path / "moved")
+    assert pictures_by_croissant(tmp_path / "moved") == b
 
 
 def test_forgetting_renews_card_and_sums(out, tmp_path):

@@ -112,11 +112,10 @@ def _cell(text: str | None) -> str:
 def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
     """Return the dataset in Croissant 1.1's vocabulary: its tars, and records of samples, images and texts."""
     tars = sorted(name for name in manifest["files"] if name.endswith(".tar"))
-    files: list[dict[str, Any]] = [
-        _file(name, manifest["files"][name], "application/x-tar" if name.endswith(".tar") else "application/x-parquet")
-        for name in [*tars, "index.parquet"]
-        if name in manifest["files"]
-    ]
+    own = own_path({name: manifest["files"][name]["sha256"] for name in tars})
+    files = [_file(name, f"{own}{name}", manifest["files"][name], "application/x-tar") for name in tars]
+    if "index.parquet" in manifest["files"]:
+        files.append(_file("index.parquet", "index.parquet", manifest["files"]["index.parquet"], "application/x-parquet"))
     records: list[dict[str, Any]] = []
     if tars:
         endings = sorted({name.rpartition(".")[2] for name in members if _is_image(name)})
@@ -143,12 +142,24 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
     }
 
 
-def _file(name: str, facts: dict[str, Any], encoding: str) -> dict[str, Any]:
+def own_path(tars: dict[str, str]) -> str:
+    """Return a relative path that leads to the dataset's own folder, such as `.//././/`, and differs between datasets.
+
+    mlcroissant keeps what it extracts under a hash of the tar's contentUrl alone: of two datasets with a 00000.tar the second
+    would give the first one's images. A path may say "here" in many ways, so 64 bits of a hash of names and SHA-256 of all
+    tars are written as `./` (0) and `.//` (1). Nothing else can tell datasets apart and still be found where the folder is
+    moved to: a contentUrl is a file that exists, and tars have the same names in every dataset.
+    """
+    digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
+    return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")
+
+
+def _file(name: str, url: str, facts: dict[str, Any], encoding: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
-        "contentUrl": name,
+        "contentUrl": url,
         "contentSize": f"{facts['bytes']} B",
         "encodingFormat": encoding,
         "sha256": facts["sha256"],
