@@ -16,3 +16,19 @@ from vlmdata.steps.text_length import TextLength
 )
 def test_the_boundaries(text, reason):
     assert TextLength(max_words=5).run(captions([text]))["reason"].to_pylist() == [reason]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "红色的小汽车",  # six characters: DataComp's least number
+        "窓辺に座っている黒い猫",
+        "แมวสีดำนั่งอยู่บนโต๊ะ",
+        "ឆ្មាខ្មៅអង្គុយលើបង្អួច",
+        "ແມວສີດຳນັ່ງຢູ່ເທິງໂຕະ",
+        "ကြောင်အနက်ရောင်တစ်ကောင်",
+    ],
+)
+def test_scripts_without_blanks_have_words_and_the_published_count_is_there_too(text):
+    assert TextLength().run(captions([text]))["reason"].to_pylist() == [None]
+    assert TextLength(words="python").run(captions([text]))["reason"].to_pylist() == ["min_words"]

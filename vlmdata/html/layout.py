@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmdata.html.image_ref import ImageRef, image_ref, stem
 from vlmdata.html.names import NAMELESS, named, names_menu, word_set
+from vlmdata.text.words import count_words
 
 SKIPPED = word_set(
     "script style template svg canvas iframe frame frameset noframes object embed applet audio video source track select "
@@ -26,7 +27,6 @@ PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
 
 
@@ -56,12 +56,6 @@ class Layout:
     blocks: list[Block] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
-
-
-def word_count(text: str) -> int:
-    """Count words, where scripts without spaces count as one word for every two characters."""
-    words = text.count(" ") + text.count("\n") + 1
-    return words if text.isascii() or not _UNSPACED.search(text) else words + len(_UNSPACED.findall(text)) // 2
 
 
 _TAGS = {  # what a tag alone says: boilerplate, main content, caption
@@ -111,7 +105,7 @@ class _Walk:
         density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
         for part in parts:
             if part and not part.isspace():
-                self.blocks.append(Block(part, None, self.current, tag, word_count(part), density))
+                self.blocks.append(Block(part, None, self.current, tag, count_words(part), density))
 
     def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
         """Open a section and return the one around it."""

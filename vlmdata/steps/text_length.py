@@ -1,6 +1,7 @@
 """Reject texts by their number of words and characters."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,13 +11,23 @@ import pyarrow.compute as pc
 
 from vlmdata.row import drop_texts, flatten, numbers
 from vlmdata.step import Step
+from vlmdata.text.words import count_words
 
 FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # Dictionary::readWord, which `fasttext.tokenize` calls
+COUNTS: dict[str, Callable[[str], int]] = {
+    "scripts": count_words,
+    "python": lambda text: len(text.split()),
+    "fasttext": lambda text: len(FASTTEXT_WORD.findall(text)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLength(Step):
-    """Reject a text with too few or too many words (split at white space, as `str.split`) or characters."""
+    """Reject a text with too few or too many words or characters.
+
+    `words: scripts` parts words at white space, and counts two letters for a word of scripts without blanks between words, as
+    Chinese, Japanese, Thai, Khmer, Lao and Burmese (`vlmdata/text/words.py`).
+    """
 
     reads: ClassVar = ("texts",)
 
@@ -24,12 +35,14 @@ class TextLength(Step):
     max_words: int = 0  # 0: any
     min_chars: int = 6  # DataComp's basic filter: more than five
     max_chars: int = 0  # 0: any
-    words: Literal["python", "fasttext"] = "python"  # fasttext: parted by its seven characters; the end of a line is a word too
+    # python: parted at white space alone, as DataComp's basic filter; fasttext: at its seven characters, and the end of a line
+    # is a word too, as DataComp's other filters
+    words: Literal["scripts", "python", "fasttext"] = "scripts"
 
     def decide(self, rows: pa.Table) -> pa.Table:
         texts = flatten(rows, "texts").field("text")
-        split = str.split if self.words == "python" else FASTTEXT_WORD.findall
-        words = np.array([len(split(t)) if t is not None else np.nan for t in texts.to_pylist()], dtype=np.float64)
+        count = COUNTS[self.words]
+        words = np.array([count(t) if t is not None else np.nan for t in texts.to_pylist()], dtype=np.float64)
         chars = numbers(pc.utf8_length(texts))
         for reason, value, low, high in (
             ("words", words, self.min_words, self.max_words),

@@ -25,7 +25,10 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRules:
-    """A text is rejected by the first rule it breaks. A rule whose list of words is not named is off, and `check` says so."""
+    """A text is rejected by the first rule it breaks. A rule whose list of words is not named is off, and `check` says so.
+
+    Words are counted as OBELICS does, at white space alone: a paragraph of Chinese or Thai is one word, and has too few.
+    """
 
     min_words: int
     max_words: int

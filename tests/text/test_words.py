@@ -1,0 +1,38 @@
+"""Words are counted in every script, also in those that put no blanks between them."""
+
+import pytest
+
+from vlmdata.text.words import count_words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        (" \n\u3000", 0),
+        ("two words", 2),
+        ("a — dash's café", 4),  # as str.split: without such a script marks count
+        ("고양이가 창가에 앉아", 3),  # Korean has blanks
+        ("собака и дом", 3),
+        ("一只黑白相间的猫坐在窗台上看外面的鸟", 9),
+        ("猫", 1),
+        ("猫。", 1),
+        ("𠮷野家で食事", 3),
+        ("富士山と桜の花が咲く湖のほとりの風景", 9),
+        ("か\u3099き\u3099", 1),  # marks are no letters
+        ("ｶﾒﾗﾊﾞｯｸﾞ", 3),
+        ("แมวสีดำนั่งอยู่บนโต๊ะไม้ข้างหน้าต่าง", 13),
+        ("แมว\u200bสี\u200bดำ", 3),
+        ("ឆ្មាខ្មៅអង្គុយលើបង្អួច", 7),
+        ("ແມວສີດຳນັ່ງຢູ່ເທິງໂຕະ", 8),
+        ("ကြောင်အနက်ရောင်တစ်ကောင်", 6),
+        ("བཀྲ་ཤིས་བདེ་ལེགས།", 5),
+        ("iPhone 15の新しいカメラ。", 6),
+        ("ｉＰｈｏｎｅ　１５の新しいカメラ", 6),
+        ("ตอนที่ ๑๕ จบ", 4),
+        ("😀 黑猫 😀", 1),
+        ("ሰላም፡ለዓለም", 2),
+    ],
+)
+def test_words_of_any_script(text, words):
+    assert count_words(text) == words
