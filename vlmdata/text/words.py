@@ -32,11 +32,12 @@ def _letters() -> str:
     return "".join([*ranges, "\u3007"])  # a Chinese zero
 
 
-_UNSPACED = _letters()
-_RUN = re.compile(f"[{_UNSPACED}]+")
+UNSPACED = _letters()
+"""The letters of scripts without blanks between words, as they stand in a class of a regular expression."""
+_RUN = re.compile(f"[{UNSPACED}]+")
 _PASSED = "\u1361\u200b\uff9e\uff9f"  # Ethiopic's mark and the space of no width between words, sound marks of kana
 _PASSED_OVER = re.compile(f"[{_PASSED}]")
-_ANY = re.compile(f"[{_PASSED}{_UNSPACED}]")
+_ANY = re.compile(f"[{_PASSED}{UNSPACED}]")
 
 
 def count_words(text: str) -> int:

@@ -1,0 +1,87 @@
+"""Addresses of mail and of network in a text, and what only looks like them: names of files, versions, sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from vlmdata.text.words import UNSPACED
+
+Span = tuple[int, int]
+
+_AT = r"(?:\s?(?:\(at\)|\[at\])\s?|@| @ )"
+_DOT = r"(?:\.|\s?(?:\(dot\)|\[dot\])\s?)"
+_LOCAL = (  # the name before the @: a word of ASCII ends where a script without blanks begins
+    r"(?:(?<![A-Za-z0-9_.+-])(?:mailto:)?[A-Za-z0-9_][A-Za-z0-9_.+'-]{0,63}"
+    rf"|(?<![\w.+-])(?:(?![{UNSPACED}])[\w.+'-]){{1,64}}|[{UNSPACED}]{{1,20}})"
+)
+_TOP = r"(?:xn--[a-z0-9-]{2,59}|[a-z]{2,24}(?![A-Za-z0-9_-])|[^\W\da-zA-Z_]{2,24})"
+_MAIL = re.compile(rf"{_LOCAL}(?P<at>{_AT})(?P<domain>(?:[\w-]{{1,63}}{_DOT}){{1,5}}(?P<top>{_TOP}))", re.IGNORECASE)
+_HAS_AT = re.compile(r"@|[(\[]at[)\]]", re.IGNORECASE)
+_FILES = (  # endings of names of files; none is a country's
+    "png jpg jpeg jpe jfif gif webp avif heic heif bmp tif tiff svg svgz ico psd psb eps raw dng xcf pdf "
+    "mp3 mp4 mov webm mkv avi wav ogg flac css scss less js mjs json xml yaml yml html htm xhtml php asp aspx jsp "
+    "txt csv tsv doc docx xls xlsx ppt pptx zip rar tar gz tgz exe dll apk ipa dmg iso bin dat bak tmp log ttf otf woff"
+)
+_ENDINGS = frozenset(_FILES.split())
+_VERSION = re.compile(r"v?\d+\.\d")
+_ASKED_TO_WRITE = re.compile(r"(?:mails?|contact|contacto|kontakt|courriel|correo|write to|почта)\W{0,4}$", re.IGNORECASE)
+
+_IP4 = re.compile(r"(?<![\w.])(?P<ip>\d{1,3}(?:\.\d{1,3}){3})(?![\w]|\.\d)(?P<port>:\d{2,5}\b|/\d{1,2}\b)?")
+_IP6 = re.compile(
+    r"(?<![\w:.])(?P<ip>(?:[0-9a-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{1,4})?)(?:%\w+)?(?![\w:]|\.\d)",
+    re.IGNORECASE,
+)
+_OF_NETWORKS = re.compile(
+    r"\b(?:ips?|ipv4|address|addr|adresse|servers?|hosts?|dns|ping|traceroute|tracert|routers?|gateway|subnet|netmask|proxy|"
+    r"lan|wan|vpn|ssh|telnet|s?ftp|https?|login|nmap|whois)\b",
+    re.IGNORECASE,
+)
+_OF_VERSIONS = re.compile(
+    r"\b(?:version|ver|v|rev|revision|release|build|firmware|driver|update|patch|apk|sdk|os|ios|android|windows|linux|kernel|player|"
+    r"chrome|firefox|opera|java|section|sect|sec|chapter|clause|article|rule|figure|fig|table|step|no|nr)[\s.:#-]{0,3}$"
+    r"|§\s?$",
+    re.IGNORECASE,
+)
+AROUND = 30  # characters before and after a number in which words say what it is
+LOWEST = 24  # first number of an address that is none of a version's, which are small
+
+
+def find_mails(text: str) -> Iterator[Span]:
+    """Yield where addresses of mail stand, also "jane (at) example (dot) org"; one with blanks around its @ after a word that
+    asks to write: "dinner @ cafe.roma" is none."""
+    for match in _MAIL.finditer(text) if _HAS_AT.search(text) else ():
+        is_file = match["top"].lower() in _ENDINGS or _VERSION.match(match["domain"])
+        is_place = match["at"] == " @ " and not _ASKED_TO_WRITE.search(text, max(0, match.start() - AROUND), match.start())
+        if not is_file and not is_place:
+            yield match.span()
+
+
+def find_ips(text: str) -> Iterator[Span]:
+    """Yield where addresses of version 4 and 6 stand.
+
+    Four numbers are an address beside a word of networks, with a port or a mask, or where they are too large for a version.
+    """
+    for match in _IP4.finditer(text) if text.count(".") > 2 else ():
+        if _parsed(IPv4Address, match["ip"]) and (match["port"] or _is_address(text, *match.span("ip"))):
+            yield match.span("ip")
+    for match in _IP6.finditer(text) if text.count(":") > 1 else ():
+        address = _parsed(IPv6Address, match["ip"])
+        if isinstance(address, IPv6Address) and (address.ipv4_mapped or not address.is_reserved):  # 16::9, a ratio, is
+            yield match.span()
+
+
+def _is_address(text: str, start: int, end: int) -> bool:
+    before = text[max(0, start - AROUND) : start]
+    if _OF_NETWORKS.search(before) or _OF_NETWORKS.search(text[end : end + AROUND]):
+        return True
+    numbers = list(map(int, text[start:end].split(".")))
+    return not _OF_VERSIONS.search(before) and numbers[0] >= LOWEST and max(numbers) >= 100
+
+
+def _parsed(kind: type[IPv4Address] | type[IPv6Address], text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return kind(text)
+    except AddressValueError:
+        return None

@@ -1,0 +1,92 @@
+"""Telephone numbers in a text, and the numbers that only look like them: sizes, amounts, years, numbers of things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_SEP = r"[ ./-]{0,2}"
+_DIGIT = rf"(?:{_SEP}\(?\d\)?)"
+_ANNOUNCED = (
+    r"(?<![A-Za-z0-9_])(?i:tel|telephone|telefon|telefoon|telefone|tel[ée]fono|t[ée]l|phone|ph|mobile|mobil|m[óo]vil|mob|cell|"
+    r"celular|cel|handy|gsm|fax|call(?! n(?:o|umber)\b)|text|sms|dial|ring|bel|hotline|whatsapp|viber|appelez|llame|contact)"
+    r"(?![A-Za-z])|[Тт]ел(?:ефон)?|ТЕЛ|[Мм]об|电话|電話|手机|手機|热线|熱線|전화|연락처|โทร|هاتف|טלפון|☎|☏|📞|📱"
+)
+_LINK = r"(?:[\s.:#@/]{0,3}(?i:us|no|nr|number|at|is|on|fax|mobile|le|au)\b){0,2}[\s.:#@/]{0,4}"
+_ANY = re.compile(
+    rf"(?P<plus>(?<![\w+.])\+\s?[1-9]{_DIGIT}{{6,14}}(?!\w))"  # a plus and a country
+    rf"|(?P<said>(?:{_ANNOUNCED}){_LINK}\+?\(?\d(?:[ ./()-]{{0,3}}\d){{6,14}}(?!\w))"
+    rf"|(?P<zeros>(?<![\w.-])00[1-9]\d{{0,2}}[ ./-]\(?\d{_DIGIT}{{6,13}}(?!\w))"  # 00 and a country
+    r"|(?P<area>(?<!\w)(?:8 ?)?(?:\(0\d{1,4}\) ?\d(?:[ ./-]?\d){5,7}|\([2-9]\d\d\) ?\d{3}[ .-]?\d\d[ .-]?\d\d"
+    r"|\([1-9]\d\) ?9?\d{4}-\d{4})(?!\w))"
+    r"|(?P<north>(?<![\w.-])(?:1(?P<one>[ .-]))?[2-9]\d{2}(?P<by>[ .-])[2-9]\d{2}(?P=by)\d{4}(?![\w-]|\.\d))"  # America's 3-3-4
+    r"|(?P<pairs>(?<![\w.-])0[1-9](?P<two>[ .-])\d\d(?:(?P=two)\d\d){3}(?!\w|[ .-]\d))"  # France's
+    r"|(?P<trunk>(?<![\w.-])0[1-9](?:\d{1,4}[ /]\d{6,8}|\d{1,2}-\d{6,7}|\d? \d{4} \d{4}|\d\d \d{3} \d{3,4}|\d \d{3} \d\d \d\d"
+    r"|\d{0,2}-\d{3,4}-\d{4})(?![\w-]|\.\d))"
+    r"|(?P<china>(?<![\w.-])1[3-9]\d(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?![\w-]|\.\d))",
+    re.ASCII,
+)
+_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # what few texts with a digit have
+_NUMBER_OF_A_THING = re.compile(
+    r"(?:is[bsm]n(?:-1[03])?|ein|ean|upc|gtin|sku|asin|vin|imei|item|part|model|order|ref|reference|serial|patent|lot|art|article|"
+    r"mls|case|invoice|catalog|cat|stock|photo|image|img|version)\W{0,3}(?:number|numbers|no|nr|num|id)?\W{0,3}$",
+    re.IGNORECASE,
+)
+_UNIT = re.compile(
+    r"(?: \d+)?\s?(?:[kmgt]b|mp|mah|ram)\b|\s?(?:[%€$]|(?:[kmµ]g|[mcd]l|[kmc]m|k?hz|kw|px|pixels?|dpi|lbs?|oz|pcs?|pieces|"
+    r"tablets|points|likes?|views?|followers|subscribers|downloads|installs|users|people|sold|usd|eur)\b)",
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
+_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: a place on earth
+_SIDES = (  # of screens, in pixels
+    "240 320 360 375 384 390 393 412 414 428 430 480 540 568 600 640 667 720 736 750 768 800 812 828 844 852 854 896 900 926 "
+    "932 960 1024 1050 1080 1125 1136 1152 1170 1179 1200 1242 1280 1284 1290 1334 1350 1366 1400 1440 1536 1600 1620 1668 "
+    "1680 1792 1800 1920 2048 2160 2208 2220 2280 2340 2360 2388 2400 2436 2532 2556 2560 2688 2732 2778 2796 2880 2960 3000 "
+    "3040 3088 3120 3168 3200 3840 4096 4320 5120 7680"
+)
+SIDES = frozenset(map(int, _SIDES.split()))
+
+
+def find_telephones(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where telephone numbers stand, with the word that announces them: after a plus, 00, a word as "call", or in one of
+    the usual forms of North America, Europe and East Asia. Seven to fifteen digits: ITU E.164."""
+    for match in _ANY.finditer(text) if _SEVEN.match(text) else ():
+        number = re.search(r"[+(]*\d.*", match[0])
+        assert number is not None
+        digits = re.sub(r"\D", "", match[0])
+        if not 7 <= len(digits) <= 15 or is_another_number(number[0]) or _UNIT.match(text, match.end()):
+            continue
+        if match["plus"] and not _is_international(number[0], digits):
+            continue
+        if not match["said"] and _NUMBER_OF_A_THING.search(text, max(0, match.start() - 30), match.start()):
+            continue
+        yield match.span()
+
+
+def is_another_number(number: str) -> bool:
+    """Say whether digits in groups are years, the sides of a screen, a date, a fraction, a list, or round amounts."""
+    groups = re.findall(r"\d+", number)
+    values = list(map(int, groups))
+    if _DATE.match(number) or _DECIMAL.fullmatch(number):
+        return True
+    if all(len(group) == 4 and 1900 <= value < 2100 for group, value in zip(groups, values, strict=True)):
+        return True
+    if len(groups) == 2 and SIDES.issuperset(values):
+        return True
+    if len(groups) == 1:
+        return number.endswith("00000")
+    is_list = values == list(range(values[0], values[0] + len(values)))
+    is_round = all(value % 50 == 0 and group[0] != "0" for group, value in zip(groups, values, strict=True))
+    return len(groups) > 2 and (is_list or is_round or max(map(len, groups)) == 1)
+
+
+def _is_international(number: str, digits: str) -> bool:
+    """Say whether a number with a plus is one: eight digits or more, no fraction, no amount; as many as its country has."""
+    zeros = len(digits) - len(digits.rstrip("0"))
+    is_amount = zeros >= (4 if number[1:].isdigit() else 6)
+    if len(digits) < 8 or is_amount or _DECIMAL.fullmatch(number[1:]):
+        return False
+    if digits[0] == "1":
+        return len(digits) == 11 and digits[1] in "23456789"
+    return digits[0] != "7" or len(digits) == 11
