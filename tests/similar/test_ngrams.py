@@ -22,3 +22,17 @@ def test_contained_finds_whole_words_in_a_row_as_plain_search_does() -> None:
         [i, j] for i, text in enumerate(texts) for j, entry in enumerate(entries) if entry and f" {entry} " in f" {text} "
     ]
     assert contained(texts, entries).tolist() == expected
+
+
+def test_texts_without_blanks_are_found_by_their_letters() -> None:
+    """Two letters are a word: of n = 4 words eight letters, and a shorter text from three words on as a whole."""
+    index = index_of(["穿红色外套的男人在过马路", "黑猫坐在垫子", "太短", "a b c d"], 4, min_words=3)
+    texts = ["看：穿红色外套的男人！", "看穿红色外套的男", "黑猫坐在垫子上", "黑猫坐在垫", "太短", "a b c d e"]
+    assert coverage(texts, index).tolist() == [8 / 9, 0, 6 / 7, 0, 0, 4 / 5]
+
+
+def test_an_entry_without_blanks_is_contained_anywhere() -> None:
+    assert contained(["一只黑猫", "カメラを持つ人", "party of cats"], ["黑猫", "カメ", "art", "猫黑"]).tolist() == [
+        [0, 0],
+        [1, 1],
+    ]

@@ -52,3 +52,10 @@ def test_references_that_are_not_there_or_not_json_are_refused(tmp_path: Path) -
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match=r"bad\.json: not JSON"):
         DecontaminateText(references=(str(tmp_path),)).run(captions(["a"]))
+
+
+def test_an_evaluation_set_in_chinese_is_found(tmp_path: Path) -> None:
+    (tmp_path / "vqa.txt").write_text("图片中穿红色外套的男人在过马路时左手拿着什么\n")
+    rows = captions(["问：图片中穿红色外套的男人在过马路时左手拿着什么？", "图片中穿红色外套的男人"])
+    found = DecontaminateText(references=(str(tmp_path),)).run(rows)
+    assert found["reason"].to_pylist() == ["in_evaluation", None]

@@ -5,12 +5,15 @@ microseconds. The hashes of a text depend on nothing but the text and the parame
 a test holds them fixed.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vlmdata.text.words import UNSPACED
 
 Hashes = NDArray[np.uint64]
 Ids = NDArray[np.int64]
@@ -45,8 +48,11 @@ def character_grams(texts: Sequence[str], n: int) -> Grams:
 
 
 def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ids]:
-    """Return a hash of each word of all texts on end, and the number of words of each text."""
-    parts = [hashed_words(*code_points(batch)) for batch in batches(texts)]
+    """Return a hash of each word of all texts on end, and the number of words of each text.
+
+    Each letter of a script without blanks between words is a word.
+    """
+    parts = [hashed_words(*code_points(batch), alone=letters_without_blanks()) for batch in batches(texts)]
     return np.concatenate([words for words, _ in parts]), np.concatenate([sizes for _, sizes in parts])
 
 
@@ -79,10 +85,11 @@ def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), sizes
 
 
-def hashed_words(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, Ids]:
+def hashed_words(points: NDArray[np.uint32], sizes: Ids, *, alone: NDArray[np.bool_] | None = None) -> tuple[Hashes, Ids]:
     """Return a hash of each word of all texts, and the number of words of each text.
 
-    A word is hashed as a polynomial in ODD modulo 2**64, from sums over everything before its ends.
+    A word is hashed as a polynomial in ODD modulo 2**64, from sums over everything before its ends. `alone` says for each code
+    point whether it is a word by itself.
     """
     if not len(points):
         return np.zeros(0, np.uint64), np.zeros(len(sizes), np.int64)
@@ -92,8 +99,11 @@ def hashed_words(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, Ids]:
     begins_text[ends - sizes] = True
     before = np.concatenate([[False], is_word[:-1]])
     after = np.concatenate([is_word[1:], [False]])
-    first = np.flatnonzero(is_word & (~before | begins_text[:-1]))
-    last = np.flatnonzero(is_word & (~after | begins_text[1:]))
+    begins, ends_here = ~before | begins_text[:-1], ~after | begins_text[1:]
+    if alone is not None and (single := alone[points]).any():
+        begins |= single | np.concatenate([[False], single[:-1]])
+        ends_here |= single | np.concatenate([single[1:], [False]])
+    first, last = np.flatnonzero(is_word & begins), np.flatnonzero(is_word & ends_here)
     rising, falling = powers(len(points))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((points.astype(np.uint64) + np.uint64(1)) * rising)])
     counts = np.bincount(np.searchsorted(ends, first, side="right"), minlength=len(sizes))
@@ -173,6 +183,15 @@ def power_row(base: int, count: int) -> Hashes:
 def word_characters() -> NDArray[np.bool_]:
     """Say for each code point whether it belongs to words: letters, digits and the underscore, as Python's \\w has it."""
     return np.fromiter((chr(point).isalnum() or point == ord("_") for point in range(0x110000)), bool, 0x110000)
+
+
+@lru_cache(maxsize=1)
+def letters_without_blanks() -> NDArray[np.bool_]:
+    """Say for each code point whether it is a letter of a script that puts no blanks between words."""
+    table = np.zeros(0x110000, bool)
+    for run in re.finditer(f"[{UNSPACED}]+", "".join(map(chr, range(len(table))))):
+        table[run.start() : run.end()] = True
+    return table
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,8 @@
 """How much of a text lies in word n-grams of evaluation texts, and which of many entries a text contains.
 
 Source of the 13-gram rule: Brown et al. 2020, GPT-3, appendix C: lower-cased words without punctuation, n between 8 and 13
-by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`.
+by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`. In scripts without
+blanks between words each letter is hashed, and two are counted as a word.
 """
 
 from collections.abc import Sequence
@@ -11,19 +12,25 @@ from numpy.typing import NDArray
 
 from vlmdata.similar.grams import Hashes, full_windows, word_hashes
 from vlmdata.similar.runs import Ids
+from vlmdata.text.words import LETTERS_A_WORD, has_unspaced
 
 Index = dict[int, Hashes]  # number of words -> the hashes of such n-grams, ascending, each once
 
 
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
-    """Return the n-grams of texts; of one with fewer than n words, but at least `min_words`, the whole; of others nothing."""
-    flat, sizes = word_hashes(texts)
+    """Return the n-grams of texts; of one with fewer than n words, but at least `min_words`, the whole; of others nothing.
+
+    A text with a letter of a script without blanks counts by its letters: their runs are LETTERS_A_WORD times as long.
+    """
     index: Index = {}
-    for length in range(min_words, n + 1):
-        hashes, owners, _ = full_windows(flat, sizes, length)
-        chosen = hashes if length == n else hashes[sizes[owners] == length]
-        if len(chosen):
-            index[length] = np.unique(chosen)
+    by_letters = [has_unspaced(text) for text in texts]
+    for letters, times in ((False, 1), (True, LETTERS_A_WORD)):
+        flat, sizes = word_hashes([text for text, has in zip(texts, by_letters, strict=True) if has == letters])
+        for length in range(min_words * times, n * times + 1):
+            hashes, owners, _ = full_windows(flat, sizes, length)
+            chosen = hashes if length == n * times else hashes[sizes[owners] == length]
+            if len(chosen):
+                index[length] = np.unique(np.concatenate([index.get(length, chosen[:0]), chosen]))
     return index
 
 
@@ -44,7 +51,8 @@ def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
 def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
     """Return every (text, entry) where the entry's words stand in the text in a row: (M, 2), each pair once, sorted.
 
-    Entries are whole words: "art" is not in "party". Of entries with the same words the first stands for all.
+    Entries are whole words: "art" is not in "party"; of scripts without blanks they are letters in a row. Of entries with the
+    same words the first stands for all.
     """
     flat, sizes = word_hashes(texts)
     entry_flat, entry_sizes = word_hashes(entries)

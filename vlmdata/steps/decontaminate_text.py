@@ -18,13 +18,15 @@ from vlmdata.step import Part, RecipeError, Step
 class DecontaminateText(Step):
     """Reject a text of whose words a share of more than `share` lies in n-grams of the references; 0: one n-gram is enough.
 
-    Words are lower-cased, without punctuation. A reference of fewer than `n` words counts as a whole, from `min_words` on.
+    Words are lower-cased, without punctuation. A reference of fewer than `n` words counts as a whole, from `min_words` on. Two
+    letters of a script without blanks (Chinese, Japanese, Thai and others) are a word.
     Source: Brown et al. 2020, GPT-3, appendix C. Alternatives of a text are looked at too; the text goes with them.
     """
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")
+    version: ClassVar = 2  # scripts without blanks have words since 2
 
     references: tuple[str, ...]  # folders, tars or files: .txt by line, every string in .json, .jsonl and .parquet
     n: int = 13

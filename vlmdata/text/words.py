@@ -40,6 +40,11 @@ _PASSED_OVER = re.compile(f"[{_PASSED}]")
 _ANY = re.compile(f"[{_PASSED}{UNSPACED}]")
 
 
+def has_unspaced(text: str) -> bool:
+    """Say whether a text has a letter of a script without blanks between words."""
+    return not text.isascii() and _RUN.search(text) is not None
+
+
 def count_words(text: str) -> int:
     """Return the number of words: what stands between white space, as `str.split` has it, or half the letters, rounded up, of
     scripts without blanks. Beside these only what has a letter or digit is a word: in "iPhone 15の新しいカメラ。" six."""
