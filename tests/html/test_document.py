@@ -88,6 +88,11 @@ def test_inline_elements_do_not_part_words_and_blocks_do():
     assert read(body).texts == ["foobar baz qux\n\ninner\n\ntail"]
 
 
+def test_what_is_no_element_parts_no_words():
+    body = "<?xml version='1.0'?><p>a<?php x ?>b</p><?php y ?><p>c<!-- d -->e<![CDATA[f]]>g</p><!doctype h><?z"
+    assert read(body).texts == ["ab\n\nceg"]
+
+
 def test_what_is_not_shown_is_not_read():
     hidden = "<p hidden>h</p><p style='display: none'>d</p><div aria-hidden=true>i</div>"
     body = f"<script>s()</script><style>a{{}}</style>{hidden}<template>t</template><p>seen</p>"

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from vlmdata.html.document import Limits, extract
+from vlmdata.intake import pages
 
 pytestmark = pytest.mark.whole
 
@@ -74,3 +75,12 @@ def test_a_long_honest_page_is_read():
     body = "<p>One paragraph with <b>bold</b> and <a href=/x>linked</a> words in it.</p>" * 20_000
     assert extract(body.encode(), URL).refused is None
     assert extract(body.encode(), URL, limits=Limits(max_tags=50_000)).refused == "too_many_tags"
+
+
+def test_a_page_that_breaks_the_reader_is_one_dropped_row(monkeypatch):
+    def broken(*args, **options):
+        raise TypeError("a node of a kind that nobody knew")
+
+    monkeypatch.setattr(pages, "extract", broken)
+    (row,) = pages.page_rows(b"<p>words", URL, id="1", facts={})
+    assert (row["reason"], row["texts"], row["images"]) == ("page_unreadable", [], [])

@@ -44,6 +44,8 @@ def read(body: str) -> tuple[list, list]:
         ("a<a class=more-link>more</a>b", (["a END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED b"], [None])),
         ("<p>x <video src=a.mp4></video> y</p>", (["x y"], [None])),
         (f"<p>a</p><img src={U}><!-- <p>c</p> --><div>b</div>", (["a", None, "b"], [None, U, None])),
+        ("<?xml version='1.0'?><p>a</p><?php x ?><p>b<?y?>c</p><svg><?z?></svg><![CDATA[d]]><!e><!doctype f>", (["a\n\nbc"], [None])),
+        ("<?php x ?>", LOST),
     ],
 )
 def test_golden_cases(body, expected):
@@ -54,6 +56,13 @@ def test_sizes_and_alt_come_along():
     document = extract(f'<p><img src={U} alt="An alt" width="300px" height=2.5e2>'.encode(), URL, mode="obelics")
     (image,) = document.images
     assert (image.alt, image.rendered_width, image.rendered_height) == ("An alt", 300, 250)
+
+
+def test_what_no_image_or_address_can_be_is_left_out_and_ends_nothing():
+    page = f"<p><img src={U} width={'9' * 400} height=99999999999px><img src=b.jpg>a".encode()
+    document = extract(page, "http://[x", mode="obelics")
+    assert document.texts == [None, "a"]
+    assert (document.images[0].rendered_width, document.images[0].rendered_height) == (None, None)
 
 
 def test_a_run_of_many_texts_is_joined_in_linear_time():

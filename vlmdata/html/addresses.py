@@ -40,7 +40,7 @@ def absolute(address: str, base: str) -> str | None:
     address = address.partition("#")[0]
     if not _UNSAFE.search(address):
         return address
-    return _UNSAFE.sub(lambda match: quote(match[0]), _HOST.sub(_ascii_host, address))
+    return _UNSAFE.sub(lambda match: quote(match[0], errors="replace"), _HOST.sub(_ascii_host, address))
 
 
 def _ascii_host(match: re.Match[str]) -> str:

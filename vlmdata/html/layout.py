@@ -206,6 +206,7 @@ _KINDS = {
     **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, **dict.fromkeys(SKIPPED, _SKIP), "br": _BREAK,
     "img": _IMAGE, "amp-img": _IMAGE, "noscript": _NOSCRIPT, "hr": _RULE, **dict.fromkeys(PRE, _PRE),
     "-comment": _SKIP, "-doctype": _SKIP, "!doctype": _SKIP, "-cdata": _SKIP,
+    None: _SKIP,  # a processing instruction
 }  # fmt: skip
 
 

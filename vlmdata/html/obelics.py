@@ -96,7 +96,10 @@ def _simplify(root: Any, url: str) -> list[_Entry]:
                 filled[-1] = filled[-1] or not text.isspace()
             node = following
             continue
-        attributes = node.attributes if tag[0] not in "-!" else {}
+        if tag is None or tag[0] in "-!":  # a processing instruction has no tag; comments and doctypes have such ones
+            node = following
+            continue
+        attributes = node.attributes
         rule = _rule(tag, attributes)
         node = node.first_child if rule in ("unwrap", "keep") else None
         if rule == "unwrap":
@@ -160,11 +163,20 @@ def _absolute(address: str, url: str) -> str:
         return "http:" + address
     if "./" in address:
         address = _DOTS.sub("", address)
-    return f"https://{urlsplit(url).netloc}{'' if address.startswith('/') else '/'}{address}"
+    try:
+        host = urlsplit(url).netloc
+    except ValueError:  # an unclosed bracket in the host
+        return ""
+    return f"https://{host}{'' if address.startswith('/') else '/'}{address}"
 
 
 def _size(attributes: dict[str, str | None], name: str) -> int | None:
-    text = re.sub('[”"<>]', "", attributes.get(name) or "")
+    """Return a width or height in pixels; None for what is no number, and for one that no image can have."""
+    size = _number(re.sub('[”"<>]', "", attributes.get(name) or ""))
+    return size if size is not None and abs(size) < 1 << 31 else None
+
+
+def _number(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:

@@ -37,7 +37,7 @@ def page_rows(
     `facts` go into `extra`; `wishes` are what headers ask of robots; `find` gives the bytes of an image by its address, or
     None. A page that asks not to be used for AI, or that costs more than its limits, is one dropped row.
     """
-    found = extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
+    found = _extracted(html, url, charset, mode, yields)
     about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}
     about |= {"robots": [*found.robots], "replaced_chars": found.replaced, "left_out": found.left_out}
     extra = clean(json_object({**facts, **{name: value for name, value in about.items() if value}}))
@@ -51,6 +51,13 @@ def page_rows(
         yield from _alt_pairs(found, base, find)
     else:
         yield document(_positions(found, find), **base)
+
+
+def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> Document:
+    try:
+        return extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
+    except Exception:  # bytes that we do not trust: a page that breaks our reader is one dropped row, not the end of a run
+        return Document(refused="unreadable")
 
 
 def refusal(wishes: tuple[str, ...]) -> str | None:
