@@ -51,7 +51,7 @@ def test_pictures_lazy_images_and_noscript_give_one_image_each():
     <p>three</p>
     <img data-src="d-300x200.jpg"><noscript><img src="d-1024x768.jpg"></noscript>"""
     document = read(body)
-    assert parts(document)[::2] == [f"[https://ex.com/d/e/{name}]" for name in ("a.webp", "b.jpg", "c.jpg", "d-300x200.jpg")]
+    assert parts(document)[::2] == [f"[https://ex.com/d/e/{name}]" for name in ("a.webp", "b.jpg", "c.jpg", "d-1024x768.jpg")]
     assert document.images[0].others == ("https://ex.com/d/e/a-small.jpg",)
 
 

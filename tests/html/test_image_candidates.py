@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.html.image_candidates import Candidate, addresses, is_placeholder, parse_srcset
+from vlmdata.html.image_candidates import Candidate, addresses, is_placeholder, is_preview, parse_srcset
 
 
 def test_a_srcset_is_read_as_the_standard_says():
@@ -28,6 +28,13 @@ def test_a_srcset_is_read_as_the_standard_says():
         ({"src": "data:image/gif;base64,R0lGOD", "data-srcset": "r.jpg 640w"}, ["r.jpg"]),
         ({"src": "/img/1x1.gif"}, []),
         ({"src": "a.jpg", "data-src": "true"}, ["a.jpg"]),
+        (
+            {"src": "a.jpg?w=20&blur=9", "srcset": "a.jpg?w=20 1x, a.jpg?w=40 2x", "data-src": "a.jpg"},
+            ["a.jpg", "a.jpg?w=40", "a.jpg?w=20", "a.jpg?w=20&blur=9"],
+        ),
+        ({"src": "a.jpg", "data-lqip": "a-low.jpg"}, ["a.jpg"]),
+        ({"src": "1px.png", "data-hi-def": "a.jpg", "data-preview": "p.jpg"}, ["a.jpg"]),
+        ({"data-wide-srcset": "r.jpg 640w"}, ["r.jpg"]),
         ({"alt": "nothing"}, []),
     ],
 )
@@ -44,3 +51,20 @@ def test_placeholders():
     shown_until = ["blank.gif", "https://e.org/x/spacer.png?v=2", "about:blank", "", "data:image/svg+xml,<svg/>", "loading.gif"]
     assert all(map(is_placeholder, shown_until))
     assert not any(map(is_placeholder, ["blanket.jpg", "photo.gif", "space.png", "data:image/png;base64," + "A" * 300]))
+
+
+def test_previews():
+    small = [
+        "a.jpg?q=20",
+        "a.jpg?w=20",
+        "/max/60/a.png",
+        "a-20x13.jpg",
+        "/w_30,e_blur/a.jpg",
+        "/resize:fit:60/a.jpg",
+        "/s72-c/a.jpg",
+        "lqip/a.jpg",
+    ]
+    assert all(map(is_preview, small))
+    assert not any(
+        map(is_preview, ["a.jpg?q=80", "a.jpg?w=800", "/max/3788/a.png", "a-300x200.jpg", "/s1600/a.jpg", "slow.jpg", "a.jpg"])
+    )

@@ -44,7 +44,10 @@ def read(body: str) -> tuple[list, list]:
         ("a<a class=more-link>more</a>b", (["a END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED b"], [None])),
         ("<p>x <video src=a.mp4></video> y</p>", (["x y"], [None])),
         (f"<p>a</p><img src={U}><!-- <p>c</p> --><div>b</div>", (["a", None, "b"], [None, U, None])),
-        ("<?xml version='1.0'?><p>a</p><?php x ?><p>b<?y?>c</p><svg><?z?></svg><![CDATA[d]]><!e><!doctype f>", (["a\n\nbc"], [None])),
+        (
+            "<?xml version='1.0'?><p>a</p><?php x ?><p>b<?y?>c</p><svg><?z?></svg><![CDATA[d]]><!e><!doctype f>",
+            (["a\n\nbc"], [None]),
+        ),
         ("<?php x ?>", LOST),
     ],
 )

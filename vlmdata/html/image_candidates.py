@@ -18,15 +18,26 @@ LAZY = (
     "data-cfsrc", "data-ezsrc", "data-opt-src", "data-mainsrc", "data-raw-src", "data-actualsrc", "data-pagespeed-lazy-src",
     "data-flickity-lazyload", "data-defer-src", "data-normal", "data-thumb", "data-hi-res", "lazy-src", "data-srcs", "file",
 )  # fmt: skip
-LAZY_SETS = ("data-srcset", "data-lazy-srcset", "data-src-set", "data-original-set", "data-orig-srcset", "lazy-srcset")
+_SETS = ("data-src-set", "data-original-set")  # beside all whose name ends in `srcset`
 _LAZY_PRESENT = frozenset(LAZY)
-_SET_PRESENT = frozenset(("srcset", *LAZY_SETS))
 
 _PLACEHOLDER = re.compile(  # of a file's name
-    r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|load(?:er|ing)|transparent"
-    r"|clear|gr[ea]y|empty|dummy|1x1|fallback)\.(?:gif|png|svg|jpe?g|webp)",
+    r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|(?:pre-?)?load(?:er|ing)|spinner"
+    r"|trans(?:parent)?|clear|gr[ea]y|empty|dummy|1x1|1?px|fallback)\.(?:gif|png|svg|jpe?g|webp)",
     re.IGNORECASE,
 )
+_IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.IGNORECASE)
+_PREVIEW_WORD = re.compile(
+    r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])",
+    re.IGNORECASE,
+)
+_POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])", re.IGNORECASE)
+_STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w20-h13, /s72-c/
+    r"(?<![a-z0-9])(?:(?:w|wid|width|max|max-?w(?:idth)?|re-?size|fit|size|sz)[=_:/](\d{1,5})(?!\d)"
+    r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))",
+    re.IGNORECASE,
+)
+_PREVIEW_WIDTH = 100  # pixels, at most
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
 _MAX_SRCSET = 20_000  # characters looked at
@@ -87,40 +98,56 @@ def is_placeholder(address: str) -> bool:
     return bool(_PLACEHOLDER.fullmatch(name[-80:]))
 
 
+def stated_width(address: str) -> float:
+    """Return the width in pixels that an address asks for, infinity where it asks for none: the whole image."""
+    return min((float(next(filter(None, match.groups()))) for match in _STATED.finditer(address[-500:])), default=float("inf"))
+
+
+def is_preview(address: str) -> bool:
+    """Say whether an address asks for a small or blurred preview: `w=20`, `q=20`, `/max/60/`, `-20x13.jpg`, `lqip`."""
+    end = address[-500:]
+    return stated_width(end) <= _PREVIEW_WIDTH or bool(_POOR.search(end) or _PREVIEW_WORD.search(end))
+
+
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
     """Return the addresses of an `<img>`, best first, given also the `<source>`s of its `<picture>`; placeholders left out.
 
     A set with widths comes first, then a set with densities, then lazy attributes (beside them `src` is what is shown
-    until the image comes), then `src`.
+    until the image comes), then `src`; previews come last.
     """
-    texts = _sets(attributes) if not _SET_PRESENT.isdisjoint(attributes) else []
+    texts = _sets(attributes)
     for source in sources:
         texts = texts + _sets(source)
     candidates = [c for text in texts for c in parse_srcset(text) if not is_placeholder(c.address)]
     src = attributes.get("src") or ""
     real = src if src and not is_placeholder(src) else None
-    lazy = _lazy(attributes)
+    plain = [address for address in (_lazy(attributes, alone=not real and not candidates), real) if address]
     if not candidates:
-        return [address for address in (lazy, real) if address]
+        return sorted(plain, key=is_preview) if len(plain) > 1 else plain
     candidates.sort(key=_rank)
-    plain = [address for address in (lazy, real) if address]
-    if not any(c.width for c in candidates) and all(c.density <= 1 for c in candidates):
-        return list(dict.fromkeys([*plain, *(c.address for c in candidates)]))
-    return list(dict.fromkeys([*(c.address for c in candidates), *plain]))
+    described = [c.address for c in candidates]
+    if any(c.width or c.density > 1 for c in candidates):
+        found = [*described, *plain]
+    else:
+        found = [*plain, *described]
+    return sorted(dict.fromkeys(found), key=is_preview)
 
 
 def _sets(attributes: Mapping[str, str | None]) -> list[str]:
     kind = attributes.get("type") or ""
     if kind and not kind.startswith(("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif")):
         return []
-    return [text for name in ("srcset", *LAZY_SETS) if (text := attributes.get(name))]
+    return [text for name, text in attributes.items() if text and (name.endswith("srcset") or name in _SETS)]
 
 
-def _lazy(attributes: Mapping[str, str | None]) -> str | None:
-    if _LAZY_PRESENT.isdisjoint(attributes):
-        return None
-    for name in LAZY:
-        text = attributes.get(name)
-        if text and _PATHLIKE.search(text.strip()) and not is_placeholder(text):
-            return text.strip()
+def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
+    """Return the address of a lazy attribute; where nothing else shows the image, any `data-` that names an image file."""
+    if not _LAZY_PRESENT.isdisjoint(attributes):
+        for name in LAZY:
+            text = attributes.get(name)
+            if text and _PATHLIKE.search(text.strip()) and not is_placeholder(text):
+                return text.strip()
+    for name, text in attributes.items() if alone else ():
+        if text and name.startswith("data-") and _IMAGE_FILE.match(text) and not (is_placeholder(text) or is_preview(name)):
+            return text
     return None

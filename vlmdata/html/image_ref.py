@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmdata.html.addresses import absolute, data_bytes
-from vlmdata.html.image_candidates import addresses, is_placeholder
+from vlmdata.html.image_candidates import addresses, is_placeholder, is_preview, stated_width
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
 _ADDRESSES = 6  # of one image
 _GAPS = re.compile(r"\s+")
-_SIZED = re.compile(r"[-_@]\d{2,4}x\d{2,4}(?=\.\w+$)|\?.*$")
+_PREVIEW_BYTES = 4096  # of an inline image that stands for a larger one until that comes; those of real pages take 300 to 2,000
+_SIZED = re.compile(
+    r"(?:[-_@.](?:\d{1,5}x\d{0,5}|\d{1,4}w|[1-4]x|lqip|preview|place-?holder|thumb(?:nail)?|blur(?:red)?|small|tiny|low|min))+"
+    r"(?=\.\w+$|$)",
+    re.IGNORECASE,
+)
+_FILE = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)$", re.IGNORECASE)
+_SIZING = re.compile(r"(?:w|h|q|wid|hei|width|height|quality|dpr|size|sz|resize|fit|crop|blur|fm|format|auto)=", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -52,6 +59,43 @@ def pixels(text: str | None) -> int | None:
     return int(match[1]) if match else None
 
 
-def stem(url: str) -> str:
-    """Return an address without query and size, to know two sizes of one image."""
-    return _SIZED.sub("", url.rpartition("/")[2])
+def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> ImageRef | None:
+    """Return the one image that two beside each other show, with the fuller address first; None when they are two images.
+
+    `repeats` says that one of the two stands in a `<noscript>`, `near` that no other block shares the element around them.
+    """
+    previews = _shows_preview(before), _shows_preview(now)
+    same = before.data is None and now.data is None and _stem(before.url) == _stem(now.url)
+    if same:
+        if not repeats and previews[0] == previews[1]:
+            return None
+    elif not near or previews != (True, False) or not (repeats or before.data is not None):
+        return None
+    fuller, other = (now, before) if _rank(now) < _rank(before) else (before, now)
+    urls = dict.fromkeys(url for one in (fuller, other) for url in (one.url, *one.others) if not url.startswith("data:"))
+    urls.pop(fuller.url, None)
+    return replace(
+        fuller,
+        alt=fuller.alt or other.alt,
+        caption=before.caption,
+        rendered_width=fuller.rendered_width or other.rendered_width,
+        rendered_height=fuller.rendered_height or other.rendered_height,
+        others=tuple(urls)[: _ADDRESSES - 1],
+    )
+
+
+def _shows_preview(ref: ImageRef) -> bool:
+    return len(ref.data) < _PREVIEW_BYTES if ref.data is not None else is_preview(ref.url)
+
+
+def _rank(ref: ImageRef) -> tuple[bool, float]:
+    return _shows_preview(ref), -stated_width(ref.url)
+
+
+def _stem(url: str) -> str:
+    """Return the end of an address without what asks for a size, to know two sizes of one image."""
+    path, _, query = url.partition("?")
+    name = _SIZED.sub("", path.rpartition("/")[2])
+    if _FILE.search(name):  # of a file, a query hardly ever selects another image
+        return _FILE.sub("", name)
+    return f"{name}?{'&'.join(part for part in query.split('&') if not _SIZING.match(part))}"

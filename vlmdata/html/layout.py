@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlmdata.html.image_ref import ImageRef, image_ref, stem
+from vlmdata.html.image_ref import ImageRef, image_ref, merged
 from vlmdata.html.names import NAMELESS, named, names_menu, word_set
 from vlmdata.text.words import count_words
 
@@ -84,6 +84,7 @@ class _Walk:
     pre: int = 0  # open <pre> elements
     images: int = 0
     seen: set[str] = field(default_factory=set)  # their addresses
+    repeating: bool = False  # whether the last of them stands in a <noscript>
 
     def __post_init__(self) -> None:
         self.blocks, self.sections = self.layout.blocks, self.layout.sections
@@ -160,16 +161,34 @@ class _Walk:
         parent = node.parent
         sources = [s.attributes for s in parent.css("source")] if parent is not None and parent.tag == "picture" else []
         ref = image_ref(attributes, sources, self.base, self.max_data_bytes)
-        if ref is None or (again and (ref.url in self.seen or self._repeats(ref))):
+        if ref is None or self._is_same(ref, again) or (again and ref.url in self.seen):
             return
         self.flush()
         self.images += 1
         self.seen.add(ref.url)
+        self.repeating = again
         self.blocks.append(Block(None, ref, self.current, "img"))
 
-    def _repeats(self, ref: ImageRef) -> bool:
-        last = self.blocks[-1].image if self.blocks else None
-        return last is not None and stem(last.url) == stem(ref.url)
+    def _is_same(self, ref: ImageRef, again: bool) -> bool:
+        """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
+        last = self.blocks[-1] if self.blocks else None
+        if last is None or last.image is None or not all(piece.isspace() or piece == "\x01" for piece in self.pieces):
+            return False
+        one = merged(last.image, ref, repeats=again or self.repeating, near=self._near())
+        if one is None:
+            return False
+        last.image = one
+        self.seen.add(one.url)
+        return True
+
+    def _near(self) -> bool:
+        """Say whether an element of those around shares no other block with the last one."""
+        place, around = len(self.blocks) - 1, self.current
+        if self.blocks[-1].section == around:
+            return True
+        while around > 0 and self.sections[around].start > place:
+            around = self.sections[around].parent
+        return around > 0 and self.sections[around].start == place
 
 
 def _broken(text: str) -> list[str]:
