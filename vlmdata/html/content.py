@@ -11,11 +11,14 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
-from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.html.image_ref import ImageRef
+from vlmdata.html.layout import HEADINGS, Block, Layout, Section, word_count
 
 _PROSE_WORDS = 10
 _GALLERY_WORDS = 60
+_ICON = 64  # pixels, at most
 _LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
+_TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 _CELLS = frozenset(("td", "th", "dt", "dd"))
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
@@ -133,16 +136,42 @@ def _without_chrome(layout: Layout, sums: _Sums) -> list[bool]:
     total = prose[-1]
     teasers = _teaser_lists(layout, sums)
     for i, s in sums.sections:
-        share = 0.5 if s.chrome > 1 or i in teasers else 0.25 if s.chrome else 0.3 if _is_related(layout, s) else 0.0
+        chrome = 0 if s.chrome and _is_content(layout, s, sums) else s.chrome
+        share = 0.5 if chrome > 1 or i in teasers else 0.25 if chrome else 0.3 if _is_related(layout, s, sums) else 0.0
         if prose[s.end] - prose[s.start] < share * total:
             kept[s.start : s.end] = [False] * (s.end - s.start)
     return kept
 
 
-def _is_related(layout: Layout, s: Section) -> bool:
+def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
+    """Say whether a section holds content whatever its names say: an illustration, or prose of its own amid the prose."""
+    words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
+    around = layout.sections[s.parent]
+    amid = sums.prose[s.start] > sums.prose[around.start] and sums.prose[around.end] > sums.prose[s.end]
+    if sums.images[s.end] == sums.images[s.start]:
+        return amid and s.tag in _TEXTUAL and linked <= 0.5 * words
+    images = [block for block in layout.blocks[s.start : s.end] if block.image]
+    if any(_is_icon(block.image) for block in images if block.image):
+        return False
+    if s.tag == "figure":
+        return linked <= 0.5 * words or not all(b.links for b in images)
+    captions = {block.image.caption for block in images if block.image and block.image.caption}
+    said = sum(map(word_count, captions))
+    return amid and (said <= words - linked <= said + 3 if captions else words == 0 and not all(b.links for b in images))
+
+
+def _is_icon(image: ImageRef) -> bool:
+    return any(side is not None and side <= _ICON for side in (image.rendered_width, image.rendered_height))
+
+
+def _is_related(layout: Layout, s: Section, sums: _Sums) -> bool:
     """Say whether a section begins with a short line such as `Related stories`."""
     first = layout.blocks[s.start]
-    return 0 < first.words < 9 and bool(_RELATED.match((first.text or "")[:80]))
+    return (
+        0 < first.words < 9
+        and sums.linked[s.end] - sums.linked[s.start] >= 0.1 * (sums.words[s.end] - sums.words[s.start])
+        and bool(_RELATED.match((first.text or "")[:80]))
+    )
 
 
 def _teaser_lists(layout: Layout, sums: _Sums) -> set[int]:
@@ -183,7 +212,7 @@ def _widened(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
     while chosen.parent >= 0:
         parent = layout.sections[chosen.parent]
         added = [*range(parent.start, chosen.start), *range(chosen.end, parent.end)]
-        if not all(kept[i] and blocks[i].links < 0.5 for i in added):
+        if not all(kept[i] and (blocks[i].image or blocks[i].links < 0.5) for i in added):
             break
         chosen = parent
     return chosen

@@ -37,7 +37,7 @@ class Block:
     section: int  # the innermost section that holds it
     tag: str  # of the section, or "img"
     words: int = 0
-    links: float = 0.0  # share of the characters that stand in links
+    links: float = 0.0  # share of the characters that stand in links; of an image 1 where it stands in one
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class _Walk:
         self.images += 1
         self.seen.add(ref.url)
         self.repeating = again
-        self.blocks.append(Block(None, ref, self.current, "img"))
+        self.blocks.append(Block(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
         """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
@@ -221,7 +221,7 @@ def _is_menu(tag: str, attributes: dict[str, str | None]) -> bool:
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
-_KINDS = {
+_KINDS: dict[str | None, int] = {
     **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, **dict.fromkeys(SKIPPED, _SKIP), "br": _BREAK,
     "img": _IMAGE, "amp-img": _IMAGE, "noscript": _NOSCRIPT, "hr": _RULE, **dict.fromkeys(PRE, _PRE),
     "-comment": _SKIP, "-doctype": _SKIP, "!doctype": _SKIP, "-cdata": _SKIP,

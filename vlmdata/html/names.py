@@ -7,6 +7,7 @@ from functools import lru_cache
 
 _WORDS = re.compile(r"[a-z]+")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
+_ABOUT_OTHERS = re.compile(r"(?<![a-z])(?:has|have|with|without|no)[-_]+(?!print)[a-z]+")  # `has-sidebar` names no sidebar
 
 
 def word_set(words: str) -> frozenset[str]:
@@ -35,7 +36,7 @@ NAMELESS = (None, None, None, None)
 
 
 def _words(names: tuple[str | None, ...]) -> list[str]:
-    return _WORDS.findall(_CAMEL.sub(r"\1-\2", " ".join(filter(None, names))).lower())
+    return _WORDS.findall(_ABOUT_OTHERS.sub("", _CAMEL.sub(r"\1-\2", " ".join(filter(None, names))).lower()))
 
 
 @lru_cache(maxsize=1 << 15)

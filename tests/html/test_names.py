@@ -1,0 +1,71 @@
+"""Words of boilerplate in the names of what holds content take nothing away; what they name rightly goes."""
+
+import pytest
+
+from vlmdata.html.document import extract
+
+PROSE = [
+    "The ferry leaves the stone harbour at six each morning and carries mostly flour.",
+    "Old Marten keeps a ledger of every crossing since his mother held the tiller.",
+]
+FIGURE = "<img src=a.jpg><figcaption>The green boat.</figcaption>"
+SHOWN = [PROSE[0], None, f"The green boat.\n\n{PROSE[1]}"]
+ALONE = [PROSE[0], None, PROSE[1]]
+BUTTONS = "<ul><li><a href=/f>Share on Facebook</a><li><a href=/t>Send to a friend</a></ul>"
+
+
+def texts(body: str) -> list[str | None]:
+    page = f"<body><article><p>{PROSE[0]}</p>{body}<p>{PROSE[1]}</p></article>"
+    return extract(page.encode(), "https://e.org/").texts
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (f"<figure class='image fig--has-shares'>{FIGURE}</figure>", SHOWN),
+        (f"<figure class=share>{FIGURE}</figure>", SHOWN),
+        (f"<figure id=comments class=promo>{FIGURE}</figure>", SHOWN),
+        (f"<div class='image shares'>{FIGURE}</div>", SHOWN),
+        (f"<div class=share><figure>{FIGURE}</figure>{BUTTONS}</div>", SHOWN),
+        (f"<aside><figure>{FIGURE}</figure></aside>", SHOWN),
+        ("<figure class=share><a href=/z><img src=a.jpg></a></figure>", ALONE),
+        ("<figure class=share><img src=a.jpg><figcaption><a href=/p>By the photographer</a></figcaption></figure>", ALONE),
+        ("<div class=share-wrap><img src=a.jpg></div>", ALONE),
+        ("<p class=banner><img src=a.jpg></p>", ALONE),
+    ],
+)
+def test_a_figure_is_one_whatever_it_is_called(body: str, expected: list[str | None]):
+    assert texts(body) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<div class=share><a href=/f><img src=f.png width=24></a><a href=/t><img src=t.png width=24></a></div>",
+        "<figure class=share><a href=/f><img src=f.png width=24 height=24></a></figure>",
+        f"<div class=share-buttons>{BUTTONS}</div>",
+        "<div class=promo><a href=/s><img src=s.jpg></a></div>",
+        "<div class=related><a href=/s><figure><img src=s.jpg><figcaption>Another story</figcaption></figure></a></div>",
+        "<div class=newsletter><p>Sign up for our newsletter, and get the best stories of each day.</p></div>",
+        "<p class=share><a href=/f>Share this with all of your friends on the lake</a></p>",
+    ],
+)
+def test_buttons_and_teasers_go(body: str):
+    assert texts(body) == ["\n\n".join(PROSE)]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            "<p class=share>The captain says that the boat was always green.</p>",
+            "The captain says that the boat was always green.",
+        ),
+        ("<blockquote class=comment>The captain says that it was green.</blockquote>", "The captain says that it was green."),
+        ("<h2 class=banner>The harbour</h2>", "The harbour"),
+        ("<table class=tags><tr><td>Length<td>12 m<tr><td>Mast<td>9 m</table>", "Length | 12 m\nMast | 9 m"),
+        ("<div class='text with-comments no-sidebar'>It was always green.</div>", "It was always green."),
+    ],
+)
+def test_prose_amid_prose_stays_whatever_it_is_called(body: str, text: str):
+    assert texts(body) == ["\n\n".join([PROSE[0], text, PROSE[1]])]
