@@ -11,10 +11,11 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
+from vlmdata.html.cards import free_cards, is_prose, teaser_share
 from vlmdata.html.image_ref import ImageRef
-from vlmdata.html.layout import HEADINGS, Block, Layout, Section, word_count
+from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.text.words import count_words
 
-_PROSE_WORDS = 10
 _GALLERY_WORDS = 60
 _ICON = 64  # pixels, at most
 _LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
@@ -68,7 +69,7 @@ class _Sums:
     words: list[int]
     linked: list[float]  # words in links
     prose: list[int]  # words of blocks that read like prose
-    lines: list[int]  # blocks that are one link of three words or more
+    lines: list[int]  # blocks that are one link: a heading, or three words or more
     images: list[int]
     sections: list[tuple[int, Section]]  # those that hold blocks, with their numbers
 
@@ -78,8 +79,8 @@ def _sums(layout: Layout) -> _Sums:
     return _Sums(
         [0, *accumulate([b.words for b in blocks])],
         [0.0, *accumulate([b.words * b.links for b in blocks])],
-        [0, *accumulate([b.words if b.words >= _PROSE_WORDS and b.links < 0.4 else 0 for b in blocks])],
-        [0, *accumulate([b.links > 0.8 and b.words >= 3 for b in blocks])],
+        [0, *accumulate([b.words if is_prose(b) else 0 for b in blocks])],
+        [0, *accumulate([b.links > 0.8 and (b.words >= 3 or b.tag in HEADINGS) for b in blocks])],
         [0, *accumulate([b.image is not None for b in blocks])],
         [(i, s) for i, s in enumerate(layout.sections) if s.end > s.start],
     )
@@ -88,8 +89,11 @@ def _sums(layout: Layout) -> _Sums:
 def main_blocks(layout: Layout) -> list[bool]:
     """Say for each block whether it belongs to the main content."""
     blocks = layout.blocks
+    teasers = free_cards(layout)
     sums = _sums(layout)
     kept = _without_chrome(layout, sums)
+    for run in teasers:
+        kept[run.start : run.stop] = [False] * len(run)
     if _is_gallery(kept, sums):
         return _gallery(layout, sums)
     chosen = _widened(layout, _best(layout, kept, sums), kept)
@@ -135,9 +139,12 @@ def _without_chrome(layout: Layout, sums: _Sums) -> list[bool]:
     prose = sums.prose
     total = prose[-1]
     teasers = _teaser_lists(layout, sums)
+    enough = teaser_share(layout) if teasers else 0.0
     for i, s in sums.sections:
         chrome = 0 if s.chrome and _is_content(layout, s, sums) else s.chrome
-        share = 0.5 if chrome > 1 or i in teasers else 0.25 if chrome else 0.3 if _is_related(layout, s, sums) else 0.0
+        share = (
+            0.5 if chrome > 1 else enough if i in teasers else 0.25 if chrome else 0.3 if _is_related(layout, s, sums) else 0.0
+        )
         if prose[s.end] - prose[s.start] < share * total:
             kept[s.start : s.end] = [False] * (s.end - s.start)
     return kept
@@ -156,7 +163,7 @@ def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
     if s.tag == "figure":
         return linked <= 0.5 * words or not all(b.links for b in images)
     captions = {block.image.caption for block in images if block.image and block.image.caption}
-    said = sum(map(word_count, captions))
+    said = sum(map(count_words, captions))
     return amid and (said <= words - linked <= said + 3 if captions else words == 0 and not all(b.links for b in images))
 
 
@@ -242,7 +249,7 @@ def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: _Sums) 
 
 def _trim(blocks: list[Block], kept: list[bool]) -> None:
     """Leave out bylines, dates and other short lines before the first prose and behind the last."""
-    prose = [i for i, b in enumerate(blocks) if kept[i] and b.words >= _PROSE_WORDS and b.links < 0.4]
+    prose = [i for i, b in enumerate(blocks) if kept[i] and is_prose(b)]
     if not prose:
         return
     for i in range(prose[0]):

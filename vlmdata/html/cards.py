@@ -1,0 +1,103 @@
+"""Cards that lie wholly inside links: a picture, a name and a sentence, again and again. Content or teasers?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vlmdata.html.layout import HEADINGS, Block, Layout
+
+PROSE_WORDS = 10
+_ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose
+_PARAGRAPH_WORDS = 60  # of an article with one
+_CARD_WORDS = 6  # of its sentence
+_LABEL_WORDS = 4  # between cards: a date, a price
+_FEWEST = 3  # cards
+_SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
+
+
+def _is_sentence(block: Block, before: Block | None) -> bool:
+    """Say whether a block is what a card says of its name, not a headline: it ends like a sentence.
+
+    `before` is the block before it on pages without an article, where it is enough that this is a heading.
+    """
+    if block.links <= 0.7 or block.words < _CARD_WORDS:
+        return False
+    named = before is not None and before.links > 0.7 and before.tag in HEADINGS and block.words >= PROSE_WORDS
+    return named or bool(_SENTENCE.search((block.text or "")[-4:]))
+
+
+@dataclass(slots=True)
+class _Run:
+    """Blocks one after another that are links, or short lines between them."""
+
+    start: int
+    end: int
+    pictures: int = 0
+    sentences: int = 0
+    words: int = 0
+
+
+def teaser_share(layout: Layout) -> float:
+    """Return the share of a page's prose that lists of teasers must hold to be its content.
+
+    It is half beside an article, which has two paragraphs in a row or a long one, and a quarter on a page of names and
+    short texts.
+    """
+    row = 0
+    for block in layout.blocks:
+        if is_prose(block):
+            row += 1
+            if row == 2 or block.words >= _PARAGRAPH_WORDS:
+                return _ARTICLE
+        elif block.image is None:
+            row = 0
+    return _NAMES
+
+
+def is_prose(block: Block) -> bool:
+    """Say whether a block reads like prose: ten words or more, most of them outside links."""
+    return block.words >= PROSE_WORDS and block.links < 0.4
+
+
+def free_cards(layout: Layout) -> list[range]:
+    """Unlink the blocks of cards where cards hold enough of the page's prose; else return where the cards are."""
+    least = teaser_share(layout)
+    runs = [run for run in _runs(layout, strict=least == _ARTICLE) if run.pictures >= _FEWEST and run.sentences >= _FEWEST]
+    words = sum(run.words for run in runs)
+    total = words + sum(block.words for block in layout.blocks if is_prose(block))
+    if words < least * total:
+        return [range(run.start, run.end) for run in runs]
+    free = [False] * len(layout.blocks)
+    for run in runs:
+        free[run.start : run.end] = [True] * (run.end - run.start)
+        for block in layout.blocks[run.start : run.end]:
+            block.links = 0.0
+    for section in layout.sections:
+        if section.chrome == 1 and section.end > section.start and free[section.start] and free[section.end - 1]:
+            section.chrome = 0  # class=teaser
+    return []
+
+
+def _runs(layout: Layout, *, strict: bool) -> Iterator[_Run]:
+    chrome: list[bool] = []
+    for section in layout.sections:
+        chrome.append(section.chrome > 1 or (section.parent >= 0 and chrome[section.parent]))
+    run = _Run(0, 0)
+    for i, block in enumerate(layout.blocks):
+        linked = block.links > 0.7
+        if chrome[block.section] or not (linked or (0 < block.words <= _LABEL_WORDS and run.end)):
+            if run.end:
+                yield run
+                run = _Run(0, 0)
+            continue
+        if not linked:
+            continue  # a date or price between cards, or what follows the last one
+        run.start, run.end = run.start if run.end else i, i + 1
+        run.pictures += block.image is not None
+        if _is_sentence(block, layout.blocks[i - 1] if i > run.start and not strict else None):
+            run.sentences += 1
+            run.words += block.words
+    if run.end:
+        yield run
