@@ -39,6 +39,7 @@ _UNIT = re.compile(
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
 _DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: a place on earth
+_AMOUNT = re.compile(r"\d{1,2}(?:\.\d{3})+")
 _SIDES = (  # of screens, in pixels
     "240 320 360 375 384 390 393 412 414 428 430 480 540 568 600 640 667 720 736 750 768 800 812 828 844 852 854 896 900 926 "
     "932 960 1024 1050 1080 1125 1136 1152 1170 1179 1200 1242 1280 1284 1290 1334 1350 1366 1400 1440 1536 1600 1620 1668 "
@@ -68,11 +69,11 @@ def is_another_number(number: str) -> bool:
     """Say whether digits in groups are years, the sides of a screen, a date, a fraction, a list, or round amounts."""
     groups = re.findall(r"\d+", number)
     values = list(map(int, groups))
-    if _DATE.match(number) or _DECIMAL.fullmatch(number):
+    if _DATE.match(number) or _DECIMAL.fullmatch(number) or _AMOUNT.fullmatch(number):
         return True
     if all(len(group) == 4 and 1900 <= value < 2100 for group, value in zip(groups, values, strict=True)):
         return True
-    if len(groups) == 2 and SIDES.issuperset(values):
+    if len(groups) in (2, 4) and SIDES.issuperset(values):
         return True
     if len(groups) == 1:
         return number.endswith("00000")
