@@ -3,11 +3,13 @@
 import datetime
 import decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.site import picture
+from tests.rows import captions
 from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.engine.store import open_store
@@ -15,7 +17,7 @@ from vlmdata.report.charts import charts
 from vlmdata.report.lines import Line, lines
 from vlmdata.report.scan import Facts, scan
 from vlmdata.report.stored import Stored
-from vlmdata.row import numbers
+from vlmdata.row import drop_rows, numbers
 
 DAYS = [datetime.date(2019, 5, 1), datetime.date(2024, 2, 29), datetime.date(2024, 3, 1)]
 TIMES = [datetime.datetime(day.year, 12, 31, 23, 59, tzinfo=datetime.UTC) for day in DAYS]
@@ -102,6 +104,9 @@ def test_a_limit_that_is_no_number_is_not_drawn(tmp_path, limit):
 
 def test_a_number_beyond_what_float64_holds_becomes_the_nearest():
     assert numbers(pa.array([2**64 - 1, 2**53 + 1, None], pa.uint64())).tolist()[:2] == [2.0**64, 2.0**53]
+    bad = np.array([True, False])
+    rows = drop_rows(captions(["a", "b"]), bad, "own", value=np.array([2**64 - 1, 1], np.uint64), threshold=2**62 + 1)
+    assert (rows["value"].to_pylist(), rows["threshold"].to_pylist()) == ([2.0**64, None], [2.0**62, None])
 
 
 @pytest.mark.whole

@@ -210,10 +210,10 @@ def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _where(hit: np.ndarray, new: object, old: pa.Array) -> pa.Array:
-    if isinstance(new, np.ndarray):
-        new = pa.array(new, from_pandas=True).cast(old.type)  # NaN and None become null
+    if isinstance(new, np.ndarray):  # NaN and None become null, an integer that float64 does not hold the nearest that it does
+        new = pa.array(new, from_pandas=True).cast(old.type, safe=False)
     else:
-        new = pa.scalar(new, old.type)
+        new = pa.scalar(float(new) if isinstance(new, int) else new, old.type)
     return pc.if_else(pa.array(hit), new, old)
 
 
