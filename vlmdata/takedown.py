@@ -36,7 +36,6 @@ from vlmdata.why import ledger_files, take_rows, words_of
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2
 LIKENESS_BITS = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther (vlmdata/images/phash.py)
-MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,13 @@ class Request:
 
 def likeness(image: str | Path) -> int:
     """Return the perceptual hash of an image file. Raises RecipeError for one that cannot be read."""
+    from vlmdata.images.budget import OWN_FILES_MB
     from vlmdata.images.decode import decode
     from vlmdata.images.facts import ImageError
     from vlmdata.images.phash import phash
 
     try:
-        return phash(decode(Path(image).read_bytes(), max_pixels=MAX_PIXELS).pixels)
+        return phash(decode(Path(image).read_bytes(), max_memory_mb=OWN_FILES_MB).pixels)
     except (OSError, ImageError) as error:
         raise RecipeError(f"{image}: cannot be read as an image: {error}") from None
 

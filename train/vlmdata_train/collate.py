@@ -20,8 +20,6 @@ from vlmdata_train.image_plan import ImagePlan
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.prompts import Picture, Prompt, truncate
 
-MAX_PIXELS = 100_000_000  # of one image: what a shard holds was limited when it was built
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -46,7 +44,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         for image in ready.prompt.images:
             assert isinstance(image, bytes)  # sizes alone are only measured
             try:
-                tiles.append(plan.preprocess(decode(image, max_pixels=MAX_PIXELS).pixels).pixels)
+                tiles.append(plan.preprocess(decode(image).pixels).pixels)
             except ImageError as error:
                 broken[error.reason] += 1
                 tiles.append(plan.preprocess(_grey(*size_of(image))).pixels)

@@ -7,6 +7,7 @@ point into the blob. Nothing waits for a slow host but the part that asked it; t
 from __future__ import annotations
 
 import functools
+import hashlib
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from vlmdata.engine.row_costs import RowCosts
 from vlmdata.engine.tombstones import REASON, STEP
 from vlmdata.images import img2dataset
 from vlmdata.images.header import ImageError, read_header
-from vlmdata.images.process import process
-from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten
+from vlmdata.images.process import price, process
+from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten, numbers
 from vlmdata.step import Part, Step
 from vlmdata.steps.download import Download
 from vlmdata.steps.resize import Resize
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from vlmdata.web.client import Client, Fetched
 
 LOOK_S = 1.0  # how often who waits for an answer looks whether the client is still there
-FACTS = ["data", "blob", "offset", "size", "format", "width", "height", "original_width", "original_height"]
-FACTS += ["sha256", "phash", "original_format", "boxes", "drop", "reason"]
+DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in Processed
+MEASURED = [*DONE, "original_format", "boxes"]
+FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Ingest(Step):
 
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
-    version: ClassVar = 2  # the format as fetched is kept since 2
+    version: ClassVar = 3  # the format as fetched is kept since 2; memory and cost are limited since 3
     measured_by: ClassVar = ("resize",)  # how a fetch went is final once committed, whatever the limits were
 
     download: Download | None = None
@@ -53,47 +57,91 @@ class Ingest(Step):
 
     def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
-        columns = {name: flat.field(name).to_pylist() for name in FACTS}
-        twins = self._twins(flat)
-        for position, body, failure in self._bodies(flat, list(twins), part):  # type: ignore[arg-type]
-            if failure is None:
-                facts = self._process(position, body, columns["boxes"][position], part)  # type: ignore[arg-type]
-            else:
-                facts = {"drop": self.download.name if self.download else self.name, "reason": failure}
-            for twin in twins[position]:
-                for name, value in {"data": None, **facts}.items():
-                    columns[name][twin] = value
+        given = {name: flat.field(name).to_pylist() for name in FACTS}
+        columns = {name: list(values) for name, values in given.items()}
+        done = np.zeros(len(flat.items), bool)
+        for positions, facts in self._outcomes(flat, given, part):  # type: ignore[arg-type]
+            done[positions] = True
+            for name, value in facts.items():
+                for position in positions:
+                    columns[name][position] = value
         arrays = [pa.array(columns[f.name], f.type) if f.name in columns else flat.field(f.name) for f in IMAGE]
+        data = IMAGE.get_field_index("data")
+        arrays[data] = pc.if_else(pa.array(done), pa.scalar(None, pa.binary()), arrays[data])
         items = pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=flat.items.is_null())
         return {"images": flat.rebuild(items)}
 
+    def _outcomes(self, flat: Flat, given: dict[str, list[Any]], part: OpenPart) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Yield what became of each image, with its positions, and then of those beyond their row's sum of cost."""
+        rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat)
+        costs = RowCosts(twins, flat.parents, rule.max_cost)
+        for position, body, failure in self._bodies(flat, list(twins), part):
+            if failure is not None:
+                yield twins[position], failure
+            elif part.journal(position):
+                yield twins[position], self._verdict("decoder_crash")
+            elif costs.admits(position, self._price(body, boxes[position])):
+                yield twins[position], self._process(body, boxes[position], part)
+            else:
+                costs.park(position, body)
+        beyond = costs.beyond()
+        for position, body in costs.parked(beyond):
+            part.journal(position)
+            yield twins[position], self._process(body, boxes[position], part)
+        for position, cost in beyond.items():  # the place in a blob stays, so that bytes written there can be erased
+            facts = {name: given[name][position] for name in MEASURED}
+            yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
+
+    def _verdict(self, reason: str, value: float | None = None, threshold: float | None = None) -> dict[str, Any]:
+        """Return the rejection of an image whose bytes came."""
+        name = (self.resize or self.download or self).name
+        return {"drop": name, "reason": reason, "value": value, "threshold": threshold}
+
+    def _rule(self) -> Resize:
+        return self.resize or Resize(mode="no", skip_reencode=True)
+
+    def _price(self, body: bytes, boxes: Any) -> float:
+        """Return what decoding and blurring cost; of what has no header nothing, for it is not decoded."""
+        rule = self._rule()
+        try:
+            return price(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
+        except ImageError:
+            return 0.0
+
     def _twins(self, flat: Flat) -> dict[int, list[int]]:
         """Return the positions to do, each with the positions that hold the same image."""
-        names = ("url", "blob", "offset", "data", "boxes")
-        fields = zip(*(flat.field(name).to_pylist() for name in names), strict=True)
+        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), strict=True)
+        bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
         for position, (identity, living) in enumerate(zip(fields, flat.alive(), strict=True)):
             if living:
-                groups.setdefault(repr(identity), []).append(position)
+                data = bodies[position].as_py()
+                digest = None if data is None else hashlib.sha256(data).digest()
+                groups.setdefault(repr((*identity, digest)), []).append(position)
         return {positions[0]: positions for positions in groups.values()}
 
-    def _bodies(self, flat: Flat, positions: list[int], part: OpenPart) -> Iterator[tuple[int, bytes | None, str | None]]:
-        """Yield position, encoded bytes and failure of every image, at once or as the web gives them."""
-        names = ("data", "blob", "offset", "size", "url")
-        fields = {name: flat.field(name).to_pylist() for name in names}
+    def _bodies(self, flat: Flat, positions: list[int], part: OpenPart) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+        """Yield position, encoded bytes and verdict of every image, at once or as the web gives them."""
+        most = self._rule().max_memory_mb * 1e6
+        step = self.download.name if self.download else self.name
+        bodies = flat.field("data")
+        fields = {name: flat.field(name).to_pylist() for name in ("blob", "offset", "size", "url")}
         asked = {}
         for position in positions:
-            data, blob, offset, size, url = (fields[name][position] for name in names)
-            if data is not None:
-                yield position, data, None
+            blob, offset, size, url = (values[position] for values in fields.values())
+            if bodies[position].is_valid:
+                yield position, bodies[position].as_py(), None
+            elif blob is not None and size > most:
+                yield position, b"", self._verdict("too_large", size / 1e6, most / 1e6)
             elif blob is not None:
                 yield position, part.image_bytes(blob, offset, size), None
             elif self.download is None or url is None:
-                yield position, None, "no_address" if url is None else "not_downloaded"
+                yield position, b"", {"drop": step, "reason": "no_address" if url is None else "not_downloaded"}
             else:
                 asked[position] = url
         if asked and self.download:
-            yield from self._fetched(asked, self.download, part)
+            for position, body, failure in self._fetched(asked, self.download, part):
+                yield position, body or b"", None if failure is None else {"drop": step, "reason": failure}
 
     def _fetched(
         self, asked: dict[int, str], download: Download, part: OpenPart
@@ -104,29 +152,27 @@ class Ingest(Step):
 
         return part.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
 
-    def _process(self, position: int, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
+    def _process(self, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
         """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
-        rule = self.resize or Resize(mode="no", skip_reencode=True)
-        step = self.resize or self.download or self
-        if part.journal(position):
-            return {"drop": step.name, "reason": "decoder_crash"}
+        rule = self._rule()
+        limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
         blocks = part.tombstones.blocks
-        if blocks and (reason := blocks.match(body)):
+        if blocks and (reason := blocks.match(body, rule.max_memory_mb)):
             return {"drop": blocks.name, "reason": reason}
         try:
             blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
             resized = img2dataset.process if self.identity() else process
             with part.decoding:
-                done = resized(body, rule, max_pixels=rule.max_pixels, boxes=boxes or (), blur=blur)
+                done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
         except ImageError as error:
-            return {"drop": step.name, "reason": error.reason}
+            return self._verdict(error.reason, error.value, error.threshold)
         if part.tombstones.holds_image(done.sha256, done.phash):
             return {"drop": STEP, "reason": REASON}
         return {
             "blob": part.blob.name,
             "offset": part.blob.add(done.data),
             "size": len(done.data),
-            **{name: getattr(done, name) for name in FACTS[4:11]},
+            **{name: getattr(done, name) for name in DONE},
             "original_format": done.source_format,
             "boxes": done.boxes,
         }
@@ -148,9 +194,11 @@ class Ingest(Step):
         bad = (left == 0) & (first >= 0) & alive(rows)
         at = pa.array(first, mask=first < 0)
         names = np.array(flat.field("drop").take(at).to_pylist(), dtype=object)
-        reasons = np.array(flat.field("reason").take(at).to_pylist(), dtype=object)
+        verdict = {field: flat.field(field).take(at) for field in ("reason", "value", "threshold")}
+        own = {"reason": np.array(verdict["reason"].to_pylist(), dtype=object)}
+        own |= {field: numbers(verdict[field]) for field in ("value", "threshold")}
         for name in sorted(set(names[bad])):
-            rows = drop_rows(rows, bad & (names == name), name, reason=reasons)
+            rows = drop_rows(rows, bad & (names == name), name, **own)
         return rows
 
 

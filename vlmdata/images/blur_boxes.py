@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from vlmdata.images.resize import Box
+from vlmdata.images.tiles import tiles
 
 GROWTH, SIGMA = 0.1, 0.1  # of the longer side
 
@@ -41,7 +42,7 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
         slice(max(0, columns[0] - reach), columns[-1] + 1 + reach),
     )
     out = pixels.copy()
-    out[part] = _blend(pixels[part], mask[part], sigma)
+    _blend(out[part], mask[part], sigma)
     return out
 
 
@@ -50,8 +51,11 @@ def _near(place: float, longest: int) -> float:
     return min(max(place, -longest), 2 * longest)
 
 
-def _blend(pixels: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+def _blend(pixels: np.ndarray, mask: np.ndarray, sigma: float) -> None:
+    """Blur pixels where they lie, as far as the blurred mask (0..255) says."""
     # On uint8 cv2's Gaussian is fixed-point and the same on every processor; on floats it is not.
     blurred = cv2.GaussianBlur(pixels, (0, 0), sigma)
-    share = cv2.GaussianBlur(mask, (0, 0), sigma)[:, :, None].astype(np.uint16)
-    return ((pixels * (255 - share) + blurred * share + 127) // 255).astype(np.uint8)
+    shares = cv2.GaussianBlur(mask, (0, 0), sigma)
+    for at in tiles(*mask.shape):
+        share = shares[at][:, :, None].astype(np.uint16)
+        pixels[at] = (pixels[at] * (255 - share) + blurred[at] * share + 127) // 255

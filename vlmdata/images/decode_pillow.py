@@ -1,4 +1,4 @@
-"""What Pillow decodes: PNG, WebP, GIF, AVIF, TIFF, BMP, and the JPEGs that simplejpeg does not take (CMYK, odd sampling)."""
+"""What Pillow decodes: PNG, animated WebP, GIF, AVIF, TIFF, BMP, and JPEGs that simplejpeg does not take (CMYK, odd sampling)."""
 
 import io
 import warnings
@@ -8,13 +8,15 @@ from PIL import AvifImagePlugin, Image
 
 from vlmdata.images.colour import to_srgb
 from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.header_lazy import over_pillows_limit
+from vlmdata.images.tiles import tiles
 
 # Of a million images thousands have odd metadata: what matters of it raises, the rest is not for the terminal.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core a worker; dav1d would start one thread for each
 
 
-def decode_pillow(data: bytes, header: Header, factor: int, max_pixels: int) -> tuple[np.ndarray, bool]:
+def decode_pillow(data: bytes, header: Header, factor: int) -> tuple[np.ndarray, bool]:
     """Return (H, W, 3) uint8 sRGB and whether nothing but plain decoding was done.
 
     The pixels are as stored, not upright, save those of a TIFF, which Pillow turns while loading.
@@ -22,8 +24,8 @@ def decode_pillow(data: bytes, header: Header, factor: int, max_pixels: int) -> 
     """
     try:
         with Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageError("too_many_pixels", f"{image.width} x {image.height} is over {max_pixels} pixels")
+            if image.width * image.height > header.width * header.height:
+                raise ImageError("corrupt", f"{image.width} x {image.height} pixels, more than the header says")
             if header.format == "jpeg" and factor > 1:
                 image.draft(None, (-(-header.width // factor), -(-header.height // factor)))
             image.load()
@@ -31,7 +33,7 @@ def decode_pillow(data: bytes, header: Header, factor: int, max_pixels: int) -> 
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", str(error)) from None
+        raise over_pillows_limit(error) from None
     except MemoryError:  # the machine's trouble: no verdict on the image
         raise
     except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
@@ -50,7 +52,18 @@ def _reason(error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
-    """Bring any mode to RGB: 16 bits scaled to 8, profile applied, alpha laid over white."""
+    """Bring any mode to RGB, in pieces: the whole picture is in memory twice, as Pillow has it and as RGB."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    is_plain = True
+    for rows, columns in tiles(image.height, image.width):
+        is_whole = (rows.stop - rows.start, columns.stop - columns.start) == (image.height, image.width)
+        part = image if is_whole else image.crop((columns.start, rows.start, columns.stop, rows.stop))
+        pixels[rows, columns], is_plain = _rgb_of(part, header)
+    return pixels, is_plain
+
+
+def _rgb_of(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
+    """Return a piece in RGB, 16 bits scaled to 8, profile applied, alpha over white; and whether none of that was needed."""
     icc = image.info.get("icc_profile")
     image, is_deep = _eight_bits(image, header)
     has_alpha = image.has_transparency_data
@@ -62,7 +75,7 @@ def _rgb(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
         image = image.convert("L" if image.mode == "1" else "RGB")
     is_cmyk = image.mode == "CMYK"
     image, has_changed = to_srgb(image, icc)
-    pixels = np.array(image)
+    pixels = np.asarray(image)
     if has_alpha:
         pixels = over_white(pixels, alpha)
     return pixels, not (is_deep or has_alpha or is_cmyk or has_changed)

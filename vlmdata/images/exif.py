@@ -1,6 +1,7 @@
 """The directory of tags that EXIF data and TIFF files share: orientation, sizes, and guards against lying directories."""
 
 import struct
+from collections.abc import Iterator
 
 from vlmdata.images.facts import Header, ImageError
 
@@ -10,14 +11,23 @@ MAX_TAGS = 4096
 
 
 def first_directory(data: bytes) -> tuple[dict[int, int], int, int]:
-    """Return the first directory of `data` (which begins II or MM), what its values weigh, and where the next lies.
+    """Return the first directory of `data` (which begins II or MM): see `directory`."""
+    (start,) = struct.unpack_from(_order(data) + "I", data, 4)
+    return directory(data, start)
+
+
+def _order(data: bytes) -> str:
+    return "<" if data[:2] == b"II" else ">"
+
+
+def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
+    """Return the directory at `start` of `data` (which begins II or MM), what its values weigh, and where the next lies.
 
     Of each tag the first value is given when it is a whole number of 8, 16 or 32 bits that lies inside `data`.
     The weight is the bytes a reader would copy for all values together; the next offset is 0 when there is none.
     Raises struct.error where the directory itself runs past the end.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(order + "I", data, 4)
+    order = _order(data)
     (count,) = struct.unpack_from(order + "H", data, start)
     tags: dict[int, int] = {}
     weight = 0
@@ -45,6 +55,23 @@ def orientation_of(exif: bytes) -> int:
         return 1
     value = tags.get(ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1
+
+
+def frames_of(data: bytes) -> Iterator[bytes]:
+    """Yield each frame of a classic TIFF as a TIFF of its own: the same bytes with another directory named as the first.
+
+    Ends where a directory was seen before, or cannot be read.
+    """
+    order, seen = _order(data), set()
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        while start and start not in seen:
+            seen.add(start)
+            _, _, following = directory(data, start)
+            yield data[:4] + struct.pack(order + "I", start) + data[8:]
+            start = following
+    except struct.error:
+        return
 
 
 def read_tiff(data: bytes) -> Header:

@@ -3,10 +3,21 @@
 import io
 import struct
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from PIL import Image
 
 from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.header_lazy import over_pillows_limit
+
+
+class Sequence(NamedTuple):
+    """What an AV1 sequence header says: sides in pixels, and the bytes that a decoder takes for the planes of one pixel."""
+
+    width: int
+    height: int
+    pixel_bytes: float
+
 
 FULL_BOXES = {b"meta": 4}  # bytes of version and flags before the boxes inside
 CONTAINERS = {b"meta", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
@@ -19,18 +30,20 @@ def read_avif(data: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
             orientation = image.getexif().get(0x0112, 1)
+            pixels, planes = _coded(data, *image.size)
             return Header(
                 "avif",
                 *image.size,
                 orientation=orientation if orientation in range(1, 9) else 1,
                 is_animated=getattr(image, "n_frames", 1) > 1,
                 mode="rgb_alpha" if image.mode == "RGBA" else "rgb",
-                coded_pixels=coded_pixels(data),
+                coded_pixels=pixels,
+                held_bytes=planes,
             )
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise ImageError("too_many_pixels") from None
+    except Image.DecompressionBombError as error:
+        raise over_pillows_limit(error) from None
     except MemoryError:  # the machine's trouble: no verdict on the image
         raise
     except Exception as error:  # bytes we do not trust: libavif names many kinds of damage
@@ -49,18 +62,21 @@ def _ends_early(data: bytes) -> bool:
     return at > len(data)
 
 
-def coded_pixels(data: bytes) -> int:
-    """Return the most pixels that any AV1 picture in the file says it has, in its own sequence header.
+def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
+    """Return the most pixels that any AV1 picture in the file says it has, in its own sequence header, and the bytes of planes.
 
     Raises ImageError where no picture is found or pieces overlap so that they outweigh the file.
     """
     pieces = list(_pictures(data))
     if sum(map(len, pieces)) > 2 * len(data):
         raise ImageError("corrupt", "AVIF items that outweigh the file")
-    sizes = [size for piece in pieces for size in _sequence_sizes(piece)]
-    if not sizes:
+    sequences = [sequence for piece in pieces for sequence in _sequences(piece)]
+    if not sequences:
         raise ImageError("corrupt", "an AVIF without an AV1 sequence header")
-    return max(width * height for width, height in sizes)
+    pixels = max(sequence.width * sequence.height for sequence in sequences)
+    planes = max(pixels, width * height) * max(sequence.pixel_bytes for sequence in sequences)
+    has_more = len(sequences) > 1  # alpha, or tiles that are put together
+    return pixels, round(planes * (1.7 if has_more else 1))
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -129,8 +145,8 @@ def _items(data: bytes, at: int, inner: int) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _sequence_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
-    """Walk a row of OBUs and yield width and height of each sequence header. Source: AV1 specification, 5.3 and 5.5."""
+def _sequences(stream: bytes) -> Iterator[Sequence]:
+    """Walk a row of OBUs and yield what each sequence header says. Source: AV1 specification, 5.3 and 5.5."""
     at = 0
     while at < len(stream):
         head = stream[at]
@@ -141,7 +157,7 @@ def _sequence_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
         if head & 0x80:
             return  # the forbidden bit: no OBU, an item of another kind such as EXIF
         if head >> 3 & 15 == SEQUENCE_HEADER:
-            yield _sequence_size(stream[at : at + length])
+            yield _sequence(stream[at : at + length])
         at += length
 
 
@@ -180,7 +196,22 @@ def _skip_timing(take: Callable[[int], int]) -> None:
             take(4)
 
 
-def _sequence_size(payload: bytes) -> tuple[int, int]:
+def _skip_tools(take: Callable[[int], int]) -> None:
+    """Pass over the coding tools that a full sequence header has between its size and its colours."""
+    if take(1):  # frame ids
+        take(7)
+    take(7)  # superblocks and prediction
+    has_order = take(1)
+    if has_order:
+        take(2)
+    has_screen_tools = take(1) or take(1)  # left to the frame, or forced on
+    if has_screen_tools and not take(1):
+        take(1)
+    if has_order:
+        take(3)
+
+
+def _sequence(payload: bytes) -> Sequence:
     bits, used = int.from_bytes(payload, "big"), 0
     total = 8 * len(payload)
 
@@ -191,10 +222,19 @@ def _sequence_size(payload: bytes) -> tuple[int, int]:
             raise ImageError("corrupt", "an AV1 sequence header runs past its end")
         return bits >> (total - used) & ((1 << count) - 1)
 
-    take(4)  # profile, still picture
-    if take(1):  # a reduced header, as still pictures have
+    profile = take(3)
+    take(1)
+    is_reduced = take(1)  # as still pictures have it
+    if is_reduced:
         take(5)
     else:
         _skip_timing(take)
     width_bits, height_bits = take(4) + 1, take(4) + 1
-    return take(width_bits) + 1, take(height_bits) + 1
+    width, height = take(width_bits) + 1, take(height_bits) + 1
+    if is_reduced:
+        take(3)
+    else:
+        _skip_tools(take)
+    take(3)  # filters
+    # Twice the planes: film grain makes a second picture of the first. Profile 0 has a quarter of the colours.
+    return Sequence(width, height, 2 * (1 + take(1)) * (1.5 if profile == 0 else 3))

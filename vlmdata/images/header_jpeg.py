@@ -1,5 +1,7 @@
 """The segments of a JPEG before its pixels: size, kind, orientation and colour profile."""
 
+from dataclasses import replace
+
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
 
@@ -31,14 +33,18 @@ def read_jpeg(data: bytes) -> Header:
             break
     else:
         raise ImageError("corrupt", f"a JPEG of more than {MAX_SEGMENTS} segments")
-    if len(size) < 6:
+    if len(size) < 6 or len(size) < 6 + 3 * size[5]:
         raise ImageError("corrupt", "a JPEG scan before any size")
     header = _header(marker_of_size, size, orientation, adobe, _joined(profile))
     if header.width * header.height > PIXELS_PER_BYTE * len(data):
         raise ImageError("truncated", f"{header.width} x {header.height} pixels cannot be in {len(data)} bytes of JPEG")
-    if header.is_progressive and data.count(b"\xff\xda", at) > MAX_SCANS:
-        raise ImageError("too_many_scans")
-    return header
+    if not header.is_progressive and segment[:1] >= size[5:6]:
+        return header
+    # In several scans, also where each has a component of its own, the decoder holds all coefficients to the end.
+    more = data.count(b"\xff\xda", at)
+    if more > MAX_SCANS:
+        raise ImageError("too_many_scans", value=more, threshold=MAX_SCANS)
+    return replace(header, passes=1 + more, held_bytes=_coefficient_bytes(size, header.width, header.height))
 
 
 def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
@@ -78,6 +84,14 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
         is_progressive=marker in PROGRESSIVE,
         icc=icc,
     )
+
+
+def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
+    """Return what a decoder takes that holds every coefficient, 16 bits, of blocks of 8 x 8 in each component."""
+    samplings = [(size[at] >> 4 or 1, size[at] & 15 or 1) for at in range(7, 6 + 3 * size[5], 3)]
+    across, down = (max(one) for one in zip(*samplings, strict=True))
+    units = -(-width // (8 * across)) * -(-height // (8 * down))
+    return 128 * units * sum(x * y for x, y in samplings)
 
 
 def _joined(profile: dict[int, bytes]) -> bytes | None:

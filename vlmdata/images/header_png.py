@@ -2,6 +2,8 @@
 
 import zlib
 
+from PIL import PngImagePlugin
+
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
 
@@ -14,6 +16,7 @@ DEPTHS = {
     "grey_alpha": (8, 16),
     "rgb_alpha": (8, 16),
 }
+TEXTS = (b"zTXt", b"iTXt", b"tEXt", b"iCCP")  # what Pillow unpacks and keeps
 MAX_CHUNKS = 100_000
 DEFLATE_RATIO = 1032  # zlib's own figure: deflate never packs better than 1032 to 1
 
@@ -31,7 +34,7 @@ def read_png(data: bytes) -> Header:
     depth, mode = data[24], MODES.get(data[25], "")
     if not mode or depth not in DEPTHS[mode]:
         raise ImageError("corrupt", f"a PNG of colour type {data[25]} and {depth} bits")
-    orientation, is_animated, packed_bytes = _rest(data)
+    orientation, is_animated, packed_bytes, text_bytes = _rest(data)
     row_bytes = (width * CHANNELS[mode] * depth + 7) // 8
     if height * row_bytes > DEFLATE_RATIO * packed_bytes:
         raise ImageError("truncated", f"{width} x {height} pixels cannot be in {packed_bytes} bytes of PNG data")
@@ -43,18 +46,21 @@ def read_png(data: bytes) -> Header:
         is_animated=is_animated,
         mode=mode,
         bit_depth=depth,
+        held_bytes=min(DEFLATE_RATIO * text_bytes, 2 * PngImagePlugin.MAX_TEXT_MEMORY) + 3 * row_bytes,
     )
 
 
-def _rest(data: bytes) -> tuple[int, bool, int]:
-    """Return orientation, whether it is an APNG, and the bytes of packed pixels, from the chunks after the header."""
-    at, orientation, is_animated, packed_bytes = 33, 1, False, 0
+def _rest(data: bytes) -> tuple[int, bool, int, int]:
+    """Return orientation, whether it is an APNG, and the bytes of packed pixels and texts, from the chunks after the header."""
+    at, orientation, is_animated, packed_bytes, text_bytes = 33, 1, False, 0, 0
     for _ in range(MAX_CHUNKS):
         if at + 8 > len(data):
             break
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if kind == b"IDAT":
             packed_bytes += min(length, len(data) - at - 8)
+        elif kind in TEXTS:
+            text_bytes += min(length, len(data) - at - 8)
         elif kind == b"acTL":
             is_animated = int.from_bytes(data[at + 8 : at + 12], "big") > 1
         elif kind == b"eXIf":
@@ -62,4 +68,4 @@ def _rest(data: bytes) -> tuple[int, bool, int]:
         elif kind == b"IEND":
             break
         at += 12 + length
-    return orientation, is_animated, packed_bytes
+    return orientation, is_animated, packed_bytes, text_bytes

@@ -9,12 +9,26 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from vlmdata.images.header import ImageError, read_header
+from vlmdata.images.budget import (
+    FIXED_BYTES,
+    MAX_COST,
+    MAX_MEMORY_MB,
+    MAX_PIXELS,
+    WRITTEN_BYTES,
+    decoding_cost,
+    hold_cost,
+    hold_memory,
+    hold_pixels,
+)
+from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
 from vlmdata.images.process import Processed
 from vlmdata.images.resize import Box, ResizeRule, transform
 
+PLAIN_BYTES, ALPHA_BYTES = 9, 85  # a pixel, at the worst
 PNG_QUALITY = 9  # its PNG takes a level of compression, 0 to 9, for quality
 
 
@@ -35,23 +49,51 @@ def _resizer(mode: str, size: int, only_if_bigger: bool, skip_reencode: bool, fo
     return Resizer(size, mode, only_if_bigger, encode_quality=level, encode_format=written, **kept)
 
 
+def _header(data: bytes) -> tuple[Header, str]:
+    """Return the header, by Pillow where ours is stricter, and the reason if it is not decoded. Raises ImageError without one.
+
+    Of bytes that we refuse img2dataset shall say itself what it makes, but not before their size is known.
+    """
+    try:
+        return read_header(data), "corrupt"
+    except ImageError as error:
+        try:
+            with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]) as image:
+                return Header("tiff", *image.size, mode="rgb_alpha"), error.reason
+        except Exception:  # bytes we do not trust
+            raise error from None
+
+
+def _needed(header: Header, made: int, rule: ResizeRule) -> int:
+    """Return the bytes that it takes: where there may be alpha, that is laid over white in doubles."""
+    has_alpha = header.mode in ("rgb_alpha", "grey_alpha", "palette")
+    pixels = max(header.width * header.height, header.coded_pixels)
+    each = ALPHA_BYTES if has_alpha else PLAIN_BYTES * (2 if header.bit_depth == 16 or header.format == "avif" else 1)
+    return FIXED_BYTES + each * pixels + header.held_bytes + round((9 + WRITTEN_BYTES[rule.format]) * made)
+
+
 def process(
-    data: bytes, rule: ResizeRule, *, max_pixels: int, boxes: Sequence[Box] = (), blur: Sequence[Box] = ()
+    data: bytes,
+    rule: ResizeRule,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_memory_mb: float = MAX_MEMORY_MB,
+    max_cost: float = MAX_COST,
+    boxes: Sequence[Box] = (),
+    blur: Sequence[Box] = (),
 ) -> Processed:
     """Bring one image to what `rule` asks, as img2dataset does: no orientation, no colour profile, no shrink-on-load.
 
-    The cap on pixels holds before. Raises ImageError. Not to be called twice at once: it turns stdout and stderr away.
+    The limits hold before; it takes more memory than our own way does. Raises ImageError. Not to be called twice at once: it
+    turns stdout and stderr away.
     """
-    source_format, is_animated, wrong = "", False, "corrupt"
-    try:
-        header = read_header(data)
-        source_format, is_animated = header.format, header.is_animated
-        if header.width * header.height > max_pixels:
-            raise ImageError("too_many_pixels", f"{header.width} x {header.height} is over {max_pixels} pixels")
-    except ImageError as error:  # of a header that tells no size it shall say itself what it makes
-        if error.reason == "too_many_pixels":
-            raise
-        wrong = error.reason
+    header, wrong = _header(data)
+    said = f"{header.width} x {header.height} for img2dataset"
+    hold_pixels(header.width * header.height, max_pixels, said)
+    change = transform(rule, header.width, header.height)
+    made = max(width * height for width, height in (change.scaled, change.output))
+    hold_memory(_needed(header, made, rule) + 2 * len(data), max_memory_mb, said)
+    hold_cost(decoding_cost(header), max_cost, said)
     resize = _resizer(rule.mode, rule.size, rule.only_if_bigger, rule.skip_reencode, rule.format, rule.quality)
     written, width, height, original_width, original_height, told = resize(io.BytesIO(data), list(blur) or None)
     if told is not None:
@@ -66,12 +108,12 @@ def process(
         height=height,
         original_width=original_width,
         original_height=original_height,
-        source_format=source_format,
+        source_format=header.format if wrong == "corrupt" else "",
         decoder="img2dataset",
         sha256=hashlib.sha256(data).hexdigest(),
         phash=phash(pixels),
         is_original=written == data,
-        is_animated=is_animated,
+        is_animated=header.is_animated,
         boxes=transform(rule, original_width, original_height).boxes(boxes) if boxes else [],
         pixels=pixels,
     )

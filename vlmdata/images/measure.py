@@ -1,7 +1,11 @@
 """Numbers that tell blank, near-blank and blurred pictures, in integers up to the last division."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
+
+from vlmdata.images.tiles import TILE_PIXELS
 
 
 def grey_of(pixels: np.ndarray) -> np.ndarray:
@@ -11,9 +15,17 @@ def grey_of(pixels: np.ndarray) -> np.ndarray:
 
 def variance(values: np.ndarray) -> float:
     """Return the population variance of whole numbers: exact sums, one division."""
-    wide = values.astype(np.int64, copy=False).ravel()
-    count, total, squares = wide.size, int(wide.sum()), int((wide * wide).sum())
+    count, total, squares = values.size, 0, 0
+    for part in _parts(values):
+        wide = part.astype(np.int64, copy=False)
+        total, squares = total + int(wide.sum()), squares + int((wide * wide).sum())
     return (count * squares - total * total) / (count * count)
+
+
+def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a picture's values piece by piece: sums take eight bytes and more for each."""
+    flat = values.ravel()
+    return (flat[at : at + TILE_PIXELS] for at in range(0, flat.size, TILE_PIXELS))
 
 
 def spread(pixels: np.ndarray) -> float:
@@ -26,7 +38,7 @@ def spread(pixels: np.ndarray) -> float:
 
 def entropy(pixels: np.ndarray) -> float:
     """Return the Shannon entropy of the luma's histogram in bits, 0 (one level) to 8 (all equally often)."""
-    counts = np.bincount(grey_of(pixels).ravel(), minlength=256)
+    counts = np.sum([np.bincount(part, minlength=256) for part in _parts(grey_of(pixels))], axis=0)
     shares = counts[counts > 0] / counts.sum()
     return float(max(0.0, -(shares * np.log2(shares)).sum()))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 SIDE, KEPT = 64, 16
+STRIP_PIXELS = 1 << 18
 _ROWS, _COLUMNS = np.arange(1, KEPT + 1)[:, None], np.arange(SIDE)[None, :]
 DCT = np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _ROWS * (2 * _COLUMNS + 1))  # (16, 64)
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -21,16 +22,26 @@ def pdq(pixels: np.ndarray) -> tuple[int, int]:
     Two pictures count as the same within 31 bits; a quality under 50 says that there is too little in a picture to tell.
     """
     height, width = pixels.shape[:2]
-    luma = (pixels.astype(np.float32) @ LUMA).astype(np.float64)
+    luma = np.empty((height, width))
+    rows, columns = (max(1, STRIP_PIXELS // side) for side in (width, height))
+    for top in range(0, height, rows):
+        luma[top : top + rows] = (pixels[top : top + rows].astype(np.float32) @ LUMA).astype(np.float64)
     for _ in range(2):  # two boxes are a tent, without which 64 samples would miss most of a large picture
-        luma = _box(luma, -(-width // (2 * SIDE)), 1)
-        luma = _box(luma, -(-height // (2 * SIDE)), 0)
+        for top in range(0, height, rows):  # strip by strip where they lie: each line is averaged by itself
+            luma[top : top + rows] = _box(luma[top : top + rows], -(-width // (2 * SIDE)), 1)
+        for left in range(0, width, columns):
+            luma[:, left : left + columns] = _box(luma[:, left : left + columns], -(-height // (2 * SIDE)), 0)
     middles = np.arange(SIDE) + 0.5
     small = luma[np.ix_((middles * height / SIDE).astype(int), (middles * width / SIDE).astype(int))]
     coefficients = DCT @ small @ DCT.T
     median = np.partition(coefficients, 127, axis=None)[127]  # of 256 the lower middle one, as the reference takes it
     bits = (coefficients > median).ravel()[::-1]
     return int.from_bytes(np.packbits(bits).tobytes(), "big"), _quality(small)
+
+
+def pdq_bytes(width: int, height: int) -> int:
+    """Return the bytes of memory that hashing takes beside the pixels."""
+    return 8 * width * height + 64 * (STRIP_PIXELS + width + height)
 
 
 def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:

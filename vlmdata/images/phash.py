@@ -8,6 +8,7 @@ SIDE, KEPT = 32, 8
 _ROWS = np.arange(KEPT)[:, None]
 _COLUMNS = np.arange(SIDE)[None, :]
 EDGES = np.arange(SIDE + 1)
+BAND_PIXELS = 1 << 21
 MAX_INT32_PIXELS = (2**31 - 1) // 255
 # Cosines of a 32-point DCT-II as integers of 14 bits: sums stay under 2^16 * 32 * 32 * 2^28 = 2^54.
 COSINES = np.rint(np.cos(np.pi * (2 * _COLUMNS + 1) * _ROWS / (2 * SIDE)) * (1 << 14)).astype(np.int64)  # (8, 32)
@@ -32,13 +33,21 @@ def block_means(pixels: np.ndarray) -> np.ndarray:
     of the way through a pixel takes i/32 of it. Half the time of an area resize and closer across sizes.
     """
     height, width = pixels.shape[:2]
-    depth = cv2.CV_32S if height * width <= MAX_INT32_PIXELS else cv2.CV_64F  # doubles are exact up to 2^53
-    sums = cv2.integral(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), sdepth=depth)
     y, y_part = np.divmod(EDGES * height, SIDE)
     x, x_part = np.divmod(EDGES * width, SIDE)
-    below, right = np.minimum(y + 1, height), np.minimum(x + 1, width)
-    rows = sums[y].astype(np.int64) * (SIDE - y_part)[:, None] + sums[below].astype(np.int64) * y_part[:, None]
-    corners = rows[:, x] * (SIDE - x_part) + rows[:, right] * x_part  # (33, 33), times SIDE squared
+    columns, below = np.concatenate([x, np.minimum(x + 1, width)]), np.minimum(y + 1, height)
+    sums = np.zeros((SIDE + 1, 2 * len(x)), np.int64)  # from the picture's corner to each edge, times SIDE
+    above = np.zeros(2 * len(x), np.int64)  # the same to the upper edge of the band in work
+    step = min(SIDE, max(1, SIDE * BAND_PIXELS // (height * width)))
+    for first in range(0, SIDE, step):  # band by band: the sums of all would take four to eight bytes a pixel
+        edges = slice(first, min(first + step, SIDE) + 1)
+        band = pixels[y[first] : below[edges][-1]]
+        depth = cv2.CV_32S if band.shape[0] * width <= MAX_INT32_PIXELS else cv2.CV_64F  # doubles are exact up to 2^53
+        found = cv2.integral(cv2.cvtColor(band, cv2.COLOR_RGB2GRAY), sdepth=depth)
+        at, after = (found[rows[edges] - y[first]][:, columns].astype(np.int64) for rows in (y, below))
+        sums[edges] = SIDE * above + at * (SIDE - y_part[edges, None]) + after * y_part[edges, None]
+        above = above + at[-1]
+    corners = sums[:, : len(x)] * (SIDE - x_part) + sums[:, len(x) :] * x_part  # (33, 33), times SIDE squared
     blocks = corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]
     return blocks * 256 // (height * width)
 

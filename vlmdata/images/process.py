@@ -7,9 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdata.images.blur_boxes import blur_boxes
+from vlmdata.images.budget import (
+    BLURRED_BYTES,
+    FIXED_BYTES,
+    MAX_COST,
+    MAX_MEMORY_MB,
+    MAX_PIXELS,
+    blurring_cost,
+    decoding_cost,
+    hold_cost,
+    hold_memory,
+    hold_pixels,
+    writing_bytes,
+)
 from vlmdata.images.decode import Decoded, decode
 from vlmdata.images.encode import LARGEST_SIDE, encode
-from vlmdata.images.header import ImageError, read_header
+from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
 from vlmdata.images.resize import Box, ResizeRule, Transform, place_on, scale_to, transform
 
@@ -43,11 +57,13 @@ def process(
     data: bytes,
     rule: ResizeRule,
     *,
-    max_pixels: int,
+    max_pixels: int = MAX_PIXELS,
+    max_memory_mb: float = MAX_MEMORY_MB,
+    max_cost: float = MAX_COST,
     boxes: Sequence[Box] = (),
     blur: Sequence[Box] = (),
 ) -> Processed:
-    """Bring one image to what `rule` asks. Raises ImageError, and nothing else, for any bytes.
+    """Bring one image to what `rule` asks, within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
 
     `boxes` are carried along, in pixels of the upright original. `blur` are the places of faces, each number a share
     (0..1) of the upright original's width or height, as DataComp's `face_bboxes` and img2dataset's `bbox_col` have them.
@@ -55,8 +71,23 @@ def process(
     header = read_header(data)
     change = transform(rule, *header.upright_size)
     _check_output(change, rule, max_pixels)
-    decoded = decode(data, max_pixels=max_pixels, target=change.scaled, header=header)
+    hold_cost(_cost(header, change, blur), max_cost, "the image")
+    scaled_bytes = 3 * change.scaled[0] * change.scaled[1]
+    hold_memory(FIXED_BYTES + scaled_bytes // 3 * (BLURRED_BYTES if blur else 3), max_memory_mb, "the image as resized")
+    beside = scaled_bytes if change.scaled != change.source else 0
+    decoded = decode(
+        data,
+        max_pixels=max_pixels,
+        max_memory_mb=max_memory_mb,
+        max_cost=max_cost,
+        target=change.scaled,
+        beside=beside,
+        header=header,
+    )
     is_original = not blur and keeps_bytes(rule, decoded, change)
+    if not is_original:
+        written = change.output[0] * change.output[1]
+        hold_memory(writing_bytes(written, rule.format, rule.quality), max_memory_mb, f"writing {written} pixels")
     decoder = decoded.decoder
     pixels = scale_to(decoded.pixels, change.scaled)
     del decoded  # an 8-megapixel picture is not held while the small one is written
@@ -82,11 +113,26 @@ def process(
     )
 
 
+def price(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
+    """Return the cost, in units, of what `process` does, from the header alone. Raises ImageError for bytes without one."""
+    header = read_header(data)
+    return _cost(header, transform(rule, *header.upright_size), blur)
+
+
+def _cost(header: Header, change: Transform, blur: Sequence[Box]) -> float:
+    width, height = change.scaled
+    sides = [max(abs(x1 - x0) * width, abs(y1 - y0) * height) for x0, y0, x1, y1 in blur]
+    return decoding_cost(header) + blurring_cost(width * height, min(max(sides, default=0.0), max(width, height)))
+
+
 def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
     """Hold the cap for what is made, too: a line of 1 x 60,000 pixels brought to a short side of 256 is four billion."""
     for width, height in (change.scaled, change.output):
-        if width * height > max_pixels or max(width, height) > LARGEST_SIDE[rule.format]:
-            raise ImageError("too_many_pixels", f"{rule.mode} {rule.size} makes {width} x {height} pixels of it")
+        said = f"{rule.mode} {rule.size} makes {width} x {height} pixels of it: that"
+        hold_pixels(width * height, max_pixels, said)
+        longest = LARGEST_SIDE[rule.format]
+        if max(width, height) > longest:
+            raise ImageError("too_many_pixels", f"{said} is too long", value=max(width, height), threshold=longest)
 
 
 def keeps_bytes(rule: ResizeRule, decoded: Decoded, change: Transform) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from vlmdata.images.budget import MAX_MEMORY_MB
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.intake.find import is_remote
@@ -29,11 +30,16 @@ def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
     try:
         header = read_header(data)
     except ImageError as error:
-        return _rejected(error.reason)
+        return refused(error)
     width, height = header.upright_size
     found = {"format": header.format, "width": width, "height": height, "original_width": width, "original_height": height}
     found["original_format"] = header.format
     return {**found, "sha256": hashlib.sha256(data).hexdigest()} if whole else found
+
+
+def refused(error: ImageError) -> dict[str, Any]:
+    """Return the verdict on an image that a source refuses."""
+    return {"drop": "source", "reason": error.reason, "value": error.value, "threshold": error.threshold}
 
 
 def in_place(blob: str, offset: int, data: bytes) -> dict[str, Any]:
@@ -83,7 +89,8 @@ def file_in_place(path: str) -> dict[str, Any]:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
+            if found.get("reason") in ("truncated", "corrupt") and HEADER < size <= MAX_MEMORY_MB * 1e6:
+                # of a TIFF: a profile beyond what was read
                 file.seek(0)
                 found = facts(file.read(), whole=False)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
@@ -31,7 +32,8 @@ class Decode:
     `size` and `mode` bring images to the model's size (see ResizeRule; None leaves them as they are), by torch's antialiased
     bilinear filter, or with filter="area" by cv2's, which needs no torch. `augment(pixels, generator)` is called with
     numbers that belong to the sample in its epoch: the same after a resume, on any number of ranks and workers. Of a
-    caption with `alternatives` in its JSON one is drawn each epoch, with `alternatives` true.
+    caption with `alternatives` in its JSON one is drawn each epoch, with `alternatives` true. An image of more than
+    `max_pixels`, or that would take more than `max_memory_mb` to decode, is refused by its header.
     Raises DamagedSample for an image or JSON that cannot be read; a mistake in `augment` is raised as it is.
     """
 
@@ -40,7 +42,8 @@ class Decode:
     filter: Literal["bilinear", "area"] = "bilinear"
     augment: Augment | None = None
     alternatives: bool = True
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
+    max_memory_mb: int = MAX_MEMORY_MB
 
     def __call__(self, sample: Sample) -> Sample:
         result: Sample = {}
@@ -68,7 +71,9 @@ class Decode:
             rule = ResizeRule(self.mode, self.size or 1) if self.size else ResizeRule("no")
             change = transform(rule, width, height)
             target = change.scaled if self.size else None
-            pixels = decode(data, max_pixels=self.max_pixels, target=target, header=header).pixels
+            pixels = decode(
+                data, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb, target=target, header=header
+            ).pixels
         except ImageError as error:
             raise _damaged(sample, name, str(error)) from error
         if self.size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterable
 
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from vlmdata.models.pixels import opened
 
 
 class ImageClassifier:
@@ -23,13 +24,26 @@ class ImageClassifier:
 
     @torch.inference_mode()
     def probabilities(self, bodies: Iterable[bytes], batch: int) -> np.ndarray:
-        """Return the probability of each class, fp32 (B, C): the softmax over all classes."""
+        """Return the probability of each class, fp32 (B, C): the softmax over all classes; NaN for what cannot be decoded."""
         stream = iter(bodies)
         parts = []
         while group := list(itertools.islice(stream, batch)):
-            pictures = [Image.open(io.BytesIO(body)).convert("RGB") for body in group]
+            pictures = [_opened(body) for body in group]
+            broken = [picture is None for picture in pictures]
+            pictures = [picture or Image.new("RGB", (64, 64)) for picture in pictures]
             pixels = self.preprocess(pictures, return_tensors="pt")["pixel_values"].to(self.device)
             # always a full batch: what an image gets then hangs on it alone
             full = torch.cat([pixels, pixels[-1:].expand(batch - len(group), *pixels.shape[1:])])
-            parts.append(self.model(full).logits.softmax(-1)[: len(group)].cpu().numpy())
+            found = self.model(full).logits.softmax(-1)[: len(group)].cpu().numpy()
+            found[broken] = np.nan
+            parts.append(found)
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
+
+
+def _opened(body: bytes) -> Image.Image | None:
+    try:
+        return opened(body)
+    except MemoryError:  # no verdict on the picture
+        raise
+    except Exception:  # whatever decoders make of bytes that nobody vouches for
+        return None

@@ -18,9 +18,13 @@ import simplejpeg
 from PIL import Image
 from torchvision.transforms import Normalize, ToTensor
 
+from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, decoding_bytes, decoding_cost, hold_cost, hold_memory
+from vlmdata.images.header import read_header
+
 T = TypeVar("T", bound=Hashable)
 
 AHEAD = 3  # batches decoded ahead
+PILLOW_BYTES = 8  # a pixel, beside what our own way of decoding takes: its three canvases of a WebP, a copy of it in RGB
 KEPT_BYTES = 256_000_000  # of prepared images that another model may want: a part of 1,000 at 224 pixels takes 150 MB
 
 
@@ -55,7 +59,14 @@ def preparation(transforms: Any) -> Preparation:
 
 
 def opened(body: bytes) -> Image.Image:
-    """Return the picture in RGB, pixel for pixel as Pillow decodes it; a JPEG in half of Pillow's time."""
+    """Return the picture in RGB, pixel for pixel as Pillow decodes it; a JPEG in half of Pillow's time.
+
+    Raises ImageError for what is no image or would take more than the default limits, whatever Pillow raises for the rest.
+    """
+    header = read_header(body)
+    pixels = max(header.width * header.height, header.coded_pixels)
+    hold_memory(decoding_bytes(header, len(body)) + PILLOW_BYTES * pixels, MAX_MEMORY_MB, "the image")
+    hold_cost(decoding_cost(header), MAX_COST, "the image")
     if body[:2] == b"\xff\xd8":
         try:
             if simplejpeg.decode_jpeg_header(body)[2] in ("YCbCr", "Gray"):

@@ -26,7 +26,6 @@ from vlmdata.report.replay import Replay
 
 SIDE = 208  # pixels of the long side: 104 on a screen with two pixels to the point
 QUALITY = 55  # WebP, about 4 kB
-MAX_PIXELS = 100_000_000
 MAX_BYTES = 1_300_000  # of all pictures together; base64 makes a third more of them
 MAX_CHARS = 240
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufffe\uffff]+")
@@ -96,7 +95,7 @@ class Album:
 def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
     """Return a WebP of at most SIDE pixels with its width and height; None for what cannot be decoded."""
     try:
-        pixels = decode(body, max_pixels=MAX_PIXELS, target=(SIDE, SIDE)).pixels
+        pixels = decode(body, target=(SIDE, SIDE)).pixels
     except ImageError:
         return None
     height, width = pixels.shape[:2]

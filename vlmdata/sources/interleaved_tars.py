@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from PIL import Image, ImageSequence
 
+from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
 from vlmdata.intake.documents import positions
 from vlmdata.intake.find import File, find
+from vlmdata.intake.frames import Frames
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import document, reject, tables
@@ -22,7 +23,6 @@ from vlmdata.loader.tar import Member, TarSample
 from vlmdata.step import Source
 
 FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order
-MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class InterleavedTars(Source):
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
+    max_memory_mb: int = MAX_MEMORY_MB  # that decoding one frame of a TIFF may take: `too_large`
+    max_cost: int = MAX_COST  # of a TIFF's frames together, in units of about 10 ms: those after are `too_costly`
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
@@ -45,10 +47,11 @@ class InterleavedTars(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(tar_rows(piece["path"], piece["name"], _row))
+        limits = {"max_memory_mb": self.max_memory_mb, "max_cost": self.max_cost}
+        return tables(tar_rows(piece["path"], piece["name"], functools.partial(_row, limits=limits)))
 
 
-def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, int]) -> dict[str, Any]:
     members = {name.lower(): member for name, member in sample.members}
     try:
         facts = json.loads(read(members["json"].offset, members["json"].size))
@@ -57,7 +60,8 @@ def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
             raise ValueError
     except (KeyError, TypeError, ValueError, RecursionError):
         return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
-    frames = _Frames(members, read)
+    tiff = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
+    frames = Frames(None if tiff is None else read(tiff.offset, tiff.size), **limits)
 
     def image_of(place: int, entry: Any) -> dict[str, Any]:
         name = str(entry)
@@ -67,8 +71,7 @@ def _row(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
         if member is not None:
             data = read(member.offset, member.size)
             return inline(data) if blob is None else in_place(blob, member.offset, data)
-        frame = frames.following()
-        return inline(frame) if frame else {"drop": "source", "reason": "no_image"}
+        return frames.following()
 
     row = document(positions(texts, images, image_of), **_about(sample.key, facts))
     living = [image for image in row["images"] if image and not image.get("drop")]
@@ -88,29 +91,3 @@ def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
     short = name.rpartition("/")[2]
     short = short.removeprefix(f"{key.rpartition('/')[2]}.")
     return members.get(short.lower())
-
-
-class _Frames:
-    """The frames of a sample's TIFF, one after the other, as PNG."""
-
-    def __init__(self, members: dict[str, Member], read: Read):
-        self.frames: Iterator[Image.Image] = iter(())
-        member = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
-        if member is not None:
-            try:
-                self.frames = iter(ImageSequence.Iterator(Image.open(io.BytesIO(read(member.offset, member.size)))))
-            except Exception:  # bytes from strangers: Pillow raises what it likes
-                self.frames = iter(())
-
-    def following(self) -> bytes | None:
-        try:
-            frame = next(self.frames)
-            if frame.width * frame.height > MAX_PIXELS:
-                return None
-            out = io.BytesIO()
-            frame.convert("RGB").save(out, "PNG")
-            return out.getvalue()
-        except StopIteration:
-            return None
-        except Exception:  # as above
-            return None

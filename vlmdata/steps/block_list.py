@@ -12,16 +12,18 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.images.budget import MAX_MEMORY_MB
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
-from vlmdata.images.pdq import pdq
+from vlmdata.images.header import read_header
+from vlmdata.images.pdq import pdq, pdq_bytes
 from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.block import domain_of, is_within
 from vlmdata.web.url import parse_url
 
-MAX_PIXELS = 100_000_000
+SMALL = 512  # pixels; both hashes look at 64 x 64
 PDQ_QUALITY = 50  # the reference compares no picture that has less in it
 HEX = {"md5": 32, "sha256": 64, "pdq": 64, "phash": 16}
 KINDS: dict[str, Callable[[np.ndarray], int]] = {"vlmdata": phash, "imagededup": phash_imagededup}
@@ -76,9 +78,12 @@ class BlockList(Step):
         pages = np.array([lists.of_address(url) for url in rows["url"].to_pylist()], dtype=object)
         return drop_rows(rows, np.array([page is not None for page in pages], dtype=bool), self.name, reason=pages)
 
-    def match(self, body: bytes) -> str | None:
-        """Return which kind of list holds an image of these bytes as they came, or None."""
-        return _lists(self).of_bytes(body)
+    def match(self, body: bytes, max_memory_mb: float = MAX_MEMORY_MB) -> str | None:
+        """Return which kind of list holds an image of these bytes as they came, or None.
+
+        A picture that may take no more than `max_memory_mb` and takes more is `too_large`: it is not passed unseen.
+        """
+        return _lists(self).of_bytes(body, max_memory_mb)
 
 
 class Lists:
@@ -117,8 +122,8 @@ class Lists:
             return "blocked_phash"
         return None
 
-    def of_bytes(self, body: bytes) -> str | None:
-        """Say whether an image's bytes, or a picture like it, are listed."""
+    def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
+        """Say whether an image's bytes, or a picture like it, are listed, or that it takes too much to be compared."""
         if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
             return "blocked_sha256"
         if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:
@@ -126,9 +131,9 @@ class Lists:
         if not (len(self._pdqs) or len(self._phashes)):
             return None
         try:
-            pixels = decode(body, max_pixels=MAX_PIXELS).pixels
-        except ImageError:  # what cannot be decoded is not stored either
-            return None
+            pixels = _pixels(body, max_memory_mb)
+        except ImageError as error:  # what cannot be decoded is not stored either; what is too large here might be
+            return error.reason if error.reason in ("too_large", "too_costly") else None
         if len(self._phashes) and self._is_like(KINDS[self._step.phash_kind](pixels)):
             return "blocked_phash"
         if len(self._pdqs):
@@ -140,6 +145,16 @@ class Lists:
 
     def _is_like(self, value: int) -> bool:
         return bool((np.bitwise_count(self._phashes ^ np.uint64(value)) <= self._step.phash_bits).any())
+
+
+def _pixels(body: bytes, max_memory_mb: float) -> np.ndarray:
+    """Return the picture whole, or where that is too large made smaller while it is decoded. Raises ImageError."""
+    try:
+        return decode(body, max_memory_mb=max_memory_mb, beside=pdq_bytes(*read_header(body).upright_size)).pixels
+    except ImageError as error:
+        if error.reason != "too_large":
+            raise
+        return decode(body, max_memory_mb=max_memory_mb, target=(SMALL, SMALL)).pixels
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.images.budget import OWN_FILES_MB
 from vlmdata.images.decode import decode
 from vlmdata.images.header import ImageError
 from vlmdata.images.phash import phash, phash_imagededup
@@ -120,7 +121,7 @@ def _hashes(references: tuple[str, ...], ours: bool) -> Hashes:
     for path in references:
         for name, data in members(path, IMAGES):
             try:
-                pixels = decode(data, max_pixels=1 << 28).pixels
+                pixels = decode(data, max_memory_mb=OWN_FILES_MB).pixels
             except ImageError as error:
                 raise RecipeError(f"decontaminate_images: cannot decode the reference {name}: {error}") from None
             found.append(phash(pixels) if ours else phash_imagededup(pixels))

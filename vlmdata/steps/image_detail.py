@@ -16,8 +16,8 @@ from vlmdata.images.resize import scale_to
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.step import Part, Step
 
-MAX_PIXELS = 100_000_000
 DIGITS = 3
+MEASURING_BYTES = 7  # a pixel: channels and luma, or luma and its Laplacian, beside the pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,4 +68,5 @@ def small_pixels(data: bytes, side: int) -> np.ndarray:
     width, height = header.upright_size
     share = min(1.0, side / min(width, height))
     target = max(1, round(width * share)), max(1, round(height * share))
-    return scale_to(decode(data, max_pixels=MAX_PIXELS, target=target, header=header).pixels, target)
+    beside = MEASURING_BYTES * target[0] * target[1]
+    return scale_to(decode(data, target=target, beside=beside, header=header).pixels, target)

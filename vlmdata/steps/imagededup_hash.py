@@ -12,8 +12,6 @@ from vlmdata.images.phash import phash_imagededup
 from vlmdata.row import flatten
 from vlmdata.step import Part, Step
 
-MAX_PIXELS = 1 << 28  # what lies in a blob has passed the limits of `resize` before
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImagededupHash(Step):
@@ -29,7 +27,7 @@ class ImagededupHash(Step):
         for place in np.flatnonzero(images.alive()).tolist():
             try:
                 body = part.image_bytes(blobs[place], offsets[place], sizes[place])
-                found[place] = phash_imagededup(decode(body, max_pixels=MAX_PIXELS).pixels)
+                found[place] = phash_imagededup(decode(body).pixels)
             except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_phash leaves the image alone
                 continue
         return {"": images.rebuild(pa.array(found, pa.uint64()))}

@@ -68,6 +68,8 @@ class NsfwImages(Step):
         highest: list[float | None] = [None] * len(images.items)
         which: list[str | None] = [None] * len(images.items)
         for at, probabilities in zip(positions, found, strict=True):
+            if np.isnan(probabilities).any():
+                continue
             best = int(probabilities.argmax())
             highest[at], which[at] = round(float(probabilities[best]), 4), self.labels[best]
         return {

@@ -8,11 +8,10 @@ import pyarrow as pa
 
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
-from vlmdata.images.pdq import pdq
+from vlmdata.images.header import read_header
+from vlmdata.images.pdq import pdq, pdq_bytes
 from vlmdata.row import flatten
 from vlmdata.step import Part, Step
-
-MAX_PIXELS = 1 << 28  # what lies in a blob has passed the limits of `resize` before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,8 @@ class PdqHash(Step):
         for place in np.flatnonzero(images.alive()).tolist():
             try:
                 body = part.image_bytes(blobs[place], offsets[place], sizes[place])
-                value, quality = pdq(decode(body, max_pixels=MAX_PIXELS).pixels)
+                header = read_header(body)
+                value, quality = pdq(decode(body, beside=pdq_bytes(*header.upright_size), header=header).pixels)
             except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_pdq leaves the image alone
                 continue
             hashes[place], qualities[place] = value.to_bytes(32, "big"), float(quality)

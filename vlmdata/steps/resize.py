@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.resize import ResizeRule
 from vlmdata.row import ROW
-from vlmdata.step import Step
+from vlmdata.step import RecipeError, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,17 @@ class Resize(ResizeRule, Step):
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)
-    measured_by: ClassVar = ("mode", "size", "only_if_bigger", "skip_reencode", "format", "quality", "max_pixels", "blur_boxes")
+    measured_by: ClassVar = (
+        *("mode", "size", "only_if_bigger", "skip_reencode", "format", "quality", "blur_boxes"),
+        *("max_pixels", "max_memory_mb", "max_cost"),
+    )
 
     blur_boxes: bool = False  # blur what lies in the row's boxes: faces, as DataComp does
-    max_pixels: int = 100_000_000  # of the header, before anything is decoded: 300 MB of pixels at the most
+    max_pixels: int = MAX_PIXELS  # by the header: `too_many_pixels`. The two below are narrower where they stand
+    max_memory_mb: int = MAX_MEMORY_MB  # that one image may take at once, estimated from the header: `too_large`
+    max_cost: int = MAX_COST  # of all images of a row together, in units of about 10 ms: the rest are `too_costly`
+
+    def check(self) -> None:
+        for name in ("max_pixels", "max_memory_mb", "max_cost"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{self.name}.{name}: at least 1")

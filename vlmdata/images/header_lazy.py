@@ -1,0 +1,47 @@
+"""The header of a WebP, GIF or BMP by Pillow, which reads it without decoding a pixel, in time that grows with the file."""
+
+import io
+import re
+
+from PIL import Image, UnidentifiedImageError
+
+from vlmdata.images.facts import Header, ImageError
+
+MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
+SHORTEST = 64  # bytes; no header is longer
+LEAST_BYTES = 4  # of memory that a pixel takes in every format: one as the decoder has it, three handed out
+
+
+def read_lazily(data: bytes) -> Header:
+    """Return what Pillow tells of a WebP, GIF or BMP. Raises ImageError."""
+    if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise ImageError("truncated", "the RIFF container is longer than the data")
+    try:
+        with Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
+            assert image.format is not None
+            orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+            return Header(
+                image.format.lower(),
+                *image.size,
+                orientation=orientation if orientation in range(1, 9) else 1,
+                is_animated=getattr(image, "is_animated", False),
+                mode=MODES[image.mode],
+                icc=image.info.get("icc_profile"),
+            )
+    except Image.DecompressionBombError as error:
+        raise over_pillows_limit(error) from None
+    except MemoryError:  # the machine's trouble: no verdict on the image
+        raise
+    except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
+        is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < SHORTEST)
+        is_cut = is_cut and data[:4] != b"RIFF"  # which has told its length
+        raise ImageError("truncated" if is_cut else "corrupt", f"{type(error).__name__}: {error}") from None
+
+
+def over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
+    """Return the error of an image over Pillow's own limit, 179 million pixels, which holds whatever limits are set here."""
+    told = re.search(r"\d+", str(error))
+    assert Image.MAX_IMAGE_PIXELS is not None and told is not None
+    pixels, most = int(told[0]), 2 * Image.MAX_IMAGE_PIXELS
+    value, threshold = (round(LEAST_BYTES * count / 1e6, 1) for count in (pixels, most))
+    return ImageError("too_large", str(error), value=value, threshold=threshold)
