@@ -1,4 +1,4 @@
-"""What Pillow decodes: PNG, animated WebP, GIF, AVIF, TIFF, BMP, and JPEGs that simplejpeg does not take (CMYK, odd sampling)."""
+"""What Pillow decodes: PNG, animated WebP, GIF, AVIF, TIFF, BMP, and odd JPEGs (CMYK, strange sampling)."""
 
 import io
 import warnings

@@ -1,0 +1,118 @@
+"""What decoding may take: memory and cost are held before a pixel is decoded, and told with their numbers."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.bombs import kinds, run
+from tests.images.pictures import exif, photo, saved
+from vlmdata.images.budget import MAX_MEMORY_MB, decoding_bytes, decoding_cost
+from vlmdata.images.decode import decode
+from vlmdata.images.facts import ImageError
+from vlmdata.images.header import Header, read_header
+from vlmdata.images.process import process
+from vlmdata.images.resize import ResizeRule
+
+SMALL = ResizeRule("keep_ratio", 256)
+MAKE = dict(kinds())
+TRIED = {  # kind -> side of the largest square that is admitted
+    "PNG rgb alpha 8": 6250,
+    "PNG grey 16": 7390,
+    "WebP RGBA": 5500,
+    "WebP animated": 3690,
+    "AVIF RGBA": 3990,
+    "GIF": 8270,
+    "JPEG progressive 4:4:4": 6700,
+    "JPEG progressive CMYK": 8000,
+    "JPEG a scan a component": 6700,
+    "TIFF one strip": 6250,
+    "TIFF turned": 4950,
+    "BMP packed": 8270,
+}
+
+
+def refusal(action: Callable[[], object]) -> tuple[str, float | None, float | None]:
+    with pytest.raises(ImageError) as caught:
+        action()
+    return caught.value.reason, caught.value.value, caught.value.threshold
+
+
+def test_forty_bytes_of_webp_are_too_large_before_they_are_decoded() -> None:
+    bits = 16382 | 16382 << 14
+    body = b"VP8L" + struct.pack("<I", 20) + b"\x2f" + struct.pack("<I", bits) + bytes(15)
+    reason, value, threshold = refusal(lambda: process(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, SMALL))
+    assert reason == "too_large" and value is not None and threshold is not None and value > threshold
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "avif", "gif", "tiff", "bmp", "jpeg"])
+def test_the_limit_of_memory_is_exact_and_can_be_raised(format: str) -> None:
+    data = saved(photo(300, 200), format)
+    needed = decoding_bytes(read_header(data), len(data)) / 1e6
+    assert decode(data, max_memory_mb=needed).pixels.shape == (200, 300, 3)
+    assert refusal(lambda: decode(data, max_memory_mb=needed - 1)) == ("too_large", round(needed, 1), needed - 1)
+
+
+def test_the_limit_of_cost_is_exact() -> None:
+    data = saved(photo(300, 200), "webp")
+    cost = decoding_cost(read_header(data))
+    assert process(data, SMALL, max_cost=cost).width == 384
+    assert refusal(lambda: process(data, SMALL, max_cost=cost / 2)) == ("too_costly", round(cost, 2), cost / 2)
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "factor"),
+    [
+        (Header("jpeg", 12_000, 8_000, mode="ycc"), 40_000_000, 8),
+        (Header("jpeg", 8_000, 6_000, mode="ycc", orientation=6), 20_000_000, 4),
+        (Header("jpeg", 8_000, 6_000, mode="ycc", held_bytes=144_000_000, passes=10), 20_000_000, 8),
+        (Header("png", 6_500, 4_600, held_bytes=63_000), 40_000_000, 1),
+        (Header("webp", 6_000, 4_000), 5_000_000, 1),
+        (Header("avif", 6_000, 4_000, held_bytes=72_000_000), 5_000_000, 1),
+        (Header("tiff", 5_000, 7_000, mode="rgb"), 500_000, 1),
+        (Header("gif", 5_000, 5_000, mode="palette"), 500_000, 1),
+    ],
+)
+def test_large_photos_and_scans_are_within_the_default_limits(header: Header, size: int, factor: int) -> None:
+    assert decoding_bytes(header, size, factor) < MAX_MEMORY_MB * 1e6 and decoding_cost(header) < 1_000
+
+
+def test_scans_and_components_of_their_own_hold_all_coefficients() -> None:
+    whole, parted = (read_header(MAKE[name](64)) for name in ("JPEG RGB", "JPEG a scan a component"))
+    assert (whole.held_bytes, whole.passes) == (0, 1)
+    assert (parted.held_bytes, parted.passes) == (2 * 3 * 64 * 64, 3)
+    assert read_header(saved(photo(64, 64), "jpeg", progressive=True)).held_bytes == 2 * 64 * 64 * 3 // 2
+    assert decode(MAKE["JPEG a scan a component"](64)).pixels.shape == (64, 64, 3)
+
+
+def test_what_is_blurred_and_written_is_held_to_the_limits_too() -> None:
+    data = saved(photo(2000, 1500), "jpeg")
+    assert refusal(lambda: process(data, ResizeRule("no", format="webp"), max_memory_mb=100))[0] == "too_large"
+    assert refusal(lambda: process(data, ResizeRule("no"), blur=[(0, 0, 1, 1)]))[0] == "too_costly"
+    line = saved(np.zeros((1, 60_000, 3), np.uint8), "png")
+    assert refusal(lambda: process(line, ResizeRule("keep_ratio", 64), max_pixels=10**9))[0] in ("too_large", "too_many_pixels")
+
+
+def test_large_pictures_are_the_same_in_pieces_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    alpha = Image.fromarray(photo(90, 70))
+    alpha.putalpha(Image.fromarray(photo(90, 70, 1)[:, :, 0]))
+    files = [saved(alpha, format) for format in ("png", "webp", "tiff")] + [saved(alpha.convert("P"), "png", exif=exif(6))]
+    whole = [decode(data).pixels for data in files]
+    monkeypatch.setattr("vlmdata.images.tiles.TILE_PIXELS", 64)
+    assert all(np.array_equal(decode(data).pixels, pixels) for data, pixels in zip(files, whole, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TRIED)
+def test_a_bomb_of_the_largest_size_admitted_takes_no_more_than_300_mb(kind: str, tmp_path: Path) -> None:
+    found = run(MAKE[kind](TRIED[kind]), tmp_path)
+    assert found["outcome"] == "taken" and found["mb"] < 300, found
+    assert run(MAKE[kind](TRIED[kind] * 5 // 4), tmp_path)["outcome"] == "too_large"
+
+
+def test_a_refusal_costs_nothing(tmp_path: Path) -> None:
+    found = run(MAKE["PNG rgb alpha 8"](9_000), tmp_path)
+    assert found["outcome"] == "too_large" and found["mb"] < 5 and found["cpu_s"] < 1
