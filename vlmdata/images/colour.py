@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 Pixels = np.ndarray  # (H, W, 3) uint8, sRGB
+MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
 SAME_WITHIN = 2  # of 255; the many profiles named sRGB differ from each other by rounding of their tables
 
 
@@ -29,10 +30,10 @@ def profile_changes(icc: bytes | None, mode: str) -> bool:
     return icc is not None and _transform(icc, "RGB" if icc[16:20] == b"RGB " else mode) is not None
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Build the way from a profile to sRGB; None when it is not needed or not possible. A few profiles serve most images."""
-    if {b"RGB ": "RGB", b"CMYK": "CMYK", b"GRAY": "L"}.get(icc[16:20]) != mode:
+    if len(icc) > MAX_ICC_BYTES or {b"RGB ": "RGB", b"CMYK": "CMYK", b"GRAY": "L"}.get(icc[16:20]) != mode:
         return None
     try:
         transform = ImageCms.buildTransform(

@@ -7,6 +7,9 @@ from vlmdata.images.facts import Header, ImageError
 
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
+COMPRESSION, ROWS_PER_STRIP = 259, 278
+YCC = 6
+SIMPLE_COMPRESSIONS = (1, 2, 3, 4, 5, 8, 32773, 32946)  # none, fax, LZW, deflate, PackBits
 MAX_TAGS = 4096
 
 
@@ -89,7 +92,7 @@ def read_tiff(data: bytes) -> Header:
     if tags.get(TILE_WIDTH, 0) > 2 * width + 4096 or tags.get(TILE_HEIGHT, 0) > 2 * height + 4096:
         raise ImageError("corrupt", "TIFF tiles far larger than the picture")
     orientation = tags.get(ORIENTATION, 1)
-    modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", 6: "ycc"}
+    modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", YCC: "ycc"}
     return Header(
         format="tiff",
         width=width,
@@ -98,4 +101,14 @@ def read_tiff(data: bytes) -> Header:
         is_animated=following != 0,
         mode=modes.get(tags.get(PHOTOMETRIC, 1), "rgb"),
         bit_depth=tags.get(BITS, 1),
+        held_bytes=_strip_bytes(tags, width, height),
     )
+
+
+def _strip_bytes(tags: dict[int, int], width: int, height: int) -> int:
+    """Return what libtiff takes for a strip or a tile beyond the bytes that are handed out later for the whole picture."""
+    across, down = tags.get(TILE_WIDTH, width), tags.get(TILE_HEIGHT, min(tags.get(ROWS_PER_STRIP, height), height))
+    samples = tags.get(SAMPLES, 1)
+    each = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)
+    each += 0 if tags.get(COMPRESSION, 1) in SIMPLE_COMPRESSIONS else 2 * samples + 4  # coefficients, another picture
+    return max(0, round(across * down * each) - 3 * width * height)

@@ -35,7 +35,7 @@ class Header:
     `icc` is the colour profile of a JPEG or a WebP; decoders of other formats find theirs themselves.
     `coded_pixels` is what a decoder takes memory for, where the data inside may say more than the container (AVIF).
     `held_bytes` is what it holds beside the pixels: coefficients of a JPEG of several scans, planes of an AVIF, texts of a
-    PNG. `passes` is how often it goes over the whole picture: the scans of a JPEG.
+    PNG, a strip of a TIFF. `passes` is how often it goes over the whole picture: the scans of a JPEG.
     """
 
     format: str

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
+from vlmdata.images.colour import MAX_ICC_BYTES
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
 
 MAX_SEGMENTS = 1000
 MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole picture, however few bytes it has
-MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
 PIXELS_PER_BYTE = 2048  # the least a Huffman-coded block of 64 pixels takes is one bit: more pixels cannot be there
 SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})

@@ -5,6 +5,7 @@ import re
 
 from PIL import Image, UnidentifiedImageError
 
+from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
@@ -19,12 +20,11 @@ def read_lazily(data: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
             assert image.format is not None
-            orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
             return Header(
                 image.format.lower(),
                 *image.size,
-                orientation=orientation if orientation in range(1, 9) else 1,
-                is_animated=getattr(image, "is_animated", False),
+                orientation=orientation_of(image.info.get("exif", b"")),
+                is_animated=getattr(image, "is_animated", False) or _is_for_animation(data),
                 mode=MODES[image.mode],
                 icc=image.info.get("icc_profile"),
             )
@@ -36,6 +36,11 @@ def read_lazily(data: bytes) -> Header:
         is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < SHORTEST)
         is_cut = is_cut and data[:4] != b"RIFF"  # which has told its length
         raise ImageError("truncated" if is_cut else "corrupt", f"{type(error).__name__}: {error}") from None
+
+
+def _is_for_animation(data: bytes) -> bool:
+    """Whether a WebP is decoded as an animation is, be it of one frame."""
+    return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
 
 
 def over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
