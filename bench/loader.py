@@ -304,7 +304,9 @@ def resume(folder: Path) -> None:
 
 
 def growth(folder: Path, rows: int, shards: int) -> None:
-    """Stream from a set of made-up rows, in tars that are holes: time to open, to the first batch, and for a position."""
+    """Stream from a set of made-up rows, in tars that are holes but for the headers of the first batch: time to open, to that
+    batch, and for a position.
+    """
     import pyarrow as pa
 
     from vlmdata.loader.index import INDEX, MEMBER, IndexWriter
@@ -332,6 +334,7 @@ def growth(folder: Path, rows: int, shards: int) -> None:
                 pa.nulls(each, INDEX.field("images").type),
             ]
             writer.write(pa.Table.from_arrays(columns, schema=INDEX))
+    in_process(["--headers", str(place)], [])
     start = time.perf_counter()
     in_process(["--resume", str(place)], [])
     made = time.perf_counter() - start
@@ -342,15 +345,35 @@ def growth(folder: Path, rows: int, shards: int) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def first_batch(place: Path) -> str:
-    """Open a set, go on in the middle of an epoch on another number of ranks, then plan 200,000 positions."""
+def write_headers(place: Path) -> int:
+    """Write the headers that the samples of the first batch are known by, with a cache of its own; return how many samples."""
+    samples, state = _in_the_middle(place, place.parent / "headers")
+    index, position = samples.plan.datasets[0].index, state["position"] + samples.rank
+    batch = index.locate(samples.plan.at(position + samples.world * np.arange(32)).rows)
+    for sample in batch:
+        with open(place / index.shards[sample.shard], "r+b") as tar:
+            for name, offset, size in zip(sample.names, sample.offsets, sample.sizes, strict=True):
+                info = tarfile.TarInfo(f"{sample.key}.{name}")
+                info.size = size
+                tar.seek(offset - 512)
+                tar.write(info.tobuf())
+    return len(batch)
+
+
+def _in_the_middle(place: Path, cache: Path) -> tuple[Any, dict[str, Any]]:
+    """A stream, and the state of one in the middle of an epoch."""
     from vlmdata import stream
 
+    samples = stream(place, batch=32, seed=1, rank=2, world=3, cache=cache, torch=False)
+    return samples, samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
+
+
+def first_batch(place: Path) -> str:
+    """Open a set, go on in the middle of an epoch on another number of ranks, then plan 200,000 positions."""
     before = _own()
     start = time.perf_counter()
-    samples = stream(place, batch=32, seed=1, rank=2, world=3, cache=place.parent / "cache", torch=False)
+    samples, state = _in_the_middle(place, place.parent / "cache")
     opened = time.perf_counter() - start
-    state = samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
     start = time.perf_counter()
     start_cpu = _cpu()
     samples.load_state_dict(state)
@@ -376,10 +399,14 @@ def main() -> None:
     parser.add_argument("--overlay", action="append", default=[])
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--one", nargs=3)
+    parser.add_argument("--headers", type=Path)
     parser.add_argument("--resume", type=Path)
     options = parser.parse_args()
     if options.one:
         print(measure(options.one[0], options.one[1], Path(options.one[2])))
+        return
+    if options.headers:
+        print(write_headers(options.headers))
         return
     if options.resume:
         print(first_batch(options.resume))

@@ -20,6 +20,7 @@ from vlmdata.loader.index import IndexRow, index_table
 BLOCK = 512
 INDEX_FORMAT: dict[str, Any] = {  # keys are hashes: a dictionary of them costs a third more in time and in bytes
     "compression": "zstd",
+    "write_page_checksum": True,  # a damaged page would else be read as other samples
     "use_dictionary": ["shard", "members.list.element.name"],
     "column_encoding": dict.fromkeys(("offset", "members.list.element.offset"), "DELTA_BINARY_PACKED"),
 }

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import xxhash
 
 from vlmdata.loader.build import OnError, build_index
-from vlmdata.loader.find import Shards, find_shards, is_remote, join
+from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join
 from vlmdata.loader.flat import FlatIndex, open_index
-from vlmdata.loader.index import INDEX_FILE
+from vlmdata.loader.index import INDEX_FILE, NoIndex
 
 PathLike = str | os.PathLike
 CACHE = Path("~/.cache/vlmdata")
@@ -32,6 +33,11 @@ class Dataset:
         return join(self.base, self.index.shards[shard])
 
     @cached_property
+    def is_beside(self) -> bool:
+        """Whether its index lies beside its tars, and is to know all that is there."""
+        return self.index_file.parent == Path(self.base)
+
+    @cached_property
     def is_remote(self) -> bool:
         """Whether any of its tars is: those of different servers have no base."""
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
@@ -46,16 +52,55 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
     cache = Path(cache).expanduser()
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else ", ".join(os.fspath(one) for one in path)
     file = _index_beside(path, cache)
-    if file is None:
+    if file is not None:
+        index = _opened(file, name, cache)
+        is_given = name.endswith(".parquet") and not is_remote(name)
+        dataset = Dataset(name, index, file, _base_of(index, path, file, is_given=is_given))
+    else:
         shards = find_shards(path)
         file = cache / "index" / _state_of(shards) / INDEX_FILE
-        if not file.exists():
-            build_index(shards, out=file, on_error=on_error)
-    index = open_index(file, cache)
-    dataset = Dataset(name, index, file, _folder_of(path) if index.base is None else index.base)
+        dataset = Dataset(name, _kept_index(shards, file, cache, on_error), file, shards.base)
     if not dataset.is_remote:
-        _check_shards(index, dataset.base, file, on_error)
+        _check_shards(dataset, on_error)
     return dataset
+
+
+def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
+    """Open an index; the copy of a remote one is fetched once more where it is damaged."""
+    if not is_remote(name):
+        return open_index(file, cache)
+    with suppress(NoIndex):
+        return open_index(file, cache)
+    file.unlink(missing_ok=True)
+    _fetch_index(name, cache)
+    try:
+        return open_index(file, cache)
+    except NoIndex as error:
+        raise NoIndex(f"{name}: {error}") from None
+
+
+def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
+    """Where the tars of an index are: beside it, or where it notes, which counts only of a file that the user names."""
+    base = _folder_of(path)
+    if index.base is not None:
+        if not is_given:
+            raise ValueError(
+                f"{file} is of tars elsewhere, in {index.base or 'several places'}: give the index file by its path"
+            )
+        base = index.base
+    name = first_outside(base, index.shards, file) if base else None  # without a base names are whole addresses
+    if name is not None:
+        raise ValueError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
+    return base
+
+
+def _kept_index(shards: Shards, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
+    """The index of others' tars in the cache; it is made where it is missing or damaged."""
+    if file.exists():
+        with suppress(NoIndex):
+            return open_index(file, cache)
+    build_index(shards, out=file, on_error=on_error)
+    return open_index(file, cache)
 
 
 def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | None:
@@ -65,6 +110,8 @@ def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | No
     if is_remote(text):
         return _fetch_index(text, cache)
     file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is no file: remove it, or restore the index that was there")
     return file.absolute() if file.is_file() else None
 
 
@@ -114,8 +161,9 @@ def _named(address: str, info: dict) -> str:
     return xxhash.xxh3_64_hexdigest(" ".join([address, *marks]).encode())
 
 
-def _check_shards(index: FlatIndex, base: str, file: Path, on_error: OnError) -> None:
+def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     """Compare the index with the folder: tars it lacks would be left out silently, tars it misses fail in mid-epoch."""
+    index, base, file = dataset.index, dataset.base, dataset.index_file
     there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing: 10,000 tars are asked for in 10 ms
     missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
@@ -123,7 +171,7 @@ def _check_shards(index: FlatIndex, base: str, file: Path, on_error: OnError) ->
         if on_error == "raise":
             raise ValueError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
-    if file.parent == Path(base):
+    if dataset.is_beside:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
             raise ValueError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")

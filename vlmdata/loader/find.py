@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,30 @@ def join(base: str, name: str) -> str:
     if "://" in name or os.path.isabs(name):
         return name
     return f"{base.rstrip('/')}/{name}" if "://" in base else os.path.join(base, name)
+
+
+def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | None:
+    """The first name that leads out of `base`, the folder or address that a list of names speaks of, if one does.
+
+    An absolute path, an address, `..`, or a link to elsewhere lead out; a link to where the file `listed_in` really lies
+    does not, for a cache of downloads keeps all files of a dataset elsewhere.
+    """
+    links: set[str] = set()
+    allowed = [Path(base).resolve(), listed_in.resolve().parent]
+    if not is_remote(base) and os.path.isdir(base):
+        with os.scandir(base) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+    for name in names:
+        if not name or os.path.isabs(name) or ".." in name.split("/") or any(sign in name for sign in ("://", "\0")):
+            return name
+        if is_remote(base):
+            if "::" in name:  # fsspec takes what follows for the address of another file
+                return name
+        elif "/" in name or name in links:
+            place = Path(base, name).resolve()
+            if not any(place.is_relative_to(folder) for folder in allowed):
+                return name
+    return None
 
 
 def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:

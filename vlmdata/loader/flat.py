@@ -7,6 +7,7 @@ rows takes milliseconds and all processes of a machine share one copy.
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from vlmdata.loader.index import check_schema, numbers_of
+from vlmdata.loader.index import NoIndex, check_schema, numbers_of, parsing
 from vlmdata.loader.order import Ints, key, noise
+from vlmdata.loader.tar import BLOCK
 
-FLAT_VERSION = 2  # of the files
+FLAT_VERSION = 3  # of the files
 MAPPED_ROWS = 2_000_000  # from here on the arrays are kept as files: 150 MB of them
 
 
@@ -54,6 +56,8 @@ def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
 class FlatIndex:
     """n samples in r runs of one shard each, m members. `digest` names the samples, their order and where they lie.
 
+    `arrays["shard_ends"]`: the byte at which the last member of each shard ends, padding included.
+
     `base` is the folder or address of the tars, where the index file notes one.
     """
 
@@ -74,7 +78,17 @@ class FlatIndex:
         return FlatIndex, (self.shards, self.layouts, self.digest, self.arrays, self.base)
 
     def locate(self, rows: Ints) -> list[Place]:
-        """Where the samples of these rows lie."""
+        """Where the samples of these rows lie. Raises NoIndex where the files of a large index are damaged."""
+        if self.folder is None:
+            return self._locate(rows)
+        try:
+            with parsing(self.folder):
+                return self._locate(rows)
+        except NoIndex:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise NoIndex(f"{self.folder} was damaged, and is now removed: the next start makes it again") from None
+
+    def _locate(self, rows: Ints) -> list[Place]:
         arrays = self.arrays
         runs = np.searchsorted(arrays["run_starts"], rows, "right") - 1
         layouts = arrays["layout"][rows]
@@ -91,6 +105,10 @@ class FlatIndex:
     def keys(self, rows: Ints) -> list[str]:
         """The keys of these rows."""
         ends, data = self.arrays["key_ends"], self.arrays["keys"]
+        if self.folder is not None:  # nobody validated the file, and Arrow would read outside of it
+            starts, stops = ends[rows], ends[rows + 1]
+            if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
+                raise ValueError("keys lie outside of the file")
         column = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(ends), pa.py_buffer(data))
         # not pa.array(rows), which imports pandas: 0.2 s of the first batch
         wanted = pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
@@ -98,25 +116,33 @@ class FlatIndex:
 
 
 def open_mapped(folder: Path) -> FlatIndex:
-    """Open the arrays that `_map` wrote, mapped read-only."""
-    facts = json.loads((folder / "facts.json").read_text())
-    arrays = {}
-    for name, (dtype, shape) in facts["arrays"].items():
-        # as a plain array: numpy's memmap class is slow to index
-        arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
-    layouts = [tuple(names) for names in facts["layouts"]]
-    return FlatIndex(facts["shards"], layouts, facts["digest"], arrays, facts["base"], folder)
+    """Open the arrays that `_map` wrote, mapped read-only. Raises NoIndex where some are missing or cut."""
+    with parsing(folder):
+        facts = json.loads((folder / "facts.json").read_text())
+        arrays = {}
+        for name, (dtype, shape) in facts["arrays"].items():
+            # as a plain array: numpy's memmap class is slow to index
+            arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
+        runs, starts = arrays["run_shards"], arrays["run_starts"]
+        if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
+            raise ValueError("its runs are not in order")
+        layouts = [tuple(names) for names in facts["layouts"]]
+        return FlatIndex(facts["shards"], layouts, facts["digest"], arrays, facts["base"], folder)
 
 
 def open_index(file: Path, cache: Path) -> FlatIndex:
     """Open an index file: small ones in memory, large ones through arrays kept in the folder `cache`.
 
-    Raises ValueError where the file is no index or holds no samples.
+    Raises NoIndex where the file is no index, damaged, or holds no samples; OSError where it cannot be read.
     """
     stat = file.stat()
     facts = f"{FLAT_VERSION} {file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     folder = cache / "flat" / xxhash.xxh3_64_hexdigest(facts.encode())
-    if not folder.exists():  # asked first: to parse the footer of 100 million rows takes 0.2 s
+    if folder.exists():  # asked first: to parse the footer of 100 million rows takes 0.2 s
+        with suppress(NoIndex, FileNotFoundError):
+            return open_mapped(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: what is only kept is made again
+    with parsing(file):
         if pq.read_metadata(file).num_rows < MAPPED_ROWS:
             return _flatten(file)
         _map(file, folder)
@@ -126,38 +152,40 @@ def open_index(file: Path, cache: Path) -> FlatIndex:
 def _map(file: Path, folder: Path) -> None:
     """Flatten an index into files, in constant memory. The folder appears whole or not at all."""
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    index = _flatten(file, part)
-    arrays = {name: (array.dtype.str, array.shape) for name, array in index.arrays.items()}
-    facts = {"shards": index.shards, "layouts": index.layouts, "digest": index.digest, "arrays": arrays, "base": index.base}
-    (part / "facts.json").write_text(json.dumps(facts))
     try:
-        part.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(part)
+        index = _flatten(file, part)
+        arrays = {name: (array.dtype.str, array.shape) for name, array in index.arrays.items()}
+        facts = {"shards": index.shards, "layouts": index.layouts, "digest": index.digest, "arrays": arrays, "base": index.base}
+        (part / "facts.json").write_text(json.dumps(facts))
+        with suppress(OSError):  # another process was first
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
     """Read an index file into flat arrays, row group by row group: in memory, or appended to files in a folder."""
-    parquet = pq.ParquetFile(file)
+    parquet = pq.ParquetFile(file, page_checksum_verification=True)
     check_schema(parquet.schema_arrow, file)
     flattener = _Flattener(folder, np.dtype(np.uint32 if _largest_span(parquet) < 1 << 32 else np.uint64))
     for number in range(parquet.num_row_groups):
         table = parquet.read_row_group(number, columns=["key", "shard", "offset", "members"])
         for batch in table.combine_chunks().to_batches():
+            batch.validate(full=True)  # a damaged dictionary or list points outside of its values
             flattener.add(batch)
     if not flattener.rows:
-        raise ValueError(f"{file} holds no samples")
+        raise NoIndex(f"{file} holds no samples")
     noted = (parquet.schema_arrow.metadata or {}).get(b"base")
     return flattener.finish(None if noted is None else noted.decode())
 
 
 def _largest_span(file: pq.ParquetFile) -> int:
+    """The size of the largest sample. From the column: over damaged statistics Arrow may end the process."""
     largest = 0
     for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        sizes = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "size")
-        largest = max(largest, sizes.statistics.max if sizes.statistics else 1 << 32)
+        largest = max(largest, pc.max(file.read_row_group(number, columns=["size"])["size"]).as_py() or 0)
     return largest
 
 
@@ -175,17 +203,25 @@ class _Flattener:
         self.hashes = {name: xxhash.xxh3_64() for name in ("shards", "key_sizes", "keys", "layouts", "origin", "members")}
         self.rows = self.members = self.key_bytes = 0
         self.last_shard = -1
+        self.ends = np.zeros(0, np.int64)  # of the last member of each shard
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self._add_shards(batch["shard"])
-        self._add_keys(batch["key"].cast(pa.large_string()))
         members, origin = batch["members"], numbers_of(batch["offset"])
         counts = np.diff(numbers_of(members.offsets))
         flat = members.flatten()
-        offsets = numbers_of(flat.field("offset")) - np.repeat(origin, counts)
-        spans = np.stack([offsets, numbers_of(flat.field("size"))], axis=1)
-        if spans.min(initial=0) < 0:
-            raise ValueError("the index has members before the start of their sample, or of negative size: make it again")
+        if any(column.null_count for column in (batch["key"], batch["shard"], members, flat, flat.field("name"))):
+            raise ValueError("a key, a tar or a member is missing")
+        begins, sizes = numbers_of(flat.field("offset")), numbers_of(flat.field("size"))
+        offsets = begins - np.repeat(origin, counts)
+        spans = np.stack([offsets, sizes], axis=1)
+        if (
+            min(origin.min(initial=0), (offsets - BLOCK).min(initial=0), sizes.min(initial=0), (begins + sizes).min(initial=0))
+            < 0
+        ):
+            raise ValueError("it has members before the start of their sample, or of negative size")
+        shards = self._add_shards(batch["shard"])
+        self._add_ends(np.repeat(shards, counts), begins + sizes)
+        self._add_keys(batch["key"].cast(pa.large_string()))
         self._add_layouts(flat.field("name"), counts)
         self._put("origin", origin)
         self._put("first_member", self.members + np.cumsum(counts) - counts)
@@ -206,7 +242,13 @@ class _Flattener:
     def _hash(self, name: str, values: NDArray[Any]) -> None:
         self.hashes[name].update(np.ascontiguousarray(values).data)
 
-    def _add_shards(self, shard: pa.Array) -> None:
+    def _add_ends(self, shards: Ints, ends: Ints) -> None:
+        known = np.zeros(len(self.shards), np.int64)
+        known[: len(self.ends)] = self.ends
+        np.maximum.at(known, shards, ends)
+        self.ends = known
+
+    def _add_shards(self, shard: pa.Array) -> Ints:
         shard = shard.cast(pa.string()).dictionary_encode()  # only names in use, in the order of use
         numbers = [self.shards.setdefault(name, len(self.shards)) for name in shard.dictionary.to_pylist()]
         shards = np.array(numbers, np.int32)[numbers_of(shard.indices)]
@@ -215,6 +257,7 @@ class _Flattener:
         self._put("run_starts", self.rows + changes)
         self._put("run_shards", shards[changes])
         self._hash("shards", shards)
+        return shards
 
     def _add_keys(self, keys: pa.LargeStringArray) -> None:
         _, ends_buffer, text_buffer = keys.buffers()
@@ -249,6 +292,7 @@ class _Flattener:
         self._hash("layouts", hashes)
 
     def finish(self, base: str | None) -> FlatIndex:
+        self._put("shard_ends", -(-self.ends // BLOCK) * BLOCK)
         arrays = {}
         for name, parts in self.parts.items():
             if self.folder is not None:

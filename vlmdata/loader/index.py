@@ -5,7 +5,8 @@ images are. Further float columns hold scores; the loader passes over them.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.thread import has_room
+
 INDEX_FILE = "index.parquet"
 MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 IMAGE = pa.struct([("width", pa.int32()), ("height", pa.int32())])
 INDEX = pa.schema(
     [
         ("key", pa.string()),
-        # file name of the tar, relative to the index's folder, or an address
+        # file name of the tar, relative to the index's folder, or to the place that the file's metadata notes as `base`; with
+        # an empty `base` a whole address
         ("shard", pa.dictionary(pa.int32(), pa.string())),
         # of the sample's first tar header
         ("offset", pa.int64()),
@@ -33,6 +37,26 @@ INDEX = pa.schema(
         ("images", pa.list_(IMAGE)),
     ]
 )
+
+
+class NoIndex(ValueError):
+    """A file that is no index of samples, or a damaged one: the message names it."""
+
+
+@contextmanager
+def parsing(file: str | os.PathLike) -> Iterator[None]:
+    """Raise NoIndex, naming the file, for whatever its bytes make a parser raise; OSError where it cannot be read."""
+    try:
+        yield
+    except NoIndex:
+        raise
+    except Exception as error:  # bytes that we do not trust: Arrow raises eight kinds of error over damage, numpy more
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, error.strerror, str(file)) from None
+        if isinstance(error, MemoryError) and not has_room():
+            raise
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise NoIndex(f"{file} is damaged: {why}. Restore it, or index the tars again (vlmdata index)") from None
 
 
 class IndexRow(NamedTuple):
@@ -107,6 +131,7 @@ class IndexWriter:
             self._part,
             self.schema,
             compression="zstd",
+            write_page_checksum=True,
             use_dictionary=["shard", "members.list.element.name"],
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         )
@@ -125,26 +150,28 @@ class IndexWriter:
 
 
 def numbers_of(array: pa.Array) -> np.ndarray:
-    """A column of numbers without nulls, not copied. Not to_numpy, which imports pandas: 0.3 s of opening a set."""
-    assert not array.null_count
+    """A column of numbers, not copied. Not to_numpy, which imports pandas: 0.3 s of opening a set. ValueError for nulls."""
+    if array.null_count:
+        raise ValueError("a number is missing")
     kind = "i" if pa.types.is_signed_integer(array.type) else "u"
     data = np.frombuffer(array.buffers()[1] or b"", f"{kind}{array.type.byte_width}")
     return data[array.offset : array.offset + len(array)]
 
 
 def read_index(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read an index file, or the one in a folder, whole. Raises ValueError if it is not of the schema INDEX."""
+    """Read an index file, or the one in a folder, whole. Raises NoIndex if it is damaged or not of the schema INDEX."""
     file = Path(path) / INDEX_FILE if Path(path).is_dir() else Path(path)
-    check_schema(pq.read_schema(file), file)
-    return pq.read_table(file, columns=columns)
+    with parsing(file):
+        check_schema(pq.read_schema(file), file)
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
 def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
-    """Raise ValueError, naming the columns, unless `schema` holds the columns of INDEX."""
+    """Raise NoIndex, naming the columns, unless `schema` holds the columns of INDEX."""
     wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
     if wrong:
         why = f"its columns {wrong} are missing or of other types"
-        raise ValueError(f"{file} is not an index of samples: {why}. Make one: vlmdata index")
+        raise NoIndex(f"{file} is not an index of samples: {why}. Make one: vlmdata index")
 
 
 def _same(found: pa.Field, wanted: pa.Field) -> bool:

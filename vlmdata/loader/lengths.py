@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
-from vlmdata.loader.index import numbers_of
+from vlmdata.loader.index import NoIndex, numbers_of, parsing
 from vlmdata.loader.order import Ints
 from vlmdata.loader.read import Reader, Sample
 from vlmdata.loader.scan import IMAGE_EXTENSIONS, image_size
@@ -75,13 +76,31 @@ def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path,
     `workers` is over 1, `measure` must be a function that a process can import. Raises what `measure` raises.
     """
     file = _file(reader.dataset, name, cache)
-    if not file.exists():
-        _write(file, *_measure_all(reader, measure, workers or len(os.sched_getaffinity(0))))
-    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
-    if pa.types.is_integer(tokens.type):
-        return Lengths(numbers_of(tokens), None, digest)
-    return Lengths(numbers_of(tokens.values), numbers_of(tokens.offsets), digest)
+    rows = len(reader.dataset.index)
+    if file.exists():
+        with suppress(NoIndex):  # damaged: measured once more
+            return _read(file, rows)
+    _write(file, *_measure_all(reader, measure, workers or len(os.sched_getaffinity(0))))
+    return _read(file, rows)
+
+
+def _read(file: Path, rows: int) -> Lengths:
+    """Map what `_write` wrote. Raises NoIndex where it is not lengths of so many rows, all of a token or more."""
+    with parsing(file):
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
+        is_single = pa.types.is_integer(tokens.type)
+        values, starts = numbers_of(tokens if is_single else tokens.values), None if is_single else numbers_of(tokens.offsets)
+        if len(tokens) != rows or _digest(values, starts) != digest:
+            raise ValueError("its lengths are not those that were measured")
+        return Lengths(values, starts, digest)
+
+
+def _digest(values: NDArray[np.int32], starts: Ints | None) -> str:
+    digest = xxhash.xxh3_64(np.ascontiguousarray(values).data)
+    if starts is not None:
+        digest.update(np.diff(starts).data)
+    return digest.hexdigest()
 
 
 def _file(dataset: Dataset, name: str, cache: Path) -> Path:
@@ -92,13 +111,11 @@ def _file(dataset: Dataset, name: str, cache: Path) -> Path:
 
 
 def _write(file: Path, values: NDArray[np.int32], counts: Ints) -> None:
-    tokens = pa.array(values)
-    digest = xxhash.xxh3_64(values.data)
+    tokens, starts = pa.array(values), None
     if not (counts == 1).all():
-        digest.update(counts.data)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         tokens = pa.LargeListArray.from_arrays(pa.array(starts), tokens)
-    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": digest.hexdigest()})
+    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": _digest(values, starts)})
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}")
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -121,10 +138,15 @@ def _measure_all(reader: Reader, measure: Measure, workers: int) -> tuple[NDArra
 def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] | None]]]:
     """Runs of rows: the first, and the image sizes of each as far as the index has them."""
     first = 0
-    for batch in pq.ParquetFile(dataset.index_file).iter_batches(_ROWS, columns=["images"]):
-        sizes = [images and [(image["width"], image["height"]) for image in images] for images in batch["images"].to_pylist()]
-        yield first, sizes
-        first += len(batch)
+    with parsing(dataset.index_file):
+        file = pq.ParquetFile(dataset.index_file, page_checksum_verification=True)
+        for batch in file.iter_batches(_ROWS, columns=["images"]):
+            batch.validate(full=True)
+            known = [
+                images and [(image["width"], image["height"]) for image in images] for images in batch["images"].to_pylist()
+            ]
+            yield first, known
+            first += len(batch)
 
 
 def _measure_rows(
@@ -151,6 +173,7 @@ def _text_of(reader: Reader, place: Place, known: list[tuple[int, int]] | None) 
     sample["__image_names__"] = pictures.names
     sample["__images__"] = known
     if known is None:
-        read = functools.partial(reader.read_at, place)
+        reader.confirm(pictures)
+        read = functools.partial(reader.read_at, pictures)
         sample["__images__"] = [image_size(read, *span) for span in zip(pictures.offsets, pictures.sizes, strict=True)]
     return sample

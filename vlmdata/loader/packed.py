@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from vlmdata.loader.lengths import Lengths, Measure, measure_lengths
 from vlmdata.loader.order import Ints, distinct, key
@@ -20,7 +21,8 @@ from vlmdata.loader.packing import Overlong, Packs, pack
 from vlmdata.loader.plan import Picks, Plan, digest
 from vlmdata.loader.read import Reader
 
-PACKING_VERSION = 2
+PACKING_VERSION = 2  # of the order: another one is another stream
+FILE_VERSION = 2  # of the files of windows
 KEPT_WINDOWS = 8  # in the cache folder: the others are planned again if they are needed
 
 
@@ -155,16 +157,19 @@ class PackedPlan:
         found = self._windows.get((epoch, window))
         if found is None:
             file = self._folder / f"{epoch}-{window}.npy"
-            if not file.exists():
+            found = _load(file) if file.exists() else None
+            if found is None:
                 self._save(file, self._make(epoch, window))
-            found = self._windows[epoch, window] = _load(file)
+                found = _load(file)
+                assert found is not None
+            self._windows[epoch, window] = found
             while len(self._windows) > 2:
                 self._windows.popitem(last=False)
         return found
 
     @cached_property
     def _folder(self) -> Path:
-        folder = self.cache / "packs" / digest([self.index_digest, self.order_digest])
+        folder = self.cache / "packs" / digest([FILE_VERSION, self.index_digest, self.order_digest])
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -189,8 +194,10 @@ class PackedPlan:
     def _save(self, file: Path, window: _Window) -> None:
         """Write a window's plan for the other processes of this machine, and forget those of long ago."""
         part = file.with_name(f".{file.name}.{os.getpid()}")
+        flat = np.concatenate([[0, len(window.starts)], window.starts, *window.picks[:4]]).astype(np.int64)
+        flat[0] = xxhash.xxh3_64_intdigest(flat[1:].data) >> 1
         with open(part, "wb") as target:
-            np.save(target, np.concatenate([[len(window.starts)], window.starts, *window.picks[:4]]))
+            np.save(target, flat)
         os.replace(part, file)
         file.with_suffix(f".{len(window.starts) - 1}.packs").touch()
         old = sorted(self._folder.glob("*.npy"), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_WINDOWS]
@@ -198,8 +205,13 @@ class PackedPlan:
             one.unlink(missing_ok=True)
 
 
-def _load(file: Path) -> _Window:
-    """Map what `_save` wrote: of a million samples a batch needs a few."""
-    flat = np.load(file, mmap_mode="r").view(np.ndarray)
-    count = int(flat[0])
-    return _Window(Picks(*flat[1 + count :].reshape(4, -1)), flat[1 : 1 + count])
+def _load(file: Path) -> _Window | None:
+    """Map what `_save` wrote, None where it is damaged: of a million samples a batch needs a few."""
+    try:
+        flat = np.load(file, mmap_mode="r").view(np.ndarray)
+        if flat[0] != xxhash.xxh3_64_intdigest(flat[1:].data) >> 1:
+            return None
+    except Exception:  # bytes that we do not trust: NumPy's header is Python text, and its parser raises what Python's does
+        return None
+    count = int(flat[1])
+    return _Window(Picks(*flat[2 + count :].reshape(4, -1)), flat[2 : 2 + count])

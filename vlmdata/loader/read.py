@@ -1,21 +1,29 @@
-"""Samples from tars: one read for each member, no header parsed."""
+"""Samples from tars: one read for a small sample, two for each member of a large one. The header before each member must be
+the one that the index describes: a tar that was replaced or moved would otherwise give other bytes under the sample's key.
+"""
 
 import os
 import resource
+import stat
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmdata.loader.build import OnError
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
+from vlmdata.loader.header import SIZE_AT, has_samples, is_member
+from vlmdata.loader.tar import BLOCK
 
 if TYPE_CHECKING:
     from vlmdata.loader.remote import RemoteTar, RemoteTars
 
 Sample = dict[str, Any]
 OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
+TOGETHER = 1 << 17  # bytes of a sample that are read at once: to copy its members out of them costs less than further reads
 
 
 class DamagedSample(ValueError):
@@ -25,8 +33,9 @@ class DamagedSample(ValueError):
 class Reader:
     """Reads samples of one dataset. Safe for threads, and in processes that were forked or sent a copy."""
 
-    def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None) -> None:
+    def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None, on_error: OnError = "raise") -> None:
         self.dataset = dataset
+        self.on_error = on_error
         self._remote = remote
         self._process = os.getpid()
         self._open: OrderedDict[int, Tar | RemoteTar] = OrderedDict()
@@ -38,16 +47,54 @@ class Reader:
         """Return the sample's members as bytes, by extension, with `__key__` and `__url__`. Raises DamagedSample."""
         _, key, shard, names, offsets, sizes = place
         tar = self._open.get(shard) or self._tar(place)
-        pread = tar.pread
         sample: Sample = {"__key__": key, "__url__": tar.address}
+        if not names:
+            return sample
+        start = offsets[0] - BLOCK
+        span = offsets[-1] + sizes[-1] - start
+        if not 0 < span <= TOGETHER:
+            return self._read_apart(place, tar, sample)
+        data = self._bytes(place, tar, span, start)
+        holds = data.startswith
         for name, offset, size in zip(names, offsets, sizes, strict=True):
-            try:
-                sample[name] = data = pread(size, offset)
-            except OSError as error:
-                raise self._damage(place, offset, f"member {name!r} cannot be read: {error}") from error
+            at = offset - start
+            is_there = holds(f"{key}.{name}\0".encode(), at - BLOCK) and holds(b"%011o" % size, at - BLOCK + SIZE_AT)
+            if not is_there or at + size > len(data):  # a long name, a tar that is cut, or not what the index describes
+                return self._read_apart(place, tar, sample)
+            sample[name] = data[at : at + size]
+        return sample
+
+    def _read_apart(self, place: Place, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
+        """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
+        for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
+            self._confirm(place, tar, name, offset, size)
+            there = max(0, tar.size - offset)
+            data = self._bytes(place, tar, min(size, there), offset)
             if len(data) != size:
                 raise self._damage(place, offset, f"member {name!r} has {len(data)} of its {size} bytes")
+            sample[name] = data
         return sample
+
+    def _bytes(self, place: Place, tar: "Tar | RemoteTar", size: int, offset: int) -> bytes:
+        try:
+            return tar.pread(size, offset)
+        except OSError as error:
+            raise self._damage(place, offset, f"cannot be read: {error}") from error
+
+    def confirm(self, place: Place) -> None:
+        """Raise DamagedSample unless the headers of all members lie where the index has them."""
+        tar = self._open.get(place.shard) or self._tar(place)
+        for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
+            self._confirm(place, tar, name, offset, size)
+
+    def _confirm(self, place: Place, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
+        """Raise DamagedSample unless this member's header lies before it."""
+
+        def read(at: int, size: int) -> bytes:
+            return self._bytes(place, tar, size, at)
+
+        if not is_member(read, f"{place.key}.", name, offset, size):
+            raise self._damage(place, offset, f"member {name!r} of {size} bytes is not there")
 
     def read_at(self, place: Place, offset: int, size: int) -> bytes:
         """Return bytes of the sample's tar, fewer at its end."""
@@ -60,14 +107,15 @@ class Reader:
         spans: dict[int, list[tuple[int, int]]] = {}
         shards: dict[int, Place] = {}
         for place in places:
-            spans.setdefault(place.shard, []).extend(zip(place.offsets, place.sizes, strict=True))
+            found = zip(place.offsets, place.sizes, strict=True)
+            spans.setdefault(place.shard, []).extend((offset - BLOCK, size + BLOCK) for offset, size in found)
             shards[place.shard] = place
-        for shard, found in spans.items():
+        for shard, wanted in spans.items():
             try:
                 tar = self._open.get(shard) or self._tar(shards[shard])
             except DamagedSample:
                 continue
-            self._remote.ahead(tar, found)  # type: ignore[arg-type]
+            self._remote.ahead(tar, wanted)  # type: ignore[arg-type]
 
     def _tar(self, place: Place) -> "Tar | RemoteTar":
         address = self.dataset.address(place.shard)
@@ -75,10 +123,25 @@ class Reader:
             tar = Tar(address) if self._remote is None else self._remote.open(address)
         except OSError as error:
             raise self._damage(place, place.offsets[0] if place.offsets else 0, f"cannot be opened: {error}") from error
+        if self.dataset.is_beside:
+            self._check_end(place, tar)
         self._open[place.shard] = tar
         while len(self._open) > OPEN_TARS:
             self._open.popitem(last=False)  # closed when the last thread that reads from it lets go
         return tar
+
+    def _check_end(self, place: Place, tar: "Tar | RemoteTar") -> None:
+        """Raise DamagedSample for a tar with samples after those of the index beside it: they would be left out silently."""
+        end = int(self.dataset.index.arrays["shard_ends"][place.shard])
+
+        def read(at: int, size: int) -> bytes:
+            return self._bytes(place, tar, size, end + at)
+
+        if has_samples(read, tar.size - end):
+            damage = self._damage(place, end, "samples follow that the index does not know")
+            if self.on_error == "raise":
+                raise damage
+            warnings.warn(f"not used: {damage}", stacklevel=2)
 
     def forked(self) -> None:
         """Drop what a forked process must not use: connections of its parent."""
@@ -93,25 +156,29 @@ class Reader:
         )
 
 
-def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int) -> list[Reader]:
+def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_error: OnError = "raise") -> list[Reader]:
     """A reader for each dataset; the remote ones share one cache of at most `cache_bytes`, and its connections."""
     if not any(dataset.is_remote for dataset in datasets):
-        return [Reader(dataset) for dataset in datasets]
+        return [Reader(dataset, None, on_error) for dataset in datasets]
     from vlmdata.loader.remote import BlockCache, RemoteTars
 
     (cache / "blocks").mkdir(parents=True, exist_ok=True)
     remote = RemoteTars(BlockCache(cache / "blocks", cache_bytes))
-    return [Reader(dataset, remote if dataset.is_remote else None) for dataset in datasets]
+    return [Reader(dataset, remote if dataset.is_remote else None, on_error) for dataset in datasets]
 
 
 class Tar:
-    """An open local tar. `pread(size, offset)` gives bytes, fewer at its end; it is closed when nobody holds it."""
+    """An open local tar of `size` bytes. `pread(size, offset)` gives some, fewer at its end; closed when nobody holds it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._number = os.open(address, os.O_RDONLY)
+        self._number = os.open(address, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would wait for somebody to write
+        status = os.fstat(self._number)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{address} is no file")
+        self.size = status.st_size
         self.pread: Callable[[int, int], bytes] = partial(os.pread, self._number)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_number"):
-            os.close(self._number)
+            close(self._number)  # as an argument: at the end of a script the module may be empty already

@@ -111,7 +111,7 @@ class RemoteTars:
 
 
 class RemoteTar:
-    """A tar behind an address; `pread(size, offset)` as of a local one."""
+    """A tar behind an address; `size` and `pread(size, offset)` as of a local one."""
 
     def __init__(self, address: str, files: Any, cache: BlockCache) -> None:
         self.address = address
@@ -119,21 +119,25 @@ class RemoteTar:
         self._cache = cache
         self._path = files._strip_protocol(address)
         info = files.info(self._path)
-        self._size = int(info["size"])
+        self.size = int(info["size"])
         version = [str(info[name]) for name in ("ETag", "etag", "mtime", "LastModified", "last_modified") if info.get(name)]
-        self._mark = xxhash.xxh3_64_hexdigest(" ".join([address, str(self._size), *version]).encode())
+        self._mark = xxhash.xxh3_64_hexdigest(" ".join([address, str(self.size), *version]).encode())
         cache.path(self._mark, 0).parent.mkdir(parents=True, exist_ok=True)
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Read, from the cache where it has the blocks. Raises OSError when the store fails."""
-        first, last = offset // BLOCK, (offset + max(size, 1) - 1) // BLOCK
+        """Read, from the cache where it has the blocks, fewer bytes at the end. Raises OSError when the store fails."""
+        size = min(size, self.size - offset)
+        if size <= 0:
+            return b""
+        first, last = offset // BLOCK, (offset + size - 1) // BLOCK
         parts = [self._block(number) for number in range(first, last + 1)]
         start = offset - first * BLOCK
         return (parts[0] if len(parts) == 1 else b"".join(parts))[start : start + size]
 
     def missing(self, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Runs (first, count) of blocks that these (offset, size) need and the cache does not have."""
-        needed = {n for offset, size in spans for n in range(offset // BLOCK, (offset + size - 1) // BLOCK + 1)}
+        ends = [(offset, min(offset + size, self.size)) for offset, size in spans]
+        needed = {number for offset, end in ends for number in range(offset // BLOCK, (end - 1) // BLOCK + 1)}
         run: list[int] = []
         for number in sorted(needed):
             if self._cache.path(self._mark, number).exists():
@@ -151,7 +155,7 @@ class RemoteTar:
             known = self._cached(first)
             if known is not None:
                 return known
-            start, end = first * BLOCK, min((first + count) * BLOCK, self._size)
+            start, end = first * BLOCK, min((first + count) * BLOCK, self.size)
             data = self._files.cat_file(self._path, start=start, end=end) if end > start else b""
             for number in range(count):
                 block = data[number * BLOCK : (number + 1) * BLOCK]
@@ -170,4 +174,4 @@ class RemoteTar:
             os.utime(path)  # read now: not the next to go
         except FileNotFoundError:
             return None
-        return data
+        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # a damaged one is fetched again

@@ -65,7 +65,7 @@ def stream(
     paths = list(path) if isinstance(path, Mapping) else [path]
     datasets = [open_dataset(one, cache, on_error) for one in paths]
     folder = Path(cache).expanduser()
-    readers = open_readers(datasets, folder, cache_bytes)
+    readers = open_readers(datasets, folder, cache_bytes, on_error)
     lengths = [pack.lengths(reader, folder) for reader in readers] if pack is not None else []
     samples = make_plan(
         datasets,
