@@ -10,19 +10,23 @@ import traceback
 import warnings
 from typing import Any
 
-from vlmdata import commands
-from vlmdata.redact import redacted
-from vlmdata.step import RecipeError
+from vlmdata import commands, interrupt
 
 MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
+STOPPED = "vlmdata: stopped; the same command goes on from here"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb. Returns 0, 1 where it failed, 2 where it was misused."""
+    """Run a verb. Returns 0, 1 where it failed, 2 where it was misused, 130 where Ctrl-C stopped it, 143 by SIGTERM."""
+    return interrupt.until_stopped(lambda: _main(argv), STOPPED, is_process=argv is None)
+
+
+def _main(argv: list[str] | None) -> int:
     try:
-        return _main(argv)
+        return _run(argv)
     except Exception as error:
         from vlmdata.engine.shortage import MEND, in_short, is_short_of_memory
+        from vlmdata.redact import redacted
 
         if not is_short_of_memory(error):
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)
@@ -31,13 +35,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _main(argv: list[str] | None) -> int:
+def _run(argv: list[str] | None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "command"):
         parser.print_help()
         return 2
     from vlmdata.engine.driver import WorkFailed
+    from vlmdata.redact import redacted
+    from vlmdata.step import RecipeError
 
     try:
         with warnings.catch_warnings():
@@ -51,9 +57,6 @@ def _main(argv: list[str] | None) -> int:
         return 1
     except OSError as error:
         print(f"vlmdata: {redacted(str(error))}. Mend that, then the same command goes on from here", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nvlmdata: stopped; the same command goes on from here", file=sys.stderr)
         return 1
 
 
@@ -80,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     """Print what a user should know as a line; what is for developers, with its place in the code."""
+    from vlmdata.redact import redacted
+
     says = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
     sys.stderr.write(redacted(says))
 

@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from vlmdata.recipe import read_settings
-from vlmdata.step import RecipeError
+from vlmdata import interrupt
 
 EXAMPLES = """examples:
   python -m vlmdata_train align tiny --set data=OUT --set out=runs/tiny
@@ -21,8 +20,17 @@ EXAMPLES = """examples:
 """
 
 
+STOPPED = "vlmdata train: stopped; training goes on from its last checkpoint by the same command"
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 (failed) or 2 (misused)."""
+    """Run a command. Returns 0, 1 where it failed, 2 where it was misused, 130 where Ctrl-C stopped it, 143 by SIGTERM."""
+    return interrupt.until_stopped(lambda: _main(arguments), STOPPED, is_process=arguments is None)
+
+
+def _main(arguments: list[str] | None) -> int:
+    from vlmdata.step import RecipeError
+
     choice = _parser().parse_args(arguments)
     try:
         return int(choice.run(choice) or 0)
@@ -30,8 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except FloatingPointError as error:
         return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("stopped; training goes on from its last checkpoint by the same command", 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(choice: argparse.Namespace) -> None:
+    from vlmdata.recipe import read_settings
     from vlmdata_train.loop import run_training
     from vlmdata_train.recipe import load
 

@@ -4,6 +4,8 @@ import argparse
 import subprocess
 import sys
 
+from vlmdata import interrupt
+
 EXAMPLE = """
 vlmdata train align tiny --set data=OUT --set out=RUN
 vlmdata train chat RUN/checkpoints/step_00000060 photo.jpg
@@ -16,4 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return subprocess.run([sys.executable, "-m", "vlmdata_train", *(arguments.rest or ["--help"])], check=False).returncode
+    command = [sys.executable, "-m", "vlmdata_train", *(arguments.rest or ["--help"])]
+    with subprocess.Popen(command) as process, interrupt.handed_to(process):
+        status = process.wait()
+    return 128 - status if status < 0 else status

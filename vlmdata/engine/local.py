@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from typing import Any
 
 from vlmdata.engine.driver import WorkFailed
@@ -20,6 +21,7 @@ from vlmdata.engine.openpart import Keep
 from vlmdata.engine.shortage import is_short_of_memory, told
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
+from vlmdata.interrupt import held_back, ignore
 from vlmdata.thread import Thread
 from vlmdata.web.pace import Pace
 
@@ -120,6 +122,8 @@ def _begin(process: Any) -> None:
     """Start a process. What it is forked from may just have been killed, or end as it finds no memory: another is begun."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
+            with held_back():  # it imports for a second before it ignores Ctrl-C
+                forkserver.ensure_running()
             process.start()
             return
         time.sleep(pause_s)  # until who is dying is seen as dead
@@ -156,7 +160,7 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str], initiali
     """Do calls until the driver closes the pipe or is gone."""
     if initializer is not None:
         initializer()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business; it ends its workers in order
+    ignore()  # the driver ends its workers in order
     os.environ.clear()
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors

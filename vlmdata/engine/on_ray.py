@@ -16,8 +16,10 @@ from vlmdata.engine.driver import WorkFailed
 from vlmdata.engine.shortage import told
 from vlmdata.engine.worker import Job, Worker
 from vlmdata.engine.workers import Ended
+from vlmdata.interrupt import handlers_kept
 from vlmdata.step import RecipeError
 
+STARTS = 2  # attempts to start Ray on this machine
 STORE_BYTES = 150_000_000  # no image goes through the object store
 MOST_CHARS = 30  # of the folder for temporary files: the path of a socket of Ray's, 75 characters longer, may have 107 bytes
 NEW_PACES = 8  # actors that keep the pace after the first; more would tell that something kills them all
@@ -35,22 +37,44 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
     short = len(tempfile.gettempdir()) <= MOST_CHARS
     folder = tempfile.mkdtemp(prefix="vd-", dir=None if short else "/tmp")
     try:
-        if address:
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise RecipeError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}") from None
-        else:
-            here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": workers}
-            try:
-                ray.init(address="local", _temp_dir=folder, **here, **quiet)
-            except RuntimeError:  # on a busy machine the first start can run into Ray's own time limit of 15 s (ray#65983)
-                ray.shutdown()
-                ray.init(address="local", _temp_dir=folder, **here, **quiet)
+        with handlers_kept():
+            if address:
+                _connect(ray, address, **quiet)
+            else:
+                here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": workers}
+                _start(ray, _temp_dir=folder, **here, **quiet)
         yield int(ray.cluster_resources().get("CPU", 1))
+    except ray.exceptions.RayError as error:  # of a cluster that was lost
+        raise WorkFailed(f"Ray failed: {_one_line(error)}; the same command goes on from here") from None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(ray: Any, address: str, **options: Any) -> None:
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:  # another process's affair: Ray raises Exception itself too
+        raise RecipeError(f"no Ray cluster answers at {address}: {_one_line(error)}") from None
+
+
+def _start(ray: Any, **options: Any) -> None:
+    """Start Ray on this machine. On a busy one a start can run into Ray's own time limit of 15 s (ray#65983)."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # of the processes that it starts: RuntimeError, TimeoutError, Exception itself
+            ray.shutdown()
+            is_ours = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno)
+            if is_ours:  # a full disk, say, which the next attempt would meet too
+                raise
+            if attempt == STARTS - 1:
+                raise WorkFailed(f"Ray does not start here: {_one_line(error)}; try again, or with --local") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class RayWorkers:

@@ -101,8 +101,10 @@ class _Scanner:
     """A process that runs `scan.serve`. Not multiprocessing's, which would run the caller's script again."""
 
     def __init__(self) -> None:
+        # a process group of its own: Ctrl-C is ours, and the end of its stdin ends it
         program = f"import sys; sys.path[:] = {sys.path!r}; from vlmdata.loader.scan import serve; serve()"
-        self.process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-c", program]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     def scan(self, request: tuple[str, str, bool]) -> tuple[pa.Table, str | None]:
         assert self.process.stdin and self.process.stdout

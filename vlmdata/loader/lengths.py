@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from vlmdata.interrupt import ignore
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
 from vlmdata.loader.index import NoIndex, numbers_of, parsing
@@ -129,7 +130,7 @@ def _measure_all(reader: Reader, measure: Measure, workers: int) -> tuple[NDArra
         found = [_measure_rows(reader, measure, *task) for task in tasks]
     else:
         work = functools.partial(_measure_rows, reader, measure)
-        with ProcessPoolExecutor(workers, multiprocessing.get_context()) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context(), ignore) as pool:
             found = list(pool.map(work, *zip(*tasks, strict=True)))
     values, counts = zip(*found, strict=True)
     return np.concatenate(values), np.concatenate(counts)

@@ -1,0 +1,142 @@
+"""Ctrl-C, once or twice, and SIGTERM: whenever they come, one line, the status that shells know, and no process left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.engine.site import Site, hashes, site
+from tests.engine.test_killed import commits, is_at_work, unfinished
+from vlmdata import run
+from vlmdata.engine import on_ray
+from vlmdata.engine.driver import WorkFailed
+from vlmdata.step import RecipeError
+
+STOPPED = "vlmdata: stopped; the same command goes on from here"
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    with site(tmp_path_factory.mktemp("site"), 60, part_rows=10) as web:
+        yield web
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a process group that are not only waiting to be buried."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_its = os.getpgid(int(folder.name)) == leader
+        except ProcessLookupError:
+            continue
+        if is_its and is_at_work(int(folder.name)):
+            found.append(int(folder.name))
+    return found
+
+
+def starts(out: Path) -> bool:
+    return any((out / "work" / "logs").glob("*.jsonl"))
+
+
+def works(out: Path) -> bool:
+    return commits(out) > 0
+
+
+def stopped_run(
+    web: Site, out: Path, until: Callable[[Path], bool], signals: list[int], how: list[str]
+) -> tuple[int, list[str]]:
+    """Run the command as a terminal does, send the signals to all of its processes, and return its status and its last line."""
+    command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--workers", "2", *how]
+    with unfinished(web):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        while not until(out) and process.poll() is None:
+            time.sleep(0.01)
+        for number in signals:
+            os.killpg(process.pid, number)
+        said = process.communicate()[1]
+        while group(process.pid):  # who is killed takes a moment; who is not fails the test by its time limit
+            time.sleep(0.01)
+    assert "Traceback" not in said and "rror" not in said
+    return process.returncode, said.splitlines()[-1:]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("signals", [[INT], [INT, INT], [TERM]])
+@pytest.mark.parametrize("until", [starts, works])
+def test_local_workers_end_in_one_line(web, tmp_path, until, signals):
+    assert stopped_run(web, tmp_path / "out", until, signals, ["--local"]) == (128 + signals[0], [STOPPED])
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("until", "signals"), [(starts, [INT, INT]), (starts, [TERM]), (works, [INT])])
+def test_ray_ends_in_one_line(web, tmp_path, until, signals):
+    assert stopped_run(web, tmp_path / "out", until, signals, []) == (128 + signals[0], [STOPPED])
+
+
+@pytest.mark.whole
+def test_what_was_stopped_goes_on(web, tmp_path):
+    run(web.recipe, tmp_path / "whole", local=True, workers=2)
+    stopped_run(web, tmp_path / "out", works, [INT, INT], ["--local"])
+    run(web.recipe, tmp_path / "out", local=True, workers=2)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+
+
+class Starts:
+    """ray.init, failing so many times with an error of Ray's."""
+
+    def __init__(self, errors: list[Exception]):
+        self.errors = errors
+
+    def __call__(self, **options: object) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+FAILURES = [
+    Exception("The current node timed out\nduring startup."),
+    RuntimeError("no"),
+    TimeoutError("late"),
+    ConnectionError(),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_start_of_ray_that_failed_is_tried_once_more(monkeypatch, error):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(ray, "init", Starts([error]))
+    with on_ray.cluster(None, 3) as cpus:
+        assert cpus == 3
+    said = " ".join(str(error).split()) or "ConnectionError"
+    monkeypatch.setattr(ray, "init", Starts([error, error]))
+    with (
+        pytest.raises(WorkFailed, match=f"^Ray does not start here: {said}; try again, or with --local$"),
+        on_ray.cluster(None, 3),
+    ):
+        pass
+    monkeypatch.setattr(ray, "init", Starts([error]))
+    with pytest.raises(RecipeError, match=f"^no Ray cluster answers at here:1: {said}$"), on_ray.cluster("here:1", 3):
+        pass
+
+
+def test_a_full_disk_is_not_tried_again(monkeypatch):
+    full = Starts([OSError(28, "No space left on device"), OSError(28, "No space left on device")])
+    monkeypatch.setattr(ray, "init", full)
+    with pytest.raises(OSError, match="No space left"), on_ray.cluster(None, 3):
+        pass
+    assert len(full.errors) == 1
+
+
+@pytest.mark.whole
+def test_a_cluster_that_is_lost_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(ray, "init", Starts([]))
+    lost = pytest.raises(WorkFailed, match=r"^Ray failed: .*gone; the same command goes on from here$")
+    with lost, on_ray.cluster(None, 3):
+        raise ray.exceptions.RaySystemError("gone")
