@@ -11,6 +11,14 @@ import pyarrow.compute as pc
 
 from vlmdata.step import RecipeError
 
+_MARKS = {  # in this order: the mark of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
 
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
     """Return a column of text as strings and a truth for each value: it does not decode.
@@ -69,8 +77,27 @@ def blank_as_null(array: pa.Array) -> pa.Array:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise RecipeError for an encoding that Python does not know."""
+    """Raise RecipeError for an encoding that Python does not know, or that is none of texts (`hex`)."""
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        b"text".decode(encoding, "ignore")
+    except UnicodeError:
+        return  # some take no errors="ignore"
+    except (LookupError, ValueError):
         raise RecipeError(f"encoding '{encoding}' is not known: write utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None
+
+
+def caption_text(data: bytes, encoding: str = "utf-8") -> str:
+    """Return the text of a file that holds a caption; a mark of UTF-8, UTF-16 or UTF-32 at its begin overrules `encoding`.
+
+    Raises UnicodeDecodeError for bytes of another encoding, also for a null character: UTF-16 without its mark has them.
+    """
+    mark, encoding = next((pair for pair in _MARKS.items() if data.startswith(pair[0])), (b"", encoding))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError:
+        raise
+    except UnicodeError as error:  # of the codecs `idna` and `undefined`
+        raise UnicodeDecodeError(encoding, data, 0, len(data), str(error)) from None
+    if "\0" in text:
+        raise UnicodeDecodeError(encoding, data, max(data.find(b"\0"), 0), len(data), "a null character")
+    return clean(text)
