@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from vlmdata.engine.store import Store, store_file
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.show import megabytes
 
 CARD, CROISSANT = "README.md", "croissant.json"

@@ -19,7 +19,7 @@ import xxhash
 
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.store import Store, open_store, store_file
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 from vlmdata.why import ledger_files

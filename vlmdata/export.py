@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.engine.store import Store, open_store, store_file
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
 
 FORMS = ("parquet", "hf", "folder")

@@ -35,3 +35,32 @@ def caption_set(folder: Path, shards: Iterable[int], size: int = 50) -> Path:
 
 def keys_of(batches: Iterable) -> list[str]:
     return [sample["__key__"] for batch in batches for sample in (batch if isinstance(batch, list) else [batch])]
+
+
+END = bytes(1024)
+
+
+def header(name: bytes, size: int, kind: bytes = b"0", target: bytes = b"", size_field: bytes = b"") -> bytes:
+    """A header made by hand, for what tarfile does not write."""
+    head = bytearray(512)
+    head[: len(name)], head[157 : 157 + len(target)] = name, target
+    head[124:136], head[156:157] = size_field or b"%011o\0" % size, kind
+    head[257:265], head[148:156] = b"ustar\x0000", b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+def file(name: bytes, data: bytes, kind: bytes = b"0") -> bytes:
+    return header(name, len(data), kind) + data + bytes(-len(data) % 512)
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    """A record of a pax header, its own length before it."""
+    length = len(key) + len(value) + 3
+    while len(line := b"%d %s=%s\n" % (length, key, value)) != length:
+        length = len(line)
+    return line
+
+
+def pax(records: bytes, kind: bytes = b"x") -> bytes:
+    return file(b"PaxHeader", records, kind)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.fixtures import fixture
+from tests.loader.tars import sample_files, write_tar
 from tests.servers import LoopbackServer, reply
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.engine.store import read_blob
@@ -120,3 +121,53 @@ def test_another_folder_is_refused(tmp_path):
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(RecipeError, match="are not those that img2dataset writes"):
         Img2dataset(path=str(tmp_path)).check()
+
+
+def row_of(key: str) -> dict:
+    facts = {"url": f"http://a.org/{key}", "caption": f"words of {key}", "key": key, "status": "success", "error_message": ""}
+    return {**facts, "width": 8, "height": 6, "original_width": 8, "original_height": 6, "exif": "{}", "sha256": ""}
+
+
+def files_of(key: str) -> list[tuple[str, bytes]]:
+    return sample_files(key, {"jpg": jpeg(8), "txt": f"words of {key}".encode(), "json": b"{}"})
+
+
+def told(folder) -> list[tuple]:
+    rows = read_all(Img2dataset(path=str(folder))).to_pylist()
+    return [(row["reason"], row["texts"] and row["texts"][1]["text"], row["place"]) for row in rows]
+
+
+def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_told(tmp_path):
+    write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
+    pq.write_table(pa.Table.from_pylist([row_of("000000000"), row_of("000000002")]), tmp_path / "00000.parquet")
+    write_tar(tmp_path / "00001.tar", files_of("000010000"))
+    write_tar(tmp_path / "00002.tar", files_of("000020000"))
+    (tmp_path / "00002.parquet").write_bytes(b"")  # as a killed run leaves it
+    (tmp_path / "00003").mkdir()
+    for name, data in files_of("000030000"):
+        (tmp_path / "00003" / name).write_bytes(data)
+    (tmp_path / "00004_stats.json").write_text("{}")
+    Img2dataset(path=str(tmp_path)).check()
+    assert told(tmp_path) == [
+        (None, "words of 000000000", None),
+        ("missing_in_shard", "words of 000000002", None),
+        (None, "words of 000000001", None),
+        (None, "words of 000010000", None),
+        (None, "words of 000020000", None),
+        ("bad_record", None, "00002.parquet"),
+        (None, "words of 000030000", None),
+        ("bad_record", None, "00004_stats.json"),
+    ]
+
+
+def test_a_hole_in_a_tar_is_told_beside_the_row_that_it_costs(tmp_path):
+    tar = write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
+    data = bytearray(tar.read_bytes())
+    data[:100] = b"x" * 100  # the first header
+    tar.write_bytes(data)
+    pq.write_table(pa.Table.from_pylist([row_of("000000000"), row_of("000000001")]), tmp_path / "00000.parquet")
+    assert told(tmp_path) == [
+        ("missing_in_shard", "words of 000000000", None),
+        (None, "words of 000000001", None),
+        ("bad_record", None, "00000.tar, byte 0"),
+    ]

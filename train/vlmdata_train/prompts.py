@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from vlmdata.loader.decoding import drawn_caption
-from vlmdata.loader.scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
+from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata_train.loss import IGNORE
 
 IMAGE_MARK, ANSWER_MARK, END_MARK = "\ufdd0", "\ufdd1", "\ufdd2"

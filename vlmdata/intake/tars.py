@@ -2,69 +2,166 @@
 
 from __future__ import annotations
 
+import bisect
+import errno
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from vlmdata.intake.find import File, is_remote
-from vlmdata.intake.opened import UNREADABLE, compression, raw_file, seekable
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.rows import reject
-from vlmdata.loader.tar import TarDamage, TarSample, members, samples
+from vlmdata.intake.opened import UNREADABLE, compression, opened, raw_file
+from vlmdata.intake.rows import bad_record
+from vlmdata.intake.strings import clean
+from vlmdata.loader.grouping import TarContents, TarSample, contents
+from vlmdata.loader.tar import BLOCK, Member, Read, TarDamage, members
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-Read = Callable[[int, int], bytes]
+MAX_TEXT = 1 << 26  # bytes of a JSON or a caption that are read
+MAX_IMAGE = 1 << 30  # and of an image
 
 
-def tar_samples(path: str) -> Iterator[tuple[TarSample, Read, bool] | str]:
-    """Yield each sample, a function (offset, size) that reads the tar, and whether the tar is plain: bytes can stay in it.
+class BadSample(ValueError):
+    """A sample that cannot be a row; the message says why. `reason` is the ledger's word for it."""
 
-    Of a damaged tar come the samples that lie whole before the damage, then what is wrong with it, as a string.
+    def __init__(self, why: str, reason: str = "bad_record") -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+def tar_rows(
+    path: str,
+    name: str,
+    row_of: Callable[[TarSample, str | None, Read], dict[str, Any] | None],
+    *,
+    longer_names: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each sample of a tar, then a dropped one for each stretch that is lost and each link that leads nowhere.
+
+    A sample without text beside a lost stretch is a `bad_record`: its caption may have been there.
+    `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar; it may
+    raise BadSample, or return None for a sample that shall be no row. `longer_names` is that of `contents`.
     """
+    name = clean(name)
     with ExitStack() as stack:
-        found, damage = [], None
-        try:
-            read, length, is_plain = _open(path, stack)
-            if not length:
-                raise TarDamage(0, "the file is empty")
-            for member in members(read, length):
-                found.append(member)  # noqa: PERF402  a list() would lose what came before the damage
-        except (TarDamage, *UNREADABLE) as error:
-            damage = f"{os.path.basename(path)}: {' '.join(str(error).split())}"
-        for sample in samples(found):
-            yield sample, read, is_plain
-        if damage is not None:
-            yield damage
+        found, read, is_plain = read_tar(path, stack, longer_names=longer_names)
+        lost = sorted([*found.damages, *found.lost_links])
+        blob = path if is_plain and path == clean(path) else None  # a name that is not UTF-8 cannot stand in a row
+        for sample in found.samples:
+            own_id = f"{name}/{sample.key}"
+            try:
+                row = row_of(sample, blob, read)
+                if row is None:
+                    continue
+                if lost and not _has_text(row) and _is_beside(lost, sample):
+                    raise BadSample("it has no text and lies beside a stretch that is lost")
+                yield {"id": own_id, **row}
+            except BadSample as error:
+                byte = sample.members[0][1].header
+                yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)
+        for one in lost:
+            yield bad_record(name, one.why, byte=one.offset)
 
 
-def tar_rows(path: str, name: str, row_of: Callable[[TarSample, str | None, Read], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sample of a tar, and one that is rejected for its damage.
+def _has_text(row: dict[str, Any]) -> bool:
+    return bool(row.get("drop")) or any(text and text["text"].strip() for text in row.get("texts") or ())
 
-    `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar.
+
+def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
+    """Say whether a member of the sample ends or begins where one of the stretches, in order, begins or ends."""
+    for _, member in sample.members:
+        at = bisect.bisect_left(lost, (member.header, 0, ""))
+        if any(one.end == member.header or one.offset == member.end for one in lost[max(at - 1, 0) : at + 1]):
+            return True
+    return False
+
+
+def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple[TarContents, Read, bool]:
+    """Return what a tar holds, a function (offset, size) that reads it, and whether it is plain: bytes can stay in it.
+
+    Offsets are those of the unpacked tar. `stack` closes the file.
     """
-    for found in tar_samples(path):
-        if isinstance(found, str):
-            yield reject({"id": f"{name}\n{found}", "extra": json_object({"record": found})}, "bad_record")
-            continue
-        sample, read, is_plain = found
-        yield {"id": f"{name}/{sample.key}", **row_of(sample, path if is_plain else None, read)}
+    found: list[Any] = []
+    read, length, is_plain, problem = _open(path, stack)
+    try:
+        for one in members(read, length):
+            found.append(one)  # noqa: PERF402  a list() would lose what came before an error
+    except UNREADABLE as error:
+        problem = _words(error)
+    if problem is None and not length:
+        problem = "the file is empty"
+    if problem is not None:
+        cut = found.pop() if found and isinstance(found[-1], TarDamage) and found[-1].end == length else None
+        found.append(TarDamage(cut.offset if cut else length, length, problem))
+    return contents(found, longer_names=longer_names), read, is_plain
 
 
-def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool]:
-    raw = stack.enter_context(raw_file(path))
-    is_plain = compression(raw.read(6)) is None
+def member_bytes(read: Read, member: Member, limit: int = MAX_TEXT) -> bytes:
+    """Return a member's bytes. Raises BadSample, `too_large`, where they are more than `limit`."""
+    if member.size > limit:
+        raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
+    return read(member.offset, member.size)
+
+
+def sample_json(member: Member | None, read: Read) -> Any:
+    """Return what a sample's JSON holds, None where it has none. Raises BadSample."""
+    if member is None:
+        return None
+    data = member_bytes(read, member)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"its JSON cannot be read: {_words(error)}") from None
+
+
+def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
+    """Return what reads a tar, its length, whether it is plain, and what is wrong with its packing."""
+    file: Any
+    try:
+        file = stack.enter_context(raw_file(path))
+        is_plain = compression(file.read(6)) is None
+    except UNREADABLE as error:
+        return lambda offset, size: b"", 0, True, _words(error)
+    problem = None
     if is_plain and not is_remote(path):
-        number = raw.fileno()
-        return lambda offset, size: os.pread(number, size, offset), os.fstat(number).st_size, True
-    file: Any = raw if is_plain else stack.enter_context(seekable(path))
+        number = file.fileno()
+        return lambda offset, size: os.pread(number, size, offset), os.fstat(number).st_size, True, None
+    if not is_plain:
+        file, problem = _unpacked(path, stack)
     length = file.seek(0, os.SEEK_END)
 
     def read(offset: int, size: int) -> bytes:
         file.seek(offset)
         return file.read(size)
 
-    return read, length, is_plain
+    return read, length, is_plain, problem
+
+
+def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
+    """Return a file with what a compressed one holds, and why it does not hold more."""
+    copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack does
+    problem = None
+    for piece in (1 << 20, BLOCK):  # what lies before the damage in a piece is lost with it: then it is read in small ones
+        copy.seek(0)
+        copy.truncate()
+        with opened(path) as stream:
+            try:
+                shutil.copyfileobj(stream, copy, piece)
+                return copy, None
+            except UNREADABLE as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # ours, not the tar's
+                    raise
+                problem = _words(error)
+    return copy, problem
+
+
+def _words(error: BaseException) -> str:
+    """Return what an error says, without the path that Python adds to it: `place` has the name."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__
 
 
 def names_within(files: Sequence[File]) -> list[str]:

@@ -52,7 +52,7 @@ def build_index(
             if damage and on_error == "raise":
                 raise ValueError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
             if damage:
-                warnings.warn(f"{damage}: the samples before are kept, {table.num_rows} of them", stacklevel=2)
+                warnings.warn(f"{damage}: its whole samples are kept, {table.num_rows} of them", stacklevel=2)
             waiting.append(table)
             rows += table.num_rows
             if sum(map(len, waiting)) >= _GROUP_ROWS:

@@ -17,9 +17,9 @@ from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import ResizeRule, place_on, scale_to, transform
+from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read import DamagedSample, Sample
-from vlmdata.loader.scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 
 Pixels = NDArray[np.uint8]
 Augment = Callable[[Pixels, np.random.Generator], Pixels]

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from vlmdata.interrupt import ignore
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.loader.index import NoIndex, numbers_of, parsing
 from vlmdata.loader.order import Ints
 from vlmdata.loader.read import Reader, Sample
-from vlmdata.loader.scan import IMAGE_EXTENSIONS, image_size
+from vlmdata.loader.scan import image_size
 
 Measure = Callable[[Sample], int | list[int]]
 LENGTHS_VERSION = 2  # of the file

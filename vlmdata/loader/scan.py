@@ -5,38 +5,36 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pyarrow as pa
 
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, TarSample, contents
 from vlmdata.loader.index import IndexRow, index_table
-from vlmdata.loader.tar import TarDamage, TarSample, members, samples
-
-IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
-CAPTION_EXTENSIONS = ("txt", "text", "caption")
-TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # the first that a sample has gives its text_chars
-
-Read = Callable[[int, int], bytes]
+from vlmdata.loader.tar import Read, TarDamage, members
 
 
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
     """Return the rows of the tar at `address`, named `shard` in the index, and what is wrong with it, if anything.
 
-    A damaged tar gives the samples that lie whole before the damage. Raises OSError where it cannot be opened.
+    A damaged tar gives the samples that lie whole around the damage. Links that lead to no file of the tar are passed over.
+    Raises OSError where it cannot be opened.
     """
-    found, damage = [], None
     with ExitStack() as stack:
         read, length = _open(address, stack)
-        try:
-            if read(0, 2) == b"\x1f\x8b":
-                raise TarDamage(0, "it is compressed, so its samples cannot be read one by one: gunzip it")
-            for member in members(read, length):
-                found.append(member)  # noqa: PERF402  a list() would lose what came before the damage
-        except TarDamage as error:
-            damage = f"{address}, byte {error.offset}: {error.why}"
-        rows = [_row(sample, shard, read, image_sizes) for sample in samples(found)]
-    return index_table(rows), damage
+        if read(0, 2) == b"\x1f\x8b":
+            compressed = TarDamage(0, length, "it is compressed, so its samples cannot be read one by one: gunzip it")
+            return index_table([]), _told(address, [compressed])
+        found = contents(list(members(read, length)))
+        rows = [_row(sample, shard, read, image_sizes) for sample in found.samples]
+    return index_table(rows), _told(address, found.damages)
+
+
+def _told(address: str, damages: list[TarDamage]) -> str | None:
+    if not damages:
+        return None
+    more = f" (and at {len(damages) - 1} more places)" if len(damages) > 1 else ""
+    return f"{address}, byte {damages[0].offset}: {damages[0].why}{more}"
 
 
 def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
@@ -59,7 +57,7 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
 
 def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexRow:
     parts = [(extension, member.offset, member.size) for extension, member in sample.members]
-    start = min(member.header for _, member in sample.members)
+    start = min(min(member.header, member.offset) for _, member in sample.members)  # a link's data may lie before its header
     end = max(member.end for _, member in sample.members)
     sizes = {extension: size for extension, _, size in parts}
     text = next((sizes[extension] for extension in TEXT_EXTENSIONS if extension in sizes), 0)

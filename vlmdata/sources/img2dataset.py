@@ -1,5 +1,6 @@
 """A folder that img2dataset wrote: its images are filtered, deduplicated and packed without being fetched again."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,15 +14,19 @@ from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.opened import UNREADABLE, seekable
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ENDINGS, in_place, inline
-from vlmdata.intake.rows import pair, tables
+from vlmdata.intake.rows import bad_record, pair, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import tar_samples
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
+from vlmdata.intake.tars import MAX_IMAGE, read_tar, tar_rows
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TarSample
+from vlmdata.loader.tar import Read
+from vlmdata.sources.files import Files
+from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
 
 OWN = {"key", "url", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "sha256"}
 IN_PARQUET = ("jpg", "png", "webp")  # columns of image bytes where the output format was parquet
 SUCCESS = "success"
+STATISTICS = "_stats.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class Img2dataset(Source):
 
     Rows that failed there are dropped with its error as the reason (`http_404`, `timeout`, `image_decoding_error`); rows
     that it calls successful but whose image is not there are dropped as `missing_in_shard`. Images stay where they are.
+    Samples that no Parquet names are read as `webdataset` and `files` read them; a Parquet that cannot be read, a stretch that
+    a tar has lost, and a shard of which only the statistics are left are a `bad_record` each.
     """
 
     shuffled: ClassVar[bool] = False
@@ -37,31 +44,55 @@ class Img2dataset(Source):
     path: str  # the output folder, local or on any fsspec store
 
     def check(self) -> None:
-        for path, _ in self._files()[:1]:
-            names = self._columns(path)
+        self.files()
+        for path in self._ending_in(".parquet"):
+            try:
+                names = self._columns(path)
+            except RecipeError:
+                continue  # left by a run that was killed: a bad record
             if not {"key", "status"} <= set(names):
                 raise RecipeError(f"{path}: its columns ({', '.join(names)}) are not those that img2dataset writes")
+            break
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path} for file in self._files()]
+        """Return a piece for each shard: its Parquet, or what is left of it."""
+        shards: dict[str, str] = {}
+        for ending in (".parquet", ".tar", STATISTICS):
+            for path in self._ending_in(ending):
+                shards.setdefault(path.removesuffix(ending), path)
+        if os.path.isdir(self.path):
+            for name in filter(str.isdigit, os.listdir(self.path)):
+                shards.setdefault(path := os.path.abspath(os.path.join(self.path, name)), path)
+        return [{"path": shards[shard]} for shard in sorted(shards)]
+
+    def _ending_in(self, ending: str) -> list[str]:
+        try:
+            return [path for path, _ in find(self.path, (ending,)) if path.endswith(ending)]
+        except RecipeError:
+            return []
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
-        name = os.path.basename(path).removesuffix(".parquet")
-        images = _images(path)
-        with seekable(path) as file:
-            try:
-                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1000):
-                    rows = (_row(record, images, name) for record in batch.to_pylist())
-                    yield from tables(rows)
-            except UNREADABLE as error:
-                raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
-
-    def _files(self) -> list[File]:
-        return find(self.path, (".parquet",))
+        shard = path.removesuffix(".parquet").removesuffix(".tar").removesuffix(STATISTICS)
+        table: str | None = path if path.endswith(".parquet") else None
+        problem: str | None = None
+        try:
+            if table:
+                self._columns(table)
+        except RecipeError as error:
+            table, problem = None, str(error).removeprefix(f"{path}: ")
+        if table or _tars(shard):
+            yield from tables(_shard(shard, table))
+        elif parts := _parts(shard):
+            for part in parts:
+                yield from Files(path=shard).read(part)
+        elif problem is None:
+            problem = "neither the shard's Parquet nor its images are there"
+        if problem is not None:
+            yield from tables([bad_record(os.path.basename(path), problem)])
 
     @staticmethod
     def _columns(path: str) -> list[str]:
@@ -72,25 +103,59 @@ class Img2dataset(Source):
                 raise RecipeError(f"{path}: cannot be read as Parquet: {error}") from None
 
 
-def _images(path: str) -> dict[str, dict[str, Any]]:
-    """Return the images beside a Parquet file, by key: in the tar of its name, or in the folder of its name."""
-    base = path.removesuffix(".parquet")
+def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a shard's Parquet at `path`, if it has one, then those of its tar that no row named."""
+    named: set[str] = set()
+    if path is not None:
+        images = _images(shard)
+        try:
+            with seekable(path) as file:
+                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1000):
+                    for record in batch.to_pylist():
+                        named.add(str(record["key"]))
+                        yield _row(record, images, os.path.basename(shard))
+        except (*UNREADABLE, pa.ArrowException, KeyError) as error:
+            yield bad_record(os.path.basename(path), f"cannot be read as img2dataset's Parquet: {' '.join(str(error).split())}")
+    samples = Webdataset(path=shard)
+
+    def unnamed(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any] | None:
+        return None if sample.key in named else samples.row(sample, blob, read)
+
+    for tar in _tars(shard):
+        yield from tar_rows(tar, os.path.basename(tar), unnamed)
+
+
+def _parts(shard: str) -> list[dict[str, Any]]:
+    """Return the pieces of a shard that is a folder of images; none where it is no such folder."""
     try:
-        tars = find(f"{base}.tar", ())
+        return Files(path=shard).pieces() if not is_remote(shard) and os.path.isdir(shard) else []
     except RecipeError:
-        tars = []
+        return []
+
+
+def _tars(shard: str) -> list[str]:
+    try:
+        return [file.path for file in find(f"{shard}.tar", ())]
+    except RecipeError:
+        return []
+
+
+def _images(shard: str) -> dict[str, dict[str, Any]]:
+    """Return the images beside a Parquet file, by key: in the tar of its name, or in the folder of its name."""
     found: dict[str, dict[str, Any]] = {}
+    tars = _tars(shard)
     for tar in tars:
-        for sample in tar_samples(tar.path):
-            if isinstance(sample, str):  # the end of the tar is lost; its rows will be missing
-                break
-            for extension, member in sample[0].members:
-                if extension in IMAGE_EXTENSIONS:
-                    found[sample[0].key] = in_place(tar.path, member.offset, sample[1](member.offset, member.size))
-    if not tars and not is_remote(base) and os.path.isdir(base):
-        for name in sorted(os.listdir(base)):
+        with contextlib.ExitStack() as stack:
+            contents, read, is_plain = read_tar(tar, stack)
+            for sample in contents.samples:
+                for extension, member in sample.members:
+                    if extension in IMAGE_EXTENSIONS and member.size <= MAX_IMAGE:
+                        data = read(member.offset, member.size)
+                        found[sample.key] = in_place(tar, member.offset, data) if is_plain else inline(data)
+    if not tars and not is_remote(shard) and os.path.isdir(shard):
+        for name in sorted(os.listdir(shard)):
             if name.lower().endswith(ENDINGS):
-                file = os.path.abspath(os.path.join(base, name))
+                file = os.path.abspath(os.path.join(shard, name))
                 with open(file, "rb") as stream:
                     found[os.path.splitext(name)[0]] = in_place(file, 0, stream.read())
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,8 +17,9 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import document, reject, tables
 from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_rows
-from vlmdata.loader.tar import Member, TarSample
+from vlmdata.intake.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.loader.grouping import TarSample
+from vlmdata.loader.tar import Member, Read
 from vlmdata.step import Source
 
 FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order
@@ -33,6 +33,7 @@ class InterleavedTars(Source):
     image that the tar lacks is an image dropped as `no_image`; a sample that cannot be read is dropped as `bad_record`.
     """
 
+    gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
@@ -53,15 +54,12 @@ class InterleavedTars(Source):
 
 def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, int]) -> dict[str, Any]:
     members = {name.lower(): member for name, member in sample.members}
-    try:
-        facts = json.loads(read(members["json"].offset, members["json"].size))
-        texts, images = facts["texts"], facts["images"]
-        if not (isinstance(texts, list) and isinstance(images, list)):
-            raise ValueError
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
+    facts = sample_json(members.get("json"), read)
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(name), list) for name in ("texts", "images")):
+        raise BadSample("it has no JSON with the lists `texts` and `images`")
+    texts, images = facts["texts"], facts["images"]
     tiff = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
-    frames = Frames(None if tiff is None else read(tiff.offset, tiff.size), **limits)
+    frames = Frames(None if tiff is None else member_bytes(read, tiff, MAX_IMAGE), **limits)
 
     def image_of(place: int, entry: Any) -> dict[str, Any]:
         name = str(entry)
@@ -69,7 +67,7 @@ def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, i
             return {"url": clean(name)}
         member = _member(members, sample.key, name)
         if member is not None:
-            data = read(member.offset, member.size)
+            data = member_bytes(read, member, MAX_IMAGE)
             return inline(data) if blob is None else in_place(blob, member.offset, data)
         return frames.following()
 

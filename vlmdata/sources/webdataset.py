@@ -1,9 +1,8 @@
 """Existing tars in WebDataset's form, ours or others': captions or interleaved documents, their images left in place."""
 
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,11 +15,11 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.places import boxes
 from vlmdata.intake.rows import document, pair, reject, tables
-from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import ENDINGS, Read, names_within, tar_rows
-from vlmdata.loader.scan import IMAGE_EXTENSIONS
-from vlmdata.loader.tar import Member, TarSample
-from vlmdata.step import Source
+from vlmdata.intake.strings import caption_text, check_encoding, clean
+from vlmdata.intake.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, TarSample
+from vlmdata.loader.tar import Member, Read
+from vlmdata.step import RecipeError, Source
 
 OURS = {
     "url",
@@ -47,13 +46,22 @@ class Webdataset(Source):
 
     What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles and, as
     `earlier_scores` in the sample's JSON, scores. A sample without an image is dropped as `no_image` (unless it is a
-    document with roles), one whose image is none with the reason, the rest of a damaged tar as one `bad_record`.
+    document with roles), one whose image is none with the reason, each stretch that a damaged tar has lost as one `bad_record`.
+    Members are named by what follows their key (`jpg`, `input.jpg`) or by its end (`jpg` where there is no other).
     """
 
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    caption: list[str] = field(default_factory=lambda: ["txt", "text", "caption"])  # extensions, then fields of the JSON
+    caption: list[str] = field(default_factory=lambda: list(CAPTION_EXTENSIONS))  # members or fields of the JSON
+    image: str | list[str] | None = None  # members: every image of a sample unless named here
+    encoding: str = "utf-8"  # of captions without a mark that says otherwise
+
+    def check(self) -> None:
+        check_encoding(self.encoding)
+        if self.image == []:
+            raise RecipeError("image: name at least one member, or leave it out for all images")
+        super().check()
 
     def files(self) -> list[File]:
         paths = [self.path] if isinstance(self.path, str) else self.path
@@ -64,51 +72,86 @@ class Webdataset(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(tar_rows(piece["path"], piece["name"], self._row))
+        dotted = any("." in name.strip(".") for name in [*self.caption, *self._images()])  # such names count from the first dot
+        return tables(tar_rows(piece["path"], piece["name"], self.row, longer_names=not dotted))
 
-    def _row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+    def _images(self) -> list[str]:
+        return [self.image] if isinstance(self.image, str) else self.image or []
+
+    def row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+        """Return the row of a sample; its images stay in `blob`, the path of the tar, or go along. Raises BadSample."""
         parts = dict(sample.members)
-        facts: Any = {}
-        if "json" in parts:
-            try:
-                facts = json.loads(read(parts["json"].offset, parts["json"].size))
-            except (ValueError, RecursionError):
-                return _bad_record(sample)
-        if not isinstance(facts, dict):
-            facts = {"json": facts}
+        described = _named(parts, ["json"])
+        facts: Any = sample_json(parts[described[0]] if len(described) == 1 else None, read)
+        facts = {} if facts is None else facts if isinstance(facts, dict) else {"json": facts}
         if isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list):
             try:
                 return _document(sample, parts, facts, blob, read)
+            except BadSample:
+                raise
             except (KeyError, TypeError, ValueError, AttributeError):  # lists of others, which do not fit together as ours do
-                return _bad_record(sample)
-        pictures = [member for name, member in sample.members if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
-        captions = [*self._captions(parts, facts, read), *_texts(facts.get("alternatives"))]
+                raise BadSample("its texts, images and metadata do not fit together") from None
         fields = {"extra": _extra(sample.key, facts, OURS)}
+        pictures = self._pictures(parts)
+        if not pictures:
+            return reject(fields, "no_image")
+        captions = [*self._captions(parts, facts, read), *_texts(facts.get("alternatives"))]
         if len(pictures) == 1:
             return pair({**_image(pictures[0], blob, read), **_told(facts)}, captions, **fields)
         images = [_image(member, blob, read) for member in pictures]
         row = document([*images, *captions[:1]], **fields)
-        return reject(row, "no_image" if not images else images[0].get("reason"))
+        return reject(row, images[0].get("reason") if all(image.get("reason") for image in images) else None)
+
+    def _pictures(self, parts: Mapping[str, Member]) -> list[Member]:
+        """Return the images that are named, else all, else those of formats that are not decoded: they tell the reason."""
+        if self.image is not None:
+            return [parts[name] for name in _named(parts, self._images())]
+        endings = {name: name.rpartition(".")[2] for name in parts}
+        pictures = [name for name in parts if endings[name] in IMAGE_EXTENSIONS]
+        return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the first caption there is, in the order of `caption`."""
+        """Return the first caption that is not blank, in the order of `caption`, else of the only member that ends as named.
+
+        Raises BadSample where several end so, or where captions were named that the sample does not have.
+        """
         for name in self.caption:
-            if name in parts:
-                return [read(parts[name].offset, parts[name].size).decode("utf-8", "replace")]
-            if isinstance(value := facts.get(name), str):
-                return [clean(value)]
-            if texts := _texts(value):
-                return texts
-        return []
+            member = parts.get(_plain(name))
+            value = facts.get(name)
+            found = [self._text(name, member, read)] if member else _texts([value] if isinstance(value, str) else value)
+            if any(text.strip() for text in found):
+                return found
+        others = [name for name in _named(parts, self.caption) if "." in name and name not in map(_plain, self.caption)]
+        if len(others) > 1:
+            raise BadSample(f"several captions, {', '.join(others[:9])}: name one as `caption`", "several_captions")
+        found = [self._text(name, parts[name], read) for name in others]
+        if self.caption and self.caption != list(CAPTION_EXTENSIONS) and not any(text.strip() for text in found):
+            raise BadSample(f"it has no caption {' or '.join(self.caption)}", "no_caption")
+        return found
+
+    def _text(self, name: str, member: Member, read: Read) -> str:
+        try:
+            return caption_text(member_bytes(read, member), self.encoding)
+        except UnicodeDecodeError as error:
+            raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
+
+
+def _plain(name: str) -> str:
+    """Return how a tar's samples call a member that a recipe names: `.TXT` is `txt`."""
+    return name.lstrip(".").lower()
+
+
+def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
+    """Return the members of these names, in the order of the names; where there is none, those that end in one of them."""
+    plain = [_plain(name) for name in names]
+    return [name for name in plain if name in parts] or [
+        name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
+    ]
 
 
 def _texts(value: object) -> list[str]:
     """Return the texts of a list; of anything else, none."""
     return [clean(text) for text in value if isinstance(text, str)] if isinstance(value, list) else []
-
-
-def _bad_record(sample: TarSample) -> dict[str, Any]:
-    return reject({"extra": json_object({"source_key": sample.key})}, "bad_record")
 
 
 def _shards_of(path: str) -> str:
@@ -121,7 +164,7 @@ def _shards_of(path: str) -> str:
 
 
 def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
-    data = read(member.offset, member.size)
+    data = member_bytes(read, member, MAX_IMAGE)
     return inline(data) if blob is None else in_place(blob, member.offset, data)
 
 

@@ -1,0 +1,135 @@
+"""Tars that no library writes: what can be read is read, every stretch that is lost is told by its first byte."""
+
+import subprocess
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from tests.loader.tars import END, file, header, pax, record
+from vlmdata.loader.grouping import contents
+from vlmdata.loader.scan import scan
+from vlmdata.loader.tar import members
+
+A, B = (file(b"%c.jpg" % name, b"picture") + file(b"%c.txt" % name, b"words") for name in b"ab")
+TRASH = b"trash!!!" * 64
+HUGE = b"\x80" + b"\xff" * 11
+
+
+def read(data: bytes) -> tuple[list[str], list[tuple[int, str]], list[str]]:
+    """Return the members of a tar as key.extension, what is lost, and the links that lead nowhere."""
+    found = contents(list(members(lambda offset, size: data[offset : offset + size], len(data))))
+    names = [f"{sample.key}.{extension}" for sample in found.samples for extension, _ in sample.members]
+    return names, [(one.offset, one.why) for one in found.damages], [one.why for one in found.lost_links]
+
+
+BOTH = ["a.jpg", "a.txt", "b.jpg", "b.txt"]
+
+
+@pytest.mark.parametrize("between", [b"", *(bytes(512 * blocks) for blocks in (1, 2, 3, 20, 5000))])
+def test_tars_one_after_the_other_are_read_whatever_zeros_part_them(between: bytes) -> None:
+    assert read(A + between + B + END) == (BOTH, [], [])
+    assert read(A + between + B + bytes(700)) == (BOTH, [], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "trash", "after", "why"),
+    [
+        (A, TRASH, B, "no tar header here"),
+        (A + END, TRASH * 3000, B, "no tar header here"),
+        (b"", TRASH, A + B, "no tar header here"),
+        (A + B + END, TRASH, b"", "no tar header here"),
+        (A, header(b"x.jpg", 0, size_field=HUGE), B, "short"),
+        (A, header(b"x.jpg", 0, size_field=b"77777777777\0"), B, "short"),
+        (A, header(b"x.jpg", 0, size_field=b"\xff" * 12), B, "negative"),
+        (A, header(b"x.jpg", 0, size_field=b"0o7junk00000"), B, "no number"),
+        (A, header(b"x.jpg", 0, size_field=b"0000000_010\0"), B, "no number"),
+        (A, file(b"x.jpg", b"x").replace(b"x.jpg", b"y.jpg"), B, "checksum"),
+        (A, header(b"x", 0, b"L", size_field=HUGE), B, "long header"),
+        (A, header(b"x.jpg", 600, b"S") + TRASH * 2, B, "sparse"),
+        (A, header(b"x.jpg", 600, b"M") + TRASH * 2, B, "another volume"),
+        (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "no number of bytes"),
+        (A, pax(b"9" * 5000 + b" a=b\n") + file(b"x.jpg", b"x"), B, "pax header whose records"),
+        (A, pax(b"5 a=\n" * 300_000) + file(b"x.jpg", b"x"), B, "over 1048576"),
+        (A, pax(b"5 a=\n" * 300_000, b"g"), B, "over 1048576"),
+        (A, pax(record(b"path", b"x" * 5000)) + file(b"x.jpg", b"x"), B, "name of 5000 bytes"),
+        (A + B, pax(record(b"path", b"x.jpg")), b"", "long header"),
+    ],
+)
+def test_a_stretch_that_is_lost_is_one_damage_and_the_rest_is_read(before, trash, after, why) -> None:
+    names, damages, _ = read(before + trash + after + END)
+    assert names == BOTH
+    assert [offset for offset, _ in damages] == [len(before)] and why in damages[0][1]
+
+
+@pytest.mark.parametrize("kind", [bytes([kind]) for kind in b"3456VDNAZ"])
+def test_members_that_are_no_files_hide_nothing_whatever_size_they_state(kind: bytes) -> None:
+    for odd in (header(b"x.jpg", 0, kind), header(b"x.jpg", 0, kind, size_field=HUGE), file(b"x.jpg", TRASH * 2, kind)):
+        assert read(A + odd + B + END) == (BOTH, [], [])
+
+
+@pytest.mark.parametrize("kind", [bytes([kind]) for kind in b"3456V"])
+def test_kinds_without_data_may_state_a_size(kind: bytes) -> None:
+    assert read(A + header(b"x.jpg", 600, kind) + B + END) == (BOTH, [], [])
+
+
+def test_links_lead_to_files_of_the_tar_or_are_told() -> None:
+    links = (
+        header(b"d/c.jpg", 0, b"2", b"../b.jpg")
+        + header(b"e.jpg", 0, b"1", b"a.jpg")
+        + header(b"d/c.txt", 0, b"2", b"/etc/hosts")
+    )
+    names, damages, lost = read(A + links + B + header(b"notes", 0, b"2", b"/etc") + END)
+    assert (names, damages) == (["a.jpg", "a.txt", "d/c.jpg", "e.jpg", "b.jpg", "b.txt"], [])
+    assert lost == ["'d/c.txt' is a link to '/etc/hosts', which is no file of this tar"]
+
+
+def test_numbers_of_any_length_that_say_something_are_read() -> None:
+    data = pax(record(b"size", b"0" * 5000 + b"5") + record(b"mtime", b"9" * 5000)) + file(b"a.txt", b"words")
+    assert read(data + B + END) == (["a.txt", "b.jpg", "b.txt"], [], [])
+
+
+def test_time_and_memory_do_not_grow_with_what_headers_leave_behind() -> None:
+    many = pax(b"".join(record(b"k%d" % number, b"v") for number in range(20_000)), b"g")
+    data = many + b"".join(header(b"%d.txt" % number, 0) for number in range(5000)) + pax(b"5 a=\n" * 200_000) + A
+    tracemalloc.start()
+    start = time.process_time()
+    names, damages, _ = read(data)
+    assert (len(names), damages) == (5002, [])
+    assert time.process_time() - start < 10  # a second where nothing else runs; it was 100 s
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", [["gnu"], ["posix", "--sparse-version=0.0"], ["posix", "--sparse-version=0.1"], ["posix"]])
+def test_sparse_members_cost_themselves_alone(tmp_path: Path, form: list[str]) -> None:
+    for name in ("a.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    with open(tmp_path / "b.bin", "wb") as sparse:
+        for stretch in range(60):  # more than one header of GNU's holds
+            sparse.seek(stretch * 100_000)
+            sparse.write(b"x")
+        sparse.truncate(8 << 20)
+    options = ["--sparse", f"--format={form[0]}", *form[1:]]
+    done = subprocess.run(["tar", *options, "-cf", "s.tar", "a.txt", "b.bin", "c.txt"], cwd=tmp_path, check=False)
+    if done.returncode:
+        pytest.skip("no GNU tar")
+    names, damages, _ = read((tmp_path / "s.tar").read_bytes())
+    assert names == ["a.txt", "c.txt"]
+    assert ["sparse member 'b.bin'" in why for _, why in damages] == [True]
+
+
+def test_the_index_tells_the_first_damage_and_how_many_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(A + TRASH + B + TRASH + END)
+    table, damage = scan(str(tmp_path / "a.tar"), "a.tar", image_sizes=False)
+    assert table["key"].to_pylist() == ["a", "b"]
+    assert damage == f"{tmp_path}/a.tar, byte {len(A)}: no tar header here (wrong checksum) (and at 1 more places)"
+
+
+def test_a_link_s_data_may_lie_before_its_sample(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(A + header(b"c.jpg", 0, b"1", b"a.jpg") + file(b"c.txt", b"words") + END)
+    table, damage = scan(str(tmp_path / "a.tar"), "a.tar", image_sizes=False)
+    places = [[(member["name"], member["offset"], member["size"]) for member in row] for row in table["members"].to_pylist()]
+    assert (places[1], damage) == ([("jpg", 512, 7), ("txt", 3072, 5)], None)
+    assert table["offset"].to_pylist() == [0, 512]
