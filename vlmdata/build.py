@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vlmdata.engine.store import LocalStore, Store, open_store
 from vlmdata.engine.worker import Job, PartCall
 from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe
+from vlmdata.step import RecipeError
 from vlmdata.steps.download import Download
 from vlmdata.takedown import finish_pending
 
@@ -98,10 +100,22 @@ def _build(
 
 
 def check(recipe: Recipe) -> None:
-    """Raise RecipeError for every mistake that can be seen without work: of the source and of each step."""
+    """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step."""
+    _check_layout(recipe)
     recipe.source.check()
     for step in recipe.steps:
         step.check()
+
+
+def _check_layout(recipe: Recipe) -> None:
+    """Raise RecipeError where the layout holds no row of the source; say on stderr where it holds few."""
+    name, gives = type(recipe.source).__module__.rpartition(".")[2], recipe.source.gives
+    if recipe.shards.layout == "documents" or gives == "pairs":
+        return
+    why = f"{name} gives {gives}, and the layout captions holds rows of one image and one text: set shards.layout to documents"
+    if gives == "conversations":
+        raise RecipeError(why)
+    print(f"vlmdata: {why}, or most rows are dropped", file=sys.stderr)
 
 
 def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool:

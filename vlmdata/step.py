@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vlmdata.similar.spread import Spread
 
 T = TypeVar("T")
+Gives = Literal["pairs", "documents", "conversations"]
 
 
 class RecipeError(ValueError):
@@ -144,6 +145,7 @@ def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None
 class Source:
     """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
 
+    gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
     shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
 
     def check(self) -> None:

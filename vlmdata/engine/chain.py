@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from vlmdata.engine.fit import Fit
 from vlmdata.engine.ingest import Ingest
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.row import flatten
@@ -36,7 +37,7 @@ class Link:
 
 
 def chain(recipe: Recipe) -> list[Link]:
-    """Return the links of a recipe: `download` and `resize` joined into one, the rest one for one."""
+    """Return the links of a recipe: `download` and `resize` joined into one, the rest one for one, then `Fit`."""
     links: list[Link] = []
     writer: dict[str, str] = {}  # column -> the measurement that wrote it last
     for step in _joined(recipe.steps):
@@ -48,7 +49,7 @@ def chain(recipe: Recipe) -> list[Link]:
             name = f"{kind}-{fingerprint(type(step).__module__, step.version, parameters, step.identity(), above)}"
             writer.update((step.column(column), name) for column in step.writes)
         links.append(Link(step, name))
-    return links
+    return [*links, Link(Fit(), None)] if recipe.shards.layout == "captions" else links
 
 
 def _joined(steps: tuple[Step, ...]) -> list[Step]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.card import write_card
-from vlmdata.engine import provenance
+from vlmdata.engine import fit, provenance
 from vlmdata.engine.chain import chain
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.ledger import ROWS_PER_FILE
@@ -121,7 +121,7 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
     for file in ledgers:
         for step, reason, count in file["dropped"]:
             sums[step, reason] = sums.get((step, reason), 0) + count
-    order = {step.name: number for number, step in enumerate(recipe.steps)}
+    order = {name: number for number, name in enumerate([*(step.name for step in recipe.steps), fit.LABEL])}
     listed = sorted(sums.items(), key=lambda item: (order.get(item[0][0], -1), -item[1], item[0][1] or ""))
     return [{"step": step, "reason": reason, "rows": count} for (step, reason), count in listed]
 

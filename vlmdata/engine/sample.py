@@ -67,8 +67,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     """Lay a pair out as img2dataset and open_clip do: key.jpg, key.txt, key.json."""
     at = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
-    if len(at) != 1 or len(texts) > 1:
-        raise ValueError(f"row {row['key']} has {len(at)} images and {len(texts)} texts: set shards.layout to documents")
+    assert len(at) == 1 and len(texts) <= 1, "the chain's last link lets no other row pass"
     image = row["images"][at[0]]
     caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
     own = {name: _at(value, at[0], row) for name, value in scores.items()}

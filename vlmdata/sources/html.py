@@ -15,7 +15,7 @@ from vlmdata.html.document import Limits
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pages import Mode, Yields, page_rows
 from vlmdata.intake.rows import reject, tables
-from vlmdata.step import RecipeError, Source
+from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
 FILES_IN_PIECE = 500
@@ -35,6 +35,11 @@ class Html(Source):
     url: str = ""  # where the folder stood on the web: https://example.org/site/; else file addresses stand in its place
     mode: Mode = "default"  # obelics: decide as the released code of OBELICS does, flaws included
     yields: Yields = "documents"  # alt_pairs: a caption pair for each image with an alt text, from the whole page
+
+    @property
+    def gives(self) -> Gives:  # type: ignore[override]
+        """Pages are documents; with `alt_pairs` a row is a pair."""
+        return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):

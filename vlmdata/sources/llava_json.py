@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -29,6 +29,8 @@ class LlavaJson(Source):
     reason; one without images stays, as text. `joined` keeps conversations of one image in one row, as LLaVA-1.5's own
     mixture does; it reads the whole list into memory.
     """
+
+    gives: ClassVar = "conversations"
 
     path: str | list[str]
     images: str = ""  # folder of images named in the list; by default the list's own

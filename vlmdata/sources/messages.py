@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,8 @@ class Messages(Source):
     TRL's data, {"type": "image"} alone, which stands for the next of the record's `images`. Images are addresses, data:
     addresses, bytes (in Parquet) or files within the folder. What does not fit together is dropped with the reason.
     """
+
+    gives: ClassVar = "conversations"
 
     path: str | list[str]
     messages: str = "messages"  # field of the turns

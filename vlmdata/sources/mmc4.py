@@ -30,6 +30,7 @@ class Mmc4(Source):
     document is dropped as `bad_record`.
     """
 
+    gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]

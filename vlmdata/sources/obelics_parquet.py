@@ -30,6 +30,7 @@ class ObelicsParquet(Source):
     Images may also be structs with `bytes`, as `datasets` writes them.
     """
 
+    gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]

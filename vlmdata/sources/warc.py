@@ -22,7 +22,7 @@ from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pages import Find, Mode, Yields, page_rows
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.rows import reject, tables
-from vlmdata.step import RecipeError, Source
+from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
 PIECE_BYTES = 64 << 20  # of a file; a larger one is divided
@@ -49,6 +49,11 @@ class Warc(Source):
     mode: Mode = "default"  # obelics: decide as the released code of OBELICS does, flaws included
     yields: Yields = "documents"  # alt_pairs: a caption pair for each image with an alt text, from the whole page
     images: Literal["collection", "file", "none"] = "collection"  # where bytes of images are looked for
+
+    @property
+    def gives(self) -> Gives:  # type: ignore[override]
+        """Pages are documents; with `alt_pairs` a row is a pair."""
+        return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
         remote = [file for file in self.files() if is_remote(file.path)]
