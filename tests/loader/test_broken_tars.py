@@ -54,6 +54,7 @@ def test_tars_one_after_the_other_are_read_whatever_zeros_part_them(between: byt
         (A, pax(b"5 a=\n" * 300_000) + file(b"x.jpg", b"x"), B, "over 1048576"),
         (A, pax(b"5 a=\n" * 300_000, b"g"), B, "over 1048576"),
         (A, pax(record(b"path", b"x" * 5000)) + file(b"x.jpg", b"x"), B, "name of 5000 bytes"),
+        (A, pax(record(b"path", b"x" * 5000)) + header(b"x.jpg", 0, size_field=HUGE), B, "name of 5000 bytes"),
         (A + B, pax(record(b"path", b"x.jpg")), b"", "long header"),
     ],
 )
@@ -100,6 +101,28 @@ def test_time_and_memory_do_not_grow_with_what_headers_leave_behind() -> None:
     assert time.process_time() - start < 10  # a second where nothing else runs; it was 100 s
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
+
+
+SPARSE = bytearray(header(b"x.jpg", 0, b"S", size_field=HUGE))
+SPARSE[482] = SPARSE[504] = 1  # its map goes on in the next block, for which it would do itself
+SPARSE[148:156] = b" " * 8
+SPARSE[148:156] = b"%06o\0 " % sum(SPARSE)
+
+
+@pytest.mark.parametrize(
+    "unit", [TRASH + B, bytes(512) + B, header(b"x.jpg", 0, size_field=HUGE), bytes(SPARSE), b"ustar" * 512]
+)
+def test_what_is_read_grows_with_the_file_whatever_it_holds(unit: bytes) -> None:
+    data = unit * (1_000_000 // len(unit))
+    bytes_read = 0
+
+    def counting(offset: int, size: int) -> bytes:
+        nonlocal bytes_read
+        bytes_read += len(data[offset : offset + size])
+        return data[offset : offset + size]
+
+    list(members(counting, len(data)))
+    assert bytes_read < 20 * len(data)
 
 
 @pytest.mark.parametrize("form", [["gnu"], ["posix", "--sparse-version=0.0"], ["posix", "--sparse-version=0.1"], ["posix"]])

@@ -15,7 +15,8 @@ BLOCK = 512
 MAX_EXTRA = 1 << 20  # bytes of a pax header or a long name that are read; the limit of Go's archive/tar
 MAX_NAME = 1 << 12  # bytes of a member's name: PATH_MAX of Linux
 _READ = 4096  # one read sees the headers of several small members
-_SEARCH = 1 << 20  # one read in a search for the next header
+_SEARCH = 1 << 20  # the largest read in a search; the first ones are small, or many short searches would take time squared
+_ASCII = bytes(range(128))
 _ZERO = bytes(BLOCK)
 _EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # headers that say more of the next member; X is Solaris's x
 _FILES = frozenset([b"0", b"\0", b"7"])
@@ -99,11 +100,10 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
         end = data + size + -size % BLOCK
         try:
             name = extras.name(header)
+            if data + size > length:
+                raise ValueError(f"member {name!r} has {size} bytes, the file ends {data + size - length} short")
         except ValueError as error:
-            return TarDamage(start, end, str(error)), end
-        if data + size > length:
-            why = f"member {name!r} has {size} bytes, the file ends {data + size - length} short"
-            return _lost(read, start, data, length, why)
+            return (TarDamage(start, end, str(error)), end) if end < length else _lost(read, start, data, length, str(error))
         return (None if name[-1:] == "/" else Member(name, start, data, size, end)), end
     if kind == b"S":
         data = _after_sparse_map(read, header, data)
@@ -164,27 +164,32 @@ def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
 
 def _next_header(read: Read, position: int, length: int) -> int:
     """Return where the next block starts that has ustar's magic and a checksum that holds; the file's length if none does."""
-    while position < length:
-        chunk = read(position, _SEARCH)
+    for chunk_start, chunk in _chunks(read, position, length):
         at = chunk.find(b"ustar", 257)
         while at >= 0:
             first = at - 257
             if first % BLOCK == 0 and _is_header(chunk[first : first + BLOCK]):
-                return position + first
+                return chunk_start + first
             at = chunk.find(b"ustar", at + 1)
-        position += _SEARCH
     return length
 
 
 def _after_zeros(read: Read, position: int, length: int) -> int:
     """Return where the first block starts that is not all zeros; the file's length if there is none."""
-    while position < length:
-        chunk = read(position, _SEARCH)
+    for chunk_start, chunk in _chunks(read, position, length):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
         if zeros < len(chunk):
-            return position + zeros - zeros % BLOCK
-        position += _SEARCH
+            return chunk_start + zeros - zeros % BLOCK
     return length
+
+
+def _chunks(read: Read, position: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what follows a position in chunks of whole blocks, each with where it starts."""
+    size = _READ
+    while position < length:
+        yield position, read(position, size)
+        position += size
+        size = min(2 * size, _SEARCH)
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
@@ -223,8 +228,8 @@ def _is_header(block: bytes) -> bool:
     found = adler32(block[156:], adler32(block[:148])) & 0xFFFF
     if len(block) < BLOCK or found == (stated + 1) % 65_521:
         return len(block) == BLOCK
-    signed = [byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:]]  # as some old tars summed
-    return stated == sum(signed)
+    signed = sum(block[:148]) + sum(block[156:]) - 256 * len(block.translate(None, _ASCII))  # as some old tars summed
+    return stated == signed
 
 
 def _number(field: bytes) -> int:
