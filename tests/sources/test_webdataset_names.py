@@ -7,6 +7,7 @@ from tests.loader.tars import END, file, header, write_tar
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import stream
+from vlmdata.cli import main
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError
 
@@ -28,6 +29,7 @@ def made(folder, names, **options):
         (["22.05.PNG", "22.05.TXT"], [("22.05.TXT", 1)]),
         (["22.05.png", "22.05.seg.png", "22.05.txt"], [("22.05.txt", 2)]),
         (["5.1.png", "5.1.txt", "5.2.png", "5.2.txt", "5.3.png"], [("5.1.txt", 1), ("5.2.txt", 1), ("", 1)]),
+        (["5.1.png", "5.1.png.txt", "5.2.png", "5.2.png.txt"], [("5.1.png.txt", 1), ("5.2.png.txt", 1)]),
         (["v1.0/a.b/1.png", "v1.0/a.b/1.txt"], [("v1.0/a.b/1.txt", 1)]),
         (["z.input.png", "z.outputs.txt"], [("z.outputs.txt", 1)]),
         (["0.left.png", "0.right.png", "0.txt"], [("0.txt", 2)]),
@@ -137,3 +139,15 @@ def test_parameters_that_cannot_work_are_told_by_check(tmp_path):
     for options, what in (({"encoding": "hex"}, "encoding 'hex'"), ({"image": []}, "image: name at least one")):
         with pytest.raises(RecipeError, match=what):
             Webdataset(path=str(tmp_path), **options).check()
+
+
+def test_check_tells_of_captions_that_are_not_where_they_are_looked_for(tmp_path, capsys):
+    facts = b'{"headline": "words"}'
+    write_tar(tmp_path / "a.tar", [pair for key in "12" for pair in ((f"{key}.png", picture()), (f"{key}.json", facts))])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"source: {{type: webdataset, path: {tmp_path / 'a.tar'}}}")
+    assert main(["check", str(recipe)]) == 0
+    told = "2 of the first 2 samples of a.tar have an image and no caption; members and fields of the first are"
+    assert capsys.readouterr().err == f"vlmdata: {told} headline, json, png: name one as `caption`\n"
+    assert main(["check", str(recipe), "--set", "source.caption=[headline]"]) == 0
+    assert capsys.readouterr().err == ""

@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vlmdata.build import check
     from vlmdata.engine.audit import audit
     from vlmdata.recipe import modules, parse, read
+    from vlmdata.sources.webdataset import Webdataset
 
     target = arguments.recipe
     if "://" in target or Path(target).is_dir():
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = parse(tree, path)
     check(recipe)
     warn_of_a_crowd(recipe)
+    if isinstance(recipe.source, Webdataset) and (warning := recipe.source.bare_samples()):
+        print(f"vlmdata: {warning}", file=sys.stderr)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")
     return 0
 

@@ -87,7 +87,8 @@ def _by_longer_names(sample: TarSample) -> list[TarSample]:
     rests = [member.name[len(sample.key) + 1 :] for _, member in sample.members]
     images = [rest for rest in rests if _ending(rest) in IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS]
     texts = [rest for rest in rests if _ending(rest) in TEXT_EXTENSIONS]
-    named = {_stem(text) for text in texts}
+    pictures = set(images)
+    named = {_stem(stem) if (stem := _stem(text)) in pictures else stem for text in texts}  # of `1.5.png.txt` as of `1.5.txt`
     shared = {stem for image in images for stem in _stems(image) if stem in named}
     paired = [image for image in images if any(stem in named for stem in _stems(image))]
     told = [text for text in texts if any(stem in shared for stem in _stems(text))]

@@ -1,5 +1,7 @@
 """Existing tars in WebDataset's form, ours or others': captions or interleaved documents, their images left in place."""
 
+import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +12,7 @@ import fsspec
 import pyarrow as pa
 
 from vlmdata.intake.documents import SIZES
-from vlmdata.intake.find import File, find
+from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.places import boxes
@@ -70,6 +72,27 @@ class Webdataset(Source):
     def pieces(self) -> list[dict[str, Any]]:
         files = self.files()
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
+
+    def bare_samples(self) -> str | None:
+        """Say, if most of the first 100 samples of a plain local tar have an image and no caption, what else they have."""
+        piece = next(
+            (piece for piece in self.pieces() if piece["path"].endswith(".tar") and not is_remote(piece["path"])), None
+        )
+        if piece is None:
+            return None
+        bare: list[str] = []
+
+        def look(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+            row = self.row(sample, blob, read)
+            if row.get("texts") and not row.get("drop") and not any(text and text["text"] for text in row["texts"]):
+                bare.append(", ".join(sorted({*dict(sample.members), *json.loads(row["extra"])} - {"source_key"})))
+            return row
+
+        seen = sum(1 for _ in itertools.islice(tar_rows(piece["path"], piece["name"], look), 100))
+        if 2 * len(bare) <= seen:
+            return None
+        what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
+        return f"{what}; members and fields of the first are {bare[0]}: name one as `caption`"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         dotted = any("." in name.strip(".") for name in [*self.caption, *self._images()])  # such names count from the first dot
