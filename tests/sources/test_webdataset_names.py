@@ -151,3 +151,13 @@ def test_check_tells_of_captions_that_are_not_where_they_are_looked_for(tmp_path
     assert capsys.readouterr().err == f"vlmdata: {told} headline, json, png: name one as `caption`\n"
     assert main(["check", str(recipe), "--set", "source.caption=[headline]"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_caption_or_json_too_large_to_be_one_is_told(tmp_path):
+    large = [("1.txt", b"x" * ((1 << 20) + 1)), ("2.json", b" " * ((1 << 24) + 1))]
+    write_tar(tmp_path / "a.tar", [("1.png", picture()), ("2.png", picture()), *large])
+    rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    assert [(row["reason"], row["problem"]) for row in rows] == [
+        ("too_large", "sample '1': member '1.txt' has 1048577 bytes, over 1048576"),
+        ("too_large", "sample '2': member '2.json' has 16777217 bytes, over 16777216"),
+    ]

@@ -11,7 +11,7 @@ from vlmdata.intake.pairs import one_text
 from vlmdata.row import ROW
 
 BATCH = 1000  # rows in a table
-BATCH_BYTES = 64 << 20  # of inline images in a table
+BATCH_BYTES = 64 << 20  # of inline images and words in a table
 _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
@@ -55,12 +55,13 @@ def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any)
 
 
 def tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Put rows into tables of at most 1000 rows or about 64 MiB of inline images, all of the same columns."""
+    """Put rows into tables of at most 1000 rows or about 64 MiB of inline images and words, all of the same columns."""
     batch: list[dict[str, Any]] = []
     held = 0
     for row in rows:
         batch.append(row)
         held += sum(len(image.get("data") or b"") for image in row.get("images") or () if image)
+        held += len(row.get("extra") or "") + sum(len(text["text"]) for text in row.get("texts") or () if text)
         if len(batch) == BATCH or held >= BATCH_BYTES:
             yield _table(batch)
             batch, held = [], 0

@@ -20,7 +20,8 @@ from vlmdata.loader.grouping import TarContents, TarSample, contents
 from vlmdata.loader.tar import BLOCK, Member, Read, TarDamage, members
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-MAX_TEXT = 1 << 26  # bytes of a JSON or a caption that are read
+MAX_CAPTION = 1 << 20  # bytes of a caption that are read,
+MAX_JSON = 1 << 24  # of a JSON,
 MAX_IMAGE = 1 << 30  # and of an image
 
 
@@ -99,7 +100,7 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
     return contents(found, longer_names=longer_names), read, is_plain
 
 
-def member_bytes(read: Read, member: Member, limit: int = MAX_TEXT) -> bytes:
+def member_bytes(read: Read, member: Member, limit: int) -> bytes:
     """Return a member's bytes. Raises BadSample, `too_large`, where they are more than `limit`."""
     if member.size > limit:
         raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
@@ -110,7 +111,7 @@ def sample_json(member: Member | None, read: Read) -> Any:
     """Return what a sample's JSON holds, None where it has none. Raises BadSample."""
     if member is None:
         return None
-    data = member_bytes(read, member)
+    data = member_bytes(read, member, MAX_JSON)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

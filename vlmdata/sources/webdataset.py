@@ -18,7 +18,7 @@ from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.places import boxes
 from vlmdata.intake.rows import document, pair, reject, tables
 from vlmdata.intake.strings import caption_text, check_encoding, clean
-from vlmdata.intake.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.intake.tars import ENDINGS, MAX_CAPTION, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, TarSample
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
@@ -154,7 +154,7 @@ class Webdataset(Source):
 
     def _text(self, name: str, member: Member, read: Read) -> str:
         try:
-            return caption_text(member_bytes(read, member), self.encoding)
+            return caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding)
         except UnicodeDecodeError as error:
             raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
 
