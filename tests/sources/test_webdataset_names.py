@@ -161,3 +161,17 @@ def test_a_caption_or_json_too_large_to_be_one_is_told(tmp_path):
         ("too_large", "sample '1': member '1.txt' has 1048577 bytes, over 1048576"),
         ("too_large", "sample '2': member '2.json' has 16777217 bytes, over 16777216"),
     ]
+
+
+def test_links_are_told_and_never_followed(tmp_path):
+    links = header(b"b.txt", 0, b"1", b"a.txt") + header(b"c.png", 0, b"2", b"/etc/hosts")
+    data = file(b"a.png", picture()) + file(b"a.txt", b"words") + file(b"b.png", picture()) + links
+    (tmp_path / "a.tar").write_bytes(data + file(b"c.txt", b"words") + END)
+    rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    assert [(row["reason"], row["problem"]) for row in rows] == [
+        (None, None),
+        ("bad_record", "sample 'b': it has no text and lies beside what is lost, or has a member that is a link"),
+        ("no_image", None),
+        ("bad_record", "'b.txt' is a hard link to 'a.txt', which is not followed: write the tar with --hard-dereference"),
+        ("bad_record", "'c.png' is a symbolic link to '/etc/hosts', which is not followed: write the tar with --dereference"),
+    ]

@@ -16,8 +16,8 @@ from vlmdata.intake.find import File, is_remote
 from vlmdata.intake.opened import UNREADABLE, compression, opened, raw_file
 from vlmdata.intake.rows import bad_record
 from vlmdata.intake.strings import clean
-from vlmdata.loader.grouping import TarContents, TarSample, contents
-from vlmdata.loader.tar import BLOCK, Member, Read, TarDamage, members
+from vlmdata.loader.grouping import TarContents, TarSample, contents, key_of
+from vlmdata.loader.tar import BLOCK, Link, Member, Read, TarDamage, members
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 MAX_CAPTION = 1 << 20  # bytes of a caption that are read,
@@ -40,7 +40,7 @@ def tar_rows(
     *,
     longer_names: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sample of a tar, then a dropped one for each stretch that is lost and each link that leads nowhere.
+    """Yield a row for each sample of a tar, then a dropped one for each stretch that is lost and each link.
 
     A sample without text beside a lost stretch is a `bad_record`: its caption may have been there.
     `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar; it may
@@ -49,7 +49,8 @@ def tar_rows(
     name = clean(name)
     with ExitStack() as stack:
         found, read, is_plain = read_tar(path, stack, longer_names=longer_names)
-        lost = sorted([*found.damages, *found.lost_links])
+        lost = sorted([*found.damages, *map(_lost_link, found.links)])
+        linked = {key_of(link.name) for link in found.links}
         blob = path if is_plain and path == clean(path) else None  # a name that is not UTF-8 cannot stand in a row
         for sample in found.samples:
             own_id = f"{name}/{sample.key}"
@@ -57,14 +58,20 @@ def tar_rows(
                 row = row_of(sample, blob, read)
                 if row is None:
                     continue
-                if lost and not _has_text(row) and _is_beside(lost, sample):
-                    raise BadSample("it has no text and lies beside a stretch that is lost")
+                if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
+                    raise BadSample("it has no text and lies beside what is lost, or has a member that is a link")
                 yield {"id": own_id, **row}
             except BadSample as error:
                 byte = sample.members[0][1].header
                 yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)
         for one in lost:
             yield bad_record(name, one.why, byte=one.offset)
+
+
+def _lost_link(link: Link) -> TarDamage:
+    kind, option = ("symbolic", "--dereference") if link.is_symbolic else ("hard", "--hard-dereference")
+    why = f"{link.name!r} is a {kind} link to {link.target!r}, which is not followed: write the tar with {option}"
+    return TarDamage(link.header, link.end, why)
 
 
 def _has_text(row: dict[str, Any]) -> bool:

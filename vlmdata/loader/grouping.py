@@ -4,9 +4,7 @@ The rule is webdataset's: the key ends at the first dot of the file's name, fold
 case. Names with more dots than that rule expects have a rule of their own (`_by_longer_names`).
 """
 
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 from vlmdata.loader.tar import Link, Member, TarDamage
@@ -26,23 +24,20 @@ class TarSample(NamedTuple):
 
 
 class TarContents(NamedTuple):
-    """What a tar holds: samples in the order in which their keys first appear, what is lost, and links that lead nowhere."""
+    """What a tar holds: samples in the order in which their keys first appear, what is lost, and links in place of members."""
 
     samples: list[TarSample]
     damages: list[TarDamage]
-    lost_links: list[TarDamage]  # only of links whose names would be a sample's
+    links: list[Link]  # only those whose names would be a sample's
 
 
 def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool = True) -> TarContents:
     """Group what `members` found. `longer_names` False: names with several dots are grouped by webdataset's rule too."""
-    files = [one for one in found if isinstance(one, Member)]
-    lost: list[TarDamage] = []
-    if len(files) < len(found) and (links := [one for one in found if isinstance(one, Link)]):
-        files, lost = _with_links(files, links)
-    grouped = samples(files)
+    grouped = samples(one for one in found if isinstance(one, Member))
     if longer_names and any("." in sample.members[0][0] for sample in grouped):
         grouped = [one for sample in grouped for one in _by_longer_names(sample)]
-    return TarContents(grouped, [one for one in found if isinstance(one, TarDamage)], lost)
+    links = [one for one in found if isinstance(one, Link) and key_of(one.name)]
+    return TarContents(grouped, [one for one in found if isinstance(one, TarDamage)], links)
 
 
 def samples(files: Iterable[Member]) -> list[TarSample]:
@@ -56,10 +51,10 @@ def samples(files: Iterable[Member]) -> list[TarSample]:
     latest: dict[str, tuple[TarSample, set[str]]] = {}
     for member in files:
         name = member.name
-        dot = _key_end(name)
-        if not dot:
+        key = key_of(name)
+        if not key:
             continue
-        key, extension = name[:dot], name[dot + 1 :].lower()
+        extension = name[len(key) + 1 :].lower()
         sample, seen = latest.get(key, (None, set()))
         if sample is None or extension in seen:
             sample, seen = latest[key] = TarSample(key, []), set()
@@ -69,11 +64,11 @@ def samples(files: Iterable[Member]) -> list[TarSample]:
     return result
 
 
-def _key_end(name: str) -> int:
-    """Return where the key of a name ends; 0 for a name that is no sample's."""
+def key_of(name: str) -> str:
+    """Return the key of a member's name by webdataset's rule; the empty text for a name that is no sample's."""
     start = name.rfind("/") + 1
     dot = name.find(".", start)
-    return 0 if dot <= start or (start == 0 and name.startswith("__") and name.endswith("__")) else dot
+    return "" if dot <= start or (start == 0 and name.startswith("__") and name.endswith("__")) else name[:dot]
 
 
 def _by_longer_names(sample: TarSample) -> list[TarSample]:
@@ -113,28 +108,3 @@ def _stems(name: str) -> Iterator[str]:
     """Yield a name up to each of its dots, the longest first."""
     while name := _stem(name):
         yield name
-
-
-def _with_links(files: list[Member], links: list[Link]) -> tuple[list[Member], list[TarDamage]]:
-    """Return the files in their order with the links that lead to one of them as files too, and the links that do not.
-
-    A hard link leads to the file before it, a symbolic one to a later one where there is none before.
-    """
-    later = {posixpath.normpath(file.name): file for file in reversed(files)}
-    before: dict[str, Member] = {}
-    result: list[Member] = []
-    lost: list[TarDamage] = []
-    for one in sorted([*files, *links], key=attrgetter("header")):
-        file: Member | None = one if isinstance(one, Member) else None
-        if isinstance(one, Link):
-            folder = posixpath.dirname(one.name) if one.is_symbolic else ""
-            target = posixpath.normpath(posixpath.join(folder, one.target))
-            if found := before.get(target) or (later.get(target) if one.is_symbolic else None):
-                file = Member(one.name, one.header, found.offset, found.size, one.end)
-            elif _key_end(one.name):
-                why = f"{one.name!r} is a link to {one.target!r}, which is no file of this tar"
-                lost.append(TarDamage(one.header, one.end, why))
-        if file is not None:
-            before[posixpath.normpath(file.name)] = file
-            result.append(file)
-    return result, lost

@@ -17,7 +17,7 @@ from vlmdata.loader.tar import Read, TarDamage, members
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
     """Return the rows of the tar at `address`, named `shard` in the index, and what is wrong with it, if anything.
 
-    A damaged tar gives the samples that lie whole around the damage. Links that lead to no file of the tar are passed over.
+    A damaged tar gives the samples that lie whole around the damage. Links are passed over, as webdataset does.
     Raises OSError where it cannot be opened.
     """
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
 
 def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexRow:
     parts = [(extension, member.offset, member.size) for extension, member in sample.members]
-    start = min(min(member.header, member.offset) for _, member in sample.members)  # a link's data may lie before its header
+    start = min(member.header for _, member in sample.members)
     end = max(member.end for _, member in sample.members)
     sizes = {extension: size for extension, _, size in parts}
     text = next((sizes[extension] for extension in TEXT_EXTENSIONS if extension in sizes), 0)

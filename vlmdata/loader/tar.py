@@ -36,7 +36,7 @@ class Member(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link of a tar: a hard one names a member, a symbolic one a path from its own folder. None is followed on disk."""
+    """A link of a tar: a hard one names a member, a symbolic one a path from its own folder. Neither is followed."""
 
     name: str
     target: str
