@@ -13,6 +13,7 @@ import xxhash
 from vlmdata.loader.build import OnError, build_index
 from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join
 from vlmdata.loader.flat import FlatIndex, open_index
+from vlmdata.loader.grouping import VERSION
 from vlmdata.loader.index import INDEX_FILE, NoIndex
 
 PathLike = str | os.PathLike
@@ -142,8 +143,8 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 
 
 def _state_of(shards: Shards) -> str:
-    """A name for these tars as they now are: changed ones get a new index."""
-    facts = []
+    """A name for these tars as they now are: changed ones get a new index, and so do all when we read tars in another way."""
+    facts = [f"version {VERSION}"]
     for address in map(shards.address, shards.names):
         if is_remote(address):
             import fsspec
