@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmdata.intake.pictures import HEADER, file_in_place, image_named
+from vlmdata.intake.pictures import HEADER, file_in_place, image_named, keep_addresses
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
 
@@ -35,3 +35,19 @@ def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     assert file_in_place(f"{tmp_path}/{name}")["reason"] == "no_file"
     assert image_named(name, str(tmp_path))["reason"] == "no_file"
+
+
+@pytest.mark.parametrize(
+    ("images", "record", "addresses", "used"),
+    [
+        ([{}], {"url": " HTTPS://a.org/1.png"}, ["HTTPS://a.org/1.png"], {"url"}),
+        ([{}], {"url": "a.png", "image_url": "http://a.org/1"}, ["http://a.org/1"], {"image_url"}),
+        ([{}, {}], {"urls": ["http://a.org/1", None]}, ["http://a.org/1", None], {"urls"}),
+        ([{}, {}], {"url": "http://a.org/page"}, [None, None], set()),
+        ([{"url": "http://a.org/1"}], {"url": "http://a.org/page"}, ["http://a.org/1"], set()),
+        ([{}], {"url": 7}, [None], set()),
+    ],
+)
+def test_images_take_the_addresses_that_a_record_tells(images, record, addresses, used) -> None:
+    assert keep_addresses(images, record) == used
+    assert [image.get("url") for image in images] == addresses

@@ -1,5 +1,7 @@
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.sources.pictures import picture
@@ -103,3 +105,88 @@ def test_captions_that_are_no_texts_are_told_before_any_work(tmp_path, caption):
     datasets.Dataset.from_dict({"image": [picture()], "caption": [caption]}).save_to_disk(tmp_path / "data")
     with pytest.raises(RecipeError, match="the column 'caption' holds no texts or labels"):
         HfDataset(path=str(tmp_path / "data")).check()
+
+
+def written(tmp_path, **columns: object) -> str:
+    """Write columns as Parquet and return its path."""
+    pq.write_table(pa.table({"caption": ["words"] * len(next(iter(columns.values()))), **columns}), tmp_path / "d.parquet")
+    return str(tmp_path / "d.parquet")
+
+
+def widths(row: dict) -> list[int | None]:
+    return [image and image["width"] for image in row["images"]]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "structs", "files", "image features"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_list_of_one_image_is_a_pair_and_of_several_a_document(tmp_path, kind, streaming):
+    for width in (1, 2, 3):
+        (tmp_path / f"{width}.png").write_bytes(picture(width))
+    lists = [[1], [2, 3], [], None]
+    make = {
+        "bytes": picture,
+        "structs": lambda width: {"bytes": picture(width)},
+        "files": lambda width: f"{width}.png",
+        "image features": lambda width: {"bytes": picture(width), "path": None},
+    }[kind]
+    column = [None if widths is None else [make(width) for width in widths] for widths in lists]
+    if kind == "image features":
+        features = datasets.Features({"images": datasets.List(datasets.Image()), "caption": datasets.Value("string")})
+        made = datasets.Dataset.from_dict({"images": column, "caption": ["words"] * 4}, features=features)
+        made.to_parquet(tmp_path / "d.parquet")
+    else:
+        written(tmp_path, images=pa.array(column))
+    rows = read_all(HfDataset(path=str(tmp_path / "d.parquet"), image="images", streaming=streaming)).to_pylist()
+    assert [widths(row) for row in rows] == [[1, None], [2, 3, None], [None, None], [None, None]]
+    assert [row["reason"] for row in rows] == [None, None, "no_image", "no_image"]
+    assert [row["texts"][-1]["text"] for row in rows] == ["words"] * 4
+
+
+def test_columns_within_structs_are_named_by_dots(tmp_path):
+    boxes = [{"name": "x"}, {"name": "y"}]
+    path = written(tmp_path, annotations=[{"url": "https://a.org/1.png", "caption": {"en": "one"}, "boxes": boxes}])
+    source = HfDataset(path=path, url="annotations.url", caption=["annotations.caption.en", "annotations.boxes.name"], extra=[])
+    (row,) = read_all(source).to_pylist()
+    assert (row["images"][0]["url"], row["texts"][1]) == (
+        "https://a.org/1.png",
+        {**row["texts"][1], "text": "one", "alternatives": ["x", "y"]},
+    )
+    with pytest.raises(RecipeError, match=r"no column 'annotations.ulr'"):
+        HfDataset(path=path, url="annotations.ulr").check()
+
+
+def test_an_image_within_a_struct(tmp_path):
+    path = written(tmp_path, item=[{"image": {"bytes": picture(), "path": None}, "n": 1}])
+    (row,) = read_all(HfDataset(path=path, image="item.image")).to_pylist()
+    assert (widths(row), row["reason"], row["extra"]) == ([8, None], None, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "parameters"),
+    [
+        ({"image": [picture()], "url": ["https://a.org/1.png"]}, {}),
+        ({"image": [picture()], "link": ["https://a.org/1.png"]}, {"url": "link"}),
+        ({"image": [{"bytes": picture(), "path": "https://a.org/1.png"}]}, {}),
+        ({"image": [{"bytes": picture(), "url": "https://a.org/1.png"}]}, {}),
+    ],
+)
+def test_the_address_beside_an_inline_image_stays_with_it(tmp_path, columns, parameters):
+    source = HfDataset(path=written(tmp_path, **columns), **parameters)
+    (row,) = read_all(source).to_pylist()
+    image = row["images"][0]
+    assert (image["data"], image["url"], row["extra"], source.shuffled) == (picture(), "https://a.org/1.png", None, False)
+
+
+def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_told(tmp_path):
+    path = written(tmp_path, image=[picture()] * 2, n=[7, None], raw=["süß".encode(), b"caf\xe9"])
+    rows = read_all(HfDataset(path=path, caption=["n", "raw"])).to_pylist()
+    assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["reason"]) for row in rows] == [
+        ("7", ["süß"], None),
+        ("", None, "bad_encoding"),
+    ]
+
+
+@pytest.mark.parametrize("column", [[1], [[[1, 2]]], [{"pixels": 1}], [True]])
+def test_a_column_that_cannot_be_images_is_told_before_any_work(tmp_path, column):
+    with pytest.raises(RecipeError, match="the column 'image' holds no images"):
+        HfDataset(path=written(tmp_path, image=column)).check()

@@ -45,7 +45,9 @@ def raw_file(path: str) -> Any:
     """Open a file as it lies, compressed or not, for reading and seeking."""
     if is_remote(path):
         fs, inside = fsspec.url_to_fs(path)  # options given to fsspec.open would go to the store, which does not know them
-        return fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
+        file = fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
+        file.fs = fs  # an archive's file system closes the archive when nobody holds it any more
+        return file
     return open(path, "rb", buffering=1 << 20)
 
 

@@ -19,6 +19,13 @@ from vlmdata.intake.strings import clean
 from vlmdata.safe_path import Refused, safe_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif")
+RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
+OTHER_ENDINGS = (  # of images that we cannot read
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".qoi", ".hdr", ".exr", ".tga", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", *RAW_ENDINGS),
+)
+ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields that tell where images came from
+LARGEST = 256 << 20  # bytes of an image that is read whole
 HEADER = 1 << 16  # bytes; enough for all but large colour profiles
 
 
@@ -55,19 +62,27 @@ def inline(data: bytes) -> dict[str, Any]:
 def image_named(where: object, folder: str) -> dict[str, Any]:
     """Return the image that data name: its bytes, an http(s) address, base64 in a data: address, or a file in `folder`.
 
-    `where` is bytes, a text, or a mapping with `bytes` or `path` as `datasets` keeps an image. Addresses are left to
-    `download`. Anything else is an image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
+    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url` as `datasets` and others keep an image. Where it
+    has bytes and an address, the bytes count and the address stays. Addresses are left to `download`. Anything else is an
+    image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
     """
     if isinstance(where, Mapping):
-        where = where["bytes"] if isinstance(where.get("bytes"), bytes) else where.get("path")
+        address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
+        file = next(
+            (where[name] for name in ("bytes", "path") if isinstance(where.get(name), bytes | str) and where[name]), None
+        )
+        image = image_named(file, folder)
+        if address is None:
+            return image
+        return {"url": address} if image.get("reason") in ("no_image", "no_file") else {**image, "url": address}
     if isinstance(where, bytes):
         return inline(where)
     if not isinstance(where, str) or not where.strip():
         return _rejected("no_image")
+    if address := web_address(where):
+        return {"url": address}
     where = clean(where.strip())
     scheme = where[:8].lower()
-    if scheme.startswith(("http://", "https://")):
-        return {"url": where}
     if scheme.startswith("data:"):
         try:
             return inline(base64.b64decode(where.partition(",")[2], validate=True))
@@ -77,6 +92,29 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
         return file_in_place(safe_path(unquote(where[7:]) if scheme.startswith("file://") else where, folder))
     except Refused as error:
         return _rejected(str(error))
+
+
+def web_address(value: object) -> str | None:
+    """Return a value that is an http(s) address, without white space around it; else None."""
+    text = clean(value.strip()) if isinstance(value, str) else ""
+    return text if text[:8].lower().startswith(("http://", "https://")) else None
+
+
+def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
+    """Let images take the addresses that the record beside them tells, and return the names of the fields that told them.
+
+    One address belongs to a single image; of a list of as many addresses as images each to its own. Images that say
+    themselves where they came from keep to that.
+    """
+    for name in ADDRESSES:
+        told = record.get(name)
+        told = told if isinstance(told, list) else [told]
+        found = [web_address(one) for one in told]
+        if len(found) == len(images) and any(found) and not any(image.get("url") for image in images):
+            for image, address in zip(images, found, strict=True):
+                image["url"] = address
+            return {name}
+    return set()
 
 
 def _rejected(reason: str) -> dict[str, Any]:

@@ -22,6 +22,23 @@ def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> di
     return reject(row, fields.get("reason") or image.get("reason"))
 
 
+def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Return the row of images with one caption: of one image a pair, of several a document, the images first.
+
+    It is dropped for `reason` where that is given, or where no image can be used with the reason of the first.
+    """
+    if len(images) == 1:
+        return pair(images[0], captions, **fields)
+    text, others = one_text(captions)
+    row = {
+        "images": [*map(dict, images), None],
+        "texts": [*[None] * len(images), {"text": text, "alternatives": others}],
+        **fields,
+    }
+    lost = images[0].get("reason") if all(one.get("reason") for one in images) else None
+    return reject(row, fields.get("reason") or lost)
+
+
 def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
     """Return the row, dropped by its source where there is a reason."""
     return {**row, "drop": "source", "reason": reason} if reason else row

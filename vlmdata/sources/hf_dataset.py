@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import functools
-import os
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from vlmdata.intake.find import find, is_remote
-from vlmdata.intake.lists import check_columns
-from vlmdata.intake.opened import raw_file
+from vlmdata.intake.find import find
+from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
+from vlmdata.intake.lists import Layout, check_columns, column_names
+from vlmdata.intake.named import count_rows, named_rows
+from vlmdata.intake.nested import holds_bytes, names_in, plain_rows, value_at
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import file_in_place, inline
-from vlmdata.intake.rows import pair, tables
+from vlmdata.intake.pictures import keep_addresses
+from vlmdata.intake.rows import captioned, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # rows of a part
-READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
+BATCH = 100  # rows as plain values at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class HfDataset(Source):
     """Rows of a dataset whose images are inline (an Image feature or bytes) or stand at addresses.
 
-    `path` is a name on the Hub, a folder that `save_to_disk` wrote, a folder or glob of Parquet or Arrow files, or an
-    image folder. The undecoded bytes are taken, so that nothing is re-encoded. A row without its image is dropped as
-    `no_image` or `no_address`.
+    `path` is a name on the Hub, a folder that `save_to_disk` wrote, a folder or glob of Parquet or Arrow files, an image
+    folder, or zip archives of images. The undecoded bytes are taken, so that nothing is re-encoded. A column may be named
+    by dots within structs (`caption.en`); of a list of images one is a caption pair, several are a document. A row without
+    its image is dropped as `no_image` or `no_address`.
     """
 
     path: str
@@ -37,154 +39,178 @@ class HfDataset(Source):
     split: str = "train"
     revision: str = ""  # branch, tag or commit on the Hub; name a commit to be sure of the same rows
     streaming: bool = False  # read shard by shard from where it lies; otherwise the library downloads and converts it once
-    image: str = "image"  # column of inline images; unused with `url`
-    url: str = ""  # column of addresses, in place of inline images
+    image: str = "image"  # column of inline images, or of files in the dataset's folder
+    url: str = ""  # column of addresses: what `download` fetches, or where a row's inline image came from; "": a column `url`
     caption: str | list[str] = "caption"  # columns of captions; a column of lists holds alternatives; "" for none
     extra: Literal["all"] | list[str] = "all"  # other columns that go into the sample's JSON; never bytes or images
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
         """A list of addresses is planned as such; with inline images a slice of the dataset is a part."""
-        return bool(self.url)
+        return bool(self.url) and not self._has_inline()
 
     def check(self) -> None:
-        names = self._dataset().column_names  # of a stream unknown where the dataset does not say
-        if names is not None:
-            extra = [] if isinstance(self.extra, str) else self.extra
-            check_columns(self.path, names, [self.url or self.image, *self._captions(), *extra])
+        extra = [] if isinstance(self.extra, str) else self.extra
+        opened = self._opened()
+        for table in opened.tables:
+            names = column_names(table, Layout())
+            check_columns(table, names, [self._file_column(names), *self._captions(), *extra])
+        schema = self._schema(opened)
+        if schema is None:  # of a stream unknown where the dataset does not say
+            return
+        check_columns(self.path, names_in(schema), [self.url or self.image, *self._captions(), *extra])
         for name in self._captions():
-            self._check_caption(name)
+            self._check_caption(name, _kind(schema, name))
+        if not self.url and not _is_image(kind := _kind(schema, self.image)):
+            raise RecipeError(f"{self.path}: the column '{self.image}' holds no images, files or addresses: {kind}")
 
-    def _check_caption(self, name: str) -> None:
-        from datasets import ClassLabel, Value
-
-        feature = (self._dataset().features or {}).get(name)
-        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-        if feature is not None and not isinstance(inner, Value | ClassLabel):
-            raise RecipeError(f"{self.path}: the column '{name}' holds no texts or labels: {' '.join(str(feature).split())}")
+    def _check_caption(self, name: str, kind: pa.DataType) -> None:
+        if pa.types.is_nested(kind):
+            raise RecipeError(f"{self.path}: the column '{name}' holds no texts or labels: {kind}")
 
     def files(self) -> Sequence[tuple[str, int]]:
-        if _is_local(self.path):
+        if is_local(self.path):
             return find(self.path, ("",))
-        data = self._dataset()
+        data = self._opened().data
         return [(f"{self.path}/{self.name}/{self.split}@{self.revision}", 0 if self.streaming else len(data))]
 
     def pieces(self) -> list[dict[str, Any]]:
-        data = self._dataset()
+        data, named = self._opened().data, self._opened().tables
+        if named:
+            counts = {table: count_rows(table, self._file_column(column_names(table, Layout()))) for table in named}
+            starts = [(table, start) for table in named for start in range(0, counts[table] or 1, SLICE)]
+            return [{"table": table, "start": start, "stop": start + SLICE} for table, start in starts]
         if self.streaming:
             return [{"shard": number, "shards": data.num_shards} for number in range(data.num_shards)]
         return [{"start": start, "stop": min(start + SLICE, len(data))} for start in range(0, len(data), SLICE)]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        from datasets.exceptions import DatasetsError
+        if "table" in piece:
+            file = self._file_column(column_names(piece["table"], Layout()))
+            window = range(piece["start"], piece["stop"])
+            yield from named_rows(piece["table"], file, self._captions(), extra=self.extra, window=window)
+            return
+        meant = _features_with_meaning(self._opened().data)
+        yield from tables(self._row(*row, meant) for batch in self._batches(piece) for row in plain_rows(batch))
 
+    def _batches(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        data = self._opened().data
         try:
-            yield from self._read(piece)
-        except (OSError, DatasetsError, pa.ArrowException) as error:
-            raise RecipeError(f"{self.path}: cannot be read as a dataset: {' '.join(str(error).split())}") from None
-
-    def _read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        data = self._dataset()
-        if self.streaming:
-            rows = iter(data.shard(num_shards=piece["shards"], index=piece["shard"]))
-        else:
-            rows = (data[number] for number in range(piece["start"], piece["stop"]))
-        yield from tables(map(functools.partial(self._row, labels=self._labels()), rows))
-
-    def _labels(self) -> dict[str, list[str]]:
-        """Return the words of those columns of captions that hold the numbers of labels."""
-        features = self._dataset().features or {}
-        return {name: features[name].names for name in self._captions() if hasattr(features.get(name), "int2str")}
+            if self.streaming:
+                yield from data.shard(num_shards=piece["shards"], index=piece["shard"]).iter(batch_size=BATCH)
+            else:
+                for start in range(piece["start"], piece["stop"], BATCH):
+                    yield data[start : min(start + BATCH, piece["stop"])]
+        except Exception as error:  # whatever the parsers below the library raise for a stranger's files
+            raise RecipeError(f"{self.path}: cannot be read as a dataset: {what_is_wrong(error)}") from None
 
     def _captions(self) -> list[str]:
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
 
-    def _dataset(self) -> Any:
-        return _open(self.path, self.name, self.split, self.revision, self.streaming)
+    def _opened(self) -> Opened:
+        return open_dataset(self.path, self.name, self.split, self.revision, self.streaming)
 
-    def _row(self, row: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    def _schema(self, opened: Opened) -> pa.Schema | None:
+        return opened.data.features.arrow_schema if opened.data is not None and opened.data.features else None
+
+    def _has_inline(self) -> bool:
+        """Say whether the column of images can hold bytes."""
+        schema = self._schema(self._opened())
+        return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
+
+    def _file_column(self, names: Sequence[str]) -> str:
+        """Return the column of a table that names the files of `image`, as the library's image folders call it."""
+        many = ["file_names"] if self.image == "images" else []
+        known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
+        return next((name for name in known if name in names), known[-1])
+
+    def _row(self, row: dict[str, Any], wrong: bool, meant: Mapping[str, Any]) -> dict[str, Any]:
+        row |= {name: _meant(row[name], feature) for name, feature in meant.items()}
         captions: list[str] = []
         for name in self._captions():
-            value = row.get(name)
-            if name in labels:
-                value = labels[name][value] if value is not None and value >= 0 else None  # -1: without a label
-            captions += [clean(one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+            wrong |= _add_words(value_at(row, name), captions)
+        found = value_at(row, self.image)
         used = {self.url or self.image, *self._captions()}
+        addresses = [clean(one.strip()) for one in _flat(value_at(row, self.url)) if isinstance(one, str) and one.strip()]
+        if self.url and not holds_bytes(found):
+            images: list[dict[str, Any]] = [{"url": address} for address in addresses] or [{"url": None}]
+            missing = None if addresses else "no_address"
+        else:
+            reach = self._opened().reach
+            images, missing = [reach.image(one) for one in _flat(found)] or [reach.image(None)], None
+            used |= keep_addresses(images, {"url": addresses} if self.url else row)
         carried = [name for name in row if name not in used] if self.extra == "all" else self.extra
-        extra = {name: row[name] for name in carried if name in row and not _holds_bytes(row[name])}
-        fields = {"extra": clean(json_object(extra)) if extra else None}
-        if self.url:
-            where = row.get(self.url)
-            found = clean(where.strip()) if isinstance(where, str) else ""
-            return pair({"url": found or None}, captions, reason=None if found else "no_address", **fields)
-        return pair(self._inline(row.get(self.image)), captions, **fields)
-
-    def _inline(self, value: object) -> dict[str, Any]:
-        """Return the image of a row: {"bytes", "path"} of an Image feature that is not decoded, bytes, or a path."""
-        if isinstance(value, Mapping):
-            value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-        if isinstance(value, bytes):
-            return inline(value)
-        if not isinstance(value, str):
-            return {"drop": "source", "reason": "no_image"}
-        if value.startswith(("http://", "https://")):
-            return {"url": value}
-        if is_remote(value):  # inside an archive that the library streams
-            with raw_file(value) as file:
-                return inline(file.read())
-        return file_in_place(value)
+        extra = {name: value for name in carried if not _is_media(value := value_at(row, name))}
+        fields = {"extra": clean(json_object(extra)) if extra else None, "reason": "bad_encoding" if wrong else missing}
+        return captioned(images, captions, **fields)
 
 
-@functools.lru_cache(maxsize=4)
-def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> Any:
-    """Return the split with its images left undecoded. Raises RecipeError for what cannot be opened."""
-    import datasets
+def _features_with_meaning(data: Any) -> dict[str, Any]:
+    """Return the features that say what the numbers or texts of a column mean: labels, and JSON written as text."""
+    features = (data.features or {}).items()
+    return {name: feature for name, feature in features if type(feature).__name__ in ("ClassLabel", "Json")}
 
+
+def _meant(value: Any, feature: Any) -> Any:
+    if type(feature).__name__ == "ClassLabel":  # -1: without a label
+        return feature.names[value] if isinstance(value, int) and 0 <= value < len(feature.names) else None
     try:
-        data = _load(path, name, split, revision, streaming)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
-        raise RecipeError(f"{path}: cannot be opened as a dataset: {' '.join(str(error).split())}") from None
-    for column, feature in (data.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            data = data.cast_column(column, datasets.Image(decode=False))
-    return data
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
-def _load(path: str, name: str, split: str, revision: str, streaming: bool) -> Any:
-    import datasets
-
-    if os.path.isdir(path) and {"state.json", "dataset_dict.json"} & set(os.listdir(path)):
-        saved = datasets.load_from_disk(path)
-        if isinstance(saved, datasets.DatasetDict):
-            if split not in saved:
-                raise ValueError(f"there is no split '{split}'; there is: {', '.join(saved)}")
-            saved = saved[split]
-        return saved.to_iterable_dataset(num_shards=max(1, len(saved) // SLICE)) if streaming else saved
-    if _is_local(path) and not (os.path.isdir(path) and name):
-        files = [file.path for file in find(path, tuple(READERS))] if _holds_readable(path) else []
-        if files:
-            reader = READERS[os.path.splitext(files[0])[1].lower()]
-            return datasets.load_dataset(reader, data_files={split: files}, split=split, streaming=streaming)
-    return datasets.load_dataset(path, name or None, split=split, revision=revision or None, streaming=streaming)
+def _is_media(value: object) -> bool:
+    """Say whether a value is or holds bytes, or is an image, a sound or a film that the library keeps as a path."""
+    return holds_bytes(value) or (isinstance(value, Mapping) and value.keys() == {"bytes", "path"})
 
 
-def _is_local(path: str) -> bool:
-    return is_remote(path) or os.path.exists(path) or "*" in path
-
-
-def _holds_readable(path: str) -> bool:
-    """Say whether a path is of files in one of READERS' formats, and not a folder of images."""
-    try:
-        files = [file.path for file in find(path, ("",))]
-    except RecipeError:
-        return False
-    images = sum(file.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) for file in files)
-    return not images
-
-
-def _holds_bytes(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_bytes, value.values()))
+def _flat(value: object) -> list[Any]:
+    """Return a value, or those of a list, or of a list of lists, as one list; None is none."""
     if isinstance(value, list):
-        return any(map(_holds_bytes, value))
-    return isinstance(value, bytes)
+        return [one for part in value for one in (part if isinstance(part, list) else [part])]
+    return [] if value is None else [value]
+
+
+def _add_words(value: object, captions: list[str]) -> bool:
+    """Append the captions that a value holds, and say whether one of them is no text."""
+    wrong = False
+    for one in _flat(value):
+        if isinstance(one, bytes):
+            try:
+                one = one.decode()
+            except UnicodeDecodeError:
+                wrong = True
+        if isinstance(one, int | float) and not isinstance(one, bool):
+            one = str(one)
+        if isinstance(one, str):
+            captions.append(clean(one))
+        else:
+            wrong |= one is not None
+    return wrong
+
+
+def _kind(schema: pa.Schema, name: str) -> pa.DataType:
+    """Return the type of a column, by dots within structs; of lists that of what they hold."""
+    names = {field.name: field.type for field in schema}
+    head, rest = (name, "") if name in names else name.split(".", 1)
+    kind = names[head]
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return _kind(pa.schema(list(kind)), rest) if rest else kind
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or (pa.types.is_struct(kind) and any(_has_bytes(field.type) for field in kind))
+    )
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    """Say whether values of a type can be or name images."""
+    if pa.types.is_struct(kind):
+        return bool({"bytes", "path", "url"} & {field.name for field in kind})
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    return is_text or _has_bytes(kind)

@@ -1,0 +1,96 @@
+"""Rows of Arrow batches as plain values, whatever they hold, and the values within them by dotted names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.intake.strings import decode
+
+# bytes that are no UTF-8; a year of five digits; an unknown time zone; structs in structs without end
+UNSAYABLE = (ValueError, OverflowError, KeyError, RecursionError)
+
+
+def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yield each row as plain values, and whether a text of it does not decode (its bytes are then U+FFFD, or the value null).
+
+    Dates beyond the years that Python knows become texts.
+    """
+    columns, wrong = {}, [False] * len(batch)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        values, bad = plain_values(column)
+        columns[name] = values
+        wrong = [one or other for one, other in zip(wrong, bad, strict=True)]
+    for number in range(len(batch)):
+        yield {name: values[number] for name, values in columns.items()}, wrong[number]
+
+
+def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bool]]:
+    """Return a column as plain values, and of each whether a text in it does not decode."""
+    try:
+        return column.to_pylist(), [False] * len(column)
+    except UNSAYABLE:
+        pass
+    if pa.types.is_temporal(column.type):
+        with contextlib.suppress(pa.ArrowException):
+            return column.cast(pa.string()).to_pylist(), [False] * len(column)
+    with contextlib.suppress(TypeError):
+        texts, bad = decode(column)
+        return texts.to_pylist(), bad.tolist()
+    return _one_by_one(column)
+
+
+def _one_by_one(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bool]]:
+    values, bad = [], []
+    for scalar in column:
+        try:
+            values.append(scalar.as_py())
+            bad.append(False)
+        except UNSAYABLE:
+            values.append(None)
+            bad.append(True)
+    return values, bad
+
+
+def value_at(record: Mapping[str, Any], name: str) -> Any:
+    """Return what a record holds under a name, which may lead into structs by dots; of a list of structs a list of values.
+
+    None where there is nothing. A field that has the dots in its own name comes first.
+    """
+    if name in record or "." not in name:
+        return record.get(name)
+    head, _, rest = name.partition(".")
+    value = record.get(head)
+    if isinstance(value, Mapping):
+        return value_at(value, rest)
+    if isinstance(value, list):
+        return [value_at(one, rest) for one in value if isinstance(one, Mapping)]
+    return None
+
+
+def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
+    """Return the names that `value_at` knows of a schema: its columns, and by dots the fields of structs in them."""
+    found: list[str] = []
+    for field in kind:
+        name = before + field.name
+        inner = field.type
+        while _is_list(inner):
+            inner = inner.value_type
+        found += [name, *(names_in(inner, f"{name}.") if pa.types.is_struct(inner) else [])]
+    return found
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def holds_bytes(value: object) -> bool:
+    """Say whether a plain value is bytes or has some within it."""
+    if isinstance(value, Mapping):
+        return any(map(holds_bytes, value.values()))
+    if isinstance(value, list):
+        return any(map(holds_bytes, value))
+    return isinstance(value, bytes)

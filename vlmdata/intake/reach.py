@@ -1,0 +1,55 @@
+"""The files that the rows of a dataset may name: those in its folder, and those that the datasets library names itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdata.intake.find import is_remote
+from vlmdata.intake.opened import Damage
+from vlmdata.intake.pictures import LARGEST, file_in_place, image_named, inline
+from vlmdata.intake.zipped import Unusable, read_member
+from vlmdata.safe_path import Refused, real_path_inside
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The files that an image of a row may be.
+
+    `folder` is the dataset's, local or an address: what rows name lies there. `made_in` is where the library itself puts
+    or finds the images of an image folder, as folders and beginnings of addresses; empty where names are the rows' own.
+    """
+
+    folder: str
+    made_in: tuple[str, ...] = ()
+
+    def image(self, value: object) -> dict[str, Any]:
+        """Return the image that a value of a row is or names, or an image dropped with the reason."""
+        where = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
+        if not isinstance(where, str) or not any(self._is_made(where, root) for root in self.made_in):
+            return image_named(value, self.folder)
+        if "::" not in where:
+            return file_in_place(where)
+        member, _, archive = where.partition("::")
+        try:
+            return inline(read_member(archive, member.removeprefix("zip://"), LARGEST))
+        except Damage:
+            return {"drop": "source", "reason": "unreadable_file"}
+        except Unusable as error:
+            return {"drop": "source", "reason": error.reason}
+
+    def _is_made(self, where: str, root: str) -> bool:
+        """Say whether a path is one of the library's own in `root`: of a file there, or of a member of a zip there."""
+        member, chained, file = where.partition("::")
+        if chained and (not member.startswith("zip://") or member.count("://") > 1 or "::" in file):
+            return False
+        file = file if chained else where
+        if is_remote(root):
+            return file.startswith(root) and ".." not in file.split("/")
+        if is_remote(file):
+            return False
+        try:
+            return os.path.isfile(real_path_inside(file, root))
+        except Refused:
+            return False
