@@ -1,6 +1,7 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.fixtures import fixture
@@ -78,3 +79,32 @@ def test_every_hostile_file_has_an_outcome(find):
     )
     assert set(rows["drop"].to_pylist()) <= {None, "source"}
     assert pa.compute.all(pa.compute.equal(rows["drop"].is_null(), rows["reason"].is_null())).as_py()
+
+
+def test_a_name_in_a_table_is_a_text_or_costs_its_row(tmp_path):
+    (tmp_path / "1.png").write_bytes(picture())
+    names = {"1.png": None, 1: "no_file", None: "no_image", "": "no_image", ".": "no_file", 1.5: "no_image", "a\0": "no_file"}
+    rows = [{"file_name": name, "caption": "x"} for name in names]
+    rows += [{"file_name": ["1.png", "1.png"]}, {"file_name": []}, {"file_name": {"a": 1}}, {"file_name": "\ud83d"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_all(Files(path=str(tmp_path), table="m.jsonl"))
+    assert found["reason"].to_pylist() == [*names.values(), None, "no_image", "no_image", "bad_encoding"]
+    assert [len(images) for images in found["images"].to_pylist()][7:] == [3, 2, 2, 2]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "utf-16"])
+def test_a_table_in_any_encoding(tmp_path, form):
+    (tmp_path / "é.png").write_bytes(picture())
+    lines = "file_name,caption\né.png,café\n"
+    if form == "parquet":
+        columns = {"file_name": pa.array(["é.png".encode(), b"\xe9.png"]), "caption": ["café", "x"]}
+        pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    else:
+        (tmp_path / "m.csv").write_bytes(lines.encode("latin-1" if form == "csv" else form))
+    source = Files(
+        path=str(tmp_path),
+        table="m.parquet" if form == "parquet" else "m.csv",
+        encoding="latin-1" if form == "csv" else "utf-8",
+    )
+    expected = [(None, "café", None), (None, "x", "bad_encoding")]
+    assert pairs_of(read_all(source)) == expected[: 2 if form == "parquet" else 1]

@@ -6,14 +6,13 @@ import functools
 import glob
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vlmdata.intake.find import find, is_remote
 from vlmdata.intake.pictures import ENDINGS
-from vlmdata.intake.reach import Reach
+from vlmdata.intake.reach import Reach, folder_of
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
@@ -77,7 +76,7 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> O
 def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-    folder = _folder(path) if is_local(path) else f"hf://datasets/{path}"
+    folder = folder_of(path, tuple(READERS)) if is_local(path) else f"hf://datasets/{path}"
     made_in: tuple[str, ...] = ()
     if isinstance(builder, ImageFolder):
         made_in = (folder,) if is_local(path) else _on_the_hub(path)
@@ -100,18 +99,6 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
     downloaded = os.path.join(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}")
     return f"hf://datasets/{name}@", downloaded, str(EXTRACTED_DATASETS_PATH)
-
-
-def _folder(path: str) -> str:
-    """Return the folder of a dataset's files: the path itself, or what a file or glob lies in."""
-    if os.path.isdir(path):
-        return path
-    first, chained, rest = path.partition("::")  # of a chained address the first part is what is looked through
-    fixed = re.split(r"[*?\[]", first, maxsplit=1)[0]
-    if not is_remote(path):
-        return os.path.dirname(os.path.abspath(fixed))
-    is_file = fixed != first or os.path.splitext(first)[1].lower() in READERS
-    return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
 
 
 def _readable(path: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.intake.strings import decode
+from vlmdata.intake.strings import caption_text, clean, decode
 
 # bytes that are no UTF-8; a year of five digits; an unknown time zone; structs in structs without end
 UNSAYABLE = (ValueError, OverflowError, KeyError, RecursionError)
@@ -94,3 +94,28 @@ def holds_bytes(value: object) -> bool:
     if isinstance(value, list):
         return any(map(holds_bytes, value))
     return isinstance(value, bytes)
+
+
+def flat(value: object) -> list[Any]:
+    """Return a value, or those of a list, or of a list of lists, as one list; None is none."""
+    if isinstance(value, list):
+        return [one for part in value for one in (part if isinstance(part, list) else [part])]
+    return [] if value is None else [value]
+
+
+def words(value: object) -> tuple[list[str], str | None]:
+    """Return the texts that a value holds, numbers and UTF-8 bytes among them, and why one is none: bad_encoding, no_text."""
+    found, fault = [], None
+    for one in flat(value):
+        if isinstance(one, str):
+            found.append(clean(one))
+        elif isinstance(one, int | float) and not isinstance(one, bool):
+            found.append(str(one))
+        elif isinstance(one, bytes):
+            try:
+                found.append(caption_text(one, "utf-8"))
+            except UnicodeDecodeError:
+                fault = fault or "bad_encoding"
+        elif one is not None:
+            fault = fault or "no_text"
+    return found, fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,22 @@ from vlmdata.intake.opened import Damage
 from vlmdata.intake.pictures import LARGEST, file_in_place, image_named, inline
 from vlmdata.intake.zipped import Unusable, read_member
 from vlmdata.safe_path import Refused, real_path_inside
+
+
+def folder_of(path: str, endings: tuple[str, ...]) -> str:
+    """Return the folder of what a user's path means: the path itself, or what a file or glob lies in.
+
+    `endings` tell which addresses are files: a store is not asked.
+    """
+    local = os.path.expanduser(path)
+    if os.path.isdir(local):
+        return local
+    first, chained, rest = path.partition("::")  # of a chained address the first part is what is looked through
+    fixed = re.split(r"[*?\[]", first, maxsplit=1)[0]
+    if not is_remote(path):
+        return os.path.dirname(os.path.abspath(os.path.expanduser(fixed)))
+    is_file = fixed != first or first.lower().endswith(endings)
+    return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
 
 
 @dataclass(frozen=True)

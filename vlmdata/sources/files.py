@@ -1,40 +1,50 @@
-"""A folder of images with their texts beside them, or with a list that names them."""
+"""A folder or zip archive of images with their texts beside them, or with a list that names them."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from vlmdata.intake import lists
-from vlmdata.intake.captions import caption_column
-from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.opened import raw_file
-from vlmdata.intake.pairs import bad_records, json_object
-from vlmdata.intake.pictures import ENDINGS, image_named, in_place
-from vlmdata.intake.rows import pair, reject, tables
-from vlmdata.intake.strings import clean, from_python
+from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
+from vlmdata.intake.find import File, find
+from vlmdata.intake.named import named_rows
+from vlmdata.intake.nested import value_at, words
+from vlmdata.intake.opened import Damage
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.pictures import keep_addresses
+from vlmdata.intake.reach import folder_of
+from vlmdata.intake.rows import bad_record, pair, tables
+from vlmdata.intake.strings import caption_text, check_encoding, clean
 from vlmdata.intake.tars import names_within
+from vlmdata.intake.zipped import Unusable
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images of one part
+TEXT = 1 << 20  # bytes of a caption's file at most,
+FACTS = 16 << 20  # and of a .json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Source):
-    """Images of a folder at any depth, or of a glob. Beside `a/b.jpg` lie `a/b.txt` with its caption or `a/b.json`.
+    """Images of a folder at any depth, of a glob, or of zip archives. Beside `a.jpg` lie `a.txt`, `a.jpg.txt` or `a.json`.
 
-    With `table`, a list in any format of `url_list` (a Hugging Face image folder's metadata.csv) names the files and holds
-    their captions. Images stay where they are; one that is not there is dropped as `no_file`.
+    An image without a caption is dropped as `no_caption`, unless no image has any file beside it. With `table`, a list in
+    any format of `url_list` (a Hugging Face image folder's metadata.csv) names the files and holds their captions. Images
+    stay where they are; one that is not there is dropped as `no_file`.
     """
 
     path: str | list[str]
+    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; of a folder without images its .zip are read
+    captions: list[str] = field(default_factory=lambda: [".txt", ".text", ".caption"])  # endings of texts beside images
     table: str = ""  # path of the table, relative to the folder `path`
     file: str = "file_name"  # its column of file names, relative to the table's own folder
     caption: str | list[str] = "caption"  # its columns of captions; without a table the fields of the .json
     extra: Literal["all"] | list[str] = "all"  # its other columns, or fields of the .json, that go into the sample's JSON
+    encoding: str = "utf-8"  # of texts and tables; UTF-8 and UTF-16 with their marks are recognised
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
@@ -42,30 +52,97 @@ class Files(Source):
         return bool(self.table)
 
     def check(self) -> None:
+        check_encoding(self.encoding)
+        if bad := [ending for ending in (*self.images, *self.captions) if not ending.startswith(".")]:
+            raise RecipeError(f"images, captions: '{bad[0]}' is no ending; write '.{bad[0]}'")
         if not self.table:
-            self._files()
+            if not self.pieces():
+                raise RecipeError(f"{self.path}: there is no image that ends in {', '.join(self.images)}")
             return
+        layout = lists.Layout(encoding=self.encoding)
         for file in self._lists():
-            lists.check_columns(file.path, lists.column_names(file.path, lists.Layout()), [self.file, *self._columns()])
+            lists.check_columns(file.path, lists.column_names(file.path, layout), [self.file, *self._columns()])
 
     def files(self) -> list[File]:
-        return self._lists() if self.table else self._files()
+        return self._lists() if self.table else sorted(self._files() + self._zips())
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:
             return [{"path": file.path} for file in self._lists()]
-        return [{"start": start} for start in range(0, len(self._files()), SLICE)]
+        found = self._slices({}, Folder(self._roots()), [file.path for file in self._files()])
+        for file in self._zips():
+            try:
+                archive = Zip(file.path)
+            except Damage:
+                found.append({"zip": file.path, "start": 0})  # reading it tells what is wrong
+            else:
+                found += self._slices({"zip": file.path}, archive, archive.members(self._endings()))
+        return found
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return self.read_counting(piece, Counter())
+
+    def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
+        """Yield as `read` does, and count what lies beside the images and is not read: archives, texts of no image, pipes."""
         if self.table:
-            yield from self._listed(piece["path"])
+            yield from named_rows(piece["path"], self.file, self._columns(), extra=self.extra, encoding=self.encoding)
             return
+        others.update(piece.get("others", {}))
+        yield from tables(self._zipped(piece) if "zip" in piece else self._loose(piece))
+
+    def _loose(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         files = self._files()
+        store = Folder(self._roots())
         named = list(zip(files, names_within(files), strict=True))[piece["start"] : piece["start"] + SLICE]
-        yield from tables(self._beside(file, name) for file, name in named)
+        return (self._row(store, file.path, name, needs_text=piece["needs_text"]) for file, name in named)
+
+    def _zipped(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        zips = self._zips()
+        name = dict(zip([file.path for file in zips], names_within(zips), strict=True))[piece["zip"]]
+        try:
+            store = Zip(piece["zip"])
+        except Damage as error:
+            yield bad_record(name, str(error))
+            return
+        for member in store.members(self._endings())[piece["start"] : piece["start"] + SLICE]:
+            yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
+
+    def _slices(self, about: Mapping[str, Any], store: Store, images: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the pieces of a store. That something lies beside its images says that they should have captions."""
+        found = survey(store, images, self.captions)
+        needs_text = found.has_texts and bool(self.captions or self._columns())
+        pieces = [{**about, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
+        counts = {"text_without_image": found.orphans, "no_file": found.no_files, "archive": found.archives}
+        others = {name: count for name, count in counts.items() if count}
+        return [{**pieces[0], "others": others}, *pieces[1:]] if pieces and others else pieces
+
+    def _paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    def _roots(self) -> list[str]:
+        return [folder_of(path, self._endings()) for path in self._paths()]
+
+    def _endings(self) -> tuple[str, ...]:
+        return tuple(ending.lower() for ending in self.images)
 
     def _files(self) -> list[File]:
-        return find(self.path, ENDINGS)
+        return [file for file in self._found() if not file.path.lower().endswith(".zip")]
+
+    def _zips(self) -> list[File]:
+        return [file for file in self._found() if file.path.lower().endswith(".zip")]
+
+    def _found(self) -> list[File]:
+        """Return images and zip archives: of a folder the images, or where it has none the archives."""
+        found: set[File] = set()
+        for path in self._paths() or [""]:
+            try:
+                found.update(find(path, self._endings()))
+            except RecipeError as error:
+                try:
+                    found.update(find(path, (".zip",)))
+                except RecipeError:
+                    raise error from None
+        return sorted(found)
 
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
@@ -75,59 +152,42 @@ class Files(Source):
     def _columns(self) -> list[str]:
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
 
-    def _beside(self, file: File, name: str) -> dict[str, Any]:
+    def _row(self, store: Store, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
         """Return the row of an image with the texts beside it."""
-        data = _bytes(file.path) or b""
-        image = in_place(file.path, 0, data)
-        base = os.path.splitext(file.path)[0]
-        captions, facts = [], {}
-        if (text := _bytes(f"{base}.txt")) is not None:
-            captions.append(text.decode("utf-8", "replace").strip())
-        if (text := _bytes(f"{base}.json")) is not None:
-            try:
-                facts = json.loads(text)
-            except (ValueError, RecursionError):
-                return reject({"id": name, "images": [image]}, "bad_record")
-        if not isinstance(facts, Mapping):
-            facts = {"json": facts}
-        for field in self._columns():
-            value = facts.get(field)
-            captions += [clean(v) for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
-        if isinstance(facts.get("url"), str):  # as our own export and img2dataset's files say where it came from
-            image["url"] = clean(facts["url"])
+        image, name = image_at(store, path), clean(name)
+        captions: list[str] = []
+        facts: Any = {}
+        text = ""
+        try:
+            for text in (one for ending in self.captions for one in beside(store, path, ending)):
+                captions.append(caption_text(store.read(text, TEXT), self.encoding).strip())  # noqa: PERF401  `text` is told below
+            for text in beside(store, path, ".json"):
+                facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
+        except (Unusable, ValueError, RecursionError) as error:
+            where = clean(name.rpartition("/")[0] + "/" + text.rpartition("/")[2]).lstrip("/")
+            problem, reason = _fault(error)
+            fields = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
+            return bad_record(where, problem, reason=reason, **fields)
+        facts = facts if isinstance(facts, Mapping) else {"json": facts}
+        fault = None
+        for column in self._columns():
+            said, wrong = words(value_at(facts, column))
+            captions += said
+            fault = fault or wrong
+        if needs_text and not any(caption.strip() for caption in captions):
+            fault = fault or "no_caption"
+        used = {*self._columns(), *keep_addresses([image], facts)}
         if facts.get("scores"):
             facts = {**facts, "earlier_scores": facts["scores"]}
-        rest = {k: v for k, v in facts.items() if k not in self._columns() and (self.extra == "all" or k in self.extra)}
-        return pair(image, captions, id=f"{name}\n{captions}", extra=clean(json_object({**rest, "file_name": name})))
-
-    def _listed(self, path: str) -> Iterator[pa.Table]:
-        folder = path.rpartition("/")[0]
-        extra = self.extra if isinstance(self.extra, str) else {name: name for name in self.extra}
-        for chunk in lists.chunks(File(path, 0), lists.Layout(), [self.file, *self._columns()], extra):
-            column = chunk.columns[self.file]
-            names = from_python(column)[0].to_pylist() if isinstance(column, list) else column.cast(pa.string()).to_pylist()
-            texts, others, bad = caption_column([chunk.columns[n] for n in self._columns()] or [[None] * len(names)])
-            carried = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(names)
-            rest = others.to_pylist() if others is not None else [None] * len(names)
-            wrong = (bad | chunk.bad_encoding).tolist()
-            yield from tables(map(_row, names, texts.to_pylist(), rest, carried, wrong, [folder] * len(names)))
-            if chunk.bad_records:
-                yield bad_records(chunk.bad_records)
+        rest = {k: v for k, v in facts.items() if k not in used and (self.extra == "all" or k in self.extra)}
+        extra = clean(json_object({**rest, "file_name": name}))
+        return pair(image, captions, id=f"{name}\n{captions}", extra=extra, reason=image.get("reason") or fault)
 
 
-def _row(name: str | None, text: str, others: Any, carried: str | None, wrong: bool, folder: str) -> dict[str, Any]:
-    image = image_named(name, folder)
-    reason = "bad_encoding" if wrong else None
-    extra = json_object({**json.loads(carried or "{}"), "file_name": name})
-    return pair(image, [text, *(others or [])], id=f"{name}\n{text}\n{others}", extra=extra, reason=reason)
-
-
-def _bytes(path: str) -> bytes | None:
-    """Return a whole small file, or None where there is none."""
-    if not is_remote(path) and not os.path.isfile(path):
-        return None
-    try:
-        with raw_file(path) as file:
-            return file.read()
-    except OSError:
-        return None
+def _fault(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a file beside an image, in words and as a reason."""
+    if isinstance(error, Unusable):
+        return str(error), error.reason
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not written in {error.encoding}: {error.reason}; say `encoding:`", "bad_encoding"
+    return f"is no JSON: {error}", "bad_record"

@@ -13,7 +13,7 @@ from vlmdata.intake.find import find
 from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
 from vlmdata.intake.lists import Layout, check_columns, column_names
 from vlmdata.intake.named import count_rows, named_rows
-from vlmdata.intake.nested import holds_bytes, names_in, plain_rows, value_at
+from vlmdata.intake.nested import flat, holds_bytes, names_in, plain_rows, value_at, words
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses
 from vlmdata.intake.rows import captioned, tables
@@ -124,25 +124,27 @@ class HfDataset(Source):
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
         return next((name for name in known if name in names), known[-1])
 
-    def _row(self, row: dict[str, Any], wrong: bool, meant: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], undecoded: bool, meant: Mapping[str, Any]) -> dict[str, Any]:
         row |= {name: _meant(row[name], feature) for name, feature in meant.items()}
         captions: list[str] = []
+        reason = "bad_encoding" if undecoded else None
         for name in self._captions():
-            wrong |= _add_words(value_at(row, name), captions)
+            said, fault = words(value_at(row, name))
+            captions += said
+            reason = reason or fault
         found = value_at(row, self.image)
         used = {self.url or self.image, *self._captions()}
-        addresses = [clean(one.strip()) for one in _flat(value_at(row, self.url)) if isinstance(one, str) and one.strip()]
+        addresses = [clean(one.strip()) for one in flat(value_at(row, self.url)) if isinstance(one, str) and one.strip()]
         if self.url and not holds_bytes(found):
             images: list[dict[str, Any]] = [{"url": address} for address in addresses] or [{"url": None}]
-            missing = None if addresses else "no_address"
+            reason = reason or (None if addresses else "no_address")
         else:
             reach = self._opened().reach
-            images, missing = [reach.image(one) for one in _flat(found)] or [reach.image(None)], None
+            images = [reach.image(one) for one in flat(found)] or [reach.image(None)]
             used |= keep_addresses(images, {"url": addresses} if self.url else row)
         carried = [name for name in row if name not in used] if self.extra == "all" else self.extra
         extra = {name: value for name in carried if not _is_media(value := value_at(row, name))}
-        fields = {"extra": clean(json_object(extra)) if extra else None, "reason": "bad_encoding" if wrong else missing}
-        return captioned(images, captions, **fields)
+        return captioned(images, captions, extra=clean(json_object(extra)) if extra else None, reason=reason)
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:
@@ -163,31 +165,6 @@ def _meant(value: Any, feature: Any) -> Any:
 def _is_media(value: object) -> bool:
     """Say whether a value is or holds bytes, or is an image, a sound or a film that the library keeps as a path."""
     return holds_bytes(value) or (isinstance(value, Mapping) and value.keys() == {"bytes", "path"})
-
-
-def _flat(value: object) -> list[Any]:
-    """Return a value, or those of a list, or of a list of lists, as one list; None is none."""
-    if isinstance(value, list):
-        return [one for part in value for one in (part if isinstance(part, list) else [part])]
-    return [] if value is None else [value]
-
-
-def _add_words(value: object, captions: list[str]) -> bool:
-    """Append the captions that a value holds, and say whether one of them is no text."""
-    wrong = False
-    for one in _flat(value):
-        if isinstance(one, bytes):
-            try:
-                one = one.decode()
-            except UnicodeDecodeError:
-                wrong = True
-        if isinstance(one, int | float) and not isinstance(one, bool):
-            one = str(one)
-        if isinstance(one, str):
-            captions.append(clean(one))
-        else:
-            wrong |= one is not None
-    return wrong
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:

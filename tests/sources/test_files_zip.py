@@ -1,0 +1,81 @@
+"""Zip archives of images: nothing is unpacked to disk, and no member costs more than itself."""
+
+import struct
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
+from vlmdata.sources.files import Files
+from vlmdata.step import RecipeError
+
+
+def write(path: Path, members: dict[str, bytes], packed: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_images_and_texts_of_several_archives_in_a_folder(tmp_path):
+    write(tmp_path / "1.zip", {"a/1.png": picture(), "a/1.txt": b"one", "__MACOSX/a/._1.png": b"x", "a/.2.png": b"x"})
+    write(tmp_path / "2.ZIP", {"1.png": picture(9), "1.png.txt": b"two"}, zipfile.ZIP_STORED)
+    rows = read_all(Files(path=str(tmp_path))).to_pylist()
+    assert [(r["extra"], r["texts"][1]["text"], r["images"][0]["data"]) for r in rows] == [
+        ('{"file_name": "1.zip/a/1.png"}', "one", picture()),
+        ('{"file_name": "2.ZIP/1.png"}', "two", picture(9)),
+    ]
+
+
+def test_members_that_lead_out_or_claim_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.intake.beside.LARGEST", 3 << 20)
+    bomb = picture() + bytes(4 << 20)
+    members = {"../a.png": picture(), "/b.png": picture(), "c\\..\\..\\d.png": picture(), "e.png": bomb, "f.png": picture()}
+    rows = read_all(Files(path=str(write(tmp_path / "a.zip", members)))).to_pylist()
+    reasons = {row["extra"][len('{"file_name": "a.zip/') : -2]: row["reason"] for row in rows}
+    assert reasons == {
+        "../a.png": "outside_folder",
+        "/b.png": "outside_folder",
+        "c\\\\..\\\\..\\\\d.png": "outside_folder",
+        "e.png": "too_large",
+        "f.png": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "reason"),
+    [(8, 1, "encrypted"), (10, 97, "unreadable_file"), (16, 7, "unreadable_file"), (24, 1 << 30, "too_large")],
+)
+def test_a_member_whose_header_is_odd_costs_its_row(tmp_path, at, value, reason):
+    """Offsets within the central directory's entry: flags, method, CRC, unpacked size."""
+    path = write(tmp_path / "a.zip", {"a.png": picture(), "b.png": picture(9)})
+    data = bytearray(path.read_bytes())
+    entry = data.find(b"PK\1\2")
+    struct.pack_into("<H" if at < 16 else "<I", data, entry + at, value)
+    path.write_bytes(data)
+    assert [row["reason"] for row in read_all(Files(path=str(path))).to_pylist()] == [reason, None]
+
+
+def test_an_archive_that_is_none_is_one_row_beside_the_good_one(tmp_path):
+    write(tmp_path / "a.zip", {"a.png": picture(), "a.txt": b"words"})
+    (tmp_path / "b.zip").write_bytes(b"no zip")
+    (tmp_path / "c.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
+    rows = read_all(Files(path=str(tmp_path))).to_pylist()
+    assert [(row["place"], row["reason"]) for row in rows] == [(None, None), ("b.zip", "bad_record"), ("c.zip", "bad_record")]
+
+
+def test_an_archive_of_archives_has_no_image(tmp_path):
+    write(tmp_path / "a.zip", {"b.zip": write(tmp_path / "b.zip", {"a.png": picture()}).read_bytes()})
+    with pytest.raises(RecipeError, match="there is no image"):
+        Files(path=str(tmp_path / "a.zip")).check()
+
+
+def test_an_archive_in_an_archive_is_counted(tmp_path):
+    inner = write(tmp_path / "b.zip", {"a.png": picture()}).read_bytes()
+    source = Files(path=str(write(tmp_path / "a.zip", {"b.zip": inner, "c.png": picture()})))
+    others: Counter[str] = Counter()
+    assert sum(len(table) for piece in source.pieces() for table in source.read_counting(piece, others)) == 1
+    assert others == {"archive": 1}

@@ -1,0 +1,182 @@
+"""Images of a folder or a zip archive, and the files that lie beside them: which are theirs, read within limits."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import fsspec
+
+from vlmdata.intake.find import is_remote
+from vlmdata.intake.opened import raw_file
+from vlmdata.intake.pictures import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
+from vlmdata.intake.zipped import Unusable, archive, read_member
+from vlmdata.safe_path import Refused, real_path_inside
+from vlmdata.step import RecipeError
+
+IMAGES = (*ENDINGS, *OTHER_ENDINGS)
+
+
+class Store(Protocol):
+    """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the names of the files that lie in a folder."""
+        ...
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a file's bytes, at most `most`. Raises Unusable."""
+        ...
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return the fields of an image. Raises Unusable."""
+        ...
+
+
+class Folder:
+    """Files on this machine or in a store of fsspec. What a link leads to outside the folders given is not read."""
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self._roots = roots
+        self._names: dict[str, Sequence[str]] = {}
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the names in a folder, links, pipes and devices included."""
+        if folder not in self._names:
+            self._names[folder] = sorted(_listed(folder))
+        return self._names[folder]
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a file's bytes. Raises Unusable: outside_folder, no_file, unreadable_file, too_large."""
+        if not is_remote(path):
+            self._check(path)
+        try:
+            with raw_file(path) as file:
+                data: bytes = file.read(most + 1)
+        except FileNotFoundError:
+            raise Unusable("no_file", "there is no such file") from None
+        except OSError as error:
+            raise Unusable("unreadable_file", error.strerror or type(error).__name__) from None
+        if len(data) > most:
+            raise Unusable("too_large", f"longer than {most:,} bytes")
+        return data
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return an image that stays where it is; or its bytes, where Arrow has no word for its path."""
+        data = self.read(path, LARGEST)
+        return in_place(path, 0, data) if _is_text(path) else inline(data)
+
+    def _check(self, path: str) -> None:
+        refused = "outside_folder"
+        for root in self._roots:
+            try:
+                real = real_path_inside(path, root)
+            except Refused as error:
+                refused = str(error)
+                continue
+            if not os.path.isfile(real):  # opening a pipe would wait for its writer
+                raise Unusable("no_file", "is no file")
+            return
+        raise Unusable(refused, "a link that leads out of the folder")
+
+
+class Zip:
+    """Members of a zip archive. Raises Damage where it cannot be read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._members = [name for name in dict.fromkeys(archive(path).namelist()) if not name.endswith("/")]
+        self._names: dict[str, list[str]] = defaultdict(list)
+        for name in self._members:
+            self._names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
+
+    def members(self, endings: tuple[str, ...]) -> list[str]:
+        """Return the members that end so, sorted; hidden ones and those that a Mac adds are left out."""
+        return sorted(
+            name
+            for name in self._members
+            if name.lower().endswith(endings)
+            and not any(part.startswith((".", "_")) and part not in (".", "..") for part in name.split("/"))
+        )
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the names of the members in a folder."""
+        return self._names.get(folder, ())
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a member's bytes. Raises Unusable."""
+        return read_member(self._path, path, most)
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return an image with its bytes. Raises Unusable: outside_folder for a name that leads out of the archive."""
+        if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
+            raise Unusable("outside_folder", "the member's name leads out of the archive")
+        return inline(self.read(path, LARGEST))
+
+
+def image_at(store: Store, path: str) -> dict[str, Any]:
+    """Return an image of a store, dropped with the reason where it cannot be used."""
+    try:
+        image = store.image(path)
+    except Unusable as error:
+        return {"drop": "source", "reason": error.reason}
+    if image.get("reason") == "not_an_image" and path.lower().endswith(OTHER_ENDINGS):
+        image["reason"] = "unsupported_format"
+    return image
+
+
+def beside(store: Store, path: str, ending: str) -> list[str]:
+    """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not."""
+    folder, slash, name = path.rpartition("/")
+    names = store.names(folder)
+    found: list[str] = []
+    for wanted in (name + ending, os.path.splitext(name)[0] + ending):
+        same = [wanted] if wanted in names else [one for one in names if one.lower() == wanted.lower()]
+        found += [folder + slash + one for one in same]
+    return list(dict.fromkeys(found))
+
+
+class Survey(NamedTuple):
+    """What lies beside the images of some folders."""
+
+    has_texts: bool  # whether any image has a file beside it: perhaps a text that we overlook
+    orphans: int  # files that end like texts and belong to no image
+    no_files: int  # what is named like an image and is a link to nothing, a pipe, a device or a folder
+    archives: int  # zip archives: they are not looked into
+
+
+def survey(store: Store, images: Iterable[str], endings: Sequence[str]) -> Survey:
+    """Return what lies in the folders of images besides these."""
+    has_texts, orphans, no_files, archives = False, 0, 0, 0
+    given = set(images)
+    for folder in sorted({path.rpartition("/")[0] for path in given}):
+        names = [name for name in store.names(folder) if not name.startswith((".", "_"))]
+        shown = {name.lower() for name in names if name.lower().endswith(IMAGES)}
+        stems = shown | {os.path.splitext(name)[0] for name in shown}
+        for name in names:
+            if name.lower() in shown:
+                path = f"{folder}/{name}"
+                no_files += isinstance(store, Folder) and path not in given and not is_remote(path) and not os.path.isfile(path)
+            elif name.lower().endswith(".zip"):
+                archives += 1
+            elif os.path.splitext(name.lower())[0] in stems:
+                has_texts = True
+            else:
+                orphans += name.lower().endswith(tuple(endings))
+    return Survey(has_texts, orphans, no_files, archives)
+
+
+def _listed(folder: str) -> Iterable[str]:
+    if not is_remote(folder):
+        return os.listdir(folder or "/")
+    try:
+        fs, inside = fsspec.url_to_fs(folder)
+        return [info["name"].rstrip("/").rpartition("/")[2] for info in fs.ls(inside, detail=True) if info["type"] == "file"]
+    except Exception as error:  # each store has its own
+        raise RecipeError(f"{folder}: cannot be listed: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _is_text(path: str) -> bool:
+    return path.encode("utf-8", "replace") == path.encode("utf-8", "surrogateescape")
