@@ -49,6 +49,29 @@ def test_images_of_a_folder_stay_there(tmp_path):
     assert (second["reason"], orphan["reason"]) == ("no_file", "no_image")
 
 
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        ({}, None),
+        ({"flickr_url": "http://b.org/1"}, "http://b.org/1"),
+        ({"coco_url": "1.png", "url": "HTTP://b.org/1"}, "HTTP://b.org/1"),
+        ({"coco_url": "http://a.org/1", "url": "http://b.org/1"}, "http://a.org/1"),
+    ],
+)
+def test_the_address_stays_with_an_image_of_a_folder(tmp_path, fields, address):
+    (tmp_path / "1.png").write_bytes(picture())
+    note = {"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": [5]}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "1.png", **fields}], "annotations": [note]}))
+    (row,) = read_all(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))).to_pylist()
+    assert (row["reason"], row["images"][0]["url"], row["images"][0]["width"]) == (None, address, 8)
+
+
+def test_another_format_is_named_before_any_work(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"PAR1")
+    with pytest.raises(RecipeError, match=r"a\.json: is parquet; what is read here is json"):
+        Coco(path=str(tmp_path)).check()
+
+
 def test_another_json_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('[{"caption": "x"}]')
     with pytest.raises(RecipeError, match="'images' and 'annotations'"):

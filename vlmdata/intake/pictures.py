@@ -68,10 +68,8 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
     """
     if isinstance(where, Mapping):
         address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
-        file = next(
-            (where[name] for name in ("bytes", "path") if isinstance(where.get(name), bytes | str) and where[name]), None
-        )
-        image = image_named(file, folder)
+        inside = [where.get(name) for name in ("bytes", "path", "url")]
+        image = image_named(next((one for one in inside if one and isinstance(one, bytes | str)), None), folder)
         if address is None:
             return image
         return {"url": address} if image.get("reason") in ("no_image", "no_file") else {**image, "url": address}

@@ -9,14 +9,17 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.intake.find import File, find
+from vlmdata.intake.formats import check_json
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import image_named
+from vlmdata.intake.pictures import image_named, keep_addresses, web_address
 from vlmdata.intake.places import boxes as boxes_in
 from vlmdata.intake.places import whole_numbers
 from vlmdata.intake.rows import pair, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
+
+ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that tell where an image of the folder came from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class Coco(Source):
     address: str = "coco_url"  # field of an image that holds its address; `flickr_url` is the other
 
     def check(self) -> None:
-        self.files()
+        for path, _ in self.files():
+            check_json(path)
         if self.images:
             find(self.images, ("",))
 
@@ -77,24 +81,30 @@ class Coco(Source):
         image: dict[str, Any] = {"url": clean(url) if isinstance(url, str) else None}
         reason = None
         if self.images:
-            image |= image_named(about.get("file_name"), self.images)
+            image = image_named(about.get("file_name"), self.images)
+            keep_addresses([image], {"url": next(filter(web_address, map(about.get, (self.address, *ADDRESSES))), None)})
         elif not image["url"]:
             reason = "no_address"
         elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):
             image |= {"original_width": sizes[0], "original_height": sizes[1]}
         image["boxes"] = [corners for note in notes if (corners := _corners(note))] or None
-        licence = licences.get(about.get("license"), {}) if isinstance(about.get("license"), int | str) else {}
+        licence = _named(licences, about.get("license")) or {}
         extra = {
             "id": about["id"],
             "file_name": about.get("file_name"),
             "flickr_url": about.get("flickr_url"),
             "licence": licence.get("name"),
             "licence_url": licence.get("url"),
-            "categories": [categories.get(note.get("category_id")) for note in notes] or None,
+            "categories": [_named(categories, note.get("category_id")) for note in notes] or None,
         }
         told = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})
         return pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
+
+
+def _named(known: Mapping[Any, Any], number: object) -> Any:
+    """Return what a number or text stands for; None for one that is not known, or is neither."""
+    return known.get(number) if isinstance(number, int | str) else None
 
 
 def _corners(note: Mapping[str, Any]) -> list[float] | None:

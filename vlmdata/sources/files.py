@@ -166,7 +166,7 @@ class Files(Source):
         except (Unusable, ValueError, RecursionError) as error:
             where = clean(name.rpartition("/")[0] + "/" + text.rpartition("/")[2]).lstrip("/")
             problem, reason = _fault(error)
-            fields = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
+            fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
             return bad_record(where, problem, reason=reason, **fields)
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         fault = None
