@@ -1,6 +1,7 @@
 """Zip archives of images: nothing is unpacked to disk, and no member costs more than itself."""
 
 import struct
+import tracemalloc
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -57,6 +58,25 @@ def test_a_member_whose_header_is_odd_costs_its_row(tmp_path, at, value, reason)
     struct.pack_into("<H" if at < 16 else "<I", data, entry + at, value)
     path.write_bytes(data)
     assert [row["reason"] for row in read_all(Files(path=str(path))).to_pylist()] == [reason, None]
+
+
+def test_a_member_that_hides_a_bomb_behind_a_small_size_takes_little_memory(tmp_path):
+    path = write(tmp_path / "a.zip", {"a.png": bytes(200 << 20)})
+    data = bytearray(path.read_bytes())
+    for start, at in ((data.find(b"PK\3\4"), 22), (data.find(b"PK\1\2"), 24)):
+        struct.pack_into("<I", data, start + at, 1000)
+    path.write_bytes(data)
+    tracemalloc.start()
+    rows = read_all(Files(path=str(path))).to_pylist()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["reason"] for row in rows] == ["unreadable_file"] and peak < 20 << 20
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_packed_by_what_takes_memory_as_it_says_is_refused(tmp_path, packed):
+    path = write(tmp_path / "a.zip", {"a.png": picture()}, packed)
+    assert [row["reason"] for row in read_all(Files(path=str(path))).to_pylist()] == ["unreadable_file"]
 
 
 def test_an_archive_that_is_none_is_one_row_beside_the_good_one(tmp_path):

@@ -169,10 +169,25 @@ def test_bytes_that_are_no_text_cost_their_row(tmp_path):
     assert rows["reason"].to_pylist() == [None, "bad_encoding"]
 
 
+def test_a_file_without_a_row_does_not_end_the_others(tmp_path):
+    write(tmp_path / "data/1.parquet", [picture()])
+    write(tmp_path / "data/2.parquet", pa.array([], pa.binary()))
+    (tmp_path / "data/3.parquet").write_bytes(b"")
+    assert read_all(HfDataset(path=str(tmp_path / "data")))["reason"].to_pylist() == [None]
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary(76), pa.binary_view(), pa.list_(pa.large_binary())])
+def test_bytes_of_every_arrow_type_are_images(tmp_path, kind):
+    data = picture() + bytes(76 - len(picture()))
+    column = pa.array([[data] if pa.types.is_list(kind) else data], kind)
+    rows = read_all(HfDataset(path=write(tmp_path / "d.parquet", column)))
+    assert rows["reason"].to_pylist() == [None]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.parquet", b"", "cannot be opened as a dataset"),
+        ("a.parquet", b"", "its files hold no rows"),
         ("a.parquet", b"{}", "cannot be opened as a dataset"),
         ("a.jsonl", b"PAR1\xff\xfe", "cannot be opened as a dataset"),
         ("a.zip", b"no zip", "cannot be opened as a dataset"),

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.intake.find import find, is_remote
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pictures import ENDINGS
 from vlmdata.intake.reach import Reach, folder_of
 from vlmdata.safe_path import Refused, real_path_inside
@@ -108,9 +111,24 @@ def _readable(path: str) -> list[str]:
     every = [file.path for file in find(path, ("",))]
     if any(file.lower().endswith(ENDINGS) for file in every):
         return []
-    files = [file.path for file in find(path, tuple(READERS))]
+    found = find(path, tuple(READERS))
+    files = [file.path for file in found if not _is_empty(file)]  # the library's readers end at a file without a row
+    if not files:
+        raise ValueError("its files hold no rows")
     tables = [file for file in files if not file.lower().endswith(".json")]  # beside those it is dataset_infos.json
     return tables or files
+
+
+def _is_empty(file: File) -> bool:
+    """Say whether a local file has no byte, or is a small Parquet without a row."""
+    if is_remote(file.path) or not file.size:
+        return not is_remote(file.path)
+    if file.size > 1 << 16 or not file.path.lower().endswith(".parquet"):
+        return False
+    try:
+        return bool(pq.read_metadata(file.path).num_rows == 0)
+    except (pa.ArrowException, OSError):  # no Parquet: the library says so
+        return False
 
 
 def _reader(files: Sequence[str]) -> str:

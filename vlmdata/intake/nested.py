@@ -17,7 +17,7 @@ UNSAYABLE = (ValueError, OverflowError, KeyError, RecursionError)
 def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
     """Yield each row as plain values, and whether a text of it does not decode (its bytes are then U+FFFD, or the value null).
 
-    Dates beyond the years that Python knows become texts.
+    Times beyond the years or in time zones that Python does not know become texts or numbers.
     """
     columns, wrong = {}, [False] * len(batch)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -35,8 +35,9 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bo
     except UNSAYABLE:
         pass
     if pa.types.is_temporal(column.type):
-        with contextlib.suppress(pa.ArrowException):
-            return column.cast(pa.string()).to_pylist(), [False] * len(column)
+        for kind in (pa.string(), pa.int64()):
+            with contextlib.suppress(pa.ArrowException):
+                return column.cast(kind).to_pylist(), [False] * len(column)
     with contextlib.suppress(TypeError):
         texts, bad = decode(column)
         return texts.to_pylist(), bad.tolist()

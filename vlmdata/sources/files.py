@@ -64,13 +64,17 @@ class Files(Source):
             lists.check_columns(file.path, lists.column_names(file.path, layout), [self.file, *self._columns()])
 
     def files(self) -> list[File]:
-        return self._lists() if self.table else sorted(self._files() + self._zips())
+        if self.table:
+            return self._lists()
+        images, zips = self._found()
+        return sorted([*images, *zips])
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:
             return [{"path": file.path} for file in self._lists()]
-        found = self._slices({}, Folder(self._roots()), [file.path for file in self._files()])
-        for file in self._zips():
+        images, zips = self._found()
+        found = self._slices({}, Folder(self._roots()), [file.path for file in images])
+        for file in zips:
             try:
                 archive = Zip(file.path)
             except Damage:
@@ -91,13 +95,13 @@ class Files(Source):
         yield from tables(self._zipped(piece) if "zip" in piece else self._loose(piece))
 
     def _loose(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        files = self._files()
+        files, _ = self._found()
         store = Folder(self._roots())
         named = list(zip(files, names_within(files), strict=True))[piece["start"] : piece["start"] + SLICE]
         return (self._row(store, file.path, name, needs_text=piece["needs_text"]) for file, name in named)
 
     def _zipped(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        zips = self._zips()
+        _, zips = self._found()
         name = dict(zip([file.path for file in zips], names_within(zips), strict=True))[piece["zip"]]
         try:
             store = Zip(piece["zip"])
@@ -125,14 +129,8 @@ class Files(Source):
     def _endings(self) -> tuple[str, ...]:
         return tuple(ending.lower() for ending in self.images)
 
-    def _files(self) -> list[File]:
-        return [file for file in self._found() if not file.path.lower().endswith(".zip")]
-
-    def _zips(self) -> list[File]:
-        return [file for file in self._found() if file.path.lower().endswith(".zip")]
-
-    def _found(self) -> list[File]:
-        """Return images and zip archives: of a folder the images, or where it has none the archives."""
+    def _found(self) -> tuple[list[File], list[File]]:
+        """Return images, and zip archives: of a folder the images, or where it has none the archives."""
         found: set[File] = set()
         for path in self._paths() or [""]:
             try:
@@ -142,7 +140,8 @@ class Files(Source):
                     found.update(find(path, (".zip",)))
                 except RecipeError:
                     raise error from None
-        return sorted(found)
+        zips = [file for file in sorted(found) if file.path.lower().endswith(".zip")]
+        return sorted(found.difference(zips)), zips
 
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):

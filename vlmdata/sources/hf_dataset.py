@@ -178,16 +178,15 @@ def _kind(schema: pa.Schema, name: str) -> pa.DataType:
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or (pa.types.is_struct(kind) and any(_has_bytes(field.type) for field in kind))
-    )
+    if pa.types.is_struct(kind):
+        return any(_has_bytes(field.type) for field in kind)
+    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(holds(kind) for holds in is_bytes)
 
 
 def _is_image(kind: pa.DataType) -> bool:
     """Say whether values of a type can be or name images."""
     if pa.types.is_struct(kind):
         return bool({"bytes", "path", "url"} & {field.name for field in kind})
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-    return is_text or _has_bytes(kind)
+    is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(holds(kind) for holds in is_text) or _has_bytes(kind)
