@@ -141,5 +141,6 @@ def test_the_address_in_a_json_or_a_table_stays_with_the_image(tmp_path):
     (row,) = rows_of(tmp_path, members)
     assert (row["images"][0]["url"], json.loads(row["extra"])) == ("https://a.org/1.png", {"file_name": "a.png"})
     (tmp_path / "images/m.csv").write_text("file_name,caption,url\na.png,x,https://a.org/1.png\n")
-    (row,) = read_all(Files(path=str(tmp_path / "images"), table="m.csv")).to_pylist()
-    assert (row["images"][0]["url"], json.loads(row["extra"])) == ("https://a.org/1.png", {"file_name": "a.png"})
+    for extra in ("all", []):
+        (row,) = read_all(Files(path=str(tmp_path / "images"), table="m.csv", extra=extra)).to_pylist()
+        assert (row["images"][0]["url"], json.loads(row["extra"])) == ("https://a.org/1.png", {"file_name": "a.png"})

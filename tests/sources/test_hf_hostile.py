@@ -149,6 +149,13 @@ def test_a_card_that_names_files_elsewhere_is_refused_before_anything_is_listed(
         HfDataset(path=str(tmp_path / "data")).check()
 
 
+def test_a_card_on_the_hub_is_held_to_the_same(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- data_files: http://127.0.0.1:9/a.parquet\n---\n")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda path, name, **where: str(tmp_path / name))
+    with pytest.raises(RecipeError, match=r"README\.md names data outside the dataset: 'http://127"):
+        HfDataset(path="some/one").check()
+
+
 def test_a_saved_dataset_whose_state_names_a_file_elsewhere_is_refused(tmp_path):
     rows = datasets.Dataset.from_dict({"image": [picture()], "caption": ["words"]})
     rows.save_to_disk(tmp_path / "private")

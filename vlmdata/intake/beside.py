@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import fsspec
@@ -22,8 +22,8 @@ IMAGES = (*ENDINGS, *OTHER_ENDINGS)
 class Store(Protocol):
     """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Return the names of the files that lie in a folder."""
+    def names(self, folder: str) -> Mapping[str, list[str]]:
+        """Return the names of the files that lie in a folder, by what they are in lower case."""
         ...
 
     def read(self, path: str, most: int) -> bytes:
@@ -40,12 +40,12 @@ class Folder:
 
     def __init__(self, roots: Sequence[str]) -> None:
         self._roots = roots
-        self._names: dict[str, Sequence[str]] = {}
+        self._names: dict[str, Mapping[str, list[str]]] = {}
 
-    def names(self, folder: str) -> Sequence[str]:
+    def names(self, folder: str) -> Mapping[str, list[str]]:
         """Return the names in a folder, links, pipes and devices included."""
         if folder not in self._names:
-            self._names[folder] = sorted(_listed(folder))
+            self._names[folder] = _by_lower_case(_listed(folder))
         return self._names[folder]
 
     def read(self, path: str, most: int) -> bytes:
@@ -88,9 +88,10 @@ class Zip:
     def __init__(self, path: str) -> None:
         self._path = path
         self._members = [name for name in dict.fromkeys(archive(path).namelist()) if not name.endswith("/")]
-        self._names: dict[str, list[str]] = defaultdict(list)
+        names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
-            self._names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
+            names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
+        self._names = {folder: _by_lower_case(some) for folder, some in names.items()}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
         """Return the members that end so, sorted; hidden ones and those that a Mac adds are left out."""
@@ -101,9 +102,9 @@ class Zip:
             and not any(part.startswith((".", "_")) and part not in (".", "..") for part in name.split("/"))
         )
 
-    def names(self, folder: str) -> Sequence[str]:
+    def names(self, folder: str) -> Mapping[str, list[str]]:
         """Return the names of the members in a folder."""
-        return self._names.get(folder, ())
+        return self._names.get(folder, {})
 
     def read(self, path: str, most: int) -> bytes:
         """Return a member's bytes. Raises Unusable."""
@@ -133,8 +134,8 @@ def beside(store: Store, path: str, ending: str) -> list[str]:
     names = store.names(folder)
     found: list[str] = []
     for wanted in (name + ending, os.path.splitext(name)[0] + ending):
-        same = [wanted] if wanted in names else [one for one in names if one.lower() == wanted.lower()]
-        found += [folder + slash + one for one in same]
+        same = names.get(wanted.lower(), [])
+        found += [folder + slash + one for one in ([wanted] if wanted in same else same)]
     return list(dict.fromkeys(found))
 
 
@@ -152,7 +153,7 @@ def survey(store: Store, images: Iterable[str], endings: Sequence[str]) -> Surve
     has_texts, orphans, no_files, archives = False, 0, 0, 0
     given = set(images)
     for folder in sorted({path.rpartition("/")[0] for path in given}):
-        names = [name for name in store.names(folder) if not name.startswith((".", "_"))]
+        names = [name for some in store.names(folder).values() for name in some if not name.startswith((".", "_"))]
         shown = {name.lower() for name in names if name.lower().endswith(IMAGES)}
         stems = shown | {os.path.splitext(name)[0] for name in shown}
         for name in names:
@@ -166,6 +167,13 @@ def survey(store: Store, images: Iterable[str], endings: Sequence[str]) -> Surve
             else:
                 orphans += name.lower().endswith(tuple(endings))
     return Survey(has_texts, orphans, no_files, archives)
+
+
+def _by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        found[name.lower()].append(name)
+    return dict(found)
 
 
 def _listed(folder: str) -> Iterable[str]:

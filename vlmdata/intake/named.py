@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File
 from vlmdata.intake.nested import plain_values
 from vlmdata.intake.pairs import bad_records, json_object
-from vlmdata.intake.pictures import image_named, keep_addresses
+from vlmdata.intake.pictures import ADDRESSES, image_named, keep_addresses
 from vlmdata.intake.rows import captioned, tables
 from vlmdata.intake.strings import clean, decode
 
@@ -32,10 +32,12 @@ def named_rows(
 
     `window`: of these rows alone, counted from 0. A name that is no text, or not in `encoding`, is dropped as `bad_encoding`.
     """
-    carried = extra if extra == "all" else {name: name for name in extra}
-    row_of = functools.partial(_row, folder=path.rpartition("/")[0])
+    layout = lists.Layout(encoding=encoding)
+    addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
+    carried = extra if extra == "all" else {name: name for name in (*extra, *sorted(addresses))}
+    row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra))
     start = 0
-    for chunk in lists.chunks(File(path, 0), lists.Layout(encoding=encoding), [file, *captions], carried):
+    for chunk in lists.chunks(File(path, 0), layout, [file, *captions], carried):
         names, misnamed = _names(chunk.columns[file], encoding)
         texts, others, bad = caption_column([chunk.columns[name] for name in captions] or [[None] * len(names)], encoding)
         told = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(names)
@@ -56,11 +58,13 @@ def count_rows(path: str, file: str) -> int:
     return sum(len(chunk.bad_encoding) for chunk in lists.chunks(File(path, 0), lists.Layout(), [file], {}))
 
 
-def _row(name: Any, text: str, others: Any, told: str | None, wrong: bool, *, folder: str) -> dict[str, Any]:
+def _row(
+    name: Any, text: str, others: Any, told: str | None, wrong: bool, *, folder: str, unwanted: Set[str]
+) -> dict[str, Any]:
     names = name if isinstance(name, list) and name else [name]
     images = [image_named(one, folder) for one in names]
     carried = json.loads(told or "{}")
-    used = keep_addresses(images, carried)
+    used = keep_addresses(images, carried) | unwanted
     extra = {field: value for field, value in carried.items() if field not in used}
     return captioned(
         images,
