@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from vlmdata.loader.tar import BLOCK, Member, TarDamage, members, samples
+from vlmdata.loader.grouping import key_of
+from vlmdata.loader.tar import BLOCK, Member, TarDamage, members
 
 Read = Callable[[int, int], bytes]  # offset, size
 SIZE_AT = 124  # of the size's digits in a header
@@ -31,17 +32,17 @@ def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool
 
 def _first(headers: bytes, size: int) -> Member | None:
     """The member whose headers these are, before data of `size` bytes."""
-    try:
-        return next(members(lambda offset, amount: headers[offset : offset + amount], len(headers) + size), None)
-    except TarDamage:
-        return None
+    found = next(members(lambda offset, amount: headers[offset : offset + amount], len(headers) + size), None)
+    return found if isinstance(found, Member) else None
 
 
 def has_samples(read: Read, length: int) -> bool:
     """Say whether what follows the last sample that an index knows holds another one."""
     if length <= 0 or not any(read(0, BLOCK)):
         return False
-    try:
-        return any(samples([member]) for member in members(read, length))
-    except TarDamage:
-        return False
+    for found in members(read, length):
+        if isinstance(found, TarDamage):
+            return False
+        if isinstance(found, Member) and key_of(found.name):
+            return True
+    return False
