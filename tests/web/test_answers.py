@@ -178,6 +178,31 @@ def test_redirects_are_followed_and_counted() -> None:
         assert server.paths().count("/loop") == 11
 
 
+def test_bytes_that_a_redirect_writes_unescaped_are_asked_for_as_they_are() -> None:
+    routes = {"/utf8": redirect("/caf\xc3\xa9.jpg"), "/latin1": redirect("/caf\xe9 1.jpg")}
+    routes |= {"/caf%C3%A9.jpg": reply(b"utf-8"), "/caf%E9%201.jpg": reply(b"latin-1")}
+    with LoopbackServer(routes) as server:
+        assert [one.body for one in ask([server.url("/utf8"), server.url("/latin1")])] == [b"utf-8", b"latin-1"]
+
+
+def test_a_robots_txt_behind_such_a_redirect_is_obeyed() -> None:
+    rules = reply(b"User-agent: *\nDisallow: /closed")
+    routes = {"/closed.jpg": reply(b"a"), "/open.jpg": reply(b"b")}
+    for place in ("/r\xc3\xa9gles.txt", "r\xe9gles 1.txt", "\\r\xe9gles.txt"):
+        target = {"/r%C3%A9gles.txt": rules, "/r%E9gles%201.txt": rules, "/r%E9gles.txt": rules}
+        with LoopbackServer({"/robots.txt": redirect(place), **target, **routes}) as server:
+            fetched = ask([server.url("/closed.jpg"), server.url("/open.jpg")], robots=True)
+            assert [(one.failure, one.body) for one in fetched] == [("robots", None), (None, b"b")]
+
+
+def test_the_guard_holds_wherever_such_a_redirect_leads() -> None:
+    with LoopbackServer({}) as inner:
+        place = f"\\\\127.0.0.2:{inner.port}\\\xe9"
+        with LoopbackServer({"/a": redirect(place)}) as server:
+            assert ask_one(server.url("/a"), robots=False, allowed_hosts=("127.0.0.1",)).failure == "private_address"
+        assert inner.requests == []
+
+
 def test_a_redirect_out_of_the_web_is_not_followed() -> None:
     places = [
         "file:///etc/passwd",

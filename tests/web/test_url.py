@@ -93,6 +93,20 @@ def test_parsing_never_raises_and_is_stable(text: str) -> None:
         ("//c.example/d", "http://c.example/d"),
         ("https://c.example", "https://c.example/"),
         (" /b ", "http://a.example/b"),
+        ("/caf\xc3\xa9.jpg", "http://a.example/caf%C3%A9.jpg"),  # UTF-8
+        ("/caf\xe9.jpg", "http://a.example/caf%E9.jpg"),  # Latin-1
+        ("/caf%C3%A9 \xc3\xa9\xe9?q=\xe9", "http://a.example/caf%C3%A9%20%C3%A9%E9?q=%E9"),
+        ("/voil\xc3\xa0", "http://a.example/voil%C3%A0"),  # its last byte is no space
+        ("/a\xe3\x80\x80", "http://a.example/a%E3%80%80"),  # U+3000, which Python takes for a space
+        ("http://b\xc3\xbccher.example/\xe9", "http://xn--bcher-kva.example/%E9"),
+        ("\x01/a\x01b\x7f\x1f", "http://a.example/a%01b%7F"),
+        ("/a\r\nSet-Cookie: b\tc", "http://a.example/aSet-Cookie:%20bc"),
+        ("\\\\c.example\\d?e\\f", "http://c.example/d?e%5Cf"),
+        ("/\t/c.example/d", "http://c.example/d"),
+        ("https:///c.example/d", "https://c.example/d"),
+        ("////c.example/d//e", "http://c.example/d//e"),
+        ("d\\..\\e", "http://a.example/x/e"),
+        ("d#\xe9", "http://a.example/x/d"),
     ],
 )
 def test_a_redirect_may_be_relative(location: str, text: str) -> None:
@@ -103,8 +117,30 @@ def test_a_redirect_may_be_relative(location: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["file:///etc/passwd", "ftp://a.example/", "http://[::1", "javascript:0", "http://u@a.example/"]
+    "location",
+    [
+        "file:///etc/passwd",
+        "ftp://a.example/",
+        "http://[::1",
+        "javascript:0",
+        "http://u@a.example/",
+        "http://b\xfccher.example/",  # a host in Latin-1 is none
+        "http://u\xe9@a.example/",
+        "\\\\u@a.example/",
+        "//a b/",
+        "//%31%32%37.0.0.1/",
+        "//\xff\xfe/",
+    ],
 )
 def test_a_redirect_leads_to_http_or_nowhere(location: str) -> None:
     base = parse_url("http://a.example/x/y")
     assert base is not None and join_url(base, location) is None
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=60))
+def test_any_bytes_lead_to_an_address_or_nowhere(location: str) -> None:
+    base = parse_url("http://a.example/x/y")
+    assert base is not None
+    url = join_url(base, location)
+    if url is not None:
+        assert url.text.isascii() and not set(url.text) & set(" \r\n\t\0") and parse_url(url.text) == url

@@ -21,6 +21,7 @@ from vlmdata.html.http_message import Response, parse_response
 from vlmdata.html.image_index import REDIRECTS, address_key, collection_index
 from vlmdata.html.sequential import Sequential
 from vlmdata.html.volume import Volume
+from vlmdata.web.url import location_text
 
 _MAX_HOPS = 5
 _OPEN = 100  # archives at once
@@ -71,7 +72,7 @@ class ArchiveImages:
                 return None
             location = response.headers.get("location")
             if response.status in REDIRECTS and location:
-                url = urljoin(url, location)
+                url = urljoin(url, location_text(location))
                 continue
             return Found(response.body, url, response.headers) if response.status == 200 and response.body else None
         return None

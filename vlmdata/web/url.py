@@ -18,6 +18,12 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
 _SAFE = "/%:@!$&'()*+,;=-._~?[]|"  # left as they are in path and query; everything else is percent-encoded
 _DOTS = re.compile(r"(?i)%2e")
+_BLANK = "".join(map(chr, range(33)))  # what browsers take away around an address: control characters and the space
+_INNER = re.compile("[\t\n\r]")
+_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
+_END = re.compile(r"\s+\Z")
+_QUERY = re.compile(r"(?s)([^?#]*)([?#]?)(.*)")
+_SLASHES = re.compile(r"(?i)^(https?:)?//+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Url:
 
 def parse_url(text: str) -> Url | None:
     """Take an address apart and rebuild it, or return None for what cannot be fetched by http(s)."""
-    text = text.strip().replace("\t", "").replace("\n", "").replace("\r", "")
+    text = _INNER.sub("", text.strip())
     if len(text) > MAX_LENGTH:
         return None
     try:
@@ -63,11 +69,25 @@ def parse_url(text: str) -> Url | None:
 
 
 def join_url(base: Url, location: str) -> Url | None:
-    """Resolve a redirect's target, which may be relative."""
+    """Resolve a redirect's target, which may be relative: a Location as HTTP gives it, one character for each byte."""
     try:
-        return parse_url(urljoin(base.text, location.strip()))
+        return parse_url(urljoin(base.text, location_text(location)))
     except ValueError:
         return None
+
+
+def location_text(location: str) -> str:
+    """Return a Location header (one character for each byte) as the address that browsers read in it.
+
+    Bytes that are UTF-8 are its characters, any other byte above 127 is percent-encoded as it stands: servers send paths in
+    UTF-8 and in Latin-1 unescaped, and are asked for the same bytes again. Before the query \\ is a / and further slashes
+    before the host count for nothing. Source: WHATWG URL, "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
+    """
+    text = _INNER.sub("", location.strip(_BLANK)).encode("latin-1").decode("utf-8", "surrogateescape")
+    text = _BYTE.sub(lambda found: f"%{ord(found.group()) - 0xDC00:02X}", text)
+    text = _END.sub(lambda found: quote(found.group()), text)  # else `parse_url` takes a wide space at the end for none
+    path, mark, rest = _QUERY.match(text).groups()  # type: ignore[union-attr]  # matches every text
+    return _SLASHES.sub(r"\1//", path.replace("\\", "/")) + mark + rest
 
 
 def bracketed(host: str) -> str:
