@@ -135,7 +135,7 @@ def _passes(
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
-    if not made.files:
+    if not made.is_list:
         progress.stage("read")
         read = _advance(driver, [PartCall(part, take, 0, ()) for part, take in takes], (), progress, "rows")
         total = sum(count["rows"] for count in read)
@@ -178,16 +178,17 @@ def _advance(driver: Driver, calls: list[PartCall], again: tuple[str, ...], prog
 
 
 def _takes(made: Plan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
-    """Say of each part how many rows are taken: all, or together no more than `limit`."""
+    """Say of each part how many rows are taken: all, or together no more than `limit`. There is always a first part, if
+    only for its columns."""
     if limit is None:
-        return [(part, None) for part in range(made.parts)]
+        return [(part, None) for part in range(max(1, made.parts))]
     takes: list[tuple[int, int | None]] = []
     left = limit
-    for part in range(made.parts):
-        if left <= 0:
+    for part in range(max(1, made.parts)):
+        if left <= 0 and takes:
             break
         rows = made.part_rows
-        if not made.files:  # an archive: how many rows a piece has is known when it is read
+        if not made.is_list:  # an archive: how many rows a piece has is known when it is read
             rows = next(driver.map("advance", [(PartCall(part, None, 0, ()), ())]))[1]["rows"]
         takes.append((part, min(left, rows)))
         left -= rows

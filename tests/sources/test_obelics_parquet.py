@@ -69,3 +69,15 @@ def test_what_is_no_parquet_is_named_before_any_work(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more PAR1")
     with pytest.raises(RecipeError, match=r"a\.parquet: cannot be read as Parquet"):
         ObelicsParquet(path=str(tmp_path)).check()
+
+
+def test_lists_may_be_written_as_json_and_what_is_none_costs_its_row(tmp_path):
+    table = pa.table({"images": [json.dumps([A, None]), "none", None, "[]"], "texts": ['[null, "one"]', "[]", None, "[]"]})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
+    rows = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()
+    assert parts(rows[0]) == [A, "one"]
+    assert [(row["reason"], row["place"], row["problem"]) for row in rows[1:]] == [
+        ("bad_record", "x.parquet", "row 2: `images` is no list"),
+        ("empty_document", None, None),
+        ("empty_document", None, None),
+    ]

@@ -39,7 +39,7 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
             present = [column for column in columns if column in file.schema_arrow.names]
             for group in range(file.num_row_groups):
                 yield number * PARTS_PER_FILE + group, file.read_row_group(group, columns=present)
-    if not plan.files:
+    if not plan.is_list:
         for part in range(plan.parts):
             rows = PartLog(store, part).rows()
             if rows is not None:

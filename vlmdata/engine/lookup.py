@@ -85,7 +85,7 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
     found = [np.zeros(0, np.int32)]
     with store_file(store, name_for(ledger)) as opened:
         file = pq.ParquetFile(opened)
-        for number in range(file.num_row_groups):
+        for number in range(file.num_row_groups if file.metadata.num_rows else 0):
             span = file.metadata.row_group(number).column(0).statistics
             first, last = np.searchsorted(wanted, span.min), np.searchsorted(wanted, span.max, "right")
             if first < last:

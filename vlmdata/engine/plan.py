@@ -25,7 +25,7 @@ from vlmdata.engine.keys import content_keys, key_order, number_repeats
 from vlmdata.engine.store import Store, store_file
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
-from vlmdata.row import conform, flatten
+from vlmdata.row import ROW, conform, flatten
 from vlmdata.step import RecipeError, Source
 from vlmdata.steps.download import Download
 from vlmdata.web.crowd import crowd
@@ -56,8 +56,15 @@ class Plan:
         whole = {redacted(path): path for path, _ in source.files()}
         return {name: whole.get(value, value) if isinstance(value, str) else value for name, value in piece.items()}
 
+    @property
+    def is_list(self) -> bool:
+        """Whether the plan holds the rows of a list, perhaps none; else it says what pieces an archive has."""
+        return not self.pieces
+
     def read_part(self, store: Store, part: int) -> pa.Table:
-        """Return the rows of a part of a list as the source gave them, with keys."""
+        """Return the rows of a part of a list as the source gave them, with keys; of a list without a row none."""
+        if not self.files:
+            return ROW.empty_table()
         with store_file(store, self.files[part // PARTS_PER_FILE]) as file:
             return conform(pq.ParquetFile(file).read_row_group(part % PARTS_PER_FILE))
 
@@ -94,8 +101,7 @@ def source_identity(source: Source) -> str:
 
 def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
     source = recipe.source
-    if not source.shuffled:
-        pieces = redacted_tree(source.pieces())
+    if not source.shuffled and (pieces := redacted_tree(source.pieces())):
         return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
     files: list[str] = []
     sample: list[str | None] = []

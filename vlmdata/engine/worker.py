@@ -137,7 +137,7 @@ class Worker:
         self, call: PartCall, opened: OpenPart, log: PartLog, again: tuple[str, ...]
     ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
         fresh: dict[str, pa.StructArray] = {}
-        if self.plan.files:
+        if self.plan.is_list:
             rows = self.plan.read_part(self.store, call.part)
         else:
             rows = piece_rows(
@@ -145,7 +145,7 @@ class Worker:
             )
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
-        if not self.plan.files and call.decided:  # the first decision numbers rows that are identical to those of earlier parts
+        if not self.plan.is_list and call.decided:  # the first decision numbers rows that earlier parts have too
             rows = self.decided.apply(rows, next(decided), call.part)
         rows = self.tombstones.apply(rows)
         try:
@@ -203,7 +203,7 @@ class Worker:
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.rows(call), before, per_shard) for call, before in calls]
         written = write_ledger(self.store, number, tables, self._is_current)
-        parts = [] if self.plan.files else [PartLog(self.store, call.part) for call, _ in calls]
+        parts = [] if self.plan.is_list else [PartLog(self.store, call.part) for call, _ in calls]
         return {**written, "others": sum((Counter(log.others()) for log in parts), Counter())}
 
     def _is_current(self) -> bool:

@@ -31,14 +31,17 @@ class AsUtf8(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, none only at the end."""
+        left = b""
+        if len(self._ready) < size:  # goes along with what follows: a row that reached over a short block would be too long
+            left, self._ready = bytes(self._ready), memoryview(b"")
         while not self._ready:
             part = self._source.read(size) or b""
             data = self._tail + part
             end = data.rfind(b"\n") + 1 if part and len(data) < MOST else len(data)  # no character holds the end of a line
             self._tail = data[end:]
             if not part and not data:
-                return b""
-            self._ready = memoryview(self._utf8(data[:end]))
+                return left
+            self._ready = memoryview(left + self._utf8(data[:end]))
         size = len(self._ready) if size < 0 else size
         given, self._ready = self._ready[:size], self._ready[size:]
         return bytes(given)

@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -16,21 +17,29 @@ import pyarrow.csv as pacsv
 
 from vlmdata.intake.as_utf8 import AsUtf8, as_it_was
 from vlmdata.intake.opened import Damage
+from vlmdata.intake.record_lines import RecordLines
+from vlmdata.intake.rows import Bad
 
 BLOCK = 4 << 20  # bytes; no row may be longer
+HEAD = 1 << 16  # bytes at the beginning that are looked through for a header
+BLANK = 1 << 20  # bytes of white space that may stand before and behind it
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, for they begin like those of UTF-16
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_WHITE = b"\0\t\n\r "  # also in two or four bytes a character
+_FIRST_LINE = re.compile(rb"[^\r\n]*")
 
 
-def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str]:
-    """Return the names of the columns: those given, or those in the first line. Raises Damage.
+def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
+    """Return the names of the columns: those given, or those in the first line; None where no row follows. Raises Damage.
 
     Where a name stands twice, as the empty one over columns without a header does, the second is `name.1`, as pandas has it.
     """
+    head = beginning(file)
+    wide = wide_encoding(head, encoding)
+    if not _holds_rows(head, wide, has_header=not names):
+        return None
     if names:
         return _distinct(names)
-    head = file.read(1 << 16)
-    wide = wide_encoding(head, encoding)
     if wide:
         text = re.split("[\r\n]", head.decode(wide, "ignore"), maxsplit=1)[0]
     else:
@@ -42,6 +51,30 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
     if not text.strip():
         raise Damage("it begins with an empty line, not with a header; say `columns:`")
     return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
+
+
+def beginning(file: IO[bytes]) -> bytes:
+    """Return the first 64 KiB of a stream, or all of a shorter one; up to 1 MiB where no second line begins before."""
+    head = b""
+    room = HEAD
+    while block := file.read(room - len(head)):
+        head += block
+        if len(head) == room < BLANK and not _FIRST_LINE.sub(b"", head.lstrip(_WHITE), count=1).strip(_WHITE):
+            room += HEAD
+    return head
+
+
+def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
+    """Say whether a file that begins so has a row: not if it ends within `head` and white space is all beside a header."""
+    text = plain_text(head, wide)
+    if not text.strip():
+        return len(head) == BLANK
+    return not has_header or len(head) == BLANK or bool(_FIRST_LINE.sub(b"", text, count=1).strip())
+
+
+def plain_text(head: bytes, wide: str | None) -> bytes:
+    """Return the beginning of a file without its mark and, of two or four bytes a character, in UTF-8."""
+    return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -59,20 +92,27 @@ def wide_encoding(head: bytes, encoding: str) -> str | None:
 
 
 def tables(
-    file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str], quoted: bool | None
-) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
+    file: IO[bytes],
+    kind: str,
+    encoding: str,
+    delimiter: str,
+    names: Sequence[str],
+    quoted: bool | None,
+    again: Callable[[], AbstractContextManager[IO[bytes]]],
+) -> Iterator[tuple[pa.Table, list[Bad]]]:
     """Yield tables of binary columns, each with the rows before its end that have too many or too few fields.
 
     What was written in two or four bytes a character comes as strings. Lines without any character are no rows. A TSV has
-    no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is only that.
+    no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is only that. `again` opens the file a
+    second time, to see on which lines such rows begin.
     """
-    bad: list[tuple[str, str]] = []
+    odd: list[pacsv.InvalidRow] = []
 
-    def odd(row: Any) -> str:
-        bad.append(("bad_record", as_it_was(row.text.encode()).decode(written, "replace")))
+    def skip(row: pacsv.InvalidRow) -> str:
+        odd.append(row)
         return "skip"
 
-    columns, rest, written, is_wide = _columns(file, kind, encoding, delimiter, names)
+    columns, rest, written, wide = _columns(file, kind, encoding, delimiter, names)
     if columns is None:
         return
     quotes = kind == "csv" if quoted is None else quoted
@@ -85,18 +125,27 @@ def tables(
             delimiter=_delimiter(kind, delimiter),
             quote_char='"' if quotes else False,
             newlines_in_values=quotes,
-            invalid_row_handler=odd,
+            invalid_row_handler=skip,
         ),
         convert_options=pacsv.ConvertOptions(
             check_utf8=False, strings_can_be_null=False, column_types=dict.fromkeys(columns, pa.binary())
         ),
     )
-    for batch in _batches(opened):
-        table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
-        yield table.cast(pa.schema(dict.fromkeys(columns, pa.string()))) if is_wide else table, list(bad)
-        bad.clear()
-    if bad:
-        yield pa.table({name: pa.array([], pa.binary()) for name in columns}), bad
+    with RecordLines(again, wide or "latin-1", _delimiter(kind, delimiter), quotes) as lines:
+        for batch in _batches(opened):
+            table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
+            bad = [_bad(row, written, lines) for row in odd]
+            odd.clear()
+            yield table.cast(pa.schema(dict.fromkeys(columns, pa.string()))) if wide else table, bad
+        if odd:
+            none = pa.table({name: pa.array([], pa.binary()) for name in columns})
+            yield none, [_bad(row, written, lines) for row in odd]
+
+
+def _bad(row: pacsv.InvalidRow, written: str, lines: RecordLines) -> Bad:
+    text = as_it_was(row.text.encode()).decode(written, "replace")
+    fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
+    return Bad("bad_record", text, f"{fields} where there are {row.expected_columns} columns", lines.line(row.number))
 
 
 def _batches(opened: Callable[[], pacsv.CSVStreamingReader]) -> Iterator[pa.RecordBatch]:
@@ -116,17 +165,15 @@ def _as_it_was(table: pa.Table) -> pa.Table:
 
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
-) -> tuple[list[str] | None, Any, str, bool]:
-    """Return the columns' names, the file from its beginning on in an encoding that keeps ASCII, that one, and if it is new."""
-    head = file.read(1 << 16)
+) -> tuple[list[str] | None, Any, str, str | None]:
+    """Return the columns' names, the file from its beginning on in an encoding that keeps ASCII, that one, and its wide one."""
+    head = beginning(file)
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
     if wide:
         rest = pa.transcoding_input_stream(pa.PythonFile(rest, "r"), wide, "utf-8")
     written = "utf-8" if wide else encoding
-    if not head.strip():
-        return None, rest, written, bool(wide)
-    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written, bool(wide)
+    return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written, wide
 
 
 def _delimiter(kind: str, delimiter: str) -> str:

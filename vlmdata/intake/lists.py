@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +20,9 @@ from vlmdata.intake import delimited, records
 from vlmdata.intake.find import File
 from vlmdata.intake.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
 from vlmdata.intake.pairs import json_object
+from vlmdata.intake.rows import Bad
 from vlmdata.intake.strings import decode
+from vlmdata.intake.tars import names_within
 from vlmdata.step import RecipeError
 
 Format = Literal["auto", "parquet", "csv", "tsv", "json", "jsonl", "txt"]
@@ -46,7 +51,7 @@ class Chunk:
     columns: dict[str, Any]
     extra: pa.Array | None
     bad_encoding: np.ndarray  # for each row, whether a value in `extra` does not decode
-    bad_records: list[tuple[str, str]]  # (reason, text) of records met on the way that are no rows
+    bad_records: list[Bad]  # met on the way, that are no rows
 
 
 def format_of(path: str, layout: Layout) -> str:
@@ -61,24 +66,35 @@ def format_of(path: str, layout: Layout) -> str:
     raise RecipeError(f"{path}: its name does not tell the format; say `format:`, one of {known}")
 
 
-def column_names(path: str, layout: Layout) -> list[str]:
-    """Return the columns of a list from its beginning alone (of JSON those of the first 100 records)."""
+def column_names(path: str, layout: Layout) -> list[str] | None:
+    """Return the columns of a list from its beginning alone (of JSON those of the first 100 records); None: it has no row."""
     kind = format_of(path, layout)
     if kind == "txt":
         return [LINE]
     if kind == "parquet":
         with seekable(path) as file:
-            return _parquet(file, path).schema_arrow.names
+            parquet = open_parquet(file, path)
+            return parquet and parquet.schema_arrow.names
     with opened(path) as file:
         if kind in ("csv", "tsv"):
             return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
-        first = []
-        for item in records.items(file, kind, layout.encoding):
-            if isinstance(item, dict):
-                first.append(item)
-            if len(first) == 100:
-                break
-        return list(dict.fromkeys(name for record in first for name in record))
+        items = records.items(file, kind, layout.encoding)
+        first = next(items, None)
+        if first is None:
+            return None
+        some = itertools.islice((item for item in itertools.chain([first], items) if isinstance(item, dict)), 100)
+        return list(dict.fromkeys(name for record in some for name in record))
+
+
+def check_file(path: str, layout: Layout, wanted: Sequence[str]) -> None:
+    """Raise RecipeError as `check_columns` does for a list that has a row; one that has none needs no columns."""
+    if (names := column_names(path, layout)) is not None:
+        check_columns(path, names, wanted)
+
+
+def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
+    """Return a piece for each file: its path, and its name within the folder that holds them all, by which records are told."""
+    return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
 
 def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
@@ -104,17 +120,23 @@ def chunks(
         return
     with opened(file.path) as stream:
         if kind in ("csv", "tsv"):
-            for table, bad in delimited.tables(stream, kind, layout.encoding, layout.delimiter, layout.names, layout.quoted):
+            again = functools.partial(opened, file.path)
+            of = (layout.encoding, layout.delimiter, layout.names, layout.quoted, again)
+            for table, bad in delimited.tables(stream, kind, *of):
                 yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
             return
         for good, bad in records.batches(stream, kind, layout.encoding, ROWS):
             yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
 
 
-def _parquet(stream: Any, path: str) -> pq.ParquetFile:
+def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
+    """Open a Parquet file for reading as a stream; None: it has no row, or not even a byte. Raises RecipeError."""
+    if not stream.seek(0, os.SEEK_END):
+        return None
     try:
         # pages, not whole column chunks; pre_buffer would keep all that was read until the end, which is the file's size
-        return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+        return parquet if parquet.metadata.num_rows else None
     except UNREADABLE as error:
         raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
@@ -122,7 +144,9 @@ def _parquet(stream: Any, path: str) -> pq.ParquetFile:
 def _parquet_chunks(
     stream: Any, path: str, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None
 ) -> Iterator[Chunk]:
-    parquet = _parquet(stream, path)
+    parquet = open_parquet(stream, path)
+    if parquet is None:
+        return
     known = parquet.schema_arrow
     check_columns(path, known.names, [*wanted, *(extra.values() if extra != "all" else ())])
     others = _carried(known, wanted) if extra == "all" else extra
@@ -160,7 +184,7 @@ def _from_table(
     table: pa.Table,
     wanted: Sequence[str],
     extra: Mapping[str, str] | Literal["all"],
-    bad: list[tuple[str, str]],
+    bad: list[Bad],
     encoding: str,
 ) -> Chunk:
     if extra == "all":
@@ -201,13 +225,13 @@ def _from_records(
     rows: list[dict[str, Any]],
     wanted: Sequence[str],
     extra: Mapping[str, str] | Literal["all"],
-    bad: list[tuple[str, str]],
+    bad: list[Bad],
     *,
     is_text: bool,
 ) -> Chunk:
     columns = {name: [row.get(name) for row in rows] for name in wanted}
     for name, values in columns.items():
-        if rows and all(value is None for value in values) and not any(name in row for row in rows):
+        if any(rows) and all(value is None for value in values) and not any(name in row for row in rows):
             check_columns(path, list(dict.fromkeys(key for row in rows for key in row)), [name])
     if is_text or (extra != "all" and not extra):
         return Chunk(columns, None, np.zeros(len(rows), bool), bad)

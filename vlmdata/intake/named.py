@@ -13,14 +13,15 @@ from vlmdata.intake import lists
 from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File
 from vlmdata.intake.nested import plain_values
-from vlmdata.intake.pairs import bad_records, json_object
+from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ADDRESSES, image_named, keep_addresses
-from vlmdata.intake.rows import captioned, tables
+from vlmdata.intake.rows import bad_records, captioned, tables
 from vlmdata.intake.strings import clean, decode
 
 
 def named_rows(
     path: str,
+    called: str,
     file: str,
     captions: Sequence[str],
     *,
@@ -30,6 +31,7 @@ def named_rows(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a table: the images that its column `file` names, one or a list, relative to the table's folder.
 
+    `called` is its name within the source, by which records that cannot be read are told.
     `window`: of these rows alone, counted from 0. A name that is no text, or not in `encoding`, is dropped as `bad_encoding`.
     """
     layout = lists.Layout(encoding=encoding)
@@ -47,7 +49,7 @@ def named_rows(
         first, end = (0, len(rows)) if window is None else (max(0, window.start - start), max(0, window.stop - start))
         yield from tables(row_of(*row) for row in rows[first:end])
         if chunk.bad_records and (window is None or start in window):
-            yield bad_records(chunk.bad_records)
+            yield bad_records(called, chunk.bad_records)
         start += len(rows)
         if window is not None and start >= window.stop:
             return

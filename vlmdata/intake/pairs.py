@@ -42,17 +42,6 @@ def dropped(reason: Sequence[str | None]) -> dict[str, pa.Array]:
     }
 
 
-def bad_records(raw: Sequence[tuple[str, str]]) -> pa.Table:
-    """Return a dropped row for each record that cannot be read: (reason, its text), of which `extra` shows the beginning."""
-    return pa.table(
-        {
-            "id": pa.array([f"{reason}\n{text}" for reason, text in raw], pa.string()),
-            "extra": pa.array([json.dumps({"record": text[:200]}, ensure_ascii=False) for _, text in raw], pa.string()),
-            **dropped([reason for reason, _ in raw]),
-        }
-    )
-
-
 def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: int) -> pa.ListArray:
     """Lay structs at `place` of lists of `width` positions, null at the others."""
     types = {field.name: field.type for field in (*IMAGE, *TEXT)}

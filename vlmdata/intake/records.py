@@ -9,28 +9,25 @@ from typing import IO, Any
 
 from vlmdata.intake.delimited import Chained, wide_encoding
 from vlmdata.intake.opened import Damage
+from vlmdata.intake.rows import Bad
 
 READ = 1 << 20
 _DECODER = json.JSONDecoder()
 _BETWEEN = " \t\r\n,"
 
 
-class Bad(tuple):
-    """A record that cannot be read: (reason, its text)."""
-
-
-Batch = tuple[list[dict[str, Any]], list[tuple[str, str]]]
+Batch = tuple[list[dict[str, Any]], list[Bad]]
 
 
 def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Batch]:
     """Yield up to `rows` records at a time, each time with the bad ones met among them."""
     good: list[dict[str, Any]] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[Bad] = []
     for item in items(file, kind, encoding):
-        if isinstance(item, dict):
+        if not isinstance(item, Bad):
             good.append(item)
         else:
-            bad.append((item[0], item[1]))
+            bad.append(item)
         if len(good) + len(bad) >= rows:
             yield good, bad
             good, bad = [], []
@@ -47,11 +44,11 @@ def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] 
     if kind == "json":
         yield from _values(stream, encoding)
     elif wide:
-        for line in _lines(_InUtf8(stream, wide)):
-            yield from _line(line, kind, "utf-8")
+        for number, line in enumerate(_lines(_InUtf8(stream, wide)), 1):
+            yield from _line(line, number, kind, "utf-8")
     else:
-        for line in _lines(stream):
-            yield from _line(line, kind, encoding)
+        for number, line in enumerate(_lines(stream), 1):
+            yield from _line(line, number, kind, encoding)
 
 
 class _InUtf8:
@@ -72,29 +69,44 @@ def _lines(stream: Any) -> Iterator[bytes]:
     yield left
 
 
-def _line(line: bytes, kind: str, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+def _line(line: bytes, number: int, kind: str, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     if not line.strip():
         return
     try:
         text = line.decode(encoding).strip()
     except UnicodeDecodeError:
-        yield Bad(("bad_encoding", line.decode(encoding, "replace").strip()))
+        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {encoding}", number)
         return
-    yield {"line": text} if kind == "txt" else _record(text)
+    if text:  # and not the mark of UTF-8 alone
+        yield {"line": text} if kind == "txt" else _record(text, number)
 
 
-def _record(text: str) -> dict[str, Any] | Bad:
+def _record(text: str, line: int) -> dict[str, Any] | Bad:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else Bad(("bad_record", text))
+    except (ValueError, RecursionError) as error:
+        return Bad("bad_record", text, no_json(error), line)
+    return value if isinstance(value, dict) else Bad("bad_record", text, "JSON, but no object", line)
+
+
+def no_json(error: ValueError | RecursionError) -> str:
+    """Return in words why a text is no JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON from character {error.pos + 1} on"
+    if isinstance(error, UnicodeDecodeError):
+        return f"bytes that are not UTF-8, from byte {error.start} of the record on"
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "replace")
-    buffer = text.read(READ).lstrip()
+    buffer, line = "", 1  # the line on which `buffer` begins
+    while not buffer and (block := text.read(READ)):
+        buffer = block.lstrip("\ufeff \t\r\n")
+        line += block.count("\n", 0, len(block) - len(buffer))
+    if not buffer:
+        return
     is_array = buffer.startswith("[")
     if not is_array and not buffer.startswith("{"):
         raise Damage("a JSON list is an array of objects, objects one after another, or one object of columns")
@@ -112,6 +124,7 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
         if end < 0 or end == len(buffer):  # perhaps not whole: a number or the array may go on
             more = "" if ended else text.read(max(READ, len(buffer) - position))
             if more:
+                line += buffer.count("\n", 0, position)
                 buffer, position = buffer[position:] + more, 0
                 continue
             if end < 0 and not ended and position < len(buffer):
@@ -122,22 +135,26 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
                 if (buffer[position + 1 :] + text.read(READ)).strip():
                     raise Damage(f"something follows the JSON array of {count} records")
                 break
-        position = end
         count += 1
         if count == 1 and not is_array:
-            first = value  # it may hold columns
+            first, position = value, end  # it may hold columns
             continue
         if count == 2 and not is_array:
             yield first
-        yield value if isinstance(value, dict) else Bad(("bad_record", json.dumps(value)))
+        if isinstance(value, dict):
+            yield value
+        else:
+            where = line + buffer.count("\n", 0, position)
+            yield Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", where)
+        position = end
     if count == 1 and not is_array:
         yield from _transposed(first)
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any] | Bad]:
-    """Turn {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..} into records; any other object is one record."""
+    """Turn {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..} into records, {} into none; any other is one record."""
     columns = list(value.values())
-    if columns and all(isinstance(column, dict) for column in columns):
+    if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:
         indices = dict.fromkeys(index for column in columns for index in column)
         yield from ({name: column.get(index) for name, column in value.items()} for index in indices)
     elif columns and all(isinstance(column, list) for column in columns) and len({len(c) for c in columns}) == 1:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from vlmdata.intake.pairs import one_text
+from vlmdata.intake.pairs import dropped, json_object, one_text
 from vlmdata.row import ROW
 
 BATCH = 1000  # rows in a table
@@ -54,6 +54,28 @@ def bad_record(
     """
     where = place(file, byte=byte, line=line)
     return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)
+
+
+class Bad(NamedTuple):
+    """A record of a list that cannot be read. `line` counts from 1; None where a format has no lines."""
+
+    reason: str
+    text: str  # of the record
+    problem: str
+    line: int | None
+
+
+def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
+    """Return the dropped rows of records of a list, as `bad_record` does. Their text is their identity, `extra` shows 200
+    characters of it."""
+    columns = {
+        "id": [f"{one.reason}\n{one.text}" for one in raw],
+        "extra": [json_object({"record": one.text[:200]}) for one in raw],
+        "place": [place(file, line=one.line) for one in raw],
+        "problem": [one.problem for one in raw],
+    }
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return pa.table({**arrays, **dropped([one.reason for one in raw])})
 
 
 def place(file: str, *, byte: int | None = None, line: int | None = None) -> str:

@@ -6,17 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from vlmdata.intake import lists, records
 from vlmdata.intake.find import File
 from vlmdata.intake.formats import format_within
-from vlmdata.intake.lists import Format, Layout, check_columns, column_names
+from vlmdata.intake.lists import Format, Layout, check_columns, column_names, open_parquet
 from vlmdata.intake.nested import holds_bytes, plain_rows
 from vlmdata.intake.opened import UNREADABLE, opened, seekable
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import image_named, keep_addresses
-from vlmdata.intake.rows import reject
+from vlmdata.intake.rows import Bad, reject
 from vlmdata.intake.strings import clean
 from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversation, place_images, role_of
 from vlmdata.step import RecipeError
@@ -42,7 +40,7 @@ def said_row(record: Mapping[str, Any], turns: Sequence[str], images: Sequence[s
     return conversation(placed, id=identity, extra=_extra(record, used | keep_addresses(shown, record)))
 
 
-def said_records(path: str) -> Iterator[tuple[list[dict[str, Any]], list[tuple[str, str]]]]:
+def said_records(path: str) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
     """Give the records of a file with those that cannot be read, some at a time. Raises RecipeError for another format."""
     kind = format_within(path, FORMATS)
     if kind == "parquet":
@@ -60,12 +58,19 @@ def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
             check_columns(path, names, turns[:1])
 
 
-def _parquet(path: str) -> Iterator[tuple[list[dict[str, Any]], list[tuple[str, str]]]]:
+def _parquet(path: str) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
     with seekable(path) as file:
+        parquet = open_parquet(file, path)
+        first = 1
         try:
-            for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=200):
+            for batch in parquet.iter_batches(batch_size=200) if parquet else ():
                 rows = list(plain_rows(batch))
-                bad = [("bad_encoding", clean(json_object(record))) for record, undecoded in rows if undecoded]
+                bad = [
+                    Bad("bad_encoding", clean(json_object(record)), f"row {first + at} holds a text that does not decode", None)
+                    for at, (record, undecoded) in enumerate(rows)
+                    if undecoded
+                ]
+                first += len(rows)
                 yield [record for record, undecoded in rows if not undecoded], bad
         except UNREADABLE as error:
             raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None

@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.intake.pairs import bad_records
-from vlmdata.intake.rows import document, reject, tables
+from vlmdata.intake.rows import Bad, bad_records, document, reject, tables
 
 PLACEHOLDER = "<image>"
 ROLES = {
@@ -70,9 +69,9 @@ def conversation(turns: Sequence[Turn], **fields: Any) -> dict[str, Any]:
 
 
 def in_tables(
-    some: Iterable[tuple[list[dict[str, Any]], list[tuple[str, str]]]], row_of: Callable[[Any], dict[str, Any]], joined: bool
+    some: Iterable[tuple[list[dict[str, Any]], list[Bad]]], name: str, row_of: Callable[[Any], dict[str, Any]], joined: bool
 ) -> Iterator[pa.Table]:
-    """Give the rows of records, and of those that cannot be read, as both are met; what is to be joined at the end."""
+    """Give the rows of a file's records, and of those that cannot be read, as both are met; what is to be joined at the end."""
     every: list[dict[str, Any]] = []
     for good, bad in some:
         rows = map(row_of, good)
@@ -81,7 +80,7 @@ def in_tables(
         else:
             yield from tables(rows)
         if bad:
-            yield bad_records(bad)
+            yield bad_records(name, bad)
     yield from tables(join(every))
 
 

@@ -61,7 +61,7 @@ class Files(Source):
             return
         layout = lists.Layout(encoding=self.encoding)
         for file in self._lists():
-            lists.check_columns(file.path, lists.column_names(file.path, layout), [self.file, *self._columns()])
+            lists.check_file(file.path, layout, [self.file, *self._columns()])
 
     def files(self) -> list[File]:
         if self.table:
@@ -71,7 +71,7 @@ class Files(Source):
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:
-            return [{"path": file.path} for file in self._lists()]
+            return lists.named_pieces(self._lists())
         images, zips = self._found()
         found = self._slices({}, Folder(self._roots()), [file.path for file in images])
         for file in zips:
@@ -89,7 +89,9 @@ class Files(Source):
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
         """Yield as `read` does, and count what lies beside the images and is not read: archives, texts of no image, pipes."""
         if self.table:
-            yield from named_rows(piece["path"], self.file, self._columns(), extra=self.extra, encoding=self.encoding)
+            yield from named_rows(
+                piece["path"], piece["name"], self.file, self._columns(), extra=self.extra, encoding=self.encoding
+            )
             return
         others.update(piece.get("others", {}))
         yield from tables(self._zipped(piece) if "zip" in piece else self._loose(piece))

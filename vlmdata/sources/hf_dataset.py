@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,8 +54,8 @@ class HfDataset(Source):
         extra = [] if isinstance(self.extra, str) else self.extra
         opened = self._opened()
         for table in opened.tables:
-            names = column_names(table, Layout())
-            check_columns(table, names, [self._file_column(names), *self._captions(), *extra])
+            if (names := column_names(table, Layout())) is not None:
+                check_columns(table, names, [self._file_column(names), *self._captions(), *extra])
         schema = self._schema(opened)
         if schema is None:  # of a stream unknown where the dataset does not say
             return
@@ -77,7 +78,7 @@ class HfDataset(Source):
     def pieces(self) -> list[dict[str, Any]]:
         data, named = self._opened().data, self._opened().tables
         if named:
-            counts = {table: count_rows(table, self._file_column(column_names(table, Layout()))) for table in named}
+            counts = {table: count_rows(table, self._file_column(column_names(table, Layout()) or ())) for table in named}
             starts = [(table, start) for table in named for start in range(0, counts[table] or 1, SLICE)]
             return [{"table": table, "start": start, "stop": start + SLICE} for table, start in starts]
         if self.streaming:
@@ -86,9 +87,11 @@ class HfDataset(Source):
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         if "table" in piece:
-            file = self._file_column(column_names(piece["table"], Layout()))
+            file = self._file_column(column_names(piece["table"], Layout()) or ())
             window = range(piece["start"], piece["stop"])
-            yield from named_rows(piece["table"], file, self._captions(), extra=self.extra, window=window)
+            yield from named_rows(
+                piece["table"], os.path.basename(piece["table"]), file, self._captions(), extra=self.extra, window=window
+            )
             return
         meant = _features_with_meaning(self._opened().data)
         yield from tables(self._row(*row, meant) for batch in self._batches(piece) for row in plain_rows(batch))

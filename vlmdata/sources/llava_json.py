@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from vlmdata.intake.find import File, find
+from vlmdata.intake.lists import named_pieces
 from vlmdata.intake.said import ENDINGS, check_said, said_records, said_row
 from vlmdata.intake.talks import in_tables
 from vlmdata.step import Source
@@ -40,7 +41,12 @@ class LlavaJson(Source):
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
 
+    def pieces(self) -> list[dict[str, Any]]:
+        return named_pieces(self.files())
+
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.images or os.path.dirname(path)
-        yield from in_tables(said_records(path), lambda record: said_row(record, TURNS, IMAGES, folder), self.joined)
+        yield from in_tables(
+            said_records(path), piece["name"], lambda record: said_row(record, TURNS, IMAGES, folder), self.joined
+        )

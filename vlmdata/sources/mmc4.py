@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
+import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from vlmdata.intake.find import File, find
+from vlmdata.intake.lists import named_pieces
 from vlmdata.intake.opened import opened, raw_file
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.rows import document, reject, tables
+from vlmdata.intake.records import no_json
+from vlmdata.intake.rows import bad_record, document, reject, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
 
@@ -39,19 +43,24 @@ class Mmc4(Source):
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
 
-    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(self._row(line) for line in _lines(piece["path"]))
+    def pieces(self) -> list[dict[str, Any]]:
+        return named_pieces(self.files())
 
-    def _row(self, line: bytes) -> dict[str, Any]:
+    def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # an earlier version planned no names
+        return tables(self._row(line, file, number) for file, number, line in _lines(piece["path"], name))
+
+    def _row(self, line: bytes, file: str, number: int) -> dict[str, Any]:
         try:
             record = json.loads(line)
             sentences = [clean(str(text)) for text in record["text_list"]]
             images = [(_place(image, len(sentences)), image) for image in record["image_info"]]
             url = clean(str(record["url"])) if record.get("url") else None
             kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             text = line[:200].decode("utf-8", "replace")
-            return reject({"id": f"bad\n{text}", "extra": json_object({"record": text})}, "bad_record")
+            fields = {"id": f"bad\n{text}", "extra": json_object({"record": text})}
+            return bad_record(file, _problem(error), line=number, **fields)
         parts: list[dict[str, Any] | str] = []
         for number in range(len(sentences) + 1):
             parts += [{"url": clean(str(image.get("raw_url") or ""))} for at, image in kept if at == number]
@@ -65,15 +74,32 @@ def _place(image: dict[str, Any], sentences: int) -> int:
     return min(max(int(image.get("matched_text_index", sentences)), 0), sentences)
 
 
-def _lines(path: str) -> Iterator[bytes]:
+def _problem(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return no_json(error)
+    return f"no field {error}" if isinstance(error, KeyError) else "JSON, but no document of MMC4"
+
+
+def _lines(path: str, name: str) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the lines that are not blank: the file's name, with the member's of a zip file, the line's number, its bytes."""
     with contextlib.ExitStack() as stack:
         if path.lower().endswith(".zip"):
             try:
-                archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(raw_file(path))))
-                for name in sorted(archive.namelist()):
-                    with archive.open(name) as member:
-                        yield from (line for line in member if line.strip())
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                stream = stack.enter_context(raw_file(path))
+                if not stream.seek(0, os.SEEK_END):
+                    return
+                archive = stack.enter_context(zipfile.ZipFile(stream))
+                for inside in sorted(archive.namelist()):
+                    with archive.open(inside) as member:
+                        yield from _numbered(f"{name}/{inside}", member)
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
                 raise RecipeError(f"{path}: cannot be read: {error}") from None
             return
-        yield from (line for line in stack.enter_context(opened(path)) if line.strip())
+        yield from _numbered(name, stack.enter_context(opened(path)))
+
+
+def _numbered(name: str, lines: Iterable[bytes]) -> Iterator[tuple[str, int, bytes]]:
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if text.strip():
+            yield name, number, text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,10 +14,11 @@ import pyarrow.parquet as pq
 
 from vlmdata.intake.documents import parsed, positions, told
 from vlmdata.intake.find import File, find
+from vlmdata.intake.lists import named_pieces, open_parquet
 from vlmdata.intake.opened import UNREADABLE, raw_file
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import inline
-from vlmdata.intake.rows import document, reject, tables
+from vlmdata.intake.rows import bad_record, document, reject, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
 
@@ -38,7 +41,7 @@ class ObelicsParquet(Source):
     def check(self) -> None:
         for file in self.files()[:20]:
             with _parquet(file.path) as opened:
-                names = opened.schema_arrow.names
+                names = opened.schema_arrow.names if opened else ["images", "texts"]  # a file without a row needs no columns
             missing = [name for name in ("images", "texts") if name not in names]
             if missing:
                 raise RecipeError(f"{file.path}: no column {', '.join(missing)}. There is: {', '.join(names)}")
@@ -48,35 +51,42 @@ class ObelicsParquet(Source):
 
     def pieces(self) -> list[dict[str, Any]]:
         found = []
-        for file in self.files():
-            with _parquet(file.path) as opened:
-                groups = opened.num_row_groups
+        for piece in named_pieces(self.files()):
+            with _parquet(piece["path"]) as opened:
+                groups = opened.num_row_groups if opened else 0
             starts = range(0, groups, GROUPS_IN_PIECE)
-            found += [{"path": file.path, "groups": [*range(i, min(i + GROUPS_IN_PIECE, groups))]} for i in starts]
+            found += [{**piece, "groups": [*range(i, min(i + GROUPS_IN_PIECE, groups))]} for i in starts]
         return found
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        return tables(self._rows(piece["path"], piece["groups"]))
+        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # an earlier version planned no names
+        return tables(self._rows(piece["path"], name, piece["groups"]))
 
-    def _rows(self, path: str, groups: list[int]) -> Iterator[dict[str, Any]]:
+    def _rows(self, path: str, name: str, groups: list[int]) -> Iterator[dict[str, Any]]:
         with _parquet(path) as file:
+            assert file is not None, "a file without a row has no pieces"
             names = [n for n in ("images", "texts", "metadata", "general_metadata", "url") if n in file.schema_arrow.names]
+            number = sum(file.metadata.row_group(group).num_rows for group in range(groups[0]))
             for batch in file.iter_batches(256, row_groups=groups, columns=names):
-                for record in batch.to_pylist():
-                    yield _row(record)
+                for number, record in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  on from where the last batch ended
+                    yield _row(record, name, number)
 
 
 @contextlib.contextmanager
-def _parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """Open a file; while it is read, damage becomes a RecipeError that names it."""
+def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
+    """Open a file, None: it has no row; while it is read, damage becomes a RecipeError that names it."""
     try:
         with raw_file(path) as opened:
-            yield pq.ParquetFile(opened)
+            yield open_parquet(opened, path)
     except UNREADABLE as error:
         raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
+    lists = {column: _list(record[column]) for column in ("texts", "images")}
+    for column, value in lists.items():
+        if value is None:
+            return bad_record(name, f"row {number}: `{column}` is no list", id=f"{name}\nrow {number}")
     metadata = parsed(record.get("metadata"), list)
     about = parsed(record.get("general_metadata"), dict)
     pages = (one["document_url"] for one in metadata if isinstance(one, dict) and "document_url" in one)
@@ -86,11 +96,21 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     def image_of(place: int, entry: Any) -> dict[str, Any] | None:
         own = metadata[place] if place < len(metadata) else None
         if isinstance(entry, dict):
-            if not entry.get("bytes"):
+            if not isinstance(entry.get("bytes"), bytes) or not entry["bytes"]:
                 return None
             url = own.get("src") if isinstance(own, dict) else None
             return {"url": clean(url) if isinstance(url, str) else None, **told(own), **inline(entry["bytes"])}
         return {"url": clean(str(entry)), **told(own)}
 
-    row = document(positions(record["texts"] or [], record["images"] or [], image_of), **fields)
+    row = document(positions(lists["texts"], lists["images"], image_of), **fields)
     return row if row["images"] else reject(row, "empty_document")
+
+
+def _list(value: Any) -> list[Any] | None:
+    """Return a list, also one written as JSON in a text; of nothing an empty one, of anything else None."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return [] if value is None else value if isinstance(value, list) else None

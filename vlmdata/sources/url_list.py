@@ -12,8 +12,9 @@ from vlmdata.intake import lists
 from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
-from vlmdata.intake.pairs import bad_records, pairs
+from vlmdata.intake.pairs import pairs
 from vlmdata.intake.places import box_column, whole_numbers
+from vlmdata.intake.rows import bad_records
 from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.step import RecipeError, Source
 
@@ -51,16 +52,16 @@ class UrlList(Source):
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if lists.format_of(path, layout) != "txt":
-                lists.check_columns(path, lists.column_names(path, layout), [*self._wanted(), *self._carried()])
+                lists.check_file(path, layout, [*self._wanted(), *self._carried()])
 
     def files(self) -> list[File]:
         return find(self.path, lists.ENDINGS)
 
     def pieces(self) -> list[dict[str, Any]]:
-        return [{"path": file.path, "size": file.size} for file in self.files()]
+        return lists.named_pieces(self.files())
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        file = File(**piece)
+        file = File(piece["path"], 0)
         is_text = lists.format_of(file.path, self._layout()) == "txt"
         wanted = [lists.LINE] if is_text else self._wanted()
         extra: Mapping[str, str] | Literal["all"] = {}
@@ -70,7 +71,7 @@ class UrlList(Source):
             if len(chunk.bad_encoding):
                 yield self._rows(chunk, is_text)
             if chunk.bad_records:
-                yield bad_records(chunk.bad_records)
+                yield bad_records(piece["name"], chunk.bad_records)
 
     def _layout(self) -> Layout:
         return Layout(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)

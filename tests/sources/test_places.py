@@ -1,0 +1,111 @@
+"""Every record of a list that cannot be read says in which file and on which line it lies, and what is wrong there."""
+
+import codecs
+import gzip
+import json
+import zipfile
+
+import pytest
+
+from tests.sources.reading import read_all
+from vlmdata.sources.files import Files
+from vlmdata.sources.llava_json import LlavaJson
+from vlmdata.sources.messages import Messages
+from vlmdata.sources.mmc4 import Mmc4
+from vlmdata.sources.url_list import UrlList
+
+CSV = 'url,caption\n\nhttp://a.org/,"two\nlines"\nhttp://b.org/\r\n\nhttp://c.org/,"a\n"" b",c\nd"e,f\n'
+CSV_PLACES = [(5, "1 field where there are 2 columns"), (7, "3 fields where there are 2 columns")]
+
+
+def places(source) -> list:
+    rows = [row for row in read_all(source).to_pylist() if row["problem"] is not None]
+    assert all(row["drop"] == "source" for row in rows)
+    return [(row["reason"], row["place"], row["problem"]) for row in rows]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("quoted", [True, False])
+def test_rows_of_csv_are_told_by_the_line_on_which_they_begin(tmp_path, encoding, quoted):
+    (tmp_path / "list.csv").write_bytes(CSV.encode(encoding))
+    found = places(UrlList(path=str(tmp_path), encoding="utf-8" if encoding == "utf-8-sig" else encoding, quoted=quoted))
+    if quoted:
+        assert found == [("bad_record", f"list.csv, line {line}", problem) for line, problem in CSV_PLACES]
+    else:
+        assert [place for _, place, _ in found] == [f"list.csv, line {line}" for line in (4, 5)]
+
+
+def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.intake.delimited.BLOCK", 1 << 16)
+    (tmp_path / "b").mkdir()
+    lines = ["url,caption", *(f'http://a.org/{n},"x\n\ny"' if n % 3 else f"http://a.org/{n}" for n in range(30_000))]
+    (tmp_path / "b/list.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/,x,y\n")
+    expected = ["a.csv, line 2", *(f"b/list.csv.gz, line {2 + 7 * number}" for number in range(10_000))]
+    assert [place for _, place, _ in places(UrlList(path=str(tmp_path)))] == expected
+
+
+def test_columns_named_by_the_recipe_shift_no_line(tmp_path):
+    (tmp_path / "list.tsv").write_text('http://a.org/\t"\n\nhttp://b.org/\r\n')
+    source = UrlList(path=str(tmp_path), columns=["url", "caption"])
+    assert places(source) == [("bad_record", "list.tsv, line 3", "1 field where there are 2 columns")]
+
+
+def test_a_field_longer_than_python_allows_ends_no_count(tmp_path):
+    (tmp_path / "list.csv").write_text(f'url,caption\nhttp://a.org/,"{"x" * 200_000}"\nhttp://b.org/\n')
+    assert [place for _, place, _ in places(UrlList(path=str(tmp_path)))] == ["list.csv, line 3"]
+
+
+BAD_LINES = (
+    b'{"messages": [], "conversations": []}\n\n{"url": \n[1]\n\xff\n' + b"[" * 100_000 + b'\n{"a": ' + b"1" * 5000 + b"}\n"
+)
+BAD_PLACES = [
+    ("bad_record", 3, "no JSON from character 8 on"),
+    ("bad_record", 4, "JSON, but no object"),
+    ("bad_encoding", 5, "bytes that are not utf-8"),
+    ("bad_record", 6, "JSON that is nested too deeply"),
+    ("bad_record", 7, "a number of too many digits"),
+]
+
+
+@pytest.mark.parametrize("kind", [LlavaJson, Messages, UrlList])
+def test_lines_of_json_are_told_by_their_number(tmp_path, kind):
+    (tmp_path / "a.jsonl").write_bytes(BAD_LINES)
+    extra = {"url": "conversations", "caption": ""} if kind is UrlList else {}
+    found = places(kind(path=str(tmp_path), **extra))
+    assert found == [(reason, f"a.jsonl, line {line}", problem) for reason, line, problem in BAD_PLACES]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_records_of_a_json_array_are_told_by_line_and_number(tmp_path, encoding, monkeypatch):
+    monkeypatch.setattr("vlmdata.intake.records.READ", 64)
+    text = '\n\n[{"url": "http://a.org/"},\n 7,\n\n' + '{"url": "http://b.org/"},\n' * 20 + ' "x", [1]]'
+    (tmp_path / "a.json").write_bytes(text.encode(encoding))
+    assert [(place, problem) for _, place, problem in places(UrlList(path=str(tmp_path), caption=""))] == [
+        ("a.json, line 4", "record 2 of the list is no object"),
+        ("a.json, line 26", "record 23 of the list is no object"),
+        ("a.json, line 26", "record 24 of the list is no object"),
+    ]
+
+
+def test_a_table_of_files_says_it_too(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na.jpg\n")
+    assert [place for _, place, _ in places(Files(path=str(tmp_path), table="metadata.csv"))] == ["metadata.csv, line 2"]
+
+
+def test_lines_of_mmc4_are_told_with_the_member_of_a_zip_file(tmp_path):
+    lines = codecs.BOM_UTF8 + b'\n{broken\n[1]\n{"text_list": []}\n\xff\n'
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b.jsonl", lines)
+    assert places(Mmc4(path=str(tmp_path))) == [
+        ("bad_record", "a.zip/b.jsonl, line 2", "no JSON from character 2 on"),
+        ("bad_record", "a.zip/b.jsonl, line 3", "JSON, but no document of MMC4"),
+        ("bad_record", "a.zip/b.jsonl, line 4", "no field 'image_info'"),
+        ("bad_record", "a.zip/b.jsonl, line 5", "bytes that are not UTF-8, from byte 0 of the record on"),
+    ]
+
+
+def test_a_piece_that_an_earlier_version_planned_is_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps([1]))
+    (table,) = Mmc4(path=str(tmp_path)).read({"path": str(tmp_path / "a.jsonl")})
+    assert table["place"].to_pylist() == ["a.jsonl, line 1"]
