@@ -157,6 +157,8 @@ def _named(entry: Any, kind: str, where: str) -> Any:
 
 def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     """Refuse two steps of one name, and a step that reads what no step before it measures."""
+    from vlmdata.engine.ledger import COLUMNS
+    from vlmdata.loader.index import INDEX
     from vlmdata.row import ROW
 
     known = set(ROW.names)
@@ -165,6 +167,8 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     for number, step in enumerate(steps, 1):
         if step.name in seen:
             raise RecipeError(f"{where}, step {number}: a second step called '{step.name}'; give it a `label`")
+        if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
+            raise RecipeError(f"{where}, step {number}: '{step.label}' is a column of ours; give another `label`")
         seen.add(step.name)
         for column in step.columns_read():
             if column not in known | fields:

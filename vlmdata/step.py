@@ -146,6 +146,7 @@ class Source:
     """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
 
     gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
+    is_quick: ClassVar[bool] = False  # its first rows are there in a moment, for `check` to look at
     shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
 
     def check(self) -> None:
@@ -166,6 +167,11 @@ class Source:
         A record that cannot be read is a row with `drop` "source" and `reason` "bad_record".
         """
         raise NotImplementedError
+
+    def head(self) -> pa.Table | None:
+        """Return some rows from the beginning; None: there is none, or it would take long."""
+        pieces = self.pieces() if self.is_quick else []
+        return next((table for piece in pieces for table in self.read(piece) if len(table)), None)
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
         """Yield as `read` does, and count in `others`, by kind, the records of the piece that make no row of their own."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from vlmdata.fields import carried
 from vlmdata.row import ROW, alive
 
 ENDING = {"jpeg": "jpg"}  # of a member's name; the other formats end in their own names
@@ -72,7 +73,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
     own = {name: _at(value, at[0], row) for name, value in scores.items()}
     facts = {
-        **json.loads(row["extra"] or "{}"),
+        **carried(row["extra"]),
         "key": row["key"],
         "url": image["url"],
         "caption": caption["text"],
@@ -119,7 +120,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     others = [part[0]["alternatives"] or None if part else None for part in said]
     own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
-        **json.loads(row["extra"] or "{}"),
+        **carried(row["extra"]),
         "key": row["key"],
         "url": row["url"],
         "texts": words,

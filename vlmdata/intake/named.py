@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from vlmdata.fields import renamed
 from vlmdata.intake import lists
 from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File
@@ -72,7 +73,7 @@ def _row(
         images,
         [text, *(others or [])],
         id=f"{name}\n{text}\n{others}",
-        extra=json_object({**extra, "file_name": name}),
+        extra=json_object({**renamed(extra, ["file_name"]), "file_name": name}),
         reason="bad_encoding" if wrong else None,
     )
 

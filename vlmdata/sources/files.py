@@ -1,6 +1,7 @@
 """A folder or zip archive of images with their texts beside them, or with a list that names them."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from vlmdata.fields import is_ours
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
 from vlmdata.intake.find import File, find
@@ -49,6 +51,11 @@ class Files(Source):
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
         """With a list rows are planned like addresses; a folder is read slice by slice."""
+        return bool(self.table)
+
+    @property
+    def is_quick(self) -> bool:  # type: ignore[override]
+        """A table is read in batches; the images of a folder are opened one by one."""
         return bool(self.table)
 
     def check(self) -> None:
@@ -178,8 +185,10 @@ class Files(Source):
         if needs_text and not any(caption.strip() for caption in captions):
             fault = fault or "no_caption"
         used = {*self._columns(), *keep_addresses([image], facts)}
-        if facts.get("scores"):
+        if isinstance(facts.get("scores"), dict):
             facts = {**facts, "earlier_scores": facts["scores"]}
+        stem = os.path.splitext(os.path.basename(path))[0]
+        used.update(field for field, value in facts.items() if is_ours(field, value, stem))
         rest = {k: v for k, v in facts.items() if k not in used and (self.extra == "all" or k in self.extra)}
         extra = clean(json_object({**rest, "file_name": name}))
         return pair(image, captions, id=f"{name}\n{captions}", extra=extra, reason=image.get("reason") or fault)

@@ -33,6 +33,11 @@ class LlavaJson(Source):
     images: str = ""  # folder of images named in the list; by default the list's own
     joined: bool = False  # conversations of one image in one row
 
+    @property
+    def is_quick(self) -> bool:  # type: ignore[override]
+        """What is joined is known at the end alone."""
+        return not self.joined
+
     def check(self) -> None:
         check_said(self.files(), TURNS)
         if self.images:

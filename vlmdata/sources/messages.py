@@ -32,6 +32,11 @@ class Messages(Source):
     folder: str = ""  # of image files; by default the list's own
     joined: bool = False  # conversations of one image in one row, as LLaVA-1.5's own mixture does; reads the list into memory
 
+    @property
+    def is_quick(self) -> bool:  # type: ignore[override]
+        """What is joined is known at the end alone."""
+        return not self.joined
+
     def check(self) -> None:
         check_said(self.files(), self._turns())
         if self.folder:

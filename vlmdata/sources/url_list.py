@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ class UrlList(Source):
     An empty caption is the empty text. A row without an address is dropped as `no_address`, one whose bytes are not of
     the stated encoding as `bad_encoding`, a line that is no record as `bad_record`. Lines of white space are no rows.
     """
+
+    is_quick: ClassVar[bool] = True
 
     path: str | list[str]
     format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line

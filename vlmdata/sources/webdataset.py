@@ -4,13 +4,14 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 
+from vlmdata.fields import FIELDS, is_ours
 from vlmdata.intake.documents import SIZES
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pairs import json_object
@@ -23,23 +24,7 @@ from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
 
-OURS = {
-    "url",
-    "alt",
-    *SIZES,
-    "time_s",
-    "boxes",
-    "sha256",
-    "key",
-    "width",
-    "height",
-    "phash",
-    "caption",
-    "alternatives",
-    "scores",
-    "file",
-}
-PAGE = {"texts", "images", "metadata", "files", "roles"}
+PAGE = {"texts", "images", "metadata", "files", "roles"}  # fields of documents alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +99,7 @@ class Webdataset(Source):
                 raise
             except (KeyError, TypeError, ValueError, AttributeError):  # lists of others, which do not fit together as ours do
                 raise BadSample("its texts, images and metadata do not fit together") from None
-        fields = {"extra": _extra(sample.key, facts, OURS)}
+        fields = {"extra": _extra(sample.key, facts, FIELDS.keys() - PAGE)}
         pictures = self._pictures(parts)
         if not pictures:
             return reject(fields, "no_image")
@@ -221,7 +206,7 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     if roles is not None and (len(roles) != len(positions) or not all(isinstance(role, str) for role in roles)):
         raise ValueError("as many roles as positions")
     page = clean(url) if isinstance(url, str) else None
-    row = document(positions, extra=_extra(sample.key, facts, OURS | PAGE), url=page, roles=roles)
+    row = document(positions, extra=_extra(sample.key, facts, FIELDS.keys()), url=page, roles=roles)
     for text, others in zip(row["texts"], facts.get("alternatives") or [], strict=False):
         if text is not None:
             text["alternatives"] = _texts(others) or None
@@ -229,9 +214,9 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     return reject(row, reason if lost_all else None)
 
 
-def _extra(key: str, facts: Mapping[str, Any], known: set[str]) -> str:
-    own: dict[str, Any] = {name: value for name, value in facts.items() if name not in known}
+def _extra(key: str, facts: Mapping[str, Any], known: Collection[str]) -> str:
+    own: dict[str, Any] = {name: value for name, value in facts.items() if name not in known or not is_ours(name, value, key)}
     own["source_key"] = key
-    if facts.get("scores"):
+    if isinstance(facts.get("scores"), dict):
         own["earlier_scores"] = facts["scores"]
     return clean(json_object(own))

@@ -1,0 +1,110 @@
+"""Columns of a source that have the name of a field of ours are written under another, and come back so."""
+
+import json
+import tarfile
+
+import pytest
+
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
+from vlmdata import run
+from vlmdata.cli import main
+from vlmdata.engine.sample import samples
+from vlmdata.fields import FIELDS, carried, is_ours, other_names
+from vlmdata.intake.rows import pair, tables
+from vlmdata.recipe import parse
+from vlmdata.row import conform
+from vlmdata.sources.files import Files
+from vlmdata.sources.webdataset import Webdataset
+from vlmdata.step import RecipeError
+
+THEIRS = {"key": "k", "url": "u", "caption": "c", "width": "1 m", "height": None, "original_width": 1.5, "sha256": "0" * 64}
+THEIRS |= {"phash": "mine", "scores": 9.5, "boxes": "b", "alternatives": "alt", "texts": ["a", "b"], "metadata": ["m"]}
+THEIRS |= {
+    "images": ["i"],
+    "files": [],
+    "roles": {"a": 1},
+    "original_height": 5,
+    "alt": "an alt",
+    "column_key": "taken",
+    "n": 1,
+}
+
+
+def test_a_name_of_ours_gets_a_prefix_and_what_has_it_already_is_left():
+    assert other_names(["a", "key", "column_key", "sha256", "column_a"]) == {
+        "key": "column_column_key",
+        "sha256": "column_sha256",
+    }
+    assert other_names([]) == {} and carried(None) == {}
+    assert carried('{"url": 1, "a": 2}') == {"column_url": 1, "a": 2}
+    assert other_names(carried(json.dumps(THEIRS))) == {}  # no prefix grows at the next reading
+
+
+@pytest.mark.parametrize("layout", ["captions", "documents"])
+def test_every_field_that_a_sample_can_have_is_a_name_of_ours(layout):
+    image = {"url": "u", "blob": "b", "offset": 0, "size": 1, "format": "png", "boxes": [[0.0] * 4], "sha256": "0" * 64}
+    image |= {"phash": 1, **dict.fromkeys(("width", "height", "original_width", "original_height"), 8)}
+    row = {**pair(image, ["a", "b"]), "roles": ["user", "assistant"], "key": "k"}
+    table = conform(next(tables([row])))
+    table = table.set_column(0, "key", [["k"]]).append_column("score", [[0.5]])
+    facts = json.loads(dict(next(samples(table, layout, 0, 1)).members)["json"])
+    assert facts.keys() <= FIELDS.keys() and "scores" in facts
+    assert all(is_ours(name, value, "k") for name, value in facts.items())
+
+
+def contents(out) -> list:
+    """Return the JSON of all samples without what changes at each reading: the key, and which key it was read from."""
+    with tarfile.open(out / "00000.tar") as tar:
+        found = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith("json")]
+    return [{name: value for name, value in facts.items() if name not in ("key", "source_key", "files")} for facts in found]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("layout", ["captions", "documents"])
+def test_what_is_written_is_read_without_loss_as_often_as_one_likes(tmp_path, layout, capsys):
+    (tmp_path / "a.jpg").write_bytes(picture(kind="JPEG"))
+    (tmp_path / "list.jsonl").write_text(json.dumps({"file_name": "a.jpg", "text": "one two three", **THEIRS}))
+    source = {"type": "files", "path": str(tmp_path), "table": "list.jsonl", "caption": "text"}
+    rest = {"steps": [{"resize": {"mode": "no", "skip_reencode": True}}, "text_length"], "shards": {"layout": layout}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"source": source, **rest}))
+    assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "key as column_column_key" in said and "roles as column_roles" in said
+    rounds = []
+    for number in range(3):
+        made = run(parse({"source": source, **rest}), tmp_path / str(number), local=True, workers=1)
+        assert (made["kept"], made["dropped"]) == (1, [])
+        rounds += contents(tmp_path / str(number))
+        source = {"type": "webdataset", "path": str(tmp_path / str(number))}
+    for name, value in THEIRS.items():
+        assert rounds[0].get({"key": "column_column_key"}.get(name, f"column_{name}" if name in FIELDS else name)) == value
+    for one in rounds[1:]:
+        assert {k: (v, rounds[0].get(k)) for k, v in one.items() if k != "earlier_scores" and v != rounds[0].get(k)} == {}
+        assert one.keys() - {"earlier_scores"} == rounds[0].keys()
+
+
+def test_fields_of_others_that_cannot_be_ours_are_carried(tmp_path):
+    theirs = {"key": "other", "sha256": "x", "phash": 7, "boxes": "b", "width": "1 m", "alternatives": "a", "alt": "an alt"}
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "a.json").write_text(json.dumps({"caption": "c", "height": 6, **theirs}))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.png", "a.json"):
+            tar.add(tmp_path / name, name)
+    (row,) = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
+    assert json.loads(row["extra"]) == {**theirs, "source_key": "a"}
+    (row,) = read_all(Files(path=str(tmp_path / "*.png"))).to_pylist()
+    assert json.loads(row["extra"]) == {**theirs, "file_name": "a.png"}
+
+
+def test_a_table_keeps_a_column_called_file_name(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "list.csv").write_text("image,caption,file_name\na.png,c,other.png\n")
+    (row,) = read_all(Files(path=str(tmp_path), table="list.csv", file="image")).to_pylist()
+    assert json.loads(row["extra"]) == {"file_name": "a.png", "column_file_name": "other.png"}
+
+
+def test_a_label_that_is_a_column_of_ours_is_refused():
+    for label in ("key", "outcome", "shard", "place", "members"):
+        with pytest.raises(RecipeError, match=f"'{label}' is a column of ours"):
+            parse({"source": {"type": "url_list", "path": "x"}, "steps": [{"text_length": {"label": label}}]})

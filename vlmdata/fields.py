@@ -1,0 +1,58 @@
+"""The names of our own fields in a sample's JSON, and what becomes of a source's columns that have one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+PREFIX = "column_"
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in kinds
+
+
+_WHOLE, _TEXT, _LIST = _is(int), _is(str), _is(list)
+FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a claim about the values that we write
+    **dict.fromkeys(("key", "caption"), _TEXT),
+    "url": _is(str, type(None)),
+    **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
+    "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "phash": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{1,16}", value) is not None,
+    **dict.fromkeys(("alternatives", "boxes", "texts", "images", "metadata", "files", "roles"), _LIST),
+    "scores": _is(dict),
+}
+
+
+def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[str, str]:
+    """Return for each of a source's columns that has a name of ours the one it is written under: `key` as `column_key`.
+
+    Where a column of that name exists too the prefix is repeated. A name that was given so is none of ours, and stays when
+    the dataset is read again.
+    """
+    taken = {*names, *ours}
+    found = {}
+    for name in names:
+        if name in ours:
+            found[name] = PREFIX + name
+            while found[name] in taken:
+                found[name] = PREFIX + found[name]
+    return found
+
+
+def carried(extra: str | None) -> dict[str, Any]:
+    """Return a row's `extra`, the source's other columns, under the names that a sample's JSON has for them."""
+    return renamed(json.loads(extra or "{}"))
+
+
+def renamed(columns: dict[str, Any], ours: Collection[str] = FIELDS) -> dict[str, Any]:
+    """Return columns under the names that `other_names` gives them."""
+    others = other_names(columns, ours)
+    return {others.get(name, name): value for name, value in columns.items()}
+
+
+def is_ours(name: str, value: Any, key: str) -> bool:
+    """Say whether a field of the JSON of a sample called `key` may be one that we, or img2dataset, wrote."""
+    return name in FIELDS and FIELDS[name](value) and (name != "key" or value == key)
