@@ -58,6 +58,8 @@ ROW = pa.schema(
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
         pa.field("roles", pa.list_(pa.string())),  # user, assistant, system; null where there is no conversation
+        # of each position of `images`, what the source says the bytes at its address hash to, hex; null where it says nothing
+        pa.field("stated_hashes", pa.list_(pa.string())),
         pa.field("extra", pa.string()),  # JSON object: the source's other columns, carried into the sample
         pa.field("place", pa.string()),  # of what the source could not read: "a.tar, byte 1536", "b.jsonl, line 17"
         pa.field("problem", pa.string()),  # what was wrong there

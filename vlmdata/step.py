@@ -146,6 +146,7 @@ class Source:
     """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
 
     gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
+    states_hashes: ClassVar[bool] = False  # whether its rows have `stated_hashes`
     is_quick: ClassVar[bool] = False  # its first rows are there in a moment, for `check` to look at
     shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
 

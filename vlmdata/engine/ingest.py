@@ -52,15 +52,27 @@ class Ingest(Step):
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
-        """Return the engine where it is not ours: its pixels are others."""
-        return self.download.engine if self.download and self.download.engine != "vlmdata" else ""
+        """Return the engine where it is not ours, for its pixels are others, and the hash that was verified: whoever changes
+        that has the images fetched again."""
+        words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
+        return " ".join(word for word in words if word != "vlmdata")
+
+    def _engine(self) -> str:
+        return self.download.engine if self.download else "vlmdata"
+
+    def _verified(self) -> str:
+        return self.download.verify if self.download else ""
+
+    def columns_read(self) -> tuple[str, ...]:
+        return ("images", "stated_hashes") if self._verified() else self.reads
 
     def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
         given = {name: flat.field(name).to_pylist() for name in FACTS}
+        stated: list[str | None] = _stated(rows, flat) if self._verified() else [None] * len(flat.items)
         columns = {name: list(values) for name, values in given.items()}
         done = np.zeros(len(flat.items), bool)
-        for positions, facts in self._outcomes(flat, given, part):  # type: ignore[arg-type]
+        for positions, facts in self._outcomes(flat, given, stated, part):  # type: ignore[arg-type]
             done[positions] = True
             for name, value in facts.items():
                 for position in positions:
@@ -71,11 +83,13 @@ class Ingest(Step):
         items = pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=flat.items.is_null())
         return {"images": flat.rebuild(items)}
 
-    def _outcomes(self, flat: Flat, given: dict[str, list[Any]], part: OpenPart) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    def _outcomes(
+        self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], part: OpenPart
+    ) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield what became of each image, with its positions, and then of those beyond their row's sum of cost."""
-        rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat)
+        rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)
-        for position, body, failure in self._bodies(flat, list(twins), part):
+        for position, body, failure in self._bodies(flat, list(twins), stated, part):
             if failure is not None:
                 yield twins[position], failure
             elif part.journal(position):
@@ -108,9 +122,9 @@ class Ingest(Step):
         except ImageError:
             return 0.0
 
-    def _twins(self, flat: Flat) -> dict[int, list[int]]:
+    def _twins(self, flat: Flat, stated: list[str | None]) -> dict[int, list[int]]:
         """Return the positions to do, each with the positions that hold the same image."""
-        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), strict=True)
+        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
         bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
         for position, (identity, living) in enumerate(zip(fields, flat.alive(), strict=True)):
@@ -120,10 +134,12 @@ class Ingest(Step):
                 groups.setdefault(repr((*identity, digest)), []).append(position)
         return {positions[0]: positions for positions in groups.values()}
 
-    def _bodies(self, flat: Flat, positions: list[int], part: OpenPart) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+    def _bodies(
+        self, flat: Flat, positions: list[int], stated: list[str | None], part: OpenPart
+    ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
         """Yield position, encoded bytes and verdict of every image, at once or as the web gives them."""
         most = self._rule().max_memory_mb * 1e6
-        step = self.download.name if self.download else self.name
+        step, kind = self.download.name if self.download else self.name, self._verified()
         bodies = flat.field("data")
         fields = {name: flat.field(name).to_pylist() for name in ("blob", "offset", "size", "url")}
         asked = {}
@@ -137,10 +153,14 @@ class Ingest(Step):
                 yield position, part.image_bytes(blob, offset, size), None
             elif self.download is None or url is None:
                 yield position, b"", {"drop": step, "reason": "no_address" if url is None else "not_downloaded"}
+            elif kind and stated[position] is None:
+                yield position, b"", {"drop": step, "reason": "no_hash"}
             else:
                 asked[position] = url
         if asked and self.download:
             for position, body, failure in self._fetched(asked, self.download, part):
+                if body is not None and kind and _hash(kind, body) != stated[position]:
+                    body, failure = None, f"wrong_{kind}"
                 yield position, body or b"", None if failure is None else {"drop": step, "reason": failure}
 
     def _fetched(
@@ -161,7 +181,7 @@ class Ingest(Step):
             return {"drop": blocks.name, "reason": reason}
         try:
             blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
-            resized = img2dataset.process if self.identity() else process
+            resized = process if self._engine() == "vlmdata" else img2dataset.process
             with part.decoding:
                 done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
         except ImageError as error:
@@ -200,6 +220,16 @@ class Ingest(Step):
         for name in sorted(set(names[bad])):
             rows = drop_rows(rows, bad & (names == name), name, **own)
         return rows
+
+
+def _stated(rows: pa.Table, flat: Flat) -> list[str | None]:
+    """Return for every position of `images` the hash that the source states."""
+    lists = zip(rows["stated_hashes"].to_pylist(), np.bincount(flat.parents, minlength=len(rows)).tolist(), strict=True)
+    return [one for hashes, count in lists for one in (hashes or [None] * count)]
+
+
+def _hash(kind: str, body: bytes) -> str:
+    return hashlib.new(kind, body, usedforsecurity=False).hexdigest()
 
 
 def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:

@@ -1,13 +1,15 @@
-"""Boxes and sizes that a list states, from whatever types its format gives them."""
+"""Boxes, sizes and hashes that a list states, from whatever types its format gives them."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pyarrow as pa
 
+_HASH = re.compile("(?:md5:|sha256:)?([0-9a-fA-F]{32}|[0-9a-fA-F]{64})")
 BOXES = pa.list_(pa.list_(pa.float64(), 4))
 
 
@@ -23,6 +25,20 @@ def _whole(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if 0 <= number < 1 << 31 else None
+
+
+def hash_column(column: Any) -> pa.Array:
+    """Return a column of MD5 or SHA-256 hashes (hex, also with `sha256:` before it, or bytes) in small hex; else null."""
+    values = column if isinstance(column, list) else column.to_pylist()
+    return pa.array([_hash(value) for value in values], pa.string())
+
+
+def _hash(value: Any) -> str | None:
+    if isinstance(value, bytes) and len(value) in (16, 32) and not _HASH.fullmatch(value.decode("latin-1")):
+        return value.hex()
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    found = _HASH.fullmatch(text.strip()) if isinstance(text, str) else None
+    return found[1].lower() if found else None
 
 
 def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:

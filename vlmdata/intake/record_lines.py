@@ -44,8 +44,7 @@ class RecordLines:
         """Yield number and line of each record."""
         stream = self._stack.enter_context(self._again())
         text = io.TextIOWrapper(stream, self._encoding, "replace", newline="")  # lines end as Arrow's do: \n, \r or both
-        quoting = csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE
-        reader = csv.reader(text, delimiter=self._delimiter, quoting=quoting)
+        reader = csv.reader(text, delimiter=self._delimiter, quoting=csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE)
         numbers = itertools.count(1)
         before = 0
         for record in reader:

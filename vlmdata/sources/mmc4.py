@@ -59,7 +59,7 @@ class Mmc4(Source):
             kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             text = line[:200].decode("utf-8", "replace")
-            fields = {"id": f"bad\n{text}", "extra": json_object({"record": text})}
+            fields: dict[str, Any] = {"id": f"bad\n{text}", "extra": json_object({"record": text})}
             return bad_record(file, _problem(error), line=number, **fields)
         parts: list[dict[str, Any] | str] = []
         for number in range(len(sentences) + 1):

@@ -83,10 +83,10 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
 
 
 def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
-    lists = {column: _list(record[column]) for column in ("texts", "images")}
-    for column, value in lists.items():
-        if value is None:
-            return bad_record(name, f"row {number}: `{column}` is no list", id=f"{name}\nrow {number}")
+    texts, images = _list(record["texts"]), _list(record["images"])
+    if texts is None or images is None:
+        wrong = "texts" if texts is None else "images"
+        return bad_record(name, f"row {number}: `{wrong}` is no list", id=f"{name}\nrow {number}")
     metadata = parsed(record.get("metadata"), list)
     about = parsed(record.get("general_metadata"), dict)
     pages = (one["document_url"] for one in metadata if isinstance(one, dict) and "document_url" in one)
@@ -102,7 +102,7 @@ def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
             return {"url": clean(url) if isinstance(url, str) else None, **told(own), **inline(entry["bytes"])}
         return {"url": clean(str(entry)), **told(own)}
 
-    row = document(positions(lists["texts"], lists["images"], image_of), **fields)
+    row = document(positions(texts, images, image_of), **fields)
     return row if row["images"] else reject(row, "empty_document")
 
 

@@ -13,9 +13,10 @@ from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
 from vlmdata.intake.pairs import pairs
-from vlmdata.intake.places import box_column, whole_numbers
+from vlmdata.intake.places import box_column, hash_column, whole_numbers
 from vlmdata.intake.rows import bad_records
 from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
+from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 
 CHECKED_FILES = 20  # whose columns `check` reads; the others speak when they are planned
@@ -40,10 +41,16 @@ class UrlList(Source):
     boxes_are: Literal["pixels", "shares"] = "pixels"  # shares of width and height, which must then be columns
     width: str = ""  # column of the width the list states, so that `image_size` can reject before anything is fetched
     height: str = ""
+    hash: str = ""  # column of the MD5 or SHA-256 of the bytes at the address, which `download: {verify: sha256}` checks
     encoding: str = "utf-8"  # of text formats; UTF-16 with its mark is recognised
     columns: list[str] | None = None  # names for CSV and TSV without a header
     delimiter: str = ""  # of CSV, in place of the comma
     quoted: bool | None = None  # whether "..." quotes a field: in CSV yes, in TSV no
+
+    @property
+    def states_hashes(self) -> bool:  # type: ignore[override]
+        """Whether a column says what the bytes hash to."""
+        return bool(self.hash)
 
     def check(self) -> None:
         check_encoding(self.encoding)
@@ -82,7 +89,9 @@ class UrlList(Source):
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
 
     def _wanted(self) -> list[str]:
-        return list(dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height) if n))
+        return list(
+            dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height, self.hash) if n)
+        )
 
     def _carried(self) -> list[str]:
         if isinstance(self.extra, str):
@@ -107,7 +116,11 @@ class UrlList(Source):
             bad |= wrong
         missing = pc.is_null(url).to_pylist()
         reason = ["bad_encoding" if b else "no_address" if m else None for b, m in zip(bad, missing, strict=True)]
-        return pairs(image, text, alternatives=alternatives, extra=chunk.extra, reason=reason)
+        rows = pairs(image, text, alternatives=alternatives, extra=chunk.extra, reason=reason)
+        if self.hash and not is_text:
+            places = [[one, None] if captions else [one] for one in hash_column(chunk.columns[self.hash]).to_pylist()]
+            rows = rows.append_column("stated_hashes", pa.array(places, ROW.field("stated_hashes").type))
+        return rows
 
 
 def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarray]:

@@ -30,6 +30,9 @@ class Download(WebOptions, Step):
     needs: ClassVar = ("web",)
 
     engine: Literal["vlmdata", "img2dataset"] = "vlmdata"
+    verify: Literal["", "sha256", "md5"] = ""
+    """Drop what does not hash to what the source states (`url_list: {hash: column}`) as `wrong_sha256` or `wrong_md5`, and an
+    address without a hash, unasked, as `no_hash`. DataComp's lists state SHA-256 (img2dataset: verify_hash)."""
 
     def check(self) -> None:
         if self.engine == "img2dataset":

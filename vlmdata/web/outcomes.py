@@ -36,6 +36,10 @@ FINAL = frozenset({
     "noai",                # X-Robots-Tag: noai, noimageai or noml
     "noindex",             # X-Robots-Tag: noindex, noimageindex or none
     "opted_out",           # X-Robots-Tag, where the engine (img2dataset) does not say which word
+    "wrong_sha256",        # not the bytes that the source's hash is of
+    "wrong_md5",
+    "no_hash",             # the recipe wants every hash verified, and the source states none for this image
+    "no_address",          # nor an address
     "tdm_reserved",        # text and data mining is reserved (TDMRep)
 })  # fmt: skip
 
