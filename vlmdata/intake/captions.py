@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from vlmdata.step import RecipeError
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
     """Return for each row its text (never null), its alternatives or None, and whether a caption does not decode.
 
-    A column is an Arrow array of texts or lists of texts, or a list of plain values. The first caption that is not blank
+    A column is an Arrow array of texts or lists of texts, or a list of plain values; a text that is a list of texts in JSON
+    stands for them. The first caption that is not blank
     is the text; the others, without repeats, are alternatives.
     """
+    columns = [_unpacked(column, encoding) for column in columns]
     if len(columns) == 1:
         simple = _plain(columns[0], encoding)
         if simple is not None:
@@ -31,6 +34,30 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
     both = [one_text(captions) for captions in gathered]
     texts = pa.array([text for text, _ in both], pa.string())
     return texts, pa.array([others for _, others in both], pa.list_(pa.string())), wrong
+
+
+def _unpacked(column: Any, encoding: str) -> Any:
+    """Return a column as plain values where a text of it is a list of texts in JSON, otherwise as it is."""
+    if isinstance(column, list):
+        return [_listed(value) for value in column]
+    try:
+        texts, bad = decode(column, encoding)
+    except TypeError:
+        return column
+    if not pc.any(pc.match_substring_regex(texts, r"^\s*\[")).as_py():
+        return column
+    return [b"" if wrong else _listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes are no caption
+
+
+def _listed(value: Any) -> Any:
+    """Return the texts of a list in JSON, anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) and all(isinstance(one, str | None) for one in found) else value
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:

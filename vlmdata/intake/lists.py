@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
 from vlmdata.intake import delimited, records
+from vlmdata.intake.dotted import at, names_in, reach, resolve
 from vlmdata.intake.find import File
 from vlmdata.intake.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
 from vlmdata.intake.pairs import json_object
@@ -74,7 +75,7 @@ def column_names(path: str, layout: Layout) -> list[str] | None:
     if kind == "parquet":
         with seekable(path) as file:
             parquet = open_parquet(file, path)
-            return parquet and parquet.schema_arrow.names
+            return parquet and names_in(parquet.schema_arrow)
     with opened(path) as file:
         if kind in ("csv", "tsv"):
             return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
@@ -98,9 +99,10 @@ def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise RecipeError, with the nearest name, for a wanted column that a list does not have."""
+    """Raise RecipeError, with the nearest name, for a wanted column, or field of a struct, that a list does not have."""
     for name in wanted:
-        if name not in known:
+        found = resolve(name, known)
+        if found is None or (found[1] and any(one.startswith(f"{found[0]}.") for one in known)):
             folded = {other.lower(): other for other in known}
             near = f" Did you mean '{folded[name.lower()]}'?" if name.lower() in folded else suggest(name, list(known))
             raise RecipeError(f"{path}: there is no column '{name}'.{near}")
@@ -148,9 +150,9 @@ def _parquet_chunks(
     if parquet is None:
         return
     known = parquet.schema_arrow
-    check_columns(path, known.names, [*wanted, *(extra.values() if extra != "all" else ())])
+    check_columns(path, names_in(known), [*wanted, *(extra.values() if extra != "all" else ())])
     others = _carried(known, wanted) if extra == "all" else extra
-    names = list(dict.fromkeys([*wanted, *others.values()]))
+    names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
     if twice := [name for name in names if known.names.count(name) > 1]:
         raise RecipeError(f"{path}: the column '{twice[0]}' stands there twice: rename one, or name others in `extra:`")
     groups = None if parts is None else list(parts)
@@ -159,6 +161,12 @@ def _parquet_chunks(
             yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
     except UNREADABLE as error:
         raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _column(name: str, known: Sequence[str]) -> str:
+    found = resolve(name, known)
+    assert found is not None, "columns were checked"
+    return found[0]
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
@@ -193,7 +201,10 @@ def _from_table(
     wrong = np.zeros(len(table), bool)
     values: dict[str, list[Any]] = {}
     for new, old in extra.items():
-        column = table[old].combine_chunks()
+        column = _at(table, old, encoding)
+        if isinstance(column, list):
+            values[new] = column
+            continue
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         try:
@@ -204,7 +215,14 @@ def _from_table(
         values[new] = _plain(path, old, column)
     json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     carried = pa.array(json, pa.string()) if values else None
-    return Chunk({name: table[name].combine_chunks() for name in wanted}, carried, wrong, bad)
+    return Chunk({name: _at(table, name, encoding) for name in wanted}, carried, wrong, bad)
+
+
+def _at(table: pa.Table, name: str, encoding: str) -> Any:
+    """Return a column, or what a dotted path leads to: an Arrow array or plain values."""
+    found = resolve(name, table.column_names)
+    assert found is not None, "columns were checked"
+    return at(table[found[0]].combine_chunks(), found[1], encoding)
 
 
 def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
@@ -229,16 +247,16 @@ def _from_records(
     *,
     is_text: bool,
 ) -> Chunk:
-    columns = {name: [row.get(name) for row in rows] for name in wanted}
+    columns = {name: [_field(row, name) for row in rows] for name in wanted}
     for name, values in columns.items():
-        if any(rows) and all(value is None for value in values) and not any(name in row for row in rows):
+        if any(rows) and all(value is None for value in values):
             check_columns(path, list(dict.fromkeys(key for row in rows for key in row)), [name])
     if is_text or (extra != "all" and not extra):
         return Chunk(columns, None, np.zeros(len(rows), bool), bad)
     if extra == "all":
         others = [{name: value for name, value in row.items() if name not in wanted} for row in rows]
     else:
-        others = [{new: row.get(old) for new, old in extra.items()} for row in rows]
+        others = [{new: _field(row, old) for new, old in extra.items()} for row in rows]
     texts = [json_object(one) if one else None for one in others]
     try:
         carried = pa.array(texts, pa.string())
@@ -247,6 +265,10 @@ def _from_records(
         wrong = np.array([text is not None and not _encodes(text) for text in texts], dtype=bool)
         carried = pa.array([None if w else t for t, w in zip(texts, wrong, strict=True)], pa.string())
     return Chunk(columns, carried, wrong, bad)
+
+
+def _field(row: dict[str, Any], name: str) -> Any:
+    return row[name] if name in row else reach(row, name.split(".")) if "." in name else None
 
 
 def _encodes(text: str) -> bool:

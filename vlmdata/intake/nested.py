@@ -1,4 +1,4 @@
-"""Rows of Arrow batches as plain values, whatever they hold, and the values within them by dotted names."""
+"""Rows of Arrow batches as plain values, whatever they hold."""
 
 from __future__ import annotations
 
@@ -54,38 +54,6 @@ def _one_by_one(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[boo
             values.append(None)
             bad.append(True)
     return values, bad
-
-
-def value_at(record: Mapping[str, Any], name: str) -> Any:
-    """Return what a record holds under a name, which may lead into structs by dots; of a list of structs a list of values.
-
-    None where there is nothing. A field that has the dots in its own name comes first.
-    """
-    if name in record or "." not in name:
-        return record.get(name)
-    head, _, rest = name.partition(".")
-    value = record.get(head)
-    if isinstance(value, Mapping):
-        return value_at(value, rest)
-    if isinstance(value, list):
-        return [value_at(one, rest) for one in value if isinstance(one, Mapping)]
-    return None
-
-
-def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
-    """Return the names that `value_at` knows of a schema: its columns, and by dots the fields of structs in them."""
-    found: list[str] = []
-    for field in kind:
-        name = before + field.name
-        inner = field.type
-        while _is_list(inner):
-            inner = inner.value_type
-        found += [name, *(names_in(inner, f"{name}.") if pa.types.is_struct(inner) else [])]
-    return found
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def holds_bytes(value: object) -> bool:

@@ -12,9 +12,10 @@ import pyarrow as pa
 from vlmdata.fields import is_ours
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
+from vlmdata.intake.dotted import value_at
 from vlmdata.intake.find import File, find
 from vlmdata.intake.named import named_rows
-from vlmdata.intake.nested import value_at, words
+from vlmdata.intake.nested import words
 from vlmdata.intake.opened import Damage
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from vlmdata.intake.dotted import names_in, value_at
 from vlmdata.intake.find import find
 from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
 from vlmdata.intake.lists import Layout, check_columns, column_names
 from vlmdata.intake.named import count_rows, named_rows
-from vlmdata.intake.nested import flat, holds_bytes, names_in, plain_rows, value_at, words
+from vlmdata.intake.nested import flat, holds_bytes, plain_rows, words
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses
 from vlmdata.intake.rows import captioned, tables

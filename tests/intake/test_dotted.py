@@ -1,0 +1,73 @@
+"""Columns are named by dotted paths into structs, JSON objects and JSON in texts; captions may be a list in JSON."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.sources.reading import pairs_of, read_all
+from vlmdata.intake.captions import caption_column
+from vlmdata.sources.url_list import UrlList
+from vlmdata.step import RecipeError
+
+ROWS = [
+    {"annotations": {"url": "http://a.org/1", "size": {"w": 5}}, "caption": {"en": "one", "de": "eins"}, "a.b": "x"},
+    {"annotations": {"url": "http://a.org/2", "size": {"w": 6}}, "caption": {"en": None, "de": "zwei"}, "a.b": None},
+    {"annotations": None, "caption": None, "a.b": "z"},
+]
+PATHS = {"url": "annotations.url", "caption": ["caption.en", "caption.de"], "width": "annotations.size.w"}
+
+
+def as_text(row: dict) -> dict:
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}
+
+
+@pytest.mark.parametrize("kind", ["struct.parquet", "text.parquet", "jsonl", "json", "text.csv"])
+def test_a_path_leads_into_structs_json_objects_and_json_in_texts(tmp_path, kind):
+    path = tmp_path / f"list.{kind}"
+    if kind.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(ROWS if kind[0] == "s" else [as_text(row) for row in ROWS]), path)
+    elif kind.endswith("csv"):
+        cells = [[str(value or "").replace('"', '""') for value in as_text(row).values()] for row in ROWS]
+        path.write_text("annotations,caption,a.b\n" + "\n".join(",".join(f'"{cell}"' for cell in row) for row in cells))
+    else:
+        path.write_text(json.dumps(ROWS) if kind == "json" else "\n".join(map(json.dumps, ROWS)))
+    rows = read_all(UrlList(path=str(path), extra={"deep": "annotations.size.w", "flat": "a.b"}, **PATHS))
+    assert pairs_of(rows) == [("http://a.org/1", "one", None), ("http://a.org/2", "zwei", None), (None, "", "no_address")]
+    assert [row["images"][0]["original_width"] for row in rows.to_pylist()] == [5, 6, None]
+    assert [json.loads(extra)["deep"] for extra in rows["extra"].to_pylist()] == [5, 6, None]
+    assert json.loads(rows["extra"][0].as_py())["flat"] == "x"
+
+
+def test_lists_on_the_way_give_all_their_values(tmp_path):
+    row = {"images": [{"url": "http://a.org/"}], "captions": [{"text": "a"}, {"text": "b"}, {}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "b.parquet")
+    rows = read_all(UrlList(path=str(tmp_path), url="images.url", caption="captions.text")).to_pylist()
+    assert [row["images"][0]["url"] for row in rows] == ["http://a.org/"] * 2
+    assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"]) for row in rows] == [("a", ["b"])] * 2
+
+
+def test_a_path_to_nowhere_is_told_before_any_work(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match=r"no column 'annotations\.urls'. Did you mean 'annotations\.url'"):
+        UrlList(path=str(tmp_path), url="annotations.urls", caption="").check()
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]))
+    with pytest.raises(RecipeError, match=r"no column 'annotation\.url'"):
+        UrlList(path=str(tmp_path), url="annotation.url", caption="").check()
+
+
+@pytest.mark.parametrize("form", [list, pa.array, lambda texts: pa.array([t if t is None else t.encode() for t in texts])])
+def test_a_list_of_captions_in_json_is_several_captions(form):
+    given = ['["a", "b", "a"]', "[1] a figure", ' ["c"]', "[]", '["d", null]', "[5]", None, "plain", '["e"', '[["f"]]']
+    texts, others, wrong = caption_column([form(given)])
+    assert texts.to_pylist() == ["a", "[1] a figure", "c", "", "d", "[5]", "", "plain", '["e"', '[["f"]]']
+    assert others.to_pylist() == [["b"], *[None] * 9]
+    assert not wrong.any()
+
+
+def test_a_caption_of_a_wrong_encoding_beside_such_a_list_is_told():
+    _, _, wrong = caption_column([pa.array([b'["a"]', b"\xff", b"c"])])
+    assert wrong.tolist() == [False, True, False]
