@@ -109,16 +109,23 @@ def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> Non
 
 
 def chunks(
-    file: File, layout: Layout, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None = None
+    file: File,
+    layout: Layout,
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    parts: range | None = None,
+    *,
+    rows: int = ROWS,
 ) -> Iterator[Chunk]:
     """Yield a list's rows in their order. `extra` names the columns to carry along, new name to old, or all the others.
 
-    `parts`: of a Parquet file only these row groups. Raises RecipeError for a file that is damaged or lacks a column.
+    `parts`: of a Parquet file only these row groups; `rows`: in a chunk, at most, but of CSV. Raises RecipeError for a file
+    that is damaged or lacks a column.
     """
     kind = format_of(file.path, layout)
     if kind == "parquet":
         with seekable(file.path) as stream:
-            yield from _parquet_chunks(stream, file.path, wanted, extra, parts)
+            yield from _parquet_chunks(stream, file.path, wanted, extra, parts, rows)
         return
     with opened(file.path) as stream:
         if kind in ("csv", "tsv"):
@@ -127,7 +134,7 @@ def chunks(
             for table, bad in delimited.tables(stream, kind, *of):
                 yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
             return
-        for good, bad in records.batches(stream, kind, layout.encoding, ROWS):
+        for good, bad in records.batches(stream, kind, layout.encoding, rows):
             yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
 
 
@@ -144,7 +151,7 @@ def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
 
 
 def _parquet_chunks(
-    stream: Any, path: str, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None
+    stream: Any, path: str, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None, rows: int
 ) -> Iterator[Chunk]:
     parquet = open_parquet(stream, path)
     if parquet is None:
@@ -157,7 +164,7 @@ def _parquet_chunks(
         raise RecipeError(f"{path}: the column '{twice[0]}' stands there twice: rename one, or name others in `extra:`")
     groups = None if parts is None else list(parts)
     try:
-        for batch in parquet.iter_batches(batch_size=ROWS, columns=names, row_groups=groups):
+        for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
             yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
     except UNREADABLE as error:
         raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None

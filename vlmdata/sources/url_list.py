@@ -9,16 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.intake import lists
+from vlmdata.intake.base64_images import image_in
 from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
+from vlmdata.intake.nested import resolve
 from vlmdata.intake.pairs import pairs
 from vlmdata.intake.places import box_column, hash_column, whole_numbers
-from vlmdata.intake.rows import bad_records
+from vlmdata.intake.rows import bad_records, pair, tables
 from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 
+IMAGES = 100  # rows with images that are read at a time
 CHECKED_FILES = 20  # whose columns `check` reads; the others speak when they are planned
 
 
@@ -35,6 +38,7 @@ class UrlList(Source):
     path: str | list[str]
     format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line
     url: str = "url"  # the column that holds addresses
+    image: str = ""  # column of the images themselves, in base64 or bytes; `url` then says where they came from, if it is there
     caption: str | list[str] = "caption"  # several columns, or one of lists: captions of one image; "" or []: none
     extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns that go into the sample's JSON; {new name: column}
     boxes: str = ""  # column of [[x0, y0, x1, y1], ...], as DataComp's face_bboxes; JSON text in CSV
@@ -48,6 +52,11 @@ class UrlList(Source):
     quoted: bool | None = None  # whether "..." quotes a field: in CSV yes, in TSV no
 
     @property
+    def shuffled(self) -> bool:  # type: ignore[override]
+        """Images are read file by file, and not laid in the order of keys."""
+        return not self.image
+
+    @property
     def states_hashes(self) -> bool:  # type: ignore[override]
         """Whether a column says what the bytes hash to."""
         return bool(self.hash)
@@ -58,10 +67,12 @@ class UrlList(Source):
             raise RecipeError(f"delimiter = {self.delimiter!r} must be one character")
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
+        if self.image and (self.boxes or self.width or self.height or self.hash):
+            raise RecipeError("boxes, width, height and hash are of images at addresses; with `image` they are not looked at")
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if lists.format_of(path, layout) != "txt":
-                lists.check_file(path, layout, [*self._wanted(), *self._carried()])
+                lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
 
     def files(self) -> list[File]:
         return find(self.path, lists.ENDINGS)
@@ -72,13 +83,13 @@ class UrlList(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         file = File(piece["path"], 0)
         is_text = lists.format_of(file.path, self._layout()) == "txt"
-        wanted = [lists.LINE] if is_text else self._wanted()
+        wanted = [lists.LINE] if is_text else self._wanted(file.path)
         extra: Mapping[str, str] | Literal["all"] = {}
         if not is_text:
             extra = self.extra if isinstance(self.extra, str | dict) else {name: name for name in self.extra}
-        for chunk in lists.chunks(file, self._layout(), wanted, extra):
+        for chunk in lists.chunks(file, self._layout(), wanted, extra, rows=IMAGES if self.image else lists.ROWS):
             if len(chunk.bad_encoding):
-                yield self._rows(chunk, is_text)
+                yield from self._with_images(chunk) if self.image and not is_text else [self._rows(chunk, is_text)]
             if chunk.bad_records:
                 yield bad_records(piece["name"], chunk.bad_records)
 
@@ -88,7 +99,10 @@ class UrlList(Source):
     def _captions(self) -> list[str]:
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
 
-    def _wanted(self) -> list[str]:
+    def _wanted(self, path: str) -> list[str]:
+        if self.image:
+            known = lists.column_names(path, self._layout()) or []
+            return [self.image, *self._captions(), *([self.url] if resolve(self.url, known) else [])]
         return list(
             dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height, self.hash) if n)
         )
@@ -97,6 +111,22 @@ class UrlList(Source):
         if isinstance(self.extra, str):
             return []
         return list(self.extra.values() if isinstance(self.extra, dict) else self.extra)
+
+    def _with_images(self, chunk: Chunk) -> Iterator[pa.Table]:
+        """Yield rows of images that the list holds itself."""
+        cells = chunk.columns[self.image]
+        cells = cells if isinstance(cells, list) else cells.to_pylist()
+        texts, others, bad = caption_column(
+            [chunk.columns[name] for name in self._captions()] or [[None] * len(cells)], self.encoding
+        )
+        nothing = [None] * len(cells)
+        urls = (
+            _strings(chunk.columns[self.url], self.encoding, self.url)[0].to_pylist() if self.url in chunk.columns else nothing
+        )
+        alternatives = others.to_pylist() if others is not None else nothing
+        extra = chunk.extra.to_pylist() if chunk.extra is not None else nothing
+        wrong = (bad | chunk.bad_encoding).tolist()
+        yield from tables(map(_pair, cells, urls, texts.to_pylist(), alternatives, extra, wrong))
 
     def _rows(self, chunk: Chunk, is_text: bool) -> pa.Table:
         url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url)
@@ -121,6 +151,11 @@ class UrlList(Source):
             places = [[one, None] if captions else [one] for one in hash_column(chunk.columns[self.hash]).to_pylist()]
             rows = rows.append_column("stated_hashes", pa.array(places, ROW.field("stated_hashes").type))
         return rows
+
+
+def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra: str | None, wrong: bool) -> dict[str, Any]:
+    image = {**image_in(cell), "url": url or None}
+    return pair(image, [text, *(others or [])], extra=extra, reason="bad_encoding" if wrong else None)
 
 
 def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarray]:
