@@ -105,6 +105,29 @@ def test_one_bad_name_in_the_table_of_an_image_folder_costs_its_row(tmp_path, na
     assert json.loads(rows[0]["extra"]) == {"file_name": "1.png"}
 
 
+def test_a_table_of_several_files_a_row_in_slices(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.sources.hf_dataset.SLICE", 2)
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(picture(number + 1))
+    records = [{"file_names": [f"{n}.png", f"{(n + 1) % 5}.png"], "caption": str(n)} for n in range(5)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    source = HfDataset(path=str(tmp_path), image="images")
+    rows = read_all(source).to_pylist()
+    assert [piece["start"] for piece in source.pieces()] == [0, 2, 4]
+    assert [[image and image["width"] for image in row["images"]] for row in rows] == [
+        [n + 1, (n + 1) % 5 + 1, None] for n in range(5)
+    ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_zip_of_images_with_their_table(tmp_path, streaming):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/1.png", picture())
+        archive.writestr("x/metadata.csv", "file_name,caption\n1.png,words\n")
+    rows = read_all(HfDataset(path=str(tmp_path / "a.zip"), streaming=streaming)).to_pylist()
+    assert [(row["reason"], row["texts"][1]["text"], row["images"][0]["data"]) for row in rows] == [(None, "words", picture())]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_zip_archives_of_images(tmp_path, streaming):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -113,7 +113,7 @@ def _turns(said: Any, folder: str) -> list[Turn]:
     if not isinstance(said, list) or not all(isinstance(turn, Mapping) for turn in said):
         raise Unfit("no_turns")
     turns: list[Turn] = []
-    for turn in said:
+    for turn in (one for given in said for one in _question_and_answer(given)):
         content = next((turn[name] for name in ("content", "value") if turn.get(name) is not None), None)
         parts = [content] if isinstance(content, str) else content
         if not isinstance(parts, list):
@@ -121,6 +121,13 @@ def _turns(said: Any, folder: str) -> list[Turn]:
         role = role_of(turn["role"] if turn.get("role") is not None else turn.get("from"))
         turns.append((role, [_part(part, folder) for part in parts]))
     return turns
+
+
+def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a turn, or the two that {"user": ..., "assistant": ...} holds."""
+    if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
+        return [turn]
+    return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]
 
 
 def _part(part: object, folder: str) -> str | dict[str, Any]:

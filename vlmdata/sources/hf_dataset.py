@@ -55,8 +55,8 @@ class HfDataset(Source):
         extra = [] if isinstance(self.extra, str) else self.extra
         opened = self._opened()
         for table in opened.tables:
-            if (names := column_names(table, Layout())) is not None:
-                check_columns(table, names, [self._file_column(names), *self._captions(), *extra])
+            if names := column_names(table, Layout()):
+                check_columns(table, names, [self._file_column(table), *self._captions(), *extra])
         schema = self._schema(opened)
         if schema is None:  # of a stream unknown where the dataset does not say
             return
@@ -79,7 +79,7 @@ class HfDataset(Source):
     def pieces(self) -> list[dict[str, Any]]:
         data, named = self._opened().data, self._opened().tables
         if named:
-            counts = {table: count_rows(table, self._file_column(column_names(table, Layout()) or ())) for table in named}
+            counts = {table: count_rows(table, self._file_column(table)) for table in named}
             starts = [(table, start) for table in named for start in range(0, counts[table] or 1, SLICE)]
             return [{"table": table, "start": start, "stop": start + SLICE} for table, start in starts]
         if self.streaming:
@@ -88,11 +88,9 @@ class HfDataset(Source):
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         if "table" in piece:
-            file = self._file_column(column_names(piece["table"], Layout()) or ())
-            window = range(piece["start"], piece["stop"])
-            yield from named_rows(
-                piece["table"], os.path.basename(piece["table"]), file, self._captions(), extra=self.extra, window=window
-            )
+            table, window = piece["table"], range(piece["start"], piece["stop"])
+            called, file = os.path.basename(table), self._file_column(table)
+            yield from named_rows(table, called, file, self._captions(), extra=self.extra, window=window)
             return
         meant = _features_with_meaning(self._opened().data)
         yield from tables(self._row(*row, meant) for batch in self._batches(piece) for row in plain_rows(batch))
@@ -122,8 +120,9 @@ class HfDataset(Source):
         schema = self._schema(self._opened())
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
-    def _file_column(self, names: Sequence[str]) -> str:
+    def _file_column(self, table: str) -> str:
         """Return the column of a table that names the files of `image`, as the library's image folders call it."""
+        names = column_names(table, Layout()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
         return next((name for name in known if name in names), known[-1])
@@ -168,7 +167,8 @@ def _meant(value: Any, feature: Any) -> Any:
 
 def _is_media(value: object) -> bool:
     """Say whether a value is or holds bytes, or is an image, a sound or a film that the library keeps as a path."""
-    return holds_bytes(value) or (isinstance(value, Mapping) and value.keys() == {"bytes", "path"})
+    kept = value[0] if isinstance(value, list) and value else value
+    return holds_bytes(value) or (isinstance(kept, Mapping) and kept.keys() == {"bytes", "path"})
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
