@@ -1,10 +1,11 @@
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vlmdata.intake.pictures import HEADER, file_in_place, image_named, keep_addresses
+from vlmdata.intake.pictures import HEADER, LARGEST, file_in_place, image_named, keep_addresses
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
 
@@ -35,6 +36,12 @@ def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     assert file_in_place(f"{tmp_path}/{name}")["reason"] == "no_file"
     assert image_named(name, str(tmp_path))["reason"] == "no_file"
+
+
+def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + (2 * HEADER).to_bytes(4, "little"))  # its directory lies beyond what is read
+    os.truncate(tmp_path / "a.tif", LARGEST + 1)
+    assert file_in_place(str(tmp_path / "a.tif")) == {"drop": "source", "reason": "too_large"}
 
 
 @pytest.mark.parametrize(

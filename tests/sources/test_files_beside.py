@@ -10,6 +10,7 @@ import pytest
 
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
+from vlmdata.intake.pictures import LARGEST
 from vlmdata.sources.files import FACTS, TEXT, Files
 from vlmdata.step import RecipeError
 
@@ -126,6 +127,12 @@ def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
     source = Files(path=str(folder))
     assert sum(len(table) for piece in source.pieces() for table in source.read_counting(piece, others)) == 4
     assert others == {"no_file": 2, "text_without_image": 1}
+
+
+def test_an_image_too_large_to_be_read_whole_is_a_row(tmp_path):
+    rows_of(tmp_path, {"a.png": picture(), "b.png": picture()})
+    os.truncate(tmp_path / "images/a.png", LARGEST + 1)
+    assert told(rows_of(tmp_path, {})) == {"a.png": "too_large", "b.png": ""}
 
 
 def test_a_name_on_disk_that_is_not_utf8(tmp_path):

@@ -53,6 +53,8 @@ class Folder:
         if not is_remote(path):
             self._check(path)
         try:
+            if not is_remote(path) and os.path.getsize(path) > most:
+                raise Unusable("too_large", f"longer than {most:,} bytes")
             with raw_file(path) as file:
                 data: bytes = file.read(most + 1)
         except FileNotFoundError:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from vlmdata.images.budget import MAX_MEMORY_MB
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.intake.find import is_remote
@@ -125,8 +124,9 @@ def file_in_place(path: str) -> dict[str, Any]:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") in ("truncated", "corrupt") and HEADER < size <= MAX_MEMORY_MB * 1e6:
-                # of a TIFF: a profile beyond what was read
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
+                if size > LARGEST:
+                    return _rejected("too_large")
                 file.seek(0)
                 found = facts(file.read(), whole=False)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte

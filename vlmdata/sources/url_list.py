@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from vlmdata.intake import lists
 from vlmdata.intake.base64_images import image_in
 from vlmdata.intake.captions import caption_column
+from vlmdata.intake.dotted import resolve
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
-from vlmdata.intake.dotted import resolve
 from vlmdata.intake.pairs import pairs
 from vlmdata.intake.places import box_column, hash_column, whole_numbers
 from vlmdata.intake.rows import bad_records, pair, tables
