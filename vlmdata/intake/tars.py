@@ -20,6 +20,7 @@ from vlmdata.loader.grouping import TarContents, TarSample, contents, key_of
 from vlmdata.loader.tar import BLOCK, Link, Member, Read, TarDamage, members
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+RowOf = Callable[[TarSample, str | None, Read], dict[str, Any] | None]
 MAX_CAPTION = 1 << 20  # bytes of a caption that are read,
 MAX_JSON = 1 << 24  # of a JSON,
 MAX_IMAGE = 1 << 30  # and of an image
@@ -36,7 +37,7 @@ class BadSample(ValueError):
 def tar_rows(
     path: str,
     name: str,
-    row_of: Callable[[TarSample, str | None, Read], dict[str, Any] | None],
+    row_of: RowOf,
     *,
     longer_names: bool = True,
 ) -> Iterator[dict[str, Any]]:

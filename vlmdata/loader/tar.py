@@ -254,8 +254,11 @@ class _Extras:
         self.everywhere = everywhere or {}  # from global headers
         self.own: dict[bytes, bytes] = dict(self.everywhere)
         self.problem: str | None = None
-        self.is_sparse = False
         self.is_pending = False  # a header was taken in that belongs to the next member
+
+    @property
+    def is_sparse(self) -> bool:
+        return b"sparse" in self.own
 
     def following(self) -> "_Extras":
         """Return what holds for the member after the next."""
@@ -267,16 +270,7 @@ class _Extras:
         try:
             if size > MAX_EXTRA:
                 raise ValueError(f"a long header of {size} bytes, over {MAX_EXTRA}")
-            if kind in (b"L", b"K"):
-                self.own[b"path" if kind == b"L" else b"linkpath"] = data().partition(b"\0")[0]
-                return
-            for key, value in _records(data()):
-                if key in _WANTED:
-                    self.own[_WANTED[key]] = value
-                    if kind == b"g":
-                        self.everywhere[_WANTED[key]] = value
-                if key.startswith(b"GNU.sparse.") and kind != b"g":
-                    self.is_sparse = True
+            _read_extra(kind, data(), self.own, self.everywhere)
         except ValueError as error:
             if not self.is_pending:
                 raise
@@ -303,6 +297,20 @@ class _Extras:
     def target(self, header: bytes) -> str:
         """Return where a link points. Raises ValueError where that is too long."""
         return _text(self.own.get(b"linkpath") or header[157:257].partition(b"\0")[0])
+
+
+def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
+    """Take in what a long header says of the next member, in `own`, and a global one of all. Raises ValueError."""
+    if kind in (b"L", b"K"):
+        own[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\0")[0]
+        return
+    for key, value in _records(data):
+        if key in _WANTED:
+            own[_WANTED[key]] = value
+            if kind == b"g":
+                everywhere[_WANTED[key]] = value
+        elif key.startswith(b"GNU.sparse.") and kind != b"g":
+            own[b"sparse"] = value
 
 
 def _text(raw: bytes) -> str:

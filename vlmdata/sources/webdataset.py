@@ -19,7 +19,17 @@ from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.places import boxes
 from vlmdata.intake.rows import document, pair, reject, tables
 from vlmdata.intake.strings import caption_text, check_encoding, clean
-from vlmdata.intake.tars import ENDINGS, MAX_CAPTION, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.intake.tars import (
+    ENDINGS,
+    MAX_CAPTION,
+    MAX_IMAGE,
+    BadSample,
+    RowOf,
+    member_bytes,
+    names_within,
+    sample_json,
+    tar_rows,
+)
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, TarSample
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
@@ -73,15 +83,18 @@ class Webdataset(Source):
                 bare.append(", ".join(sorted({*dict(sample.members), *json.loads(row["extra"])} - {"source_key"})))
             return row
 
-        seen = sum(1 for _ in itertools.islice(tar_rows(piece["path"], piece["name"], look), 100))
+        seen = sum(1 for _ in itertools.islice(self._rows(piece, look), 100))
         if 2 * len(bare) <= seen:
             return None
         what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
         return f"{what}; members and fields of the first are {bare[0]}: name one as `caption`"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
+        return tables(self._rows(piece, self.row))
+
+    def _rows(self, piece: dict[str, Any], row_of: RowOf) -> Iterator[dict[str, Any]]:
         dotted = any("." in name.strip(".") for name in [*self.caption, *self._images()])  # such names count from the first dot
-        return tables(tar_rows(piece["path"], piece["name"], self.row, longer_names=not dotted))
+        return tar_rows(piece["path"], piece["name"], row_of, longer_names=not dotted)
 
     def _images(self) -> list[str]:
         return [self.image] if isinstance(self.image, str) else self.image or []
