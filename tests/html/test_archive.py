@@ -1,7 +1,11 @@
 """Archives as streams of records, whole or broken."""
 
+import base64
+import binascii
 import gzip
+import hashlib
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,7 +20,7 @@ from tests.fixtures import fixture
 from tests.html import odd_archives
 from tests.real_data import real_data
 from vlmdata.html.archive import Record, records, volumes
-from vlmdata.html.digest import digest_fits
+from vlmdata.html.digest import digest_fits, record_fits
 
 PAGES = [warc("response", f"http://ex.com/{i}", http(b"<p>%d " % i * 200)) for i in range(5)]
 OTHERS = [warc("warcinfo", "", b"software: test\r\n"), warc("request", "http://ex.com/0", b"GET / HTTP/1.1\r\n\r\n")]
@@ -84,6 +88,56 @@ def test_arc_files(tmp_path, compress):
     assert found[2].block == http(b"two")
 
 
+BLOCK = http(b"<p>hello")
+SOUND_LINES = {
+    b"http://ex.com/ 1.2.3.4 20240506070809 text/html %d": ("http://ex.com/", "20240506070809"),
+    b"http://ex.com/a b 1.2.3.4 20240506070809 text/html; charset=utf-8 %d": ("http://ex.com/a%20b", "20240506070809"),
+    b"http://ex.com/ 1.2.3.4 20240506070809 text/html 200 12345678901234 - 123 a.arc %d": ("http://ex.com/", "20240506070809"),
+    b"http://ex.com/ 20240506070809 text/html %d": ("http://ex.com/", "20240506070809"),
+    b"http://ex.com/ 1.2.3.4 20240506070809 %d": ("http://ex.com/", "20240506070809"),
+    b"HTTP://ex.com/ unknown 20240506070809 no-type %d": ("HTTP://ex.com/", "20240506070809"),
+    b"www.ex.com/ 1.2.3.4 20240506070809 text/html %d": ("http://www.ex.com/", "20240506070809"),
+    b"http://ex.com/ 1.2.3.4 0123456789abcdef0123456789abcdef0 text/html %d": ("http://ex.com/", None),
+    b"http://ex.com/a b 2001:db8::1 - text/html 200 hash - 123 a.arc %d": ("http://ex.com/a%20b", None),
+    b"http://ex.com/ - 19970801 text/html %d": ("http://ex.com/", None),
+    b"http://ex.com/ 1.2.3.4 text/html %d": ("http://ex.com/", None),
+}
+BAD_LENGTHS = (b"", b"-5", b"x", b"\xc2\xb2", b"7" * 5000, b"999", b"99999999999999")
+
+
+@pytest.mark.parametrize("line", SOUND_LINES)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: gz(data[:50], b"", data[50:], b"")])
+def test_a_line_of_an_arc_may_be_odd_where_address_and_length_are_sound(tmp_path, line, pack):
+    record = line % len(BLOCK) + b"\n" + BLOCK + b"\n"
+    for version in (b"", arc()):
+        (tmp_path / "x.arc").write_bytes(pack(version + record + record))
+        found = [r for r in read(tmp_path / "x.arc") if r.kind != "warcinfo"]
+        assert [(r.kind, r.url, r.headers.get("warc-date"), r.block) for r in found] == [
+            ("response", *SOUND_LINES[line], BLOCK),
+            ("response", *SOUND_LINES[line], BLOCK),
+        ]
+
+
+@pytest.mark.parametrize("length", BAD_LENGTHS)
+def test_a_bad_length_in_an_arc_costs_one_page(tmp_path, length):
+    content = arc(("http://ex.com/1", BLOCK), ("http://ex.com/2", BLOCK), ("http://ex.com/3", BLOCK))
+    lines = content.split(b"http://ex.com/2")
+    (tmp_path / "x.arc").write_bytes(
+        lines[0] + b"http://ex.com/2" + lines[1].replace(b" %d\n" % len(BLOCK), b" %s\n" % length, 1)
+    )
+    found = read(tmp_path / "x.arc", max_bytes=10_000)
+    assert [r.url for r in found if r.kind == "response"] == ["http://ex.com/1", "http://ex.com/3"]
+    assert [(r.kind, r.offset) for r in found if r.problem] == [("bad_record", len(lines[0]))]
+
+
+def test_what_an_arc_holds_of_other_servers_is_of_a_kind_of_its_own(tmp_path):
+    asked = ("dns:ex.com", "DNS:ex.com", "whois://w.ex.com/ex.com", "mailto:a@ex.com", "news:comp.lang", "ftp://ex.com/a")
+    for pack in (bytes, gzip.compress):
+        (tmp_path / "x.arc").write_bytes(pack(arc(*((url, b"1.2.3.4\n\n") for url in asked), ("http://ex.com/", BLOCK))))
+        kinds = [r.kind for r in read(tmp_path / "x.arc")]
+        assert kinds == ["warcinfo", "dns", "dns", "whois", "mailto", "news", "resource", "response"]
+
+
 def damaged(position: int, change) -> bytes:
     changed = list(WHOLE)
     changed[position] = change(changed[position])
@@ -131,6 +185,92 @@ def test_digests():
     assert digest_fits(None, b"x") and digest_fits("unheard:abc", b"x") and digest_fits("sha1:", b"x")
     assert not digest_fits("sha1:3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ", b"x")
     assert not digest_fits("sha1:???", b"")
+
+
+def digest(data: bytes, algorithm: str = "sha1", encode=base64.b32encode) -> str:
+    return f"{algorithm}:{encode(hashlib.new(algorithm, data).digest()).decode()}"
+
+
+def test_a_digest_of_the_body_proves_it_in_every_form():
+    body = b"<p>hello" * 50
+    packed = gzip.compress(body)
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
+    block = http(chunks, extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n")
+    for algorithm in ("sha1", "md5", "sha256", "sha512"):
+        for encode in (base64.b32encode, base64.b64encode, binascii.hexlify, base64.urlsafe_b64encode):
+            for data in (block, chunks, packed, body):
+                declared = digest(data, algorithm, encode)
+                assert record_fits({"warc-block-digest": declared}, block, 10_000)
+                assert record_fits({"warc-block-digest": declared.rstrip("=")}, block, 10_000)
+            assert not record_fits({"warc-block-digest": digest(b"other", algorithm, encode)}, block, 10_000)
+    wrong = {"warc-block-digest": digest(b"other")}
+    assert record_fits({**wrong, "warc-payload-digest": digest(body)}, block, 10_000)
+    assert not record_fits({**wrong, "warc-payload-digest": digest(body)}, block, 100), "not unpacked past the limit"
+    assert not record_fits({**wrong, "warc-payload-digest": "whirl:AAAA"}, block, 10_000)
+    assert not record_fits({"warc-block-digest": digest(b"")}, b"HTTP/1.1 200 OK\r\nno end", 10_000)
+
+
+def test_a_revisit_of_wget_declares_the_digest_of_nothing(tmp_path):
+    revisit = warc("revisit", "http://ex.com/0", http(b""), WARC_Block_Digest=digest(b""))
+    (tmp_path / "x.warc.gz").write_bytes(gz(PAGES[0], revisit, PAGES[1]))
+    assert summary(read(tmp_path / "x.warc.gz")) == {"response": 2, "revisit": 1}
+
+
+EMPTY = {"gzip": gzip.compress(b"", mtime=0), "lz4": bytes.fromhex("04224d18604082") + bytes(4)}
+EMPTY |= {"zstd": bytes.fromhex("28b52ffd2000010000"), "blank": gz(b"\r\n\r\n")}
+PACKED = {"gzip": gz, "blank": gz, "lz4": lambda *parts: framed(Lz4Writer, [*parts])}
+PACKED["zstd"] = lambda *parts: framed(ZstdWriter, [*parts])
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("each", [True, False], ids=["a frame each", "two streams"])
+def test_frames_that_hold_nothing_may_stand_anywhere(tmp_path, kind, each):
+    pack, empty = PACKED[kind], EMPTY[kind]
+    parts = [pack(record) for record in PAGES] if each else [pack(b"".join(PAGES[:3])), pack(b"".join(PAGES[3:]))]
+    for number, content in enumerate(
+        (empty + b"".join(parts), empty.join(parts), b"".join(parts) + empty, empty * 300 + (empty * 2).join(parts) + empty)
+    ):
+        (tmp_path / "file").write_bytes(content)
+        assert [r.url for r in read(tmp_path / "file")] == [f"http://ex.com/{i}" for i in range(5)], number
+    (tmp_path / "file").write_bytes(empty * 3)
+    assert read(tmp_path / "file") == []
+
+
+def test_frames_that_hold_nothing_are_no_damage_and_hide_none(tmp_path):
+    empty, broken = EMPTY["gzip"], gz(PAGES[1])[:-40] + bytes(40)
+    (tmp_path / "file").write_bytes(gz(PAGES[0]) + empty + broken + empty + gz(PAGES[2]) + empty + b"no frame")
+    assert summary(read(tmp_path / "file")) == {"response": 2, "bad_record:header": 2}
+
+
+@pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
+@pytest.mark.parametrize("spell", [bytes.lower, bytes.upper, bytes.capitalize])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_fields_of_a_header_in_any_spelling_and_with_any_line_break(tmp_path, pack, spell, end):
+    def spelled(record: bytes) -> bytes:
+        header, _, block = record.partition(b"\r\n\r\n")
+        header = re.sub(rb"(?m)^[\w-]+:", lambda name: spell(name[0]), header)
+        return header.replace(b"\r\n", end) + 2 * end + block
+
+    (tmp_path / "file").write_bytes(pack([WHOLE[0], *(spelled(record) for record in WHOLE[1:5]), *WHOLE[5:]]))
+    assert [(r.kind, r.url, r.block) for r in read(tmp_path / "file")] == [
+        ("warcinfo", None, b""),
+        ("request", "http://ex.com/0", b""),
+        *(("response", f"http://ex.com/{i}", http(b"<p>%d " % i * 200)) for i in range(5)),
+    ]
+
+
+@pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
+@pytest.mark.parametrize("stated", [b"99", b"999999", b"999999999999"])
+def test_a_length_that_lies_takes_no_page_with_it_in_silence(tmp_path, pack, stated):
+    for number in (1, 3):  # a request, whose content is not kept; a page
+        changed = [*WHOLE]
+        changed[number] = re.sub(rb"Content-Length: \d+", b"Content-Length: " + stated, changed[number], count=1)
+        (tmp_path / "file").write_bytes(pack(changed))
+        found = read(tmp_path / "file")
+        pages = {r.url for r in found if r.kind == "response"}
+        lost = {f"http://ex.com/{i}" for i in range(5)} - pages
+        assert len(lost) <= sum(r.kind == "bad_record" for r in found), "each page is there or counted"
+        assert len(lost) <= (number == 3)
 
 
 def test_odd_archives_can_be_read_to_their_end(tmp_path):

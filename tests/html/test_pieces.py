@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -57,6 +58,13 @@ def wacz(pack: Pack, name: str, compression: int) -> Pack:
     return packed
 
 
+def between(empty: bytes, pack: Pack) -> Pack:
+    """Put frames that hold nothing before, between and behind those of the records."""
+    return lambda parts: empty * 2 + b"".join(pack([part]) + empty * (number % 3) for number, part in enumerate(parts))
+
+
+EMPTY = {"gzip": gzip.compress(b"", mtime=0), "lz4": bytes.fromhex("04224d18604082") + bytes(4)}
+EMPTY["zstd"] = bytes.fromhex("28b52ffd2000010000")
 # how the archive is packed, and how the archives are that it holds as pages
 KINDS: dict[str, tuple[Pack, Pack]] = {
     "plain": (joined, joined),
@@ -68,6 +76,14 @@ KINDS: dict[str, tuple[Pack, Pack]] = {
     "two gzip streams": (lambda parts: gz(joined(parts[:30]), joined(parts[30:])), gzipped),
     "one LZ4 frame": (lambda parts: framed(Lz4Writer, [joined(parts)]), joined),
     "one Zstandard frame": (lambda parts: framed(ZstdWriter, [joined(parts)]), joined),
+    "gzip, empty members": (between(EMPTY["gzip"], gzipped), between(EMPTY["gzip"], gzipped)),
+    "lz4, empty frames": (between(EMPTY["lz4"], lz4), between(EMPTY["lz4"], lz4)),
+    "zstd, empty frames": (between(EMPTY["zstd"], lambda parts: framed(ZstdWriter, parts)), joined),
+    "gzip streams, empty members": (
+        lambda parts: between(EMPTY["gzip"], gzipped)([joined(parts[:30]), joined(parts[30:])]),
+        gzipped,
+    ),
+    "wacz, empty members": (wacz(between(EMPTY["gzip"], gzipped), "a.warc.gz", zipfile.ZIP_STORED), gzipped),
     "wacz": (wacz(gzipped, "a.warc.gz", zipfile.ZIP_STORED), gzipped),
     "wacz, plain": (wacz(joined, "a.warc", zipfile.ZIP_STORED), joined),
     "wacz, packed": (wacz(gzipped, "a.warc.gz", zipfile.ZIP_DEFLATED), gzipped),
@@ -76,7 +92,7 @@ KINDS: dict[str, tuple[Pack, Pack]] = {
 
 
 def crawl(rng: random.Random, pack: Pack, count: int = 100) -> list[bytes]:
-    """Return records of all sizes; some pages are archives, some records declare no digest or end their lines oddly."""
+    """Return records of all sizes; some pages are archives, some records declare no digest or have odd headers."""
     made = []
     for number in range(count):
         body = rng.randbytes(rng.choice([10, 300, 3000, 9000])) + b"<p>hello " * rng.choice([1, 50, 3000])
@@ -88,6 +104,8 @@ def crawl(rng: random.Random, pack: Pack, count: int = 100) -> list[bytes]:
             record = warc("response", f"http://ex.com/{number}.warc", http(pack(inner), "application/warc"))
         if number % 10 == 8:
             record = record.replace(b"WARC-Block-Digest", b"X-Block-Digest")
+        if number % 20 == 5:
+            record = re.sub(rb"(?m)^[A-Z][\w-]+:", lambda name: name[0].lower(), record, count=7)
         if number % 50 == 49:
             header, _, block = record.partition(b"\r\n\r\n")
             record = header.replace(b"\r\n", b"\n") + b"\n\n" + block

@@ -6,18 +6,20 @@ at the next one that can. A large volume is divided into pieces, whose records t
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from fastwarc.warc import ArchiveIterator
+from typing import Any, BinaryIO, NamedTuple
 
 from vlmdata.html.arc import arc_records, is_arc
-from vlmdata.html.digest import digest_fits
-from vlmdata.html.frames import Primed, dictionary_frame, is_packed
+from vlmdata.html.digest import record_fits
+from vlmdata.html.entries import entries
+from vlmdata.html.frames import after_empty, dictionary_of, frame_end, is_packed, read_at, unpacked
+from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.odd_header import Header, header_at, stated_length
 from vlmdata.html.remote import open_archive
 from vlmdata.html.resync import next_record, proved_end, record_starts, sure_record
 from vlmdata.html.sequential import Sequential
@@ -26,16 +28,19 @@ from vlmdata.html.volume import ZIP, Volume
 KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
-BODIES = frozenset(("response", "resource", "revisit"))  # kinds whose content is read; of the others only the header
+BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; of the others only whether it is there
 UNPACKED = 4  # times larger is a piece of a stream that is unpacked from its start: about what a packed one unpacks to
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
 
 @dataclass(slots=True)
 class Record:
-    """One record. Of kind `bad_record`, `problem` says why: header, truncated, too_large, digest."""
+    """One record. Of kind `bad_record`, `problem` says why: header, truncated, too_large, digest.
 
-    kind: str  # response, resource, revisit, request, metadata, warcinfo, conversion, continuation, unknown, bad_record
+    A record of a kind whose content is not kept stays what it is where it is cut off, with the problem truncated.
+    """
+
+    kind: str  # one of KINDS, unknown, or of ARC also what was asked of another server than the web's: dns, mailto, news, whois
     offset: int  # in the volume as `Volume.open` gives it: where reading can start again
     url: str | None = None
     id: str | None = None
@@ -107,6 +112,13 @@ def record_at(file: BinaryIO, offset: int, max_bytes: int) -> Record | None:
     return next(_records(file, offset, None, max_bytes), None)
 
 
+def response_of(record: Record, max_bytes: int) -> Response:
+    """Return what a record of kind `response` or `resource` holds as an answer of a server."""
+    if record.kind == "resource":
+        return Response(200, {"content-type": record.headers.get("content-type", "")}, record.block)
+    return parse_response(record.block, max_bytes=max_bytes)
+
+
 def _arc_starts(file: BinaryIO, every: int) -> Iterator[int]:
     yield 0
     cut = every
@@ -129,22 +141,17 @@ def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator
         yield from (Record(**values) for values in arc_records(file, start, end, max_bytes))
         return
     stop = _Stop(file, end)
-    place, first, lenient, broken = start, True, False, False
+    place, first, broken = start, True, False
     while True:
         last, ends_early = place, False
         try:
-            for number, record in enumerate(_run(file, place, max_bytes, stop, lenient)):
-                if _has_bare_lines(record) if not lenient else number and not stop.packed:
-                    raise _OtherLines
-                last, first, broken = record.offset, False, record.kind == "bad_record"
+            for record in _run(file, place, max_bytes, stop):
+                last, first, broken = record.offset, False, record.problem is not None
                 ends_early = record.problem == "truncated"
                 yield record
-            if not ends_early:
+            if stop.is_reached or not ends_early:
                 return
             at = proved_end(file, last, max_bytes)  # a length that lies swallows all records up to the end
-        except _OtherLines:
-            place, first, lenient = record.offset, True, not lenient
-            continue
         except ConnectionError:
             raise
         except _DAMAGE:
@@ -154,25 +161,15 @@ def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator
             if not broken and not stop.packed:  # a broken one is counted already
                 yield Record("bad_record", last + 1, problem="header")
         else:
+            at = after_empty(file, at) if stop.packed else at
             found = next_record(file, at + 1 if first else at)
             if first or found != at:
-                if end is not None and at >= end:
+                if (end is not None and at >= end) or not read_at(file, at, 1):
                     return
                 yield Record("bad_record", at, problem="header")
         if found is None or (end is not None and found >= end):
             return
         place, first, broken = found, True, False
-
-
-class _OtherLines(Exception):
-    """A record's header may end its lines in bare line feeds: the strict reader then finds no content after it, or takes them
-    for one line. The lenient one reads that record alone, so that none depends on those before it."""
-
-
-def _has_bare_lines(record: Record) -> bool:
-    if record.problem == "truncated" and not record.block:
-        return True
-    return any("\n" in value for value in record.headers.values())
 
 
 class _Stop:
@@ -181,43 +178,97 @@ class _Stop:
     def __init__(self, file: BinaryIO, end: int | None):
         self.packed = is_packed(file)
         self.end = end
+        self.is_reached = False
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
 
     def __call__(self, offset: int, entry: Any) -> bool:
-        if self.end is None or offset < self.end:
-            return False
-        return offset > self.end or self.headers in (None, entry.headers.to_dict())
-
-
-def _entries(file: BinaryIO, place: int, lenient: bool) -> Iterator[tuple[int, Any]]:
-    """Yield FastWARC's records from a place on, each with its offset in the file."""
-    frame = dictionary_frame(file) if place else b""
-    file.seek(place)
-    source: Any = Primed(frame, file) if frame else file
-    for entry in ArchiveIterator(source, parse_http=False, auto_decode="none", quirks_mode=lenient):
-        yield entry.stream_pos + (place - len(frame) if frame else 0), entry
+        if self.end is not None and offset >= self.end:
+            self.is_reached = offset > self.end or self.headers in (None, entry.headers.to_dict())
+        return self.is_reached
 
 
 def _headers_at(file: BinaryIO, place: int) -> dict[str, str] | None:
     try:
-        return next((entry.headers.to_dict() for _, entry in _entries(file, place, False)), None)
+        return next((entry.headers.to_dict() for _, entry in entries(file, place)), None)
     except ConnectionError:
         raise
     except _DAMAGE:
         return None
 
 
-def _run(file: BinaryIO, place: int, max_bytes: int, stop: _Stop, lenient: bool) -> Iterator[Record]:
+def _run(file: BinaryIO, place: int, max_bytes: int, stop: _Stop) -> Iterator[Record]:
     """Yield records up to the first one that breaks the stream, which raises OSError."""
-    for offset, entry in _entries(file, place, lenient):
-        if stop(offset, entry):
-            return
-        headers = {name.lower(): value for name, value in entry.headers.items()}
-        kind = headers.get("warc-type", "").strip().lower()
-        record = Record(kind if kind in KINDS else "unknown", offset, _url(headers), headers.get("warc-record-id"), headers)
-        if kind in BODIES:
-            _read_block(record, entry, max_bytes)
-        yield record
+    at: int | None = place
+    while at is not None:
+        start, at = at, None
+        for offset, entry in entries(file, start):
+            if stop(offset, entry):
+                return
+            record = _record({name.lower(): value for name, value in entry.headers.items()}, offset)
+            _read_block(record, entry.reader, entry.content_length, max_bytes)
+            if _is_odd(record, entry.content_length) and (odd := _odd_records(file, offset, entry, max_bytes)):
+                yield from odd.records
+                at = odd.end
+                break
+            yield record
+            if record.problem == "truncated" and stop.packed:  # it has swallowed the frames that follow its own
+                at = frame_end(file, offset)
+                break
+
+
+def _is_odd(record: Record, length: int) -> bool:
+    """Say whether FastWARC did not understand a header.
+
+    It knows `Content-Length` in this spelling alone. After bare line feeds it finds no content, or takes them for one line.
+    """
+    if length == 0 and stated_length(record.headers):
+        return True
+    return (record.problem == "truncated" and not record.block) or any("\n" in value for value in record.headers.values())
+
+
+class _Odd(NamedTuple):
+    records: list[Record]
+    end: int | None  # where reading goes on: nowhere after what is cut off
+
+
+def _odd_records(file: BinaryIO, place: int, entry: Any, max_bytes: int) -> _Odd | None:
+    """Return the record at an offset, with those behind it in its frame; nothing, and the file as it was, where it has none."""
+    before = file.tell()
+    odd = None
+    if not is_packed(file):
+        if header := header_at(file, place):
+            record = _odd_record(file, place, place, header, max_bytes)
+            odd = _Odd([record], place + header.size + header.length if record.problem != "truncated" else None)
+    elif _headers_at(file, place) == entry.headers.to_dict():  # else it is not the first of its frame
+        odd = _odd_frame(file, place, max_bytes)
+    if odd is None:
+        file.seek(before)
+    return odd
+
+
+def _odd_frame(file: BinaryIO, place: int, max_bytes: int) -> _Odd | None:
+    end = frame_end(file, place)
+    frame = read_at(file, place, 2 * max_bytes if end is None else end - place)
+    content = unpacked(frame, dictionary_of(file), 2 * max_bytes)
+    records: list[Record] = []
+    at = 0
+    while header := header_at(io.BytesIO(content), at):
+        records.append(_odd_record(io.BytesIO(content), at, (end or place) if records else place, header, max_bytes))
+        at += header.size + header.length
+        at += len(content[at : at + 8]) - len(content[at : at + 8].lstrip(b"\r\n"))
+    return _Odd(records, end) if records else None
+
+
+def _odd_record(file: BinaryIO, place: int, offset: int, header: Header, max_bytes: int) -> Record:
+    file.seek(place + header.size)
+    record = _record(header.fields, offset)
+    _read_block(record, file, header.length, max_bytes)
+    return record
+
+
+def _record(headers: dict[str, str], offset: int) -> Record:
+    kind = headers.get("warc-type", "").strip().lower()
+    return Record(kind if kind in KINDS else "unknown", offset, _url(headers), headers.get("warc-record-id"), headers)
 
 
 def _url(headers: dict[str, str]) -> str | None:
@@ -225,16 +276,37 @@ def _url(headers: dict[str, str]) -> str | None:
     return url.replace(" ", "%20") or None
 
 
-def _read_block(record: Record, entry: Any, max_bytes: int) -> None:
-    length = entry.content_length
-    if length > max_bytes:
-        record.kind, record.problem = "bad_record", "too_large"
+def _read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
+    """Read a record's content. Of a kind whose content is not kept, or of more than `max_bytes`, see only that it is there."""
+    is_kept = record.kind in BODIES
+    if not is_kept or length > max_bytes:
+        is_whole = _skipped(reader, length)
+        record.problem = "truncated" if not is_whole else "too_large" if is_kept else None
+        record.kind = "bad_record" if is_kept else record.kind
         return
-    block = entry.reader.read(length) if length else b""
-    while len(block) < length and (more := entry.reader.read(length - len(block))):
+    block = _more(reader, length) if length else b""
+    while len(block) < length and (more := _more(reader, length - len(block))):
         block += more
     record.block = block
     if len(block) < length:
         record.kind, record.problem = "bad_record", "truncated"
-    elif not digest_fits(record.headers.get("warc-block-digest"), block):
+    elif not record_fits(record.headers, block, max_bytes):
         record.kind, record.problem = "bad_record", "digest"
+
+
+def _skipped(reader: Any, length: int) -> bool:
+    """Read past content, and say whether all of it was there."""
+    while length > 0 and (more := _more(reader, min(length, 1 << 20))):
+        length -= len(more)
+    return length <= 0
+
+
+def _more(reader: Any, size: int) -> bytes:
+    """Return more of a record's content, none where it breaks off."""
+    try:
+        found: bytes = reader.read(size)
+        return found
+    except ConnectionError:
+        raise
+    except _DAMAGE:
+        return b""

@@ -16,8 +16,8 @@ from urllib.parse import urljoin
 
 import numpy as np
 
-from vlmdata.html.archive import Record, record_at
-from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.archive import BODIES, Record, record_at, response_of
+from vlmdata.html.http_message import Response
 from vlmdata.html.image_index import REDIRECTS, address_key, collection_index
 from vlmdata.html.sequential import Sequential
 from vlmdata.html.volume import Volume
@@ -83,11 +83,9 @@ class ArchiveImages:
             return None
         place = self.places[number]
         record = self._record(int(place["volume"]), int(place["offset"]))
-        if record is None or record.kind not in ("response", "resource"):
+        if record is None or record.kind not in BODIES:
             return None
-        if record.kind == "resource":
-            return Response(200, {"content-type": record.headers.get("content-type", "")}, record.block)
-        response = parse_response(record.block, max_bytes=self.max_bytes)
+        response = response_of(record, self.max_bytes)
         return None if response.problem else response
 
     def _record(self, volume: int, offset: int) -> Record | None:

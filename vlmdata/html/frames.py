@@ -16,17 +16,23 @@ GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 DICTIONARY = b"\x5d\x2a\x4d\x18"
 _MAX_DICTIONARY = 32 << 20  # bytes
 _CHUNK = 1 << 16
+_SMALL = 256  # bytes: most empty frames have less
 
 
-def head_of(file: BinaryIO) -> bytes:
-    """Return the first four bytes of a file, none where it breaks off at once."""
-    file.seek(0)
+def read_at(file: BinaryIO, place: int, size: int) -> bytes:
+    """Return the bytes at an offset, none past the end; where a stream breaks off is its end."""
     try:
-        return file.read(4)
+        file.seek(place)
+        return file.read(size)
     except ConnectionError:
         raise
     except OSError:
         return b""
+
+
+def head_of(file: BinaryIO) -> bytes:
+    """Return the first four bytes of a file, none where it breaks off at once."""
+    return read_at(file, 0, 4)
 
 
 def is_packed(file: BinaryIO) -> bool:
@@ -72,16 +78,28 @@ def holds_record(file: BinaryIO, place: int, dictionary: bytes | None = None) ->
 
 
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
-    """Return what an LZ4 or Zstandard frame holds, nothing where it cannot be unpacked or holds more than `max_bytes`."""
+    """Return what a frame holds, as far as it can be unpacked, and no more than `max_bytes` and one byte."""
+    if frame.startswith(GZIP):
+        try:
+            return zlib.decompressobj(31).decompress(frame, max_bytes + 1)
+        except zlib.error:
+            return b""
     stream = io.BytesIO(frame)
     found = b""
     try:
         reader = Lz4Reader(stream) if frame.startswith(LZ4) else ZstdReader(stream, dictionary=dictionary)
-        while (data := reader.read(1 << 20)) and len(found) <= max_bytes:
+        while len(found) <= max_bytes and (data := reader.read(min(1 << 20, max_bytes + 1 - len(found)))):
             found += data
     except (OSError, ValueError):
-        return b""
-    return found if len(found) <= max_bytes else b""
+        pass
+    return found
+
+
+def after_empty(file: BinaryIO, place: int) -> int:
+    """Return the first offset from `place` on where no frame of gzip or LZ4 begins that holds nothing, or blank lines."""
+    while (end := _blank_end(file, place)) is not None:
+        place = end
+    return place
 
 
 def dictionary_frame(file: BinaryIO) -> bytes:
@@ -102,13 +120,32 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
         return None
 
 
-def _gzip_end(file: BinaryIO, place: int) -> int | None:
+def _blank_end(file: BinaryIO, place: int) -> int | None:
+    """Return where the frame at an offset ends, null where none begins or it holds more than blank lines."""
+    head = read_at(file, place, 4)
+    try:
+        if head.startswith(GZIP):
+            return _gzip_end(file, place, blank=True)
+        end = frame_end(file, place) if head == LZ4 else None
+        if end is None or end - place > _SMALL:
+            return None
+        return None if Lz4Reader(io.BytesIO(read_at(file, place, end - place))).read(_CHUNK).strip() else end
+    except ConnectionError:
+        raise
+    except (OSError, zlib.error):
+        return None
+
+
+def _gzip_end(file: BinaryIO, place: int, *, blank: bool = False) -> int | None:
+    """Return where a gzip member ends; of a `blank` one only, if asked so. Raises zlib.error for damage."""
     file.seek(place)
     unpacker = zlib.decompressobj(31)
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(_SMALL if blank else _CHUNK):
         place += len(chunk)
         while chunk and not unpacker.eof:
-            unpacker.decompress(chunk, 1 << 20)
+            found = unpacker.decompress(chunk, 1 << 20)
+            if blank and found.strip():
+                return None
             chunk = unpacker.unconsumed_tail
         if unpacker.eof:
             return place - len(unpacker.unused_data)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
 _MAX_HEAD = 262_144  # bytes
+_ENOUGH = 4  # times as many packed bytes as are wanted unpacked: chunks and tables of a packer come before them
 
 
 @dataclass(slots=True)
@@ -36,7 +38,11 @@ class Response:
 
 
 class _Undecodable(Exception):
-    """Holds the problem's name."""
+    """Holds the problem's name, and what could be decoded before it."""
+
+    def __init__(self, problem: str, found: bytes = b""):
+        super().__init__(problem)
+        self.found = found
 
 
 def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> Response:
@@ -54,6 +60,38 @@ def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> R
     except _Undecodable as error:
         response.problem = str(error)
     return response
+
+
+def payloads(block: bytes, max_bytes: int) -> Iterator[bytes]:
+    """Yield the body of a message as it was sent, then with each encoding undone, as far as it can be: at most `max_bytes`.
+
+    What is no HTTP message is its own payload.
+    """
+    if not block.startswith(b"HTTP/"):
+        yield block
+        return
+    head, body = _split(block)
+    if head == block:  # its end is not there
+        return
+    yield body
+    try:
+        for encoding in _encodings(_headers(head.split(b"\n")[1:])):
+            body = _undone(body, encoding, max_bytes)
+            yield body
+    except _Undecodable:
+        return
+
+
+def body_start(block: bytes, size: int) -> bytes:
+    """Return the first `size` bytes of a body, its encodings undone, or as many as can be had."""
+    head, body = _split(block)
+    body = body[: _ENOUGH * size]
+    for encoding in _encodings(_headers(head.split(b"\n")[1:])):
+        try:
+            body = _undone(body, encoding, size)
+        except _Undecodable as error:
+            body = error.found
+    return body[:size]
 
 
 def _split(block: bytes) -> tuple[bytes, bytes]:
@@ -84,13 +122,21 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
 
 
 def _decoded(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
-    transfer = [w.strip().lower() for w in headers.get("transfer-encoding", "").split(",") if w.strip()]
-    content = [w.strip().lower() for w in headers.get("content-encoding", "").split(",") if w.strip()]
-    for encoding in reversed([*content, *transfer]):
-        body = _joined(body) if encoding == "chunked" else _unpacked(body, encoding, max_bytes)
+    for encoding in _encodings(headers):
+        body = _undone(body, encoding, max_bytes)
     if len(body) > max_bytes:
         raise _Undecodable("too_large")
     return body
+
+
+def _encodings(headers: dict[str, str]) -> list[str]:
+    """Return what is to be undone, the outermost first."""
+    names = f"{headers.get('content-encoding', '')},{headers.get('transfer-encoding', '')}".lower().split(",")
+    return [name.strip() for name in reversed(names) if name.strip()]
+
+
+def _undone(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    return _joined(body) if encoding == "chunked" else _unpacked(body, encoding, max_bytes)
 
 
 def _joined(body: bytes) -> bytes:
@@ -103,20 +149,20 @@ def _joined(body: bytes) -> bytes:
         if size is None:
             if place == 0:
                 return body
-            raise _Undecodable("bad_chunks")
+            raise _Undecodable("bad_chunks", b"".join(chunks))
         if size == 0:
             return b"".join(chunks)
         chunk = body[end + 1 : end + 1 + size]
         chunks.append(chunk)
         place = end + 1 + size
         if len(chunk) < size:
-            raise _Undecodable("bad_chunks")
+            raise _Undecodable("bad_chunks", b"".join(chunks))
         if body[place : place + 2] == b"\r\n":
             place += 2
         elif body[place : place + 1] == b"\n":
             place += 1
         elif place < len(body):
-            raise _Undecodable("bad_chunks")
+            raise _Undecodable("bad_chunks", b"".join(chunks))
         if place >= len(body):  # the last chunk, of size 0, is missing: nothing of the page is
             return b"".join(chunks)
 
@@ -143,18 +189,19 @@ def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _inflated(body: bytes, window: int, max_bytes: int) -> bytes:
-    pieces, room = [], max_bytes
+    pieces: list[bytes] = []
+    room = max_bytes
     while body:
         unpacker = zlib.decompressobj(window)
         try:
             piece = unpacker.decompress(body, room + 1)
         except zlib.error:
-            raise _Undecodable("bad_encoding") from None
-        if len(piece) > room:
-            raise _Undecodable("too_large")
-        if not unpacker.eof:
-            raise _Undecodable("bad_encoding")
+            raise _Undecodable("bad_encoding", b"".join(pieces)) from None
         pieces.append(piece)
+        if len(piece) > room:
+            raise _Undecodable("too_large", b"".join(pieces))
+        if not unpacker.eof:
+            raise _Undecodable("bad_encoding", b"".join(pieces))
         room -= len(piece)
         body = unpacker.unused_data if window == 31 and unpacker.unused_data[:2] == b"\x1f\x8b" else b""
     return b"".join(pieces)
@@ -166,7 +213,7 @@ def _streamed(reader: type, body: bytes, max_bytes: int) -> bytes:
     except (OSError, ValueError):
         raise _Undecodable("bad_encoding") from None
     if len(found) > max_bytes:
-        raise _Undecodable("too_large")
+        raise _Undecodable("too_large", found)
     if not found:
         raise _Undecodable("bad_encoding")
     return found

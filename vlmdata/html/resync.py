@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from vlmdata.html.digest import digest_fits
-from vlmdata.html.frames import GZIP, LZ4, dictionary_of, frame_end, head_of, holds_record, is_packed, unpacked
+from vlmdata.html.digest import record_fits
+from vlmdata.html.frames import GZIP, LZ4, dictionary_of, frame_end, head_of, holds_record, is_packed, read_at, unpacked
+from vlmdata.html.odd_header import header_at
 
 _WINDOW = 1 << 20
 _HEAD = 2048  # bytes of most records' headers
@@ -22,7 +23,6 @@ _STORED = {_GZIP: 65_535, _ZSTD: 128 << 10, _LZ4: 4 << 20}  # most bytes that li
 _HEADER = re.compile(rb"WARC/1\.[01]\r\n(?:[A-Za-z][A-Za-z0-9-]*:[^\r\n]*\r\n)+\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
 _DIGITS = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n", re.IGNORECASE)
-_DIGEST = re.compile(rb"\r\nwarc-block-digest:([^\r\n]*)", re.IGNORECASE)
 
 
 def next_record(file: BinaryIO, place: int) -> int | None:
@@ -40,7 +40,7 @@ def sure_record(file: BinaryIO, place: int) -> int | None:
     for found in _candidates(file, place):
         end: int | None = found
         while end is not None and end - found <= longest:
-            if not _read(file, end, 1):
+            if not read_at(file, end, 1):
                 return found
             end = frame_end(file, end)
         if end is not None:
@@ -57,12 +57,12 @@ def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[in
     place: int | None = 0
     cut = 0
     is_sound = True
-    while place is not None and _read(file, place, 1):
+    while place is not None and read_at(file, place, 1):
         end = _stated_end(file, place)
         if place >= cut and (is_sound or end is not None):
             yield place
             cut = place - place % every + every
-        follows = _read(file, end, 11) if end is not None else b""
+        follows = read_at(file, end, 11) if end is not None else b""
         if end is not None and follows == b"\r\n\r\n":
             return
         is_sound = end is None or not follows.startswith(b"\r\n\r\nWARC/1.")
@@ -82,17 +82,15 @@ def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
         ended = frame_end(file, place)
         if ended is None or _mark(file) is _GZIP:
             return ended
-        record = unpacked(_read(file, place, ended - place), dictionary_of(file), 2 * max_bytes)
+        record = unpacked(read_at(file, place, ended - place), dictionary_of(file), 2 * max_bytes)
         return ended if proved_end(io.BytesIO(record), 0, max_bytes) == len(record) else None
-    end = _stated_end(file, place)
-    if end is None:
+    end, header = _stated_end(file, place), header_at(file, place)
+    if end is None or header is None:
         return None
-    header = _header(file, place)
-    digest = _DIGEST.search(header)
-    if digest and end - place - len(header) <= max_bytes:
-        block = _read(file, place + len(header), end - place - len(header))
-        return end + 4 if digest_fits(digest[1].decode(), block) else None
-    return end + 4 if _read(file, end, 4) == b"\r\n\r\n" else None
+    is_revisit = header.fields.get("warc-type", "").lower() == "revisit"
+    if "warc-block-digest" in header.fields and not is_revisit and header.length <= max_bytes:
+        return end + 4 if record_fits(header.fields, read_at(file, end - header.length, header.length), max_bytes) else None
+    return end + 4 if read_at(file, end, 4) == b"\r\n\r\n" else None
 
 
 def _candidates(file: BinaryIO, place: int) -> Iterator[int]:
@@ -100,7 +98,7 @@ def _candidates(file: BinaryIO, place: int) -> Iterator[int]:
     mark = _mark(file)
     dictionary = dictionary_of(file) if mark is _ZSTD else None
     while True:
-        window = _read(file, place, _WINDOW)
+        window = read_at(file, place, _WINDOW)
         for match in mark.finditer(window):
             if mark is _START or holds_record(file, place + match.start(), dictionary):
                 yield place + match.start()
@@ -128,17 +126,6 @@ def _stated_end(file: BinaryIO, place: int) -> int | None:
 
 def _header(file: BinaryIO, place: int) -> bytes:
     """Return the header of a plain record with the empty line after it, or nothing where something is odd about it."""
-    head = _read(file, place, _HEAD)
-    found = _HEADER.match(head) or _HEADER.match(head + _read(file, place + len(head), _LONG_HEAD))
+    head = read_at(file, place, _HEAD)
+    found = _HEADER.match(head) or _HEADER.match(head + read_at(file, place + len(head), _LONG_HEAD))
     return found[0] if found else b""
-
-
-def _read(file: BinaryIO, place: int, size: int) -> bytes:
-    """Return the bytes at an offset; where a stream breaks off is its end."""
-    file.seek(place)
-    try:
-        return file.read(size)
-    except ConnectionError:
-        raise
-    except OSError:
-        return b""

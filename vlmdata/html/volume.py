@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from fastwarc.stream_io import Lz4Reader, WarcReader, ZstdReader
-from fastwarc.warc import ArchiveIterator
 
 from vlmdata.html.arc import is_arc
+from vlmdata.html.entries import entries
 from vlmdata.html.frames import GZIP, LZ4, dictionary_of, head_of, holds_record, is_packed
 from vlmdata.html.remote import open_archive
 from vlmdata.html.resync import next_record
@@ -109,11 +109,18 @@ class Stretch:
 
 
 class _Onwards:
-    """A reader of FastWARC's, whose `read` does what Python's call `read1`."""
+    """A reader of FastWARC's, whose `read` does what Python's call `read1`, past frames that hold nothing."""
 
     def __init__(self, reader: WarcReader):
-        self.read1 = reader.read
+        self.reader = reader
         self.close = reader.close
+
+    def read1(self, size: int) -> bytes:
+        while True:
+            before = self.reader.inner_tell()
+            data = self.reader.read(size)
+            if data or self.reader.inner_tell() == before:
+                return data
 
 
 @functools.lru_cache(maxsize=1000)
@@ -127,9 +134,8 @@ def _is_reached(volume: Volume, identity: tuple[Any, ...]) -> bool:
             return True
         if is_arc(file):
             return False
-        file.seek(0)
         try:
-            places = [record.stream_pos for record in islice(ArchiveIterator(file, parse_http=False), 3)]
+            places = [offset for offset, _ in islice(entries(file, 0), 3)]
         except ConnectionError:
             raise
         except (OSError, ValueError):
