@@ -19,7 +19,7 @@ from vlmdata.html.image_index import address_key
 from vlmdata.html.volume import Volume
 
 JPEG = b"\xff\xd8\xff" + bytes(500)
-PNG = b"\x89PNG" + bytes(900)
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(900)
 DIGEST = {"WARC_Payload_Digest": "sha1:AAAA"}
 FIRST = [
     warc("response", "http://ex.com/", http(b"<p>page")),
@@ -74,6 +74,33 @@ def test_images_in_arc_files(tmp_path):
         (tmp_path / name).write_bytes(data)
         with ArchiveImages(volumes(tmp_path / name)) as images:
             assert images.find("http://ex.com/i.jpg").data == JPEG
+
+
+def untyped(body: bytes, extra: str = "") -> bytes:
+    return f"HTTP/1.1 200 OK\r\n{extra}\r\n".encode() + body
+
+
+def test_images_are_found_by_their_bytes_where_their_type_is_of_no_use(tmp_path):
+    packed = gzip.compress(JPEG)
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
+    blocks = {
+        "none": untyped(JPEG),
+        "packed": untyped(chunks, "Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+        **{
+            kind: http(JPEG, kind)
+            for kind in ("text/html", "idontexist", "text/plain", "image/x-foo", "image/png; charset=x", "")
+        },
+    }
+    records = [warc("response", f"http://ex.com/{number}", block) for number, block in enumerate(blocks.values())]
+    records += [warc("resource", "http://ex.com/resource", JPEG), warc("response", "http://ex.com/page", http(b"<p>page"))]
+    records += [warc("response", "http://ex.com/part", http(JPEG, "image/jpeg", "206 Partial Content"))]
+    (tmp_path / "x.warc.gz").write_bytes(gz(*records))
+    (tmp_path / "x.arc").write_bytes(arc(("http://ex.com/arc", untyped(JPEG)), ("ftp://ex.com/a.jpg", JPEG)))
+    with ArchiveImages([volume for path in tmp_path.iterdir() for volume in volumes(path)]) as images:
+        held = [*map(str, range(len(blocks))), "resource", "arc"]
+        assert [images.find(f"http://ex.com/{name}").data for name in held] == [JPEG] * len(held)
+        assert images.find("ftp://ex.com/a.jpg").data == JPEG
+        assert images.find("http://ex.com/page") is None and images.find("http://ex.com/part") is None
 
 
 def test_what_does_not_change_an_address():

@@ -31,7 +31,7 @@ OUTCOMES = dict(map(json.loads, (Path(__file__).parent / "real_archives.jsonl").
 MADE_BY_WGET = {"metadata": 1, "request": 21, "resource": 2, "warcinfo": 1}
 VISITS = {  # two visits of GNU Wget to a small site
     "wget/first.warc.gz": {**MADE_BY_WGET, "page": 6, "http_301": 1, "http_404": 4, "media_image": 8, "media_text": 2},
-    "wget/second.warc.gz": {**MADE_BY_WGET, "bad_digest": 18, "http_404": 3},  # its revisits have the digest of nothing
+    "wget/second.warc.gz": {**MADE_BY_WGET, "revisit": 18, "http_404": 3},
 }
 SOUND = (
     "node-warc/books.toscrape.warc",

@@ -15,19 +15,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from vlmdata.html.archive import Record, records
-from vlmdata.html.http_message import parse_response
+from vlmdata.html.http_message import body_start, parse_response
+from vlmdata.html.sniff import START, is_image
 from vlmdata.html.volume import Volume
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_VERSION = 1  # of what the files hold
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff")
+_VERSION = 2  # of what the files hold
 _WAIT_S = 0.2
 _WANTED, _REVISIT, _OTHER = 0, 1, 2  # an image or a redirect; a revisit; a response that a revisit may mean
 _PLACE = np.dtype([("volume", "u4"), ("offset", "u8")])
@@ -137,14 +137,12 @@ def _hash(*facts: object) -> int:
 
 
 def _is_wanted(record: Record) -> bool:
-    """Say whether a record is an image or a redirect, by what it declares."""
+    """Say whether a record is a redirect or an image, by what it declares or by its first bytes."""
     if record.kind == "resource":
-        return record.headers.get("content-type", "").startswith("image/")
+        return record.headers.get("content-type", "").lower().startswith("image/") or is_image(record.block[:START])
     response = parse_response(record.block[:16_384], max_bytes=0, with_body=False)
     if response.status in REDIRECTS:
         return True
     if response.status != 200:
         return False
-    kind = response.media_type
-    path = urlsplit(record.url or "").path.lower()
-    return kind.startswith("image/") or (kind in ("", "application/octet-stream", "text/plain") and path.endswith(_EXTENSIONS))
+    return response.media_type.startswith("image/") or is_image(body_start(record.block, START))

@@ -12,16 +12,17 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.html.archive import Record, piece_records, pieces, volumes
+from vlmdata.html.archive import BODIES, Record, piece_records, pieces, response_of, volumes
 from vlmdata.html.archive_images import ArchiveImages
-from vlmdata.html.http_message import Response, parse_response
+from vlmdata.html.http_message import Response, body_start
 from vlmdata.html.image_index import shared_folder
 from vlmdata.html.remote import open_archive
+from vlmdata.html.sniff import START, is_told, sort_of
 from vlmdata.html.volume import Volume
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pages import Find, Mode, Yields, page_rows
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.rows import reject, tables
+from vlmdata.intake.rows import bad_record, reject, tables
 from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
@@ -31,16 +32,24 @@ MAX_PAGE_IMAGES_BYTES = 200_000_000  # of a page's images together: many address
 MAX_PIECE_CHARS = 200_000_000  # of texts and addresses, some ten times what real pages hold: small files can unpack to anything
 MAX_IMAGE_BYTES = 20_000_000
 RUN_BYTES = 16 << 20  # of images and texts in a table of rows
-_MEDIA = frozenset(("application", "audio", "font", "image", "text", "video"))
-_HTML = frozenset(("text/html", "application/xhtml+xml"))
+_PROBLEMS = {
+    "header": "no header of a record can be read here",
+    "truncated": "a record whose content is shorter than its header says",
+    "too_large": "a record or page longer than is read",
+    "digest": "a record whose content has another digest than it declares",
+    "http_header": "a record without the header of an HTTP response",
+    "bad_chunks": "a page whose chunks do not fit together",
+    "bad_encoding": "a page that cannot be unpacked",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warc(Source):
-    """One row for each HTML page that a server answered with status 200; a record that cannot be read is a dropped row.
+    """One row for each HTML page that a server sent with status 200 or that a resource record holds.
 
-    Records of other kinds make no rows and are counted by kind. Images come with their bytes where the archives hold them,
-    also behind redirects and revisit records; the others keep their address for `download`.
+    A record that cannot be read is a dropped row. Records of other kinds make no rows and are counted by kind. Images come with
+    their bytes where the archives hold them, also behind redirects and revisit records; the others keep their address for
+    `download`.
     """
 
     shuffled: ClassVar[bool] = False
@@ -113,21 +122,21 @@ class Warc(Source):
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
-            broken = {"id": f"{name}:{record.offset}", "url": record.url, "extra": _json(facts, record.problem)}
-            return [reject(broken, "bad_record")], None
-        if record.kind != "response":
+            return [_bad(facts, record, record.problem or "", f"{name}:{record.offset}")], None
+        if record.kind not in BODIES:
             return [], record.kind
-        if not record.url or not record.url.startswith("http"):
-            return [], "response_not_http"
-        response = parse_response(record.block, max_bytes=MAX_PAGE_BYTES)
-        if response.problem and _may_be_page(response):
-            return [reject({"id": identity, "url": record.url, "extra": _json(facts, response.problem)}, "bad_record")], None
-        if response.status != 200 or response.media_type not in _HTML:
-            return [], _other(response)
+        if not (record.url or "").lower().startswith(("http:", "https:")):
+            return [], "response_not_http" if record.kind == "response" else record.kind
+        response = response_of(record, MAX_PAGE_BYTES)
+        sort = sort_of(response.media_type, response.body or body_start(record.block, START))
+        if response.problem and _may_be_page(response, sort):
+            return [_bad(facts, record, response.problem, identity)], None
+        if response.status != 200 or sort != "page":
+            return [], record.kind if record.kind == "resource" else _other(response.status, sort)
         rows = list(
             page_rows(
                 response.body,
-                record.url,
+                record.url or "",
                 id=identity,
                 charset=response.charset,
                 facts=facts,
@@ -196,17 +205,25 @@ def _up_to(limit: int, find: Find) -> Find:
     return limited
 
 
-def _other(response: Response) -> str:
+def _other(status: int, sort: str) -> str:
     """Name a response that is no page: by its status, or by the sort of its media."""
-    if response.status != 200:
-        return f"http_{response.status}" if 100 <= response.status <= 599 else "http_other"
-    sort = response.media_type.partition("/")[0]
-    return f"media_{sort}" if sort in _MEDIA else "media_other"
+    if status != 200:
+        return f"http_{status}" if 100 <= status <= 599 else "http_other"
+    return f"media_{sort}"
 
 
-def _may_be_page(response: Response) -> bool:
+def _may_be_page(response: Response, sort: str) -> bool:
     """Say whether a damaged response would have been a page: other media make no rows, whole or broken."""
-    return response.status in (0, 200) and response.media_type in ("", *_HTML)
+    if response.status == 200:
+        return sort == "page" or (sort == "other" and not is_told(response.media_type))
+    return response.status == 0
+
+
+def _bad(facts: dict[str, Any], record: Record, problem: str, identity: str) -> dict[str, Any]:
+    """Return the row of a record that cannot be read. The byte is that of the file, or of the stream that it unpacks to."""
+    extra = json_object({**facts, "problem": problem})
+    name, byte = facts["warc_filename"], facts["warc_record_offset"]
+    return bad_record(name, _PROBLEMS[problem], byte=byte, id=identity, url=record.url, extra=extra)
 
 
 def _wishes(response: Response) -> tuple[str, ...]:
@@ -214,7 +231,3 @@ def _wishes(response: Response) -> tuple[str, ...]:
     words = response.headers.get("x-robots-tag", "").lower().replace(",", " ").split()
     reserved = response.headers.get("tdm-reservation", "").strip() == "1"
     return (*words, *(["tdm-reservation"] if reserved else []))
-
-
-def _json(facts: dict[str, Any], problem: str | None) -> str:
-    return json_object({**facts, "problem": problem})
