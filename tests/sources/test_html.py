@@ -1,6 +1,7 @@
 """Folders of HTML files as rows, with the images that lie beside them."""
 
 import gzip
+import os
 
 import pytest
 
@@ -62,3 +63,15 @@ def test_real_books_bring_all_their_images(find, books, count):
     rows = read_all(Html(path=str(find("B2_sites_with_images/gutenberg")))).to_pylist()
     images = [image for row in rows for image in row["images"] if image]
     assert (len(rows), len(images)) == (books, count) and all(image["data"] and image["reason"] is None for image in images)
+
+
+def test_a_packed_page_that_is_damaged_is_told_with_its_place(tmp_path):
+    packed = gzip.compress(b"<p>" + os.urandom(300_000).hex().encode())
+    (tmp_path / "a.html.gz").write_bytes(packed[:-1000])
+    (tmp_path / "b.html.gz").write_bytes(packed[:-1000] + b"\xff" * 1000)
+    (tmp_path / "c.html.gz").write_bytes(b"no gzip")
+    rows = read_all(Html(path=str(tmp_path))).to_pylist()
+    assert [row["reason"] for row in rows] == ["bad_record"] * 3
+    assert [row["place"].partition(",")[0] for row in rows] == ["a.html.gz", "b.html.gz", "c.html.gz"]
+    assert all(int(row["place"].rpartition(" ")[2]) > 500_000 for row in rows[:2]) and rows[2]["place"] == "c.html.gz, byte 0"
+    assert "end-of-stream" in rows[0]["problem"] and "Not a gzipped file" in rows[2]["problem"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,12 +16,14 @@ import pyarrow as pa
 from vlmdata.html.document import Limits
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pages import Mode, Yields, page_rows
-from vlmdata.intake.rows import reject, tables
+from vlmdata.intake.pairs import json_object
+from vlmdata.intake.rows import bad_record, tables
 from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
 FILES_IN_PIECE = 500
 MAX_IMAGE_BYTES = 20_000_000
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +74,8 @@ class Html(Source):
         url = base + name.removesuffix(".gz")
         try:
             html = _read(path)
-        except (OSError, EOFError) as error:
-            yield reject({"id": name, "url": url, "extra": f'{{"file": "{type(error).__name__}"}}'}, "bad_record")
+        except _Broken as broken:
+            yield bad_record(name, str(broken), byte=broken.byte, id=name, url=url, extra=json_object({"file": broken.kind}))
             return
         yield from page_rows(
             html,
@@ -84,13 +88,25 @@ class Html(Source):
         )
 
 
-def _read(path: str) -> bytes:
-    """Read a file whole, unpacked, as far as a page may be long: one byte more says that it is longer."""
-    import gzip
+class _Broken(Exception):
+    """Says what is wrong with a file, of what kind the error is, and at which byte of the page it was met."""
 
+    def __init__(self, error: Exception, byte: int):
+        super().__init__(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        self.kind, self.byte = type(error).__name__, byte
+
+
+def _read(path: str) -> bytes:
+    """Read a file whole, unpacked, as far as a page may be long: one byte more says that it is longer. Raises _Broken."""
     limit = Limits().max_bytes + 1
-    with gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb") as file:
-        return file.read(limit)
+    html = b""
+    try:
+        with gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb") as file:
+            while len(html) < limit and (more := file.read1(min(_CHUNK, limit - len(html)))):
+                html += more
+    except (OSError, EOFError, zlib.error) as error:
+        raise _Broken(error, len(html)) from None
+    return html
 
 
 def _beside(base: str, root: str, url: str) -> bytes | None:
