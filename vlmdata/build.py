@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from vlmdata.engine.chain import Link, chain, stops
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
 from vlmdata.engine.gpus import visible_gpus, wants_gpu
-from vlmdata.engine.manifest import MANIFEST, alone, settle
+from vlmdata.engine.manifest import alone, load_manifest, settle
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
 from vlmdata.engine.runlog import RunLog
@@ -57,14 +56,14 @@ def run(
     store = open_store(out)
     settle(store)
     if not again and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
-        return json.loads(store.read(MANIFEST))
+        return load_manifest(store)
     with alone(store):
         finish_pending(store)
         if plan.load(store) is None:
             tombstones.adopt(store, recipe.source)
         made = plan.make(recipe, store)
         if not again and is_done(store, recipe, made, limit):  # by whom we waited for
-            return json.loads(store.read(MANIFEST))
+            return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=again, workers=count, address=address)
         try:
@@ -123,7 +122,7 @@ def _check_layout(recipe: Recipe) -> None:
 def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool:
     """Say whether OUT holds just what this recipe builds."""
     try:
-        manifest = json.loads(store.read(MANIFEST))
+        manifest = load_manifest(store)
     except FileNotFoundError:
         return False
     same_rows = manifest["limit"] == limit or manifest["rows"] == made.rows

@@ -11,10 +11,10 @@ import json
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store import Store
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.show import megabytes
 
@@ -46,8 +46,7 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 def member_names(store: Store) -> list[str]:
     """Return what members any sample has, after the key's dot: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
     found: set[str] = set()
-    with store_file(store, "index.parquet") as opened:
-        file = pq.ParquetFile(opened)
+    with open_parquet(store, "index.parquet") as file:
         for number in range(file.num_row_groups):
             members = file.read_row_group(number, columns=["members"])["members"].combine_chunks().flatten()
             found |= set(pc.unique(members.field("name")).to_pylist())

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.recipe import parse
@@ -91,8 +91,8 @@ def _side(out: str | Path) -> Side:
 
 
 def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
-    with store_file(store, name) as opened:
-        for batch in pq.ParquetFile(opened).iter_batches(200_000, columns=COLUMNS):
+    with open_parquet(store, name) as file:
+        for batch in file.iter_batches(200_000, columns=COLUMNS):
             rejected = pc.binary_join_element_wise(batch["step"], pc.fill_null(batch["reason"], "dropped"), ": ")
             fate = pc.if_else(pc.equal(batch["outcome"], KEPT), KEPT, rejected)
             yield pa.table({"key": batch["key"], "fate": fate})
@@ -100,8 +100,8 @@ def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
 
 def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
     """Return where each sample lies: key, shard, offset and size, and the SHA-256 of its tar."""
-    with store_file(store, "index.parquet") as opened:
-        places = pq.read_table(opened, columns=PLACE)
+    with open_parquet(store, "index.parquet") as file:
+        places = file.read(columns=PLACE)
     shards = places["shard"].cast(pa.string())
     tars = {name: facts["sha256"] for name, facts in manifest["files"].items() if name.endswith(".tar")}
     digests = pa.array(list(tars.values()), pa.string()).take(pc.index_in(shards, pa.array(list(tars), pa.string())))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
@@ -61,8 +62,8 @@ def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, di
 
 
 def _shards(store: Store) -> Iterator[tuple[str, pa.Table]]:
-    with store_file(store, "index.parquet") as opened:
-        yield from by_shard(pq.ParquetFile(opened))
+    with open_parquet(store, "index.parquet") as file:
+        yield from by_shard(file)
 
 
 def _folder(store: Store, draft: Path) -> None:

@@ -24,8 +24,9 @@ from vlmdata.card import CARD, write_card
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine import plan as plans
 from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, read_manifest
-from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, load_manifest, read_manifest
+from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store import Store, open_store
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.report.replay import RECORD as PARTS
@@ -83,7 +84,7 @@ def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str,
 
 
 def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, Any]:
-    manifest = json.loads(store.read(MANIFEST))
+    manifest = load_manifest(store)
     found, lines = _find(store, manifest, request)
     asked = set(map(redacted, request.urls))
     same = {
@@ -133,13 +134,12 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
 
 def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
     """Look through a whole file for domains and likenesses, which the lookup does not know."""
-    import pyarrow.parquet as pq
 
     if not (request.domains or request.likenesses):
         return []
     found, first = [], 0
-    with store_file(store, name) as opened:
-        for batch in pq.ParquetFile(opened).iter_batches(100_000, columns=["url", "images"]):
+    with open_parquet(store, name) as file:
+        for batch in file.iter_batches(100_000, columns=["url", "images"]):
             rows = pa.table(batch)
             images = flatten(rows, "images")
             hit = _in_domains(rows["url"].combine_chunks(), request.domains)

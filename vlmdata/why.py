@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlmdata.engine.ledger import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
-from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store import Store, open_store
 from vlmdata.redact import redacted
 
 
@@ -40,8 +40,7 @@ def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]
     store = open_store(out, probe=False)
     found: list[dict[str, Any]] = []
     for name in ledger_files(manifest):
-        with store_file(store, name) as opened:
-            file = pq.ParquetFile(opened)
+        with open_parquet(store, name) as file:
             for group in range(file.num_row_groups):
                 reasons = file.read_row_group(group, columns=["reason"])["reason"]
                 if pc.any(pc.equal(reasons, reason)).as_py():
@@ -66,8 +65,7 @@ def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
     """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
     tables = []
-    with store_file(store, name) as opened:
-        file = pq.ParquetFile(opened)
+    with open_parquet(store, name) as file:
         first = 0
         for number in range(file.num_row_groups):
             end = first + file.metadata.row_group(number).num_rows

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vlmdata.engine.manifest import read_manifest as read_manifest
+from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.store import Store, open_store
+from vlmdata.step import RecipeError
 
 CHUNK = 8 << 20
 
@@ -26,8 +27,11 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     if faults:
         return faults
     ledgers = [name for name in manifest["files"] if name.startswith("ledger/")]
-    outcomes = [_column(store, name, "outcome") for name in ledgers]
-    index = _column(store, "index.parquet", "key")
+    try:
+        outcomes = [_column(store, name, "outcome") for name in ledgers]
+        index = _column(store, "index.parquet", "key")
+    except RecipeError as error:  # of a damaged file, named
+        return [str(error)]
     sums = {
         "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),
         "kept rows in the ledger": (sum(column.to_pylist().count("kept") for column in outcomes), manifest["kept"]),
@@ -54,4 +58,5 @@ def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool
 
 
 def _column(store: Store, name: str, column: str) -> pa.ChunkedArray:
-    return pq.read_table(pa.BufferReader(store.read(name)), columns=[column])[column]
+    with open_parquet(store, name) as file:
+        return file.read(columns=[column])[column]

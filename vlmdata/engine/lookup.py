@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
 
@@ -83,8 +84,7 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
     """Return the rows of a ledger file in which one of these words may stand, sorted."""
     wanted = np.unique(np.array([hash_of(word) for word in words], dtype=np.int64))
     found = [np.zeros(0, np.int32)]
-    with store_file(store, name_for(ledger)) as opened:
-        file = pq.ParquetFile(opened)
+    with open_parquet(store, name_for(ledger)) as file:
         for number in range(file.num_row_groups if file.metadata.num_rows else 0):
             span = file.metadata.row_group(number).column(0).statistics
             first, last = np.searchsorted(wanted, span.min), np.searchsorted(wanted, span.max, "right")

@@ -11,20 +11,49 @@ from typing import Any
 
 from vlmdata.engine.store import Store, open_store
 from vlmdata.engine.tombstones import FOLDER
+from vlmdata.loader.find import first_outside
 from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
+FIELDS = {"dropped": list, "files": dict, "kept": int, "recipe": dict, "rows": int, "source": str}
 LOCK = "work/.lock"  # held by whoever builds, takes down or cleans; on an object store a folder of lease records
 
 
 def read_manifest(out: str | Path) -> dict[str, Any]:
-    """Return the manifest of a finished dataset. Raises RecipeError where there is none."""
+    """Return the manifest of a finished dataset. Raises RecipeError where there is none, or a damaged one."""
     try:
         store = open_store(out, probe=False)
         settle(store)
-        return json.loads(store.read(MANIFEST))
+        return load_manifest(store)
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(f"{out} is no finished dataset: it has no {MANIFEST}. Run the command that builds it again") from None
+
+
+def load_manifest(store: Store) -> dict[str, Any]:
+    """Return the manifest as it lies there. FileNotFoundError: there is none; RecipeError: damaged, or with names outside."""
+    place = f"{store.url}/{MANIFEST}"
+    try:
+        manifest = json.loads(store.read(MANIFEST))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{place} is damaged: {error}. Restore it, or remove it and build the dataset again") from None
+    if not _is_whole(manifest):
+        raise RecipeError(f"{place} is damaged: fields are missing. Restore it, or remove it and build the dataset again")
+    name = first_outside(store.url, manifest["files"], Path(place))
+    if name is not None:
+        raise RecipeError(f"{place} names a file outside of the dataset: {name!r}")
+    return manifest
+
+
+def _is_whole(manifest: Any) -> bool:
+    """Say whether what every dataset has is there, of the right type."""
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(name), kind) for name, kind in FIELDS.items()):
+        return False
+    files, drops = manifest["files"].values(), manifest["dropped"]
+    if not all(isinstance(line, dict) and isinstance(line.get("rows"), int) for line in drops):
+        return False
+    if not all(isinstance(facts, dict) for facts in files):
+        return False
+    return all(isinstance(facts.get("bytes"), int) and isinstance(facts.get("sha256"), str) for facts in files)
 
 
 def settle(store: Store) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
 from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
+from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.provenance import Tally, tally
 from vlmdata.engine.store import Store, store_file
 from vlmdata.engine.tombstones import REASON, STEP
@@ -35,11 +36,10 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
     with (
-        store_file(store, "index.parquet") as opened,
+        open_parquet(store, "index.parquet") as file,
         store.new_file(f"{folder}/index.parquet") as new,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        file = pq.ParquetFile(opened)
         jobs = []
         with pq.ParquetWriter(new, file.schema_arrow, **INDEX_FORMAT) as writer:
             for shard, table in by_shard(file):
@@ -134,8 +134,7 @@ def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> di
     """Write a file of the ledger and its lookup anew, with these rows forgotten. Returns facts by published name."""
     keys: list[str] = []
     sink = io.BytesIO()
-    with store_file(store, name) as opened:
-        file = pq.ParquetFile(opened)
+    with open_parquet(store, name) as file:
         first = 0
         with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd") as writer:
             for number in range(file.num_row_groups):
@@ -170,8 +169,8 @@ def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
 
 def _lookup(store: Store, ledger: str, rows: np.ndarray, keys: list[str]) -> bytes:
     """Return the lookup without these rows' words, but for their keys: whoever asks for one learns that it was forgotten."""
-    with store_file(store, lookup.name_for(ledger)) as opened:
-        table = pq.read_table(opened)
+    with open_parquet(store, lookup.name_for(ledger)) as file:
+        table = file.read()
     hashes, row = table["hash"].to_numpy(), table["row"].to_numpy()
     keep = ~np.isin(row, rows)
     own = np.array([lookup.hash_of(key) for key in keys], dtype=np.int64)

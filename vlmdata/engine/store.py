@@ -115,7 +115,7 @@ class LocalStore:
         self.url = str(self.root)
 
     def path(self, name: str) -> Path:
-        """Return the absolute path of a file. Raises RecipeError for a name that leads out of the folder."""
+        """Return the absolute path of a file. Raises RecipeError for a name that leads out of the dataset."""
         return self.root / _inside(name, self.url)
 
     def read(self, name: str) -> bytes:
@@ -235,7 +235,7 @@ class LocalStore:
 def _inside(name: str, url: str) -> str:
     """Return a name as it is. Names stand in manifests and indexes too, which may be strangers'."""
     if name.startswith("/") or "\0" in name or "::" in name or "://" in name or ".." in name.split("/"):
-        raise RecipeError(f"{url}: names a file outside of it, {name[:200]!r}; do not trust this dataset")
+        raise RecipeError(f"{url} names a file outside of the dataset: {name[:200]!r}")
     return name
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store import Store
 
 STRETCH = 20_000  # rows at a time
 
@@ -22,8 +22,8 @@ def schema(store: Store, names: Sequence[str]) -> pa.Schema:
     """Return the columns of all files together: a file whose rows nobody measured lacks some."""
     schemas = []
     for name in names:
-        with store_file(store, name) as file:
-            schemas.append(pq.read_schema(file))
+        with open_parquet(store, name) as file:
+            schemas.append(file.schema_arrow)
     return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
 
 
@@ -31,9 +31,8 @@ def stretches(store: Store, names: Sequence[str], columns: Sequence[str] | None 
     """Yield tables of at most STRETCH rows of these files, each with the number of its first row."""
     first = 0
     for name in names:
-        with store_file(store, name) as file:
-            parquet = pq.ParquetFile(file)
-            present = [column for column in parquet.schema_arrow.names if columns is None or column in columns]
-            for batch in parquet.iter_batches(batch_size=STRETCH, columns=present):
+        with open_parquet(store, name) as file:
+            present = [column for column in file.schema_arrow.names if columns is None or column in columns]
+            for batch in file.iter_batches(batch_size=STRETCH, columns=present):
                 yield first, pa.table(batch)
                 first += len(batch)

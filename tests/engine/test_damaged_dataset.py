@@ -1,0 +1,98 @@
+"""A damaged manifest or Parquet of a dataset is named in one line by every verb, and names of files stay inside its folder."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.site import site
+from vlmdata import cli, run
+from vlmdata.engine.manifest import read_manifest
+from vlmdata.step import RecipeError
+
+pytestmark = pytest.mark.whole
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("built")
+    with site(folder, 12) as web:
+        run(web.recipe, folder / "out", local=True, workers=1)
+    shutil.rmtree(folder / "out" / "work")
+    yield folder / "out"
+
+
+@pytest.fixture
+def out(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "out"))
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Run a verb and return its status and what is wrong: the errors, or of check the result."""
+    status = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return status, (captured.err or captured.out).strip()
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "ledger/00000.parquet"])
+def test_every_verb_names_a_damaged_file_or_is_not_hurt(
+    built: Path, out: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (out / name).read_bytes()
+    for number in range(40):
+        chance = random.Random(number)
+        at = chance.randrange(len(whole))
+        data = whole[:at] if number % 2 else whole[:at] + chance.randbytes(20) + whole[at + 20 :]
+        (out / name).write_bytes(data)
+        verb = chance.choice(
+            [["check", out], ["show", out], ["diff", built, out], ["forget", out, "--domain", "x.org", "--dry-run"]]
+        )
+        status, text = said(capsys, *verb)
+        assert status in (0, 1, 2)
+        assert status == 0 or (len(text.splitlines()) == 1 and (name in text or name == "manifest.json")), text
+
+
+def test_damage_within_a_parquet_of_the_right_size_is_found_without_reading_every_byte(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = out / "index.parquet"
+    data = bytearray(index.read_bytes())
+    data[40:60] = bytes(20)
+    index.write_bytes(data)
+    status, text = said(capsys, "check", out)
+    assert status == 1 and text.startswith(f"{index} is damaged: ") and len(text.splitlines()) == 1
+
+
+OUTSIDE = ["../other.tar", "/etc/passwd", "a/../../b.tar", "file:///etc/passwd", "link.tar"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_names_no_file_outside(out: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.tar").write_bytes(b"secret")
+    os.symlink(tmp_path / "other.tar", out / "link.tar")
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": 6, "samples": 1, "sha256": ""}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    expected = f"vlmdata: {out}/manifest.json names a file outside of the dataset: {name!r}"
+    for verb in (["check", out, "--bytes"], ["show", out], ["clean", out], ["export", out, tmp_path / "exported"]):
+        assert said(capsys, *verb) == (2, expected)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}}', '{"files": 1, "rows": 0}'])
+def test_a_manifest_that_is_none(out: Path, text: str) -> None:
+    (out / "manifest.json").write_text(text)
+    with pytest.raises(RecipeError, match=r"manifest\.json is damaged: .* build the dataset again$"):
+        read_manifest(out)
+
+
+def test_an_index_of_a_dataset_names_no_tar_outside(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (out / "index.parquet").read_bytes()
+    assert b"00000.tar" in data
+    (out / "index.parquet").write_bytes(data.replace(b"00000.tar", b"../x0.tar"))
+    status, text = said(capsys, "show", out)
+    assert status == 2 and ("outside of the dataset" in text or "is damaged" in text)
