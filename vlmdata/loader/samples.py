@@ -204,6 +204,7 @@ class Samples:
     def _made_ahead(self, layout: Layout, planned: Iterator[Step]) -> Iterator[Step]:
         """Make the samples of each step in threads, ahead of the reader."""
         waiting: deque[tuple[int, int, list[Future]]] = deque()
+        is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
         piece = -(-layout.batch // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
         least = max(self.ahead, 2 * self.threads // layout.batch)
@@ -217,7 +218,8 @@ class Samples:
             while waiting:
                 yield self._result(*waiting.popleft())
         finally:
-            pool.shutdown(cancel_futures=True)
+            if not is_ending():  # the end of a script has ended the threads, and taken apart what shutdown needs
+                pool.shutdown(cancel_futures=True)
 
     def _result(self, after: int, own: int, pieces: list[Future]) -> Step:
         made = [unit for piece in pieces for unit in piece.result()]
