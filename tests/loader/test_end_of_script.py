@@ -26,6 +26,7 @@ def test_the_last_line_of_a_script(tmp_path: Path, line: str, is_remote: bool) -
     folder = caption_set(tmp_path / "tars", [300, 300], size=4000)
     build_index(folder)
     path = f"file://{folder}" if is_remote else str(folder)
-    script = f"from torch.utils.data import DataLoader\nfrom vlmdata import stream\nPATH, CACHE = {path!r}, {str(tmp_path / 'c')!r}\n"
-    done = subprocess.run([sys.executable, "-c", script + line], capture_output=True, text=True)
+    given = f"PATH, CACHE = {path!r}, {str(tmp_path / 'cache')!r}"
+    script = "\n".join(["from torch.utils.data import DataLoader", "from vlmdata import stream", given, line])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -54,12 +54,15 @@ class Reader:
         span = offsets[-1] + sizes[-1] - start
         if not 0 < span <= TOGETHER:
             return self._read_apart(place, tar, sample)
-        data = self._bytes(place, tar, span, start)
-        holds = data.startswith
+        try:
+            data = tar.pread(span, start)
+        except OSError as error:
+            raise self._damage(place, start, f"cannot be read: {error}") from error
+        holds, length = data.startswith, len(data)
         for name, offset, size in zip(names, offsets, sizes, strict=True):
             at = offset - start
             is_there = holds(f"{key}.{name}\0".encode(), at - BLOCK) and holds(b"%011o" % size, at - BLOCK + SIZE_AT)
-            if not is_there or at + size > len(data):  # a long name, a tar that is cut, or not what the index describes
+            if not is_there or at + size > length:  # a long name, a tar that is cut, or not what the index describes
                 return self._read_apart(place, tar, sample)
             sample[name] = data[at : at + size]
         return sample
