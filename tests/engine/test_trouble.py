@@ -90,7 +90,7 @@ def test_a_folder_that_may_no_longer_be_written(web, tmp_path, change):
 def _decode_with_little_memory(data: bytes) -> None:
     little_memory(100_000_000)
     try:
-        decode(data, max_pixels=100_000_000)
+        decode(data, max_memory_mb=1000)
     except MemoryError:
         sys.exit(7)
     except ImageError:

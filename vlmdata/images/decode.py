@@ -98,7 +98,7 @@ def _pixels(data: bytes, header: Header, factor: int) -> tuple[np.ndarray | None
         if decoded is not None:
             return *decoded, decoded[1] == "simplejpeg"
     if header.format == "webp" and not header.is_animated:
-        pixels, is_plain = _decode_webp(data)
+        pixels, is_plain = _decode_webp(data, header)
         return pixels, "cv2", is_plain
     return None, "pillow", True
 
@@ -168,11 +168,12 @@ def _is_harmless(complaint: str, data: bytes) -> bool:
     return len(set(data[end - count : end])) == 1
 
 
-def _decode_webp(data: bytes) -> tuple[np.ndarray, bool]:
+def _decode_webp(data: bytes, header: Header) -> tuple[np.ndarray, bool]:
     """Return the pixels of a still WebP, alpha laid over white, and whether it has none. Raises ImageError."""
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, and no orientation
     if stored is None:
-        raise ImageError("corrupt", "libwebp refused the data")
+        np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError where that was the trouble, not the data
+        raise ImageError("truncated", "libwebp refused the data")
     if stored.shape[2] == 3:
         cv2.cvtColor(stored, cv2.COLOR_BGR2RGB, stored)
         return stored, True

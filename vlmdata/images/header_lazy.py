@@ -5,11 +5,13 @@ import re
 
 from PIL import Image, UnidentifiedImageError
 
+from vlmdata.images.budget import MAX_MEMORY_MB, hold_memory
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
 SHORTEST = 64  # bytes; no header is longer
+OPEN_COPIES = 3  # of a WebP's bytes: as given, and two that Pillow makes
 LEAST_BYTES = 4  # of memory that a pixel takes in every format: one as the decoder has it, three handed out
 
 
@@ -17,6 +19,7 @@ def read_lazily(data: bytes) -> Header:
     """Return what Pillow tells of a WebP, GIF or BMP. Raises ImageError."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
+    hold_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
             assert image.format is not None
