@@ -47,6 +47,14 @@ def test_domains_with_those_below_them_and_addresses_in_any_form(tmp_path):
     assert rows["reason"].to_pylist() == ["blocked_domain", None, "blocked_url", None]
 
 
+def test_a_picture_too_large_to_be_compared_whole_is_compared_made_smaller_or_refused(tmp_path):
+    large = photo(2400, 1800)
+    step = listed(tmp_path, phash=[f"{phash(large):016x}"])
+    bodies = [saved(large, "jpeg", quality=90), saved(large, "png"), saved(photo(2400, 1800, 1), "jpeg")]
+    assert [step.match(body) for body in bodies] == ["blocked_phash", "blocked_phash", None]
+    assert [step.match(body, 60) for body in bodies] == ["blocked_phash", "too_large", None]
+
+
 def test_bytes_by_their_digests_and_pictures_by_their_likeness(tmp_path):
     bodies = [saved(photo(480, 360, seed=n), "jpeg", quality=92) for n in range(5)]
     step = listed(

@@ -2,11 +2,13 @@
 
 import io
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from tests.images.pictures import saved
 from tests.parts import open_part
 from tests.rows import document, table
 from vlmdata.engine.ingest import Ingest
@@ -57,6 +59,15 @@ def rows_of(folder, *documents: list[str]):
     part = open_part(folder)
     rows = table([document("A text.", *map(image, colours)) for colours in documents])
     return Ingest(resize=Resize(mode="no")).run(rows, part), part
+
+
+def test_an_image_that_cannot_be_seen_is_rejected_and_the_others_are_judged(tmp_path, model):
+    rows, part = rows_of(tmp_path, ["grey", "grey"], ["red"])
+    for body in (b"no image", saved(Image.new("1", (9000, 9000)), "png")):
+        places = {"blob": part.blob.name, "offset": part.blob.add(body), "size": len(body)}
+        rows = pa.concat_tables([rows, table([document("A text.", places)])])
+    rows = NsfwImages(model=model, batch=3).run(rows, part)
+    assert rows["reason"].to_pylist() == [None, "porn", "not_decodable", "not_decodable"]
 
 
 def test_a_document_with_one_bad_image_goes_whole(tmp_path, model):

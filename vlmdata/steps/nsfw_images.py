@@ -18,13 +18,16 @@ from vlmdata.step import Part, RecipeError, Step
 if TYPE_CHECKING:
     from vlmdata.models.image_classifier import ImageClassifier
 
+UNSEEN = "not_decodable"  # in the place of a label
+
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwImages(Step):
     """Reject a row where an image belongs to one of `labels` with more than its probability in `max_probability`.
 
     Stored are, for each image, the label of `labels` with the highest probability and that probability, rounded to 4
-    digits. A threshold is at least 0.5, so no other label can be past its own.
+    digits. A threshold is at least 0.5, so no other label can be past its own. An image that cannot be decoded, or not within
+    the default limits of memory and cost, is rejected as `not_decodable`.
     """
 
     reads: ClassVar = ("images",)
@@ -69,6 +72,7 @@ class NsfwImages(Step):
         which: list[str | None] = [None] * len(images.items)
         for at, probabilities in zip(positions, found, strict=True):
             if np.isnan(probabilities).any():
+                which[at] = UNSEEN
                 continue
             best = int(probabilities.argmax())
             highest[at], which[at] = round(float(probabilities[best]), 4), self.labels[best]
@@ -90,6 +94,7 @@ class NsfwImages(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         value, images = aligned(rows, self.name, "images"), flatten(rows, "images")
         which = flatten(rows, self.column("label")).items.to_pylist()
+        rows = drop_images(rows, np.array([one == UNSEEN for one in which], bool), self.name, reason=UNSEEN)
         for label, limit in zip(self.labels, self.max_probability, strict=True):
             bad = (value > np.float32(limit)) & np.array([one == label for one in which], bool)
             if self.rejects == "image":
