@@ -154,6 +154,12 @@ def test_columns_of_one_name_are_numbered(tmp_path, header, extra):
     assert json.loads(rows["extra"][0].as_py()) == extra
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_null_in_a_header_is_no_part_of_a_name(tmp_path, encoding):
+    (tmp_path / "list.csv").write_bytes("url,\0caption\nhttp://a.org/,c\n".encode(encoding))
+    assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", "c", None)]
+
+
 def test_a_quotation_mark_that_is_never_closed_is_told_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.intake.delimited.BLOCK", 1 << 20)
     (tmp_path / "list.csv").write_text('url,caption\nhttp://a.org/,"six inches\n' + "http://b.org/,x\n" * 100_000)

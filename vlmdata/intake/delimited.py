@@ -47,7 +47,7 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
             text = re.split(b"[\r\n]", head, maxsplit=1)[0].decode(encoding)
         except UnicodeDecodeError as error:
             raise Damage(f"the header is not written in {encoding} ({error.reason}); say `encoding:`") from None
-    text = text.strip("\ufeff")
+    text = text.strip("\ufeff").replace("\0", "")  # at which Arrow ends a name
     if not text.strip():
         raise Damage("it begins with an empty line, not with a header; say `columns:`")
     return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
@@ -117,20 +117,9 @@ def tables(
         return
     quotes = kind == "csv" if quoted is None else quoted
     text = AsUtf8(rest)  # or a row of too many fields with one wrong byte ends the list: Arrow cannot tell us what it says
-    opened = functools.partial(
-        pacsv.open_csv,
-        pa.PythonFile(text, "r"),
-        read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=columns, skip_rows=0 if names else 1),
-        parse_options=pacsv.ParseOptions(
-            delimiter=_delimiter(kind, delimiter),
-            quote_char='"' if quotes else False,
-            newlines_in_values=quotes,
-            invalid_row_handler=skip,
-        ),
-        convert_options=pacsv.ConvertOptions(
-            check_utf8=False, strings_can_be_null=False, column_types=dict.fromkeys(columns, pa.binary())
-        ),
-    )
+    options = _options(columns, _delimiter(kind, delimiter), quotes, has_header=not names)
+    options["parse_options"].invalid_row_handler = skip
+    opened = functools.partial(pacsv.open_csv, pa.PythonFile(text, "r"), **options)
     with RecordLines(again, wide or "latin-1", _delimiter(kind, delimiter), quotes) as lines:
         for batch in _batches(opened):
             table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
@@ -140,6 +129,18 @@ def tables(
         if odd:
             none = pa.table({name: pa.array([], pa.binary()) for name in columns})
             yield none, [_bad(row, written, lines) for row in odd]
+
+
+def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
+    """Return how Arrow is to read: all columns as bytes, in blocks that bound a row's length."""
+    kinds = dict.fromkeys(columns, pa.binary())
+    return {
+        "read_options": pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=columns, skip_rows=int(has_header)),
+        "parse_options": pacsv.ParseOptions(
+            delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
+        ),
+        "convert_options": pacsv.ConvertOptions(check_utf8=False, strings_can_be_null=False, column_types=kinds),
+    }
 
 
 def _bad(row: pacsv.InvalidRow, written: str, lines: RecordLines) -> Bad:

@@ -101,10 +101,7 @@ def no_json(error: ValueError | RecursionError) -> str:
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "replace")
-    buffer, line = "", 1  # the line on which `buffer` begins
-    while not buffer and (block := text.read(READ)):
-        buffer = block.lstrip("\ufeff \t\r\n")
-        line += block.count("\n", 0, len(block) - len(buffer))
+    buffer, line = _begun(text)
     if not buffer:
         return
     is_array = buffer.startswith("[")
@@ -129,11 +126,9 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
                 continue
             if end < 0 and not ended and position < len(buffer):
                 raise Damage(f"record {count + 1} is no JSON: {wrong}")
-            if end < 0 and is_array and not ended:
-                raise Damage(f"the JSON array ends after {count} records without ']'")
             if end < 0:
-                if (buffer[position + 1 :] + text.read(READ)).strip():
-                    raise Damage(f"something follows the JSON array of {count} records")
+                if is_array or ended:
+                    _check_end(ended, buffer[position + 1 :] + text.read(READ), count)
                 break
         count += 1
         if count == 1 and not is_array:
@@ -149,6 +144,22 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
         position = end
     if count == 1 and not is_array:
         yield from _transposed(first)
+
+
+def _begun(text: Any) -> tuple[str, int]:
+    """Return the first piece of a text that is not white space, without any before it, and the line on which it begins."""
+    buffer, line = "", 1
+    while not buffer and (block := text.read(READ)):
+        buffer = block.lstrip("\ufeff \t\r\n")
+        line += block.count("\n", 0, len(block) - len(buffer))
+    return buffer, line
+
+
+def _check_end(ended: bool, rest: str, count: int) -> None:
+    if not ended:
+        raise Damage(f"the JSON array ends after {count} records without ']'")
+    if rest.strip():
+        raise Damage(f"something follows the JSON array of {count} records")
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any] | Bad]:
