@@ -147,7 +147,6 @@ class Source:
 
     gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
     states_hashes: ClassVar[bool] = False  # whether its rows have `stated_hashes`
-    is_quick: ClassVar[bool] = False  # its first rows are there in a moment, for `check` to look at
     shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
 
     def check(self) -> None:
@@ -169,10 +168,9 @@ class Source:
         """
         raise NotImplementedError
 
-    def head(self) -> pa.Table | None:
-        """Return some rows from the beginning; None: there is none, or it would take long."""
-        pieces = self.pieces() if self.is_quick else []
-        return next((table for piece in pieces for table in self.read(piece) if len(table)), None)
+    def carries(self) -> Sequence[str]:
+        """Return the columns that go into the sample's JSON, as far as the source's beginning tells at once."""
+        return ()
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
         """Yield as `read` does, and count in `others`, by kind, the records of the piece that make no row of their own."""

@@ -2,16 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlmdata.commands.run import recipe_arguments
 from vlmdata.recipe import Recipe, read_settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-LOOKED_AT = 1000  # rows whose columns are told
 
 EXAMPLE = """
 vlmdata check captions --set source.path=urls.parquet
@@ -43,39 +38,34 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{target}: imports {module}, which runs its code")
     recipe = parse(tree, path)
     check(recipe)
-    head = recipe.source.head()
-    if head is not None:
-        warn_of_a_crowd(recipe, head)
-        warn_of_names(head)
+    warn_of_a_crowd(recipe)
+    warn_of_names(recipe.source.carries())
     if isinstance(recipe.source, Webdataset) and (warning := recipe.source.bare_samples()):
         print(f"vlmdata: {warning}", file=sys.stderr)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")
     return 0
 
 
-def warn_of_a_crowd(recipe: Recipe, head: "pa.Table") -> None:
+def warn_of_a_crowd(recipe: Recipe) -> None:
     """Say on stderr if one host has so much of the head of a list that its pace is the run's; a run looks at a fair sample."""
     from vlmdata.row import conform, flatten
+    from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
     from vlmdata.web.crowd import crowd
 
     web = next((step for step in recipe.steps if isinstance(step, Download)), None)
-    if web and (warning := crowd(flatten(conform(head), "images").field("url").to_pylist(), None, web)):
+    if web is None or not isinstance(recipe.source, UrlList):
+        return
+    tables = (table for piece in recipe.source.pieces() for table in recipe.source.read(piece))
+    head = next(tables, None)
+    if head is not None and (warning := crowd(flatten(conform(head), "images").field("url").to_pylist(), None, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
 
 
-def warn_of_names(head: "pa.Table") -> None:
-    """Say on stderr which of a source's columns get another name in a sample's JSON, where that is a field of ours."""
-    import json
-
+def warn_of_names(columns: Sequence[str]) -> None:
+    """Say on stderr which of a source's columns get another name in a sample's JSON, since theirs is a field of ours."""
     from vlmdata.fields import other_names
-    from vlmdata.row import conform
 
-    extra = conform(head)["extra"].drop_null().to_pylist()[:LOOKED_AT]
-    others = other_names(dict.fromkeys(name for one in extra for name in json.loads(one)))
-    if others:
+    if others := other_names(columns):
         listed = ", ".join(f"{name} as {other}" for name, other in others.items())
-        print(
-            f"vlmdata: columns of the source that have a name of ours go into the sample's JSON as others: {listed}",
-            file=sys.stderr,
-        )
+        print(f"vlmdata: columns with the name of a field of ours get another in the sample's JSON: {listed}", file=sys.stderr)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,6 +91,12 @@ def check_file(path: str, layout: Layout, wanted: Sequence[str]) -> None:
     """Raise RecipeError as `check_columns` does for a list that has a row; one that has none needs no columns."""
     if (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
+
+
+def first_columns(files: Sequence[File], layout: Layout, used: Collection[str]) -> list[str]:
+    """Return the columns of the first file of a list that has a row, without those used."""
+    found = (names for file in files if (names := column_names(file.path, layout)) is not None)
+    return [name for name in next(found, []) if name not in used]
 
 
 def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlmdata.intake import lists, records
 from vlmdata.intake.find import File
 from vlmdata.intake.formats import format_within
-from vlmdata.intake.lists import Format, Layout, check_columns, column_names, open_parquet
+from vlmdata.intake.lists import Format, Layout, check_columns, column_names, first_columns, open_parquet
 from vlmdata.intake.nested import holds_bytes, plain_rows
 from vlmdata.intake.opened import UNREADABLE, opened, seekable
 from vlmdata.intake.pairs import json_object
@@ -56,6 +56,11 @@ def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
         names = column_names(path, Layout(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):
             check_columns(path, names, turns[:1])
+
+
+def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
+    """Return the fields of the first file that has a record, without those used."""
+    return first_columns(files, Layout(format=format_within(files[0].path, FORMATS)), used) if files else []
 
 
 def _parquet(path: str) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:

@@ -54,11 +54,6 @@ class Files(Source):
         """With a list rows are planned like addresses; a folder is read slice by slice."""
         return bool(self.table)
 
-    @property
-    def is_quick(self) -> bool:  # type: ignore[override]
-        """A table is read in batches; the images of a folder are opened one by one."""
-        return bool(self.table)
-
     def check(self) -> None:
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if not ending.startswith(".")]:
@@ -76,6 +71,11 @@ class Files(Source):
             return self._lists()
         images, zips = self._found()
         return sorted([*images, *zips])
+
+    def carries(self) -> Sequence[str]:
+        if not self.table or not isinstance(self.extra, str):
+            return () if isinstance(self.extra, str) else self.extra
+        return lists.first_columns(self._lists(), lists.Layout(), (self.file, *self._columns()))
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:

@@ -1,7 +1,7 @@
 """Conversations in LLaVA's form: `image` and `conversations` of `from` and `value`, with <image> where the image stands."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import named_pieces
-from vlmdata.intake.said import ENDINGS, check_said, said_records, said_row
+from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_records, said_row
 from vlmdata.intake.talks import in_tables
 from vlmdata.step import Source
 
@@ -33,11 +33,6 @@ class LlavaJson(Source):
     images: str = ""  # folder of images named in the list; by default the list's own
     joined: bool = False  # conversations of one image in one row
 
-    @property
-    def is_quick(self) -> bool:  # type: ignore[override]
-        """What is joined is known at the end alone."""
-        return not self.joined
-
     def check(self) -> None:
         check_said(self.files(), TURNS)
         if self.images:
@@ -45,6 +40,9 @@ class LlavaJson(Source):
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
+
+    def carries(self) -> Sequence[str]:
+        return said_columns(self.files(), {*TURNS, *IMAGES})
 
     def pieces(self) -> list[dict[str, Any]]:
         return named_pieces(self.files())

@@ -1,7 +1,7 @@
 """Conversations as chat messages: `role` and `content`, a text with placeholders or a list of text and image parts."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import named_pieces
-from vlmdata.intake.said import ENDINGS, check_said, said_records, said_row
+from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_records, said_row
 from vlmdata.intake.talks import in_tables
 from vlmdata.step import Source
 
@@ -32,11 +32,6 @@ class Messages(Source):
     folder: str = ""  # of image files; by default the list's own
     joined: bool = False  # conversations of one image in one row, as LLaVA-1.5's own mixture does; reads the list into memory
 
-    @property
-    def is_quick(self) -> bool:  # type: ignore[override]
-        """What is joined is known at the end alone."""
-        return not self.joined
-
     def check(self) -> None:
         check_said(self.files(), self._turns())
         if self.folder:
@@ -44,6 +39,9 @@ class Messages(Source):
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
+
+    def carries(self) -> Sequence[str]:
+        return said_columns(self.files(), {*self._turns(), self.images, "image"})
 
     def pieces(self) -> list[dict[str, Any]]:
         return named_pieces(self.files())

@@ -1,8 +1,8 @@
 """A list of image addresses with captions: Parquet, CSV, TSV, JSON, JSON lines or plain text, compressed or not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +32,6 @@ class UrlList(Source):
     An empty caption is the empty text. A row without an address is dropped as `no_address`, one whose bytes are not of
     the stated encoding as `bad_encoding`, a line that is no record as `bad_record`. Lines of white space are no rows.
     """
-
-    is_quick: ClassVar[bool] = True
 
     path: str | list[str]
     format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line
@@ -76,6 +74,12 @@ class UrlList(Source):
 
     def files(self) -> list[File]:
         return find(self.path, lists.ENDINGS)
+
+    def carries(self) -> Sequence[str]:
+        if not isinstance(self.extra, str):
+            return list(self.extra)
+        files = [file for file in self.files() if lists.format_of(file.path, self._layout()) != "txt"]
+        return lists.first_columns(files, self._layout(), self._wanted(files[0].path)) if files else ()
 
     def pieces(self) -> list[dict[str, Any]]:
         return lists.named_pieces(self.files())
