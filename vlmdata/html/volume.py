@@ -14,7 +14,7 @@ from fastwarc.stream_io import Lz4Reader, WarcReader, ZstdReader
 
 from vlmdata.html.arc import is_arc
 from vlmdata.html.entries import entries
-from vlmdata.html.frames import GZIP, LZ4, dictionary_of, head_of, holds_record, is_packed
+from vlmdata.html.frames import GZIP, LZ4, after_empty, dictionary_of, frame_end, head_of, holds_record, is_packed, read_at
 from vlmdata.html.remote import open_archive
 from vlmdata.html.resync import next_record
 from vlmdata.html.sequential import sequential
@@ -140,5 +140,7 @@ def _is_reached(volume: Volume, identity: tuple[Any, ...]) -> bool:
             raise
         except (OSError, ValueError):
             return next_record(file, 1) is not None
+        if len(places) == 1 and (end := frame_end(file, places[0])) and not read_at(file, after_empty(file, end), 1):
+            return False  # one frame: a record whose length lies may hide others in it
         dictionary = dictionary_of(file)
         return len(set(places)) == len(places) and all(holds_record(file, place, dictionary) for place in places[1:])
