@@ -30,6 +30,9 @@ def until_stopped(work: Callable[[], int], says: str, *, is_process: bool) -> in
     try:
         status = work()
         if not _came:  # else what was interrupted made an error of it, which was told
+            if is_process:  # what comes now cuts the interpreter's own end short, and has nothing to say
+                _came.append(signal.SIGINT)
+                _to_say.clear()
             return status
     except BaseException as error:
         # an interrupt in the middle of an import or of a call into C comes out as whatever that makes of it

@@ -88,6 +88,40 @@ def test_what_was_stopped_goes_on(web, tmp_path):
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
 
 
+WORK = """
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise ImportError("half of a module")
+"""
+TWICE = """
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+AT_THE_END = """
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+work = lambda: 0
+"""
+IGNORED = """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+work = lambda: os.kill(os.getpid(), signal.SIGINT) or 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "line"), [(WORK, 143, "end\n"), (TWICE, 130, "end\n"), (AT_THE_END, 130, ""), (IGNORED, 5, "")]
+)
+def test_whatever_an_interrupt_becomes_there_is_one_line_at_most(work, status, line):
+    script = "import atexit, os, signal, sys\nfrom vlmdata import interrupt\n"
+    script = f"{script}{work}\nsys.exit(interrupt.until_stopped(work, 'end', is_process=True))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, line)
+
+
 class Starts:
     """ray.init, failing so many times with an error of Ray's."""
 
