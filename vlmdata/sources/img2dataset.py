@@ -19,6 +19,7 @@ from vlmdata.intake.strings import clean
 from vlmdata.intake.tars import MAX_IMAGE, read_tar, tar_rows
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TarSample
 from vlmdata.loader.tar import Read
+from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
@@ -155,10 +156,18 @@ def _images(shard: str) -> dict[str, dict[str, Any]]:
     if not tars and not is_remote(shard) and os.path.isdir(shard):
         for name in sorted(os.listdir(shard)):
             if name.lower().endswith(ENDINGS):
-                file = os.path.abspath(os.path.join(shard, name))
-                with open(file, "rb") as stream:
-                    found[os.path.splitext(name)[0]] = in_place(file, 0, stream.read())
+                found[os.path.splitext(name)[0]] = _loose(name, shard)
     return found
+
+
+def _loose(name: str, folder: str) -> dict[str, Any]:
+    """Return the image that is a file of its own; a link that leads out of its folder is refused."""
+    try:
+        file = safe_path(name, folder)
+        with open(file, "rb") as stream:
+            return in_place(file, 0, stream.read(MAX_IMAGE))
+    except Refused as error:
+        return {"drop": "source", "reason": str(error)}
 
 
 def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:

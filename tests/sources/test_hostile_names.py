@@ -1,0 +1,270 @@
+"""No name that stands in data makes a source open anything but a file of its own dataset: forty ways, every source."""
+
+import functools
+import io
+import json
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.servers import LoopbackServer, reply
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
+from vlmdata import catalog
+from vlmdata.sources.coco import Coco
+from vlmdata.sources.files import Files
+from vlmdata.sources.hf_dataset import HfDataset
+from vlmdata.sources.html import Html
+from vlmdata.sources.img2dataset import Img2dataset
+from vlmdata.sources.interleaved_tars import InterleavedTars
+from vlmdata.sources.llava_json import LlavaJson
+from vlmdata.sources.messages import Messages
+from vlmdata.sources.mmc4 import Mmc4
+from vlmdata.sources.obelics_parquet import ObelicsParquet
+from vlmdata.sources.url_list import UrlList
+from vlmdata.sources.warc import Warc
+from vlmdata.sources.webdataset import Webdataset
+from vlmdata.web.url import parse_url
+
+GOOD, SECRET = picture(8), picture(9)  # of eight pixels' width, and of nine
+
+
+@pytest.fixture(scope="module")
+def server():
+    with LoopbackServer({"/secret.png": reply(SECRET, headers={"Content-Type": "image/png"})}) as server:
+        yield server
+
+
+def names(folder: Path, server: LoopbackServer) -> list[str]:
+    """Return names that mean the picture beside the dataset's folder, or the one served, or something else of the machine."""
+    secret, served = folder.parent / "secret.png", server.url("/secret.png")
+    port = served.split(":")[2].split("/")[0]
+    up = ["../secret.png", "a/../../secret.png", "./../secret.png", "..//secret.png", "..\\secret.png", "in/../../secret.png"]
+    coded = [
+        "%2e%2e/secret.png",
+        "..%2fsecret.png",
+        "%252e%252e%252fsecret.png",
+        "..%c0%afsecret.png",
+        "\uff0e\uff0e/secret.png",
+    ]
+    whole = [f"{secret}", f"//{secret}", f"file://{secret}", f"FILE://{secret}", f"file:{secret}", f"file://localhost{secret}"]
+    whole += [f"local://{secret}", "~/secret.png", "$HOME/secret.png"]
+    chains = [f"{kind}::{served}" for kind in ("simplecache", "blockcache", "filecache", "SimpleCache")]
+    chains += [f"simplecache::file://{secret}", f"zip://secret.png::{folder.parent}/secret.zip", f"zip://a::{served}"]
+    chains += [f"a.png::{served}", f"reference://::{served}", f"dir://secret.png::file://{folder.parent}"]
+    stores = [
+        f"{kind}://127.0.0.1:{port}/secret.png" for kind in ("webhdfs", "ftp", "sftp", "smb", "arrow_hdfs", "S3", "gs", "abfs")
+    ]
+    stores += ["hf://datasets/a/b/c.png", "github://a:b@main/c.png", "memory://secret.png"]
+    machine = ["/dev/zero", "/proc/self/environ", "/etc/passwd", "pipe.png", "link.png", "links/secret.png", "null.png"]
+    windows = ["C:\\secret.png", "\\\\host\\share\\secret.png", "\\\\?\\C:\\secret.png", "//host/secret.png"]
+    odd = [
+        "nul\0.png",
+        "x" * 5000,
+        "x/" * 3000,
+        "a\nb.png",
+        "",
+        " ",
+        ".",
+        "in",
+        "data:image/png;base64,@@",
+        "data:text/html,<p>",
+    ]
+    return [*up, *coded, *whole, *chains, *stores, *machine, *windows, *odd]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A dataset's folder with one good picture, and in it links and a pipe; beside it what nobody may open."""
+    folder = tmp_path / "data"
+    (folder / "in").mkdir(parents=True)
+    (folder / "good.png").write_bytes(GOOD)
+    (tmp_path / "secret.png").write_bytes(SECRET)
+    with zipfile.ZipFile(tmp_path / "secret.zip", "w") as archive:
+        archive.writestr("secret.png", SECRET)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "links").symlink_to(tmp_path)
+    (folder / "null.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    return folder
+
+
+def coco(folder: Path, found: list[str]):
+    images = [{"id": number, "file_name": name} for number, name in enumerate(found)]
+    notes = [{"id": number, "image_id": number, "caption": "words"} for number in range(len(found))]
+    (folder.parent / "coco.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    return Coco(path=str(folder.parent / "coco.json"), images=str(folder))
+
+
+def files_table(folder: Path, found: list[str]):
+    pq.write_table(pa.table({"file_name": found, "caption": ["words"] * len(found)}), folder / "metadata.parquet")
+    return Files(path=str(folder), table="metadata.parquet")
+
+
+def files_folder(folder: Path, found: list[str]):
+    (folder / "good.txt").write_text("words")
+    (folder / "good2.png").write_bytes(GOOD)
+    (folder / "good2.txt").symlink_to("/etc/passwd")
+    return Files(path=str(folder))
+
+
+def llava_json(folder: Path, found: list[str]):
+    said = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "words"}]
+    (folder / "list.json").write_text(json.dumps([{"image": name, "conversations": said} for name in found]))
+    return LlavaJson(path=str(folder / "list.json"))
+
+
+def messages(folder: Path, found: list[str]):
+    records = []
+    for number, name in enumerate(found):
+        part = {"type": "image_url", "image_url": {"url": name}} if number % 2 else {"type": "image", "image": name}
+        user = {"role": "user", "content": [part, {"type": "text", "text": "what?"}]}
+        records.append(json.dumps({"messages": [user, {"role": "assistant", "content": "words"}]}))
+    (folder / "list.jsonl").write_text("\n".join(records))
+    return Messages(path=str(folder / "list.jsonl"))
+
+
+def hf_parquet(folder: Path, found: list[str], *, streaming: bool = False):
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    table = {"image": [{"bytes": None, "path": name} for name in found], "caption": ["words"] * len(found)}
+    storage = pa.table(
+        table, pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("caption", pa.string())])
+    )
+    storage = storage.replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(storage, folder / "train.parquet")
+    return HfDataset(path=str(folder / "train.parquet"), streaming=streaming)
+
+
+def html(folder: Path, found: list[str]):
+    pictures = "".join(
+        f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
+    )
+    (folder / "page.html").write_text(f"<html><body><article>{pictures}</article></body></html>")
+    return Html(path=str(folder))
+
+
+def interleaved_tars(folder: Path, found: list[str]):
+    write_tar(
+        folder / "a.tar",
+        [
+            (f"{n}.json", json.dumps({"texts": [None, "words"], "images": [name, None]}).encode())
+            for n, name in enumerate(found)
+        ],
+    )
+    return InterleavedTars(path=str(folder / "a.tar"))
+
+
+def webdataset_names(folder: Path, found: list[str]):
+    """Members that are called so."""
+    write_tar(folder / "a.tar", [(f"{name}{n}.png", GOOD) for n, name in enumerate(found) if "\0" not in name])
+    return Webdataset(path=str(folder / "a.tar"))
+
+
+def webdataset_documents(folder: Path, found: list[str]):
+    """Documents whose JSON names files so, as our own do."""
+    members = []
+    for number, name in enumerate(found):
+        facts = {"texts": [None, "words"], "images": ["https://h/a.png", None], "metadata": [{"file": name}, None]}
+        members.append((f"{number}.json", json.dumps(facts).encode()))
+    write_tar(folder / "a.tar", members)
+    return Webdataset(path=str(folder / "a.tar"))
+
+
+def img2dataset(folder: Path, found: list[str]):
+    found = [*found, "link"]
+    rows = {"key": found, "url": [f"https://h/{n}" for n in range(len(found))], "caption": ["words"] * len(found)}
+    pq.write_table(pa.table({**rows, "status": ["success"] * len(found)}), folder / "00000.parquet")
+    (folder / "00000").mkdir()
+    (folder / "00000" / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder / "00000" / "good.png").write_bytes(GOOD)
+    return Img2dataset(path=str(folder))
+
+
+def url_list(folder: Path, found: list[str]):
+    pq.write_table(pa.table({"url": found, "caption": ["words"] * len(found)}), folder / "list.parquet")
+    return UrlList(path=str(folder / "list.parquet"))
+
+
+def hf_addresses(folder: Path, found: list[str]):
+    pq.write_table(pa.table({"url": found, "caption": ["words"] * len(found)}), folder / "list.parquet")
+    return HfDataset(path=str(folder / "list.parquet"), url="url")
+
+
+def mmc4(folder: Path, found: list[str]):
+    records = [
+        {"text_list": ["words"], "image_info": [{"raw_url": name, "matched_text_index": 0}], "url": name} for name in found
+    ]
+    (folder / "a.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    return Mmc4(path=str(folder / "a.jsonl"))
+
+
+def obelics_parquet(folder: Path, found: list[str]):
+    pq.write_table(
+        pa.table({"images": [[name, None] for name in found], "texts": [[None, "words"]] * len(found)}), folder / "a.parquet"
+    )
+    return ObelicsParquet(path=str(folder / "a.parquet"))
+
+
+def warc(folder: Path, found: list[str]):
+    pictures = "".join(
+        f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
+    )
+    body = f"<html><body><article>{pictures}</article></body></html>".encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + body
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\nContent-Length: {len(answer)}\r\n\r\n"
+    (folder / "a.warc").write_bytes(head.encode() + answer + b"\r\n\r\n")
+    return Warc(path=str(folder / "a.warc"))
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+NAMED = {  # sources that open files by names in data, or take a folder as it is
+    "coco": [coco],
+    "files": [files_table, files_folder],
+    "llava_json": [llava_json],
+    "messages": [messages],
+    "hf_dataset": [hf_parquet, functools.partial(hf_parquet, streaming=True)],
+    "html": [html],
+    "img2dataset": [img2dataset],
+}
+WITHIN = {"interleaved_tars": [interleaved_tars], "webdataset": [webdataset_names, webdataset_documents], "warc": [warc]}
+ADDRESSED = {"url_list": [url_list], "hf_dataset": [hf_addresses], "mmc4": [mmc4], "obelics_parquet": [obelics_parquet]}
+MAKERS = [maker for group in (NAMED, WITHIN, ADDRESSED) for makers in group.values() for maker in makers]
+
+
+def test_every_source_is_tried():
+    assert {*NAMED, *WITHIN, *ADDRESSED} == set(catalog.names("sources"))
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: getattr(make, "func", make).__name__)
+def test_a_name_in_data_opens_nothing_but_the_datasets_own_files(make, folder, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = len(server.requests)
+    hostile = [*names(folder, server), server.url("/secret.png").replace("http", "HTTP")]
+    assert len(hostile) >= 40
+    rows = read_all(make(folder, [*hostile, "good" if make is img2dataset else "good.png"])).to_pylist()
+    assert len(server.requests) == before
+    images = [image for row in rows for image in row["images"] or [] if image]
+    assert [image for image in images if image["data"] == SECRET or image["width"] == 9] == []
+    places = {image["blob"] for image in images if image["blob"] is not None}
+    assert [place for place in places if not os.path.realpath(place).startswith(f"{os.path.realpath(folder)}/")] == []
+    held = [image for image in images if image["blob"] is not None or image["data"] is not None]
+    if any(make in makers for makers in NAMED.values()):
+        assert held  # the good one was read all the same
+    asked = [image["url"] for image in images if image not in held and image["reason"] is None]
+    if not any(make in makers for makers in ADDRESSED.values()):  # theirs are left to `download`, which says no
+        assert [url for url in asked if parse_url(url) is None] == []
