@@ -20,7 +20,7 @@ DECODED_BYTES = {"avif": 8}  # a pixel, beside held_bytes: RGB, a copy of it and
 ANIMATED_WEBP_BYTES = 20  # a pixel: three canvases of RGBA, a copy and what is handed out
 STILL_WEBP_BYTES = {"rgb": 7, "rgb_alpha": 9}
 FIXED_COST = 0.05
-COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 8.0}  # units per million pixels
+COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}  # units per million pixels
 # (a BMP may be packed in runs, which Pillow unpacks in Python, pixel by pixel where a row ends early)
 ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
 PASS_COST = 0.25  # for each scan of a JPEG after the first
