@@ -16,12 +16,12 @@ FIXED_BYTES = 24_000_000  # pieces in work, see tiles.py, and what libraries kee
 SIDE_BYTES = 64  # for each pixel of width and height: tables and lines that decoders and resizing keep
 COPIES = {"webp": 2, "jpeg": 2}  # of the encoded bytes; of other formats one
 STORED_BYTES = {"grey": 1, "palette": 1}  # a pixel of Pillow's; of every other mode 4
-DECODED_BYTES = {"avif": 8}  # a pixel, beside held_bytes: RGB, a copy of it and Pillow's pixels
+AVIF_BYTES = 8  # a pixel, beside held_bytes: RGB, a copy of it and Pillow's pixels
 ANIMATED_WEBP_BYTES = 20  # a pixel: three canvases of RGBA, a copy and what is handed out
 STILL_WEBP_BYTES = {"rgb": 7, "rgb_alpha": 9}
 FIXED_COST = 0.05
-COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}  # units per million pixels
-# (a BMP may be packed in runs, which Pillow unpacks in Python, pixel by pixel where a row ends early)
+COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}  # units per million pixels,
+# of a BMP those of one that is packed in runs: Pillow unpacks it in Python, pixel by pixel where a row ends early
 ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
 PASS_COST = 0.25  # for each scan of a JPEG after the first
 ALPHA_COST = 2.0
@@ -49,7 +49,7 @@ def decoding_bytes(header: Header, size: int, factor: int = 1, *, by_pillow: boo
     elif header.format == "webp":
         each = ANIMATED_WEBP_BYTES if header.is_animated else STILL_WEBP_BYTES[header.mode]
     elif header.format == "avif":
-        each = DECODED_BYTES["avif"] + (header.mode == "rgb_alpha")
+        each = AVIF_BYTES + (header.mode == "rgb_alpha")
     else:
         each = 3 + stored_bytes(header) * (2 if header.format == "tiff" and header.orientation != 1 else 1)
     if header.orientation != 1:

@@ -72,16 +72,15 @@ def process(
     change = transform(rule, *header.upright_size)
     _check_output(change, rule, max_pixels)
     hold_cost(_cost(header, change, blur), max_cost, "the image")
-    scaled_bytes = 3 * change.scaled[0] * change.scaled[1]
-    hold_memory(FIXED_BYTES + scaled_bytes // 3 * (BLURRED_BYTES if blur else 3), max_memory_mb, "the image as resized")
-    beside = scaled_bytes if change.scaled != change.source else 0
+    scaled_pixels = change.scaled[0] * change.scaled[1]
+    hold_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the image as resized")
     decoded = decode(
         data,
         max_pixels=max_pixels,
         max_memory_mb=max_memory_mb,
         max_cost=max_cost,
         target=change.scaled,
-        beside=beside,
+        beside=0 if change.scaled == change.source else 3 * scaled_pixels,
         header=header,
     )
     is_original = not blur and keeps_bytes(rule, decoded, change)
