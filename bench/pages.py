@@ -3,12 +3,14 @@
     python -m bench.pages            # needs vlmdata[bench] and the real pages of ../shared/data
 
 Every tool reads the same bytes in turn, three rounds, and its best round counts, so that other work on the machine
-troubles all of them alike. Text is scored as the article extraction benchmark does (bench/inputs/shingles.py).
+troubles all of them alike. Text is scored as the article extraction benchmark does (bench/inputs/shingles.py), and on
+pages in many languages as trafilatura's own evaluation does (bench/inputs/strings.py).
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import time
@@ -24,6 +26,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from bench.inputs.real_data import ROOT
 from bench.inputs.shingles import precision_and_recall
+from bench.inputs.strings import score_of_strings
 from vlmdata.html.archive import records, volumes
 from vlmdata.html.document import extract
 from vlmdata.html.http_message import parse_response
@@ -48,6 +51,13 @@ def benchmark_pages() -> tuple[list[Page], list[str]]:
         html = gzip.decompress((folder / "html" / f"{key}.html.gz").read_bytes())
         pages.append((html, entry.get("url") or "https://example.org/"))
     return pages, [entry["articleBody"] for entry in truth.values()]
+
+
+def marked_pages() -> tuple[list[Page], list[dict[str, list[str]]]]:
+    """Return the pages of trafilatura's evaluation and, of each, the strings that its text must (`with`) and must not hold."""
+    folder = ROOT / "B_html" / "trafilatura_dev"
+    marks = json.loads((folder / "pages.json").read_text())
+    return [(gzip.decompress((folder / name).read_bytes()), entry["url"]) for name, entry in marks.items()], [*marks.values()]
 
 
 def archive_pages() -> list[Page]:
@@ -101,6 +111,10 @@ def trafilatura_default(page: Page) -> str:
     return trafilatura.extract(page[0], url=page[1]) or ""
 
 
+def trafilatura_no_comments(page: Page) -> str:
+    return trafilatura.extract(page[0], url=page[1], include_comments=False) or ""
+
+
 def trafilatura_fast(page: Page) -> str:
     return trafilatura.extract(page[0], url=page[1], fast=True, include_comments=False) or ""
 
@@ -123,10 +137,12 @@ EXTRACTORS: dict[str, Callable[[Page], str]] = {
     "vlmdata": ours,
     "vlmdata, mode obelics": ours_obelics,
     "trafilatura": trafilatura_default,
+    "trafilatura, no comments": trafilatura_no_comments,
     "trafilatura, fast, no comments": trafilatura_fast,
     "resiliparse, main content": resiliparse_main,
     "OBELICS's rules in BeautifulSoup": obelics_in_soup,
 }
+PEERS = ("trafilatura", "trafilatura, no comments", "trafilatura, fast, no comments", "resiliparse, main content")
 PARSERS: dict[str, Callable[[Page], str]] = {
     "selectolax (lexbor)": lexbor_parse,
     "resiliparse": resiliparse_parse,
@@ -144,6 +160,24 @@ def measured(tools: dict[str, Callable[[Page], str]], pages: list[Page], rounds:
                 tool(page)
             best[name] = max(best[name], len(pages) / (time.process_time() - start))
     return best
+
+
+def strings(tools: dict[str, Callable[[Page], str]]) -> None:
+    """Print quality and speed on the pages of trafilatura's evaluation; our rules were chosen on the first half of them."""
+    pages, marks = marked_pages()
+    halves = [hashlib.sha256(page[1].encode()).digest()[0] & 1 for page in pages]
+    speeds = measured(tools, pages)
+    print(f"\n{f'strings of {len(pages)} pages':<36}{'precision':>12}{'recall':>10}{'F1':>8}{'of halves':>16}{'pages/s':>10}")
+    for name, tool in tools.items():
+        texts = [tool(page) for page in pages]
+        scores = score_of_strings(texts, marks)
+        parts = []
+        for half in (0, 1):
+            own = [i for i, number in enumerate(halves) if number == half]
+            parts.append(score_of_strings([texts[i] for i in own], [marks[i] for i in own])[2])
+        print(
+            f"{name:<36}{scores[0]:>12.3f}{scores[1]:>10.3f}{scores[2]:>8.3f}{parts[0]:>10.3f}{parts[1]:>6.3f}{speeds[name]:>10.0f}"
+        )
 
 
 def images_and_words(pages: list[Page]) -> None:
@@ -169,6 +203,7 @@ def main() -> None:
     for name, tool in EXTRACTORS.items():
         scores = precision_and_recall([(true, tool(page)) for true, page in zip(truth, pages, strict=True)])
         print(f"{name:<36}{scores[0]:>12.3f}{scores[1]:>10.3f}{scores[2]:>8.3f}")
+    strings({name: EXTRACTORS[name] for name in ("vlmdata", *PEERS)})
     images_and_words(pages + archived)
 
 

@@ -2,7 +2,8 @@
 
 Every block has a worth: its words when it reads like prose, less than nothing when it is made of links. Sections that call
 themselves boilerplate, and lists of teasers, count only where they hold most of the prose. The section with the greatest
-sum holds the main content; what is made of links inside it, and short lines before and behind its prose, go.
+sum holds the main content, the innermost section inside it with nearly all of its prose the text proper; to that comes what
+stands between the title and it. What is made of links goes, and what `furniture.py` knows.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from vlmdata.html.cards import free_cards, is_prose, teaser_share
+from vlmdata.html.furniture import CELLS, drop_furniture, is_dateline
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import HEADINGS, Block, Layout, Section
 from vlmdata.text.words import count_words
 
-_GALLERY_WORDS = 60
+_GALLERY_WORDS = 40
+_CORE = 0.8  # share of the prose that the section around the text proper holds
+_AMPLE_WORDS = 250  # of prose outside boilerplate: a page with as many loses boilerplate that holds even more, as comments do
+_LEAD_BLOCKS = 25  # between the title and the text, at most
+_FIGURE_BLOCKS = 50  # of an image and what goes with it, at most
 _ICON = 64  # pixels, at most
-_LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
+_PARTS = frozenset(("p", "li", "td", "th", "dd"))
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
-_CELLS = frozenset(("td", "th", "dt", "dd"))
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
     r"|most (?:read|popular|viewed|recent|shared)|you (?:may|might) (?:also )?(?:like|be interested|enjoy)|you'll also"
@@ -29,35 +34,6 @@ _RELATED = re.compile(
     r"|leave a (?:reply|comment)|\d* ?comments?\b|join the (?:conversation|discussion)|newsletter|sign up|subscribe|tags?:"
     r"|topics?:|filed under|categories|leia (?:mais|também)|veja (?:mais|também)|lire aussi|à lire|mehr zum thema"
     r"|lesen sie auch|auch interessant|lee también|te puede interesar|noticias relacionadas|leggi anche)\b",
-    re.IGNORECASE,
-)
-_COOKIES = re.compile(
-    r"(?=.*\bcookies?\b)"
-    r".*\b(?:we use|uses?|accept|agree|consent|continu|policy|privacy|akzept|nutz|utilis|acept|usamos|utiliza)",
-    re.IGNORECASE | re.DOTALL,
-)
-_DATED = re.compile(
-    r"\b(?:19|20)\d\d\b|\b\d{1,2}:\d\d\b"
-    r"|\b(?:ago|updated?|published|posted|by|photo|image|credit|getty|share|comments?|min(?:utes?)? read)\b",
-    re.IGNORECASE,
-)
-
-
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
-    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"
-)
-_DATE = (
-    rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
-    r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
-)
-_FURNITURE = re.compile(  # a line that says when, by whom or with what button, wherever it stands
-    rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
-    rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
-    r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
-    r"|(?:image|photo|slide) \d+ (?:of|/) \d+|(?:read (?:more|also|next)|see also) ?:.*"
-    r"|(?:follow (?:us|me|\w+ on)|subscribe|join our|like this (?:story|article|post)|share (?:this|your)|also on"
-    r"|download (?:our|the) app)\b.*)\W*",
     re.IGNORECASE,
 )
 
@@ -96,15 +72,16 @@ def main_blocks(layout: Layout) -> list[bool]:
         kept[run.start : run.stop] = [False] * len(run)
     if _is_gallery(kept, sums):
         return _gallery(layout, sums)
-    chosen = _widened(layout, _best(layout, kept, sums), kept)
+    best = _best(layout, kept, sums)
+    chosen = _widened(layout, _narrowed(layout, best, kept), kept)
+    lead = [i for i in range(best.start, chosen.start) if kept[i]]
+    behind = [i for i in range(chosen.end, best.end) if kept[i]]
     for i in range(len(blocks)):
         kept[i] = kept[i] and chosen.start <= i < chosen.end
     _drop_links(layout, chosen, kept, sums)
-    for i, b in enumerate(blocks):
-        if kept[i] and b.text and b.words < 20 and len(b.text) < 300 and b.tag not in _CELLS and b.tag not in HEADINGS:
-            kept[i] = not _FURNITURE.fullmatch(b.text)
-    _trim(blocks, kept)
-    _drop_repeats(blocks, kept)
+    _restore_lead(layout, kept, lead)
+    _restore_figures(blocks, kept, behind)
+    drop_furniture(layout, kept)
     return kept
 
 
@@ -140,14 +117,32 @@ def _without_chrome(layout: Layout, sums: _Sums) -> list[bool]:
     total = prose[-1]
     teasers = _teaser_lists(layout, sums)
     enough = teaser_share(layout) if teasers else 0.0
+    most = 0.8 if _is_ample(layout, sums, teasers) else 0.5
+    done = 0  # up to which block a section around has been left out already
     for i, s in sums.sections:
-        chrome = 0 if s.chrome and _is_content(layout, s, sums) else s.chrome
-        share = (
-            0.5 if chrome > 1 else enough if i in teasers else 0.25 if chrome else 0.3 if _is_related(layout, s, sums) else 0.0
-        )
+        if s.end <= done:
+            continue
+        if s.chrome > 1 and not _is_content(layout, s, sums):
+            share = most
+        elif i in teasers:
+            share = enough
+        elif s.chrome and not _is_content(layout, s, sums):
+            share = 0.25
+        else:
+            share = 0.3 if _is_related(layout, s, sums) else 0.0
         if prose[s.end] - prose[s.start] < share * total:
             kept[s.start : s.end] = [False] * (s.end - s.start)
+            done = s.end
     return kept
+
+
+def _is_ample(layout: Layout, sums: _Sums, teasers: set[int]) -> bool:
+    """Say whether a page has prose enough outside of all boilerplate and lists of teasers."""
+    outside = [True] * len(layout.blocks)
+    for i, s in sums.sections:
+        if s.chrome > 1 or i in teasers:
+            outside[s.start : s.end] = [False] * (s.end - s.start)
+    return sum(sums.prose[i + 1] - sums.prose[i] for i, out in enumerate(outside) if out) >= _AMPLE_WORDS
 
 
 def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
@@ -157,6 +152,8 @@ def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
     amid = sums.prose[s.start] > sums.prose[around.start] and sums.prose[around.end] > sums.prose[s.end]
     if sums.images[s.end] == sums.images[s.start]:
         return amid and s.tag in _TEXTUAL and linked <= 0.5 * words
+    if s.end - s.start > _FIGURE_BLOCKS:
+        return False
     images = [block for block in layout.blocks[s.start : s.end] if block.image]
     if any(_is_icon(block.image) for block in images if block.image):
         return False
@@ -213,6 +210,17 @@ def _best(layout: Layout, kept: list[bool], totals: _Sums) -> Section:
     return best
 
 
+def _narrowed(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
+    """Return the innermost section that holds nearly all the prose of the chosen one."""
+    prose = [0, *accumulate([b.words if keep and is_prose(b) else 0 for b, keep in zip(layout.blocks, kept, strict=True)])]
+    least = _CORE * (prose[chosen.end] - prose[chosen.start])
+    for s in layout.sections:
+        inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS
+        if inside and prose[s.end] - prose[s.start] >= least:
+            chosen = s
+    return chosen
+
+
 def _widened(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
     """Return the outermost section around the chosen one that adds no links and nothing left out, only images and lines."""
     blocks = layout.blocks
@@ -238,7 +246,7 @@ def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: _Sums) 
     words, linked = sums.words, sums.linked
     done = 0  # up to which block a section around has been left out already
     for _, s in sums.sections:
-        if s.end <= done or not (chosen.start <= s.start and s.end <= chosen.end) or s is chosen or s.tag in _CELLS:
+        if s.end <= done or not (chosen.start <= s.start and s.end <= chosen.end) or s is chosen or s.tag in CELLS:
             continue
         all_words = words[s.end] - words[s.start]
         if all_words and linked[s.end] - linked[s.start] > 0.7 * all_words:
@@ -247,32 +255,46 @@ def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: _Sums) 
                 kept[i] = kept[i] and layout.blocks[i].image is not None
 
 
-def _trim(blocks: list[Block], kept: list[bool]) -> None:
-    """Leave out bylines, dates and other short lines before the first prose and behind the last."""
-    prose = [i for i, b in enumerate(blocks) if kept[i] and is_prose(b)]
-    if not prose:
-        return
-    for i in range(prose[0]):
+def _restore_lead(layout: Layout, kept: list[bool], before: list[int]) -> None:
+    """Keep the prose and images between the title of the page and its text: a summary, an opening picture.
+
+    `before` are the blocks of the main content before the text proper, which count where no title stands before it.
+    """
+    blocks = layout.blocks
+    first = next((i for i, keep in enumerate(kept) if keep), 0)
+    title = next((i for i in range(first - 1, max(-1, first - _LEAD_BLOCKS), -1) if blocks[i].tag == "h1"), None)
+    lead = _outside_chrome(layout, title, first) if title is not None else [i for i in before if i < first]
+    captions: set[str | None] = set()
+    for i in lead:
         b = blocks[i]
-        if kept[i] and b.text and b.tag not in HEADINGS and b.words < 15 and (b.words < 4 or _DATED.search(b.text)):
-            kept[i] = False
-    last = True
-    for i in range(len(blocks) - 1, prose[-1], -1):
-        b = blocks[i]
-        if not kept[i] or b.text is None:
-            continue
-        stub = b.words < 4 and b.tag in _LOOSE and b.text[-1] not in ".!?:)"
-        if b.links > 0.3 or stub or (b.tag in HEADINGS and last):
-            kept[i] = False
-        else:
-            last = False
+        if b.image and not b.links and not _is_icon(b.image):
+            kept[i] = True
+            captions.add(b.image.caption)
+        elif b.tag in CELLS and title is None and b.links < 0.7:
+            kept[i] = True  # a table of facts
+        elif (is_prose(b) and b.links < 0.2 and not is_dateline(b.text)) or (b.text and b.text in captions):
+            kept[i] = True
+    if title is not None and (title in before or any(kept[i] for i in lead)):
+        kept[title] = True
 
 
-def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
-    """Leave out cookie notices, and long blocks that stood just before word for word (captions of slide shows)."""
-    seen: dict[str, int] = {}
-    for i, b in enumerate(blocks):
-        if kept[i] and b.text and b.words >= 15:
-            if (b.tag != "p" and i - seen.get(b.text, -100) < 25) or (b.words < 80 and _COOKIES.match(b.text[:1000])):
-                kept[i] = False
-            seen[b.text] = i
+def _restore_figures(blocks: list[Block], kept: list[bool], behind: list[int]) -> None:
+    """Keep images with a caption behind the text proper, and their captions."""
+    captions: set[str | None] = set()
+    for i in behind:
+        b = blocks[i]
+        if b.image and b.image.caption and not b.links and not _is_icon(b.image):
+            kept[i] = True
+            captions.add(b.image.caption)
+        elif b.text and b.text in captions:
+            kept[i] = True
+
+
+def _outside_chrome(layout: Layout, start: int, end: int) -> list[int]:
+    """Return the blocks from `start` to `end` that stand in no boilerplate which begins among them."""
+    surely = [False] * len(layout.sections)
+    for i, s in enumerate(layout.sections):
+        surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))
+        if s.start >= end:
+            break
+    return [i for i in range(start, end) if not surely[layout.blocks[i].section]]

@@ -37,6 +37,7 @@ _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w
     r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))",
     re.IGNORECASE,
 )
+_END = 200  # characters of an address in which what it asks for stands
 _PREVIEW_WIDTH = 100  # pixels, at most
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
@@ -100,12 +101,12 @@ def is_placeholder(address: str) -> bool:
 
 def stated_width(address: str) -> float:
     """Return the width in pixels that an address asks for, infinity where it asks for none: the whole image."""
-    return min((float(next(filter(None, match.groups()))) for match in _STATED.finditer(address[-500:])), default=float("inf"))
+    return min((float(next(filter(None, match.groups()))) for match in _STATED.finditer(address[-_END:])), default=float("inf"))
 
 
 def is_preview(address: str) -> bool:
     """Say whether an address asks for a small or blurred preview: `w=20`, `q=20`, `/max/60/`, `-20x13.jpg`, `lqip`."""
-    end = address[-500:]
+    end = address[-_END:]
     return stated_width(end) <= _PREVIEW_WIDTH or bool(_POOR.search(end) or _PREVIEW_WORD.search(end))
 
 
@@ -113,7 +114,7 @@ def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[st
     """Return the addresses of an `<img>`, best first, given also the `<source>`s of its `<picture>`; placeholders left out.
 
     A set with widths comes first, then a set with densities, then lazy attributes (beside them `src` is what is shown
-    until the image comes), then `src`; previews come last.
+    until the image comes), then `src`; without widths previews come last.
     """
     texts = _sets(attributes)
     for source in sources:
@@ -123,14 +124,17 @@ def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[st
     real = src if src and not is_placeholder(src) else None
     plain = [address for address in (_lazy(attributes, alone=not real and not candidates), real) if address]
     if not candidates:
-        return sorted(plain, key=is_preview) if len(plain) > 1 else plain
+        return _previews_last(plain)
     candidates.sort(key=_rank)
     described = [c.address for c in candidates]
-    if any(c.width or c.density > 1 for c in candidates):
-        found = [*described, *plain]
-    else:
-        found = [*plain, *described]
-    return sorted(dict.fromkeys(found), key=is_preview)
+    if any(c.width for c in candidates):
+        return list(dict.fromkeys([*described, *plain]))
+    found = [*described, *plain] if any(c.density > 1 for c in candidates) else [*plain, *described]
+    return _previews_last([*dict.fromkeys(found)])
+
+
+def _previews_last(found: list[str]) -> list[str]:
+    return sorted(found, key=is_preview) if len(found) > 1 and is_preview(found[0]) else found
 
 
 def _sets(attributes: Mapping[str, str | None]) -> list[str]:
@@ -148,6 +152,12 @@ def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
             if text and _PATHLIKE.search(text.strip()) and not is_placeholder(text):
                 return text.strip()
     for name, text in attributes.items() if alone else ():
-        if text and name.startswith("data-") and _IMAGE_FILE.match(text) and not (is_placeholder(text) or is_preview(name)):
+        if (
+            text
+            and len(text) < 2000
+            and name.startswith("data-")
+            and _IMAGE_FILE.match(text)
+            and not (is_placeholder(text) or is_preview(name))
+        ):
             return text
     return None

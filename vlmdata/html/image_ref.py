@@ -64,12 +64,13 @@ def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> Ima
 
     `repeats` says that one of the two stands in a `<noscript>`, `near` that no other block shares the element around them.
     """
+    same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
+    if not same and not (near and (repeats or before.data is not None)):
+        return None
     previews = _shows_preview(before), _shows_preview(now)
-    same = before.data is None and now.data is None and _stem(before.url) == _stem(now.url)
-    if same:
-        if not repeats and previews[0] == previews[1]:
-            return None
-    elif not near or previews != (True, False) or not (repeats or before.data is not None):
+    if previews[0] == previews[1] and not (same and repeats):
+        return None
+    if previews[1] and not same:
         return None
     fuller, other = (now, before) if _rank(now) < _rank(before) else (before, now)
     urls = dict.fromkeys(url for one in (fuller, other) for url in (one.url, *one.others) if not url.startswith("data:"))
@@ -92,10 +93,15 @@ def _rank(ref: ImageRef) -> tuple[bool, float]:
     return _shows_preview(ref), -stated_width(ref.url)
 
 
+def _is_one_file(one: str, other: str) -> bool:
+    start = one.rpartition("/")[2][:1] == other.rpartition("/")[2][:1]  # what asks for a size stands at the end
+    return start and _stem(one) == _stem(other)
+
+
 def _stem(url: str) -> str:
     """Return the end of an address without what asks for a size, to know two sizes of one image."""
     path, _, query = url.partition("?")
-    name = _SIZED.sub("", path.rpartition("/")[2])
+    name = _SIZED.sub("", path.rpartition("/")[2][-300:])
     if _FILE.search(name):  # of a file, a query hardly ever selects another image
         return _FILE.sub("", name)
     return f"{name}?{'&'.join(part for part in query.split('&') if not _SIZING.match(part))}"

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
-from vlmdata.html.names import NAMELESS, named, names_menu, word_set
+from vlmdata.html.names import NAMELESS, NOTHING, named, names_menu, word_set
 from vlmdata.text.words import count_words
 
 SKIPPED = word_set(
     "script style template svg canvas iframe frame frameset noframes object embed applet audio video source track select "
-    "option optgroup textarea input button datalist map area progress meter param link meta title base rp dialog "
+    "option optgroup textarea input button datalist map area progress meter param link meta title base rp rt rtc dialog "
     "annotation annotation-xml"
 )
 INLINE = word_set(
-    "abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rt rtc ruby s samp small span "
+    "abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb ruby s samp small span "
     "strike strong sub sup time tt u var wbr slot math mi mo mn ms mtext mrow msup msub mfrac msqrt semantics"
 )
 PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
@@ -28,6 +28,10 @@ HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
+
+
+_FEW_PIECES = 16  # of blank text and line breaks between two images, at most
+_NOSCRIPT_CHARS = 1000  # and more: asking for scripts takes fewer
 
 
 @dataclass(slots=True)
@@ -60,6 +64,7 @@ class Layout:
 
 _TAGS = {  # what a tag alone says: boilerplate, main content, caption
     **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
+    "form": (2, False, False),
     **dict.fromkeys(("article", "main"), (0, True, False)),
     "figcaption": (0, False, True),
 }
@@ -84,6 +89,9 @@ class _Walk:
     pre: int = 0  # open <pre> elements
     images: int = 0
     seen: set[str] = field(default_factory=set)  # their addresses
+    picture: int = 0  # the last <picture>
+    sources: list[dict[str, str | None]] = field(default_factory=list)  # of that
+    noscripts: int = 0  # open <noscript> elements
     repeating: bool = False  # whether the last of them stands in a <noscript>
 
     def __post_init__(self) -> None:
@@ -95,13 +103,15 @@ class _Walk:
             return
         text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
         self.pieces.clear()
+        if "\xad" in text:
+            text = text.replace("\xad", "")  # soft hyphens: where a browser may break a word
         chars, self.link_chars = self.link_chars, 0
         if self.pre:
             parts = [text.replace("\x01", "\n").strip("\n")]
         elif "\x01" in text:
             parts = _broken(text)
         else:
-            parts = [_GAPS.sub(" ", text).strip()]
+            parts = [_collapsed(text)]
         tag = self.sections[self.current].tag
         density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
         for part in parts:
@@ -113,13 +123,14 @@ class _Walk:
         if self.pieces:
             self.flush()
         parent = self.current
-        chrome, body, caption = _TAGS.get(tag, (0, False, False))
+        chrome, body, caption = _TAGS.get(tag, NOTHING)
         if attributes:
             get = attributes.get
             names = (get("class"), get("id"), get("role"), get("itemprop"))
             if names != NAMELESS:
                 said = named(names)
-                chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
+                if said is not NOTHING:
+                    chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
         self.current = len(self.sections)
         self.sections.append(Section(tag, parent, len(self.blocks), 0, chrome, body, caption))
         return parent
@@ -157,10 +168,7 @@ class _Walk:
         if self.images >= self.max_images:
             self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
             return
-        attributes = node.attributes
-        parent = node.parent
-        sources = [s.attributes for s in parent.css("source")] if parent is not None and parent.tag == "picture" else []
-        ref = image_ref(attributes, sources, self.base, self.max_data_bytes)
+        ref = image_ref(node.attributes, self._sources(node.parent), self.base, self.max_data_bytes)
         if ref is None or self._is_same(ref, again) or (again and ref.url in self.seen):
             return
         self.flush()
@@ -169,10 +177,20 @@ class _Walk:
         self.repeating = again
         self.blocks.append(Block(None, ref, self.current, "img", 0, float(self.links > 0)))
 
+    def _sources(self, parent: Any) -> list[dict[str, str | None]]:
+        """Return the attributes of the `<source>`s of a `<picture>`, which are looked for once in each."""
+        if parent is None or parent.tag != "picture":
+            return []
+        if parent.mem_id != self.picture:
+            self.picture, self.sources = parent.mem_id, [source.attributes for source in parent.css("source")]
+        return self.sources
+
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
         """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
         last = self.blocks[-1] if self.blocks else None
-        if last is None or last.image is None or not all(piece.isspace() or piece == "\x01" for piece in self.pieces):
+        if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
+            return False
+        if not all(piece.isspace() or piece == "\x01" for piece in self.pieces):
             return False
         one = merged(last.image, ref, repeats=again or self.repeating, near=self._near())
         if one is None:
@@ -191,11 +209,16 @@ class _Walk:
         return around > 0 and self.sections[around].start == place
 
 
+def _collapsed(text: str) -> str:
+    """Return text with its white space as a browser shows it; split() would take no-break spaces for it too."""
+    return " ".join(text.split()) if text.isascii() else _GAPS.sub(" ", text).strip()
+
+
 def _broken(text: str) -> list[str]:
     """Split text at two or more <br>; one <br> is a line break."""
     paragraphs: list[list[str]] = [[]]
     for line in text.split("\x01"):
-        line = _GAPS.sub(" ", line).strip()
+        line = _collapsed(line)
         if line:
             paragraphs[-1].append(line)
         elif paragraphs[-1]:
@@ -218,6 +241,11 @@ def _is_menu(tag: str, attributes: dict[str, str | None]) -> bool:
     if tag == "nav" or attributes.get("role") in ("navigation", "menubar", "menu"):
         return True
     return bool(attributes) and names_menu((attributes.get("class"), attributes.get("id")))
+
+
+def _holds_page(noscript: Any) -> bool:
+    """Say whether a `<noscript>` holds the page's text, not a word on scripts or an image."""
+    return noscript.css_first("p") is not None and len(noscript.text()) >= _NOSCRIPT_CHARS
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
@@ -244,9 +272,10 @@ def lay_out(root: Any, base: str, *, max_images: int, max_depth: int, max_data_b
             if not frames:
                 break
             node, kind, outer = frames.pop()
-            if kind >= _PRE:
+            if kind >= _NOSCRIPT:
                 walk.leave(outer)
                 walk.pre -= kind == _PRE
+                walk.noscripts -= kind == _NOSCRIPT
             elif kind == _LINK:
                 walk.links -= outer
             continue
@@ -306,6 +335,9 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
     elif kind == _IMAGE:
         walk.image(node)
     elif kind == _NOSCRIPT:
+        if walk.noscripts or _holds_page(node):
+            walk.noscripts += 1
+            return node.first_child, walk.enter(tag, {})
         for image in node.css("img"):
             walk.image(image, again=True)
     elif kind == _RULE:

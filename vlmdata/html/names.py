@@ -33,10 +33,17 @@ _BODY = word_set("article articlebody body content entry main post story text pr
 _MENU = word_set("nav navbar navigation menu submenu breadcrumb breadcrumbs pagination pager paging share sharing sharebar")
 
 NAMELESS = (None, None, None, None)
+NOTHING = (0, False, False)  # what most names say
 
 
 def _words(names: tuple[str | None, ...]) -> list[str]:
-    return _WORDS.findall(_ABOUT_OTHERS.sub("", _CAMEL.sub(r"\1-\2", " ".join(filter(None, names))).lower()))
+    text = " ".join(filter(None, names))
+    lower = text.lower()
+    if lower != text:
+        lower = _CAMEL.sub(r"\1-\2", text).lower()
+    if "has" in lower or "have" in lower or "with" in lower or "no" in lower:
+        lower = _ABOUT_OTHERS.sub("", lower)
+    return _WORDS.findall(lower)
 
 
 @lru_cache(maxsize=1 << 15)
@@ -44,7 +51,8 @@ def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     """Say how loudly class, id and role speak of boilerplate (0, 1, 2), whether of main content, whether of a caption."""
     words = _words(names)
     chrome = 2 if not _STRONG.isdisjoint(words) else int(not _WEAK.isdisjoint(words))
-    return chrome, not _BODY.isdisjoint(words), any("caption" in word for word in words)
+    said = chrome, not _BODY.isdisjoint(words), any("caption" in word for word in words)
+    return NOTHING if said == NOTHING else said
 
 
 @lru_cache(maxsize=1 << 14)

@@ -1,0 +1,168 @@
+"""Lines inside the main content that are no part of it: when and by whom, buttons, credits, what only points elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+from vlmdata.html.cards import is_prose
+from vlmdata.html.layout import HEADINGS, Block, Layout
+from vlmdata.text.words import count_words
+
+_LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
+_CREDIT_WORDS = 12  # of a line that is one, fewer
+_CAPTION_WORDS = 60  # of a caption that is not marked as one, fewer
+CELLS = frozenset(("td", "th", "dt", "dd"))
+_COOKIES = re.compile(
+    r"(?=.*\bcookies?\b)"
+    r".*\b(?:we use|uses?|accept|agree|consent|continu|policy|privacy|akzept|nutz|utilis|acept|usamos|utiliza)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DATED = re.compile(
+    r"\b(?:19|20)\d\d\b|\b\d{1,2}:\d\d\b"
+    r"|\b(?:ago|updated?|published|posted|by|photo|image|credit|getty|share|comments?|min(?:utes?)? read)\b",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"\b\d{1,2}[:.h]\d\d\b")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b"
+)
+_DATE = (
+    rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
+    r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
+)
+_FURNITURE = re.compile(  # a line that says when, by whom or with what button, wherever it stands
+    rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
+    rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
+    r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
+    r"|(?:image|photo|slide) \d+ (?:of|/) \d+|(?:read (?:more|also|next)|see also) ?:.*"
+    r"|(?:follow (?:us|me|\w+ on)|subscribe|join our|like this (?:story|article|post)|share (?:this|your)|also on"
+    r"|download (?:our|the) app)\b.*)\W*",
+    re.IGNORECASE,
+)
+
+
+_CREDIT_WORD = (  # what names the source of a picture
+    r"(?:foto(?:s|graf(?:ie|ía)?)?|photos?(?: (?:by|credit))?|bild(?:er|quelle|nachweis)?|image(?:n|m|s)?(?: (?:by|credit))?"
+    r"|picture|quelle|source|fuente|fonte|bron|kilde|källa|cr[eé]dito?s|crédito|copyright|zdj(?:ęcie|\.)?|źródło|fotó|forrás"
+    r"|kuva|фото|источник|джерело|φωτογραφία|πηγή|ảnh|nguồn|fotoğraf|kaynak|写真|図|图|圖|来源|사진|출처)"
+)
+_CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. Name` at the end of a caption
+    rf"(?:(?:^|(?<=[.!?…»\"”’);,。！？）」])|[\[(|–—-])\s*(?:{_CREDIT_WORD}\s?[:：/©]|image copyright)"
+    r"|(?:^|\s)[\[(]?(?:©|ⓒ|\(c\))|^credit\b\W)[^:!?]{2,80}$",
+    re.IGNORECASE,  # `(credit: A. Name)` inside a caption stays: books under open licences ask for that
+)
+
+
+def without_credit(text: str) -> str:
+    """Return a caption without who made the picture, which stands at its end; empty where it says nothing else."""
+    found = _CREDIT.search(text[-120:]) if len(text) < 2000 else None
+    return text[: len(text) - len(found[0])].rstrip(" \n|–—-,;") if found else text
+
+
+def drop_furniture(layout: Layout, kept: list[bool]) -> None:
+    """Leave out what is furniture among the blocks that are kept, and credits at the end of captions."""
+    blocks = layout.blocks
+    for i, b in enumerate(blocks):
+        if not (kept[i] and b.text) or b.tag in CELLS or b.tag in HEADINGS:
+            continue
+        if b.words < 20 and len(b.text) < 300 and _FURNITURE.fullmatch(b.text):
+            kept[i] = False
+        elif b.words < _CREDIT_WORDS or _is_caption(layout, i):
+            said = without_credit(b.text)
+            if not said:
+                kept[i] = False
+            elif _is_caption(layout, i):
+                b.text = said
+    _trim(blocks, kept)
+    _drop_empty_headings(blocks, kept)
+    _drop_repeats(blocks, kept)
+
+
+def _is_caption(layout: Layout, place: int) -> bool:
+    """Say whether a block is the caption of an image, or the line below it."""
+    section = layout.sections[layout.blocks[place].section]
+    around = layout.sections[section.parent] if section.parent >= 0 else section
+    below = place > 0 and layout.blocks[place - 1].image is not None and layout.blocks[place].words < _CAPTION_WORDS
+    return below or section.caption or around.caption or "figure" in (section.tag, around.tag)
+
+
+def is_dateline(text: str | None) -> bool:
+    """Say whether a line says at which hour of which day something was published."""
+    if not text or len(text) >= 150 or (text[-1] in ".!?" and not text.endswith("m.")):
+        return False
+    return bool(_CLOCK.search(text) and _YEAR.search(text))
+
+
+def _drop_empty_headings(blocks: list[Block], kept: list[bool]) -> None:
+    """Leave out headings below which only links stood, which were left out before."""
+    gone, ends = False, True  # whether links were left out below, whether what stays below begins with a heading
+    for i in range(len(blocks) - 1, -1, -1):
+        b = blocks[i]
+        if not kept[i]:
+            gone = gone or b.links > 0.5
+            continue
+        heading = b.tag in HEADINGS
+        if gone and ends and heading:
+            kept[i] = False
+        else:
+            gone, ends = False, heading
+
+
+def _trim(blocks: list[Block], kept: list[bool]) -> None:
+    """Leave out bylines, dates and other short lines before the first prose, and what points elsewhere behind the last."""
+    prose = [i for i, b in enumerate(blocks) if kept[i] and b.tag not in HEADINGS and is_prose(b) and not is_dateline(b.text)]
+    if not prose:
+        return
+    for i in range(prose[0]):
+        b = blocks[i]
+        if not kept[i] or not b.text or b.tag in HEADINGS or b.words >= 20:
+            continue
+        stub = b.words < 4 and b.text[-1] not in ",.!?:"
+        if stub or (b.words < 8 and _DATED.search(b.text)) or is_dateline(b.text):
+            kept[i] = False
+    _drop_pointers(blocks, kept, prose)
+    last = True
+    for i in range(len(blocks) - 1, prose[-1], -1):
+        b = blocks[i]
+        if not kept[i] or b.text is None:
+            continue
+        stub = b.words < 4 and b.tag in _LOOSE and b.text[-1] not in ".!?:)"
+        if b.links > (0.7 if b.tag == "li" else 0.3) or stub or (b.tag in HEADINGS and last):
+            kept[i] = False
+        else:
+            last = False
+
+
+def _drop_pointers(blocks: list[Block], kept: list[bool], prose: list[int]) -> None:
+    """Leave out short paragraphs with links that end a text which has hardly any; `prose` loses their numbers."""
+    linked = sum(blocks[i].links * blocks[i].words for i in prose)
+    if linked > 0.03 * sum(blocks[i].words for i in prose):
+        return
+    while len(prose) > 3:
+        b = blocks[prose[-1]]
+        if b.links < 0.15 or b.words >= 40 or b.tag not in _LOOSE:
+            return
+        kept[prose.pop()] = False
+
+
+def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
+    """Leave out cookie notices, blocks that stood just before word for word (captions of slide shows), and lines that
+    repeat the title with a few words more."""
+    seen: dict[str, int] = {}
+    title = ""
+    for i, b in enumerate(blocks):
+        if not (kept[i] and b.text):
+            continue
+        if b.tag == "h1" and b.words >= 4:
+            title = title or b.text
+        elif title and title in b.text and b.words <= count_words(title) + 6:
+            kept[i] = False
+        if b.words >= 8:
+            far = i - seen.get(b.text, -100)
+            near = b.tag not in CELLS and (b.tag != "p" or any(one.image for one in blocks[max(0, i - 3) : i]))
+            repeated = far < 25 if b.words >= 15 and b.tag != "p" else far < 9 and near
+            if repeated or (15 <= b.words < 80 and _COOKIES.match(b.text[:1000])):
+                kept[i] = False
+            seen[b.text] = i
