@@ -55,6 +55,14 @@ def test_a_figure_behind_the_text_stays():
     assert texts(page) == ["\n\n".join(TEXT), None, "Das grüne Boot am Steg."]
 
 
+def test_a_page_without_prose_keeps_its_title_and_picture():
+    assert texts("<img src=l.svg><h1>Two books</h1><img src=a.jpg><ul><li><a href=/1>One</a><li><a href=/2>Two</a></ul>") == [
+        None,
+        "Two books",
+        None,
+    ]
+
+
 def test_a_form_around_the_whole_page_takes_nothing_away():
     assert texts(f"<form action=/page.aspx><div>{BODY}</div></form>") == ["\n\n".join(TEXT)]
 

@@ -41,7 +41,7 @@ SOUND = (
     "webarchive-discovery/wikipedia-mona-lisa/flashfrozen-jwat-recompressed.warc.gz",
 )
 WGET_PAGES = {
-    "document_text: min_images": 1,  # the list of links
+    "paragraph_quality: min_words": 1,  # the list of links
     "dedupe_page_url: same_page_address": 1,  # came a second time behind a redirect
     "image_size: min_side": 1,  # a picture 76 pixels high
 }
@@ -53,8 +53,8 @@ FRONT_PAGES = {
     "image_url_rules: banned_logo": 1,
     "image_url_rules: min_rendered_width": 1,
     "image_url_frequency: frequent_address": 6,
-    "paragraph_quality: max_special": 13,
-    "paragraph_quality: min_stop_words": 8,
+    "paragraph_quality: max_special": 11,
+    "paragraph_quality: min_stop_words": 10,
     "paragraph_quality: min_words": 8,
     "paragraph_repeats: repeated_on_host": 23,
     "document_text: min_images": 51,

@@ -286,7 +286,7 @@ def test_hostile_pages_are_counted_outcomes(tmp_path):
     ("folders", "pages", "held"),
     [
         pytest.param(lambda folder: [odd_archives.write(folder / "odd"), fixture("C_warc/wget")], 64, 9, id="fixture"),
-        pytest.param(lambda _: [real_data("C_warc")], 223, 453, id="real_data", marks=pytest.mark.slow),
+        pytest.param(lambda _: [real_data("C_warc")], 223, 399, id="real_data", marks=pytest.mark.slow),
     ],
 )
 def test_real_archives_every_page_has_one_row(folders, pages, held, tmp_path):

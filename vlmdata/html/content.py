@@ -216,7 +216,7 @@ def _narrowed(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
         inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS
-        if inside and prose[s.end] - prose[s.start] >= least:
+        if inside and prose[s.end] - prose[s.start] >= least > 0:
             chosen = s
     return chosen
 

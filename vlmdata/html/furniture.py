@@ -148,8 +148,8 @@ def _drop_pointers(blocks: list[Block], kept: list[bool], prose: list[int]) -> N
 
 
 def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
-    """Leave out cookie notices, blocks that stood just before word for word (captions of slide shows), and lines that
-    repeat the title with a few words more."""
+    """Leave out cookie notices, long blocks that stood just before word for word (captions of slide shows), and lines
+    that repeat the title with a few words more."""
     seen: dict[str, int] = {}
     title = ""
     for i, b in enumerate(blocks):
@@ -159,10 +159,8 @@ def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
             title = title or b.text
         elif title and title in b.text and b.words <= count_words(title) + 6:
             kept[i] = False
-        if b.words >= 8:
-            far = i - seen.get(b.text, -100)
-            near = b.tag not in CELLS and (b.tag != "p" or any(one.image for one in blocks[max(0, i - 3) : i]))
-            repeated = far < 25 if b.words >= 15 and b.tag != "p" else far < 9 and near
-            if repeated or (15 <= b.words < 80 and _COOKIES.match(b.text[:1000])):
+        if b.words >= 15:
+            repeated = b.tag != "p" and i - seen.get(b.text, -100) < 25
+            if repeated or (b.words < 80 and _COOKIES.match(b.text[:1000])):
                 kept[i] = False
             seen[b.text] = i
