@@ -80,3 +80,15 @@ def test_what_contributing_tells_to_run_is_there():
     makefile = (root / "Makefile").read_text()
     for target in re.findall(r"make (\w+)", text):
         assert f"\n{target}:" in makefile, target
+
+
+def test_every_reason_that_the_table_of_hostile_input_names_is_one():
+    text = (Path(__file__).parent.parent / "docs" / "hostile.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text))
+    words = {
+        word
+        for path in (Path(__file__).parent.parent / "vlmdata").rglob("*.py")
+        for word in re.findall(r"\w+", path.read_text())
+    }
+    # `wrong_` and `page_` are put before what is named where it is found
+    assert [reason for reason in sorted(named) if reason not in words and reason.partition("_")[2] not in words] == []
