@@ -168,6 +168,10 @@ class Source:
         """
         raise NotImplementedError
 
+    def warning(self) -> str | None:
+        """Return what `check` tells of a source that can be read and is perhaps not meant so; None: nothing."""
+        return None
+
     def carries(self) -> Sequence[str]:
         """Return the columns that go into the sample's JSON, as far as the source's beginning tells at once."""
         return ()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlmdata.commands.run import recipe_arguments
 from vlmdata.recipe import Recipe, read_settings
+from vlmdata.redact import redacted
 
 EXAMPLE = """
 vlmdata check captions --set source.path=urls.parquet
@@ -24,23 +25,21 @@ def run(arguments: argparse.Namespace) -> int:
     from vlmdata.build import check
     from vlmdata.engine.audit import audit
     from vlmdata.recipe import modules, parse, read
-    from vlmdata.sources.webdataset import Webdataset
 
-    target = arguments.recipe
-    if "://" in target or Path(target).is_dir():
-        faults = audit(target, read_bytes=arguments.bytes)
-        print(
-            "\n".join(faults) if faults else f"{target}: whole, {'every byte' if arguments.bytes else 'sums and sizes'} checked"
-        )
+    given, target = arguments.recipe, redacted(arguments.recipe)
+    if "://" in given or Path(given).is_dir():
+        faults = audit(given, read_bytes=arguments.bytes)
+        whole = f"{target}: whole, {'every byte' if arguments.bytes else 'sums and sizes'} checked"
+        print(redacted("\n".join(faults)) if faults else whole)
         return 1 if faults else 0
-    tree, path = read(target, read_settings(arguments.set))
+    tree, path = read(given, read_settings(arguments.set))
     for module in modules(tree):
         print(f"{target}: imports {module}, which runs its code")
     recipe = parse(tree, path)
     check(recipe)
     warn_of_a_crowd(recipe)
     warn_of_names(recipe.source.carries())
-    if isinstance(recipe.source, Webdataset) and (warning := recipe.source.bare_samples()):
+    if warning := recipe.source.warning():
         print(f"vlmdata: {warning}", file=sys.stderr)
     print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")
     return 0

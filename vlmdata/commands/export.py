@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from vlmdata.export import export
+    from vlmdata.redact import redacted
 
     samples = export(arguments.out, arguments.to, arguments.target)
-    print(f"{arguments.target}: {samples:,} samples as {arguments.to}")
+    print(f"{redacted(arguments.target)}: {samples:,} samples as {arguments.to}")

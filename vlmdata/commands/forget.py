@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 
 EXAMPLE = """
@@ -39,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     receipt = forget(arguments.out, request, dry=arguments.dry_run)
     done = "would be forgotten" if arguments.dry_run else "forgotten"
     print(f"{len(receipt['removed']):,} rows {done}, {receipt['samples']:,} of them samples in {len(receipt['shards']):,} tars")
-    if receipt["not_found"]:
-        print(f"{len(receipt['not_found']):,} not found: {', '.join(receipt['not_found'][:3])}; they will not come in either")
+    if missing := receipt["not_found"]:
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}; they will not come in either")
     if arguments.receipt:
         Path(arguments.receipt).write_text(json.dumps(receipt, indent=1) + "\n")
 

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from vlmdata.build import run as build
     from vlmdata.engine.audit import read_manifest
     from vlmdata.recipe import load, parse, read_settings
-    from vlmdata.redact import MARK
+    from vlmdata.redact import MARK, redacted
     from vlmdata.show import summary
     from vlmdata.web.outcomes import is_passing
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     if unknown:
         raise RecipeError(f"no row of {arguments.out} failed by {', '.join(sorted(unknown))}; there is: {', '.join(found)}")
     if not wanted:
-        print(f"{arguments.out}: no row failed in passing")
+        print(f"{redacted(arguments.out)}: no row failed in passing")
         return
     recipe = load(arguments.recipe, read_settings(arguments.set)) if arguments.recipe else parse(before["recipe"])
     if not arguments.recipe and MARK in json.dumps(before["recipe"]):

@@ -12,6 +12,7 @@ from typing import Any
 from vlmdata.engine.store import Store, open_store
 from vlmdata.engine.tombstones import FOLDER
 from vlmdata.loader.find import first_outside
+from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
@@ -70,7 +71,11 @@ def alone(store: Store) -> Iterator[None]:
     """Be the only one who changes a dataset, as long as the block lasts; says so on stderr where somebody else is at it."""
 
     def waits(holder: str) -> None:
-        print(f"{store.url}: in use by {holder}; this goes on when that ends, or is stopped", file=sys.stderr, flush=True)
+        print(
+            f"{redacted(store.url)}: in use by {holder}; this goes on when that ends, or is stopped",
+            file=sys.stderr,
+            flush=True,
+        )
 
     with store.alone(LOCK, waits):
         yield

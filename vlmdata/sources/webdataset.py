@@ -68,7 +68,7 @@ class Webdataset(Source):
         files = self.files()
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
-    def bare_samples(self) -> str | None:
+    def warning(self) -> str | None:
         """Say, if most of the first 100 samples of a plain local tar have an image and no caption, what else they have."""
         piece = next(
             (piece for piece in self.pieces() if piece["path"].endswith(".tar") and not is_remote(piece["path"])), None
