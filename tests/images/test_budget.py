@@ -110,7 +110,7 @@ def test_large_pictures_are_the_same_in_pieces_as_whole(monkeypatch: pytest.Monk
 def test_a_bomb_of_the_largest_size_admitted_takes_no_more_than_300_mb(kind: str, tmp_path: Path) -> None:
     found = run(MAKE[kind](TRIED[kind]), tmp_path)
     assert found["outcome"] == "taken" and found["mb"] < 300, found
-    assert run(MAKE[kind](TRIED[kind] * 5 // 4), tmp_path)["outcome"] == "too_large"
+    assert run(MAKE[kind](TRIED[kind] * 5 // 4), tmp_path)["outcome"] in ("too_large", "too_costly")
 
 
 def test_a_refusal_costs_nothing(tmp_path: Path) -> None:

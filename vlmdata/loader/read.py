@@ -1,5 +1,5 @@
-"""Samples from tars: one read for a small sample, two for each member of a large one. The header before each member must be
-the one that the index describes: a tar that was replaced or moved would otherwise give other bytes under the sample's key.
+"""Samples from tars: one read for a small sample, two for each member of a large one. The headers must be those that the index
+describes: a tar that was replaced or moved would otherwise give other bytes under the sample's key.
 """
 
 import os
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 Sample = dict[str, Any]
 OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
 TOGETHER = 1 << 17  # bytes of a sample that are read at once: to copy its members out of them costs less than further reads
+
+
+class _Ends(dict[str, bytes]):
+    """How a member's name ends in its header, after the key, by its extension: made once."""
+
+    def __missing__(self, extension: str) -> bytes:
+        return self.setdefault(extension, f".{extension}\0".encode())
+
+
+_ENDS = _Ends()
 
 
 class DamagedSample(ValueError):
@@ -58,14 +68,18 @@ class Reader:
             data = tar.pread(span, start)
         except OSError as error:
             raise self._damage(place, start, f"cannot be read: {error}") from error
-        holds, length = data.startswith, len(data)
-        for name, offset, size in zip(names, offsets, sizes, strict=True):
-            at = offset - start
-            is_there = holds(f"{key}.{name}\0".encode(), at - BLOCK) and holds(b"%011o" % size, at - BLOCK + SIZE_AT)
-            if not is_there or at + size > length:  # a long name, a tar that is cut, or not what the index describes
-                return self._read_apart(place, tar, sample)
-            sample[name] = data[at : at + size]
-        return sample
+        # of the first header the name, of the last name and size: between them nothing can lie elsewhere, and more would cost
+        begin, last = key.encode(), offsets[-1] - start - BLOCK
+        if (
+            len(data) == span
+            and data.startswith(begin + _ENDS[names[0]])
+            and data.startswith(begin + _ENDS[names[-1]], last)
+            and data.startswith(b"%011o" % sizes[-1], last + SIZE_AT)
+        ):
+            for name, offset, size in zip(names, offsets, sizes, strict=True):
+                sample[name] = data[offset - start : offset - start + size]
+            return sample
+        return self._read_apart(place, tar, sample)  # a long name, a tar that is cut, or not what the index describes
 
     def _read_apart(self, place: Place, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
         """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
