@@ -142,3 +142,9 @@ def test_the_index_tells_the_first_damage_and_how_many_there_are(tmp_path: Path)
     table, damage = scan(str(tmp_path / "a.tar"), "a.tar", image_sizes=False)
     assert table["key"].to_pylist() == ["a", "b"]
     assert damage == f"{tmp_path}/a.tar, byte {len(A)}: no tar header here (wrong checksum) (and at 1 more places)"
+
+
+def test_a_folder_of_an_old_tar_hides_nothing_and_what_a_tar_says_of_all_its_members_ends_with_it() -> None:
+    assert read(header(b"dd/", 2560, b"0") + A + END) == (["a.jpg", "a.txt"], [], [])
+    everywhere = pax(record(b"path", b"evil.txt"), b"g")
+    assert read(everywhere + file(b"x.jpg", b"picture") + END + B + END) == (["evil.txt", "b.jpg", "b.txt"], [], [])

@@ -79,6 +79,8 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             event, end = _member(read, position, length, header, extras, start)
         if event is not None:
             yield event
+        if header == _ZERO and not extras.is_pending:  # a tar ends: what it said of all members says nothing of the next tar's
+            extras = _Extras()
         if extras.is_pending:
             extras = extras.following()
         position = start = end
@@ -100,11 +102,13 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
         end = data + size + -size % BLOCK
         try:
             name = extras.name(header)
+            if name[-1:] == "/":  # a folder of an old tar
+                return None, _end_of_other(read, data, size, length, has_data=False) or data
             if data + size > length:
                 raise ValueError(f"member {name!r} has {size} bytes, the file ends {data + size - length} short")
         except ValueError as error:
             return (TarDamage(start, end, str(error)), end) if end < length else _lost(read, start, data, length, str(error))
-        return (None if name[-1:] == "/" else Member(name, start, data, size, end)), end
+        return Member(name, start, data, size, end), end
     if kind == b"S":
         data = _after_sparse_map(read, header, data)
     found = _end_of_other(read, data, size, length, kind not in _WITHOUT_DATA)
