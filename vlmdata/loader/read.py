@@ -68,18 +68,12 @@ class Reader:
             data = tar.pread(span, start)
         except OSError as error:
             raise self._damage(place, start, f"cannot be read: {error}") from error
-        # of the first header the name, of the last name and size: between them nothing can lie elsewhere, and more would cost
-        begin, last = key.encode(), offsets[-1] - start - BLOCK
-        if (
-            len(data) == span
-            and data.startswith(begin + _ENDS[names[0]])
-            and data.startswith(begin + _ENDS[names[-1]], last)
-            and data.startswith(b"%011o" % sizes[-1], last + SIZE_AT)
-        ):
-            for name, offset, size in zip(names, offsets, sizes, strict=True):
-                sample[name] = data[offset - start : offset - start + size]
-            return sample
-        return self._read_apart(place, tar, sample)  # a long name, a tar that is cut, or not what the index describes
+        holds, begin, base, size_at = data.startswith, key.encode(), start + BLOCK, start + BLOCK - SIZE_AT
+        for name, offset, size in zip(names, offsets, sizes, strict=True):
+            if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
+                return self._read_apart(place, tar, sample)  # a long name, or not what the index describes
+            sample[name] = data[offset - start : offset - start + size]
+        return sample if len(data) == span else self._read_apart(place, tar, sample)  # a tar that is cut
 
     def _read_apart(self, place: Place, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
         """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
