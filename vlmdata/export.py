@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,11 +51,16 @@ def export(out: str | Path, to: str, target: str | Path) -> int:
     return manifest["kept"]
 
 
+NAME = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}")  # of a sample and of a member as we write them: no path
+
+
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield key and members of every sample of a shard, given its rows of the index."""
     with store_file(store, shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
             found = {}
+            if odd := next((name for name in (key, *(member["name"] for member in listed)) if not NAME.fullmatch(name)), None):
+                raise RecipeError(f"{store.url}/index.parquet names {odd[:200]!r}, which is no name of a sample or a member")
             for member in listed:
                 tar.seek(member["offset"])
                 found[member["name"]] = tar.read(member["size"])

@@ -20,7 +20,7 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars of {megabytes(size)}"]
     lines.append(f"  {rows:>12,}  rows in")
     for line in manifest["dropped"]:
-        bar = "#" * max(1, round(WIDTH * line["rows"] / rows))
+        bar = "#" * min(WIDTH, max(1, round(WIDTH * line["rows"] / max(rows, 1))))
         why = f"{line['step']}: {line['reason'] or 'dropped'}"
         lines.append(f"  {-line['rows']:>12,}  {why:<40} {bar}")
     lines.append(f"  {kept:>12,}  kept")

@@ -79,7 +79,8 @@ def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str,
     read_manifest(out)  # says it where there is no finished dataset
     store = open_store(out)
     with alone(store):
-        finish_pending(store)
+        if not dry:
+            finish_pending(store)
         return _forget(store, str(out), request, dry)
 
 

@@ -1,5 +1,7 @@
 """A dataset's own files are those inside its folder, whatever it names."""
 
+import os
+
 import pytest
 
 from vlmdata.engine.store import ObjectStore, open_store, store_file
@@ -23,3 +25,21 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
             with pytest.raises(RecipeError, match="names a file outside of the dataset"):
                 use(name)
     assert (tmp_path / "secret").read_text() == "x"
+
+
+def test_links_that_lead_out_and_pipes_are_refused(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "kept.txt").write_text("x")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "forgotten").symlink_to(tmp_path / "victim")
+    (out / "00000.tar").symlink_to(tmp_path / "victim" / "kept.txt")
+    os.mkfifo(out / "index.parquet")
+    store = open_store(out, probe=False)
+    for use in (lambda: store.list("forgotten"), lambda: store.delete("forgotten/kept.txt"), lambda: store.read("00000.tar")):
+        with pytest.raises(RecipeError, match="names a file outside of the dataset"):
+            use()
+    for use in (lambda: store.read("index.parquet"), lambda: store_file(store, "index.parquet")):
+        with pytest.raises(OSError, match="is no file"):
+            use()
+    assert (tmp_path / "victim" / "kept.txt").read_text() == "x"

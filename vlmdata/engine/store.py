@@ -7,11 +7,13 @@ nobody reads one before a record names it; records are made by exclusive creatio
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +24,10 @@ import fsspec
 
 from vlmdata.engine.blobcache import BlobCache
 from vlmdata.engine.lease import Lease, holder
+from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
+KNOWN = 100_000  # names of a dataset's files that are remembered as its own
 DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # how LocalStore names a file until it is whole
 
 
@@ -113,16 +117,26 @@ class LocalStore:
     def __init__(self, root: Path):
         self.root = root.absolute()
         self.url = str(self.root)
+        self._known: set[Path] = set()  # files that are no links out of the dataset
 
     def path(self, name: str) -> Path:
-        """Return the absolute path of a file. Raises RecipeError for a name that leads out of the dataset."""
-        return self.root / _inside(name, self.url)
+        """Return the absolute path of a file. Raises RecipeError for a name, or a link, that leads out of the dataset."""
+        path = self.root / _inside(name, self.url)
+        if path not in self._known:
+            try:
+                real_path_inside(str(path), self.url)
+            except Refused:
+                raise RecipeError(f"{self.url} names a file outside of the dataset: {name[:200]!r}, by a link") from None
+            if len(self._known) < KNOWN:
+                self._known.add(path)
+        return path
 
     def read(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+        with _open(self.path(name)) as file:
+            return file.read()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        with open(self.path(name), "rb", buffering=0) as file:
+        with _open(self.path(name)) as file:
             return os.pread(file.fileno(), size, offset)
 
     @contextlib.contextmanager
@@ -230,6 +244,19 @@ class LocalStore:
         for path in itertools.chain(*found):
             if DRAFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading. Raises OSError for what is none: opening a pipe would wait for its writer."""
+    return open(path, "rb", opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    number = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IsADirectoryError(errno.EISDIR, "is no file", path)
+    return number
 
 
 def _inside(name: str, url: str) -> str:
@@ -371,5 +398,5 @@ def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
 def store_file(store: Store, name: str) -> Any:
     """Open a file of the store for reading by ranges."""
     if isinstance(store, LocalStore):
-        return open(store.path(name), "rb")
+        return _open(store.path(name))
     return fsspec.open(f"{store.url}/{_inside(name, store.url)}", "rb").open()
