@@ -9,8 +9,10 @@ from vlmdata.engine.finish import SumsDiffer, check_sums, ledger_pieces, shard_p
 from vlmdata.engine.keys import content_keys, number_repeats
 from vlmdata.engine.store import LocalStore
 from vlmdata.engine.worker import PartCall
-from vlmdata.recipe import parse
+from vlmdata.intake.find import File
+from vlmdata.recipe import Recipe, Shards, parse
 from vlmdata.row import conform
+from vlmdata.sources.webdataset import Webdataset
 
 
 def recipe(folder, rows: list[tuple[str, str]], part_rows: int = 10):
@@ -84,3 +86,16 @@ def test_a_lost_or_doubled_row_stops_the_run_before_anything_is_published(change
     check_sums(10, 6, [{"samples": 6}], [ledger])
     with pytest.raises(SumsDiffer, match="nothing was published"):
         check_sums(10, 6, [{"samples": 6}], [{**ledger, **change}])
+
+
+def test_files_whose_addresses_differ_in_a_secret_alone_are_each_read(tmp_path):
+    files = [File(f"http://h/get?key={name}", 1) for name in "ab"]
+
+    class Two(Webdataset):
+        def files(self):
+            return files
+
+    source = Two(path="http://h/")
+    made = plan.make(Recipe(source, (), Shards(), 1000), LocalStore(tmp_path))
+    assert [piece["path"] for piece in made.pieces] == ["http://h/get?key=REDACTED", "http://h/get?key=REDACTED#1"]
+    assert [made.piece(part, source)["path"] for part in range(2)] == [path for path, _ in files]

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -53,7 +54,7 @@ class Plan:
         piece = self.pieces[part]
         if MARK not in json.dumps(piece):
             return piece
-        whole = {redacted(path): path for path, _ in source.files()}
+        whole = {stored: path for path, stored in _stored(source).items()}
         return {name: whole.get(value, value) if isinstance(value, str) else value for name, value in piece.items()}
 
     @property
@@ -101,7 +102,9 @@ def source_identity(source: Source) -> str:
 
 def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
     source = recipe.source
-    if not source.shuffled and (pieces := redacted_tree(source.pieces())):
+    stored = _stored(source)
+    pieces = [] if source.shuffled else [{k: _lean_path(v, stored) for k, v in piece.items()} for piece in source.pieces()]
+    if pieces:
         return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
     files: list[str] = []
     sample: list[str | None] = []
@@ -120,6 +123,21 @@ def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
     if web and (warning := crowd(sample, rows, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
     return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
+
+
+def _stored(source: Source) -> dict[str, str]:
+    """Return each file of a source by its path: without secrets, and with a number where others look the same then."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for path, _ in source.files():
+        text = redacted(path)
+        found[path] = text if text == path or not counts[text] else f"{text}#{counts[text]}"
+        counts[text] += 1
+    return found
+
+
+def _lean_path(value: Any, stored: dict[str, str]) -> Any:
+    return stored.get(value, redacted(value)) if isinstance(value, str) else value
 
 
 def _lean(rows: pa.Table) -> pa.Table:
