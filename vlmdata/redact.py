@@ -17,25 +17,33 @@ MARK = "REDACTED"
 
 # Parts of names, in lower case without - _ and dots: AWS, Google and Azure sign with these, interfaces of all kinds take keys.
 _TELLING = re.compile(
-    "signature|token(?!i)|secret|passw|credential|apikey|accesskey|privatekey|authkey|authorization|bearer|cookie"
-    "|sessionid|keypairid|googleaccessid"
+    "signature|token(?!i)|secret|passw|passphrase|credential|authorization|bearer|cookie|sessid|sessionid|keypairid"
+    "|googleaccessid|connectionstring|oauth|(key|sig|auth)$"
 )
 _FIELD = re.compile(
-    "secret|passw|credential|apikey|accesskey|privatekey|authorization|^token$|(access|auth|api|hf|bearer)token$"
+    "secret|passw|passphrase|credential|(api|access|account|private|license)key$|authorization|connectionstring|^pwd$|^token$"
+    "|(access|auth|api|hf|bearer|sas|session)token$"
 )
-_SHORT = re.compile("sig|sign|pwd|pass|auth|key|jwt|hmac|hm|oh|session|sid|policy|hdnea|hdnts|rlkey|resourcekey|qak")
+_SHORT = re.compile(
+    "sig[0-9]|sign|signed|cfsign|pwd|pass|jwt|hmac|hm|oh|session|sid|sas|policy|hdnea|hdnts|hdntl|ticket|otp|qak|authz"
+)
 
 # Every repetition is bounded: the texts are strangers'.
-_INSIDE = r"[^\s\"'<>?#@]"
 _USERS = (
-    re.compile(r"(?P<before>://)[^\s\"'<>?#/]{0,2000}@"),
+    re.compile(r"(?P<before>//)[^\s\"<>?#/]{0,4000}@"),
     # A secret may hold a slash where it stands as it is, as AWS's do; `host:8080/a@2x.png` is a port and a path.
-    re.compile(rf"(?P<before>://)[^\s\"'<>?#@/:]{{1,200}}:(?!:|\d{{0,5}}(?:[/?#\s]|$)){_INSIDE}{{1,2000}}@"),
-    re.compile(rf"(?i)(?P<before>\bs3a?://)[^\s\"'<>?#@/:]{{1,200}}:{_INSIDE}{{1,2000}}@"),
+    re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
+    re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
+    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # as libraries quote what follows s3://
 )
-_ENCODED_USER = re.compile(r"(?i)(?P<before>%3a%2f%2f)(?:(?!%40|%2f)[^\s\"'<>?#&]){1,2000}%40")
-_PARAMETER = re.compile(r"(?P<name>[?&;#][^\s\"'<>?#&;=]{1,200}=)(?P<value>[^\s\"'<>#&;]*[^\s\"'<>#&;,.:)\]])")
-_ENCODED_PARAMETER = re.compile(r"(?i)(?P<name>(?:%3f|%26)[\w.-]{1,200}%3d)(?P<value>(?:(?!%26)[^\s\"'<>#&;])+)")
+_COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # as they stand in a parameter, or in one of one
+_ENCODED_USER = re.compile(rf"(?i)(?P<before>{_COLON}{_SLASH}{_SLASH})(?:(?!{_AT}|{_SLASH})[^\s\"<>?#&]){{1,2000}}{_AT}")
+_BEARER = re.compile(
+    r"(?i)(?P<before>authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token)?\s{0,3})[^\s'\"]{4,4000}"
+)
+_NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
+_VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # a quote amid a value is part of it
+_AFTER = ",.:;)]"  # of the sentence around an address
 
 
 def redacted(text: str) -> str:
@@ -43,9 +51,17 @@ def redacted(text: str) -> str:
     for pattern in _USERS:
         text = pattern.sub(rf"\g<before>{MARK}@", text)
     text = _ENCODED_USER.sub(rf"\g<before>{MARK}%40", text)
-    for pattern in (_PARAMETER, _ENCODED_PARAMETER):
-        text = pattern.sub(lambda match: match["name"] + (MARK if is_secret(match["name"]) else match["value"]), text)
-    return text
+    text = _BEARER.sub(rf"\g<before>{MARK}", text)
+    parts: list[str] = []
+    done = 0
+    for name in _NAME.finditer(text):
+        if name.start() < done or not is_secret(name["name"]):
+            continue
+        value = _VALUE.match(text, name.end())
+        if value is not None and (kept := value[0].rstrip(_AFTER)):
+            parts += [text[done : name.end()], MARK]
+            done = name.end() + len(kept)
+    return "".join([*parts, text[done:]])
 
 
 def redacted_tree(value: Any) -> Any:
@@ -53,18 +69,20 @@ def redacted_tree(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):
-        return {
-            name: MARK if isinstance(one, str) and one and _FIELD.search(_plain(name)) else redacted_tree(one)
-            for name, one in value.items()
-        }
+        return {redacted(str(name)): _field(str(name), one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [redacted_tree(one) for one in value]
     return value
 
 
+def _field(name: str, value: Any) -> Any:
+    is_open = value is None or isinstance(value, bool | dict) or value in ("", [])
+    return redacted_tree(value) if is_open or not _FIELD.search(_plain(name)) else MARK
+
+
 def redacted_column(column: pa.Array) -> pa.Array:
     """Return a column of texts with each one redacted; most hold nothing of the kind and are not looked at one by one."""
-    suspect = pc.fill_null(pc.match_substring_regex(column, "@|=|%40|%3[dD]"), False)
+    suspect = pc.fill_null(pc.match_substring_regex(column, "@|=|%"), False)
     if not pc.any(suspect).as_py():
         return column
     done = pa.array([redacted(text) for text in column.filter(suspect).to_pylist()], pa.string())
@@ -73,7 +91,7 @@ def redacted_column(column: pa.Array) -> pa.Array:
 
 def is_secret(name: str) -> bool:
     """Say whether a parameter of this name signs an address or lets somebody in."""
-    plain = _plain(name.lower().removeprefix("%26").removeprefix("%3f").removesuffix("%3d"))
+    plain = _plain(name)
     return _SHORT.fullmatch(plain) is not None or _TELLING.search(plain) is not None
 
 
