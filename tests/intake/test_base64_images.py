@@ -72,3 +72,10 @@ def test_a_dataset_is_built_of_them(tmp_path):
     source = {"type": "url_list", "path": str(tmp_path / "a.jsonl"), "image": "pic"}
     recipe = parse({"source": source, "steps": [{"resize": {"mode": "no"}}]})
     assert run(recipe, tmp_path / "out", local=True, workers=1)["kept"] == 1
+
+
+def test_a_cell_may_be_what_datasets_keeps_of_an_image_or_a_list_of_one():
+    data = picture(8)
+    assert [image_in(cell)["data"] for cell in ({"bytes": data, "path": None}, [data], [base64.b64encode(data).decode()])] == [
+        data
+    ] * 3

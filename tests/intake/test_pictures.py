@@ -58,3 +58,8 @@ def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
 def test_images_take_the_addresses_that_a_record_tells(images, record, addresses, used) -> None:
     assert keep_addresses(images, record) == used
     assert [image.get("url") for image in images] == addresses
+
+
+@pytest.mark.parametrize("where", ["data:image/png;base64,é", "data:,é", "data:image/png;base64,@@"])
+def test_base64_that_is_none_is_an_outcome(tmp_path, where: str) -> None:
+    assert image_named(where, str(tmp_path))["reason"] == "bad_base64"

@@ -129,3 +129,11 @@ def test_boxes_and_sizes_that_are_no_numbers_are_left_out(tmp_path):
     assert (image["url"], image["original_width"], image["boxes"]) == ("http://a.org/?", 8, [[1.0, 2.0, 4.0, 6.0]])
     assert json.loads(first["extra"])["categories"] == ["dog"]
     assert (second["images"][0]["original_width"], second["reason"], third["reason"]) == (None, None, "no_address")
+
+
+@pytest.mark.parametrize("text", ["", " ", "{}", "[]"])
+def test_a_file_that_holds_nothing_adds_no_row(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "b.json").write_text('{"images": [{"id": 1, "coco_url": "http://h/1.jpg"}], "annotations": []}')
+    rows = read_all(Coco(path=str(tmp_path)))
+    assert [row["images"][0]["url"] for row in rows.to_pylist()] == ["http://h/1.jpg"]

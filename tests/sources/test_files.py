@@ -85,7 +85,8 @@ def test_a_name_in_a_table_is_a_text_or_costs_its_row(tmp_path):
     (tmp_path / "1.png").write_bytes(picture())
     names = {"1.png": None, 1: "no_file", None: "no_image", "": "no_image", ".": "no_file", 1.5: "no_image", "a\0": "no_file"}
     rows = [{"file_name": name, "caption": "x"} for name in names]
-    rows += [{"file_name": ["1.png", "1.png"]}, {"file_name": []}, {"file_name": {"a": 1}}, {"file_name": "\ud83d"}]
+    others: list = [["1.png", "1.png"], [], {"a": 1}, "\ud83d"]
+    rows += [{"file_name": name, "caption": "x"} for name in others]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = read_all(Files(path=str(tmp_path), table="m.jsonl"))
     assert found["reason"].to_pylist() == [*names.values(), None, "no_image", "no_image", "bad_encoding"]

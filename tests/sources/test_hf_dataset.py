@@ -190,3 +190,14 @@ def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_told(tmp_pa
 def test_a_column_that_cannot_be_images_is_told_before_any_work(tmp_path, column):
     with pytest.raises(RecipeError, match="the column 'image' holds no images"):
         HfDataset(path=written(tmp_path, image=column)).check()
+
+
+def test_a_dotted_name_leads_into_json_in_a_text_and_an_address_may_be_bytes(tmp_path):
+    columns = {
+        "image": [{"bytes": picture(8), "path": None}],
+        "meta": ['{"c": "words"}'],
+        "url": [b"https://example.org/1.png"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    rows = read_all(HfDataset(path=str(tmp_path / "a.parquet"), caption="meta.c"))
+    assert pairs_of(rows) == [("https://example.org/1.png", "words", None)]

@@ -17,6 +17,7 @@ LAZY = (
     "data-highres", "data-orig-src", "data-image", "data-image-src", "data-delayed-url", "data-echo", "data-url",
     "data-cfsrc", "data-ezsrc", "data-opt-src", "data-mainsrc", "data-raw-src", "data-actualsrc", "data-pagespeed-lazy-src",
     "data-flickity-lazyload", "data-defer-src", "data-normal", "data-thumb", "data-hi-res", "lazy-src", "data-srcs", "file",
+    "original", "zoomfile", "_src", "real_src", "lazysrc", "v-lazy", "loading-src", "nitro-lazy-src", "ng-src", ":src",
 )  # fmt: skip
 _SETS = ("data-src-set", "data-original-set")  # beside all whose name ends in `srcset`
 _LAZY_PRESENT = frozenset(LAZY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from vlmdata.intake.pictures import inline
@@ -17,8 +18,13 @@ BEGINNING = 256  # bytes by which base64 is told from the bytes of an image, whi
 def image_in(value: Any) -> dict[str, Any]:
     """Return the image that a cell of a table holds, as fields of IMAGE, rejected as `no_image` or `bad_base64`.
 
-    Both alphabets of base64 are read, with or without padding, also behind `data:image/jpeg;base64,`.
+    A cell may be a list of one, or a mapping with `bytes`. Both alphabets of base64 are read, with or without padding, also
+    behind `data:image/jpeg;base64,`.
     """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping):  # as `datasets` keeps an image
+        value = value.get("bytes")
     data = value.encode("utf-8", "replace") if isinstance(value, str) else value
     if not isinstance(data, bytes) or not data.strip():
         return {"drop": "source", "reason": "no_image"}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import fsspec
 
-from vlmdata.intake.find import is_remote
+from vlmdata.intake.find import is_hidden, is_remote
 from vlmdata.intake.opened import raw_file
 from vlmdata.intake.pictures import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
 from vlmdata.intake.zipped import Unusable, archive, read_member
@@ -101,7 +101,7 @@ class Zip:
             name
             for name in self._members
             if name.lower().endswith(endings)
-            and not any(part.startswith((".", "_")) and part not in (".", "..") for part in name.split("/"))
+            and not any(is_hidden(part) and part not in (".", "..") for part in name.split("/"))
         )
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -155,7 +155,7 @@ def survey(store: Store, images: Iterable[str], endings: Sequence[str]) -> Surve
     has_texts, orphans, no_files, archives = False, 0, 0, 0
     given = set(images)
     for folder in sorted({path.rpartition("/")[0] for path in given}):
-        names = [name for some in store.names(folder).values() for name in some if not name.startswith((".", "_"))]
+        names = [name for some in store.names(folder).values() for name in some if not is_hidden(name)]
         shown = {name.lower() for name in names if name.lower().endswith(IMAGES)}
         stems = shown | {os.path.splitext(name)[0] for name in shown}
         for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -74,11 +75,15 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
     except TypeError as error:
         if pa.types.is_nested(column.type):
             raise RecipeError(f"a column of captions {error}: name one of texts, or of lists of texts") from None
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)
 
 
 def _worded(value: Any) -> Any:
-    """Return a JSON number as a text, as the other formats have it."""
+    """Return a JSON number as a text, as the other formats have it, and one that is none as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 

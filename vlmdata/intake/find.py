@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -92,12 +93,18 @@ def _address(fs: Any, path: str, name: str) -> str:
     return plain + chained + rest
 
 
+def is_hidden(name: str) -> bool:
+    """Say whether a file's name marks it as none of a dataset: `.x`, `__MACOSX`, `_metadata`; `_DSC0001.JPG` is a camera's."""
+    camera = re.match(r"_[A-Z]{2,4}_?\d", name)
+    return name.startswith((".", "_")) and camera is None
+
+
 def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[str, int]:
     """Leave out other and hidden files of a folder."""
     kept = {
         path: size
         for path, size in found.items()
-        if path.lower().endswith(tuple(endings)) and not os.path.basename(path).startswith((".", "_"))
+        if path.lower().endswith(tuple(endings)) and not is_hidden(os.path.basename(path))
     }
     if not kept:
         raise RecipeError(f"{folder}: the folder holds no file that ends in {', '.join(endings)}")

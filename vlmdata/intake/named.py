@@ -38,7 +38,7 @@ def named_rows(
     layout = lists.Layout(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
     carried = extra if extra == "all" else {name: name for name in (*extra, *sorted(addresses))}
-    row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra))
+    row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra), needs_text=bool(captions))
     start = 0
     for chunk in lists.chunks(File(path, 0), layout, [file, *captions], carried):
         names, misnamed = _names(chunk.columns[file], encoding)
@@ -62,7 +62,7 @@ def count_rows(path: str, file: str) -> int:
 
 
 def _row(
-    name: Any, text: str, others: Any, told: str | None, wrong: bool, *, folder: str, unwanted: Set[str]
+    name: Any, text: str, others: Any, told: str | None, wrong: bool, *, folder: str, unwanted: Set[str], needs_text: bool
 ) -> dict[str, Any]:
     names = name if isinstance(name, list) and name else [name]
     images = [image_named(one, folder) for one in names]
@@ -74,7 +74,7 @@ def _row(
         [text, *(others or [])],
         id=f"{name}\n{text}\n{others}",
         extra=json_object({**renamed(extra, ["file_name"]), "file_name": name}),
-        reason="bad_encoding" if wrong else None,
+        reason="bad_encoding" if wrong else "no_caption" if needs_text and not text.strip() and not others else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -78,8 +79,9 @@ def words(value: object) -> tuple[list[str], str | None]:
     for one in flat(value):
         if isinstance(one, str):
             found.append(clean(one))
+            fault = fault or ("bad_encoding" if found[-1] != one else None)  # half a surrogate pair
         elif isinstance(one, int | float) and not isinstance(one, bool):
-            found.append(str(one))
+            found += [str(one)] if math.isfinite(one) else []
         elif isinstance(one, bytes):
             try:
                 found.append(caption_text(one, "utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Mapping
@@ -17,11 +16,12 @@ from vlmdata.intake.opened import raw_file
 from vlmdata.intake.strings import clean
 from vlmdata.safe_path import Refused, safe_path
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif")
-RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".jif", ".jfi", ".apng")
+RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".kdc", ".3fr", ".raw")
 OTHER_ENDINGS = (  # of images that we cannot read
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".qoi", ".hdr", ".exr", ".tga", ".pnm"),
-    *(".ppm", ".pgm", ".pbm", *RAW_ENDINGS),
+    *(".ppm", ".pgm", ".pbm", ".heics", ".avifs", ".avci", ".jxr", ".wdp", ".jpx", ".jpf", ".jpm", ".j2c", ".svgz"),
+    *(".eps", ".pcx", ".xcf", ".dds", *RAW_ENDINGS),
 )
 ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields that tell where images came from
 LARGEST = 256 << 20  # bytes of an image that is read whole
@@ -83,7 +83,7 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
     if scheme.startswith("data:"):
         try:
             return inline(base64.b64decode(where.partition(",")[2], validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii's, or a letter beyond ASCII
             return _rejected("bad_base64")
     try:
         return file_in_place(safe_path(unquote(where[7:]) if scheme.startswith("file://") else where, folder))
@@ -91,9 +91,19 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
         return _rejected(str(error))
 
 
+def in_text(value: object) -> str | None:
+    """Return a text, or bytes that are one in UTF-8, as some tables hold addresses; None for anything else."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value if isinstance(value, str) else None
+
+
 def web_address(value: object) -> str | None:
     """Return a value that is an http(s) address, without white space around it; else None."""
-    text = clean(value.strip()) if isinstance(value, str) else ""
+    text = clean((in_text(value) or "").strip())
     return text if text[:8].lower().startswith(("http://", "https://")) else None
 
 

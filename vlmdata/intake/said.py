@@ -137,12 +137,12 @@ def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _part(part: object, folder: str) -> str | dict[str, Any]:
     if isinstance(part, str):
-        return clean(part)
+        return _whole(part)
     if not isinstance(part, Mapping):
         raise Unfit("unknown_part")
     kind = part.get("type") or ("image" if part.get("image") else "text")
     if kind == "text" and isinstance(part.get("text"), str):
-        return clean(part["text"])
+        return _whole(part["text"])
     if kind not in ("image", "image_url"):
         raise Unfit("unknown_part")
     named = (part.get(name) for name in ("image", "image_url", "url", "path", "base64"))
@@ -150,6 +150,13 @@ def _part(part: object, folder: str) -> str | dict[str, Any]:
     if isinstance(where, str) and where == part.get("base64") and not where.startswith("data:"):
         where = f"data:;base64,{where}"
     return PLACEHOLDER if where is None else image_named(where, folder)
+
+
+def _whole(text: str) -> str:
+    """Return a text. Raises Unfit for half a surrogate pair in it."""
+    if clean(text) != text:
+        raise Unfit("bad_encoding")
+    return text
 
 
 def _placed(turns: list[Turn], images: Sequence[Mapping[str, Any]]) -> list[Turn]:

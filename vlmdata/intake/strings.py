@@ -100,4 +100,4 @@ def caption_text(data: bytes, encoding: str = "utf-8") -> str:
         raise UnicodeDecodeError(encoding, data, 0, len(data), str(error)) from None
     if "\0" in text:
         raise UnicodeDecodeError(encoding, data, max(data.find(b"\0"), 0), len(data), "a null character")
-    return clean(text)
+    return clean(text.removeprefix("\ufeff"))  # some editors write the mark twice

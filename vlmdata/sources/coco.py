@@ -128,9 +128,12 @@ def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[di
 def _load(path: str) -> dict[str, Any]:
     with opened(path) as file:
         try:
-            tree = json.load(file)
+            text = file.read()
+            tree = json.loads(text) if text.strip() else None
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: is no JSON: {error}") from None
+    if not tree:  # no byte, {} or []: a file without images
+        return {"images": [], "annotations": []}
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list) or not isinstance(tree.get("annotations"), list):
         raise RecipeError(f"{path}: COCO's JSON is an object with the lists 'images' and 'annotations'")
     return tree

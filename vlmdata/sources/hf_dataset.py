@@ -17,7 +17,7 @@ from vlmdata.intake.lists import Layout, check_columns, column_names
 from vlmdata.intake.named import count_rows, named_rows
 from vlmdata.intake.nested import flat, holds_bytes, plain_rows, words
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import keep_addresses
+from vlmdata.intake.pictures import in_text, keep_addresses
 from vlmdata.intake.rows import captioned, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
@@ -137,7 +137,7 @@ class HfDataset(Source):
             reason = reason or fault
         found = value_at(row, self.image)
         used = {self.url or self.image, *self._captions()}
-        addresses = [clean(one.strip()) for one in flat(value_at(row, self.url)) if isinstance(one, str) and one.strip()]
+        addresses = [clean(one.strip()) for one in map(in_text, flat(value_at(row, self.url))) if one and one.strip()]
         if self.url and not holds_bytes(found):
             images: list[dict[str, Any]] = [{"url": address} for address in addresses] or [{"url": None}]
             reason = reason or (None if addresses else "no_address")
@@ -172,12 +172,14 @@ def _is_media(value: object) -> bool:
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
-    """Return the type of a column, by dots within structs; of lists that of what they hold."""
+    """Return the type of a column, by dots within structs; of lists that of what they hold, of JSON in a text a text."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
     kind = names[head]
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
+    if rest and not pa.types.is_struct(kind):
+        return pa.string()
     return _kind(pa.schema(list(kind)), rest) if rest else kind
 
 

@@ -171,8 +171,11 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the texts of a list; of anything else, none."""
-    return [clean(text) for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    """Return the texts of a list; of anything else, none. Raises BadSample for half a surrogate pair in one."""
+    found = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    if any(clean(text) != text for text in found):
+        raise BadSample("a caption holds half a surrogate pair", "bad_encoding")
+    return found
 
 
 def _shards_of(path: str) -> str:
