@@ -97,6 +97,14 @@ def test_fields_of_others_that_cannot_be_ours_are_carried(tmp_path):
     assert json.loads(row["extra"]) == {**theirs, "file_name": "a.png"}
 
 
+def test_a_json_beside_an_image_keeps_fields_that_are_called_like_those_of_documents(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    theirs = {"texts": ["t"], "metadata": [1], "images": [2]}
+    (tmp_path / "a.json").write_text(json.dumps({"caption": "c", "file_name": "b.jpg", **theirs}))
+    (row,) = read_all(Files(path=str(tmp_path))).to_pylist()
+    assert json.loads(row["extra"]) == {**theirs, "column_file_name": "b.jpg", "file_name": "a.png"}
+
+
 def test_a_table_keeps_a_column_called_file_name(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "list.csv").write_text("image,caption,file_name\na.png,c,other.png\n")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from vlmdata.fields import is_ours, renamed
+from vlmdata.fields import PAGE, is_ours, renamed
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
 from vlmdata.intake.dotted import value_at
@@ -189,8 +189,8 @@ class Files(Source):
         if isinstance(facts.get("scores"), dict):
             facts = {**facts, "earlier_scores": facts["scores"]}
         stem = os.path.splitext(os.path.basename(path))[0]
-        if facts.get("key") == stem:  # written by us or by img2dataset
-            used.update(field for field, value in facts.items() if is_ours(field, value, stem))
+        page = set() if facts.get("key") == stem else PAGE  # which others' files may have for what they like
+        used.update(field for field, value in facts.items() if field not in page and is_ours(field, value, stem))
         rest = {k: v for k, v in facts.items() if k not in used and (self.extra == "all" or k in self.extra)}
         extra = clean(json_object({**renamed(rest, ["file_name"]), "file_name": name}))
         return pair(image, captions, id=f"{name}\n{captions}", extra=extra, reason=image.get("reason") or fault)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
-from vlmdata.fields import FIELDS, is_ours
+from vlmdata.fields import FIELDS, PAGE, is_ours
 from vlmdata.intake.documents import SIZES
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.pairs import json_object
@@ -33,8 +33,6 @@ from vlmdata.intake.tars import (
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, TarSample
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
-
-PAGE = {"texts", "images", "metadata", "files", "roles"}  # fields of documents alone
 
 
 @dataclass(frozen=True, kw_only=True)
