@@ -57,6 +57,8 @@ def test_what_lets_somebody_in_is_gone_and_the_place_stays(text, left):
     "text",
     [
         "https://h:8080/img@2x.png",
+        "https://h//img@2x.png",
+        "https://h/a.b//c-d@2x.png?w=1",
         "https://medium.com/@user/x.jpg?w=640&h=480",
         "mailto:jane@example.org",
         "a caption: 5 = 3 + 2 @ noon; sig=5",

@@ -30,7 +30,7 @@ _SHORT = re.compile(
 
 # Every repetition is bounded: the texts are strangers'.
 _USERS = (
-    re.compile(r"(?P<before>//)[^\s\"<>?#/]{0,4000}@"),
+    re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # not the // within a path
     # A secret may hold a slash where it stands as it is, as AWS's do; `host:8080/a@2x.png` is a port and a path.
     re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
     re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
