@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
 from vlmdata.html.names import NAMELESS, NOTHING, named, names_menu, word_set
-from vlmdata.text.words import count_words
+from vlmdata.text.words import count_words, is_plain
 
 SKIPPED = word_set(
     "script style template svg canvas iframe frame frameset noframes object embed applet audio video source track select "
@@ -106,13 +106,14 @@ class _Walk:
         if "\xad" in text:
             text = text.replace("\xad", "")  # soft hyphens: where a browser may break a word
         chars, self.link_chars = self.link_chars, 0
-        if self.pre:
-            parts = [text.replace("\x01", "\n").strip("\n")]
-        elif "\x01" in text:
-            parts = _broken(text)
-        else:
-            parts = [_collapsed(text)]
         tag = self.sections[self.current].tag
+        if not self.pre and "\x01" not in text:
+            text, words = _collapsed(text)
+            if words or not (text.isspace() or not text):
+                density = min(1.0, chars / len(text)) if chars else 0.0
+                self.blocks.append(Block(text, None, self.current, tag, words, density))
+            return
+        parts = [text.replace("\x01", "\n").strip("\n")] if self.pre else _broken(text)
         density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
         for part in parts:
             if part and not part.isspace():
@@ -209,16 +210,20 @@ class _Walk:
         return around > 0 and self.sections[around].start == place
 
 
-def _collapsed(text: str) -> str:
-    """Return text with its white space as a browser shows it; split() would take no-break spaces for it too."""
-    return " ".join(text.split()) if text.isascii() else _GAPS.sub(" ", text).strip()
+def _collapsed(text: str) -> tuple[str, int]:
+    """Return text with its white space as a browser shows it, and its words."""
+    if is_plain(text):
+        words = text.split()
+        return " ".join(words), len(words)
+    text = _GAPS.sub(" ", text).strip()  # split() would take no-break spaces for white space too
+    return text, count_words(text)
 
 
 def _broken(text: str) -> list[str]:
     """Split text at two or more <br>; one <br> is a line break."""
     paragraphs: list[list[str]] = [[]]
     for line in text.split("\x01"):
-        line = _collapsed(line)
+        line = _collapsed(line)[0]
         if line:
             paragraphs[-1].append(line)
         elif paragraphs[-1]:
