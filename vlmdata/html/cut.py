@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import AnyStr
-
-_RAW = re.compile(r"<(script|style)\b", re.IGNORECASE)
-_RAW_END = {name: re.compile(rf"</{name}\b[^>]*>", re.IGNORECASE) for name in ("script", "style")}
 
 
 def cut_out(text: AnyStr, opening: AnyStr, closing: AnyStr) -> AnyStr:
@@ -23,12 +19,3 @@ def cut_out(text: AnyStr, opening: AnyStr, closing: AnyStr) -> AnyStr:
         return text
     pieces.append(text[place:])
     return text[:0].join(pieces)
-
-
-def cut_out_raw(html: str) -> str:
-    """Return a page without its scripts and styles, whose content is no markup."""
-    pieces, place = [], 0
-    while (start := _RAW.search(html, place)) and (end := _RAW_END[start[1].lower()].search(html, start.end())):
-        pieces.append(html[place : start.start()])
-        place = end.end()
-    return "".join([*pieces, html[place:]])

@@ -11,10 +11,10 @@ from vlmdata.html.addresses import absolute
 from vlmdata.html.assemble import assemble
 from vlmdata.html.charset import decode
 from vlmdata.html.content import main_blocks
-from vlmdata.html.hazards import Limits, hazard
+from vlmdata.html.hazards import Limits, harmless
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import lay_out
-from vlmdata.html.obelics import extract_obelics
+from vlmdata.html.obelics import extract_obelics, prepared
 
 _DEFAULT = Limits()
 
@@ -52,13 +52,15 @@ def extract(
         return Document(refused="too_large")
     decoded = decode(html, charset_hint)
     document = Document(encoding=decoded.encoding, replaced=decoded.replaced)
-    document.refused = hazard(decoded.text, limits)
+    text, document.refused = harmless(decoded.text, limits)
     if document.refused:
         return document
-    tree = LexborHTMLParser(decoded.text)
-    base = _read_head(tree, decoded.text, url, document)
+    tree = LexborHTMLParser(text)
+    base = _read_head(tree, text, url, document)
     if mode == "obelics":
-        document.texts, document.images = extract_obelics(decoded.text, url)
+        text, document.refused = harmless(prepared(decoded.text), limits)
+        if not document.refused:
+            document.texts, document.images = extract_obelics(text, url)
         return document
     if tree.body is not None:
         layout = lay_out(

@@ -2,28 +2,41 @@
 
 A tree builder takes quadratic time on deep nesting and on the attributes of one tag, and copies every open formatting element
 into each paragraph, so that one kilobyte of tags can ask for a gigabyte of tree. Measured with lexbor: 60,000 nested elements
-take 3 s, 50,000 attributes 20 s, 300 unclosed `<font>` and 3,000 `<p>` make 900,000 nodes.
+take 3 s, 50,000 attributes 20 s, 900 unclosed `<font>` in a `<div>` and 20,000 more `<div>` 6.5 GB.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vlmdata.html.cut import cut_out, cut_out_raw
+from vlmdata.html.markup import ATTRIBUTE, TAG, Tag, may_name_attributes, read_markup
 from vlmdata.html.names import word_set
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
-_OPEN_TAG = re.compile(r"""<[a-zA-Z](?:[^>=]++|=[ \t\n\r\f]*+(?:"[^"]*+"|'[^']*+')?+)*+""")
-_VALUE = re.compile(r"""=[ \t\n\r\f]*+(?:"[^"]*+"|'[^']*+'|[^ \t\n\r\f>]*+)""")
 _FORMATTING = word_set("a b big code em font i nobr s small strike strong tt u")
 # Elements that never nest in themselves for long: empty ones, and those whose end tag is optional.
 _FLAT = word_set(
-    "area base br col embed hr img input link meta param source track wbr p li dt dd option optgroup tr td th thead tbody "
-    "tfoot colgroup html head body rp rt path circle rect use g svg line polygon script style"
+    "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
-_FEW = 3000  # tags of a page that cannot do harm whatever they are
+_OTHER_FORMATTING = "|".join(sorted(_FORMATTING - {"a", "nobr"}))
+_PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
+_SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole where their attributes are plain
+    rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)"
+)
+_ITEMS = {"li": frozenset(("li",)), "dd": frozenset(("dd", "dt")), "dt": frozenset(("dd", "dt"))}  # what each of them ends
+# What an end tag does not reach through: that of a block the first, that of an inline element all three.
+_BARRIERS = word_set("applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml")
+_BLOCKS = word_set(
+    "address article aside blockquote button center dd details dir div dl dt fieldset figcaption figure footer form h1 h2 h3 "
+    "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
+)
+_SPECIAL = _BARRIERS | _BLOCKS | word_set("frameset iframe keygen noembed noframes noscript select")
+_FEW = 20_000  # tags of a page whose nesting cannot do harm
+_MERGED = 8  # tags of `<html>` and `<body>`, whose attributes come together in one, that cannot do harm
+_ALIKE = 3  # formatting elements with the same attributes that a parser keeps open
+_STEPS = 64  # elements that a parser passes in the time of making one
 
 
 @dataclass(frozen=True)
@@ -38,41 +51,175 @@ class Limits:
     max_data_bytes: int = 5_000_000  # of one inline image
 
 
-def hazard(text: str, limits: Limits) -> str | None:
-    """Return why a page must not be parsed (`too_many_tags`, `too_many_attributes`, `too_deep`), or None."""
-    if _has_crowded_tag(text, limits.max_attributes):
-        return "too_many_attributes"
-    if text.count("<") < _FEW:
-        return None
-    depth = clones = formatting = 0
-    opened: dict[str, int] = {}
-    for tags, match in enumerate(_TAG.finditer(cut_out_raw(text)), 1):
-        name = match[2].lower()
-        if name in _FLAT:
-            clones += formatting if name == "p" and not match[1] else 0
-        elif not match[1]:
-            opened[name] = opened.get(name, 0) + 1
-            depth += 1
-            formatting += name in _FORMATTING
-        elif opened.get(name):
-            opened[name] -= 1
-            depth -= 1
-            formatting -= name in _FORMATTING
-        if depth > limits.max_depth:
-            return "too_deep"
-        if tags + clones > limits.max_tags:
-            return "too_many_tags"
-    return None
+def harmless(html: str, limits: Limits) -> tuple[str, str | None]:
+    """Return a page as it may be parsed, and why it must not be: `too_many_tags`, `too_many_attributes`, `too_deep`, or None.
+
+    A page of many tags comes without its comments, scripts, styles and drawings, in which tags could hide from the count.
+    """
+    if not _may_be_large(html, limits.max_tags) and not _may_be_crowded(html, limits.max_attributes):
+        return html, None
+    pieces: list[str] = []
+    tree = Tree()
+    for piece in read_markup(html):
+        if isinstance(piece, str):
+            pieces.append(piece)
+            continue
+        pieces.append(piece.text)
+        if _is_crowded(piece.text, limits.max_attributes):
+            return "", "too_many_attributes"
+        tree.add(piece)
+        if len(tree.opened) > limits.max_depth:
+            return "", "too_deep"
+        if tree.cost > limits.max_tags:
+            return "", "too_many_tags"
+    return "".join(pieces), None
 
 
-def _has_crowded_tag(text: str, most: int) -> bool:
-    """Say whether some tag has more than so many attributes of different names. Linear in the text."""
-    if not any(_long_tags(text, most)):
+def _may_be_large(html: str, most: int) -> bool:
+    """Say whether a page may have many tags, or many copies of formatting elements, wherever a parser takes tags to begin."""
+    tags = html.count("<")
+    if tags >= min(_FEW, most):
+        return True
+    suspects = _SUSPECTS.findall(html)
+    kinds = set(suspects)
+    odd = [kind for kind in kinds if kind[-1] != ">"]
+    merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in ("body", "html"))
+    copied = sum(map(suspects.count, odd)) - merged + _ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
+    return tags * copied > 2 * most or merged > _MERGED  # half of them are end tags, on most pages
+
+
+def _may_be_crowded(html: str, most: int) -> bool:
+    """Say whether a tag may have too many attributes, wherever a parser takes tags to begin, or finding out costs too much.
+
+    A page passes whose tags have at most twice as many: such a tag, of two characters an attribute or more, fills whole
+    stretches of the page, and most pages have no stretch that can be part of one.
+    """
+    inside = [start for start in range(0, len(html), most) if may_name_attributes(html, start, min(start + most, len(html)))]
+    if sum(_gaps(html[start : start + most]) for start in inside) <= most:
         return False
-    markup = cut_out_raw(cut_out(text, "<!--", "-->"))  # most long ones are data in a script, or one long value
-    return any(len(set(_VALUE.sub(" ", tag).replace("/", " ").lower().split())) > most + 1 for tag in _long_tags(markup, most))
+    looked = 0
+    for match in TAG.finditer(html):
+        start, end = match.span(1)
+        looked += end - start
+        if looked > 4 * len(html) or (end - start > 2 * most and _is_crowded(html[start - 2 : end], most)):
+            return True
+    return False
 
 
-def _long_tags(text: str, most: int) -> Iterator[str]:
-    if len(text) > 2 * most:  # an attribute takes two characters or more
-        yield from (tag[0] for tag in _OPEN_TAG.finditer(text) if tag.end() - tag.start() > 2 * most)
+def _gaps(stretch: str) -> int:
+    """Return how many attributes a stretch of a tag may name: each stands behind a blank, a slash or the value of another."""
+    return len(stretch.split()) + stretch.count("/") + stretch.count("=")
+
+
+def _is_crowded(tag: str, most: int) -> bool:
+    return len(tag) > 2 * most and len(set(_attributes(tag))) > most
+
+
+def _attributes(tag: str) -> Iterator[str]:
+    """Yield the names of the attributes of a tag, as often as they stand in it."""
+    name_end = next((i for i, letter in enumerate(tag) if letter in " \t\n\f\r/>" and i > 1), len(tag))
+    for match in ATTRIBUTE.finditer(tag, name_end):
+        yield match[1].lower()
+
+
+@dataclass(slots=True)
+class Tree:
+    """What a parser has open, no less than it really has, and what it did until now. Source: WHATWG HTML, "tree construction".
+
+    End tags that a parser ignores are ignored here: those whose element stands beyond another that they do not reach through.
+    """
+
+    opened: list[str] = field(default_factory=list)  # outermost first
+    counts: Counter[str] = field(default_factory=Counter)  # of their names
+    formatting: dict[str, list[str]] = field(default_factory=dict)  # tags without an end tag until now, by name
+    alike: Counter[str] = field(default_factory=Counter)  # of these tags
+    lost: Counter[str] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
+    cost: int = 0  # tags, elements that were opened again, steps taken
+
+    def add(self, tag: Tag) -> None:
+        name = tag.name
+        self.cost += 1
+        if tag.closes and name != "br":  # which parsers take for <br>
+            if self.counts[name]:
+                self._close(name)
+            elif name in _FORMATTING:
+                self._forget(name)
+            return
+        block = name in _SPECIAL
+        if name in ("a", "nobr") and self.counts[name]:
+            self._close(name)
+        elif name in _ITEMS:
+            self._end_item(_ITEMS[name])
+        if not block:
+            self._reopen()
+        if name == "p":
+            self.cost += sum(map(len, self.formatting.values()))
+        if name in _FLAT and not (self.counts["math"] or self.counts["svg"]):  # where they nest as all others do
+            return
+        self._open(name)
+        if block:
+            self._reopen()  # by the text that follows
+        elif name in _FORMATTING:
+            texts = self.formatting.setdefault(name, [])
+            if self.alike[tag.text] >= _ALIKE:
+                texts.remove(tag.text)
+            else:
+                self.alike[tag.text] += 1
+            texts.append(tag.text)
+
+    def _end_item(self, names: frozenset[str]) -> None:
+        """Close the list item that the next one ends."""
+        for name in reversed(self.opened):
+            if name in names:
+                self._close(name)
+            if name in _SPECIAL and name not in ("address", "div"):
+                return
+
+    def _reopen(self) -> None:
+        for name, count in self.lost.items():
+            self.cost += count
+            self.opened += [name] * count
+            self.counts[name] += count
+        self.lost.clear()
+
+    def _open(self, name: str) -> None:
+        self.opened.append(name)
+        self.counts[name] += 1
+
+    def _close(self, name: str) -> None:
+        """Close the innermost element of a name and what stands in it, where an end tag does."""
+        stops = _SPECIAL
+        if name in _BLOCKS or name in ("table", "object", "applet", "marquee", "template"):
+            stops = _BARRIERS | {"ul", "ol"} if name == "li" else _BARRIERS
+        place = len(self.opened) - 1
+        reached = True
+        while self.opened[place] != name:
+            reached = reached and self.opened[place] not in stops
+            place -= 1
+        self.cost += (len(self.opened) - place) // _STEPS
+        if name in _FORMATTING:
+            self._forget(name)
+        if name == "form" or (name in _FORMATTING and not reached):
+            self._drop(place, place + 1)  # what stands in it stays open
+        elif reached:
+            self._drop(place, len(self.opened))
+
+    def _drop(self, start: int, end: int) -> None:
+        for place in range(start, end):
+            name = self.opened[place]
+            self.counts[name] -= 1
+            if place > start and name in self.formatting:
+                self._lose(name, 1)
+        del self.opened[start:end]
+
+    def _forget(self, name: str) -> None:
+        """Take the last formatting element of a name from those that are opened again."""
+        if texts := self.formatting.get(name):
+            self.alike[texts.pop()] -= 1
+            self._lose(name, 0)
+
+    def _lose(self, name: str, count: int) -> None:
+        if left := min(len(self.formatting[name]), self.lost[name] + count):
+            self.lost[name] = left
+        else:
+            del self.lost[name]

@@ -54,10 +54,15 @@ class _Entry(NamedTuple):
     value: Any  # tag, text or ImageRef; None for an image whose address is no address
 
 
-def extract_obelics(html: str, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return texts and images, aligned, of the decoded page."""
+def prepared(html: str) -> str:
+    """Return a decoded page as that code gives it to its parser."""
     html = _SPACES.sub(" ", _NEWLINES.sub("\n", html))
-    tree = LexborHTMLParser(_BR.sub(_BREAK, cut_out(html, "<!--", "-->")))
+    return _BR.sub(_BREAK, cut_out(html, "<!--", "-->"))
+
+
+def extract_obelics(html: str, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
+    """Return texts and images, aligned, of a page that is `prepared`."""
+    tree = LexborHTMLParser(html)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []
     if tree.root is None:

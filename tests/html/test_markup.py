@@ -1,0 +1,53 @@
+"""What is counted before a page is parsed is what the parser then builds."""
+
+import random
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from vlmdata.html.hazards import Tree
+from vlmdata.html.markup import Tag, read_markup
+from vlmdata.html.names import word_set
+
+PAIRS = word_set(
+    "a applet b body button center div font form h1 h2 html i li math mi nobr noscript object option p ruby script select span "
+    "style svg table td template textarea title ul x-y"
+)
+SOUP = [
+    *(f"<{name}>" for name in sorted(PAIRS)),
+    *(f"</{name}>" for name in sorted(PAIRS | {"br", "dd"})),
+    *("<a href=x>", "<b id=1>", "<b id=2>", "<font size=1>", "<font size=2>", "<img src=a.jpg>", "<path/>"),
+    *("<br>", "<dd>", "<dt>", "<tr>", "<rt>", "<body a=b>", "<p a='", "'>", '<p a=">', '">'),
+    *("<!--", "-->", "--!>", "<!-->", "<![CDATA[", "]]>", "text"),
+]
+
+
+def shape(html: str) -> tuple[int, int]:
+    """Return how deep the tree of a page is below its body and how many elements it has."""
+    depth = elements = 0
+    stack = [(LexborHTMLParser(html).body, 0)]
+    while stack:
+        node, level = stack.pop()
+        while node is not None:
+            if node.tag and node.tag[0] not in "-!":
+                elements += 1
+                depth = max(depth, level)
+            if node.first_child is not None:
+                stack.append((node.first_child, level + 1))
+            node = node.next if level else None
+    return depth, elements
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_tree_is_no_deeper_and_no_larger_than_counted(seed):
+    chance = random.Random(seed)
+    words = chance.sample(SOUP, chance.randint(2, 12))
+    tree, pieces, deepest = Tree(), [], 0
+    for piece in read_markup("<body>" + "".join(chance.choices(words, k=400))):
+        if isinstance(piece, Tag):
+            tree.add(piece)
+            deepest = max(deepest, len(tree.opened))
+        pieces.append(piece if isinstance(piece, str) else piece.text)
+    depth, elements = shape("".join(pieces))
+    assert depth <= 3 * deepest + 8  # list items, cells and paragraphs are not counted among what is open
+    assert elements <= 4 * tree.cost + 20  # nor what a table or an end tag makes of itself
