@@ -22,6 +22,9 @@ LAZY = (
 _SETS = ("data-src-set", "data-original-set")  # beside all whose name ends in `srcset`
 _LAZY_PRESENT = frozenset(LAZY)
 
+_PLACEHOLDER_ENDS = tuple(  # of a file's name without its kind, lower case; few names end so and go on to the expression below
+    "blank spacer pixel holder lazy load loader loading spinner trans transparent clear grey gray empty dummy 1x1 px fallback".split()
+)
 _PLACEHOLDER = re.compile(  # of a file's name
     r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|(?:pre-?)?load(?:er|ing)|spinner"
     r"|trans(?:parent)?|clear|gr[ea]y|empty|dummy|1x1|1?px|fallback)\.(?:gif|png|svg|jpe?g|webp)",
@@ -97,7 +100,7 @@ def is_placeholder(address: str) -> bool:
     if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")):
         return True
     name = address.partition("?")[0].partition("#")[0].rpartition("/")[2]
-    return bool(_PLACEHOLDER.fullmatch(name[-80:]))
+    return name.rpartition(".")[0].lower().endswith(_PLACEHOLDER_ENDS) and bool(_PLACEHOLDER.fullmatch(name[-80:]))
 
 
 def stated_width(address: str) -> float:
@@ -117,10 +120,8 @@ def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[st
     A set with widths comes first, then a set with densities, then lazy attributes (beside them `src` is what is shown
     until the image comes), then `src`; without widths previews come last.
     """
-    texts = _sets(attributes)
-    for source in sources:
-        texts = texts + _sets(source)
-    candidates = [c for text in texts for c in parse_srcset(text) if not is_placeholder(c.address)]
+    texts = [text for one in (attributes, *sources) for text in _sets(one)]
+    candidates = [c for text in texts for c in parse_srcset(text) if not is_placeholder(c.address)] if texts else []
     src = attributes.get("src") or ""
     real = src if src and not is_placeholder(src) else None
     plain = [address for address in (_lazy(attributes, alone=not real and not candidates), real) if address]

@@ -10,7 +10,6 @@ from vlmdata.html.image_candidates import addresses, is_placeholder, is_preview,
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
 _ADDRESSES = 6  # of one image
-_GAPS = re.compile(r"\s+")
 _PREVIEW_BYTES = 4096  # of an inline image that stands for a larger one until that comes; those of real pages take 300 to 2,000
 _SIZED = re.compile(
     r"(?:[-_@.](?:\d{1,5}x\d{0,5}|\d{1,4}w|[1-4]x|lqip|preview|place-?holder|thumb(?:nail)?|blur(?:red)?|small|tiny|low|min))+"
@@ -41,7 +40,7 @@ def image_ref(
     width, height = pixels(attributes.get("width")), pixels(attributes.get("height"))
     if (width is not None and width <= 2) or (height is not None and height <= 2):
         return None
-    alt = _GAPS.sub(" ", attributes.get("alt") or "").strip() or None
+    alt = " ".join((attributes.get("alt") or "").split()) or None
     found = addresses(attributes, sources)
     urls = [url for address in found[:_ADDRESSES] if not address.startswith("data:") and (url := absolute(address, base))]
     if urls:
@@ -55,7 +54,11 @@ def image_ref(
 
 def pixels(text: str | None) -> int | None:
     """Read a width or height attribute; None for per cent and nonsense."""
-    match = _PIXELS.match(text) if text else None
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 6:
+        return int(text)
+    match = _PIXELS.match(text)
     return int(match[1]) if match else None
 
 
