@@ -22,8 +22,9 @@ LAZY = (
 _SETS = ("data-src-set", "data-original-set")  # beside all whose name ends in `srcset`
 _LAZY_PRESENT = frozenset(LAZY)
 
-_PLACEHOLDER_ENDS = tuple(  # of a file's name without its kind, lower case; few names end so and go on to the expression below
-    "blank spacer pixel holder lazy load loader loading spinner trans transparent clear grey gray empty dummy 1x1 px fallback".split()
+_PLACEHOLDER_ENDS = (  # of a file's name without its kind, lower case; few names end so and go on to the expression below
+    *("blank", "spacer", "pixel", "holder", "lazy", "load", "loader", "loading", "spinner", "trans", "transparent", "clear"),
+    *("grey", "gray", "empty", "dummy", "1x1", "px", "fallback"),
 )
 _PLACEHOLDER = re.compile(  # of a file's name
     r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|(?:pre-?)?load(?:er|ing)|spinner"

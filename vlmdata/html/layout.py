@@ -300,6 +300,12 @@ def lay_out(root: Any, base: str, *, max_images: int, max_depth: int, max_data_b
         child, outer = _element(walk, node, tag, kind) if kind else (node.first_child, 0)
         if child is None:
             node = node.next
+        elif kind == _INLINE and child.tag == "-text" and child.next is None:  # most of them
+            text = child.text_content or ""
+            pieces.append(text)
+            if walk.links:
+                walk.link_chars += len(text.strip())
+            node = node.next
         elif len(frames) < max_depth:
             frames.append((node.next, kind, outer))
             node = child
