@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 PREFIX = "column_"
-PAGE = frozenset(("texts", "images", "metadata", "files", "roles"))  # fields of documents alone
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:

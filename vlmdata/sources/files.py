@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from vlmdata.fields import PAGE, is_ours, renamed
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
 from vlmdata.intake.dotted import value_at
@@ -21,6 +20,7 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses
 from vlmdata.intake.reach import folder_of
 from vlmdata.intake.rows import bad_record, pair, tables
+from vlmdata.intake.sample_facts import not_said, with_origin
 from vlmdata.intake.strings import caption_text, check_encoding, clean
 from vlmdata.intake.tars import names_within
 from vlmdata.intake.zipped import Unusable
@@ -186,14 +186,15 @@ class Files(Source):
         if needs_text and not any(caption.strip() for caption in captions):
             fault = fault or "no_caption"
         used = {*self._columns(), *keep_addresses([image], facts)}
-        if isinstance(facts.get("scores"), dict):
-            facts = {**facts, "earlier_scores": facts["scores"]}
+        row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
         stem = os.path.splitext(os.path.basename(path))[0]
-        page = set() if facts.get("key") == stem else PAGE  # which others' files may have for what they like
-        used.update(field for field, value in facts.items() if field not in page and is_ours(field, value, stem))
-        rest = {k: v for k, v in facts.items() if k not in used and (self.extra == "all" or k in self.extra)}
-        extra = clean(json_object({**renamed(rest, ["file_name"]), "file_name": name}))
-        return pair(image, captions, id=f"{name}\n{captions}", extra=extra, reason=image.get("reason") or fault)
+        left = not_said(facts, stem, row).items()
+        rest = {field: value for field, value in left if field not in used and self._carries(field)}
+        scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
+        return {**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}
+
+    def _carries(self, field: str) -> bool:
+        return self.extra == "all" or field in self.extra
 
 
 def _fault(error: Exception) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.fields import renamed
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
 from vlmdata.intake.documents import positions
 from vlmdata.intake.find import File, find
@@ -58,6 +59,8 @@ def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, i
     if not isinstance(facts, dict) or not all(isinstance(facts.get(name), list) for name in ("texts", "images")):
         raise BadSample("it has no JSON with the lists `texts` and `images`")
     texts, images = facts["texts"], facts["images"]
+    if (wrong := next((n for n, text in enumerate(texts) if not isinstance(text, str | None)), None)) is not None:
+        raise BadSample(f"texts[{wrong}] in its JSON is no text", "no_text")
     tiff = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
     frames = Frames(None if tiff is None else member_bytes(read, tiff, MAX_IMAGE), **limits)
 
@@ -79,9 +82,10 @@ def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, i
 
 
 def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
-    url = facts.get("url")
-    own = {name: value for name, value in facts.items() if name not in ("texts", "images", "url")}
-    return {"url": clean(url) if isinstance(url, str) else None, "extra": clean(json_object({**own, "source_key": key}))}
+    url = facts["url"] if isinstance(facts.get("url"), str) else None
+    used = ("texts", "images") if url is None and facts.get("url") is not None else ("texts", "images", "url")
+    own = renamed({name: value for name, value in facts.items() if name not in used}, ["source_key"])
+    return {"url": None if url is None else clean(url), "extra": clean(json_object({**own, "source_key": key}))}
 
 
 def _member(members: dict[str, Member], key: str, name: str) -> Member | None:

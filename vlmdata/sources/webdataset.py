@@ -2,22 +2,20 @@
 
 import itertools
 import json
-import math
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 
-from vlmdata.fields import FIELDS, PAGE, is_ours
-from vlmdata.intake.documents import SIZES
+from vlmdata.intake.dotted import value_at
 from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.pairs import json_object
+from vlmdata.intake.nested import flat, words
+from vlmdata.intake.pairs import json_object, one_text
 from vlmdata.intake.pictures import in_place, inline
-from vlmdata.intake.places import boxes
-from vlmdata.intake.rows import document, pair, reject, tables
+from vlmdata.intake.rows import captioned, document, pair, reject, tables
+from vlmdata.intake.sample_facts import not_said, of_document, told, with_origin
 from vlmdata.intake.strings import caption_text, check_encoding, clean
 from vlmdata.intake.tars import (
     ENDINGS,
@@ -30,7 +28,13 @@ from vlmdata.intake.tars import (
     sample_json,
     tar_rows,
 )
-from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, TarSample
+from vlmdata.loader.grouping import (
+    CAPTION_EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    TEXT_EXTENSIONS,
+    UNREAD_IMAGE_EXTENSIONS,
+    TarSample,
+)
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
 
@@ -91,8 +95,13 @@ class Webdataset(Source):
         return tables(self._rows(piece, self.row))
 
     def _rows(self, piece: dict[str, Any], row_of: RowOf) -> Iterator[dict[str, Any]]:
-        dotted = any("." in name.strip(".") for name in [*self.caption, *self._images()])  # such names count from the first dot
+        # a member's name that is said with its dots counts from the first one; `caption.en` leads into the JSON
+        known = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(TEXT_EXTENSIONS)
+        dotted = any(stem and ending in known for stem, _, ending in (_plain(n).rpartition(".") for n in self._members()))
         return tar_rows(piece["path"], piece["name"], row_of, longer_names=not dotted)
+
+    def _members(self) -> list[str]:
+        return [*self.caption, *self._images()]
 
     def _images(self) -> list[str]:
         return [self.image] if isinstance(self.image, str) else self.image or []
@@ -103,23 +112,27 @@ class Webdataset(Source):
         described = _named(parts, ["json"])
         facts: Any = sample_json(parts[described[0]] if len(described) == 1 else None, read)
         facts = {} if facts is None else facts if isinstance(facts, dict) else {"json": facts}
-        if isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list):
-            try:
-                return _document(sample, parts, facts, blob, read)
-            except BadSample:
-                raise
-            except (KeyError, TypeError, ValueError, AttributeError):  # lists of others, which do not fit together as ours do
-                raise BadSample("its texts, images and metadata do not fit together") from None
-        fields = {"extra": _extra(sample.key, facts, FIELDS.keys() - PAGE)}
+        if _has_lists(facts, "texts", "metadata") and not self._beside(parts, facts):
+            return _document(sample, parts, facts, blob, read)
         pictures = self._pictures(parts)
         if not pictures:
-            return reject(fields, "no_image")
-        captions = [*self._captions(parts, facts, read), *_texts(facts.get("alternatives"))]
-        if len(pictures) == 1:
-            return pair({**_image(pictures[0], blob, read), **_told(facts)}, captions, **fields)
+            return reject({"extra": _extra(sample.key, facts, facts)}, "no_image")
+        captions = [*self._captions(sample.key, parts, facts, read), *_texts(facts.get("alternatives"))]
+        if not one_text(captions)[0] and _has_lists(facts, "texts", "metadata" if "metadata" in facts else "images"):
+            raise BadSample("its JSON holds a document in lists and no caption: interleaved_tars reads such", "no_caption")
         images = [_image(member, blob, read) for member in pictures]
-        row = document([*images, *captions[:1]], **fields)
-        return reject(row, images[0].get("reason") if all(image.get("reason") for image in images) else None)
+        if len(images) == 1:
+            row = pair({**images[0], **told(facts)}, captions)
+        else:
+            row = captioned(images, captions, url=told(facts).get("url"))
+        return {**row, "extra": _extra(sample.key, facts, not_said(facts, sample.key, row))}
+
+    def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
+        """Return the images and captions that the metadata in a sample's JSON do not name; a document of ours has none."""
+        named = {str(entry.get("file")).lower() for entry in facts["metadata"] if isinstance(entry, dict)}
+        endings = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(CAPTION_EXTENSIONS)
+        found = {name for name in parts if name.rpartition(".")[2] in endings}
+        return {*found, *_named(parts, self._members())} - named
 
     def _pictures(self, parts: Mapping[str, Member]) -> list[Member]:
         """Return the images that are named, else all, else those of formats that are not decoded: they tell the reason."""
@@ -129,28 +142,39 @@ class Webdataset(Source):
         pictures = [name for name in parts if endings[name] in IMAGE_EXTENSIONS]
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
-    def _captions(self, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
+    def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
         """Return the first caption that is not blank, in the order of `caption`, else of the only member that ends as named.
 
-        Raises BadSample where several end so, or where captions were named that the sample does not have.
+        A sample that says its `key`, as ours and img2dataset's do, has its caption in `txt`, also a blank one, unless the
+        recipe names another. Raises BadSample where several members end so, where captions were named that the sample does
+        not have, and for a field that holds no text.
         """
+        is_default = self.caption == list(CAPTION_EXTENSIONS)
+        fault: BadSample | None = None
         for name in self.caption:
-            member = parts.get(_plain(name))
-            value = facts.get(name)
-            found = [self._text(name, member, read)] if member else _texts([value] if isinstance(value, str) else value)
+            if member := parts.get(_plain(name)):
+                found = self._text(name, member, read)
+                if is_default and facts.get("key") == key:
+                    return found
+            else:
+                found, wrong = _said(name, facts)
+                fault = fault or wrong
             if any(text.strip() for text in found):
                 return found
         others = [name for name in _named(parts, self.caption) if "." in name and name not in map(_plain, self.caption)]
         if len(others) > 1:
             raise BadSample(f"several captions, {', '.join(others[:9])}: name one as `caption`", "several_captions")
-        found = [self._text(name, parts[name], read) for name in others]
-        if self.caption and self.caption != list(CAPTION_EXTENSIONS) and not any(text.strip() for text in found):
-            raise BadSample(f"it has no caption {' or '.join(self.caption)}", "no_caption")
+        found = [text for name in others for text in self._text(name, parts[name], read)]
+        if not any(text.strip() for text in found):
+            if fault is not None:
+                raise fault
+            if self.caption and not is_default:
+                raise BadSample(f"it has no caption {' or '.join(self.caption)}", "no_caption")
         return found
 
-    def _text(self, name: str, member: Member, read: Read) -> str:
+    def _text(self, name: str, member: Member, read: Read) -> list[str]:
         try:
-            return caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding)
+            return [caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding)]
         except UnicodeDecodeError as error:
             raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
 
@@ -166,6 +190,21 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
     return [name for name in plain if name in parts] or [
         name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
     ]
+
+
+def _said(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
+    """Return the captions in a field of a sample's JSON, which dots may lead to, or what is wrong with it."""
+    value = value_at(facts, name)
+    found, reason = words(value)
+    if reason is None and isinstance(value, list) and found and not any(isinstance(one, str | bytes) for one in flat(value)):
+        reason = "no_text"  # tokens or places, not captions
+    if reason is None:
+        return found, None
+    return [], BadSample(f"the field '{name}' of its JSON holds no text; name one within as `caption`, by dots", reason)
+
+
+def _has_lists(facts: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(facts.get(name), list) for name in names)
 
 
 def _texts(value: object) -> list[str]:
@@ -190,47 +229,53 @@ def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
     return inline(data) if blob is None else in_place(blob, member.offset, data)
 
 
-def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sample's JSON says of its image, where it says it in the right type."""
-    told: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
-    told |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
-    if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
-        told["time_s"] = facts["time_s"]
-    if found := boxes(facts.get("boxes")):
-        told["boxes"] = found
-    if re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))):
-        told["sha256"] = facts["sha256"]
-    if re.fullmatch("[0-9a-f]{1,16}", str(facts.get("phash"))):
-        told["phash"] = int(str(facts["phash"]), 16)
-    return told
+def _fits(facts: Mapping[str, Any]) -> bool:
+    """Say whether the lists of a sample's JSON fit together as we write documents: at each position a text or an image."""
+    lists: list[Any] = [facts.get(name) for name in ("texts", "metadata", "images")]
+    lists += [facts[name] for name in ("alternatives", "roles") if facts.get(name) is not None]
+    if not all(isinstance(some, list) and 0 < len(some) == len(facts["texts"]) for some in lists):
+        return False
+    return all(map(_fit, *lists[:3])) and all(
+        others is None or (text is not None and isinstance(others, list) and all(isinstance(one, str) for one in others))
+        for text, others in zip(facts["texts"], facts.get("alternatives") or (), strict=False)
+    )
+
+
+def _fit(text: Any, metadata: Any, url: Any) -> bool:
+    if text is not None:
+        return isinstance(text, str) and metadata is None and url is None
+    return isinstance(metadata, dict) and isinstance(metadata.get("file"), str) and isinstance(url, str | None)
 
 
 def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
-    positions: list[dict[str, Any] | str | None] = []
-    reason = None
-    for text, metadata, url in zip(facts["texts"], facts["metadata"], facts["images"], strict=True):
-        if text is not None:
-            positions.append(clean(text))
-            continue
-        member = parts.get(metadata["file"].lower())
-        image = {"drop": "source", "reason": "no_image"} if member is None else _image(member, blob, read)
-        positions.append({**image, **_told({**metadata, "url": url})})
-        reason = reason or image.get("reason")
-    url, roles = facts.get("url"), facts.get("roles")
-    if roles is not None and (len(roles) != len(positions) or not all(isinstance(role, str) for role in roles)):
-        raise ValueError("as many roles as positions")
-    page = clean(url) if isinstance(url, str) else None
-    row = document(positions, extra=_extra(sample.key, facts, FIELDS.keys()), url=page, roles=roles)
-    for text, others in zip(row["texts"], facts.get("alternatives") or [], strict=False):
+    """Return the row of a document as we write them. Raises BadSample where it is none."""
+    if not _fits(facts):
+        raise BadSample("its texts, images and metadata do not fit together")
+    roles, url = facts.get("roles"), facts.get("url")
+    if not all(isinstance(role, str) for role in roles or ()):
+        raise BadSample("its roles are no texts")
+    entries = zip(facts["metadata"], facts["images"], strict=True)
+    images = [_image_of(entry, address, parts, blob, read) for entry, address in entries]
+    positions = [clean(text) if image is None else image for text, image in zip(facts["texts"], images, strict=True)]
+    row = document(positions, url=clean(url) if isinstance(url, str) else None, roles=roles)
+    for text, others in zip(row["texts"], facts.get("alternatives") or (), strict=False):
         if text is not None:
             text["alternatives"] = _texts(others) or None
-    lost_all = reason and all(image is None or image.get("reason") for image in row["images"])
-    return reject(row, reason if lost_all else None)
+    row["extra"] = _extra(sample.key, facts, of_document(facts, sample.key))
+    found = [image for image in images if image]
+    return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
 
 
-def _extra(key: str, facts: Mapping[str, Any], known: Collection[str]) -> str:
-    own: dict[str, Any] = {name: value for name, value in facts.items() if name not in known or not is_ours(name, value, key)}
-    own["source_key"] = key
-    if isinstance(facts.get("scores"), dict):
-        own["earlier_scores"] = facts["scores"]
-    return clean(json_object(own))
+def _image_of(
+    metadata: Mapping[str, Any] | None, url: str | None, parts: Mapping[str, Member], blob: str | None, read: Read
+) -> dict[str, Any] | None:
+    """Return the image that an entry of a document's metadata names; None at the place of a text."""
+    if metadata is None:
+        return None
+    member = parts.get(metadata["file"].lower())
+    image = {"drop": "source", "reason": "no_image"} if member is None else _image(member, blob, read)
+    return {**image, **told({**metadata, "url": url})}
+
+
+def _extra(key: str, facts: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
+    return clean(json_object(with_origin(rest, facts, key, source_key=key)))
