@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.intake.nested import listed
 from vlmdata.intake.pairs import one_text
 from vlmdata.intake.strings import clean, decode, from_python
 from vlmdata.step import RecipeError
@@ -40,25 +40,14 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 def _unpacked(column: Any, encoding: str) -> Any:
     """Return a column as plain values where a text of it is a list of texts in JSON, otherwise as it is."""
     if isinstance(column, list):
-        return [_listed(value) for value in column]
+        return [listed(value) for value in column]
     try:
         texts, bad = decode(column, encoding)
     except TypeError:
         return column
     if not pc.any(pc.match_substring_regex(texts, r"^\s*\[")).as_py():
         return column
-    return [b"" if wrong else _listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes are no caption
-
-
-def _listed(value: Any) -> Any:
-    """Return the texts of a list in JSON, anything else as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, list) and all(isinstance(one, str | None) for one in found) else value
+    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes are no caption
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:

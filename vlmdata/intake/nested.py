@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -73,20 +74,41 @@ def flat(value: object) -> list[Any]:
     return [] if value is None else [value]
 
 
+def listed(value: object) -> Any:
+    """Return the texts of a list in JSON, anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) and all(isinstance(one, str | None) for one in found) else value
+
+
 def words(value: object) -> tuple[list[str], str | None]:
-    """Return the texts that a value holds, numbers and UTF-8 bytes among them, and why one is none: bad_encoding, no_text."""
-    found, fault = [], None
+    """Return the texts that a value holds, and why one is none: bad_encoding, no_text.
+
+    Texts are numbers and UTF-8 bytes too; a text that is a list of texts in JSON stands for them.
+    """
+    found: list[str] = []
+    fault = None
     for one in flat(value):
-        if isinstance(one, str):
-            found.append(clean(one))
-            fault = fault or ("bad_encoding" if found[-1] != one else None)  # half a surrogate pair
-        elif isinstance(one, int | float) and not isinstance(one, bool):
-            found += [str(one)] if math.isfinite(one) else []
-        elif isinstance(one, bytes):
-            try:
-                found.append(caption_text(one, "utf-8"))
-            except UnicodeDecodeError:
-                fault = fault or "bad_encoding"
-        elif one is not None:
-            fault = fault or "no_text"
+        said, wrong = _said(one)
+        found += said
+        fault = fault or wrong
     return found, fault
+
+
+def _said(value: object) -> tuple[list[str], str | None]:
+    if isinstance(value, bytes):
+        try:
+            value = caption_text(value, "utf-8")
+        except UnicodeDecodeError:
+            return [], "bad_encoding"
+    if isinstance(value, str):
+        raw = [one for one in flat(listed(value)) if one is not None]
+        texts = [clean(one) for one in raw]
+        return texts, "bad_encoding" if texts != raw else None  # half a surrogate pair
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [str(value)] if math.isfinite(value) else [], None
+    return [], None if value is None else "no_text"

@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmdata.fields import is_ours, renamed
 from vlmdata.intake.documents import SIZES
+from vlmdata.intake.nested import words
 from vlmdata.intake.places import boxes
 from vlmdata.intake.strings import clean
 
@@ -42,11 +43,10 @@ def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any]) -> dict
     measured = _MEASURED if facts.get("key") == key else ()
 
     def is_said(name: str, value: Any) -> bool:
-        if name == "caption":
-            return not value.strip() or clean(value) in captions
-        if name == "alternatives":
-            return all(isinstance(one, str) and (not one.strip() or clean(one) in captions) for one in value)
-        return name in measured or name == "scores" or (value is None if name == "url" else False) or image.get(name) == value
+        if name in ("caption", "alternatives"):
+            texts, fault = words(value)
+            return fault is None and all(not text.strip() or text in captions for text in texts)
+        return name in measured or name == "scores" or (name == "url" and value is None) or image.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
 

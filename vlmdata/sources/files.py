@@ -166,10 +166,12 @@ class Files(Source):
         image, name = image_at(store, path), clean(name)
         captions: list[str] = []
         facts: Any = {}
+        fault: str | None = None
         text = ""
         try:
             for text in (one for ending in self.captions for one in beside(store, path, ending)):
-                captions.append(caption_text(store.read(text, TEXT), self.encoding).strip())  # noqa: PERF401  `text` is told below
+                said, wrong = words(caption_text(store.read(text, TEXT), self.encoding).strip())
+                captions, fault = captions + said, fault or wrong
             for text in beside(store, path, ".json"):
                 facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
         except (Unusable, ValueError, RecursionError) as error:
@@ -178,7 +180,6 @@ class Files(Source):
             fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
             return bad_record(where, problem, reason=reason, **fields)
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
-        fault = None
         for column in self._columns():
             said, wrong = words(value_at(facts, column))
             captions += said

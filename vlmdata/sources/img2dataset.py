@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.intake.find import File, find, is_remote
+from vlmdata.intake.nested import words
 from vlmdata.intake.opened import UNREADABLE, seekable
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ENDINGS, in_place, inline
@@ -186,9 +187,9 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     extra = {column: value for column, value in record.items() if column not in skip and value is not None}
     if record.get("error_message"):
         extra["error_message"] = record["error_message"]
-    captions = [clean(record["caption"])] if isinstance(record.get("caption"), str) else []
+    captions, wrong = words(record.get("caption"))
     own_id = f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"
-    fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason}
+    fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason or wrong}
     return pair({**image, **told}, captions, **fields)
 
 

@@ -174,9 +174,12 @@ class Webdataset(Source):
 
     def _text(self, name: str, member: Member, read: Read) -> list[str]:
         try:
-            return [caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding)]
+            found, reason = words(caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding))
         except UnicodeDecodeError as error:
             raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
+        if reason is not None:
+            raise BadSample(f"its caption '{name}' holds half a surrogate pair", reason)
+        return found
 
 
 def _plain(name: str) -> str:
