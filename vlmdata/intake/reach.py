@@ -25,7 +25,7 @@ def folder_of(path: str, endings: tuple[str, ...]) -> str:
     first, chained, rest = path.partition("::")  # of a chained address the first part is what is looked through
     fixed = re.split(r"[*?\[]", first, maxsplit=1)[0]
     if not is_remote(path):
-        return os.path.dirname(os.path.abspath(os.path.expanduser(fixed)))
+        return os.path.abspath(os.path.dirname(os.path.expanduser(fixed)))  # in this order: abspath takes a last slash away
     is_file = fixed != first or first.lower().endswith(endings)
     return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
 
