@@ -71,3 +71,52 @@ def test_a_list_of_captions_in_json_is_several_captions(form):
 def test_a_caption_of_a_wrong_encoding_beside_such_a_list_is_told():
     _, _, wrong = caption_column([pa.array([b'["a"]', b"\xff", b"c"])])
     assert wrong.tolist() == [False, True, False]
+
+
+def test_a_path_leads_into_maps_and_into_columns_of_json(tmp_path):
+    text_map = pa.map_(pa.string(), pa.string())
+    columns = {
+        "url": [f"http://a.org/{n}" for n in range(3)],
+        "map": pa.array([[("en", "one"), ("de", None)], None, [("en", "x"), ("en", "y")]], text_map),
+        "deep": pa.array([[{"t": [("en", "one")]}], [], None], pa.list_(pa.struct([("t", text_map)]))),
+        "number": pa.array([[(1, "one")], [(2, "two")], None], pa.map_(pa.int32(), pa.string())),
+        "json": pa.array(['{"en": "one"}', '{"en": null}', '{"en": ["x", "y"]}'], pa.json_()),
+    }
+    columns["struct"] = pa.StructArray.from_arrays([columns["json"]], ["json"])
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    double = {"map": ("x", ["y"]), "json": ("x", ["y"]), "struct": ("x", ["y"])}
+    for name in ("map.en", "deep.t.en", "number.1", "json.en", "struct.json.en"):
+        rows = read_all(UrlList(path=str(tmp_path), caption=name))
+        texts = [(row["texts"][1]["text"], row["texts"][1]["alternatives"]) for row in rows.to_pylist()]
+        assert texts == [("one", None), ("", None), double.get(name.partition(".")[0], ("", None))], name
+        assert rows["reason"].null_count == 3
+    with pytest.raises(RecipeError, match="map<string, string>, not text: name a field of it by dots"):
+        read_all(UrlList(path=str(tmp_path), caption="map"))
+
+
+def test_values_of_a_json_column_are_what_the_json_says(tmp_path):
+    values = pa.array(['"one"', '["a", "b"]', '{"en": "c"}', "null", "{", "7"], pa.json_())
+    pq.write_table(pa.table({"url": ["http://a.org/"] * 6, "caption": values}), tmp_path / "a.parquet")
+    rows = read_all(UrlList(path=str(tmp_path))).to_pylist()
+    said = [row["reason"] or row["texts"][1]["text"] for row in rows]
+    assert said == ["one", "a", "bad_encoding", "", "bad_encoding", "7"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("value", ["a caption without JSON", '"text"', "[[1]]", '{"en": {"a": 1}}'])
+def test_a_path_into_what_is_no_object_is_told_and_never_an_empty_caption(tmp_path, kind, value):
+    good = {"url": "http://a.org/", "caption": '{"en": "one"}'}
+    rows = [good, {**good, "caption": value}, {**good, "caption": ""}, {**good, "caption": None}]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    else:
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = pairs_of(read_all(UrlList(path=str(tmp_path), caption="caption.en", extra={"of": "caption.en"})))
+    assert [reason or text for _, text, reason in found] == ["one", "bad_encoding", "", ""]
+
+
+def test_a_path_into_bytes_that_do_not_decode_is_told(tmp_path):
+    cells = pa.array([b'{"en": "one"}', b'{"en": "\xff"}'])
+    pq.write_table(pa.table({"url": ["http://a.org/"] * 2, "caption": cells}), tmp_path / "a.parquet")
+    found = pairs_of(read_all(UrlList(path=str(tmp_path), caption="caption.en", extra=[])))
+    assert [reason for _, _, reason in found] == [None, "bad_encoding"]

@@ -68,6 +68,19 @@ def test_addresses_are_a_list_like_any_other(tmp_path):
     assert read["texts"].to_pylist()[0][1]["alternatives"] == ["two"]
 
 
+def test_columns_of_json_hold_images_and_captions(tmp_path):
+    images = pa.array(['"a.png"', '{"path": "a.png"}', "null", '"http://a.org/1.png"'], pa.json_())
+    texts = pa.array(['{"en": "one"}', '{"en": ["two", "zwei"]}', '{"en": null}', '"four"'], pa.json_())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(picture())
+    pq.write_table(pa.table({"image": images, "caption": texts}), tmp_path / "data" / "a.parquet")
+    source = HfDataset(path=str(tmp_path / "data" / "*.parquet"), caption="caption.en")
+    rows = read_all(source).to_pylist()
+    assert [row["reason"] or row["texts"][1]["text"] for row in rows] == ["one", "two", "no_image", "bad_encoding"]
+    assert [row["images"][0]["width"] for row in rows] == [8, 8, None, None]
+    assert [row["reason"] for row in read_all(HfDataset(path=source.path)).to_pylist()] == [*["no_text"] * 3, None]
+
+
 def test_more_rows_than_a_slice(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.sources.hf_dataset.SLICE", 2)
     made().save_to_disk(tmp_path / "data")

@@ -63,7 +63,8 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
         return decode(column, encoding)
     except TypeError as error:
         if pa.types.is_nested(column.type):
-            raise RecipeError(f"a column of captions {error}: name one of texts, or of lists of texts") from None
+            near = "a field of it by dots, as `caption.en`, or " if not _is_list(column.type) else ""
+            raise RecipeError(f"a column of captions {error}: name {near}one of texts, or of lists of texts") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)

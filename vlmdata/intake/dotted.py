@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.intake.nested import plain_values
 from vlmdata.intake.strings import decode
+
+NO_TEXT = b"\xff"  # stands for what is no text and no object: a caption or address of bytes that decode as nothing is bad
 
 
 def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
@@ -30,53 +32,93 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
     found: list[str] = []
     for field in kind:
         name = before + field.name
-        inner = field.type
-        while _is_list(inner):
-            inner = inner.value_type
+        inner = held(field.type)
         found += [name, *(names_in(inner, f"{name}.") if pa.types.is_struct(inner) else [])]
     return found
+
+
+def held(kind: pa.DataType) -> pa.DataType:
+    """Return the type of what lists of a type hold, however deep; of an extension type that which it is stored as."""
+    while _is_list(kind) or isinstance(kind, pa.BaseExtensionType):
+        kind = kind.value_type if _is_list(kind) else kind.storage_type
+    return kind
 
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def at(column: pa.Array, path: Sequence[str], encoding: str) -> Any:
-    """Return what a path leads to in a column: an Arrow array where all on the way are structs, else plain values."""
+def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
+    """Return what a path leads to in a column: an Arrow array where all on the way are structs, else plain values.
+
+    A text that does not decode gives NO_TEXT; `otherwise` is that of `reach`.
+    """
+    column, is_json = _stored(column)
     while path and pa.types.is_struct(column.type):
         if column.type.get_field_index(path[0]) < 0:
             return pa.nulls(len(column), pa.string())
-        column, path = pc.struct_field(column, path[0]), path[1:]
-    if not path:
+        column, is_json = _stored(pc.struct_field(column, path[0]))
+        path = path[1:]
+    if not path and not is_json:
         return column
-    with contextlib.suppress(TypeError):  # lists, maps: as they are
+    try:
         texts, bad = decode(column, encoding)
-        column = pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), texts)
-    return [reach(value, path) for value in column.to_pylist()]
+        values, wrong = texts.to_pylist(), bad.tolist()
+    except TypeError:  # lists, maps: as they are
+        values, wrong = plain_values(column)
+        values = [_with_mappings(value, column.type) for value in values]
+    if is_json:
+        values = [value if value is None else _parsed(value, NO_TEXT) for value in values]
+    return [NO_TEXT if one else reach(value, path, otherwise) for value, one in zip(values, wrong, strict=True)]
 
 
-def value_at(record: Mapping[str, Any], name: str) -> Any:
+def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
+    """Return what an extension type keeps its values as, anything else as it is, and whether they are JSON."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column, False
+    return column.storage, column.type.extension_name == "arrow.json"
+
+
+def _with_mappings(value: Any, kind: pa.DataType) -> Any:
+    """Return a plain value with mappings for maps, which Arrow gives as pairs; a key that stands twice has a list."""
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        found: dict[str, list[Any]] = {}
+        for key, item in value:
+            name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+            found.setdefault(name, []).append(_with_mappings(item, kind.item_type))
+        return {name: items[0] if len(items) == 1 else items for name, items in found.items()}
+    if pa.types.is_struct(kind):
+        return {field.name: _with_mappings(value[field.name], field.type) for field in kind}
+    return [_with_mappings(one, kind.value_type) for one in value] if _is_list(kind) else value
+
+
+def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = None) -> Any:
     """Return what a record holds under a column's name or a dotted path, as `reach` does."""
     found = resolve(name, record)
-    return None if found is None else reach(record[found[0]], found[1])
+    return None if found is None else reach(record[found[0]], found[1], otherwise)
 
 
-def reach(value: Any, path: Sequence[str]) -> Any:
-    """Return what a path leads to in a plain value; of a list one value for each item, a single one alone. None: nowhere."""
+def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> Any:
+    """Return what a path leads to in a plain value; of a list one value for each item, a single one alone.
+
+    None: it leads to a null or to a field that an object does not have; `otherwise`: on the way stands no object.
+    """
     for number, name in enumerate(path):
         if isinstance(value, str):
-            value = _parsed(value)
+            value = _parsed(value, otherwise) if value.strip() else None
         if isinstance(value, list):
-            found = [None if isinstance(one, list) else reach(one, path[number:]) for one in value]
+            found = [otherwise if isinstance(one, list) else reach(one, path[number:], otherwise) for one in value]
             return found[0] if len(found) == 1 else found
         if not isinstance(value, dict):
-            return None
+            return None if value is None else otherwise
         value = value.get(name)
     return value
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, otherwise: bytes | None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return otherwise

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
 from vlmdata.intake import delimited, records
-from vlmdata.intake.dotted import at, names_in, reach, resolve
+from vlmdata.intake.dotted import NO_TEXT, at, names_in, reach, resolve
 from vlmdata.intake.find import File
 from vlmdata.intake.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
 from vlmdata.intake.pairs import json_object
@@ -216,6 +216,7 @@ def _from_table(
     for new, old in extra.items():
         column = _at(table, old, encoding)
         if isinstance(column, list):
+            wrong |= np.array([value == NO_TEXT for value in column], bool)
             values[new] = column
             continue
         if pa.types.is_floating(column.type):
@@ -228,14 +229,14 @@ def _from_table(
         values[new] = _plain(path, old, column)
     json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     carried = pa.array(json, pa.string()) if values else None
-    return Chunk({name: _at(table, name, encoding) for name in wanted}, carried, wrong, bad)
+    return Chunk({name: _at(table, name, encoding, NO_TEXT) for name in wanted}, carried, wrong, bad)
 
 
-def _at(table: pa.Table, name: str, encoding: str) -> Any:
+def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = None) -> Any:
     """Return a column, or what a dotted path leads to: an Arrow array or plain values."""
     found = resolve(name, table.column_names)
     assert found is not None, "columns were checked"
-    return at(table[found[0]].combine_chunks(), found[1], encoding)
+    return at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
 
 
 def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
@@ -260,7 +261,7 @@ def _from_records(
     *,
     is_text: bool,
 ) -> Chunk:
-    columns = {name: [_field(row, name) for row in rows] for name in wanted}
+    columns = {name: [_field(row, name, NO_TEXT) for row in rows] for name in wanted}
     for name, values in columns.items():
         if any(rows) and all(value is None for value in values):
             check_columns(path, list(dict.fromkeys(key for row in rows for key in row)), [name])
@@ -280,8 +281,8 @@ def _from_records(
     return Chunk(columns, carried, wrong, bad)
 
 
-def _field(row: dict[str, Any], name: str) -> Any:
-    return row[name] if name in row else reach(row, name.split(".")) if "." in name else None
+def _field(row: dict[str, Any], name: str, otherwise: bytes | None = None) -> Any:
+    return row[name] if name in row else reach(row, name.split("."), otherwise) if "." in name else None
 
 
 def _encodes(text: str) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
-from vlmdata.intake.dotted import value_at
+from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find
 from vlmdata.intake.named import named_rows
 from vlmdata.intake.nested import words
@@ -181,7 +181,7 @@ class Files(Source):
             return bad_record(where, problem, reason=reason, **fields)
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         for column in self._columns():
-            said, wrong = words(value_at(facts, column))
+            said, wrong = words(value_at(facts, column, NO_TEXT))
             captions += said
             fault = fault or wrong
         if needs_text and not any(caption.strip() for caption in captions):

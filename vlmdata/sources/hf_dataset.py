@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from vlmdata.intake.dotted import names_in, value_at
+from vlmdata.intake.dotted import NO_TEXT, held, names_in, value_at
 from vlmdata.intake.find import find
 from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
 from vlmdata.intake.lists import Layout, check_columns, column_names
@@ -132,7 +132,7 @@ class HfDataset(Source):
         captions: list[str] = []
         reason = "bad_encoding" if undecoded else None
         for name in self._captions():
-            said, fault = words(value_at(row, name))
+            said, fault = words(value_at(row, name, NO_TEXT))
             captions += said
             reason = reason or fault
         found = value_at(row, self.image)
@@ -175,9 +175,7 @@ def _kind(schema: pa.Schema, name: str) -> pa.DataType:
     """Return the type of a column, by dots within structs; of lists that of what they hold, of JSON in a text a text."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
-    kind = names[head]
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
+    kind = held(names[head])
     if rest and not pa.types.is_struct(kind):
         return pa.string()
     return _kind(pa.schema(list(kind)), rest) if rest else kind

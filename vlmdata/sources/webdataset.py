@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
-from vlmdata.intake.dotted import value_at
+from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.nested import flat, words
 from vlmdata.intake.pairs import json_object, one_text
@@ -197,7 +197,7 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
 
 def _said(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
     """Return the captions in a field of a sample's JSON, which dots may lead to, or what is wrong with it."""
-    value = value_at(facts, name)
+    value = value_at(facts, name, NO_TEXT)
     found, reason = words(value)
     if reason is None and isinstance(value, list) and found and not any(isinstance(one, str | bytes) for one in flat(value)):
         reason = "no_text"  # tokens or places, not captions
