@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import fsspec
 
-from vlmdata.intake.find import is_hidden, is_remote
+from vlmdata.intake.find import find, is_hidden, is_remote
 from vlmdata.intake.opened import raw_file
 from vlmdata.intake.pictures import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
 from vlmdata.intake.zipped import Unusable, archive, read_member
@@ -17,10 +18,15 @@ from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
 IMAGES = (*ENDINGS, *OTHER_ENDINGS)
+_ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tzst|rar|7z|cab|iso|cbz|cbr|cb7)(\.(gz|bz2|xz|zst|lz4?|lzma|br|z|\d{3}))?")
 
 
 class Store(Protocol):
     """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
+
+    def folders(self) -> set[str]:
+        """Return the folders that hold a file, as far as the store was given whole."""
+        ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
         """Return the names of the files that lie in a folder, by what they are in lower case."""
@@ -36,11 +42,26 @@ class Store(Protocol):
 
 
 class Folder:
-    """Files on this machine or in a store of fsspec. What a link leads to outside the folders given is not read."""
+    """Files on this machine or in a store of fsspec. What a link leads to outside the folders given is not read.
 
-    def __init__(self, roots: Sequence[str]) -> None:
+    `whole` are the folders of which every file counts; of the others only those that hold images do.
+    """
+
+    def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
         self._roots = roots
+        self._whole = whole
         self._names: dict[str, Mapping[str, list[str]]] = {}
+
+    def folders(self) -> set[str]:
+        """Return the folders at any depth that hold a file."""
+        return {path.rpartition("/")[0] for path in self.members(("",))}
+
+    def members(self, endings: tuple[str, ...]) -> list[str]:
+        """Return the files of whole folders that end so; hidden ones are left out."""
+        try:
+            return [file.path for file in find(self._whole, endings)] if self._whole else []
+        except RecipeError:  # there is none
+            return []
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
         """Return the names in a folder, links, pipes and devices included."""
@@ -104,6 +125,10 @@ class Zip:
             and not any(is_hidden(part) and part not in (".", "..") for part in name.split("/"))
         )
 
+    def folders(self) -> set[str]:
+        """Return the folders that hold a member; hidden ones are left out."""
+        return {folder for folder in self._names if not any(is_hidden(part) for part in folder.split("/"))}
+
     def names(self, folder: str) -> Mapping[str, list[str]]:
         """Return the names of the members in a folder."""
         return self._names.get(folder, {})
@@ -147,28 +172,47 @@ class Survey(NamedTuple):
     has_texts: bool  # whether any image has a file beside it: perhaps a text that we overlook
     orphans: int  # files that end like texts and belong to no image
     no_files: int  # what is named like an image and is a link to nothing, a pipe, a device or a folder
-    archives: int  # zip archives: they are not looked into
+    archives: int  # .zip, .tar.gz, .rar and the like: they are not looked into
+
+    def others(self) -> dict[str, int]:
+        """Return the counts by kind, of those that there are."""
+        counts = {"text_without_image": self.orphans, "no_file": self.no_files, "archive": self.archives}
+        return {name: count for name, count in counts.items() if count}
 
 
-def survey(store: Store, images: Iterable[str], endings: Sequence[str]) -> Survey:
-    """Return what lies in the folders of images besides these."""
-    has_texts, orphans, no_files, archives = False, 0, 0, 0
-    given = set(images)
-    for folder in sorted({path.rpartition("/")[0] for path in given}):
+def survey(store: Store, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
+    """Return what lies in the folders of images, and in all others that the store knows, besides these and `archives`."""
+    has_texts, orphans, no_files, unread = False, 0, 0, 0
+    given: dict[str, set[str]] = {folder: set() for folder in store.folders()}
+    for path in images:
+        given.setdefault(path.rpartition("/")[0], set()).add(path.rpartition("/")[2])
+    read = set(archives)
+    lower = [ending.lower() for ending in endings]
+    for folder, known in sorted(given.items()):
         names = [name for some in store.names(folder).values() for name in some if not is_hidden(name)]
-        shown = {name.lower() for name in names if name.lower().endswith(IMAGES)}
+        shown = {name.lower() for name in names if name.lower().endswith(IMAGES) or name in known}
         stems = shown | {os.path.splitext(name)[0] for name in shown}
         for name in names:
-            if name.lower() in shown:
-                path = f"{folder}/{name}"
-                no_files += isinstance(store, Folder) and path not in given and not is_remote(path) and not os.path.isfile(path)
-            elif name.lower().endswith(".zip"):
-                archives += 1
-            elif os.path.splitext(name.lower())[0] in stems:
+            low, path = name.lower(), f"{folder}/{name}"
+            if low in shown:
+                no_files += isinstance(store, Folder) and name not in known and not is_remote(path) and not os.path.isfile(path)
+            elif is_archive(name):
+                unread += path not in read
+            elif any(stem in stems for stem in (os.path.splitext(low)[0], *_without(low, lower))):
                 has_texts = True
             else:
-                orphans += name.lower().endswith(tuple(endings))
-    return Survey(has_texts, orphans, no_files, archives)
+                orphans += low.endswith(tuple(lower))
+    return Survey(has_texts, orphans, no_files, unread)
+
+
+def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
+    """Yield a name without each of the endings that it has."""
+    return (name.removesuffix(one) for one in endings if name.endswith(one))
+
+
+def is_archive(name: str) -> bool:
+    """Say whether a name is that of an archive, whole or a part of one."""
+    return _ARCHIVE.fullmatch(name.lower()) is not None
 
 
 def _by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ def folder_of(path: str, endings: tuple[str, ...]) -> str:
         return os.path.abspath(os.path.dirname(os.path.expanduser(fixed)))  # in this order: abspath takes a last slash away
     is_file = fixed != first or first.lower().endswith(endings)
     return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
+
+
+def is_folder(path: str, endings: tuple[str, ...]) -> bool:
+    """Say whether a user's path is a folder; of an address `endings` tell which are files."""
+    if is_remote(path):
+        return not glob.has_magic(path) and not path.lower().endswith(endings)
+    return os.path.isdir(os.path.expanduser(path))
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vlmdata.intake import lists
-from vlmdata.intake.beside import IMAGES, Folder, Store, Zip, beside, image_at, survey
+from vlmdata.intake.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
 from vlmdata.intake.dotted import NO_TEXT, value_at
-from vlmdata.intake.find import File, find
+from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.named import named_rows
 from vlmdata.intake.nested import words
 from vlmdata.intake.opened import Damage
+from vlmdata.intake.overlooked import TEXTS, in_sibling, overlooked
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses
-from vlmdata.intake.reach import folder_of
+from vlmdata.intake.reach import folder_of, is_folder
 from vlmdata.intake.rows import bad_record, pair, tables
 from vlmdata.intake.sample_facts import not_said, with_origin
 from vlmdata.intake.strings import caption_text, check_encoding, clean
@@ -27,6 +28,7 @@ from vlmdata.intake.zipped import Unusable
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images of one part
+HEAD = 100  # images whose texts `check` reads
 TEXT = 1 << 20  # bytes of a caption's file at most,
 FACTS = 16 << 20  # and of a .json
 
@@ -56,7 +58,7 @@ class Files(Source):
 
     def check(self) -> None:
         check_encoding(self.encoding)
-        if bad := [ending for ending in (*self.images, *self.captions) if not ending.startswith(".")]:
+        if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
             raise RecipeError(f"images, captions: '{bad[0]}' is no ending; write '.{bad[0]}'")
         if not self.table:
             if not self.pieces():
@@ -81,15 +83,55 @@ class Files(Source):
         if self.table:
             return lists.named_pieces(self._lists())
         images, zips = self._found()
-        found = self._slices({}, Folder(self._roots()), [file.path for file in images])
+        loose = [file.path for file in images]
+        about = survey(Folder(self._roots(), self._whole()), loose, self.captions, [file.path for file in zips])
+        others = Counter(about.others())
+        found = self._slices({}, loose, about)
         for file in zips:
             try:
                 archive = Zip(file.path)
             except Damage:
                 found.append({"zip": file.path, "start": 0})  # reading it tells what is wrong
-            else:
-                found += self._slices({"zip": file.path}, archive, archive.members(self._endings()))
-        return found
+                continue
+            inside = archive.members(self._endings())
+            about = survey(archive, inside, self.captions)
+            others.update(about.others())
+            found += self._slices({"zip": file.path}, inside, about)
+        return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
+
+    def warning(self) -> str | None:
+        """Say, if most of the first 100 images have no caption, which text there is that may be meant."""
+        if self.table or not (self.captions or self._columns()):
+            return None
+        images, zips = self._found()
+        roots = [os.path.abspath(root) for root in self._roots() if not is_remote(root)]
+        if not (roots or zips):
+            return None
+        try:
+            store: Folder | Zip = Folder(roots, roots) if images else Zip(zips[0].path)
+        except Damage:  # `read` tells
+            return None
+        head = [file.path for file in images][:HEAD] if isinstance(store, Folder) else store.members(self._endings())[:HEAD]
+        bare = [path for path in head if not self._is_captioned(store, path)]
+        if 2 * len(bare) <= len(head):
+            return None
+        hint = self._overlooked(store, bare[0], roots[0] if isinstance(store, Folder) else "")
+        return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption; {hint}"
+
+    def _is_captioned(self, store: Store, path: str) -> bool:
+        """Say whether an image has a caption, or a file beside it that `read` drops it for."""
+        try:
+            captions, _, _ = self._beside(store, path)
+        except BadText:
+            return True
+        return any(caption.strip() for caption in captions)
+
+    def _overlooked(self, store: Folder | Zip, path: str, root: str) -> str | None:
+        read = {one for ending in (*self.captions, ".json") for one in beside(store, path, ending)}
+        inside = f"{root}/" if root else ""
+        texts = [one.removeprefix(inside) for one in store.members(TEXTS) if one not in read]
+        texts += in_sibling(path, root) if root else ()
+        return overlooked(path.removeprefix(inside), texts, self._beside(store, path)[1])
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return self.read_counting(piece, Counter())
@@ -121,20 +163,20 @@ class Files(Source):
         for member in store.members(self._endings())[piece["start"] : piece["start"] + SLICE]:
             yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
 
-    def _slices(self, about: Mapping[str, Any], store: Store, images: Sequence[str]) -> list[dict[str, Any]]:
+    def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
         """Return the pieces of a store. That something lies beside its images says that they should have captions."""
-        found = survey(store, images, self.captions)
-        needs_text = found.has_texts and bool(self.captions or self._columns())
-        pieces = [{**about, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
-        counts = {"text_without_image": found.orphans, "no_file": found.no_files, "archive": found.archives}
-        others = {name: count for name, count in counts.items() if count}
-        return [{**pieces[0], "others": others}, *pieces[1:]] if pieces and others else pieces
+        needs_text = about.has_texts and bool(self.captions or self._columns())
+        return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
 
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
 
     def _roots(self) -> list[str]:
         return [folder_of(path, self._endings()) for path in self._paths()]
+
+    def _whole(self) -> list[str]:
+        """Return the paths that are folders, here or in a store, of which nothing shall be overlooked."""
+        return [path for path in self._paths() if is_folder(path, (*self._endings(), ".zip"))]
 
     def _endings(self) -> tuple[str, ...]:
         return tuple(ending.lower() for ending in self.images)
@@ -164,6 +206,24 @@ class Files(Source):
     def _row(self, store: Store, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
         """Return the row of an image with the texts beside it."""
         image, name = image_at(store, path), clean(name)
+        try:
+            captions, facts, fault = self._beside(store, path)
+        except BadText as error:
+            where = clean(name.rpartition("/")[0] + "/" + error.file).lstrip("/")
+            fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
+            return bad_record(where, str(error), reason=error.reason, **fields)
+        if needs_text and not any(caption.strip() for caption in captions):
+            fault = fault or "no_caption"
+        used = {*self._columns(), *keep_addresses([image], facts)}
+        row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
+        stem = os.path.splitext(os.path.basename(path))[0]
+        left = not_said(facts, stem, row).items()
+        rest = {field: value for field, value in left if field not in used and self._carries(field)}
+        scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
+        return {**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}
+
+    def _beside(self, store: Store, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
+        """Return the captions of an image, its JSON, and what is wrong with a caption. Raises BadText."""
         captions: list[str] = []
         facts: Any = {}
         fault: str | None = None
@@ -175,27 +235,23 @@ class Files(Source):
             for text in beside(store, path, ".json"):
                 facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
         except (Unusable, ValueError, RecursionError) as error:
-            where = clean(name.rpartition("/")[0] + "/" + text.rpartition("/")[2]).lstrip("/")
-            problem, reason = _fault(error)
-            fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
-            return bad_record(where, problem, reason=reason, **fields)
+            raise BadText(text.rpartition("/")[2], *_fault(error)) from None
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         for column in self._columns():
             said, wrong = words(value_at(facts, column, NO_TEXT))
-            captions += said
-            fault = fault or wrong
-        if needs_text and not any(caption.strip() for caption in captions):
-            fault = fault or "no_caption"
-        used = {*self._columns(), *keep_addresses([image], facts)}
-        row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
-        stem = os.path.splitext(os.path.basename(path))[0]
-        left = not_said(facts, stem, row).items()
-        rest = {field: value for field, value in left if field not in used and self._carries(field)}
-        scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
-        return {**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}
+            captions, fault = captions + said, fault or wrong
+        return captions, facts, fault
 
     def _carries(self, field: str) -> bool:
         return self.extra == "all" or field in self.extra
+
+
+class BadText(ValueError):
+    """A file beside an image that cannot be read; the message says why. `reason` is the ledger's word for it."""
+
+    def __init__(self, file: str, why: str, reason: str) -> None:
+        super().__init__(why)
+        self.file, self.reason = file, reason
 
 
 def _fault(error: Exception) -> tuple[str, str]:

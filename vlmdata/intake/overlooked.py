@@ -1,0 +1,51 @@
+"""Which text a user may have meant as the caption of an image for which none was found, and the parameter that reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+TEXTS = (".txt", ".text", ".caption", ".captions", ".cap", ".md", ".xml", ".srt", ".token", *TABLES)
+
+
+def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> str | None:
+    """Return in words what the caption of an image may be; None: there is no text.
+
+    `texts` are the paths of files that end like TEXTS and were not read, `facts` what the image's own JSON holds. Paths are
+    relative to the dataset's folder.
+    """
+    folder, slash, name = image.rpartition("/")
+    stem = os.path.splitext(name)[0]
+    if facts:
+        return f"fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}: name one as `caption`"
+    own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem)]
+    if here := next((path for path in own if path.rpartition("/")[0] == folder), None):
+        return f"'{here}' was not read: `captions: ['{here[len(folder + slash + stem) :]}']` reads such"
+    if own:
+        return f"'{own[0]}' lies in another folder: lay such texts beside the images, or name a list of both as `table`"
+    if table := min((path for path in texts if path.lower().endswith(TABLES)), default=None):
+        return f"if '{table}' lists files and captions, `table: '{table}'` reads it"
+    if texts:
+        return f"'{min(texts)}' has no image's name: name texts like the images, or name a list of both as `table`"
+    return None
+
+
+def in_sibling(image: str, root: str) -> Iterator[str]:
+    """Yield texts of the image's name in folders next to `root`, as `labels/a.txt` of `images/a.jpg`, relative to `root`."""
+    parent, inside = os.path.dirname(root), os.path.splitext(os.path.relpath(image, root))[0]
+    for folder in sorted(os.listdir(parent))[:100]:
+        for ending in TEXTS:
+            path = os.path.join(parent, folder, inside + ending)
+            if os.path.isfile(path) and os.path.join(parent, folder) != root:
+                yield os.path.relpath(path, root)
+
+
+def _is_of(name: str, stem: str) -> bool:
+    return name.lower().startswith(stem.lower()) and not name[len(stem) :][:1].isalnum()
+
+
+def _fields(facts: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in facts.items():
+        yield from (f"{name}.{inner}" for inner in value) if isinstance(value, Mapping) and value else (name,)
