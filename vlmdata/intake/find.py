@@ -107,5 +107,6 @@ def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[st
         if path.lower().endswith(tuple(endings)) and not is_hidden(os.path.basename(path))
     }
     if not kept:
-        raise RecipeError(f"{folder}: the folder holds no file that ends in {', '.join(endings)}")
+        which = "" if "" in endings else f" that ends in {', '.join(endings)}"
+        raise RecipeError(f"{folder}: the folder holds no file{which}")
     return kept

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vlmdata.intake.find import File, find, is_remote
+from vlmdata.intake.lists import ENDING, Layout, column_names
 from vlmdata.intake.pictures import ENDINGS
 from vlmdata.intake.reach import Reach, folder_of
 from vlmdata.safe_path import Refused, real_path_inside
@@ -26,7 +24,10 @@ CARDS = ("README.md", ".huggingface.yaml")  # where the library looks for the pa
 
 @dataclass(frozen=True)
 class Opened:
-    """A split as the library gives it, its rows undecoded; or, of a local image folder, its tables of file names."""
+    """A split as the library gives it, its rows undecoded; or, of a local image folder, its tables of file names.
+
+    Without either the split has no row: the library opens none such.
+    """
 
     data: Any
     reach: Reach
@@ -58,14 +59,10 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> O
 
     if os.path.isdir(path) and {"state.json", "dataset_dict.json"} & set(os.listdir(path)):
         _check_saved(path)
-        saved = datasets.load_from_disk(path)
-        if isinstance(saved, datasets.DatasetDict):
-            if split not in saved:
-                raise ValueError(f"there is no split '{split}'; there is: {', '.join(saved)}")
-            saved = saved[split]
-        saved = saved.to_iterable_dataset(num_shards=max(1, len(saved) // 1000)) if streaming else saved
-        return Opened(saved.with_format("arrow"), Reach(path))
+        return _saved(path, split, streaming)
     files = [] if os.path.isdir(path) and name else _readable(path)
+    if files is None:
+        return Opened(None, Reach(folder_of(path, tuple(READERS))))
     if files:
         reader = _reader(files)
         labels = {"drop_labels": True} if reader == "imagefolder" else {}  # of zips the library takes the folder around them
@@ -74,6 +71,23 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> O
         _check_cards(path, revision)
         builder = datasets.load_dataset_builder(path, name or None, revision=revision or None)
     return _split_of(builder, path, split, streaming)
+
+
+def _saved(path: str, split: str, streaming: bool) -> Opened:
+    """Open what `save_to_disk` wrote, of several splits the one alone: another one may be empty."""
+    import datasets
+
+    folder = path
+    if "dataset_dict.json" in os.listdir(path):
+        splits = _json(os.path.join(path, "dataset_dict.json"))["splits"]
+        if split not in splits:
+            raise ValueError(f"there is no split '{split}'; there is: {', '.join(splits)}")
+        folder = os.path.join(path, split)
+    if not _json(os.path.join(folder, "state.json"))["_data_files"]:
+        return Opened(None, Reach(path))
+    saved = datasets.Dataset.load_from_disk(folder)
+    saved = saved.to_iterable_dataset(num_shards=max(1, len(saved) // 1000)) if streaming else saved
+    return Opened(saved.with_format("arrow"), Reach(path))
 
 
 def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
@@ -91,6 +105,9 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
         data = builder.as_streaming_dataset(split=split)
     else:
         builder.download_and_prepare()
+        counts = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
+        if counts.get(split.partition("[")[0]) == 0:
+            return Opened(None, Reach(folder, made_in))
         data = builder.as_dataset(split=split)
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 
@@ -104,8 +121,11 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
     return f"hf://datasets/{name}@", downloaded, str(EXTRACTED_DATASETS_PATH)
 
 
-def _readable(path: str) -> list[str]:
-    """Return the files of a path in one of READERS' formats; none of a folder that holds images, and of a name on the Hub."""
+def _readable(path: str) -> list[str] | None:
+    """Return the files of a path in one of READERS' formats; none of a folder that holds images, and of a name on the Hub.
+
+    None: there are such files, and they hold no row.
+    """
     if not is_local(path):
         return []
     every = [file.path for file in find(path, ("",))]
@@ -114,20 +134,20 @@ def _readable(path: str) -> list[str]:
     found = find(path, tuple(READERS))
     files = [file.path for file in found if not _is_empty(file)]  # the library's readers end at a file without a row
     if not files:
-        raise ValueError("its files hold no rows")
+        return None
     tables = [file for file in files if not file.lower().endswith(".json")]  # beside those it is dataset_infos.json
     return tables or files
 
 
 def _is_empty(file: File) -> bool:
-    """Say whether a local file has no byte, or is a small Parquet without a row."""
+    """Say whether a local file has no byte, or is a small list without a row."""
     if is_remote(file.path) or not file.size:
         return not is_remote(file.path)
-    if file.size > 1 << 16 or not file.path.lower().endswith(".parquet"):
+    if file.size > 1 << 16 or not file.path.lower().endswith(tuple(ENDING)):
         return False
     try:
-        return bool(pq.read_metadata(file.path).num_rows == 0)
-    except (pa.ArrowException, OSError):  # no Parquet: the library says so
+        return column_names(file.path, Layout()) is None
+    except (RecipeError, OSError):  # damaged, or another format than its name says: the library says so
         return False
 
 

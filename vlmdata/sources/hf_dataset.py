@@ -82,6 +82,8 @@ class HfDataset(Source):
             counts = {table: count_rows(table, self._file_column(table)) for table in named}
             starts = [(table, start) for table in named for start in range(0, counts[table] or 1, SLICE)]
             return [{"table": table, "start": start, "stop": start + SLICE} for table, start in starts]
+        if data is None:
+            return []
         if self.streaming:
             return [{"shard": number, "shards": data.num_shards} for number in range(data.num_shards)]
         return [{"start": start, "stop": min(start + SLICE, len(data))} for start in range(0, len(data), SLICE)]
