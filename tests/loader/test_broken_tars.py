@@ -33,6 +33,16 @@ def test_tars_one_after_the_other_are_read_whatever_zeros_part_them(between: byt
     assert read(A + between + B + bytes(700)) == (BOTH, [], [])
 
 
+@pytest.mark.parametrize("odd", [1, 3, 511, 513, 5000, 4096 - 100, 70_001])
+def test_a_tar_may_start_at_any_byte(odd: int) -> None:
+    assert read(A + END + bytes(odd) + B + END) == (BOTH, [], [])
+    assert read(bytes(odd) + A + B) == (BOTH, [], [])
+    names, damages, _ = read(A + END + b"x" * odd + B + END)
+    assert (names, [offset for offset, _ in damages]) == (BOTH, [len(A + END)])
+    many = b"".join(A + END + b"x" * odd for _ in range(20))
+    assert read(many)[0] == ["a.jpg", "a.txt"] * 20
+
+
 @pytest.mark.parametrize(
     ("before", "trash", "after", "why"),
     [
@@ -104,7 +114,7 @@ SPARSE[148:156] = b"%06o\0 " % sum(SPARSE)
 
 
 @pytest.mark.parametrize(
-    "unit", [TRASH + B, bytes(512) + B, header(b"x.jpg", 0, size_field=HUGE), bytes(SPARSE), b"ustar" * 512]
+    "unit", [TRASH + B, bytes(512) + B, header(b"x.jpg", 0, size_field=HUGE), bytes(SPARSE), b"ustar" * 512, b"ustar\0" * 512]
 )
 def test_what_is_read_grows_with_the_file_whatever_it_holds(unit: bytes) -> None:
     data = unit * (1_000_000 // len(unit))

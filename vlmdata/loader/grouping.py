@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vlmdata.loader.tar import Link, Member, TarDamage
 
-VERSION = 2  # raise it when the same tar gives other samples: indexes that were kept are then made again
+VERSION = 3  # raise it when the same tar gives other samples: indexes that were kept are then made again
 IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
 UNREAD_IMAGE_EXTENSIONS = frozenset(["exr", "hdr", "heic", "heif", "hif", "ico", "j2k", "jp2", "jxl", "psd", "qoi"])
 CAPTION_EXTENSIONS = ("txt", "text", "caption")

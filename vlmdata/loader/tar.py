@@ -1,8 +1,8 @@
 """Where the members of a tar lie, from its headers alone: no data is read.
 
 Understands ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars
-in one file with any number of zero blocks between, and files that end without their two zero blocks. What cannot be read
-is passed over up to the next header, and told.
+in one file with any number of zeros between, and files that end without their two zero blocks. What cannot be read is
+passed over up to the next header, at whatever byte it starts, and told.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,6 @@ MAX_NAME = 1 << 12  # bytes of a member's name: PATH_MAX of Linux
 _READ = 4096  # one read sees the headers of several small members
 _SEARCH = 1 << 20  # the largest read in a search; the first ones are small, or many short searches would take time squared
 _ASCII = bytes(range(128))
-_ZERO = bytes(BLOCK)
 _EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # headers that say more of the next member; X is Solaris's x
 _FILES = frozenset([b"0", b"\0", b"7"])
 _LINKS = {b"1": False, b"2": True}  # whether it is symbolic
@@ -68,7 +67,8 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             buffer, buffer_start = read(position, _READ), position
             header = buffer[:BLOCK]
         event: Member | Link | TarDamage | None
-        if not _is_header(header):
+        is_header = _is_header(header)
+        if not is_header:
             event, end = _no_header(read, position, length, header, start if extras.is_pending else position)
         elif header[156:157] in _EXTRAS:
             event, end = _extra(read, position, length, header, extras, start)
@@ -79,7 +79,7 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             event, end = _member(read, position, length, header, extras, start)
         if event is not None:
             yield event
-        if header == _ZERO and not extras.is_pending:  # a tar ends: what it said of all members says nothing of the next tar's
+        elif not is_header and not extras.is_pending:  # zeros end a tar: what it said of all members does not hold in the next
             extras = _Extras()
         if extras.is_pending:
             extras = extras.following()
@@ -152,12 +152,12 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
     """Return where to read on after a block that is no header: zero blocks are passed over, anything else is damage."""
-    if not block.strip(b"\0"):
-        end = _after_zeros(read, position, length)
+    end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
+    if end > position:
         return (TarDamage(start, position, "a long header without its member") if start < position else None), end
     if length - position < BLOCK:
         return TarDamage(start, length, f"the file ends inside a header ({length - position} of {BLOCK} bytes)"), length
-    return _lost(read, start, position + BLOCK, length, "no tar header here (wrong checksum)")
+    return _lost(read, start, position + 1, length, "no tar header here (wrong checksum)")
 
 
 def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
@@ -167,31 +167,34 @@ def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
 
 
 def _next_header(read: Read, position: int, length: int) -> int:
-    """Return where the next block starts that has ustar's magic and a checksum that holds; the file's length if none does."""
-    for chunk_start, chunk in _chunks(read, position, length):
+    """Return where the next header starts, with ustar's magic and a checksum that holds; the file's length if none does.
+
+    It may start at any byte: tars are joined where one of them was cut.
+    """
+    for chunk_start, chunk in _chunks(read, position, length, BLOCK - 1):
         at = chunk.find(b"ustar", 257)
         while at >= 0:
-            first = at - 257
-            if first % BLOCK == 0 and _is_header(chunk[first : first + BLOCK]):
-                return chunk_start + first
+            if chunk[at + 5 : at + 6] in (b"\0", b" ") and _is_header(chunk[at - 257 : at - 257 + BLOCK]):
+                return chunk_start + at - 257
             at = chunk.find(b"ustar", at + 1)
     return length
 
 
 def _after_zeros(read: Read, position: int, length: int) -> int:
-    """Return where the first block starts that is not all zeros; the file's length if there is none."""
+    """Return where the first block starts that is not all zeros, or a header among zeros; the file's length if none does."""
     for chunk_start, chunk in _chunks(read, position, length):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
         if zeros < len(chunk):
-            return chunk_start + zeros - zeros % BLOCK
+            block, first = chunk_start + zeros - zeros % BLOCK, chunk_start + zeros
+            return first if not _is_header(read(block, BLOCK)) and _is_header(read(first, BLOCK)) else block
     return length
 
 
-def _chunks(read: Read, position: int, length: int) -> Iterator[tuple[int, bytes]]:
-    """Yield what follows a position in chunks of whole blocks, each with where it starts."""
+def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield what follows a position in chunks of whole blocks, each with where it starts and with `more` bytes of the next."""
     size = _READ
     while position < length:
-        yield position, read(position, size)
+        yield position, read(position, size + more)
         position += size
         size = min(2 * size, _SEARCH)
 
