@@ -163,15 +163,22 @@ def test_a_caption_or_json_too_large_to_be_one_is_told(tmp_path):
     ]
 
 
-def test_links_are_told_and_never_followed(tmp_path):
-    links = header(b"b.txt", 0, b"1", b"a.txt") + header(b"c.png", 0, b"2", b"/etc/hosts")
-    data = file(b"a.png", picture()) + file(b"a.txt", b"words") + file(b"b.png", picture()) + links
-    (tmp_path / "a.tar").write_bytes(data + file(b"c.txt", b"words") + END)
+def test_links_within_the_tar_are_their_members_and_others_are_told_and_never_followed(tmp_path):
+    links = (
+        header(b"d/b.txt", 0, b"1", b"./a.txt")
+        + header(b"d/c.png", 0, b"2", b"b.png")
+        + header(b"d/c.txt", 0, b"2", b"../e.txt")
+    )
+    data = file(b"a.png", picture()) + file(b"a.txt", b"words") + file(b"d/b.png", picture(9)) + links
+    data += header(b"f.png", 0, b"1", b"d/c.png") + header(b"f.txt", 0, b"1", b"f.txt") + file(b"e.txt", b"later")
+    data += header(b"g.png", 0, b"2", b"/etc/hosts") + header(b"g.txt", 0, b"2", b"../../a.txt")
+    (tmp_path / "a.tar").write_bytes(data + END)
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
-    assert [(row["reason"], row["problem"]) for row in rows] == [
-        (None, None),
-        ("bad_record", "sample 'b': it has no text and lies beside what is lost, or has a member that is a link"),
-        ("no_image", None),
-        ("bad_record", "'b.txt' is a hard link to 'a.txt', which is not followed: write the tar with --hard-dereference"),
-        ("bad_record", "'c.png' is a symbolic link to '/etc/hosts', which is not followed: write the tar with --dereference"),
+    texts = [row["reason"] or next(text["text"] for text in row["texts"] if text) for row in rows]
+    assert texts == ["words", "words", "later", "bad_record", "no_image", *["bad_record"] * 3]
+    assert [row["images"][0]["width"] for row in rows[:3]] == [8, 9, 9]
+    assert [row["problem"] for row in rows[5:]] == [
+        "'f.txt' is a hard link to 'f.txt', which the tar does not hold: write it with --hard-dereference",
+        "'g.png' is a symbolic link to '/etc/hosts', which the tar does not hold: write it with --dereference",
+        "'g.txt' is a symbolic link to '../../a.txt', which the tar does not hold: write it with --dereference",
     ]

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -71,7 +71,7 @@ def tar_rows(
 
 def _lost_link(link: Link) -> TarDamage:
     kind, option = ("symbolic", "--dereference") if link.is_symbolic else ("hard", "--hard-dereference")
-    why = f"{link.name!r} is a {kind} link to {link.target!r}, which is not followed: write the tar with {option}"
+    why = f"{link.name!r} is a {kind} link to {link.target!r}, which the tar does not hold: write it with {option}"
     return TarDamage(link.header, link.end, why)
 
 
@@ -105,7 +105,30 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
     if problem is not None:
         cut = found.pop() if found and isinstance(found[-1], TarDamage) and found[-1].end == length else None
         found.append(TarDamage(cut.offset if cut else length, length, problem))
+    if any(isinstance(one, Link) for one in found):
+        found = _linked(found)
     return contents(found, longer_names=longer_names), read, is_plain
+
+
+def _linked(found: Sequence[Member | Link | TarDamage]) -> list[Member | Link | TarDamage]:
+    """Put members in place of links to members of the tar: to earlier ones, as tar unpacks, symbolic ones to any.
+
+    Names are looked up among the tar's own alone; no file is opened.
+    """
+    known: dict[str, Member] = {}
+    done: list[Member | Link | TarDamage] = []
+    for one in found:
+        one = _member_of(one, known) if isinstance(one, Link) else one
+        if isinstance(one, Member):
+            known[os.path.normpath(one.name)] = one
+        done.append(one)
+    return [_member_of(one, known) if isinstance(one, Link) and one.is_symbolic else one for one in done]
+
+
+def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
+    folder = os.path.dirname(link.name) if link.is_symbolic else ""
+    target = known.get(os.path.normpath(os.path.join(folder, link.target)))
+    return link if target is None else Member(link.name, link.header, target.offset, target.size, link.end)
 
 
 def member_bytes(read: Read, member: Member, limit: int) -> bytes:
