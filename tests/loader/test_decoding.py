@@ -12,6 +12,7 @@ from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
 from vlmdata.loader.index import INDEX, IndexRow, index_table, read_index, write_index
+from vlmdata.loader.read import DamagedSample
 from vlmdata.loader.rows import Rows
 
 
@@ -94,6 +95,23 @@ def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_rais
 
     with pytest.raises(ValueError, match="a bug"):
         list(stream(tar, decode=mistaken, cache=tmp_path, torch=False, on_error="skip"))
+
+
+@pytest.mark.parametrize("caption", ["café".encode("latin-1"), "words".encode("utf-16"), "words".encode("utf-16-le"), b"a\0b"])
+def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Path, caption: bytes) -> None:
+    files = sample_files("bad", {"jpg": jpeg(1), "txt": caption}) + sample_files("good", {"txt": b"\xef\xbb\xbfcaf\xc3\xa9"})
+    tar = write_tar(tmp_path / "0.tar", files)
+    with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'txt': no UTF-8"):
+        list(stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False))
+    skipping = stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False, on_error="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert [sample["txt"] for sample in skipping] == ["café", "café"]
+
+
+@pytest.mark.parametrize("facts", [b"{", b"\xff", b"[" * 100_000])
+def test_a_json_that_is_none_is_damage(facts: bytes) -> None:
+    with pytest.raises(DamagedSample, match="no JSON"):
+        Decode()({"__url__": "0.tar", "__key__": "a", "__seed__": 0, "json": facts})
 
 
 def test_rows_by_number(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What the model reads and where it has a loss, on several families of chat templates."""
 
+import json
+
 import pytest
 
 from bench.inputs.tars import document_sample, jpeg
@@ -125,6 +127,21 @@ def test_a_caption_is_the_image_then_the_text_then_the_end(prompter):
     assert prompt.input_ids[: len(begin) + 4] == begin + [prompter.image_token_id] * 4
     assert answered(prompter, prompt) == ["a red square on white paper<|end|>"]
     assert prompt.image_starts == [len(begin)] and prompt.image_counts == [4]
+
+
+@pytest.mark.parametrize("caption", [b"\xff\xfea\0", b"a\0", "é".encode("latin-1")])
+def test_a_caption_that_is_not_utf8_is_no_document(caption):
+    with pytest.raises(ValueError, match="codec can't decode"):
+        read_document({"__key__": "a", "txt": caption})
+
+
+def test_lists_in_others_json_do_not_take_the_place_of_the_caption():
+    facts = json.dumps({"texts": ["other", None], "metadata": [None, {"file": "jpg"}]}).encode()
+    sample = {"__key__": "a", "jpg": b"picture", "txt": b"\xef\xbb\xbfcaption", "json": facts}
+    assert read_document(sample) == Document([b"picture", "caption"], None)
+    assert read_document({**sample, "json": b"[1]"}) == Document([b"picture", "caption"], None)
+    with pytest.raises(ValueError, match="recursion"):
+        read_document({**sample, "json": b"[" * 100_000})
 
 
 def test_a_page_keeps_its_order_and_has_its_loss_on_every_text(prompter):

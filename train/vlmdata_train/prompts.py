@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
-from vlmdata.loader.decoding import drawn_caption
+from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata_train.loss import IGNORE
 
@@ -55,9 +55,9 @@ def read_document(sample: Mapping[str, Any]) -> Document:
     Of a caption with alternatives one is drawn each epoch, by the sample's random number. Raises KeyError or ValueError.
     """
     facts = facts_of(sample)
-    if not is_document(facts):
+    if not is_document(facts, sample):
         images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
-        caption = next((sample[name].decode() for name in CAPTION_EXTENSIONS if name in sample), "")
+        caption = next((text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample), "")
         return Document([*images, drawn_caption(caption, facts, sample.get("__seed__", 0))], None)
     positions: list[str | Picture] = []
     roles: list[str] = []
@@ -75,13 +75,17 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read."""
-    facts = json.loads(sample["json"]) if "json" in sample else {}
+    try:
+        facts = json.loads(sample["json"]) if "json" in sample else {}
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     return facts if isinstance(facts, dict) else {}
 
 
-def is_document(facts: Mapping[str, Any]) -> bool:
-    """Say whether a sample's JSON lays out its positions; others' may have a column of such a name."""
-    return isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
+def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
+    """Say whether a sample's JSON lays out its positions; others' may have such columns beside an image and its caption."""
+    has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
+    return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)
 
 
 class Prompter:

@@ -19,7 +19,7 @@ from vlmdata_train.prompts import Document, Prompt, Prompter, facts_of, is_docum
 
 Sample = Mapping[str, Any]
 LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs
-READING_VERSION = 2  # raise it when the same sample comes to give another prompt
+READING_VERSION = 3  # raise it when the same sample comes to give another prompt
 
 
 class Unusable(Exception):
@@ -66,7 +66,7 @@ class Reading:
         try:
             facts = facts_of(sample)
             sized = {**sample, **dict(zip(_image_members(sample, facts), map(tuple, sample["__images__"]), strict=True))}
-            choices = 1 if is_document(facts) else len(captions_of("", facts))
+            choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
             lengths = [self._length({**sized, "__seed__": number}) for number in range(choices)]
         except (KeyError, TypeError, ValueError):  # the same mistakes that are counted when a sample's turn comes
             return LEFT_OUT
@@ -101,7 +101,7 @@ class Reading:
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
     """Name the members that a sample's image sizes belong to: a document's own order is that of its positions."""
-    if not is_document(facts):
+    if not is_document(facts, sample):
         return sample["__image_names__"]
     return [image["file"].removeprefix(sample["__key__"] + ".") for image in facts["metadata"] if image]
 

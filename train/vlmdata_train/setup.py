@@ -76,8 +76,13 @@ def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
 
 def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
     for sample in itertools.islice(samples, count):
-        if not is_held_out(sample["__key__"], recipe.held_out.fraction):
-            yield from (p for p in read_document(sample).positions if isinstance(p, str))
+        if is_held_out(sample["__key__"], recipe.held_out.fraction):
+            continue
+        try:
+            positions = read_document(sample).positions
+        except (KeyError, TypeError, ValueError):  # counted when the sample's turn comes
+            continue
+        yield from (position for position in positions if isinstance(position, str))
 
 
 def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:

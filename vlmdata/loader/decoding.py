@@ -34,7 +34,8 @@ class Decode:
     numbers that belong to the sample in its epoch: the same after a resume, on any number of ranks and workers. Of a
     caption with `alternatives` in its JSON one is drawn each epoch, with `alternatives` true. An image of more than
     `max_pixels`, or that would take more than `max_memory_mb` to decode, is refused by its header.
-    Raises DamagedSample for an image or JSON that cannot be read; a mistake in `augment` is raised as it is.
+    Raises DamagedSample for an image or JSON that cannot be read and a caption that is not UTF-8; a mistake in `augment` is
+    raised as it is.
     """
 
     size: int | None = None
@@ -54,7 +55,7 @@ class Decode:
             elif extension in IMAGE_EXTENSIONS:
                 result[name] = self.image(value, sample, name)
             elif extension in CAPTION_EXTENSIONS:
-                result[name] = value.decode("utf-8", "replace")
+                result[name] = _caption(value, sample, name)
             elif extension == "json":
                 result[name] = _json(value, sample, name)
             else:
@@ -135,10 +136,25 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return interpolate(planes, size[::-1], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
+def text_of(data: bytes) -> str:
+    """Return a caption's text without a mark of UTF-8. Raises UnicodeDecodeError, also for null characters: UTF-16 has them."""
+    text = data.decode()
+    if "\0" in text:
+        raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "a null character")
+    return text.removeprefix("\ufeff")
+
+
+def _caption(data: bytes, sample: Sample, name: str) -> str:
+    try:
+        return text_of(data)
+    except UnicodeDecodeError as error:
+        raise _damaged(sample, name, f"no UTF-8: {error}") from error
+
+
 def _json(data: bytes, sample: Sample, name: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(sample, name, f"no JSON: {error}") from error
 
 
