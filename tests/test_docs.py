@@ -1,5 +1,7 @@
 """What the cookbook shows is what works."""
 
+import base64
+import json
 import re
 import sys
 from pathlib import Path
@@ -8,7 +10,10 @@ import pytest
 import yaml
 
 from tests.rows import captions
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
 from vlmdata.recipe import PIPELINES, load, parse
+from vlmdata.sources.url_list import UrlList
 from vlmdata.step import RecipeError
 
 COOKBOOK = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
@@ -37,6 +42,22 @@ def test_the_cookbooks_own_step_rejects_what_it_says(mine):
     done = step.run(captions(["BUY IT NOW", "a quiet caption"]))
     assert done["reason"].to_pylist() == ["max_share", None]
     assert done["drop"].to_pylist() == ["mine", None]
+
+
+def test_the_two_files_of_chinese_clip_are_joined_as_check_tells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = base64.b64encode(picture()).decode()
+    (tmp_path / "train_imgs.tsv").write_text(f"7\t{image}\n8\t{image}\n")
+    texts = [{"text_id": 1, "text": "一只猫", "image_ids": [7, 9]}, {"text_id": 2, "text": "猫", "image_ids": [7]}]
+    (tmp_path / "train_texts.jsonl").write_text("\n".join(json.dumps(text) for text in texts))
+    for options in ({}, {"columns": ["id", "image"], "image": "image"}):
+        with pytest.raises(RecipeError, match=r"train_imgs\.tsv: its captions lie in .*train_texts\.jsonl: join the two"):
+            UrlList(path="train_imgs.tsv", **options).check()
+    UrlList(path="train_imgs.tsv", columns=["id", "image"], image="image", caption="").check()
+    exec(next(block for block in blocks("python") if block.startswith("# join.py")), {})
+    rows = read_all(UrlList(path="train.jsonl", image="image")).to_pylist()
+    found = [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["images"][0]["width"]) for row in rows]
+    assert found == [("一只猫", ["猫"], 8), ("", None, 8)]
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("build/*.yaml")), ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """A list of image addresses with captions: Parquet, CSV, TSV, JSON, JSON lines or plain text, compressed or not."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,6 +70,8 @@ class UrlList(Source):
             raise RecipeError("boxes, width, height and hash are of images at addresses; with `image` they are not looked at")
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
+            if self._captions() and (texts := _texts_apart(path)):
+                raise RecipeError(f"{path}: its captions lie in {texts}: join the two, as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
                 lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
 
@@ -160,6 +163,13 @@ class UrlList(Source):
 def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra: str | None, wrong: bool) -> dict[str, Any]:
     image = {**image_in(cell), "url": url or None}
     return pair(image, [text, *(others or [])], extra=extra, reason="bad_encoding" if wrong else None)
+
+
+def _texts_apart(path: str) -> str | None:
+    """Return the file of captions beside a local `x_imgs.tsv`, which holds images and their numbers alone."""
+    start, found, _ = path.partition("_imgs.tsv")
+    texts = f"{start}_texts.jsonl"
+    return texts if found and os.path.isfile(texts) else None
 
 
 def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarray]:
