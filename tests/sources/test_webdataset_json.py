@@ -51,7 +51,23 @@ def test_lists_of_others_do_not_take_the_place_of_image_and_caption(tmp_path, li
     assert extra(row) == {f"column_{name}": value for name, value in lists.items()}
 
 
-@pytest.mark.parametrize("lists", [{"texts": ["x"], "metadata": [1]}, {"texts": ["x", None], "images": [None, "jpg"]}])
+def test_of_several_json_members_none_is_taken_for_the_caption(tmp_path):
+    files = [("a.0.png", picture()), *((f"a.{n}.json", b'{"caption": "c"}') for n in (0, 1)), ("b.png", picture())]
+    write_tar(tmp_path / "a.tar", [*files, *((f"b.{n}.json", b"{}") for n in (0, 1)), ("b.txt", b"words")])
+    rows = read_all(Webdataset(path=str(tmp_path), caption=["x.txt", "txt"], image=["0.png", "png"])).to_pylist()
+    assert [said(row) for row in rows] == ["no_caption", ["words"]]
+    rows = read_all(Webdataset(path=str(tmp_path), image=["0.png", "png"])).to_pylist()
+    assert [said(row) for row in rows] == ["several_captions", ["words"]]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"texts": ["x"], "metadata": [1]},
+        {"texts": ["x", None], "images": [None, "jpg"]},
+        {"texts": ["x"], "images": [], "metadata": {}},
+    ],
+)
 def test_a_document_of_others_without_a_caption_is_dropped_and_told(tmp_path, lists):
     assert read(tmp_path, {"jpg": picture()}, lists)["reason"] == "no_caption"
     assert said(read(tmp_path, {"jpg": picture()}, lists, caption=["texts"])) == ["x"]

@@ -137,10 +137,10 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def text_of(data: bytes) -> str:
-    """Return a caption's text without a mark of UTF-8. Raises UnicodeDecodeError, also for null characters: UTF-16 has them."""
+    """Return a caption's text without a mark of UTF-8. Raises UnicodeDecodeError, also where a quarter is null characters."""
     text = data.decode()
-    if "\0" in text:
-        raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "a null character")
+    if "\0" in text and 4 * text.count("\0") >= len(text):  # UTF-16 or 32 without its mark
+        raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "null characters")
     return text.removeprefix("\ufeff")
 
 

@@ -118,8 +118,11 @@ class Webdataset(Source):
         if not pictures:
             return reject({"extra": _extra(sample.key, facts, facts)}, "no_image")
         captions = [*self._captions(sample.key, parts, facts, read), *_texts(facts.get("alternatives"))]
-        if not one_text(captions)[0] and _has_lists(facts, "texts", "metadata" if "metadata" in facts else "images"):
-            raise BadSample("its JSON holds a document in lists and no caption: interleaved_tars reads such", "no_caption")
+        if not one_text(captions)[0]:
+            if len(described) > 1:
+                raise BadSample(f"several JSON members, {', '.join(described[:9])}, and no caption", "several_captions")
+            if _has_lists(facts, "texts", "metadata") or _has_lists(facts, "texts", "images"):
+                raise BadSample("its JSON holds a document in lists and no caption: interleaved_tars reads such", "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
             row = pair({**images[0], **told(facts)}, captions)
