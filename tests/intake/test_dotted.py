@@ -8,6 +8,7 @@ import pytest
 
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.intake.captions import caption_column
+from vlmdata.intake.dotted import reach
 from vlmdata.sources.url_list import UrlList
 from vlmdata.step import RecipeError
 
@@ -92,6 +93,31 @@ def test_a_path_leads_into_maps_and_into_columns_of_json(tmp_path):
         assert rows["reason"].null_count == 3
     with pytest.raises(RecipeError, match="map<string, string>, not text: name a field of it by dots"):
         read_all(UrlList(path=str(tmp_path), caption="map"))
+
+
+@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view, pa.list_])
+def test_lists_of_every_kind_hold_captions_and_lists_in_json_within(tmp_path, view):
+    column = pa.array([["a", "b"], None, ['["c", "d"]', "e"]], view(pa.string()))
+    pq.write_table(pa.table({"url": ["http://a.org/"] * 3, "caption": column}), tmp_path / "a.parquet")
+    rows = read_all(UrlList(path=str(tmp_path))).to_pylist()
+    texts = [(row["texts"][1]["text"], row["texts"][1]["alternatives"]) for row in rows]
+    assert texts == [("a", ["b"]), ("", None), ("c", ["d", "e"])]
+
+
+def test_bytes_that_are_no_text_are_told_whatever_their_type(tmp_path):
+    column = pa.array([b"\xff\xfe\xfd\xfc", b"abcd"], pa.binary(4))
+    pq.write_table(pa.table({"url": ["http://a.org/"] * 2, "caption": column}), tmp_path / "a.parquet")
+    assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == ["bad_encoding", None]
+    ids = pa.array([b"\xff" * 16], pa.uuid())
+    pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ids}), tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match=r"captions holds extension<arrow\.uuid>, not text"):
+        read_all(UrlList(path=str(tmp_path)))
+
+
+def test_a_field_may_have_dots_in_its_own_name():
+    assert reach({"a.b": 1, "a": {"b": 2, "c": {"d.e": 3}}}, ["a", "b"]) == 1
+    assert reach({"a": '{"b.c": [{"d": 4}]}'}, ["a", "b", "c", "d"]) == 4
+    assert reach({"a": 1}, ["a", "b"]) is None and reach({"a": 1}, ["a", "b"], b"no") == b"no"
 
 
 def test_values_of_a_json_column_are_what_the_json_says(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.intake.nested import listed
+from vlmdata.intake.nested import flat, listed
 from vlmdata.intake.pairs import one_text
 from vlmdata.intake.strings import clean, decode, from_python
 from vlmdata.step import RecipeError
@@ -62,7 +62,7 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
     try:
         return decode(column, encoding)
     except TypeError as error:
-        if pa.types.is_nested(column.type):
+        if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
             near = "a field of it by dots, as `caption.en`, or " if not _is_list(column.type) else ""
             raise RecipeError(f"a column of captions {error}: name {near}one of texts, or of lists of texts") from None
         if pa.types.is_floating(column.type):
@@ -97,7 +97,7 @@ def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
         wrong[np.repeat(np.arange(len(column)), lengths)[bad_items]] = True
     bad = np.zeros(len(values), bool) if isinstance(column, list) else wrong
     for number, (row, value) in enumerate(zip(into, values, strict=True)):
-        for text in map(_worded, value if isinstance(value, list | tuple) else [value]):
+        for text in map(_worded, flat([listed(one) for one in (value if isinstance(value, list | tuple) else [value])])):
             bad[number] |= not isinstance(text, str | None)
             if isinstance(text, str):
                 bad[number] |= clean(text) != text

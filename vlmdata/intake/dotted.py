@@ -39,8 +39,8 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 def held(kind: pa.DataType) -> pa.DataType:
     """Return the type of what lists of a type hold, however deep; of an extension type that which it is stored as."""
-    while _is_list(kind) or isinstance(kind, pa.BaseExtensionType):
-        kind = kind.value_type if _is_list(kind) else kind.storage_type
+    while (inner := kind.value_type if _is_list(kind) else _kept(kind)) != kind:
+        kind = inner
     return kind
 
 
@@ -59,7 +59,8 @@ def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | 
             return pa.nulls(len(column), pa.string())
         column, is_json = _stored(pc.struct_field(column, path[0]))
         path = path[1:]
-    if not path and not is_json:
+    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)  # pyarrow 26 casts them wrongly
+    if not path and not is_json and not is_view:
         return column
     try:
         texts, bad = decode(column, encoding)
@@ -73,10 +74,18 @@ def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | 
 
 
 def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
-    """Return what an extension type keeps its values as, anything else as it is, and whether they are JSON."""
-    if not isinstance(column.type, pa.BaseExtensionType):
-        return column, False
-    return column.storage, column.type.extension_name == "arrow.json"
+    """Return the texts or structs that an extension type keeps, anything else as it is, and whether they are JSON."""
+    kind = _kept(column.type)
+    return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
+
+
+def _kept(kind: pa.DataType) -> pa.DataType:
+    """Return what an extension type keeps its values as where these are texts or nested: not the bytes of an UUID."""
+    if not isinstance(kind, pa.BaseExtensionType):
+        return kind
+    stored = kind.storage_type
+    is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_nested)
+    return stored if any(holds(stored) for holds in is_text) else kind
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
@@ -105,15 +114,18 @@ def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> An
 
     None: it leads to a null or to a field that an object does not have; `otherwise`: on the way stands no object.
     """
-    for number, name in enumerate(path):
+    while path:
         if isinstance(value, str):
             value = _parsed(value, otherwise) if value.strip() else None
         if isinstance(value, list):
-            found = [otherwise if isinstance(one, list) else reach(one, path[number:], otherwise) for one in value]
+            found = [otherwise if isinstance(one, list) else reach(one, path, otherwise) for one in value]
             return found[0] if len(found) == 1 else found
         if not isinstance(value, dict):
             return None if value is None else otherwise
-        value = value.get(name)
+        step = resolve(".".join(path), value)
+        if step is None:
+            return None
+        value, path = value[step[0]], step[1]
     return value
 
 

@@ -32,7 +32,8 @@ def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[
     if pa.types.is_null(kind):
         return array.cast(pa.string()), np.zeros(len(array), bool)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if not is_text and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)):
+    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    if not is_text and not any(holds(kind) for holds in is_bytes):
         raise TypeError(f"holds {kind}, not text")
     raw = array.cast(pa.binary())
     if is_text or encoding == "utf-8":
