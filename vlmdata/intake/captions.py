@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.intake import lists
+from vlmdata.intake.find import File
+from vlmdata.intake.lists import Layout
 from vlmdata.intake.nested import flat, listed
 from vlmdata.intake.pairs import one_text
 from vlmdata.intake.strings import clean, decode, from_python
 from vlmdata.step import RecipeError
+
+HEAD = 100  # rows whose captions `check` looks at
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
@@ -35,6 +41,24 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
     both = [one_text(captions) for captions in gathered]
     texts = pa.array([text for text, _ in both], pa.string())
     return texts, pa.array([others for _, others in both], pa.list_(pa.string())), wrong
+
+
+def without_captions(files: Sequence[File], layout: Layout, names: Sequence[str]) -> str | None:
+    """Say if none of the first 100 rows of lists has a caption in the columns named: a dotted path may lead nowhere."""
+    for file in files if names else ():
+        for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):
+            head = [chunk.columns[name][:HEAD] for name in names]
+            if count := len(head[0]):
+                texts, _, wrong = caption_column(head, layout.encoding)
+                return (
+                    none_of(file.path, names, count) if not wrong.any() and not any(map(str.strip, texts.to_pylist())) else None
+                )
+    return None
+
+
+def none_of(path: str, names: Sequence[str], count: int) -> str:
+    """Return the warning that rows have no captions."""
+    return f"{path}: none of the first {count} rows has a caption in {', '.join(names)}"
 
 
 def _unpacked(column: Any, encoding: str) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
+from vlmdata.intake.captions import without_captions
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.named import named_rows
@@ -100,8 +101,10 @@ class Files(Source):
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
-        """Say, if most of the first 100 images have no caption, which text there is that may be meant."""
-        if self.table or not (self.captions or self._columns()):
+        """Say if no row of a table has a caption, or most images have none: which text there is that may be meant."""
+        if self.table:
+            return without_captions(self._lists(), lists.Layout(encoding=self.encoding), self._columns())
+        if not (self.captions or self._columns()):
             return None
         images, zips = self._found()
         roots = [os.path.abspath(root) for root in self._roots() if not is_remote(root)]

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from vlmdata.intake.captions import HEAD, none_of, without_captions
 from vlmdata.intake.dotted import NO_TEXT, held, names_in, value_at
-from vlmdata.intake.find import find
+from vlmdata.intake.find import File, find
 from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
 from vlmdata.intake.lists import Layout, check_columns, column_names
 from vlmdata.intake.named import count_rows, named_rows
@@ -65,6 +66,19 @@ class HfDataset(Source):
             self._check_caption(name, _kind(schema, name))
         if not self.url and not _is_image(kind := _kind(schema, self.image)):
             raise RecipeError(f"{self.path}: the column '{self.image}' holds no images, files or addresses: {kind}")
+
+    def warning(self) -> str | None:
+        """Say if none of the first rows of a dataset that is here has a caption."""
+        opened, names = self._opened(), self._captions()
+        if opened.tables:
+            return without_captions([File(table, 0) for table in opened.tables], Layout(), names)
+        if self.streaming or opened.data is None or not names:
+            return None
+        rows = list(plain_rows(opened.data[:HEAD]))
+        said = [words(value_at(row, name, NO_TEXT)) for row, _ in rows for name in names]
+        return (
+            None if any(fault or any(map(str.strip, texts)) for texts, fault in said) else none_of(self.path, names, len(rows))
+        )
 
     def _check_caption(self, name: str, kind: pa.DataType) -> None:
         if pa.types.is_nested(kind):

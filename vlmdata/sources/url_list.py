@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from vlmdata.intake import lists
 from vlmdata.intake.base64_images import image_in
-from vlmdata.intake.captions import caption_column
+from vlmdata.intake.captions import caption_column, without_captions
 from vlmdata.intake.dotted import resolve
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
@@ -74,6 +74,11 @@ class UrlList(Source):
                 raise RecipeError(f"{path}: its captions lie in {texts}: join the two, as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
                 lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
+
+    def warning(self) -> str | None:
+        """Say if none of the first rows has a caption."""
+        files = [file for file in self.files()[:CHECKED_FILES] if lists.format_of(file.path, self._layout()) != "txt"]
+        return without_captions(files, self._layout(), self._captions())
 
     def files(self) -> list[File]:
         return find(self.path, lists.ENDINGS)
