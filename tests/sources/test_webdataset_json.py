@@ -141,10 +141,13 @@ def test_nothing_of_a_json_beside_a_caption_is_lost(tmp_path):
     assert (row["texts"][1]["text"], row["texts"][1]["alternatives"]) == ("c", ["a"])
 
 
-def test_what_the_row_says_itself_is_not_carried_twice(tmp_path):
+def test_what_the_row_says_itself_is_not_carried_twice_but_what_is_measured_again_is(tmp_path):
     facts = {"caption": "c", "alternatives": ["d", ""], "width": 8, "url": "http://a.org/", "boxes": [[0, 0, 1, 1]]}
-    row = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, "original_width": 9, "sha256": "0" * 64, "phash": "0" * 16})
-    assert extra(row) == {} and row["images"][0]["original_width"] == 9
+    own = {"original_width": 9, "sha256": "0" * 64, "phash": "0" * 16}
+    row = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, **own})
+    assert extra(row) == {f"column_{name}": value for name, value in own.items()}
+    assert row["images"][0]["original_width"] == 9
+    assert extra(read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, **own, "key": "a"})) == {}
 
 
 def test_of_several_images_the_address_and_the_alternatives_stay(tmp_path):

@@ -34,31 +34,34 @@ def told(facts: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the JSON of the sample `key` that its row does not say: nothing of the source's is lost.
 
-    What vlmdata and img2dataset measured, in samples that say their `key`, is measured again and left out.
+    `image` is what the bytes of a single image say. Sizes and hashes are measured again later, so that only these count; in
+    samples that say their `key` vlmdata or img2dataset measured them too.
     """
-    image, captions = _said(row)
+    captions = _captions(row)
+    said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
     measured = _MEASURED if facts.get("key") == key else ()
 
     def is_said(name: str, value: Any) -> bool:
         if name in ("caption", "alternatives"):
             texts, fault = words(value)
             return fault is None and all(not text.strip() or text in captions for text in texts)
-        return name in measured or name == "scores" or (name == "url" and value is None) or image.get(name) == value
+        return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
 
 
-def _said(row: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """Return what the JSON of a pair's own sample will say of the image, and its captions; of several images the address."""
-    images = [image for image in row.get("images") or () if image]
-    facts = dict(images[0]) if len(images) == 1 else {"url": row.get("url")}
-    if facts.get("phash") is not None:
-        facts["phash"] = f"{facts['phash']:016x}"
+def _captions(row: Mapping[str, Any]) -> set[str]:
     texts = [text for text in row.get("texts") or () if text]
-    return facts, {one for text in texts for one in (text["text"], *(text.get("alternatives") or ()))}
+    return {one for text in texts for one in (text["text"], *(text.get("alternatives") or ()))}
+
+
+def _address(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the address and boxes that the JSON of a row's own sample will have: of several images the row's address."""
+    images = [image for image in row.get("images") or () if image]
+    return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
 
 
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:

@@ -220,7 +220,7 @@ class Files(Source):
         used = {*self._columns(), *keep_addresses([image], facts)}
         row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
         stem = os.path.splitext(os.path.basename(path))[0]
-        left = not_said(facts, stem, row).items()
+        left = not_said(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
         return {**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}

@@ -128,7 +128,8 @@ class Webdataset(Source):
             row = pair({**images[0], **told(facts)}, captions)
         else:
             row = captioned(images, captions, url=told(facts).get("url"))
-        return {**row, "extra": _extra(sample.key, facts, not_said(facts, sample.key, row))}
+        rest = not_said(facts, sample.key, row, images[0] if len(images) == 1 else {})
+        return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
         """Return the images and captions that the metadata in a sample's JSON do not name; a document of ours has none."""
