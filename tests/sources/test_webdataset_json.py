@@ -180,6 +180,12 @@ def test_a_text_of_an_interleaved_document_that_is_none_costs_its_row(tmp_path, 
     assert row["reason"] == "no_text" and "texts[" in row["problem"]
 
 
+@pytest.mark.parametrize("source", [Webdataset, InterleavedTars])
+def test_half_a_character_in_a_document_is_told(tmp_path, source):
+    facts = {"texts": ["t", "\ud800"], "images": [None, None], "metadata": [None, None]}
+    assert read(tmp_path, {}, facts, source=source)["reason"] == "bad_encoding"
+
+
 def test_a_json_beside_a_file_loses_nothing_either(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "a.json").write_text(json.dumps({**THEIRS, "caption": "c", "height": 6, "file_name": "f"}))

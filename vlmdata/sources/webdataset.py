@@ -218,7 +218,7 @@ def _texts(value: object) -> list[str]:
     """Return the texts of a list; of anything else, none. Raises BadSample for half a surrogate pair in one."""
     found = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
     if any(clean(text) != text for text in found):
-        raise BadSample("a caption holds half a surrogate pair", "bad_encoding")
+        raise BadSample("a text of it holds half a surrogate pair", "bad_encoding")
     return found
 
 
@@ -261,9 +261,10 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     roles, url = facts.get("roles"), facts.get("url")
     if not all(isinstance(role, str) for role in roles or ()):
         raise BadSample("its roles are no texts")
+    texts = [_texts([text])[0] if text is not None else None for text in facts["texts"]]
     entries = zip(facts["metadata"], facts["images"], strict=True)
     images = [_image_of(entry, address, parts, blob, read) for entry, address in entries]
-    positions = [clean(text) if image is None else image for text, image in zip(facts["texts"], images, strict=True)]
+    positions = [text if image is None else image for text, image in zip(texts, images, strict=True)]
     row = document(positions, url=clean(url) if isinstance(url, str) else None, roles=roles)
     for text, others in zip(row["texts"], facts.get("alternatives") or (), strict=False):
         if text is not None:
