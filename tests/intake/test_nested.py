@@ -15,6 +15,8 @@ NO_LIST = ["[1, 2]", '["a", 5]', '[{"a": 1}]', "[a", "[cat] on a mat", '["a"] an
         (b'["a", "b"]', ["a", "b"]),
         (['["a", "b"]', "c"], ["a", "b", "c"]),
         ("[]", []),
+        ([7], ["7"]),
+        ([7, None, "a"], ["7", "a"]),
         ('[""]', [""]),
         ("", [""]),
         *[(text, [text]) for text in NO_LIST],
@@ -32,6 +34,8 @@ def test_a_text_that_is_a_list_of_texts_in_json_stands_for_them(value, found):
         ({"a": "b"}, "no_text"),
         (True, "no_text"),
         ([["a", {}]], "no_text"),
+        ([101, 7592, 102], "no_text"),
+        ([[0.5, 1.5]], "no_text"),
     ],
 )
 def test_what_is_no_text_is_told(value, fault):

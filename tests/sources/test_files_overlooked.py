@@ -31,6 +31,8 @@ def laid(folder, members):
         ("captions.csv", b"file,text", "`table: 'captions.csv'` reads it"),
         ("sub/captions.jsonl", b"{}", "`table: 'sub/captions.jsonl'` reads it"),
         ("notes.txt", b"x", "'notes.txt' has no image's name"),
+        ("a.jsonl", b"{}", "`table: 'a.jsonl'` reads it"),
+        ("../other/a.csv", b"x", None),
         ("ab.txt", b"x", "'ab.txt' has no image's name"),
         ("a.json", b'{"text": "x", "more": {"en": 1}}', "fields of 'a.json' are text, more.en: name one as `caption`"),
         ("a.json", b'{"caption": {"en": "x"}}', "fields of 'a.json' are caption.en"),

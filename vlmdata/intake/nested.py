@@ -88,11 +88,13 @@ def listed(value: object) -> Any:
 def words(value: object) -> tuple[list[str], str | None]:
     """Return the texts that a value holds, and why one is none: bad_encoding, no_text.
 
-    Texts are numbers and UTF-8 bytes too; a text that is a list of texts in JSON stands for them.
+    Texts are numbers and UTF-8 bytes too; a text that is a list of texts in JSON stands for them. Several numbers and no text
+    are tokens or places.
     """
     found: list[str] = []
-    fault = None
-    for one in flat(value):
+    values = [one for one in flat(value) if one is not None]
+    fault = "no_text" if len(values) > 1 and all(isinstance(one, int | float) for one in values) else None
+    for one in values:
         said, wrong = _said(one)
         found += said
         fault = fault or wrong

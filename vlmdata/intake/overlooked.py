@@ -9,6 +9,8 @@ from typing import Any
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TEXTS = (".txt", ".text", ".caption", ".captions", ".cap", ".md", ".xml", ".srt", ".token", *TABLES)
 
+_LISTS = tuple(ending for ending in TABLES if ending != ".json")  # a .json may be of one image
+
 
 def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> str | None:
     """Return in words what the caption of an image may be; None: there is no text.
@@ -20,7 +22,7 @@ def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> 
     stem = os.path.splitext(name)[0]
     if facts:
         return f"fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}: name one as `caption`"
-    own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem)]
+    own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem) and not path.lower().endswith(_LISTS)]
     if here := next((path for path in own if path.rpartition("/")[0] == folder), None):
         return f"'{here}' was not read: `captions: ['{here[len(folder + slash + stem) :]}']` reads such"
     if own:
@@ -36,7 +38,7 @@ def in_sibling(image: str, root: str) -> Iterator[str]:
     """Yield texts of the image's name in folders next to `root`, as `labels/a.txt` of `images/a.jpg`, relative to `root`."""
     parent, inside = os.path.dirname(root), os.path.splitext(os.path.relpath(image, root))[0]
     for folder in sorted(os.listdir(parent))[:100]:
-        for ending in TEXTS:
+        for ending in (one for one in TEXTS if one not in _LISTS):
             path = os.path.join(parent, folder, inside + ending)
             if os.path.isfile(path) and os.path.join(parent, folder) != root:
                 yield os.path.relpath(path, root)

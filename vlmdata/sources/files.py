@@ -104,12 +104,10 @@ class Files(Source):
         """Say if no row of a table has a caption, or most images have none: which text there is that may be meant."""
         if self.table:
             return without_captions(self._lists(), lists.Layout(encoding=self.encoding), self._columns())
-        if not (self.captions or self._columns()):
+        if not (self.captions or self._columns()) or any(map(is_remote, self._paths())):  # a store would be asked for each text
             return None
         images, zips = self._found()
-        roots = [os.path.abspath(root) for root in self._roots() if not is_remote(root)]
-        if not (roots or zips):
-            return None
+        roots = [os.path.abspath(root) for root in self._roots()]
         try:
             store: Folder | Zip = Folder(roots, roots) if images else Zip(zips[0].path)
         except Damage:  # `read` tells
@@ -133,7 +131,7 @@ class Files(Source):
         read = {one for ending in (*self.captions, ".json") for one in beside(store, path, ending)}
         inside = f"{root}/" if root else ""
         texts = [one.removeprefix(inside) for one in store.members(TEXTS) if one not in read]
-        texts += in_sibling(path, root) if root else ()
+        texts += in_sibling(path, root) if root and not texts else ()
         return overlooked(path.removeprefix(inside), texts, self._beside(store, path)[1])
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.nested import flat, words
+from vlmdata.intake.nested import words
 from vlmdata.intake.pairs import json_object, one_text
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import captioned, document, pair, reject, tables
@@ -201,10 +201,7 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
 
 def _said(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
     """Return the captions in a field of a sample's JSON, which dots may lead to, or what is wrong with it."""
-    value = value_at(facts, name, NO_TEXT)
-    found, reason = words(value)
-    if reason is None and isinstance(value, list) and found and not any(isinstance(one, str | bytes) for one in flat(value)):
-        reason = "no_text"  # tokens or places, not captions
+    found, reason = words(value_at(facts, name, NO_TEXT))
     if reason is None:
         return found, None
     return [], BadSample(f"the field '{name}' of its JSON holds no text; name one within as `caption`, by dots", reason)
