@@ -32,7 +32,7 @@ from tests.engine.site import Site, download, hashes, ledger, site
 from tests.engine.test_killed import start, workers_of
 from vlmdata.engine.audit import audit
 from vlmdata.engine.local import CONTEXT
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import Request, finish, forget
 
 EVERY_S = 3.0  # between kills, at first; a fifth of it more after each, so that a run ends on a slow machine too
 KINDS = {"points": 8, "worker": 4, "random": 4, "forget": 3, "trouble": 3, "actors": 1}  # how often, to one another
@@ -130,6 +130,7 @@ def takedowns(ground: Ground, dice: random.Random) -> int:
     kills = 0
     while dying_forget(out, request, dice.randrange(60)) == DIED and kills < MOST_DEATHS:
         kills += 1
+        finish(out)
         assert audit(out, read_bytes=True) == []
     forget(out, request)
     words = [line["url"].encode() for line in lines]

@@ -18,7 +18,7 @@ from vlmdata import run, stream
 from vlmdata.cli import main
 from vlmdata.engine.audit import audit
 from vlmdata.engine.store import LocalStore
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import Request, finish, forget
 from vlmdata.why import why
 
 pytestmark = pytest.mark.whole
@@ -185,6 +185,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
             with contextlib.suppress(Killed):
                 forget(out, Request(urls=[line["url"]]))
             ended = len(changes) <= at
+        finish(out)
         assert audit(out, read_bytes=True) == []
         done = why(out, line["key"])[0]["outcome"] == "forgotten"
         found = {name: digest for name, digest in hashes(out).items() if not name.startswith("forgotten")}
@@ -195,6 +196,43 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
         if ended:
             break
     assert ended and seen == {False, True}
+
+
+def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing(web, out, tmp_path, monkeypatch, capsys):
+    line = one_of(out)
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr("vlmdata.takedown.roll_forward", _killed)
+        forget(out, Request(urls=[line["url"]]))
+    before = files(out)
+    for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
+        assert main([str(word) for word in verb]) == 2
+        says = f"vlmdata: {out}: a takedown was decided and is not finished. To finish it: vlmdata forget {out}\n"
+        assert capsys.readouterr().err == says
+    assert main(["export", str(out), str(tmp_path / "exported")]) == main(["forget", str(out), "--key", "x", "--dry-run"]) == 2
+    assert files(out) == before and not (tmp_path / "exported").exists()
+    assert main(["forget", str(out)]) == 0
+    assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
+    capsys.readouterr()
+    assert main(["forget", str(out)]) == 2
+    assert "say what to forget" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["clean", "retry"])
+def test_who_changes_a_dataset_finishes_its_takedown_first(out, verb, monkeypatch):
+    line = one_of(out)
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr("vlmdata.takedown.roll_forward", _killed)
+        forget(out, Request(urls=[line["url"]]))
+    assert main([verb, str(out)]) == 0
+    assert why(out, line["key"])[0]["outcome"] == "forgotten"
+
+
+def _killed(*_):
+    raise Killed
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def _killing(patch: pytest.MonkeyPatch, at: int) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 import yaml
 
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.index import open_index
 from vlmdata.engine.store import Store
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.show import megabytes
@@ -46,11 +46,10 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 def member_names(store: Store) -> list[str]:
     """Return what members any sample has, after the key's dot: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
     found: set[str] = set()
-    with open_parquet(store, "index.parquet") as file:
-        for number in range(file.num_row_groups):
-            members = file.read_row_group(number, columns=["members"])["members"].combine_chunks().flatten()
-            found |= set(pc.unique(members.field("name")).to_pylist())
-    return sorted(found, key=lambda name: (int(name.split(".")[0]) if name[0].isdigit() else -1, name))
+    with open_index(store) as index:
+        for table in index.groups(("members",)):
+            found |= set(pc.unique(table["members"].combine_chunks().flatten().field("name")).to_pylist())
+    return sorted(found, key=lambda name: (int(stem) if (stem := name.split(".")[0]).isdigit() else -1, name))
 
 
 def features(members: list[str]) -> list[dict[str, str]]:

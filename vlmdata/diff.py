@@ -16,16 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from vlmdata.engine.index import open_index, read_open, read_span, sample_of
 from vlmdata.engine.manifest import read_manifest
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.loader.index import INDEX_FILE
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 from vlmdata.why import ledger_files
 
 COLUMNS = ["key", "outcome", "step", "reason"]
-PLACE = ["key", "shard", "offset", "size"]
+PLACE = ("key", "shard", "offset", "size")
 TEXTS = ("caption", "alternatives", "texts", "roles")  # of a sample's JSON
 OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
 EXAMPLES = 3
@@ -100,8 +102,9 @@ def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
 
 def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
     """Return where each sample lies: key, shard, offset and size, and the SHA-256 of its tar."""
-    with open_parquet(store, "index.parquet") as file:
-        places = file.read(columns=PLACE)
+    with open_index(store) as index:
+        groups = list(index.groups(PLACE))
+        places = pa.concat_tables([index.schema.empty_table().select(PLACE), *groups]).unify_dictionaries()
     shards = places["shard"].cast(pa.string())
     tars = {name: facts["sha256"] for name, facts in manifest["files"].items() if name.endswith(".tar")}
     digests = pa.array(list(tars.values()), pa.string()).take(pc.index_in(shards, pa.array(list(tars), pa.string())))
@@ -110,16 +113,25 @@ def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
 
 def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[str, str]]:
     """Yield the key of each sample that differs, with what differs in it and by which step. In the order of the keys."""
-    at_a, at_b = (side.places.take(pc.index_in(keys, side.places["key"])) for side in (a, b))
+    at_a, at_b = (_places_of(side, keys) for side in (a, b))
     same_place = pc.and_(pc.equal(at_a["tar"], at_b["tar"]), pc.equal(at_a["offset"], at_b["offset"]))
-    unsure = np.flatnonzero(~np.asarray(same_place))
+    unsure = np.flatnonzero(~np.asarray(pc.fill_null(same_place, False)))
     if not len(unsure):
         return
     contents = _contents(a.store, at_a.take(unsure)), _contents(b.store, at_b.take(unsure))
     text_steps = _steps_of(a, b, "texts")
     for row in np.flatnonzero(contents[0] != contents[1]):
         one, other = (_members(side.store, at.slice(int(unsure[row]), 1)) for side, at in ((a, at_a), (b, at_b)))
-        yield keys[int(unsure[row])].as_py(), _difference(one, other, text_steps)
+        with sample_of(b.store, at_b["shard"][int(unsure[row])].as_py(), keys[int(unsure[row])].as_py()):
+            differs = _difference(one, other, text_steps)
+        yield keys[int(unsure[row])].as_py(), differs
+
+
+def _places_of(side: Side, keys: pa.ChunkedArray) -> pa.Table:
+    rows = pc.index_in(keys, side.places["key"])
+    if rows.null_count:
+        raise damage(side.store, INDEX_FILE, f"it lacks {rows.null_count:,} samples that the ledger has as kept")
+    return side.places.take(rows)
 
 
 def _contents(store: Store, places: pa.Table) -> np.ndarray:
@@ -130,16 +142,15 @@ def _contents(store: Store, places: pa.Table) -> np.ndarray:
     for shard, rows in itertools.groupby(order.tolist(), key=shards.__getitem__):
         with store_file(store, shard) as opened:
             for row in rows:
-                opened.seek(offsets[row])
-                hashes[row] = xxhash.xxh3_64_intdigest(opened.read(sizes[row]))
+                hashes[row] = xxhash.xxh3_64_intdigest(read_open(store, shard, opened, offsets[row], sizes[row]))
     return hashes
 
 
 def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
     """Return the members of one sample by name, after the key's dot."""
     line = place.to_pylist()[0]
-    data = store.read_range(line["shard"], line["offset"], line["size"])
-    with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
+    data = read_span(store, line["shard"], line["offset"], line["size"])
+    with sample_of(store, line["shard"], line["key"]), tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
         return {one.name[len(line["key"]) + 1 :]: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.index import open_index, read_open, sample_of
 from vlmdata.engine.manifest import read_manifest
-from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.engine.store import Store, open_store, store_file
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
@@ -51,25 +50,16 @@ def export(out: str | Path, to: str, target: str | Path) -> int:
     return manifest["kept"]
 
 
-NAME = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}")  # of a sample and of a member as we write them: no path
-
-
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield key and members of every sample of a shard, given its rows of the index."""
     with store_file(store, shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
-            found = {}
-            if odd := next((name for name in (key, *(member["name"] for member in listed)) if not NAME.fullmatch(name)), None):
-                raise RecipeError(f"{store.url}/index.parquet names {odd[:200]!r}, which is no name of a sample or a member")
-            for member in listed:
-                tar.seek(member["offset"])
-                found[member["name"]] = tar.read(member["size"])
-            yield key, found
+            yield key, {one["name"]: read_open(store, shard, tar, one["offset"], one["size"]) for one in listed}
 
 
 def _shards(store: Store) -> Iterator[tuple[str, pa.Table]]:
-    with open_parquet(store, "index.parquet") as file:
-        yield from by_shard(file)
+    with open_index(store) as index:
+        yield from by_shard(index)
 
 
 def _folder(store: Store, draft: Path) -> None:
@@ -91,7 +81,7 @@ def _parquet(store: Store, draft: Path, layout: str) -> None:
         path = draft / "data" / f"train-{number:05d}-of-{len(shards):05d}.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for start in range(0, len(table), GROUP):
-                rows = [_row(key, found, layout) for key, found in members(store, shard, table.slice(start, GROUP))]
+                rows = list(_rows(store, shard, table.slice(start, GROUP), layout))
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -101,7 +91,7 @@ def _hugging_face(store: Store, draft: Path, layout: str) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         for shard, table in _shards(store):
-            yield from (_row(key, found, layout) for key, found in members(store, shard, table))
+            yield from _rows(store, shard, table, layout)
 
     made = datasets.Dataset.from_generator(
         rows, features=_features(layout), cache_dir=str(draft / ".cache"), writer_batch_size=GROUP
@@ -132,6 +122,13 @@ def _features(layout: str) -> Any:
 
 def _schema(layout: str) -> pa.Schema:
     return _features(layout).arrow_schema
+
+
+def _rows(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[dict[str, Any]]:
+    for key, found in members(store, shard, table):
+        with sample_of(store, shard, key):
+            row = _row(key, found, layout)
+        yield row
 
 
 def _row(key: str, found: dict[str, bytes], layout: str) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _named(entry: Any, kind: str, where: str) -> Any:
 
 def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     """Refuse two steps of one name, and a step that reads what no step before it measures."""
-    from vlmdata.engine.ledger import COLUMNS
+    from vlmdata.engine.columns import COLUMNS
     from vlmdata.loader.index import INDEX
     from vlmdata.row import ROW
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vlmdata.engine.store import open_store
+from vlmdata.engine.index import open_index, places, read_span, sample_of
+from vlmdata.engine.store import Store, open_store
 from vlmdata.redact import redacted
-from vlmdata.report.ledger import stretches
 
 WIDTH = 30  # of the funnel's longest bar
 
@@ -43,21 +43,22 @@ def first_samples(out: str, count: int) -> list[dict[str, Any]]:
     The rows of a list lie in the order of a hash, so the first ones are as good a sample as any.
     """
     store = open_store(out, probe=False)
-    _, table = next(stretches(store, ["index.parquet"]), (0, None))
-    found = []
-    for line in table.slice(0, count).to_pylist() if table is not None else []:
-        places = {member["name"]: (member["offset"], member["size"]) for member in line["members"]}
-        facts = json.loads(store.read_range(line["shard"], *places["json"]))
+    with open_index(store) as index:
+        table = next(index.groups(), index.schema.empty_table())
+    return [_first_sample(store, line) for line in table.slice(0, count).to_pylist()]
+
+
+def _first_sample(store: Store, line: dict[str, Any]) -> dict[str, Any]:
+    members = places(line)
+    with sample_of(store, line["shard"], line["key"]):
+        facts = json.loads(read_span(store, line["shard"], *members["json"]))
         words = facts.get("texts") or [facts.get("caption")]
-        found.append(
-            {
-                "key": line["key"],
-                "words": redacted(" ".join(text for text in words if text)),
-                "members": [(name, size) for name, (_, size) in places.items()],
-                "images": [(image["width"], image["height"]) for image in line["images"] or []],
-            }
-        )
-    return found
+        return {
+            "key": line["key"],
+            "words": redacted(" ".join(text for text in words if text)),
+            "members": [(name, size) for name, (_, size) in members.items()],
+            "images": [(image["width"], image["height"]) for image in line["images"] or [] if image],
+        }
 
 
 def megabytes(size: int) -> str:

@@ -1,7 +1,8 @@
 """Taking samples down for good: found, removed from every file, and kept from coming back.
 
 What is to change is written beside the files in use; one record in OUT/forgotten then decides. From there on the
-takedown has happened: whoever next opens the dataset finishes it if it was interrupted. Before it, nothing was touched.
+takedown has happened: if it was interrupted, the next command that changes the dataset finishes it, and those that only
+read it refuse. Before it, nothing was touched.
 While files change places OUT has no manifest and no index, so that nobody reads offsets of one tar in another.
 """
 
@@ -24,10 +25,11 @@ from vlmdata.card import CARD, write_card
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine import plan as plans
 from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import MANIFEST, alone, confirm_alone, is_pending, load_manifest, read_manifest
+from vlmdata.engine.manifest import EMPTY, MANIFEST, alone, confirm_alone, load_manifest, read_manifest, settle
 from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.records import WORK_FIX, Parts, read_record
 from vlmdata.engine.store import Store, open_store
-from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of
+from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.report.replay import RECORD as PARTS
 from vlmdata.row import flatten
@@ -76,12 +78,22 @@ def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str,
     """
     if not (request.words() or request.domains or request.likenesses):
         raise RecipeError("say what to forget: an address, a domain, a key, a SHA-256 or a likeness")
+    if not dry:
+        settle(open_store(out, probe=False))
     read_manifest(out)  # says it where there is no finished dataset
     store = open_store(out)
     with alone(store):
         if not dry:
             finish_pending(store)
         return _forget(store, str(out), request, dry)
+
+
+def finish(out: str | Path) -> bool:
+    """Finish a takedown of OUT that was decided and then interrupted; False where there is none."""
+    store = open_store(out, probe=False)
+    found = is_pending(store)
+    settle(store)
+    return found
 
 
 def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, Any]:
@@ -205,7 +217,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
     """Return where rows of the ledger lie in work/; None where the ledger does not list every row that was planned."""
     plan = plans.load(store)
     try:
-        parts = json.loads(store.read(PARTS))["parts"]
+        parts = read_record(store, PARTS, Parts, WORK_FIX)["parts"]
     except FileNotFoundError:
         return {} if plan is None else None
     if plan is None or len(parts) != plan.parts or any(take is not None for _, take, _ in parts):
@@ -290,6 +302,8 @@ def finish_pending(store: Store) -> None:
 
 def roll_forward(store: Store, name: str, record: dict[str, Any]) -> None:
     """Do what a record decided, from the beginning, however much of it was done before a kill."""
+    for file in record["swap"].values():
+        _must_be_there(store, name, file)
     for gone in (MANIFEST, "index.parquet"):
         if gone == MANIFEST or gone in record["swap"]:
             store.delete(gone)
@@ -300,11 +314,21 @@ def roll_forward(store: Store, name: str, record: dict[str, Any]) -> None:
             store.publish(file, target)
     cells = {int(part): rows for part, rows in record["cells"].items()}
     erase.erase(store, cells, {key[:KEY_DIGITS] for key in record["keys"]})
-    manifest = record["manifest"]
+    manifest = EMPTY | record["manifest"]
     manifest["files"] |= _told(store, manifest)
     store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
     tombstone = {key: record[key] for key in ("at", "rows", "keys", "hashes", "likenesses")}
     store.put(name, json.dumps(tombstone, sort_keys=True).encode())
+
+
+def _must_be_there(store: Store, name: str, file: str | None) -> None:
+    """Raise RecipeError before anything is changed where a file that a record puts in its place is missing."""
+    try:
+        if file is not None:
+            store.size(file)
+    except FileNotFoundError:
+        why = f"names {file}, which is missing. Restore the folder {FOLDER}, or build the dataset again"
+        raise RecipeError(f"{store.url}/{name} {why}") from None
 
 
 def _told(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:

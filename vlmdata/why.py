@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.ledger import COLUMNS
+from vlmdata.engine.columns import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.parquet import open_parquet

@@ -14,10 +14,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.engine.manifest import alone, read_manifest
+    from vlmdata.engine.manifest import alone, read_manifest, settle
     from vlmdata.engine.store import LocalStore
     from vlmdata.show import megabytes
 
+    settle(LocalStore(Path(arguments.out)))
     read_manifest(arguments.out)
     work = Path(arguments.out) / "work"
     if not work.is_dir():

@@ -1,4 +1,7 @@
-"""Remove samples for good: by address, domain, key, SHA-256 or likeness; no later run brings them back."""
+"""Remove samples for good: by address, domain, key, SHA-256 or likeness; no later run brings them back.
+
+Without any of these it finishes a takedown that was interrupted.
+"""
 
 import argparse
 import json
@@ -31,8 +34,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.takedown import Request, forget, likeness
+    from vlmdata.takedown import Request, finish, forget, likeness
 
+    if not any(getattr(arguments, name) for name in KINDS) and not arguments.dry_run and finish(arguments.out):
+        print("the takedown that was interrupted is finished")
+        return
     given = {name: lines(getattr(arguments, name)) for name in KINDS}
     likenesses = [likeness(path) for path in given["like"]]
     hashes = [sha.lower() for sha in given["sha256"]]

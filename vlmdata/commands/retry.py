@@ -24,12 +24,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from vlmdata.build import run as build
-    from vlmdata.engine.audit import read_manifest
+    from vlmdata.engine.manifest import read_manifest, settle
+    from vlmdata.engine.store import open_store
     from vlmdata.recipe import load, parse, read_settings
     from vlmdata.redact import MARK, redacted
     from vlmdata.show import summary
     from vlmdata.web.outcomes import is_passing
 
+    settle(open_store(arguments.out, probe=False))
     before = read_manifest(arguments.out)
     found = sorted({line["reason"] for line in before["dropped"] if line["step"] == "download"})
     wanted = arguments.only.split(",") if arguments.only else [reason for reason in found if is_passing(reason)]

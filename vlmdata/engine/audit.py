@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.engine.manifest import read_manifest as read_manifest
+from vlmdata.engine.index import open_index
+from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.store import Store, open_store
 from vlmdata.step import RecipeError
@@ -29,14 +30,14 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     ledgers = [name for name in manifest["files"] if name.startswith("ledger/")]
     try:
         outcomes = [_column(store, name, "outcome") for name in ledgers]
-        index = _column(store, "index.parquet", "key")
+        keys = _keys(store)
     except RecipeError as error:  # of a damaged file, named
         return [str(error)]
     sums = {
         "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),
         "kept rows in the ledger": (sum(column.to_pylist().count("kept") for column in outcomes), manifest["kept"]),
-        "samples in the index": (len(index), manifest["kept"]),
-        "different keys in the index": (len(set(index.to_pylist())), manifest["kept"]),
+        "samples in the index": (len(keys), manifest["kept"]),
+        "different keys in the index": (len(set(keys)), manifest["kept"]),
         "rows dropped": (sum(line["rows"] for line in manifest["dropped"]), manifest["rows"] - manifest["kept"]),
     }
     return [f"{what}: {found:,}, the manifest says {said:,}" for what, (found, said) in sums.items() if found != said]
@@ -55,6 +56,11 @@ def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool
     for start in range(0, size, CHUNK):
         digest.update(store.read_range(name, start, min(CHUNK, size - start)))
     return None if digest.hexdigest() == facts["sha256"] else f"{name}: its bytes differ from those the manifest was made of"
+
+
+def _keys(store: Store) -> list[str]:
+    with open_index(store) as index:
+        return [key for table in index.groups(("key",)) for key in table["key"].to_pylist()]
 
 
 def _column(store: Store, name: str, column: str) -> pa.ChunkedArray:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
+from vlmdata.engine.columns import PER_IMAGE, PER_TEXT
 from vlmdata.engine.pack import shard_name
 from vlmdata.engine.sample import measured_columns
 from vlmdata.engine.store import Store
@@ -22,13 +23,6 @@ from vlmdata.redact import redacted_column
 from vlmdata.row import alive, flatten, in_one, set_column
 
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
-# The columns that are its own; the others are what steps measured. Ledgers of earlier commits lack `place` and `problem`.
-COLUMNS = (
-    *("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "place", "problem", "shard"),
-    *("images", "texts"),
-)
-PER_IMAGE = ("url", "sha256", "phash", "original_width", "original_height", "drop", "reason", "value", "threshold")
-PER_TEXT = ("drop", "reason", "value", "threshold")
 
 
 def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:

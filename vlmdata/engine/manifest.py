@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmdata.engine.records import Manifest, read_record
 from vlmdata.engine.store import Store, open_store
-from vlmdata.engine.tombstones import FOLDER
+from vlmdata.engine.tombstones import is_pending
 from vlmdata.loader.find import first_outside
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
-FIELDS = {"dropped": list, "files": dict, "kept": int, "recipe": dict, "rows": int, "source": str}
+FIX = "Restore it, or remove it and build the dataset again"
+# Manifests of earlier commits lack some of these.
+EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
 LOCK = "work/.lock"  # held by whoever builds, takes down or cleans; on an object store a folder of lease records
 
 
 def read_manifest(out: str | Path) -> dict[str, Any]:
-    """Return the manifest of a finished dataset. Raises RecipeError where there is none, or a damaged one."""
+    """Return the manifest of a finished dataset, and change nothing.
+
+    Raises RecipeError where there is none, for a damaged one, and where a takedown is not finished: files still hold what it
+    removed, or lie in the places of others.
+    """
     try:
         store = open_store(out, probe=False)
-        settle(store)
+        if is_pending(store):
+            raise RecipeError(f"{out}: a takedown was decided and is not finished. To finish it: vlmdata forget {out}")
         return load_manifest(store)
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(f"{out} is no finished dataset: it has no {MANIFEST}. Run the command that builds it again") from None
@@ -32,33 +39,16 @@ def read_manifest(out: str | Path) -> dict[str, Any]:
 
 def load_manifest(store: Store) -> dict[str, Any]:
     """Return the manifest as it lies there. FileNotFoundError: there is none; RecipeError: damaged, or with names outside."""
+    manifest = EMPTY | read_record(store, MANIFEST, Manifest, FIX)
     place = f"{store.url}/{MANIFEST}"
-    try:
-        manifest = json.loads(store.read(MANIFEST))
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{place} is damaged: {error}. Restore it, or remove it and build the dataset again") from None
-    if not _is_whole(manifest):
-        raise RecipeError(f"{place} is damaged: fields are missing. Restore it, or remove it and build the dataset again")
     name = first_outside(store.url, manifest["files"], Path(place))
     if name is not None:
         raise RecipeError(f"{place} names a file outside of the dataset: {name!r}")
     return manifest
 
 
-def _is_whole(manifest: Any) -> bool:
-    """Say whether what every dataset has is there, of the right type."""
-    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(name), kind) for name, kind in FIELDS.items()):
-        return False
-    files, drops = manifest["files"].values(), manifest["dropped"]
-    if not all(isinstance(line, dict) and isinstance(line.get("rows"), int) for line in drops):
-        return False
-    if not all(isinstance(facts, dict) for facts in files):
-        return False
-    return all(isinstance(facts.get("bytes"), int) and isinstance(facts.get("sha256"), str) for facts in files)
-
-
 def settle(store: Store) -> None:
-    """Finish a takedown that was decided and then interrupted."""
+    """Finish a takedown that was decided and then interrupted: for commands that change the dataset."""
     if is_pending(store):
         from vlmdata.takedown import finish_pending
 
@@ -85,9 +75,3 @@ def confirm_alone(store: Store) -> None:
     """Raise OSError where another process took over, as it may after this one was suspended for a minute."""
     if not store.is_alone():
         raise OSError(f"{store.url}: another process took over while this one was held up")
-
-
-def is_pending(store: Store) -> bool:
-    """Say whether the last takedown was decided but is not done."""
-    names = [name for name in store.list(FOLDER) if name.endswith(".json")]
-    return bool(names) and "swap" in json.loads(store.read(names[-1]))

@@ -1,4 +1,4 @@
-"""The Parquet files of a dataset: a damaged one is named."""
+"""The published Parquet files of a dataset: a damaged one is named."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.columns import wrong_columns
 from vlmdata.engine.store import Store, store_file
 from vlmdata.step import RecipeError
 
 
 @contextlib.contextmanager
 def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a file for the block. Raises RecipeError, naming it, where it turns out to be damaged when it is read."""
+    """Open a file for the block: the index, one of the ledger or of the lookup.
+
+    Raises RecipeError, naming it, where it lacks columns of its kind or turns out to be damaged when it is read.
+    """
     with store_file(store, name) as opened:
         try:
-            yield pq.ParquetFile(opened, page_checksum_verification=True)
+            file = pq.ParquetFile(opened, page_checksum_verification=True)
+            if wrong := wrong_columns(name, file.schema_arrow):
+                raise damage(store, name, f"its columns {', '.join(wrong)} are missing or of other types")
+            yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
                 raise
-            why = " ".join(str(error).split())[:120]
-            raise RecipeError(f"{store.url}/{name} is damaged: {why}. Restore it, or build the dataset again") from None
+            raise damage(store, name, error) from None
+
+
+def damage(store: Store, name: str, why: object) -> RecipeError:
+    """Return the error that names a damaged file and says what to do."""
+    said = " ".join(str(why).split())[:300]
+    return RecipeError(f"{store.url}/{name} is damaged: {said}. Restore it, or build the dataset again")

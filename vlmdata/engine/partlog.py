@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.records import WORK_FIX, Entry, read_record
 from vlmdata.engine.store import Store
 
 
@@ -26,7 +27,7 @@ class PartLog:
         self.store = store
         self.part = part
         self.folder = f"work/log/{part:06d}"
-        self.entries = [json.loads(store.read(name)) for name in store.list(self.folder)]
+        self.entries = [read_record(store, name, Entry, WORK_FIX) for name in store.list(self.folder)]
 
     def rows(self) -> pa.Table | None:
         """Return the rows that a reader of an archive committed, or None."""

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import tombstones
 from vlmdata.engine.keys import content_keys, key_order, number_repeats
+from vlmdata.engine.records import WORK_FIX, Planned, read_record
 from vlmdata.engine.store import Store, store_file
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
@@ -73,9 +74,10 @@ class Plan:
 def load(store: Store) -> Plan | None:
     """Return the plan of a dataset, or None where nothing has been planned."""
     try:
-        return Plan(**json.loads(store.read(RECORD)))
+        record = read_record(store, RECORD, Planned, WORK_FIX)
     except FileNotFoundError:
         return None
+    return Plan(**{one.name: record[one.name] for one in fields(Plan)})
 
 
 def make(recipe: Recipe, store: Store) -> Plan:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
+from vlmdata.engine.index import Index, open_index, places, read_open
 from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.provenance import Tally, tally
@@ -36,13 +37,13 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
     with (
-        open_parquet(store, "index.parquet") as file,
+        open_index(store) as index,
         store.new_file(f"{folder}/index.parquet") as new,
         ThreadPoolExecutor(THREADS) as pool,
     ):
         jobs = []
-        with pq.ParquetWriter(new, file.schema_arrow, **INDEX_FORMAT) as writer:
-            for shard, table in by_shard(file):
+        with pq.ParquetWriter(new, index.schema, **INDEX_FORMAT) as writer:
+            for shard, table in by_shard(index):
                 keep = ~np.asarray(pc.is_in(table["key"], keys))
                 if not keep.all():
                     gone += _documents(store, shard, table.filter(pa.array(~keep)))
@@ -60,21 +61,15 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
 
 def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
     """Return the JSON members of samples of a shard."""
-    found = []
+    spans = [places(line)["json"] for line in table.select(["members"]).to_pylist()]
     with store_file(store, shard) as tar:
-        for members in table["members"].to_pylist():
-            for member in members:
-                if member["name"] == "json":
-                    tar.seek(member["offset"])
-                    found.append(tar.read(member["size"]))
-    return found
+        return [read_open(store, shard, tar, *span) for span in spans]
 
 
-def by_shard(file: pq.ParquetFile) -> Iterator[tuple[str, pa.Table]]:
+def by_shard(index: Index) -> Iterator[tuple[str, pa.Table]]:
     """Yield every shard's rows of the index; a shard's rows stand together, in whatever row groups."""
     held: pa.Table | None = None
-    for number in range(file.num_row_groups):
-        group = file.read_row_group(number)
+    for group in index.groups():
         held = group if held is None else pa.concat_tables([held, group])
         shards = held["shard"].cast(pa.string()).to_numpy()
         ends = [*(np.flatnonzero(shards[1:] != shards[:-1]) + 1)]
@@ -93,9 +88,9 @@ def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarra
     digest, position = hashlib.sha256(), 0
     with store.new_file(f"{folder}/{shard}") as out, store_file(store, shard) as old:
         for start, size in _runs(starts, sizes):
-            old.seek(start)
             while size:
-                data = old.read(min(size, CHUNK))
+                data = read_open(store, shard, old, start, min(size, CHUNK))
+                start += len(data)
                 out.write(data)
                 digest.update(data)
                 position += len(data)

@@ -137,7 +137,8 @@ class LocalStore:
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with _open(self.path(name)) as file:
-            return os.pread(file.fileno(), size, offset)
+            there = os.fstat(file.fileno()).st_size - offset  # what is asked for may be a lie, and is reserved first
+            return os.pread(file.fileno(), min(size, there), offset) if there > 0 else b""
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[IO[bytes]]:
@@ -382,17 +383,6 @@ class ObjectStore:
 
     def delete_drafts(self, *folders: str) -> None:
         """Nothing to do: an object appears whole under its name, or not at all."""
-
-
-def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
-    """Return bytes that a row points to: in the store's own work/, or in a file of the source (a path or an fsspec URL)."""
-    if "://" in blob:
-        fs, path = fsspec.url_to_fs(blob)
-        return fs.cat_file(path, start=offset, end=offset + size)
-    if blob.startswith("/"):
-        with open(blob, "rb", buffering=0) as file:
-            return os.pread(file.fileno(), size, offset)
-    return store.read_range(blob, offset, size)
 
 
 def store_file(store: Store, name: str) -> Any:

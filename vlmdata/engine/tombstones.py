@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.records import PendingTakedown, Takedown, read_record
 from vlmdata.engine.store import Store, open_store
 from vlmdata.recipe import Recipe
 from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
@@ -128,9 +129,24 @@ def domains_of(url: str) -> list[str]:
 
 
 def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Return names and contents of all records, oldest first."""
-    names = [name for name in store.list(FOLDER) if name.endswith(".json")]
-    return [(name, json.loads(store.read(name))) for name in names]
+    """Return names and contents of all records, oldest first. Raises RecipeError for a damaged one."""
+    return [(name, _read(store, name)) for name in _names(store)]
+
+
+def is_pending(store: Store) -> bool:
+    """Say whether the last takedown was decided but is not done."""
+    names = _names(store)
+    return bool(names) and "swap" in _read(store, names[-1])
+
+
+def _names(store: Store) -> list[str]:
+    return [name for name in store.list(FOLDER) if name.endswith(".json")]
+
+
+def _read(store: Store, name: str) -> dict[str, Any]:
+    fix = "Restore it: without it what was taken down comes back"
+    record = read_record(store, name, Takedown, fix)
+    return read_record(store, name, PendingTakedown, fix) if "swap" in record else record
 
 
 def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
@@ -147,7 +163,7 @@ def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
 
 def are_all(store: Store, known: Tombstones) -> bool:
     """Say whether there was no takedown since these were read; costs one listing."""
-    return len([name for name in store.list(FOLDER) if name.endswith(".json")]) == known.records
+    return len(_names(store)) == known.records
 
 
 def adopt(store: Store, source: Source) -> None:

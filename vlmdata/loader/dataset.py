@@ -168,7 +168,7 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing: 10,000 tars are asked for in 10 ms
     missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
-        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])}"
+        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
         if on_error == "raise":
             raise ValueError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.store import Store, read_blob
+from vlmdata.engine.blob import read_blob
+from vlmdata.engine.index import open_index, places, read_span
+from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import STEP as FORGOTTEN
 from vlmdata.images.decode import decode
 from vlmdata.images.encode import encode
@@ -21,7 +23,6 @@ from vlmdata.images.resize import scale_to
 from vlmdata.redact import redacted
 from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
-from vlmdata.report.ledger import stretches
 from vlmdata.report.replay import Replay
 
 SIDE = 208  # pixels of the long side: 104 on a screen with two pixels to the point
@@ -59,15 +60,15 @@ class Album:
         return None if row is None or row["drop"] == FORGOTTEN else self._rejected(example, row)
 
     def _kept(self, example: Example, sample: dict[str, Any]) -> Shown:
-        members = {member["name"]: (member["offset"], member["size"]) for member in sample["members"]}
-        facts = json.loads(self.store.read_range(sample["shard"], *members["json"]))
+        members = places(sample)
+        facts = json.loads(read_span(self.store, sample["shard"], *members["json"]))
         names = sorted((name for name in members if name not in ("json", "txt")), key=_member_order)
         texts = facts.get("texts") or [facts.get("caption")]
         place = example.before if example.place != WHOLE and "texts" in facts else 0
         place -= 0 if "roles" in facts else min(place, example.joined)
         words = texts[place] or next((text for text in texts if text), "")
         name = names[min(example.images_before, len(names) - 1)] if names else None
-        body = self.store.read_range(sample["shard"], *members[name]) if name else None
+        body = read_span(self.store, sample["shard"], *members[name]) if name else None
         return self._shown(example, body, words)
 
     def _rejected(self, example: Example, row: dict[str, Any]) -> Shown:
@@ -114,9 +115,10 @@ def _samples(store: Store, keys: list[str]) -> dict[str, dict[str, Any]]:
     """Return the lines of the index with these keys."""
     wanted = pa.array(sorted(set(keys)), pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for _, rows in stretches(store, ["index.parquet"], ["key", "shard", "members"]):
-        hit = rows.filter(pc.is_in(rows["key"], value_set=wanted))
-        found.update((line["key"], line) for line in hit.to_pylist())
+    with open_index(store) as index:
+        for rows in index.groups(("key", "shard", "members")):
+            hit = rows.filter(pc.is_in(rows["key"], value_set=wanted))
+            found.update((line["key"], line) for line in hit.to_pylist())
     return found
 
 

@@ -16,6 +16,7 @@ from vlmdata.engine.chain import Link, inputs
 from vlmdata.engine.openpart import OpenPart
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import RECORD as PLAN
+from vlmdata.engine.records import WORK_FIX, Parts, read_record
 from vlmdata.engine.store import Store
 from vlmdata.engine.worker import Job, PartCall, Worker
 from vlmdata.row import alive, set_column
@@ -65,7 +66,7 @@ class Replay(Worker):
 def open_replay(store: Store, manifest: dict[str, Any]) -> Replay | None:
     """Return the replay of a dataset; None where `work/` is gone, or its recipe names files that are."""
     try:
-        record = json.loads(store.read(RECORD))
+        record = read_record(store, RECORD, Parts, WORK_FIX)
         store.size(PLAN)
         return Replay(Job(recipes.parse(manifest["recipe"]), str(store.url)), record)
     except (FileNotFoundError, RecipeError):

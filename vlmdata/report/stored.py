@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
+from vlmdata.engine.index import open_index
 from vlmdata.engine.store import Store
-from vlmdata.report.ledger import stretches
 from vlmdata.report.tally import Tally
 from vlmdata.row import numbers
 
@@ -26,11 +26,12 @@ class Stored:
 def stored(store: Store) -> Stored:
     """Read the index once."""
     sums = Stored()
-    for _, rows in stretches(store, ["index.parquet"], ["text_chars", "size", "images"]):
-        chars, counts = numbers(rows["text_chars"]), numbers(pc.list_value_length(rows["images"]))
-        sums.text_length.add(chars)
-        sums.sample_bytes.add(numbers(rows["size"]))
-        sums.images_each.add(counts)
-        sums.images += int(counts[counts == counts].sum())
-        sums.characters += int(chars[chars == chars].sum())
+    with open_index(store) as index:
+        for rows in index.groups(("text_chars", "size", "images")):
+            chars, counts = numbers(rows["text_chars"]), numbers(pc.list_value_length(rows["images"]))
+            sums.text_length.add(chars)
+            sums.sample_bytes.add(numbers(rows["size"]))
+            sums.images_each.add(counts)
+            sums.images += int(counts[counts == counts].sum())
+            sums.characters += int(chars[chars == chars].sum())
     return sums
