@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from tests.sources.reading import read_all
+from tests.sources.reading import pairs_of, read_all
 from vlmdata.sources.files import Files
 from vlmdata.sources.llava_json import LlavaJson
 from vlmdata.sources.messages import Messages
@@ -54,6 +54,34 @@ def test_columns_named_by_the_recipe_shift_no_line(tmp_path):
 def test_a_field_longer_than_python_allows_ends_no_count(tmp_path):
     (tmp_path / "list.csv").write_text(f'url,caption\nhttp://a.org/,"{"x" * 200_000}"\nhttp://b.org/\n')
     assert [place for _, place, _ in places(UrlList(path=str(tmp_path)))] == ["list.csv, line 3"]
+
+
+LATIN = '{"url": "http://a.org/", "caption": "schön"}'
+FORMS = {  # how two records are written, the first with a letter in the other encoding; and the line of the first
+    "array": ("[\n{},\n{}]", 2),
+    "one after the other": ("{}\n{}", 1),
+    "lines": ("{}\n{}\n", 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "shift_jis"])
+def test_a_record_of_json_in_another_encoding_costs_that_record(tmp_path, form, encoding):
+    written, line = FORMS[form]
+    broken = {"utf-8": b"\xf6", "shift_jis": b"\xff", "utf-16": b"\x00\xd8", "utf-32": b"\x00\xd8\x00\x00"}[encoding]
+    data = written.format(LATIN, LATIN.replace("ö", "o").replace("a.org", "b.org")).replace("ö", "QQ").encode(encoding)
+    letters = "QQ".encode(encoding.replace("16", "16-le").replace("32", "32-le"))
+    (tmp_path / ("a.jsonl" if form == "lines" else "a.json")).write_bytes(data.replace(letters, broken))
+    source = UrlList(path=str(tmp_path), encoding=encoding if encoding == "shift_jis" else "utf-8")
+    name = "a.jsonl" if form == "lines" else "a.json"
+    assert places(source) == [("bad_encoding", f"{name}, line {line}", f"bytes that are not {encoding}")]
+    assert [text for _, text, reason in pairs_of(read_all(source)) if reason is None] == ["schon"]
+
+
+def test_columns_of_json_in_another_encoding_cost_one_row(tmp_path):
+    columns = '{"url": ["http://a.org/", "http://b.org/"], "caption": ["schön", "x"]}'
+    (tmp_path / "a.json").write_bytes(columns.encode("latin-1"))
+    assert [reason for _, _, reason in pairs_of(read_all(UrlList(path=str(tmp_path))))] == [None, "bad_encoding"]
 
 
 BAD_LINES = (

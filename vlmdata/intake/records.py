@@ -14,7 +14,8 @@ from vlmdata.intake.rows import Bad
 READ = 1 << 20
 _DECODER = json.JSONDecoder()
 _BETWEEN = " \t\r\n,"
-
+_WRONG = "\udc80"  # stands for bytes that do not decode: no text has it that does
+codecs.register_error("vlmdata.wrong", lambda error: (_WRONG, error.end))  # type: ignore[attr-defined]
 
 Batch = tuple[list[dict[str, Any]], list[Bad]]
 
@@ -45,7 +46,7 @@ def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] 
         yield from _values(stream, encoding)
     elif wide:
         for number, line in enumerate(_lines(_InUtf8(stream, wide)), 1):
-            yield from _line(line, number, kind, "utf-8")
+            yield from _line(line, number, kind, "utf-8", wide)
     else:
         for number, line in enumerate(_lines(stream), 1):
             yield from _line(line, number, kind, encoding)
@@ -55,10 +56,10 @@ class _InUtf8:
     """A stream of bytes as UTF-8, for its lines end at \\n alone: those of a decoder also do where JSON may hold U+2028."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
-        self._text = codecs.getreader(encoding)(stream, "replace")
+        self._text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
 
     def read(self, size: int) -> bytes:
-        return self._text.read(size).encode()
+        return self._text.read(size).encode("utf-8", "surrogatepass")  # which does not decode as UTF-8
 
 
 def _lines(stream: Any) -> Iterator[bytes]:
@@ -69,13 +70,13 @@ def _lines(stream: Any) -> Iterator[bytes]:
     yield left
 
 
-def _line(line: bytes, number: int, kind: str, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+def _line(line: bytes, number: int, kind: str, encoding: str, written: str = "") -> Iterator[dict[str, Any] | Bad]:
     if not line.strip():
         return
     try:
         text = line.decode(encoding).strip()
     except UnicodeDecodeError:
-        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {encoding}", number)
+        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {written or encoding}", number)
         return
     if text:  # and not the mark of UTF-8 alone
         yield {"line": text} if kind == "txt" else _record(text, number)
@@ -100,14 +101,14 @@ def no_json(error: ValueError | RecursionError) -> str:
 
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
-    text = codecs.getreader(encoding)(stream, "replace")
+    text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
     buffer, line = _begun(text)
     if not buffer:
         return
     is_array = buffer.startswith("[")
     if not is_array and not buffer.startswith("{"):
         raise Damage("a JSON list is an array of objects, objects one after another, or one object of columns")
-    position = int(is_array)
+    position, counted = int(is_array), 0  # up to where `line` counts
     first: Any = None
     count = 0
     while True:
@@ -121,8 +122,8 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
         if end < 0 or end == len(buffer):  # perhaps not whole: a number or the array may go on
             more = "" if ended else text.read(max(READ, len(buffer) - position))
             if more:
-                line += buffer.count("\n", 0, position)
-                buffer, position = buffer[position:] + more, 0
+                line += buffer.count("\n", counted, position)
+                buffer, position, counted = buffer[position:] + more, 0, 0
                 continue
             if end < 0 and not ended and position < len(buffer):
                 raise Damage(f"record {count + 1} is no JSON: {wrong}")
@@ -131,19 +132,27 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
                     _check_end(ended, buffer[position + 1 :] + text.read(READ), count)
                 break
         count += 1
+        line += buffer.count("\n", counted, position)
+        raw, position, counted = buffer[position:end], end, position
         if count == 1 and not is_array:
-            first, position = value, end  # it may hold columns
+            first, first_raw, first_line = value, raw, line  # it may hold columns
             continue
         if count == 2 and not is_array:
-            yield first
-        if isinstance(value, dict):
-            yield value
-        else:
-            where = line + buffer.count("\n", 0, position)
-            yield Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", where)
-        position = end
+            yield _record_of(first, first_raw, first_line, 1, encoding)
+        yield _record_of(value, raw, line, count, encoding)
     if count == 1 and not is_array:
-        yield from _transposed(first)
+        for row in _transposed(first):
+            raw = json.dumps(row, ensure_ascii=False) if _WRONG in first_raw else first_raw
+            yield _record_of(row, raw, first_line, 1, encoding)
+
+
+def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
+    """Return a record of a JSON list, or what is wrong with it. `raw` is its text."""
+    if _WRONG in raw:
+        return Bad("bad_encoding", raw.replace(_WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
+    if isinstance(value, dict):
+        return value
+    return Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", line)
 
 
 def _begun(text: Any) -> tuple[str, int]:
@@ -162,7 +171,7 @@ def _check_end(ended: bool, rest: str, count: int) -> None:
         raise Damage(f"something follows the JSON array of {count} records")
 
 
-def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any] | Bad]:
+def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Turn {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..} into records, {} into none; any other is one record."""
     columns = list(value.values())
     if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:
