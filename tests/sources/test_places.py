@@ -36,7 +36,7 @@ def test_rows_of_csv_are_told_by_the_line_on_which_they_begin(tmp_path, encoding
 
 
 def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlmdata.intake.delimited.BLOCK", 1 << 16)
+    monkeypatch.setattr("vlmdata.intake.whole_rows.READ", 1 << 16)
     (tmp_path / "b").mkdir()
     lines = ["url,caption", *(f'http://a.org/{n},"x\n\ny"' if n % 3 else f"http://a.org/{n}" for n in range(30_000))]
     (tmp_path / "b/list.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))

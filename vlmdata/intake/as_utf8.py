@@ -6,15 +6,39 @@ character where the stream itself holds one, which makes the way back exact.
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from typing import Any
 
+WRONG = "\udc80"  # stands for bytes that do not decode: no text has it that does
+codecs.register_error("vlmdata.wrong", lambda error: (WRONG, error.end))  # type: ignore[attr-defined]
 MOST = 4 << 20  # bytes read on for the end of a line
 _FIRST = 0x10FF00  # plus the byte
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
 _MARK = b"\xf4\x8f"  # all of them begin so
+
+
+class InUtf8(io.RawIOBase):
+    """A stream of text of two or four bytes a character in UTF-8. What does not decode there does not decode here either.
+
+    Lines of UTF-8 end at \\n alone; those of a decoder also end where JSON may hold U+2028.
+    """
+
+    def __init__(self, stream: Any, encoding: str) -> None:
+        self._text: Any = codecs.getreader(encoding)(stream, "vlmdata.wrong")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the text of up to `size` bytes, none only at the end."""
+        text = self._text.read(size)
+        if not text and self._text.bytebuffer:  # the file ends within a character
+            self._text.bytebuffer = b""
+            text = WRONG
+        return text.encode("utf-8", "surrogatepass")
 
 
 class AsUtf8(io.RawIOBase):

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import codecs
 import csv
-import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from vlmdata.intake.as_utf8 import AsUtf8, as_it_was
+from vlmdata.intake.as_utf8 import AsUtf8, InUtf8, as_it_was
 from vlmdata.intake.opened import Damage
-from vlmdata.intake.record_lines import RecordLines
 from vlmdata.intake.rows import Bad
+from vlmdata.intake.whole_rows import LONGEST, READ, WholeRows
 
-BLOCK = 4 << 20  # bytes; no row may be longer
 HEAD = 1 << 16  # bytes at the beginning that are looked through for a header
 BLANK = 1 << 20  # bytes of white space that may stand before and behind it
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, for they begin like those of UTF-16
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _WHITE = b"\0\t\n\r "  # also in two or four bytes a character
+csv.field_size_limit(8 << 20)  # the limit of the csv module, for the whole process: a header may have a long field
 _FIRST_LINE = re.compile(rb"[^\r\n]*")
 
 
@@ -92,19 +90,14 @@ def wide_encoding(head: bytes, encoding: str) -> str | None:
 
 
 def tables(
-    file: IO[bytes],
-    kind: str,
-    encoding: str,
-    delimiter: str,
-    names: Sequence[str],
-    quoted: bool | None,
-    again: Callable[[], AbstractContextManager[IO[bytes]]],
+    file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str], quoted: bool | None
 ) -> Iterator[tuple[pa.Table, list[Bad]]]:
-    """Yield tables of binary columns, each with the rows before its end that have too many or too few fields.
+    """Yield tables of binary columns, each with the rows before its end that cannot be read: of too many or too few fields,
+    with a quote that is not closed, or too long.
 
-    What was written in two or four bytes a character comes as strings. Lines without any character are no rows. A TSV has
-    no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is only that. `again` opens the file a
-    second time, to see on which lines such rows begin.
+    What was written in two or four bytes a character comes as strings, which do not decode where it did not. Lines without
+    any character are no rows. A TSV has no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is
+    only that.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -117,25 +110,28 @@ def tables(
         return
     quotes = kind == "csv" if quoted is None else quoted
     text = AsUtf8(rest)  # or a row of too many fields with one wrong byte ends the list: Arrow cannot tell us what it says
+    rows = WholeRows(text, _delimiter(kind, delimiter), len(columns), quoted=quotes)
     options = _options(columns, _delimiter(kind, delimiter), quotes, has_header=not names)
     options["parse_options"].invalid_row_handler = skip
-    opened = functools.partial(pacsv.open_csv, pa.PythonFile(text, "r"), **options)
-    with RecordLines(again, wide or "latin-1", _delimiter(kind, delimiter), quotes) as lines:
-        for batch in _batches(opened):
-            table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
-            bad = [_bad(row, written, lines) for row in odd]
-            odd.clear()
-            yield table.cast(pa.schema(dict.fromkeys(columns, pa.string()))) if wide else table, bad
-        if odd:
-            none = pa.table({name: pa.array([], pa.binary()) for name in columns})
-            yield none, [_bad(row, written, lines) for row in odd]
+    seen = int(not names)
+    for batch in pacsv.open_csv(pa.PythonFile(rows, "r"), **options):
+        table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
+        bad = [_bad(row, written, rows) for row in odd]
+        seen += len(table) + len(odd)
+        rows.line(seen)  # it need not remember those before
+        odd.clear()
+        yield _as_strings(table) if wide else table, bad
+    if odd:
+        none = pa.table({name: pa.array([], pa.binary()) for name in columns})
+        yield none, [_bad(row, written, rows) for row in odd]
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
-    """Return how Arrow is to read: all columns as bytes, in blocks that bound a row's length."""
+    """Return how Arrow is to read: all columns as bytes, in the pieces that the stream gives."""
     kinds = dict.fromkeys(columns, pa.binary())
+    most = LONGEST + 2 * READ
     return {
-        "read_options": pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=columns, skip_rows=int(has_header)),
+        "read_options": pacsv.ReadOptions(use_threads=False, block_size=most, column_names=columns, skip_rows=int(has_header)),
         "parse_options": pacsv.ParseOptions(
             delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
         ),
@@ -143,21 +139,18 @@ def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bo
     }
 
 
-def _bad(row: pacsv.InvalidRow, written: str, lines: RecordLines) -> Bad:
+def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
+    if lost := rows.lost.pop(row.number, None):
+        return Bad("bad_record", as_it_was(lost.text).decode(written, "replace"), lost.problem, lost.line)
     text = as_it_was(row.text.encode()).decode(written, "replace")
     fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
-    return Bad("bad_record", text, f"{fields} where there are {row.expected_columns} columns", lines.line(row.number))
+    return Bad("bad_record", text, f"{fields} where there are {row.expected_columns} columns", rows.line(row.number))
 
 
-def _batches(opened: Callable[[], pacsv.CSVStreamingReader]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from opened()
-    except pa.ArrowInvalid as error:
-        if "straddling" not in str(error):
-            raise
-        raise Damage(
-            f"a row is longer than {BLOCK >> 20} MB: where a quotation mark is not closed, say `quoted: false`"
-        ) from None
+def _as_strings(table: pa.Table) -> pa.Table:
+    """Return columns of bytes as strings, unchecked: who reads them finds those that are none."""
+    views = [[chunk.view(pa.string()) for chunk in column.chunks] for column in table.columns]
+    return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in views], table.column_names)
 
 
 def _as_it_was(table: pa.Table) -> pa.Table:
@@ -172,7 +165,7 @@ def _columns(
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
     if wide:
-        rest = pa.transcoding_input_stream(pa.PythonFile(rest, "r"), wide, "utf-8")
+        rest = InUtf8(rest, wide)
     written = "utf-8" if wide else encoding
     return header(io.BytesIO(head), kind, encoding, delimiter, names), rest, written, wide
 

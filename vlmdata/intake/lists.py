@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -135,8 +134,7 @@ def chunks(
         return
     with opened(file.path) as stream:
         if kind in ("csv", "tsv"):
-            again = functools.partial(opened, file.path)
-            of = (layout.encoding, layout.delimiter, layout.names, layout.quoted, again)
+            of = (layout.encoding, layout.delimiter, layout.names, layout.quoted)
             for table, bad in delimited.tables(stream, kind, *of):
                 yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
             return

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
+from vlmdata.intake.as_utf8 import WRONG, InUtf8
 from vlmdata.intake.delimited import Chained, wide_encoding
 from vlmdata.intake.opened import Damage
 from vlmdata.intake.rows import Bad
@@ -14,8 +15,6 @@ from vlmdata.intake.rows import Bad
 READ = 1 << 20
 _DECODER = json.JSONDecoder()
 _BETWEEN = " \t\r\n,"
-_WRONG = "\udc80"  # stands for bytes that do not decode: no text has it that does
-codecs.register_error("vlmdata.wrong", lambda error: (_WRONG, error.end))  # type: ignore[attr-defined]
 
 Batch = tuple[list[dict[str, Any]], list[Bad]]
 
@@ -45,21 +44,11 @@ def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] 
     if kind == "json":
         yield from _values(stream, encoding)
     elif wide:
-        for number, line in enumerate(_lines(_InUtf8(stream, wide)), 1):
+        for number, line in enumerate(_lines(InUtf8(stream, wide)), 1):
             yield from _line(line, number, kind, "utf-8", wide)
     else:
         for number, line in enumerate(_lines(stream), 1):
             yield from _line(line, number, kind, encoding)
-
-
-class _InUtf8:
-    """A stream of bytes as UTF-8, for its lines end at \\n alone: those of a decoder also do where JSON may hold U+2028."""
-
-    def __init__(self, stream: Any, encoding: str) -> None:
-        self._text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
-
-    def read(self, size: int) -> bytes:
-        return self._text.read(size).encode("utf-8", "surrogatepass")  # which does not decode as UTF-8
 
 
 def _lines(stream: Any) -> Iterator[bytes]:
@@ -142,14 +131,14 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
         yield _record_of(value, raw, line, count, encoding)
     if count == 1 and not is_array:
         for row in _transposed(first):
-            raw = json.dumps(row, ensure_ascii=False) if _WRONG in first_raw else first_raw
+            raw = json.dumps(row, ensure_ascii=False) if WRONG in first_raw else first_raw
             yield _record_of(row, raw, first_line, 1, encoding)
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
     """Return a record of a JSON list, or what is wrong with it. `raw` is its text."""
-    if _WRONG in raw:
-        return Bad("bad_encoding", raw.replace(_WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
+    if WRONG in raw:
+        return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
     if isinstance(value, dict):
         return value
     return Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", line)

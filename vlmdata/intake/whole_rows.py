@@ -1,0 +1,195 @@
+"""CSV and TSV cut into whole rows before Arrow reads them, so that a row without end costs that row and not the list.
+
+Rows are those of Arrow: a quote opens only where a field begins, two of them within are one, and after the closing one the
+field goes on. A quote counts as never closed where the file ends first, where LONGEST bytes follow, and where the next single
+quote, on a later line, stands before something that is neither delimiter nor line end: there it opens a field of its own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from bisect import bisect_right
+from typing import Any, NamedTuple
+
+READ = 4 << 20  # bytes at a time
+LONGEST = 32 << 20  # bytes of a row: an image of 20 MB in base64 has 27
+SHOWN = 1000  # bytes of a lost row that are kept
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_QUOTES = re.compile(rb'"++')
+_SINGLE = re.compile(rb'(?<!")(?:"")*+"(?!")')  # an odd number of quotes: within quotes it closes them
+
+
+class Lost(NamedTuple):
+    """A row that was left out: the line on which its trouble begins, its first bytes, and what is wrong."""
+
+    line: int
+    text: bytes
+    problem: str
+
+
+class WholeRows(io.RawIOBase):
+    """A stream that ends every piece it gives with a row's end. In place of a lost row stands one of too few or many fields.
+
+    Rows are counted as Arrow numbers them: from 1, with the header, without empty lines.
+    """
+
+    def __init__(self, source: Any, delimiter: str, columns: int, *, quoted: bool) -> None:
+        self.lost: dict[int, Lost] = {}
+        self._source = source
+        self._quoted = quoted
+        mark = delimiter.encode()
+        self._instead = mark * columns + b"\n"
+        self._field_end = re.compile(rb"[\r\n%b]" % re.escape(mark))
+        # a field within a line, with quotes or without; possessive, for the text may be anybody's
+        field = rb'(?:"(?:[^"\r\n]|"")*+"[^\r\n%b]*+|[^"\r\n%b][^\r\n%b]*+)?+'.replace(b"%b", re.escape(mark))
+        self._fields = re.compile(rb"(?:%b%b)*+" % (field, re.escape(mark)))
+        self._whole_lines = re.compile(rb"(?:%b%b(?:\n|\r\n|\r(?=[^\n])))*+" % (self._fields.pattern, field))
+        self._closed = re.compile(rb"[ \t]*+(?:[\r\n%b]|$)" % re.escape(mark))
+        self._bom = codecs.BOM_UTF8
+        self._data = b""  # read, and not yet given
+        self._is_whole = False  # nothing follows `_data`
+        self._skips = False  # the rest of a lost line is still to come
+        self._ready = memoryview(b"")
+        self._row = self._line = 1  # of the beginning of `_data`
+        self._rows, self._lines = [1], [1]  # where lines stop following rows one by one: row, and its line
+        self._single = (0, 0)  # from where the last search for a single quote began, and where it ended
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes, none only at the end."""
+        while not self._ready and not (self._is_whole and not self._data):
+            block = self._source.read(READ) or b""
+            self._is_whole = not block
+            self._data += block.removeprefix(self._bom)
+            self._bom = b""
+            self._ready = memoryview(b"".join(self._pieces()))
+        size = len(self._ready) if size < 0 else size
+        given, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(given)
+
+    def line(self, row: int) -> int:
+        """Return the line on which a row begins, and forget those before. It is wrong for a row that was forgotten."""
+        at = max(bisect_right(self._rows, row) - 1, 0)
+        del self._rows[:at], self._lines[:at]
+        return self._lines[0] + row - self._rows[0]
+
+    def _pieces(self) -> list[bytes]:
+        """Return the whole rows of `_data` and leave the rest."""
+        data, at, found = self._data, 0, []
+        self._single = (0, -1)
+        if self._skips and (end := self._next_line(0)):
+            self._skips, at = False, end
+            self._advance(0, end)
+        while not self._skips and at < len(data):
+            end = self._simple_end(at)
+            if end > at:
+                self._count(at, end)
+                found.append(data[at:end])
+                at = end
+                continue
+            end, trouble, problem = self._row_end(at)
+            if end:
+                self._count_row(at, end)
+                found.append(data[at:end])
+            elif not self._is_whole and len(data) - at < LONGEST:
+                break
+            else:
+                end = self._next_line(trouble)
+                self._lose(at, trouble, end, problem)
+                found.append(self._instead)
+                self._skips = not end and not self._is_whole
+                end = end or len(data)
+            at = end
+        if self._skips:
+            at = len(data)
+        self._data = data[at:]
+        return found
+
+    def _simple_end(self, at: int) -> int:
+        """Return where the rows of one line each that follow from `at` on end, `at` where there is none."""
+        if self._quoted and self._data.find(b'"', at) >= 0:
+            return self._whole_lines.match(self._data, at).end()  # type: ignore[union-attr]  # it matches nothing too
+        if self._is_whole:
+            return len(self._data)
+        stop = len(self._data) - self._data.endswith(b"\r")  # perhaps the first half of a line end
+        return max(self._data.rfind(b"\n", at, stop), self._data.rfind(b"\r", at, stop), at - 1) + 1
+
+    def _next_line(self, at: int) -> int:
+        """Return where the next line begins; 0 where that is not known yet."""
+        end = _LINE_END.search(self._data, at)
+        if end is None or (end[0] == b"\r" and end.end() == len(self._data) and not self._is_whole):
+            return len(self._data) if self._is_whole else 0
+        return end.end()
+
+    def _row_end(self, start: int) -> tuple[int, int, str]:
+        """Return where a row ends. Where it does not: 0, at which byte the trouble is, and what it is."""
+        at = start
+        while True:
+            at = self._fields.match(self._data, at).end()  # type: ignore[union-attr]  # it matches nothing too
+            if self._quoted and self._data.startswith(b'"', at):
+                end = self._closing(at + 1)
+                if end == 0 or (self._spans_lines(at, end) and not self._closed.match(self._data, end)):
+                    return 0, at, "a quotation mark opens a field here and is not closed"
+                at = end
+            end_of_field = self._field_end.search(self._data, at)
+            if end_of_field is None or end_of_field[0] in b"\r\n":
+                return self._next_line(at), start, f"a row of more than {LONGEST >> 20} MB"
+            at = end_of_field.end()
+
+    def _closing(self, at: int) -> int:
+        """Return the place behind the quotes that close a field whose content begins at `at`; 0 where there are none."""
+        if run := _QUOTES.match(self._data, at):
+            if (run.end() - at) % 2:
+                return run.end()
+            at = run.end()
+        begun, ended = self._single
+        if not begun <= at < ended:  # else the last search, from before, went past here
+            single = _SINGLE.search(self._data, at)
+            ended = single.end() if single else len(self._data) + 1
+            self._single = at, ended
+        return ended if ended <= len(self._data) else 0
+
+    def _spans_lines(self, at: int, end: int) -> bool:
+        return self._data.find(b"\n", at, end) >= 0 or self._data.find(b"\r", at, end) >= 0
+
+    def _lose(self, start: int, trouble: int, end: int, problem: str) -> None:
+        before = len(_LINE_END.findall(self._data, start, trouble))
+        self.lost[self._row] = Lost(self._line + before, self._data[start : min(end or start + SHOWN, start + SHOWN)], problem)
+        self._count_row(start, end or len(self._data))
+
+    def _count(self, start: int, end: int) -> None:
+        """Count rows of one line each, and empty lines among them."""
+        lines = self._data[start:end]
+        ends = lines.count(b"\n")
+        if b"\r" not in lines and b"\n\n" not in lines and not lines.startswith(b"\n") and lines.endswith(b"\n"):
+            self._row += ends
+            self._line += ends
+            return
+        for line in lines.splitlines():
+            self._line += 1
+            if line:
+                self._row += 1
+            else:
+                self._note()
+
+    def _count_row(self, start: int, end: int) -> None:
+        self._row += 1
+        self._advance(start, end)
+
+    def _advance(self, start: int, end: int) -> None:
+        lines = len(_LINE_END.findall(self._data, start, end))
+        self._line += lines
+        if lines != 1:
+            self._note()
+
+    def _note(self) -> None:
+        """Note that the next row begins on this line."""
+        if self._rows[-1] == self._row:
+            self._lines[-1] = self._line
+        else:
+            self._rows.append(self._row)
+            self._lines.append(self._line)
