@@ -77,6 +77,8 @@ UNUSUAL = {
 DAMAGED = {
     "text.warc": (b"no archive at all", {"bad_header": 1}),
     "zip_no_more.wacz": (wacz()[:-60], {"bad_header": 1}),
+    "version_lower.warc": (changed(b"WARC/1.1", b"warc/1.1"), {"page": 3}),
+    "version_lower.warc.gz": (gz(*(page(n).replace(b"WARC/1.1", b"warc/1.1", 1) for n in (1, 2))), {"page": 2}),
     "version_lost.warc": (changed(b"WARC/1.1", b"WXRC/1.1"), {"page": 2, "bad_header": 1}),
     "noise.warc": (page(1) + b"\xff" * 5000 + page(3), {"page": 2, "bad_header": 1}),
     "digest_wrong.warc": (changed(b"prose", b"prosa"), {"page": 2, "bad_digest": 1}),

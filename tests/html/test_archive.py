@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -271,6 +272,30 @@ def test_a_length_that_lies_takes_no_page_with_it_in_silence(tmp_path, pack, sta
         lost = {f"http://ex.com/{i}" for i in range(5)} - pages
         assert len(lost) <= sum(r.kind == "bad_record" for r in found), "each page is there or counted"
         assert len(lost) <= (number == 3)
+
+
+@pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
+@pytest.mark.parametrize("which", [[0], [1], [4], [1, 2], range(5)])
+def test_the_version_of_a_record_may_be_in_lower_case(tmp_path, pack, which):
+    (tmp_path / "file").write_bytes(
+        pack([page.replace(b"WARC/1.1", b"warc/1.1", 1) if n in which else page for n, page in enumerate(PAGES)])
+    )
+    assert summary(read(tmp_path / "file")) == {"response": len(PAGES)}
+
+
+@pytest.mark.parametrize("kind", ["request", "resource"])
+@pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
+def test_lengths_that_lie_are_read_in_time_in_proportion_to_the_file(tmp_path, kind, pack):
+    """Each of the records states more than the file has: read as stated, each would be read with all behind it."""
+    record = re.sub(rb"Content-Length: \d+", b"Content-Length: 90000000", warc(kind, "http://ex.com/", bytes(2000)))
+
+    def seconds(count: int) -> float:
+        (tmp_path / "file").write_bytes(pack([record] * count))
+        start = time.process_time()
+        assert [one.problem for one in read(tmp_path / "file")] == ["truncated"] * count
+        return time.process_time() - start
+
+    assert seconds(3000) < 9 * seconds(600) + 0.5  # 25 times as long if each read the rest
 
 
 def test_odd_archives_can_be_read_to_their_end(tmp_path):

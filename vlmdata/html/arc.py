@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from vlmdata.html.frames import GZIP, read_at
+from vlmdata.html.frames import GZIP, begins_record, read_at
 
 _MAX_LINE = 65_536  # bytes of a header line
 _MOST_LINES = 512
@@ -34,7 +34,7 @@ def is_arc(file: BinaryIO) -> bool:
     file.seek(0)
     if head.startswith(b"filedesc://"):
         return True
-    if b"WARC/" in head or b" " not in head:
+    if b"WARC/" in head.upper() or b" " not in head:
         return False
     headers = [_header(line) for line in head.lstrip().split(b"\n")]
     return headers[0] is not None or any(header and not header["odd"] for header in headers)
@@ -89,7 +89,7 @@ def _first_bytes(file: BinaryIO) -> bytes:
         first = zlib.decompressobj(31).decompress(head, 64)
     except zlib.error:
         return b""
-    if first.startswith(b"WARC/"):
+    if begins_record(first):
         return first
     file.seek(0)
     found = b""

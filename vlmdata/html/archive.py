@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from vlmdata.html.arc import arc_records, is_arc
 from vlmdata.html.digest import record_fits
 from vlmdata.html.entries import entries
-from vlmdata.html.frames import after_empty, dictionary_of, frame_end, is_packed, read_at, unpacked
+from vlmdata.html.frames import after_empty, begins_record, dictionary_of, frame_end, frame_head, is_packed, read_at, unpacked
 from vlmdata.html.http_message import Response, parse_response
 from vlmdata.html.odd_header import Header, header_at, stated_length
 from vlmdata.html.remote import open_archive
@@ -29,6 +29,7 @@ KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
 BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; of the others only whether it is there
+FEW_LIES = 16  # stated lengths that may make us read on to the end of the file and come back
 UNPACKED = 4  # times larger is a piece of a stream that is unpacked from its start: about what a packed one unpacks to
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
@@ -151,17 +152,26 @@ def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator
                 yield record
             if stop.is_reached or not ends_early:
                 return
+            stop.lies += 1
             at = proved_end(file, last, max_bytes)  # a length that lies swallows all records up to the end
         except ConnectionError:
             raise
         except _DAMAGE:
             at = place if first else proved_end(file, last, max_bytes)
         if at is None:  # the record before, whose end is not known
+            stop.lies += 1
             found = next_record(file, last + 1)
             if not broken and not stop.packed:  # a broken one is counted already
                 yield Record("bad_record", last + 1, problem="header")
         else:
             at = after_empty(file, at) if stop.packed else at
+            if (end is None or at < end) and (odd := _spelled_otherwise(file, at, max_bytes)):
+                yield from odd.records
+                next_place = odd.end if odd.end is not None else next_record(file, at + 1)
+                if next_place is None:
+                    return
+                place, first, broken = next_place, True, False
+                continue
             found = next_record(file, at + 1 if first else at)
             if first or found != at:
                 if (end is not None and at >= end) or not read_at(file, at, 1):
@@ -179,6 +189,7 @@ class _Stop:
         self.packed = is_packed(file)
         self.end = end
         self.is_reached = False
+        self.lies = 0  # records whose stated length made us read on and come back
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
 
     def __call__(self, offset: int, entry: Any) -> bool:
@@ -204,15 +215,21 @@ def _run(file: BinaryIO, place: int, max_bytes: int, stop: _Stop) -> Iterator[Re
         for offset, entry in entries(file, start):
             if stop(offset, entry):
                 return
+            if stop.lies > FEW_LIES and (odd := _alone(file, offset, entry, max_bytes, stop)):
+                yield from odd.records
+                at = odd.end
+                break
             record = _record({name.lower(): value for name, value in entry.headers.items()}, offset)
             _read_block(record, entry.reader, entry.content_length, max_bytes)
             if _is_odd(record, entry.content_length) and (odd := _odd_records(file, offset, entry, max_bytes)):
                 yield from odd.records
                 at = odd.end
+                stop.lies += record.problem == "truncated"
                 break
             yield record
             if record.problem == "truncated" and stop.packed:  # it has swallowed the frames that follow its own
                 at = frame_end(file, offset)
+                stop.lies += 1
                 break
 
 
@@ -224,6 +241,30 @@ def _is_odd(record: Record, length: int) -> bool:
     if length == 0 and stated_length(record.headers):
         return True
     return (record.problem == "truncated" and not record.block) or any("\n" in value for value in record.headers.values())
+
+
+def _alone(file: BinaryIO, place: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
+    """Return the record at an offset as it is without what follows it: in its frame, or cut off where no record follows it.
+
+    None, and the file as it was, where it is to be read as usual. Where many lengths lie each would have us read the rest.
+    """
+    if stop.packed:
+        return _odd_records(file, place, entry, max_bytes)
+    before = file.tell()
+    header = header_at(file, place)
+    if header is None or _is_followed(file, place + header.size + header.length):
+        file.seek(before)
+        return None
+    record = _record(header.fields, place)
+    record.kind = "bad_record" if record.kind in BODIES else record.kind
+    record.problem = "truncated"
+    return _Odd([record], next_record(file, place + header.size))
+
+
+def _is_followed(file: BinaryIO, end: int) -> bool:
+    """Say whether the file goes on to here, and then ends or has another record."""
+    around = read_at(file, end - 1, 12)
+    return bool(around) and (not around[1:].strip(b"\r\n") or begins_record(around[1:].lstrip(b"\r\n")))
 
 
 class _Odd(NamedTuple):
@@ -244,6 +285,23 @@ def _odd_records(file: BinaryIO, place: int, entry: Any, max_bytes: int) -> _Odd
     if odd is None:
         file.seek(before)
     return odd
+
+
+def _spelled_otherwise(file: BinaryIO, place: int, max_bytes: int) -> _Odd | None:
+    """Return the records at an offset where the version is spelled `warc/1.0`, at which FastWARC ends; None where it is not."""
+    packed = is_packed(file)
+    head = frame_head(file, place, dictionary_of(file)) if packed else read_at(file, place, 5)
+    if not begins_record(head) or head == b"WARC/":
+        return None
+    if packed:
+        return _odd_frame(file, place, max_bytes)
+    header = header_at(file, place)
+    if header is None:
+        return None
+    record = _odd_record(file, place, place, header, max_bytes)
+    end = place + header.size + header.length
+    blank = read_at(file, end, 8)
+    return _Odd([record], end + len(blank) - len(blank.lstrip(b"\r\n")) if record.problem != "truncated" else None)
 
 
 def _odd_frame(file: BinaryIO, place: int, max_bytes: int) -> _Odd | None:

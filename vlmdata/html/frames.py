@@ -62,19 +62,29 @@ def frame_end(file: BinaryIO, place: int) -> int | None:
 
 def holds_record(file: BinaryIO, place: int, dictionary: bytes | None = None) -> bool:
     """Say whether the frame at an offset unpacks to the start of a record: marks of frames also occur by chance."""
+    return begins_record(frame_head(file, place, dictionary))
+
+
+def frame_head(file: BinaryIO, place: int, dictionary: bytes | None = None) -> bytes:
+    """Return the first five bytes that the frame at an offset unpacks to, none where no frame begins."""
     try:
         file.seek(place)
         head = file.read(4096)
         if head.startswith(GZIP):
-            return zlib.decompressobj(31).decompress(head, 16).startswith(b"WARC/")
+            return zlib.decompressobj(31).decompress(head, 5)
         file.seek(place)
         if head.startswith(LZ4):
-            return Lz4Reader(file).read(5) == b"WARC/"
-        return head.startswith(ZSTD) and ZstdReader(file, dictionary=dictionary).read(5) == b"WARC/"
+            return Lz4Reader(file).read(5)
+        return ZstdReader(file, dictionary=dictionary).read(5) if head.startswith(ZSTD) else b""
     except ConnectionError:
         raise
     except (OSError, ValueError, zlib.error):
-        return False
+        return b""
+
+
+def begins_record(data: bytes) -> bool:
+    """Say whether data begins as a record of WARC does, in whatever spelling."""
+    return data[:5].upper() == b"WARC/"
 
 
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:

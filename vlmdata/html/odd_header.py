@@ -1,4 +1,4 @@
-"""Headers of records that ISO 28500 allows and FastWARC does not understand: fields in any spelling, bare line feeds."""
+"""Headers of records that FastWARC does not understand: version and fields in any spelling, bare line feeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
-from vlmdata.html.frames import read_at
+from vlmdata.html.frames import begins_record, read_at
 
 _MOST = 2048  # bytes of most headers
 _LONGEST = 65_536
@@ -27,7 +27,7 @@ def header_at(file: BinaryIO, place: int) -> Header | None:
     if end is None and len(head) == _MOST:
         head += read_at(file, place + _MOST, _LONGEST - _MOST)
         end = _END.search(head)
-    if end is None or not head.startswith(b"WARC/"):
+    if end is None or not begins_record(head):
         return None
     fields: dict[str, str] = {}
     last = ""
