@@ -45,6 +45,17 @@ from vlmdata.redact import redacted, redacted_column, redacted_tree
         ("https://h/?u=https%253A%252F%252Fu%253ASECRET%2540h", "https://h/?u=https%253A%252F%252FREDACTED%40h"),
         ("https://h/?sig=ab'SECRET;SECRET&w=1", "https://h/?sig=REDACTED&w=1"),
         ("{'Authorization': 'Bearer SECRET'}", "{'Authorization': 'Bearer REDACTED'}"),
+        ("https://user:SEC RET@h/x", "https://REDACTED@h/x"),
+        ("https://user:SEC?RET@h/x", "https://REDACTED@h/x"),
+        ("https://user:SEC#RE?T@h/x", "https://REDACTED@h/x"),
+        ('https://user:SEC"RET@h/x', "https://REDACTED@h/x"),
+        ("https://user:1/SECRET@host.org/x", "https://REDACTED@host.org/x"),
+        ("https://user:8080/SECRET@host.org:443/x@2x.png", "https://REDACTED@host.org:443/x@2x.png"),
+        ("https://x/?url=https%3A%2F%2Fh%3Fsig=SECRET", "https://x/?url=https%3A%2F%2Fh%3Fsig=REDACTED"),
+        ("https://x/?url=https%3A%2F%2Fh%3fa=1%26sig=SECRET&b=2", "https://x/?url=https%3A%2F%2Fh%3fa=1%26sig=REDACTED&b=2"),
+        ("https://x/?u=h%3Fa=1%3Btoken%3DSECRET%26b=1", "https://x/?u=h%3Fa=1%3Btoken%3DREDACTED%26b=1"),
+        ("https://x/%23access_token=SECRET", "https://x/%23access_token=REDACTED"),
+        ("https://x/?sig=SEC%26RET&b=1", "https://x/?sig=REDACTED&b=1"),
         ("'https://u:SECRET@h/x?token=SECRET': 404", "'https://REDACTED@h/x?token=REDACTED': 404"),
     ],
 )
@@ -64,6 +75,15 @@ def test_what_lets_somebody_in_is_gone_and_the_place_stays(text, left):
         "a caption: 5 = 3 + 2 @ noon; sig=5",
         "https://x/?url=https%3A%2F%2Fh%2Fimg%402x.png",
         "https://[::1]:80/a?width=3",
+        "https://[2001:db8::1]/a b c@example.org",
+        "https://h:8080/photos/photo@home.jpg",
+        "https://h:8080/a b, or write to jane@example.org",
+        "https://h:8080/@user/x.jpg",
+        "https://h:8080/npm/pkg@1.2.3/x.js",
+        "see https://example.org: ask jane@example.org",
+        "https://example.org/a?b=c and jane@example.org",
+        "https://h/a?q=tom%26jerry&size=3",
+        "at http://localhost:8080 and jane@example.org",
     ],
 )
 def test_an_address_without_secrets_stays_as_it_is(text):
@@ -89,7 +109,11 @@ def test_a_column_is_redacted_and_its_nulls_stay():
     assert redacted_column(column).to_pylist() == ["https://x/a.jpg", None, "https://x/a.jpg?token=REDACTED"]
 
 
-@pytest.mark.parametrize("piece", ["://", "://a:", "?a", "%3Fa", "%3A%2F%2Fa", "a:b@", "&token", "://a@", "s3://a:b"])
+HOSTILE = ["://", "://a:", "?a", "%3Fa", "%3A%2F%2Fa", "a:b@", "&token", "://a@", "s3://a:b"]
+HOSTILE += ["://a:b? ", "://a:1/", '://a:b "', "@a.b.c"]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
 def test_a_hostile_text_takes_no_longer_than_its_length_asks(piece):
     text = piece * (50_000 // len(piece))
     start = time.process_time()

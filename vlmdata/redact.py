@@ -33,6 +33,16 @@ _USERS = (
     re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # not the // within a path
     # A secret may hold a slash where it stands as it is, as AWS's do; `host:8080/a@2x.png` is a port and a path.
     re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
+    # A password with signs that no address may hold: a few blanks, ? # " < >; not what follows a port or brackets.
+    re.compile(
+        r"(?P<before>://)[^\s\"<>?#@/:\[]{1,200}:(?![:\s]|\d{0,5}(?:[/?#\s]|$))"
+        r"[^\s@/]{0,200}(?:[ ?#\"<>][^\s@/]{0,200}){1,4}@(?=[\w\[])"
+    ),
+    # A password that begins as a port would, where an address of a host follows and no name of a file as in `a@2x.png`.
+    re.compile(
+        r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:\d{1,5}/[^\s\"<>?#@]{0,2000}(?<!/)@"
+        r"(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,20}(?::\d{1,5})?/)"
+    ),
     re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
     re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # as libraries quote what follows s3://
 )
@@ -41,8 +51,9 @@ _ENCODED_USER = re.compile(rf"(?i)(?P<before>{_COLON}{_SLASH}{_SLASH})(?:(?!{_AT
 _BEARER = re.compile(
     r"(?i)(?P<before>authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token)?\s{0,3})[^\s'\"]{4,4000}"
 )
-_NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
+_NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26|3b|23)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
 _VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # a quote amid a value is part of it
+_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of a parameter that is not encoded: there %26 is no border
 _AFTER = ",.:;)]"  # of the sentence around an address
 
 
@@ -57,7 +68,8 @@ def redacted(text: str) -> str:
     for name in _NAME.finditer(text):
         if name.start() < done or not is_secret(name["name"]):
             continue
-        value = _VALUE.match(text, name.end())
+        is_plain = not name[0].startswith("%") and name[0].endswith("=")
+        value = (_PLAIN_VALUE if is_plain else _VALUE).match(text, name.end())
         if value is not None and (kept := value[0].rstrip(_AFTER)):
             parts += [text[done : name.end()], MARK]
             done = name.end() + len(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from vlmdata import interrupt
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str] | None) -> int:
+    from vlmdata.loader.index import NoIndex
+    from vlmdata.loader.read import DamagedSample
+    from vlmdata.redact import redacted
     from vlmdata.step import RecipeError
 
     choice = _parser().parse_args(arguments)
@@ -38,6 +42,11 @@ def _main(arguments: list[str] | None) -> int:
         return _fail(str(error), 2)
     except FloatingPointError as error:
         return _fail(str(error), 1)
+    except (NoIndex, DamagedSample, OSError) as error:
+        return _fail(redacted(str(error)), 1)
+    except Exception:  # the boundary of the process: addresses in errors of libraries hold secrets
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

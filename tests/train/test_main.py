@@ -1,0 +1,23 @@
+"""The trainer's command line: an error ends in a line or a traceback without secrets, and a status."""
+
+import pytest
+
+from vlmdata.loader.index import NoIndex
+from vlmdata_train.__main__ import main
+
+SECRET = "https://user:SECRET@h/data?sig=SECRET"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_line"),
+    [(ValueError(SECRET), False), (KeyError(SECRET), False), (OSError(2, "gone", SECRET), True), (NoIndex(SECRET), True)],
+)
+def test_what_ends_the_trainer_is_told_without_secrets(error, is_line, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("vlmdata_train.recipe.load", fails)
+    assert main(["align", "tiny"]) == 1
+    told = capsys.readouterr().err
+    assert "REDACTED@h/data?sig=REDACTED" in told and "SECRET" not in told
+    assert (len(told.splitlines()) == 1) == is_line
