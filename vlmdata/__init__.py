@@ -1,13 +1,12 @@
 """Build, filter, deduplicate, pack and stream data for vision-language models."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not from typing, which takes most of the time that importing this package takes
 if TYPE_CHECKING:
     from vlmdata.build import run as run
     from vlmdata.loader.stream import stream as stream
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what is public only when it is used: importing vlmdata stays quick."""
     if name == "run":
         from vlmdata.build import run

@@ -11,9 +11,9 @@ import warnings
 from typing import Any
 
 from vlmdata import commands, interrupt
+from vlmdata.__main__ import STOPPED
 
 MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
-STOPPED = "vlmdata: stopped; the same command goes on from here"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -88,6 +88,19 @@ def test_what_was_stopped_goes_on(web, tmp_path):
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_it_ends_in_one_line_while_it_still_imports(tmp_path, number):
+    (tmp_path / "argparse.py").write_text("print('importing', flush=True)\ninput()\n")  # found first: waits until it is stopped
+    command = [sys.executable, "-m", "vlmdata", "steps"]
+    paths = os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, sys.path)])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, text=True, **pipes) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        assert process.communicate()[1] == f"{STOPPED}\n"
+    assert process.returncode == 128 + number
+
+
 WORK = """
 def work():
     try:

@@ -1,0 +1,26 @@
+"""The command. It takes Ctrl-C and SIGTERM before it imports anything that takes time: until then nothing was begun."""
+
+import os
+import signal
+import sys
+
+STOPPED = "vlmdata: stopped; the same command goes on from here"
+
+
+def main() -> int:
+    """Run the command line of this process and return its status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    from vlmdata import cli
+
+    return cli.main()
+
+
+def _stop(number: int, frame: object) -> None:
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
