@@ -1,5 +1,7 @@
 """Documents rejected by words that the user lists."""
 
+import pytest
+
 from tests.rows import document, table
 from vlmdata.steps.nsfw_words import NsfwWords
 
@@ -14,6 +16,14 @@ def test_the_share_at_its_limit_passes(tmp_path):
     strict = NsfwWords(words=str(tmp_path / "list"), max_count=1)
     assert strict.run(rows)["reason"].to_pylist() == [None, "words", None]
     assert strict.run(table([document("rude " * 2 + "b " * 900)]))["reason"].to_pylist() == ["words"]
+
+
+def test_words_of_scripts_without_blanks_are_looked_for_inside(tmp_path):
+    (tmp_path / "list").write_text("坏话\n坏话连篇\nrude\nหยาบ\n")
+    texts = ["这是坏话呀", "这是坏话连篇呀坏话", "好话 rude", "คำหยาบคาย", "坏 话"]
+    measured = NsfwWords(words=str(tmp_path / "list")).run(table([document(text) for text in texts]))
+    assert measured["nsfw_words.count"].to_pylist() == [1, 2, 1, 1, 0]
+    assert measured["nsfw_words.share"].to_pylist() == pytest.approx([1 / 3, 2 / 5, 1 / 2, 1 / 5, 0])
 
 
 def test_addresses_count_without_a_list():

@@ -17,6 +17,12 @@ def test_a_word_of_the_list_keeps_a_text_and_is_stored(tmp_path: Path) -> None:
     assert found["reason"].to_pylist() == [None, "names_nothing_listed", None, "names_nothing_listed"]
 
 
+def test_a_word_of_a_script_without_blanks_is_looked_for_inside(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("猫\nねこ\ncat\n", encoding="utf-8")
+    found = TextConcepts(words=str(tmp_path / "words.txt")).run(captions(["红色的猫。", "赤いねこ", "狗", "concatenate"]))
+    assert found["text_concepts"].to_pylist() == [[None, "猫"], [None, "ねこ"], [None, None], [None, None]]
+
+
 def test_synsets_are_looked_up_in_wordnet_by_their_offset_alone(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("n02084071\nn01926311\n")  # a dog, and the offset of the verb `run`
     step = TextConcepts(synsets=str(tmp_path / "ids.txt"), wordnet=str(small_wordnet(tmp_path / "dict")))

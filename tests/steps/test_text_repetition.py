@@ -13,6 +13,11 @@ from vlmdata.steps.text_repetition import TextRepetition, repetition
         ("wow" + "!" * 8, None),
         ("wow" + "!" * 9, "max_run"),
         ("the cat and the dog and the hen", None),
+        ("促销促销促销红鞋子", "max_one_word"),
+        ("促销促销红色鞋子", None),  # half
+        ("促销促销促", None),  # too short to tell
+        ("ลดราคาลดราคารองเท้า", None),
+        ("一只猫和一只狗和一只母鸡在花园里", None),
     ],
 )
 def test_the_boundaries(text, reason):

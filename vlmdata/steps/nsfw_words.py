@@ -8,16 +8,21 @@ import pyarrow as pa
 
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import Part, Step
-from vlmdata.text.obelics_metrics import share_in, words_of
+from vlmdata.text.listed_words import listed_in_runs, unspaced_words
+from vlmdata.text.obelics_metrics import words_of
 from vlmdata.text.word_lists import fingerprint_of, read_words
+from vlmdata.text.words import count_words, has_unspaced
 
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwWords(Step):
     """Reject a whole row where too many of its words stand in `words`, or where its page's or an image's address has one.
 
-    No list ships: without `words` only the addresses count.
+    No list ships: without `words` only the addresses count. In scripts without blanks between words, as Chinese, Japanese and
+    Thai, the words of the list are looked for inside, and two letters count for a word (`vlmdata/text/words.py`).
     """
+
+    version: ClassVar = 2  # scripts without blanks have words since 2
 
     reads: ClassVar = ("url", "images", "texts")
     is_private: ClassVar = True
@@ -39,14 +44,16 @@ class NsfwWords(Step):
         if listed is None:
             return {"share": pa.nulls(len(rows), pa.float32()), "count": pa.nulls(len(rows), pa.float32())}
         flat = flatten(rows, "texts")
-        words: list[list[str]] = [[] for _ in range(len(rows))]
+        unspaced = unspaced_words(listed)
+        total, count = np.zeros(len(rows)), np.zeros(len(rows))
         for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
             if living and text:
-                words[row] += words_of(text)
-        return {
-            "share": pa.array([share_in(found, listed) for found in words], pa.float32()),
-            "count": pa.array([sum(word in listed for word in found) for found in words], pa.float32()),
-        }
+                words = words_of(text)
+                total[row] += count_words(text) if has_unspaced(text) else len(words)
+                count[row] += sum(word in listed for word in words if not has_unspaced(word))
+                count[row] += sum(1 for _ in listed_in_runs(text, *unspaced))
+        share = np.divide(count, total, out=np.zeros(len(rows)), where=total > 0)
+        return {"share": pa.array(share, pa.float32()), "count": pa.array(count, pa.float32())}
 
     def decide(self, rows: pa.Table) -> pa.Table:
         rows = drop_rows(rows, self._named(rows), self.name, reason="address")

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import Part, RecipeError, Step
+from vlmdata.text.listed_words import listed_in_runs, unspaced_words
 from vlmdata.text.wordnet import ENDINGS, wordnet
 
 
@@ -20,8 +21,11 @@ class TextConcepts(Step):
 
     The list is `words`, one a line, in small letters; or `synsets`, ids of WordNet such as n02084071, of which a word's first
     synset must be one. Source: Gadre et al. 2023, DataComp, text-based: the synsets of ImageNet-21k; its code compares
-    offsets without regard to the part of speech, and so does this. The word that was found is stored.
+    offsets without regard to the part of speech, and so does this. The word that was found is stored. Words of `words` in
+    scripts without blanks between words, as Chinese, are looked for inside a text's.
     """
+
+    version: ClassVar = 2  # scripts without blanks have words since 2
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string())}
@@ -51,6 +55,8 @@ class TextConcepts(Step):
         words = texts.field("text").to_pylist()
         for at in np.flatnonzero(texts.alive()).tolist():
             found[at] = next((word for word in words[at].split() if self._is_listed(word)), None)
+            if found[at] is None and self.words:
+                found[at] = next(listed_in_runs(words[at], *_unspaced(self.words)), None)
         return {"": texts.rebuild(pa.array(found, pa.string()))}
 
     def decide(self, rows: pa.Table) -> pa.Table:
@@ -80,6 +86,11 @@ def _lines(path: str) -> list[str]:
 @lru_cache(maxsize=2)
 def _words(path: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _lines(path))
+
+
+@lru_cache(maxsize=2)
+def _unspaced(path: str) -> tuple[frozenset[str], int]:
+    return unspaced_words(_words(path))
 
 
 @lru_cache(maxsize=2)

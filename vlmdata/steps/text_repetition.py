@@ -13,8 +13,10 @@ import pyarrow as pa
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import RecipeError, Step
 from vlmdata.text.obelics_metrics import char_repetition, word_repetition, words_of
+from vlmdata.text.words import UNSPACED, count_words, has_unspaced
 
 _RUN = re.compile(r"(\S)\1*")
+_UNSPACED = re.compile(f"[{UNSPACED}]+")
 LONG_WORDS = 3  # letters from which a word counts as repeated: articles come often
 
 
@@ -22,7 +24,8 @@ LONG_WORDS = 3  # letters from which a word counts as repeated: articles come of
 class TextRepetition(Step):
     """Reject a text by the shares, in [0, 1], of repeated 10-grams of characters and 5-grams of words, and of one word.
 
-    A caption is too short for n-grams of words: "sale sale sale shoes" is caught by the share of its commonest word.
+    A caption is too short for n-grams of words: "sale sale sale shoes" is caught by the share of its commonest word, which in
+    scripts without blanks between words, as Chinese, is that of its commonest two letters.
     """
 
     reads: ClassVar = ("texts",)
@@ -53,7 +56,16 @@ class TextRepetition(Step):
 def repetition(text: str) -> tuple[float, float, float, int]:
     """Return the repeated shares of 10-grams of characters, 5-grams of words, the commonest word, and the longest run."""
     words = words_of(text)
-    long = Counter(word for word in words if len(word) >= LONG_WORDS)
-    one = long.most_common(1)[0][1] / len(words) if long and len(words) >= 4 else 0.0
     run = max((match.end() - match.start() for match in _RUN.finditer(text)), default=0)
-    return char_repetition(text), word_repetition(words), one, run
+    return char_repetition(text), word_repetition(words), _one_word(text, words), run
+
+
+def _one_word(text: str, words: list[str]) -> float:
+    """Return the share of the commonest word of three letters or more, 0 in texts of under four words."""
+    total = len(words)
+    long = Counter(word for word in words if len(word) >= LONG_WORDS)
+    if has_unspaced(text):
+        total = count_words(text)
+        long = Counter(word for word in words if len(word) >= LONG_WORDS and not has_unspaced(word))
+        long.update(run[at : at + 2] for run in _UNSPACED.findall(text) for at in range(len(run) - 1))
+    return min(1.0, max(long.values()) / total) if long and total >= 4 else 0.0
