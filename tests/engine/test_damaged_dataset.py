@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,35 @@ def test_damage_within_a_parquet_of_the_right_size_is_found_without_reading_ever
     index.write_bytes(data)
     status, text = said(capsys, "check", out)
     assert status == 1 and text.startswith(f"{index} is damaged: ") and len(text.splitlines()) == 1
+
+
+FOOTERS = """
+import io, sys
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from vlmdata.engine import lookup
+from vlmdata.engine.parquet import bounds
+lookup.GROUP = 50
+data = lookup.encode_entries(np.arange(150), np.arange(150, dtype=np.int32))
+begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+for at in range(begin, len(data) - 8):
+    for changed in (0, 1, 15, 0x7F, 0xFF):
+        damaged = bytearray(data)
+        damaged[at] = changed
+        try:
+            metadata = pq.ParquetFile(io.BytesIO(bytes(damaged))).metadata
+            [bounds(metadata, number) for number in range(min(metadata.num_row_groups, 9)) if metadata.num_columns]
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
+            pass
+"""
+
+
+@pytest.mark.fuzz
+def test_a_damaged_footer_of_a_lookup_does_not_end_the_process() -> None:
+    """Arrow's statistics do where the footer gives a column another type than its schema."""
+    ended = subprocess.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 OUTSIDE = ["../other.tar", "/etc/passwd", "a/../../b.tar", "file:///etc/passwd", "link.tar"]

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
+from vlmdata.engine.parquet import bounds, damage
 from vlmdata.engine.store import Store, store_file
 from vlmdata.row import ROW, alive, flatten, in_one, set_column
 from vlmdata.similar.spread import Spread
@@ -157,7 +158,10 @@ class Decided:
         """Return a part's rows with what a decision changed among them."""
         with self._lock:
             if name not in self._files:
-                self._files[name] = _Lines(store_file(self._store, name))
+                try:
+                    self._files[name] = _Lines(store_file(self._store, name))
+                except pa.ArrowException as error:
+                    raise damage(self._store, name, error) from None
             table = self._files[name].of(part)
         if not len(table):
             return rows
@@ -179,9 +183,8 @@ class _Lines:
     def __init__(self, file: Any):
         self._file = pq.ParquetFile(file)
         found = self._file.metadata
-        bounds = [found.row_group(number).column(0).statistics for number in range(found.num_row_groups) if found.num_rows]
-        self._first = np.array([one.min for one in bounds], np.int64)
-        self._last = np.array([one.max for one in bounds], np.int64)
+        spans = [bounds(found, number) for number in range(found.num_row_groups) if found.num_rows]
+        self._first, self._last = np.array(spans, np.int64).reshape(-1, 2).T
         self._number = -1  # of the stretch that is kept
         self._held = pa.table({})
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.parquet import bounds, open_parquet
 from vlmdata.engine.store import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
@@ -86,8 +86,8 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
     found = [np.zeros(0, np.int32)]
     with open_parquet(store, name_for(ledger)) as file:
         for number in range(file.num_row_groups if file.metadata.num_rows else 0):
-            span = file.metadata.row_group(number).column(0).statistics
-            first, last = np.searchsorted(wanted, span.min), np.searchsorted(wanted, span.max, "right")
+            least, largest = bounds(file.metadata, number)
+            first, last = np.searchsorted(wanted, least), np.searchsorted(wanted, largest, "right")
             if first < last:
                 group = file.read_row_group(number)
                 rows = group["row"].to_numpy()

@@ -31,6 +31,20 @@ def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
             raise damage(store, name, error) from None
 
 
+def bounds(metadata: pq.FileMetaData, number: int) -> tuple[int, int]:
+    """Return the least and the largest number of the first column in a row group. Raises ArrowInvalid for a damaged footer.
+
+    Arrow ends the process where what the footer says of a column in a row group is at odds with what it says of the column.
+    """
+    column = metadata.schema.column(0)
+    is_ours = (column.max_definition_level, column.max_repetition_level) == (1, 0)
+    chunk = metadata.row_group(number).column(0) if is_ours else None
+    found = chunk.statistics if chunk is not None and chunk.physical_type == column.physical_type else None
+    if found is None or not found.has_min_max or not (isinstance(found.min, int) and isinstance(found.max, int)):
+        raise pa.ArrowInvalid(f"row group {number} does not say what numbers it holds")
+    return found.min, found.max
+
+
 def damage(store: Store, name: str, why: object) -> RecipeError:
     """Return the error that names a damaged file and says what to do."""
     said = " ".join(str(why).split())[:300]
