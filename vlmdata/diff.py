@@ -95,6 +95,8 @@ def _side(out: str | Path) -> Side:
 def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
     with open_parquet(store, name) as file:
         for batch in file.iter_batches(200_000, columns=COLUMNS):
+            if batch["key"].null_count:
+                raise damage(store, name, "a row has no key")
             rejected = pc.binary_join_element_wise(batch["step"], pc.fill_null(batch["reason"], "dropped"), ": ")
             fate = pc.if_else(pc.equal(batch["outcome"], KEPT), KEPT, rejected)
             yield pa.table({"key": batch["key"], "fate": fate})

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from vlmdata.engine.columns import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.store import Store, open_store
 from vlmdata.redact import redacted
 
@@ -66,6 +66,8 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
     """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
     tables = []
     with open_parquet(store, name) as file:
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
+            raise damage(store, name, "its lookup names rows that it does not have")
         first = 0
         for number in range(file.num_row_groups):
             end = first + file.metadata.row_group(number).num_rows
@@ -74,7 +76,10 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
                 tables.append(file.read_row_group(number, columns=columns).take(pa.array(here)))
             first = end
         empty = file.schema_arrow.empty_table()
-    return pa.concat_tables(tables) if tables else empty.select(columns or empty.column_names)
+    found = pa.concat_tables(tables) if tables else empty.select(columns or empty.column_names)
+    if found["key"].null_count:
+        raise damage(store, name, "a row has no key")
+    return found
 
 
 def words_of(line: dict[str, Any]) -> set[str]:

@@ -184,3 +184,23 @@ def test_every_field_of_an_index(built: Path, out: Path, capsys: pytest.CaptureF
             assert "index.parquet" in str(error) and "\n" not in str(error)
         else:
             assert len(samples) == len(changed)
+
+
+@pytest.mark.parametrize("value", [None, -5, (1 << 31) - 1])
+def test_rows_of_a_lookup_that_the_ledger_does_not_have(
+    built: Path, out: Path, value: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table(out / "lookup/00000.parquet")
+    pq.write_table(table.set_column(1, "row", pa.array([value] * len(table), pa.int32())), out / "lookup/00000.parquet")
+    key = pq.read_table(out / "index.parquet")["key"][0].as_py()
+    for verb in (["why", out, key], ["forget", out, "--key", key]):
+        told(capsys, verb, ("00000.parquet",))
+
+
+def test_each_column_of_a_ledger_may_lack_its_values(built: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pq.read_table(built / "ledger/00000.parquet")
+    for number, field in enumerate(table.schema):
+        changed = table.set_column(number, field, pa.nulls(len(table), field.type))
+        pq.write_table(changed, out / "ledger/00000.parquet")
+        for verb in [*reads(built, out, number), ["forget", out, "--domain", "127.0.0.1", "--dry-run"]]:
+            told(capsys, verb, ("ledger/00000.parquet", "no row of"))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from vlmdata.engine.parquet import bounds, open_parquet
+from vlmdata.engine.parquet import bounds, damage, open_parquet
 from vlmdata.engine.store import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
@@ -90,6 +90,8 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
             first, last = np.searchsorted(wanted, least), np.searchsorted(wanted, largest, "right")
             if first < last:
                 group = file.read_row_group(number)
+                if group["row"].null_count or group["hash"].null_count:
+                    raise damage(store, name_for(ledger), "a hash or a row is missing")
                 rows = group["row"].to_numpy()
                 found.append(rows[np.isin(group["hash"].to_numpy(), wanted[first:last])])
     return np.unique(np.concatenate(found))
