@@ -13,9 +13,6 @@ from PIL import Image
 
 from vlmdata.images.budget import (
     FIXED_BYTES,
-    MAX_COST,
-    MAX_MEMORY_MB,
-    MAX_PIXELS,
     WRITTEN_BYTES,
     decoding_cost,
     hold_cost,
@@ -28,6 +25,7 @@ from vlmdata.images.phash import phash
 from vlmdata.images.process import Processed
 from vlmdata.images.resize import Box, ResizeRule, transform
 
+Boxes = Sequence[Box]
 PLAIN_BYTES, ALPHA_BYTES = 9, 85  # a pixel, at the worst
 PNG_QUALITY = 9  # its PNG takes a level of compression, 0 to 9, for quality
 
@@ -73,14 +71,7 @@ def _needed(header: Header, made: int, rule: ResizeRule) -> int:
 
 
 def process(
-    data: bytes,
-    rule: ResizeRule,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_memory_mb: float = MAX_MEMORY_MB,
-    max_cost: float = MAX_COST,
-    boxes: Sequence[Box] = (),
-    blur: Sequence[Box] = (),
+    data: bytes, rule: ResizeRule, *, max_pixels: int, max_memory_mb: float, max_cost: float, boxes: Boxes, blur: Boxes
 ) -> Processed:
     """Bring one image to what `rule` asks, as img2dataset does: no orientation, no colour profile, no shrink-on-load.
 
