@@ -8,65 +8,29 @@ stands between the title and it. What is made of links goes, and what `furniture
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from itertools import accumulate
 
 from vlmdata.html.cards import free_cards, is_prose, teaser_share
-from vlmdata.html.furniture import CELLS, drop_furniture, is_dateline
-from vlmdata.html.image_ref import ImageRef
+from vlmdata.html.furniture import CELLS, drop_furniture
 from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.html.lead import is_icon, restore_figures, restore_lead
+from vlmdata.html.sums import Sums, sums_of
+from vlmdata.html.teasers import is_related, teaser_lists
 from vlmdata.text.words import count_words
 
 _GALLERY_WORDS = 40
 _CORE = 0.8  # share of the prose that the section around the text proper holds
 _AMPLE_WORDS = 250  # of prose outside boilerplate: a page with as many loses boilerplate that holds even more, as comments do
-_LEAD_BLOCKS = 25  # between the title and the text, at most
 _FIGURE_BLOCKS = 50  # of an image and what goes with it, at most
-_ICON = 64  # pixels, at most
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
-_RELATED = re.compile(
-    r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
-    r"|most (?:read|popular|viewed|recent|shared)|you (?:may|might) (?:also )?(?:like|be interested|enjoy)|you'll also"
-    r"|read (?:more|next|also)|see also|trending|popular|latest|also (?:on|in|read)|up next|what to read next|don't miss"
-    r"|from the web|around the web|promoted|sponsored|advertisement|share this|follow us|about the author"
-    r"|leave a (?:reply|comment)|\d* ?comments?\b|join the (?:conversation|discussion)|newsletter|sign up|subscribe|tags?:"
-    r"|topics?:|filed under|categories|leia (?:mais|também)|veja (?:mais|também)|lire aussi|à lire|mehr zum thema"
-    r"|lesen sie auch|auch interessant|lee también|te puede interesar|noticias relacionadas|leggi anche)\b",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """Running sums over the blocks of a page: of a section, `sums[s.end] - sums[s.start]`."""
-
-    words: list[int]
-    linked: list[float]  # words in links
-    prose: list[int]  # words of blocks that read like prose
-    lines: list[int]  # blocks that are one link: a heading, or three words or more
-    images: list[int]
-    sections: list[tuple[int, Section]]  # those that hold blocks, with their numbers
-
-
-def _sums(layout: Layout) -> _Sums:
-    blocks = layout.blocks
-    return _Sums(
-        [0, *accumulate([b.words for b in blocks])],
-        [0.0, *accumulate([b.words * b.links for b in blocks])],
-        [0, *accumulate([b.words if is_prose(b) else 0 for b in blocks])],
-        [0, *accumulate([b.links > 0.8 and (b.words >= 3 or b.tag in HEADINGS) for b in blocks])],
-        [0, *accumulate([b.image is not None for b in blocks])],
-        [(i, s) for i, s in enumerate(layout.sections) if s.end > s.start],
-    )
 
 
 def main_blocks(layout: Layout) -> list[bool]:
     """Say for each block whether it belongs to the main content."""
     blocks = layout.blocks
     teasers = free_cards(layout)
-    sums = _sums(layout)
+    sums = sums_of(layout)
     kept = _without_chrome(layout, sums)
     for run in teasers:
         kept[run.start : run.stop] = [False] * len(run)
@@ -79,20 +43,20 @@ def main_blocks(layout: Layout) -> list[bool]:
     for i in range(len(blocks)):
         kept[i] = kept[i] and chosen.start <= i < chosen.end
     _drop_links(layout, chosen, kept, sums)
-    _restore_lead(layout, kept, lead)
-    _restore_figures(blocks, kept, behind)
+    restore_lead(layout, kept, lead)
+    restore_figures(blocks, kept, behind)
     drop_furniture(layout, kept)
     return kept
 
 
-def _is_gallery(kept: list[bool], sums: _Sums) -> bool:
+def _is_gallery(kept: list[bool], sums: Sums) -> bool:
     """Say whether a page is a gallery or a shop window: hardly any prose, and at least three images."""
     if sums.images[-1] < 3:
         return False
     return sum(sums.prose[i + 1] - sums.prose[i] for i, keep in enumerate(kept) if keep) < _GALLERY_WORDS
 
 
-def _gallery(layout: Layout, sums: _Sums) -> list[bool]:
+def _gallery(layout: Layout, sums: Sums) -> list[bool]:
     """Keep the images and the lines that go with them; links without an image beside them go."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
@@ -105,17 +69,17 @@ def _gallery(layout: Layout, sums: _Sums) -> list[bool]:
     return kept
 
 
-def _beside_image(parent: Section, sums: _Sums) -> bool:
+def _beside_image(parent: Section, sums: Sums) -> bool:
     """Say whether the element around a section is small and shows an image: the section is its title or price."""
     return parent.end - parent.start <= 12 and sums.images[parent.end] > sums.images[parent.start]
 
 
-def _without_chrome(layout: Layout, sums: _Sums) -> list[bool]:
+def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
     """Say for each block whether it stands outside boilerplate that does not hold the better part of the prose."""
     kept = [True] * len(layout.blocks)
     prose = sums.prose
     total = prose[-1]
-    teasers = _teaser_lists(layout, sums)
+    teasers = teaser_lists(layout, sums)
     enough = teaser_share(layout) if teasers else 0.0
     most = 0.8 if _is_ample(layout, sums, teasers) else 0.5
     done = 0  # up to which block a section around has been left out already
@@ -129,14 +93,14 @@ def _without_chrome(layout: Layout, sums: _Sums) -> list[bool]:
         elif s.chrome and not _is_content(layout, s, sums):
             share = 0.25
         else:
-            share = 0.3 if _is_related(layout, s, sums) else 0.0
+            share = 0.3 if is_related(layout, s, sums) else 0.0
         if prose[s.end] - prose[s.start] < share * total:
             kept[s.start : s.end] = [False] * (s.end - s.start)
             done = s.end
     return kept
 
 
-def _is_ample(layout: Layout, sums: _Sums, teasers: set[int]) -> bool:
+def _is_ample(layout: Layout, sums: Sums, teasers: set[int]) -> bool:
     """Say whether a page has prose enough outside of all boilerplate and lists of teasers."""
     outside = [True] * len(layout.blocks)
     for i, s in sums.sections:
@@ -145,7 +109,7 @@ def _is_ample(layout: Layout, sums: _Sums, teasers: set[int]) -> bool:
     return sum(sums.prose[i + 1] - sums.prose[i] for i, out in enumerate(outside) if out) >= _AMPLE_WORDS
 
 
-def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
+def _is_content(layout: Layout, s: Section, sums: Sums) -> bool:
     """Say whether a section holds content whatever its names say: an illustration, or prose of its own amid the prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
@@ -155,7 +119,7 @@ def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
     if s.end - s.start > _FIGURE_BLOCKS:
         return False
     images = [block for block in layout.blocks[s.start : s.end] if block.image]
-    if any(_is_icon(block.image) for block in images if block.image):
+    if any(is_icon(block.image) for block in images if block.image):
         return False
     if s.tag == "figure":
         return linked <= 0.5 * words or not all(b.links for b in images)
@@ -164,39 +128,7 @@ def _is_content(layout: Layout, s: Section, sums: _Sums) -> bool:
     return amid and (said <= words - linked <= said + 3 if captions else words == 0 and not all(b.links for b in images))
 
 
-def _is_icon(image: ImageRef) -> bool:
-    return any(side is not None and side <= _ICON for side in (image.rendered_width, image.rendered_height))
-
-
-def _is_related(layout: Layout, s: Section, sums: _Sums) -> bool:
-    """Say whether a section begins with a short line such as `Related stories`."""
-    first = layout.blocks[s.start]
-    return (
-        0 < first.words < 9
-        and sums.linked[s.end] - sums.linked[s.start] >= 0.1 * (sums.words[s.end] - sums.words[s.start])
-        and bool(_RELATED.match((first.text or "")[:80]))
-    )
-
-
-def _teaser_lists(layout: Layout, sums: _Sums) -> set[int]:
-    """Return the sections most of whose parts are teasers: a line that is a link, and few words more."""
-    parts: dict[int, int] = {}
-    teasers: dict[int, int] = {}
-    for _, s in sums.sections:
-        size = s.end - s.start
-        if s.parent < 0:
-            continue
-        parent = layout.sections[s.parent]
-        if parent.end - parent.start == size:
-            continue
-        parts[s.parent] = parts.get(s.parent, 0) + 1
-        few = size <= 12 and sums.words[s.end] - sums.words[s.start] < 110
-        if few and sums.lines[s.end] > sums.lines[s.start]:
-            teasers[s.parent] = teasers.get(s.parent, 0) + 1
-    return {i for i, count in teasers.items() if count >= 3 and count >= 0.6 * parts[i]}
-
-
-def _best(layout: Layout, kept: list[bool], totals: _Sums) -> Section:
+def _best(layout: Layout, kept: list[bool], totals: Sums) -> Section:
     """Return the section of the greatest worth, the innermost of equals."""
     worth = [_worth(b) if keep and b.words else 0.0 for b, keep in zip(layout.blocks, kept, strict=True)]
     sums = [0.0, *accumulate(worth)]
@@ -241,7 +173,7 @@ def _worth(block: Block) -> float:
     return block.words * (1 - block.links)
 
 
-def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: _Sums) -> None:
+def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -> None:
     """Leave out the text of sections inside the chosen one that are made of links."""
     words, linked = sums.words, sums.linked
     done = 0  # up to which block a section around has been left out already
@@ -253,48 +185,3 @@ def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: _Sums) 
             done = s.end
             for i in range(s.start, s.end):
                 kept[i] = kept[i] and layout.blocks[i].image is not None
-
-
-def _restore_lead(layout: Layout, kept: list[bool], before: list[int]) -> None:
-    """Keep the prose and images between the title of the page and its text: a summary, an opening picture.
-
-    `before` are the blocks of the main content before the text proper, which count where no title stands before it.
-    """
-    blocks = layout.blocks
-    first = next((i for i, keep in enumerate(kept) if keep), 0)
-    title = next((i for i in range(first - 1, max(-1, first - _LEAD_BLOCKS), -1) if blocks[i].tag == "h1"), None)
-    lead = _outside_chrome(layout, title, first) if title is not None else [i for i in before if i < first]
-    captions: set[str | None] = set()
-    for i in lead:
-        b = blocks[i]
-        if b.image and not b.links and not _is_icon(b.image):
-            kept[i] = True
-            captions.add(b.image.caption)
-        elif b.tag in CELLS and title is None and b.links < 0.7:
-            kept[i] = True  # a table of facts
-        elif (is_prose(b) and b.links < 0.2 and not is_dateline(b.text)) or (b.text and b.text in captions):
-            kept[i] = True
-    if title is not None and (title in before or any(kept[i] for i in lead)):
-        kept[title] = True
-
-
-def _restore_figures(blocks: list[Block], kept: list[bool], behind: list[int]) -> None:
-    """Keep images with a caption behind the text proper, and their captions."""
-    captions: set[str | None] = set()
-    for i in behind:
-        b = blocks[i]
-        if b.image and b.image.caption and not b.links and not _is_icon(b.image):
-            kept[i] = True
-            captions.add(b.image.caption)
-        elif b.text and b.text in captions:
-            kept[i] = True
-
-
-def _outside_chrome(layout: Layout, start: int, end: int) -> list[int]:
-    """Return the blocks from `start` to `end` that stand in no boilerplate which begins among them."""
-    surely = [False] * len(layout.sections)
-    for i, s in enumerate(layout.sections):
-        surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))
-        if s.start >= end:
-            break
-    return [i for i in range(start, end) if not surely[layout.blocks[i].section]]

@@ -1,0 +1,33 @@
+"""Running sums over the blocks of a page, so that a sum over a section costs a subtraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from vlmdata.html.cards import is_prose
+from vlmdata.html.layout import HEADINGS, Layout, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Running sums over the blocks of a page: of a section, `sums[s.end] - sums[s.start]`."""
+
+    words: list[int]
+    linked: list[float]  # words in links
+    prose: list[int]  # words of blocks that read like prose
+    lines: list[int]  # blocks that are one link: a heading, or three words or more
+    images: list[int]
+    sections: list[tuple[int, Section]]  # those that hold blocks, with their numbers
+
+
+def sums_of(layout: Layout) -> Sums:
+    blocks = layout.blocks
+    return Sums(
+        [0, *accumulate([b.words for b in blocks])],
+        [0.0, *accumulate([b.words * b.links for b in blocks])],
+        [0, *accumulate([b.words if is_prose(b) else 0 for b in blocks])],
+        [0, *accumulate([b.links > 0.8 and (b.words >= 3 or b.tag in HEADINGS) for b in blocks])],
+        [0, *accumulate([b.image is not None for b in blocks])],
+        [(i, s) for i, s in enumerate(layout.sections) if s.end > s.start],
+    )
