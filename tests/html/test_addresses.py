@@ -26,6 +26,10 @@ BASE = "https://ex.com/d/e/p.html?q=1"
         ("//日本.jp?x=ü", "https://xn--wgv71a.jp?x=%C3%BC"),
         ("https://ex.org//ü.de/ä", "https://ex.org//%C3%BC.de/%C3%A4"),
         ("https://\u200b/a.jpg", "https://%E2%80%8B/a.jpg"),  # no name at all: refused where it is to be fetched
+        ("https://user@ex.org/a.jpg", "https://user@ex.org/a.jpg"),
+        ("//:0", None),
+        ("http://:0", None),
+        ("http://:80/a.jpg", None),
         ("javascript:void(0)", None),
         ("mailto:a@b.c", None),
         ("ftp://ex.com/a.jpg", None),

@@ -27,6 +27,8 @@ def test_a_srcset_is_read_as_the_standard_says():
         ({"src": "blank.gif", "data-lazy-src": "real.jpg"}, ["real.jpg"]),
         ({"src": "data:image/gif;base64,R0lGOD", "data-srcset": "r.jpg 640w"}, ["r.jpg"]),
         ({"src": "/img/1x1.gif"}, []),
+        ({"src": "//:0"}, []),
+        ({"src": " http://:0", "data-photo": "a.jpg"}, ["a.jpg"]),
         ({"src": "a.jpg", "data-src": "true"}, ["a.jpg"]),
         (
             {"src": "a.jpg?w=20&blur=9", "srcset": "a.jpg?w=20 1x, a.jpg?w=40 2x", "data-src": "a.jpg"},
@@ -49,6 +51,7 @@ def test_the_sources_of_a_picture_count_and_unreadable_types_do_not():
 
 def test_placeholders():
     shown_until = ["blank.gif", "https://e.org/x/spacer.png?v=2", "about:blank", "", "data:image/svg+xml,<svg/>", "loading.gif"]
+    shown_until += ["//:0", "http://:0", "https://"]
     assert all(map(is_placeholder, shown_until))
     assert not any(map(is_placeholder, ["blanket.jpg", "photo.gif", "space.png", "data:image/png;base64," + "A" * 300]))
 

@@ -12,7 +12,7 @@ import idna
 _STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from both ends
 _INNER = re.compile(r"[\t\n\r]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
-_WEB = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+_WEB = re.compile(r"https?://[^/?#:]", re.IGNORECASE)  # with a host
 _HOST = re.compile(r"\A(https?://)([^/?\\@:]+)(?=[/?\\:]|\Z)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _DATA = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)

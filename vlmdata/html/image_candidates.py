@@ -31,6 +31,7 @@ _PLACEHOLDER = re.compile(  # of a file's name
     r"|trans(?:parent)?|clear|gr[ea]y|empty|dummy|1x1|1?px|fallback)\.(?:gif|png|svg|jpe?g|webp)",
     re.IGNORECASE,
 )
+_NO_HOST = re.compile(r"\s*(?:https?:)?//(?::|\s*$)", re.IGNORECASE)  # `//:0`, which asks no server
 _IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.IGNORECASE)
 _PREVIEW_WORD = re.compile(
     r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])",
@@ -95,10 +96,11 @@ def _rank(candidate: Candidate) -> tuple[float, float]:
 
 
 def is_placeholder(address: str) -> bool:
-    """Say whether an address is what lazy loaders show until the image comes: a blank, a spinner, an inline GIF or SVG."""
+    """Say whether an address is what lazy loaders show until the image comes: a blank, a spinner, an inline GIF or SVG,
+    an address without a host."""
     if address.startswith("data:"):
         return address.startswith(("data:image/gif", "data:image/svg")) or len(address) < 200
-    if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")):
+    if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")) or _NO_HOST.match(address):
         return True
     name = address.partition("?")[0].partition("#")[0].rpartition("/")[2]
     return name.rpartition(".")[0].lower().endswith(_PLACEHOLDER_ENDS) and bool(_PLACEHOLDER.fullmatch(name[-80:]))
