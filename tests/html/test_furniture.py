@@ -15,6 +15,7 @@ BODY = "".join(f"<p>{text}</p>" for text in TEXT)
 FORM = "<form><p>Name (erforderlich)</p><p>Zum Kommentieren bitte alle Felder ausfüllen, die einen Stern haben.</p></form>"
 POINTER = "<p>Mehr davon? <a href=/n>Hier geht es zu unserem Rundbrief mit Geschichten</a> aus dem Dorf.</p>"
 NOTE = "<p>Dieser Beitrag gibt die Meinung des Autors wieder und nicht notwendig die der ganzen Redaktion des Blattes.</p>"
+COOKIES = "<p>Wir nutzen Cookies, damit diese Seite so gut wird, wie sie sein kann; wer bleibt, der akzeptiert sie alle.</p>"
 SUMMARY = "Ein Dorf lebt von einem Boot, und das Boot lebt von einem Dorf, das es jedes Jahr neu streicht."
 
 
@@ -33,11 +34,27 @@ def texts(body: str) -> list[str | None]:
         f"<div>{BODY}<p>Quelle: Landesregierung</p></div>",
         f"<noscript><div>{BODY.replace('</p>', ' ' * 200 + '</p>')}</div></noscript>",
         f"<div>{BODY.replace('Hafen', 'Ha&shy;fen')}</div>",
+        f"<div>{BODY}<p>Hier: <a href=/s>mehr zum See</a></p><h3>Der See</h3></div><div>{COOKIES}</div>",
+        *(f"<div>{BODY}<h3>{said}</h3><p>{NOTE}</p></div>" for said in ("1 Kommentar", "Comments (1)", "Commentaires")),
         f"<div>{BODY.replace('Hafen', '<ruby>Hafen<rt>hɑːfn</rt></ruby>')}</div>",
     ],
 )
 def test_only_the_text_is_left(body: str):
     assert texts(body) == ["\n\n".join(TEXT)]
+
+
+def test_short_lines_between_longer_ones_at_the_end_stay():
+    lines = "<div>Refrain</div><div>Das Boot ist grün, das Boot ist alt.</div><div>Refrain</div><div>Und es fährt.</div>"
+    assert texts(f"<div>{BODY}{lines}<div>Tags</div></div>") == [
+        "\n\n".join([*TEXT, "Refrain", "Das Boot ist grün, das Boot ist alt.", "Refrain", "Und es fährt."])
+    ]
+
+
+def test_comments_is_a_heading_of_a_text_that_goes_on():
+    more = "".join(f"<p>{text} Und so weiter.</p>" for text in TEXT)
+    assert texts(f"<div>{BODY}<h3>Comments</h3>{more}</div>") == [
+        "\n\n".join([*TEXT, "Comments", *(f"{text} Und so weiter." for text in TEXT)])
+    ]
 
 
 def test_title_summary_and_picture_before_the_text_stay():
@@ -82,6 +99,7 @@ def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
         ("Le bateau vert – Photo : Jeanne Doe", "Le bateau vert"),
         ("绿色的船（图）。图：新华社", "绿色的船（图）。"),
         ("The green boat © A. Name / Agency", "The green boat"),
+        ("Das grüne Boot© Land/A. Name", "Das grüne Boot"),
         ("(Image: GETTY)", ""),
         ("The green boat. (credit: Jane Doe/flickr)", "The green boat. (credit: Jane Doe/flickr)"),
         ("Left: the old boat. Right: the new one", "Left: the old boat. Right: the new one"),

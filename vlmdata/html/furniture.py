@@ -43,6 +43,13 @@ _FURNITURE = re.compile(  # a line that says when, by whom or with what button, 
 )
 
 
+_COMMENTS_WORDS = 4  # of a line that says how many there are, at most
+_COMMENTS = re.compile(  # `Comments`, `3 comments`, `Comments (3)`
+    r"\W*(\d*)\W*(?:comments?|kommentare?|commentaires?|comentarios?|comentários?|commenti|komentarze|reacties|commentaren"
+    r"|yorumlar|комментарии|leave a (?:comment|reply)|schreibe einen kommentar|kommentar schreiben|laisser un commentaire"
+    r"|deja un comentario)\W*(\d*)\W*",
+    re.IGNORECASE,
+)
 _CREDIT_WORD = (  # what names the source of a picture
     r"(?:foto(?:s|graf(?:ie|ía)?)?|photos?(?: (?:by|credit))?|bild(?:er|quelle|nachweis)?|image(?:n|m|s)?(?: (?:by|credit))?"
     r"|picture|quelle|source|fuente|fonte|bron|kilde|källa|cr[eé]dito?s|crédito|copyright|zdj(?:ęcie|\.)?|źródło|fotó|forrás"
@@ -50,7 +57,7 @@ _CREDIT_WORD = (  # what names the source of a picture
 )
 _CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. Name` at the end of a caption
     rf"(?:(?:^|(?<=[.!?…»\"”’);,。！？）」])|[\[(|–—-])\s*(?:{_CREDIT_WORD}\s?[:：/©]|image copyright)"
-    r"|(?:^|\s)[\[(]?(?:©|ⓒ|\(c\))|^credit\b\W)[^:!?]{2,80}$",
+    r"|(?:^|\s)[\[(]?(?:ⓒ|\(c\))|[\[(]?©|^credit\b\W)[^:!?]{2,80}$",
     re.IGNORECASE,  # `(credit: A. Name)` inside a caption stays: books under open licences ask for that
 )
 
@@ -64,10 +71,11 @@ def without_credit(text: str) -> str:
 def drop_furniture(layout: Layout, kept: list[bool]) -> None:
     """Leave out what is furniture among the blocks that are kept, and credits at the end of captions."""
     blocks = layout.blocks
+    _drop_comments(blocks, kept)
     for i, b in enumerate(blocks):
         if not (kept[i] and b.text) or b.tag in CELLS or b.tag in HEADINGS:
             continue
-        if b.words < 20 and len(b.text) < 300 and _FURNITURE.fullmatch(b.text):
+        if _is_furniture(b.text, b.words):
             kept[i] = False
         elif b.words < _CREDIT_WORDS or _is_caption(layout, i):
             said = without_credit(b.text)
@@ -78,6 +86,30 @@ def drop_furniture(layout: Layout, kept: list[bool]) -> None:
     _trim(blocks, kept)
     _drop_empty_headings(blocks, kept)
     _drop_repeats(blocks, kept)
+
+
+def _is_furniture(text: str, words: int) -> bool:
+    """Say whether a block is a line of furniture or a cookie notice."""
+    if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text):
+        return True
+    return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
+
+
+def _drop_comments(blocks: list[Block], kept: list[bool]) -> None:
+    """Leave out what follows a line such as `3 comments` behind the text.
+
+    Without a number the line may be a heading of the text: then as much must stand before it as four times what follows.
+    """
+    left = sum(b.words for b, keep in zip(blocks, kept, strict=True) if keep)
+    said = 0
+    for i, b in enumerate(blocks):
+        if not (kept[i] and b.text):
+            continue
+        found = _COMMENTS.fullmatch(b.text) if b.words <= _COMMENTS_WORDS and b.tag not in CELLS else None
+        if found and said >= (left - said) * (1 if found[1] or found[2] else 4):
+            kept[i:] = [False] * (len(kept) - i)
+            return
+        said += b.words
 
 
 def _is_caption(layout: Layout, place: int) -> bool:
@@ -103,7 +135,7 @@ def _drop_empty_headings(blocks: list[Block], kept: list[bool]) -> None:
         if not kept[i]:
             gone = gone or b.links > 0.5
             continue
-        heading = b.tag in HEADINGS
+        heading = b.tag in HEADINGS and b.words < 25
         if gone and ends and heading:
             kept[i] = False
         else:
@@ -129,7 +161,8 @@ def _trim(blocks: list[Block], kept: list[bool]) -> None:
         if not kept[i] or b.text is None:
             continue
         stub = b.words < 4 and b.tag in _LOOSE and b.text[-1] not in ".!?:)"
-        if b.links > (0.7 if b.tag == "li" else 0.3) or stub or (b.tag in HEADINGS and last):
+        linked = b.links > (0.3 if last and b.tag != "li" else 0.7)
+        if b.tag not in CELLS and (linked or (last and (stub or b.tag in HEADINGS))):
             kept[i] = False
         else:
             last = False
@@ -160,7 +193,6 @@ def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
         elif title and title in b.text and b.words <= count_words(title) + 6:
             kept[i] = False
         if b.words >= 15:
-            repeated = b.tag != "p" and i - seen.get(b.text, -100) < 25
-            if repeated or (b.words < 80 and _COOKIES.match(b.text[:1000])):
+            if b.tag != "p" and i - seen.get(b.text, -100) < 25:
                 kept[i] = False
             seen[b.text] = i
