@@ -3,6 +3,7 @@
 import pytest
 
 from vlmdata.html.document import extract
+from vlmdata.html.names import named
 
 PROSE = [
     "The ferry leaves the stone harbour at six each morning and carries mostly flour.",
@@ -69,3 +70,22 @@ def test_buttons_and_teasers_go(body: str):
 )
 def test_prose_amid_prose_stays_whatever_it_is_called(body: str, text: str):
     assert texts(body) == ["\n\n".join([PROSE[0], text, PROSE[1]])]
+
+
+@pytest.mark.parametrize("name", ["comments", "kommentare", "commentaires", "comentarios", "reacties", "related", "cookie"])
+def test_what_others_say_goes_also_where_it_is_most_of_the_prose(name: str):
+    story = "".join(f"<p>{i}. {text}</p>" for i in range(3) for text in PROSE)
+    said = "".join(f"<p>{i}: {text}</p>" for i in range(8) for text in PROSE)
+    page = f"<body><div><div>{story}</div><div class={name}-box>{said}</div></div>"
+    assert extract(page.encode(), "https://e.org/").texts == ["\n\n".join(f"{i}. {text}" for i in range(3) for text in PROSE)]
+
+
+def test_the_subjects_of_a_post_say_nothing_of_it():
+    assert named(("post-7 type-post status-publish tag-newsletter category-comments", None, None, None)) == (0, True, False)
+    assert named(("tag-newsletter", None, None, None))[0] == 2
+    assert named(("comments", None, None, None))[0] == 3
+
+
+@pytest.mark.parametrize("name", ["entry-meta", "paywall", "author-profile", "disclosure", "factbox", "nav-previous"])
+def test_a_box_of_the_page_amid_the_text_goes(name: str):
+    assert texts(f"<div class={name}><div>You need an account to see it.</div></div>") == ["\n\n".join(PROSE)]

@@ -14,15 +14,20 @@ from vlmdata.html.cards import free_cards, is_prose, teaser_share
 from vlmdata.html.furniture import CELLS, drop_furniture
 from vlmdata.html.layout import HEADINGS, Block, Layout, Section
 from vlmdata.html.lead import is_icon, restore_figures, restore_lead
-from vlmdata.html.sums import Sums, sums_of
-from vlmdata.html.teasers import is_related, teaser_lists
+from vlmdata.html.sums import Sums, prose_of, sums_of
+from vlmdata.html.teasers import BOXES, drop_teasers, is_related, teaser_lists
 from vlmdata.text.words import count_words
 
 _GALLERY_WORDS = 40
 _CORE = 0.8  # share of the prose that the section around the text proper holds
 _AMPLE_WORDS = 250  # of prose outside boilerplate: a page with as many loses boilerplate that holds even more, as comments do
+_SOME_WORDS = 50  # of prose outside boilerplate: as many are enough to lose what others say, which may be most of the page
+_HARDLY = 0.05  # share of the prose: less of it outside boilerplate, and the names of boilerplate must mean something else
+_FEW = 0.3  # share of the prose: less of it in the section of the greatest sum, and lists of links have drawn that down
+_SUMMARY_WORDS = 20  # and more
 _FIGURE_BLOCKS = 50  # of an image and what goes with it, at most
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
+_TABLE_PARTS = CELLS | {"tr", "thead", "tbody", "tfoot"}
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 
@@ -32,28 +37,42 @@ def main_blocks(layout: Layout) -> list[bool]:
     teasers = free_cards(layout)
     sums = sums_of(layout)
     kept = _without_chrome(layout, sums)
+    if prose_of(kept, sums) < min(_GALLERY_WORDS, _HARDLY * sums.prose[-1]):
+        _trust_content(layout)
+        kept = _without_chrome(layout, sums)
     for run in teasers:
         kept[run.start : run.stop] = [False] * len(run)
     if _is_gallery(kept, sums):
         return _gallery(layout, sums)
+    prose = [0, *accumulate([b.words if keep and is_prose(b) else 0 for b, keep in zip(blocks, kept, strict=True)])]
     best = _best(layout, kept, sums)
-    chosen = _widened(layout, _narrowed(layout, best, kept), kept)
+    if prose[best.end] - prose[best.start] < _FEW * prose[-1]:
+        best = layout.sections[0]
+    chosen = _widened(layout, _narrowed(layout, best, prose), kept)
     lead = [i for i in range(best.start, chosen.start) if kept[i]]
     behind = [i for i in range(chosen.end, best.end) if kept[i]]
     for i in range(len(blocks)):
         kept[i] = kept[i] and chosen.start <= i < chosen.end
     _drop_links(layout, chosen, kept, sums)
+    drop_teasers(layout, chosen, kept, sums)
     restore_lead(layout, kept, lead)
     restore_figures(blocks, kept, behind)
     drop_furniture(layout, kept)
     return kept
 
 
+def _trust_content(layout: Layout) -> None:
+    """Take no section for boilerplate that calls itself content too: `class="content toc-1"`, `comment-text` of a forum."""
+    for section in layout.sections:
+        if section.body:
+            section.chrome = 0
+
+
 def _is_gallery(kept: list[bool], sums: Sums) -> bool:
     """Say whether a page is a gallery or a shop window: hardly any prose, and at least three images."""
     if sums.images[-1] < 3:
         return False
-    return sum(sums.prose[i + 1] - sums.prose[i] for i, keep in enumerate(kept) if keep) < _GALLERY_WORDS
+    return prose_of(kept, sums) < _GALLERY_WORDS
 
 
 def _gallery(layout: Layout, sums: Sums) -> list[bool]:
@@ -81,13 +100,14 @@ def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
     total = prose[-1]
     teasers = teaser_lists(layout, sums)
     enough = teaser_share(layout) if teasers else 0.0
-    most = 0.8 if _is_ample(layout, sums, teasers) else 0.5
+    outside = _prose_outside(layout, sums, teasers)
+    most = 0.8 if outside >= _AMPLE_WORDS else 0.5
     done = 0  # up to which block a section around has been left out already
     for i, s in sums.sections:
         if s.end <= done:
             continue
         if s.chrome > 1 and not _is_content(layout, s, sums):
-            share = most
+            share = 0.8 if s.chrome > 2 and outside >= _SOME_WORDS else most
         elif i in teasers:
             share = enough
         elif s.chrome and not _is_content(layout, s, sums):
@@ -100,21 +120,24 @@ def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
     return kept
 
 
-def _is_ample(layout: Layout, sums: Sums, teasers: set[int]) -> bool:
-    """Say whether a page has prose enough outside of all boilerplate and lists of teasers."""
+def _prose_outside(layout: Layout, sums: Sums, teasers: set[int]) -> int:
+    """Return the words of the prose outside of all boilerplate and lists of teasers."""
     outside = [True] * len(layout.blocks)
     for i, s in sums.sections:
         if s.chrome > 1 or i in teasers:
             outside[s.start : s.end] = [False] * (s.end - s.start)
-    return sum(sums.prose[i + 1] - sums.prose[i] for i, out in enumerate(outside) if out) >= _AMPLE_WORDS
+    return prose_of(outside, sums)
 
 
 def _is_content(layout: Layout, s: Section, sums: Sums) -> bool:
     """Say whether a section holds content whatever its names say: an illustration, or prose of its own amid the prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
-    amid = sums.prose[s.start] > sums.prose[around.start] and sums.prose[around.end] > sums.prose[s.end]
+    leads = sums.prose[around.end] > sums.prose[s.end]
+    amid = leads and sums.prose[s.start] > sums.prose[around.start]
     if sums.images[s.end] == sums.images[s.start]:
+        if leads and s.chrome == 1 and s.body and words >= _SUMMARY_WORDS and linked <= 0.2 * words:
+            return True  # a summary: class="teaser-text"
         return amid and s.tag in _TEXTUAL and linked <= 0.5 * words
     if s.end - s.start > _FIGURE_BLOCKS:
         return False
@@ -125,7 +148,9 @@ def _is_content(layout: Layout, s: Section, sums: Sums) -> bool:
         return linked <= 0.5 * words or not all(b.links for b in images)
     captions = {block.image.caption for block in images if block.image and block.image.caption}
     said = sum(map(count_words, captions))
-    return amid and (said <= words - linked <= said + 3 if captions else words == 0 and not all(b.links for b in images))
+    if captions:
+        return (amid or s.chrome == 1) and (words == 0 or said <= words - linked <= said + 3)
+    return amid and words == 0 and not all(b.links for b in images)
 
 
 def _best(layout: Layout, kept: list[bool], totals: Sums) -> Section:
@@ -142,9 +167,8 @@ def _best(layout: Layout, kept: list[bool], totals: Sums) -> Section:
     return best
 
 
-def _narrowed(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
+def _narrowed(layout: Layout, chosen: Section, prose: list[int]) -> Section:
     """Return the innermost section that holds nearly all the prose of the chosen one."""
-    prose = [0, *accumulate([b.words if keep and is_prose(b) else 0 for b, keep in zip(layout.blocks, kept, strict=True)])]
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
         inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS
@@ -174,14 +198,27 @@ def _worth(block: Block) -> float:
 
 
 def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Leave out the text of sections inside the chosen one that are made of links."""
+    """Leave out the text of sections inside the chosen one that are made of links, and links that stand in no paragraph.
+
+    Tables stay or go whole.
+    """
     words, linked = sums.words, sums.linked
     done = 0  # up to which block a section around has been left out already
     for _, s in sums.sections:
-        if s.end <= done or not (chosen.start <= s.start and s.end <= chosen.end) or s is chosen or s.tag in CELLS:
+        if s.end <= done or not (chosen.start <= s.start and s.end <= chosen.end) or s is chosen or s.tag in _TABLE_PARTS:
+            continue
+        if sums.prose[s.end] - sums.prose[s.start] > 0.5 * (sums.prose[chosen.end] - sums.prose[chosen.start]):
             continue
         all_words = words[s.end] - words[s.start]
         if all_words and linked[s.end] - linked[s.start] > 0.7 * all_words:
             done = s.end
             for i in range(s.start, s.end):
                 kept[i] = kept[i] and layout.blocks[i].image is not None
+    for i in range(chosen.start, chosen.end):
+        b = layout.blocks[i]
+        if b.links > 0.8 and b.words and b.tag in BOXES:
+            kept[i] = False
+
+
+def _caption_of(block: Block) -> str | None:
+    return block.image.caption if block.image else block.text

@@ -5,41 +5,48 @@ from __future__ import annotations
 from vlmdata.html.cards import is_prose
 from vlmdata.html.furniture import CELLS, is_dateline
 from vlmdata.html.image_ref import ImageRef
-from vlmdata.html.layout import Block, Layout
+from vlmdata.html.layout import HEADINGS, Block, Layout
 
 _LEAD_BLOCKS = 25  # between the title and the text, at most
 _ICON = 64  # pixels, at most
 
 
 def restore_lead(layout: Layout, kept: list[bool], before: list[int]) -> None:
-    """Keep the prose and images between the title of the page and its text: a summary, an opening picture.
+    """Keep the title of the page, pictures before and below it, and prose between it and the text: a summary.
 
-    `before` are the blocks of the main content before the text proper, which count where no title stands before it.
+    `before` are the blocks of the main content before the text proper. Of these lists and headings stay too, and tables of
+    facts where there is no title.
     """
     blocks = layout.blocks
     first = next((i for i, keep in enumerate(kept) if keep), 0)
     title = next((i for i in range(first - 1, max(-1, first - _LEAD_BLOCKS), -1) if blocks[i].tag == "h1"), None)
-    lead = _outside_chrome(layout, title, first) if title is not None else [i for i in before if i < first]
-    captions: set[str | None] = set()
+    opening = [i for i in before if i < (first if title is None else title)]
+    lead = opening if title is None else _outside_chrome(layout, title, first)
+    _restore_pictures(blocks, kept, sorted({*opening, *lead}))
+    own = set(before)
     for i in lead:
         b = blocks[i]
-        if b.image and not b.links and not is_icon(b.image):
+        listed = i in own and b.links < 0.7 and (b.tag == "li" or (b.tag in CELLS and title is None))
+        if listed or (is_prose(b) and b.links < (0.3 if i in own else 0.2) and not is_dateline(b.text)):
             kept[i] = True
-            captions.add(b.image.caption)
-        elif b.tag in CELLS and title is None and b.links < 0.7:
-            kept[i] = True  # a table of facts
-        elif (is_prose(b) and b.links < 0.2 and not is_dateline(b.text)) or (b.text and b.text in captions):
+    for i in reversed(before):
+        if blocks[i].tag in HEADINGS and not blocks[i].links and kept[i + 1] and blocks[i + 1].words:
             kept[i] = True
-    if title is not None and (title in before or any(kept[i] for i in lead)):
+    if title is not None and (title in own or any(kept[i] for i in lead)):
         kept[title] = True
 
 
 def restore_figures(blocks: list[Block], kept: list[bool], behind: list[int]) -> None:
     """Keep images with a caption behind the text proper, and their captions."""
+    _restore_pictures(blocks, kept, [i for i in behind if (image := blocks[i].image) is None or image.caption])
+
+
+def _restore_pictures(blocks: list[Block], kept: list[bool], places: list[int]) -> None:
+    """Keep images that are neither links nor icons, and their captions."""
     captions: set[str | None] = set()
-    for i in behind:
+    for i in places:
         b = blocks[i]
-        if b.image and b.image.caption and not b.links and not is_icon(b.image):
+        if b.image and not b.links and not is_icon(b.image):
             kept[i] = True
             captions.add(b.image.caption)
         elif b.text and b.text in captions:

@@ -17,16 +17,21 @@ def word_set(words: str) -> frozenset[str]:
 
 # Words of class, id and role that mean boilerplate wherever they stand alone between hyphens or capitals.
 _STRONG = word_set(
-    "nav toc navbar navigation menu submenu breadcrumb breadcrumbs footer sidebar sidenav cookie cookies consent gdpr share "
-    "sharing shares sharebar sharedaddy addthis addtoany related recommended recommendations recommends recommendation comment "
-    "comments disqus respond replies outbrain taboola zergnet pagination pager paging skiplink navbox catlinks noprint "
-    "complementary contentinfo adsense dfp jumpto editsection hatnote masthead topbar copyright newsletter"
+    "nav toc navbar navigation menu submenu breadcrumb breadcrumbs footer sidebar sidenav share sharing shares sharebar "
+    "sharedaddy addthis addtoany pagination pager paging skiplink navbox catlinks noprint complementary contentinfo adsense "
+    "dfp jumpto editsection hatnote masthead topbar copyright newsletter"
+)
+_OTHERS = word_set(  # what others say, and what belongs to other pages: these words hardly ever say how a page is laid out
+    "comment comments commentlist disqus respond replies related recommended recommendations recommends recommendation "
+    "cookie cookies consent gdpr outbrain taboola zergnet kommentar kommentare commentaire commentaires comentario "
+    "comentarios commento commenti komentarz komentarze reactie reacties"
 )
 _WEAK = word_set(
     "subscribe subscription signup promo promos promotion advert adverts advertisement advertising ad ads sponsor "
     "sponsored sponsors popup modal lightbox overlay byline author authors bio tags taglist widget widgets toolbar "
     "screenreader print printonly rating ratings login signin legal disclaimer trending popular utility jetpack banner dialog "
-    "alertdialog search tooltip readmore teaser teasers timestamp dateline pubdate published credit"
+    "alertdialog search tooltip readmore teaser teasers timestamp dateline pubdate published credit meta metadata profile "
+    "paywall disclosure disclaimer factbox inset previous prev next likes"
 )
 _BODY = word_set("article articlebody body content entry main post story text prose mainentity")
 
@@ -43,14 +48,19 @@ def _words(names: tuple[str | None, ...]) -> list[str]:
         lower = _CAMEL.sub(r"\1-\2", text).lower()
     if "has" in lower or "have" in lower or "with" in lower or "no" in lower:
         lower = _ABOUT_OTHERS.sub("", lower)
+    if "status-publish" in lower:  # of a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
+        lower = " ".join(name for name in lower.split() if not name.startswith(("tag-", "category-")))
     return _WORDS.findall(lower)
 
 
 @lru_cache(maxsize=1 << 15)
 def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Say how loudly class, id and role speak of boilerplate (0, 1, 2), whether of main content, whether of a caption."""
+    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption."""
     words = _words(names)
-    chrome = 2 if not _STRONG.isdisjoint(words) else int(not _WEAK.isdisjoint(words))
+    if not _OTHERS.isdisjoint(words):
+        chrome = 3
+    else:
+        chrome = 2 if not _STRONG.isdisjoint(words) else int(not _WEAK.isdisjoint(words))
     said = chrome, not _BODY.isdisjoint(words), any("caption" in word for word in words)
     return NOTHING if said == NOTHING else said
 

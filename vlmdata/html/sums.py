@@ -31,3 +31,8 @@ def sums_of(layout: Layout) -> Sums:
         [0, *accumulate([b.image is not None for b in blocks])],
         [(i, s) for i, s in enumerate(layout.sections) if s.end > s.start],
     )
+
+
+def prose_of(kept: list[bool], sums: Sums) -> int:
+    """Return how many words of prose are kept."""
+    return sum(sums.prose[i + 1] - sums.prose[i] for i, keep in enumerate(kept) if keep)

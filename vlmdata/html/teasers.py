@@ -7,6 +7,10 @@ import re
 from vlmdata.html.layout import Layout, Section
 from vlmdata.html.sums import Sums
 
+BOXES = frozenset(("div", "section", "aside", "article"))
+_BOX_BLOCKS, _BOX_TEXTS = 8, 4  # of a teaser, at most
+_BOX_WORDS = 110  # fewer
+_BOXES_SHARE = 0.25  # of the prose of the main content, at most
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
     r"|most (?:read|popular|viewed|recent|shared)|you (?:may|might) (?:also )?(?:like|be interested|enjoy)|you'll also"
@@ -14,7 +18,12 @@ _RELATED = re.compile(
     r"|from the web|around the web|promoted|sponsored|advertisement|share this|follow us|about the author"
     r"|leave a (?:reply|comment)|\d* ?comments?\b|join the (?:conversation|discussion)|newsletter|sign up|subscribe|tags?:"
     r"|topics?:|filed under|categories|leia (?:mais|também)|veja (?:mais|também)|lire aussi|à lire|mehr zum thema"
-    r"|lesen sie auch|auch interessant|lee también|te puede interesar|noticias relacionadas|leggi anche)\b",
+    r"|lesen sie auch|auch interessant|das könnte|ähnliche|passend dazu|zum weiterlesen|interessante artikel|empfehlungen"
+    r"|weitere (?:infos?|informationen|artikel|beiträge|themen|meldungen|nachrichten|links?)|mehr (?:zu|aus|von|über|infos?)"
+    r"|vous aimerez|sur le même|articles (?:liés|similaires|associés|connexes)|voir aussi|lee también|te puede interesar"
+    r"|noticias relacionadas|artículos relacionados|ver también|más (?:noticias|información|sobre)|artigos relacionados"
+    r"|você (?:pode|também)|leggi anche|potrebbe|articoli correlati|lees ook|meer (?:over|nieuws)"
+    r"|(?:zobacz|czytaj) (?:także|też|również)|polecamy|читайте также|похожие|по теме|смотрите также)\b",
     re.IGNORECASE,
 )
 
@@ -45,3 +54,28 @@ def teaser_lists(layout: Layout, sums: Sums) -> set[int]:
         if few and sums.lines[s.end] > sums.lines[s.start]:
             teasers[s.parent] = teasers.get(s.parent, 0) + 1
     return {i for i, count in teasers.items() if count >= 3 and count >= 0.6 * parts[i]}
+
+
+def drop_teasers(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -> None:
+    """Leave out small boxes that begin with a link and go on with a few words: a teaser, who wrote it, a film.
+
+    They stay where they hold a good part of the prose, as on a page that lists articles.
+    """
+    blocks, words = layout.blocks, sums.words
+    boxes: list[Section] = []
+    done = 0
+    for _, s in sums.sections:
+        if s.start < max(done, chosen.start) or s.end > chosen.end or s is chosen or s.tag not in BOXES:
+            continue
+        if s.end - s.start > _BOX_BLOCKS or words[s.end] - words[s.start] >= _BOX_WORDS:
+            continue
+        said = [b for b in blocks[s.start : s.end] if b.words or (b.image and b.image.caption)]
+        if any(b.image for b in said):
+            continue  # a figure
+        if 1 < len(said) <= _BOX_TEXTS and said[0].links > 0.7 and said[1].links < 0.3:
+            boxes.append(s)
+            done = s.end
+    held = sum(sums.prose[s.end] - sums.prose[s.start] for s in boxes)
+    if held <= _BOXES_SHARE * (sums.prose[chosen.end] - sums.prose[chosen.start]):
+        for s in boxes:
+            kept[s.start : s.end] = [False] * (s.end - s.start)

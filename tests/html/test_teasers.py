@@ -1,0 +1,50 @@
+"""Boxes that point to other pages go from an article, and stay where they are the page."""
+
+import pytest
+
+from vlmdata.html.document import extract
+
+TEXT = [
+    "The ferry leaves the stone harbour at six each morning and carries flour, nails and letters over the lake.",
+    "Old Marten keeps a ledger of every crossing, and it shows that the winters were once colder than today.",
+    "Nobody knows who painted the hull green, though three families of the village claim that it was theirs.",
+    "When the fog is thick, the bell of the island rings twice a minute, and all the dogs of the village answer.",
+]
+HALF = "".join(f"<p>{text}</p>" for text in TEXT)
+OTHER = "The new bridge over the river took nine years, and nobody in the valley remembers why it did."
+RELATED = "<div><p>{}</p><p>{} <a href=/b>All about bridges and tunnels of the valley</a></p></div>"
+
+
+def text_of(body: str) -> str:
+    return "\n\n".join(text for text in extract(f"<body>{body}</body>".encode(), "https://e.org/").texts if text)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        f"<div><a href=/b>The new bridge</a><p>{OTHER}</p></div>",
+        f"<section><img src=b.jpg><h3><a href=/b>The new bridge</a></h3><p>{OTHER}</p></section>",
+        f"<div><a href=/m>J. Marten</a><p>{OTHER}</p><a href=/m2>More</a></div>",
+        *(RELATED.format(said, OTHER) for said in ("Auch interessant", "Vous aimerez aussi", "Zobacz także", "Читайте также")),
+    ],
+)
+def test_a_box_that_points_to_another_page_goes(box: str):
+    assert text_of(f"<article>{HALF}{box}{HALF}</article>") == "\n\n".join(TEXT * 2)
+
+
+def test_a_page_of_such_boxes_keeps_them():
+    boxes = "".join(f"<div><h3><a href=/{i}>The bridge {i}</a></h3><p>{i} {text}</p></div>" for i, text in enumerate(TEXT))
+    found = text_of(f"<main><p>{OTHER}</p>{boxes}</main>")
+    assert all(text in found for text in TEXT)
+
+
+def test_a_box_with_a_captioned_picture_is_a_figure():
+    figure = (
+        "<div><a href=/big>Larger picture</a><figure><img src=a.jpg><figcaption>The green boat.</figcaption></figure></div>"
+    )
+    assert "The green boat." in text_of(f"<article>{HALF}{figure}{HALF}</article>")
+
+
+def test_links_that_stand_in_no_paragraph_go():
+    links = f"<div>{OTHER}<p>{TEXT[1]}</p><a href=/a>All of the ferry</a> | <a href=/b>News</a><p>{TEXT[2]}</p></div>"
+    assert text_of(f"<article>{HALF}{links}{HALF}</article>") == "\n\n".join([*TEXT, OTHER, *TEXT[1:3], *TEXT])
