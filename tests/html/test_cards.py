@@ -16,6 +16,7 @@ MARKUP = {
     "td": "<td><a href=/{0}><img src=/{0}.png><h3>Workshop {0}</h3><p>{1}</p></a></td>",
     "three links": "<div><a href=/{0}><img src=/{0}.png></a><h3><a href=/{0}>Workshop {0}</a></h3><a href=/{0}>{1}</a></div>",
     "one link": "<div><img src=/{0}.png><h3><a href=/{0}>Workshop {0}</a></h3><p>{1}</p></div>",
+    "button": "<button class=card><img src=/{0}.png><h3>Workshop {0}</h3><p>{1}</p></button>",
     "with dates": "<div><a href=/{0}><img src=/{0}.png><h3>Workshop {0}</h3><p>{1}</p></a><i>3 May 2019</i></div>",
 }
 AROUND = {"li": "<ul>{}</ul>", "td": "<table><tr>{}</table>"}
@@ -48,3 +49,18 @@ def test_teasers_beside_an_article_go(markup: str, page: str):
     story = [STORY.format(i) for i in range(6)]
     images, text = found(page.format("<h1>A title</h1>" + "".join(f"<p>{one}</p>" for one in story), grid(markup, 4)))
     assert images == [] and text.split("\n\n")[1:7] == story and "mends clocks" not in text
+
+
+@pytest.mark.parametrize("names", ["related-card teaser", "recommended", "newsletter-card"])
+def test_cards_called_boilerplate_are_content_where_they_hold_nearly_all_prose(names: str):
+    cards = grid("div", 6).replace("class=card", f"class='{names}'")
+    images, text = found(f"<main><h1>Workshops</h1>{cards}</main>")
+    assert images == [f"{i}.png" for i in range(6)] and text.count("mends clocks") == 6
+    images, text = found(f"<main><h1>Workshops</h1><p>{CLOSED}<p>{STORY}{cards}</main>")
+    assert images == [] and "mends clocks" not in text
+
+
+def test_buttons_are_no_text_and_their_icons_no_images():
+    buttons = "<button><img src=/close.svg></button><button>Show the story of the old workshop by the river at once</button>"
+    story = "".join(f"<p>{STORY.format(i)}</p>" for i in range(3))
+    assert found(f"<main>{story}{buttons}{story}</main>")[1].split("\n\n") == [STORY.format(i) for i in range(3)] * 2

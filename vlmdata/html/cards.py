@@ -14,6 +14,9 @@ _PARAGRAPH_WORDS = 60  # of an article with one
 _CARD_WORDS = 6  # of its sentence
 _LABEL_WORDS = 4  # between cards: a date, a price
 _FEWEST = 3  # cards
+_CARD_BLOCKS = 8  # at most
+_SURELY = 0.8  # share of the prose that cards must hold whose names say boilerplate: `related-card`
+_AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements that hold cards of other pages alone
 _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
@@ -37,6 +40,7 @@ class _Run:
     pictures: int = 0
     sentences: int = 0
     words: int = 0
+    named: bool = False  # whether its cards are called boilerplate
 
 
 def teaser_share(layout: Layout) -> float:
@@ -65,6 +69,8 @@ def free_cards(layout: Layout) -> list[range]:
     """Unlink the blocks of cards where cards hold enough of the page's prose; else return where the cards are."""
     least = teaser_share(layout)
     runs = [run for run in _runs(layout, strict=least == _ARTICLE) if run.pictures >= _FEWEST and run.sentences >= _FEWEST]
+    if any(run.named for run in runs):
+        least = _SURELY
     words = sum(run.words for run in runs)
     total = words + sum(block.words for block in layout.blocks if is_prose(block))
     if words < least * total:
@@ -75,15 +81,20 @@ def free_cards(layout: Layout) -> list[range]:
         for block in layout.blocks[run.start : run.end]:
             block.links = 0.0
     for section in layout.sections:
-        if section.chrome == 1 and section.end > section.start and free[section.start] and free[section.end - 1]:
-            section.chrome = 0  # class=teaser
+        if section.chrome and section.end > section.start and free[section.start] and free[section.end - 1]:
+            section.chrome = 0  # class="related-card teaser"
     return []
 
 
 def _runs(layout: Layout, *, strict: bool) -> Iterator[_Run]:
     chrome: list[bool] = []
+    named: list[bool] = []
     for section in layout.sections:
-        chrome.append(section.chrome > 1 or (section.parent >= 0 and chrome[section.parent]))
+        outer = section.parent if section.parent >= 0 else None
+        surely = section.chrome > 1
+        card = section.end - section.start <= _CARD_BLOCKS and section.tag not in _AROUND
+        chrome.append((surely and not card) or (outer is not None and chrome[outer]))
+        named.append((surely and card) or (outer is not None and named[outer]))
     run = _Run(0, 0)
     for i, block in enumerate(layout.blocks):
         linked = block.links > 0.7
@@ -95,6 +106,7 @@ def _runs(layout: Layout, *, strict: bool) -> Iterator[_Run]:
         if not linked:
             continue  # a date or price between cards, or what follows the last one
         run.start, run.end = run.start if run.end else i, i + 1
+        run.named = run.named or named[block.section]
         run.pictures += block.image is not None
         if _is_sentence(block, layout.blocks[i - 1] if i > run.start and not strict else None):
             run.sentences += 1
