@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from vlmdata.engine.driver import WorkFailed
@@ -122,6 +122,7 @@ def _begin(process: Any) -> None:
     """Start a process. What it is forked from may just have been killed, or end as it finds no memory: another is begun."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
+            resource_tracker.ensure_running()  # starting it lets Ctrl-C through again
             with held_back():  # it imports for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
             process.start()
