@@ -12,6 +12,7 @@ from tests.engine.site import picture
 from tests.rows import captions
 from vlmdata import recipe as recipes
 from vlmdata import run
+from vlmdata.engine.columns import LEDGER
 from vlmdata.engine.store import open_store
 from vlmdata.report.charts import charts
 from vlmdata.report.lines import Line, lines
@@ -25,13 +26,10 @@ TIMES = [datetime.datetime(day.year, 12, 31, 23, 59, tzinfo=datetime.UTC) for da
 
 def facts_of(folder, column: pa.Array) -> Facts:
     """Return what the report learns of three kept rows with a measured column."""
-    texts = pa.array([None] * 3, pa.string())
-    verdict = dict.fromkeys(("step", "reason", "cluster"), texts)
-    verdict |= dict.fromkeys(("value", "threshold"), texts.cast(pa.float64()))
-    item = pa.struct({name: pa.string() for name in ("drop", "reason")} | dict.fromkeys(("value", "threshold"), pa.float64()))
-    sides = pa.struct([*item, ("original_width", pa.int32()), ("original_height", pa.int32())])
-    table = {"key": ["a", "b", "c"], "url": texts, "outcome": ["kept"] * 3, **verdict}
-    table |= {"images": pa.array([[{}, None]] * 3, pa.list_(sides)), "texts": pa.array([[None, {}]] * 3, pa.list_(item))}
+    images = pa.array([[{}, None]] * 3, LEDGER.field("images").type)
+    texts = pa.array([[None, {}]] * 3, LEDGER.field("texts").type)
+    own = {"key": ["a", "b", "c"], "outcome": ["kept"] * 3, "images": images, "texts": texts}
+    table = {field.name: own.get(field.name, pa.nulls(3, field.type)) for field in LEDGER}
     (folder / "ledger").mkdir()
     pq.write_table(pa.table({**table, "own.x": column}), folder / "ledger/00000.parquet")
     return scan(open_store(folder), {"files": {"ledger/00000.parquet": {}}})
