@@ -67,6 +67,8 @@ def is_prose(block: Block) -> bool:
 
 def free_cards(layout: Layout) -> list[range]:
     """Unlink the blocks of cards where cards hold enough of the page's prose; else return where the cards are."""
+    if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
+        return []
     least = teaser_share(layout)
     runs = [run for run in _runs(layout, strict=least == _ARTICLE) if run.pictures >= _FEWEST and run.sentences >= _FEWEST]
     if any(run.named for run in runs):

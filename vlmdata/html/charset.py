@@ -40,11 +40,11 @@ def decode(html: bytes, http_charset: str | None = None) -> Decoded:
     encoding, source = _choose(html, http_charset)
     if source == "bom":
         html = html[3 if encoding == "utf-8" else 2 :]
-    if encoding == "cp1252":
-        return Decoded(html.decode("latin-1").translate(_CP1252), encoding, source, 0)
     try:
         return Decoded(html.decode(encoding), encoding, source, 0)
     except UnicodeDecodeError:
+        if encoding == "cp1252":
+            return Decoded(html.decode("latin-1").translate(_CP1252), encoding, source, 0)
         text = html.decode(encoding, "replace")
     honest = html.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0
     return Decoded(text, encoding, source, text.count(_REPLACEMENT) - honest)

@@ -21,6 +21,7 @@ from vlmdata.text.words import count_words
 _GALLERY_WORDS = 40
 _CORE = 0.8  # share of the prose that the section around the text proper holds
 _AMPLE_WORDS = 250  # of prose outside boilerplate: a page with as many loses boilerplate that holds even more, as comments do
+_AMPLE = 0.8  # share of the prose, at most, that such a page loses so
 _SOME_WORDS = 50  # of prose outside boilerplate: as many are enough to lose what others say, which may be most of the page
 _HARDLY = 0.05  # share of the prose: less of it outside boilerplate, and the names of boilerplate must mean something else
 _FEW = 0.3  # share of the prose: less of it in the section of the greatest sum, and lists of links have drawn that down
@@ -68,6 +69,14 @@ def _trust_content(layout: Layout) -> None:
             section.chrome = 0
 
 
+def too_much_passed(layout: Layout) -> bool:
+    """Say whether the boilerplate that was passed by may be content: where it may hold the better part of the prose."""
+    prose = [block for block in layout.blocks if is_prose(block)]
+    chars = sum(len(block.text or "") for block in prose)
+    most = _AMPLE if sum(block.words for block in prose) >= _AMPLE_WORDS else 0.5
+    return layout.passed * (1 - most) >= chars * most
+
+
 def _is_gallery(kept: list[bool], sums: Sums) -> bool:
     """Say whether a page is a gallery or a shop window: hardly any prose, and at least three images."""
     if sums.images[-1] < 3:
@@ -101,13 +110,13 @@ def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
     teasers = teaser_lists(layout, sums)
     enough = teaser_share(layout) if teasers else 0.0
     outside = _prose_outside(layout, sums, teasers)
-    most = 0.8 if outside >= _AMPLE_WORDS else 0.5
+    most = _AMPLE if outside >= _AMPLE_WORDS else 0.5
     done = 0  # up to which block a section around has been left out already
     for i, s in sums.sections:
         if s.end <= done:
             continue
         if s.chrome > 1 and not _is_content(layout, s, sums):
-            share = 0.8 if s.chrome > 2 and outside >= _SOME_WORDS else most
+            share = _AMPLE if s.chrome > 2 and outside >= _SOME_WORDS else most
         elif i in teasers:
             share = enough
         elif s.chrome and not _is_content(layout, s, sums):

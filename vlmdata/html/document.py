@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser
 from vlmdata.html.addresses import absolute
 from vlmdata.html.assemble import assemble
 from vlmdata.html.charset import decode
-from vlmdata.html.content import main_blocks
+from vlmdata.html.content import main_blocks, too_much_passed
 from vlmdata.html.hazards import Limits, harmless
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import lay_out
@@ -63,14 +63,10 @@ def extract(
             document.texts, document.images = extract_obelics(text, url)
         return document
     if tree.body is not None:
-        layout = lay_out(
-            tree.body,
-            base,
-            max_images=limits.max_images,
-            max_depth=limits.max_depth,
-            max_data_bytes=limits.max_data_bytes,
-            prune=not whole_page,
-        )
+        sizes = {"max_images": limits.max_images, "max_depth": limits.max_depth, "max_data_bytes": limits.max_data_bytes}
+        layout = lay_out(tree.body, base, **sizes, prune=not whole_page)
+        if too_much_passed(layout):
+            layout = lay_out(tree.body, base, **sizes, prune=False)  # boilerplate may be what the page holds
         document.left_out = layout.left_out
         kept = [True] * len(layout.blocks) if whole_page else main_blocks(layout)
         document.texts, document.images = assemble(layout, kept)

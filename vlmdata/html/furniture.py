@@ -105,7 +105,8 @@ def _drop_comments(blocks: list[Block], kept: list[bool]) -> None:
     for i, b in enumerate(blocks):
         if not (kept[i] and b.text):
             continue
-        found = _COMMENTS.fullmatch(b.text) if b.words <= _COMMENTS_WORDS and b.tag not in CELLS else None
+        short = b.words <= _COMMENTS_WORDS and len(b.text) < 100 and b.tag not in CELLS
+        found = _COMMENTS.fullmatch(b.text) if short else None
         if found and said >= (left - said) * (1 if found[1] or found[2] else 4):
             kept[i:] = [False] * (len(kept) - i)
             return

@@ -25,11 +25,14 @@ INLINE = word_set(
 )
 PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
 
 
+_PICTURES = frozenset(("img", "amp-img", "noscript"))
+_LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
 _NOSCRIPT_CHARS = 1000  # and more: asking for scripts takes fewer
@@ -61,6 +64,7 @@ class Layout:
     blocks: list[Block] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
+    passed: int = 0  # characters of long texts in boilerplate that was passed by
 
 
 _TAGS = {  # what a tag alone says: boilerplate, main content, caption
@@ -145,6 +149,14 @@ class _Walk:
         if section.caption and section.end > section.start:
             self.caption(section)
         self.current = parent
+
+    def pass_by(self, section: Any) -> None:
+        """Leave a section empty but for a block without words."""
+        texts = section.text(separator="\x00", strip=True).split("\x00")
+        self.layout.passed += sum(len(text) for text in texts if len(text) >= _LONG)
+        scripts = [script.text(strip=True) for script in section.css("script,style,noscript,iframe")]
+        self.layout.passed -= sum(len(text) for text in scripts if len(text) >= _LONG)
+        self.blocks.append(Block("", None, self.current, self.sections[self.current].tag, 0, 1.0))
 
     def caption(self, section: Section) -> None:
         """Give the words of a caption to the images of the figure around it; where there is none, to the image before it."""
@@ -259,6 +271,14 @@ def _is_card(button: Any) -> bool:
     return len(button.text()) >= _CARD_CHARS and button.css_first("img") is not None
 
 
+def _may_be_passed(section: Any, tag: str) -> bool:
+    """Say whether a section that calls itself boilerplate surely is: no figure, no image alone, and no text among text."""
+    if tag in TEXTUAL or tag == "figure":
+        return False
+    found = {node.tag for node in section.css("h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption]")}
+    return not found or (found <= _PICTURES and bool(section.text(strip=True)))
+
+
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
 _KINDS: dict[str | None, int] = {
     **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, "button": _LINK, **dict.fromkeys(SKIPPED, _SKIP),
@@ -340,7 +360,13 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
                 walk.flush()
             return None, 0
         walk.pre += kind == _PRE
-        return child, walk.enter(tag, attributes)
+        outer = walk.enter(tag, attributes)
+        section = walk.sections[-1]
+        if walk.prune and section.chrome > 1 and not section.body and _may_be_passed(node, tag):
+            walk.pass_by(node)
+            walk.leave(outer)
+            return None, 0
+        return child, outer
     if kind == _LINK:
         child = node.first_child
         if tag == "button" and (child is None or not _is_card(node)):

@@ -41,31 +41,65 @@ NAMELESS = (None, None, None, None)
 NOTHING = (0, False, False)  # what most names say
 
 
-def _words(names: tuple[str | None, ...]) -> list[str]:
-    text = " ".join(filter(None, names))
-    lower = text.lower()
-    if lower != text:
-        lower = _CAMEL.sub(r"\1-\2", text).lower()
+_LONG = 1_000  # characters of a name or of all names of an element: such are not kept for the next element
+_BODY_BIT, _CAPTION_BIT, _MENU_BIT = 4, 8, 16
+_kept: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
+_MOST = 1 << 15
+
+
+def _words(name: str) -> list[str]:
+    lower = name.lower()
+    if lower != name:
+        lower = _CAMEL.sub(r"\1-\2", name).lower()
     if "has" in lower or "have" in lower or "with" in lower or "no" in lower:
         lower = _ABOUT_OTHERS.sub("", lower)
-    if "status-publish" in lower:  # of a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
-        lower = " ".join(name for name in lower.split() if not name.startswith(("tag-", "category-")))
     return _WORDS.findall(lower)
 
 
-@lru_cache(maxsize=1 << 15)
-def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption."""
-    words = _words(names)
+def _meaning(name: str) -> int:
+    """Return what one name means: how loudly it speaks of boilerplate (0 to 3), and a bit each for content, caption, menu."""
+    words = _words(name)
     if not _OTHERS.isdisjoint(words):
         chrome = 3
+    elif not _STRONG.isdisjoint(words):
+        chrome = 2
     else:
-        chrome = 2 if not _STRONG.isdisjoint(words) else int(not _WEAK.isdisjoint(words))
-    said = chrome, not _BODY.isdisjoint(words), any("caption" in word for word in words)
-    return NOTHING if said == NOTHING else said
+        chrome = int(not _WEAK.isdisjoint(words))
+    body = 0 if _BODY.isdisjoint(words) else _BODY_BIT
+    menu = 0 if _MENU.isdisjoint(words) else _MENU_BIT
+    return chrome | body | menu | (_CAPTION_BIT if any("caption" in word for word in words) else 0)
 
 
-@lru_cache(maxsize=1 << 14)
+_kept_meaning = lru_cache(maxsize=1 << 14)(_meaning)
+
+
+def _meaning_of(name: str) -> int:
+    return _kept_meaning(name) if len(name) < _LONG else _meaning(name)
+
+
+def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
+    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption."""
+    said = _kept.get(names)
+    if said is not None:
+        return said
+    chrome = bits = 0
+    split = " ".join(filter(None, names)).split()
+    post = "status-publish" in split  # for a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
+    for name in split:
+        if post and name.startswith(("tag-", "category-")):
+            continue
+        meaning = _meaning_of(name)
+        chrome = max(chrome, meaning & 3)
+        bits |= meaning
+    said = chrome, bool(bits & _BODY_BIT), bool(bits & _CAPTION_BIT)
+    said = NOTHING if said == NOTHING else said
+    if sum(map(len, split)) < _LONG:
+        if len(_kept) >= _MOST:
+            _kept.clear()
+        _kept[names] = said
+    return said
+
+
 def names_menu(names: tuple[str | None, ...]) -> bool:
     """Say whether class and id call a list a menu."""
-    return not _MENU.isdisjoint(_words(names))
+    return any(_meaning_of(name) & _MENU_BIT for name in " ".join(filter(None, names)).split())
