@@ -4,12 +4,14 @@ import gzip
 import json
 
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 
 from bench.inputs.shingles import precision_and_recall, shingles
 from bench.inputs.strings import score_of_strings
 from tests.fixtures import Find, fixture
 from tests.real_data import real_data
 from vlmdata.html.document import extract
+from vlmdata.html.layout import Layout, lay_out
 
 STORY = [
     "The river rose by two metres in the night, and by the morning the lower town stood under water.",
@@ -31,6 +33,11 @@ FURNITURE = """
 def page() -> str:
     teasers = "".join(f'<li><a href="/s{i}">Another story of the valley, number {i}</a><p>A few words.</p>' for i in range(5))
     return "<html><body>" + FURNITURE % ("".join(f"<p>{text}</p>" for text in STORY), teasers)
+
+
+def laid_out(html: str) -> Layout:
+    body = LexborHTMLParser(html).body
+    return lay_out(body, "https://e.org/", max_images=9, max_depth=99, max_data_bytes=99)
 
 
 def test_only_the_story_is_left_with_its_heading_and_its_image():
@@ -62,6 +69,16 @@ def test_boilerplate_that_holds_the_prose_is_the_content():
     body = "".join(f"<p>{text}</p>" for text in STORY)
     document = extract(f"<body class='has-sidebar'><div class='sidebar content'>{body}</div></body>".encode(), "https://x.org/")
     assert document.texts == ["\n\n".join(STORY)]
+
+
+def test_boilerplate_is_passed_by_unless_it_may_be_the_content():
+    said = "<div class=sidebar>" + "".join(f"<p>{text}</p>" for text in STORY[1:]) + "</div>"
+    little, much = (f"<article>{f'<p>{STORY[0]}</p>' * times}</article>{said}" for times in (1, 5))
+    assert laid_out(much).passed > 0 and not any(block.text in STORY[1:] for block in laid_out(much).blocks)
+    assert STORY[2] not in "".join(filter(None, extract(much.encode(), "https://e.org/").texts))
+    assert STORY[2] in "".join(filter(None, extract(little.encode(), "https://e.org/").texts))
+    figure = f"<article><p>{STORY[0]}</p><aside><figure><img src=a.jpg></figure></aside><p>{STORY[1]}</p></article>"
+    assert laid_out(figure).passed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Words are counted in every script, also in those that put no blanks between them."""
 
+import re
+import sys
+
 import pytest
 
-from vlmdata.text.words import count_words
+from vlmdata.text.words import UNSPACED, count_words, is_plain
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,10 @@ from vlmdata.text.words import count_words
 )
 def test_words_of_any_script(text, words):
     assert count_words(text) == words
+
+
+def test_a_plain_text_has_no_letter_without_blanks_and_no_blank_that_html_keeps():
+    special = re.compile(f"[{UNSPACED}\u1361\u200b\uff9e\uff9f]")
+    letters = [chr(code) for code in range(128, sys.maxunicode + 1) if is_plain(chr(code))]
+    assert len(letters) > 4_000
+    assert [letter for letter in letters if special.match(letter) or letter.isspace()] == []

@@ -114,7 +114,7 @@ class _Walk:
         tag = self.sections[self.current].tag
         if not self.pre and "\x01" not in text:
             text, words = _collapsed(text)
-            if words or not (text.isspace() or not text):
+            if words or (text and not text.isspace()):
                 density = min(1.0, chars / len(text)) if chars else 0.0
                 self.blocks.append(Block(text, None, self.current, tag, words, density))
             return
