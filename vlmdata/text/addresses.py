@@ -10,15 +10,15 @@ from vlmdata.text.words import UNSPACED
 
 Span = tuple[int, int]
 
-_AT = r"(?:\s?(?:\(at\)|\[at\])\s?|@| @ )"
-_DOT = r"(?:\.|\s?(?:\(dot\)|\[dot\])\s?)"
+_AT = r"(?:\s?[(\[{<]at[)\]}>]\s?|@| @ )"
+_DOT = r"(?:\.|\s?[(\[{<]dot[)\]}>]\s?)"
 _LOCAL = (  # the name before the @: a word of ASCII ends where a script without blanks begins
     r"(?:(?<![A-Za-z0-9_.+-])(?:mailto:)?[A-Za-z0-9_][A-Za-z0-9_.+'-]{0,63}"
     rf"|(?<![\w.+-])(?:(?![{UNSPACED}])[\w.+'-]){{1,64}}|[{UNSPACED}]{{1,20}})"
 )
 _TOP = r"(?:xn--[a-z0-9-]{2,59}|[a-z]{2,24}(?![A-Za-z0-9_-])|[^\W\da-zA-Z_]{2,24})"
 _MAIL = re.compile(rf"{_LOCAL}(?P<at>{_AT})(?P<domain>(?:[\w-]{{1,63}}{_DOT}){{1,5}}(?P<top>{_TOP}))", re.IGNORECASE)
-_HAS_AT = re.compile(r"@|[(\[]at[)\]]", re.IGNORECASE)
+_HAS_AT = re.compile(r"@|[(\[{<]at[)\]}>]", re.IGNORECASE)
 _FILES = (  # endings of names of files; none is a country's
     "png jpg jpeg jpe jfif gif webp avif heic heif bmp tif tiff svg svgz ico psd psb eps raw dng xcf pdf "
     "mp3 mp4 mov webm mkv avi wav ogg flac css scss less js mjs json xml yaml yml html htm xhtml php asp aspx jsp "
@@ -34,16 +34,20 @@ _IP6 = re.compile(
     re.IGNORECASE,
 )
 _OF_NETWORKS = re.compile(
-    r"\b(?:ips?|ipv4|address|addr|adresse|servers?|hosts?|dns|ping|traceroute|tracert|routers?|gateway|subnet|netmask|proxy|"
-    r"lan|wan|vpn|ssh|telnet|s?ftp|https?|login|nmap|whois)\b",
+    r"(?<![A-Za-z0-9_])(?:ips?|ipv4|address|addr|adresse|servers?|hosts?|dns|ping|traceroute|tracert|routers?|gateway|subnet|"
+    r"netmask|proxy|lan|wan|vpn|ssh|telnet|s?ftp|https?|login|nmap|whois)(?![A-Za-z0-9_])|сервер|服务器|伺服器|サーバ|서버|خادم",
     re.IGNORECASE,
 )
 _OF_VERSIONS = re.compile(
-    r"\b(?:version|ver|v|rev|revision|release|build|firmware|driver|update|patch|apk|sdk|os|ios|android|windows|linux|kernel|player|"
-    r"chrome|firefox|opera|java|section|sect|sec|chapter|clause|article|rule|figure|fig|table|step|no|nr)[\s.:#-]{0,3}$"
-    r"|§\s?$",
+    r"(?<![^\W_])(?:version|versión|versão|versione|wersja|verze|sürüm|версия|версія|έκδοση|ver|v|вер|rev|revision|release|build|"
+    r"firmware|driver|update|patch|apk|sdk|os|ios|android|windows|linux|kernel|player|chrome|firefox|opera|java|oid|"
+    r"section|sect|sec|sección|seção|sezione|sectie|abschnitt|sekcja|rozdział|раздел|розділ|пункт|п|"
+    r"chapter|chapitre|capítulo|capitolo|kapitel|hoofdstuk|глава|clause|article|artículo|artigo|articolo|artikel|статья|ст|"
+    r"paragraph|paragraphe|rule|figure|fig|abb|рис|рисунок|图|圖|table|tableau|tabla|tabelle|step|no|nr|№)[\s.:#-]{0,3}$"
+    r"|§\s?$|(?:第|版|版本|バージョン|버전|제|إصدار|الإصدار|نسخه|संस्करण|phiên bản|เวอร์ชัน)[\s:]{0,2}$",
     re.IGNORECASE,
 )
+_DOI = re.compile(r"\b10\.\d{4,9}/\S*$")  # https://www.crossref.org/blog/dois-and-matching-regular-expressions/
 AROUND = 30  # characters before and after a number in which words say what it is
 LOWEST = 24  # first number of an address that is none of a version's, which are small
 
@@ -64,6 +68,8 @@ def find_ips(text: str) -> Iterator[Span]:
     Four numbers are an address beside a word of networks, with a port or a mask, or where they are too large for a version.
     """
     for match in _IP4.finditer(text) if text.count(".") > 2 else ():
+        if _DOI.search(text, max(0, match.start() - AROUND), match.start()):
+            continue
         if _parsed(IPv4Address, match["ip"]) and (match["port"] or _is_address(text, *match.span("ip"))):
             yield match.span("ip")
     for match in _IP6.finditer(text) if text.count(":") > 1 else ():

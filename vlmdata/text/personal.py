@@ -27,8 +27,17 @@ def find_personal(text: str, kinds: Collection[Kind]) -> list[Find]:
     """Return what a text holds of these kinds, from left to right, none overlapping another."""
     if not _MARKS.search(text):  # nine in ten captions
         return []
-    if not text.isascii():
-        text = text.translate(_PLAIN)
+    if text.isascii():
+        return _find(text, kinds)
+    plain = text.translate(_PLAIN)
+    if not _UNSEEN.search(plain):
+        return _find(plain, kinds)
+    places = [at for at, letter in enumerate(plain) if not _UNSEEN.match(letter)]
+    found = _find(_UNSEEN.sub("", plain), kinds)
+    return [Find(one.kind, places[one.start], places[one.end - 1] + 1) for one in found]
+
+
+def _find(text: str, kinds: Collection[Kind]) -> list[Find]:
     found = sorted((one for kind in kinds for one in _finds(kind, text)), key=lambda one: (one.start, -one.end))
     kept: list[Find] = []
     for one in found:
@@ -42,9 +51,12 @@ def _finds(kind: Kind, text: str) -> Iterator[Find]:
 
 
 _FINDERS = {"mail": find_mails, "ip": find_ips, "telephone": find_telephones}
-_MARKS = re.compile(r"[@＠\d]|[(\[]at[)\]]|::", re.IGNORECASE)
+_MARKS = re.compile(r"[@＠\d]|[(\[{<]at[)\]}>]|::", re.IGNORECASE)
+_UNSEEN = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)  # without width; hide addresses
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms
-_PLAIN |= {first + digit: ord("0") + digit for first in (0x660, 0x6F0) for digit in range(10)}  # Arabic and Persian digits
+_PLAIN |= {code: ord("0") + int(chr(code)) for code in range(0x660, 0x1E000) if chr(code).isdecimal()}  # of all scripts
 _PLAIN |= dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2212), ord("-"))
 _PLAIN |= dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
 """One character for one, so that places stay."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from vlmdata.text.telephone_words import ANNOUNCED
+
 _SEP = r"[ ./-]{0,2}"
 _DIGIT = rf"(?:{_SEP}\(?\d\)?)"
-_ANNOUNCED = (
-    r"(?<![A-Za-z0-9_])(?i:tel|telephone|telefon|telefoon|telefone|tel[ée]fono|t[ée]l|phone|ph|mobile|mobil|m[óo]vil|mob|cell|"
-    r"celular|cel|handy|gsm|fax|call(?! n(?:o|umber)\b)|text|sms|dial|ring|bel|hotline|whatsapp|viber|appelez|llame|contact)"
-    r"(?![A-Za-z])|[Тт]ел(?:ефон)?|ТЕЛ|[Мм]об|电话|電話|手机|手機|热线|熱線|전화|연락처|โทร|هاتف|טלפון|☎|☏|📞|📱"
-)
-_LINK = r"(?:[\s.:#@/]{0,3}(?i:us|no|nr|number|at|is|on|fax|mobile|le|au)\b){0,2}[\s.:#@/]{0,4}"
 _ANY = re.compile(
     rf"(?P<plus>(?<![\w+.])\+\s?[1-9]{_DIGIT}{{6,14}}(?!\w))"  # a plus and a country
-    rf"|(?P<said>(?:{_ANNOUNCED}){_LINK}\+?\(?\d(?:[ ./()-]{{0,3}}\d){{6,14}}(?!\w))"
+    rf"|(?P<said>{ANNOUNCED}\+?\(?\d(?:[ ./()-]{{0,3}}\d){{6,14}}(?!\w))"
     rf"|(?P<zeros>(?<![\w.-])00[1-9]\d{{0,2}}[ ./-]\(?\d{_DIGIT}{{6,13}}(?!\w))"  # 00 and a country
     r"|(?P<area>(?<!\w)(?:8 ?)?(?:\(0\d{1,4}\) ?\d(?:[ ./-]?\d){5,7}|\([2-9]\d\d\) ?\d{3}[ .-]?\d\d[ .-]?\d\d"
     r"|\([1-9]\d\) ?9?\d{4}-\d{4})(?!\w))"
@@ -34,11 +30,15 @@ _NUMBER_OF_A_THING = re.compile(
 )
 _UNIT = re.compile(
     r"(?: \d+)?\s?(?:[kmgt]b|mp|mah|ram)\b|\s?(?:[%€$]|(?:[kmµ]g|[mcd]l|[kmc]m|k?hz|kw|px|pixels?|dpi|lbs?|oz|pcs?|pieces|"
-    r"tablets|points|likes?|views?|followers|subscribers|downloads|installs|users|people|sold|usd|eur)\b)",
+    r"tablets|points|likes?|views?|followers|subscribers|downloads|installs|users|people|sold|usd|eur|руб|шт)\b|"
+    r"[元円원台部个個万萬億亿人次张張개명₽₹₫₩¥]|บาท|ریال|تومان|جنيه|रुपये)",
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
 _DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: a place on earth
+_VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")  # not Denmark's and America's
+_SIZES_OF_MEMORY = frozenset(2**power for power in range(3, 13))
+_PRICES = re.compile(r"\d{1,4}\.\d\d(?: \d{1,4}\.\d\d)+")
 _AMOUNT = re.compile(r"\d{1,2}(?:\.\d{3})+")
 _SIDES = (  # of screens, in pixels
     "240 320 360 375 384 390 393 412 414 428 430 480 540 568 600 640 667 720 736 750 768 800 812 828 844 852 854 896 900 926 "
@@ -69,9 +69,11 @@ def is_another_number(number: str) -> bool:
     """Say whether digits in groups are years, the sides of a screen, a date, a fraction, a list, or round amounts."""
     groups = re.findall(r"\d+", number)
     values = list(map(int, groups))
-    if _DATE.match(number) or _DECIMAL.fullmatch(number) or _AMOUNT.fullmatch(number):
+    if _DATE.match(number) or _DECIMAL.fullmatch(number) or _AMOUNT.fullmatch(number) or _PRICES.fullmatch(number):
         return True
     if all(len(group) == 4 and 1900 <= value < 2100 for group, value in zip(groups, values, strict=True)):
+        return True
+    if _VERSION.fullmatch(number) or (len(groups) > 1 and _SIZES_OF_MEMORY.issuperset(values)):
         return True
     if len(groups) in (2, 4) and SIDES.issuperset(values):
         return True
@@ -79,7 +81,8 @@ def is_another_number(number: str) -> bool:
         return number.endswith("00000")
     is_list = values == list(range(values[0], values[0] + len(values)))
     is_round = all(value % 50 == 0 and group[0] != "0" for group, value in zip(groups, values, strict=True))
-    return len(groups) > 2 and (is_list or is_round or max(map(len, groups)) == 1)
+    is_rising = values[0] < 10 and groups[0] != f"0{values[0]}" and max(values) < 100 and values == sorted(values)
+    return len(groups) > 2 and (is_list or is_round or is_rising or max(map(len, groups)) == 1)
 
 
 def _is_international(number: str, digits: str) -> bool:
