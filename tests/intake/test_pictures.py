@@ -1,3 +1,4 @@
+import base64
 import io
 import os
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.sources.pictures import picture
 from vlmdata.intake.pictures import HEADER, LARGEST, file_in_place, image_named, keep_addresses
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
@@ -63,3 +65,22 @@ def test_images_take_the_addresses_that_a_record_tells(images, record, addresses
 @pytest.mark.parametrize("where", ["data:image/png;base64,é", "data:,é", "data:image/png;base64,@@"])
 def test_base64_that_is_none_is_an_outcome(tmp_path, where: str) -> None:
     assert image_named(where, str(tmp_path))["reason"] == "bad_base64"
+
+
+def test_base64_is_read_in_every_form_in_which_it_is_published() -> None:
+    body = picture(40, 30)
+    plain, safe = base64.b64encode(body).decode(), base64.urlsafe_b64encode(body).decode().rstrip("=")
+    wrapped = "\n".join(plain[start : start + 60] for start in range(0, len(plain), 60))
+    forms = [f"data:image/png;base64,{one}" for one in (plain, safe, wrapped, f" {plain}\n")]
+    forms += [plain, safe, wrapped, {"url": forms[2]}, f" DATA:;base64,{plain}"]
+    assert [image_named(form, "/nowhere").get("data") for form in forms] == [body] * len(forms)
+
+
+@pytest.mark.parametrize(("where", "reason"), [("data:image/png;base64,é", "bad_base64"), ("data:,A", "bad_base64")])
+def test_what_is_no_base64_says_so(where: str, reason: str) -> None:
+    assert image_named(where, "/nowhere")["reason"] == reason
+
+
+def test_a_short_name_that_could_be_base64_is_a_file(tmp_path) -> None:
+    (tmp_path / "R0lGODlh").write_bytes(picture())
+    assert image_named("R0lGODlh", str(tmp_path))["format"] == "png"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdata.intake.pictures import inline
+from vlmdata.intake.pictures import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-_FILE_SAFE = bytes.maketrans(b"-_", b"+/")
 BEGINNING = 256  # bytes by which base64 is told from the bytes of an image, which hold others from the start
 
 
@@ -28,12 +25,9 @@ def image_in(value: Any) -> dict[str, Any]:
     data = value.encode("utf-8", "replace") if isinstance(value, str) else value
     if not isinstance(data, bytes) or not data.strip():
         return {"drop": "source", "reason": "no_image"}
+    data = data.strip() if isinstance(value, str) else data
     if data[:5].lower() == b"data:":
         data = data.partition(b",")[2]
     elif not isinstance(value, str) and not _BASE64.fullmatch(data[:BEGINNING]):
         return inline(data)
-    text = b"".join(data.split()).translate(_FILE_SAFE).rstrip(b"=")
-    try:
-        return inline(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
-    except binascii.Error:
-        return {"drop": "source", "reason": "bad_base64"}
+    return from_base64(data)

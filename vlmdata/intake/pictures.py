@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +27,12 @@ OTHER_ENDINGS = (  # of images that we cannot read
 )
 ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields that tell where images came from
 LARGEST = 256 << 20  # bytes of an image that is read whole
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_IN_BASE64 = (
+    re.compile(  # JPEG, PNG, WebP, GIF, TIFF, AVIF from their first bytes on; no name of a file has no dot and 100 letters
+        r"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA[A-Za-z0-9]{2}Z0eX)[A-Za-z0-9+/_\s-]{85,}={0,2}\s*"
+    )
+)
 HEADER = 1 << 16  # bytes; enough for all but large colour profiles
 
 
@@ -58,8 +66,18 @@ def inline(data: bytes) -> dict[str, Any]:
     return {"data": data, **facts(data)}
 
 
+def from_base64(text: bytes) -> dict[str, Any]:
+    """Return the image that base64 holds, rejected as `bad_base64` where it is none: white space in it, both alphabets, with or
+    without padding."""
+    text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
+    try:
+        return inline(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
+    except binascii.Error:
+        return _rejected("bad_base64")
+
+
 def image_named(where: object, folder: str) -> dict[str, Any]:
-    """Return the image that data name: its bytes, an http(s) address, base64 in a data: address, or a file in `folder`.
+    """Return the image that data name: its bytes, an http(s) address, base64, also in a data: address, or a file in `folder`.
 
     `where` is bytes, a text, or a mapping with `bytes`, `path` or `url` as `datasets` and others keep an image. Where it
     has bytes and an address, the bytes count and the address stays. Addresses are left to `download`. Anything else is an
@@ -81,10 +99,9 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
     where = clean(where.strip())
     scheme = where[:8].lower()
     if scheme.startswith("data:"):
-        try:
-            return inline(base64.b64decode(where.partition(",")[2], validate=True))
-        except ValueError:  # binascii's, or a letter beyond ASCII
-            return _rejected("bad_base64")
+        return from_base64(where.partition(",")[2].encode())
+    if _IN_BASE64.fullmatch(where):
+        return from_base64(where.encode())
     try:
         return file_in_place(safe_path(unquote(where[7:]) if scheme.startswith("file://") else where, folder))
     except Refused as error:
