@@ -102,6 +102,8 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step."""
     _check_layout(recipe)
     recipe.source.check()
+    if recipe.source.by_address and not any(isinstance(step, Download) for step in recipe.steps):
+        print("vlmdata: the images stand at addresses; without the step `download` all rows are dropped", file=sys.stderr)
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
         raise RecipeError("download: verify needs hashes that the source states: name their column, url_list: {hash: sha256}")
     for step in recipe.steps:

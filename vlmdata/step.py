@@ -146,6 +146,7 @@ class Source:
     """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
 
     gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
+    by_address: ClassVar[bool] = False  # whether every image stands at an address, so that `download` has to fetch it
     states_hashes: ClassVar[bool] = False  # whether its rows have `stated_hashes`
     shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
 

@@ -1,6 +1,8 @@
 """Rows that the layout of the tars cannot hold are dropped before packing, and what a recipe shows of it is told by check."""
 
+import base64
 import json
+import tarfile
 
 import pytest
 
@@ -14,7 +16,7 @@ from vlmdata.engine.fit import Fit
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 
-IMAGE = {"url": "http://a.org/1.jpg"}
+IMAGE = {"url": "http://a.org/1.jpg", "blob": "b", "offset": 0, "size": 9}
 GONE = {**IMAGE, "drop": "image_size", "reason": "min_side"}
 
 
@@ -29,6 +31,28 @@ def test_one_image_and_at_most_one_text_fit():
 def test_a_dropped_row_keeps_its_first_reason():
     rows = table([{**document(IMAGE, IMAGE), "drop": "source", "reason": "bad_record"}])
     assert Fit().run(rows)["reason"].to_pylist() == ["bad_record"]
+
+
+def test_an_image_of_which_nobody_has_the_bytes_was_not_downloaded():
+    bare, inline = {"url": "http://a.org/2.jpg"}, {"data": b"1"}
+    rows = table([document(*parts) for parts in ([bare, "a"], [inline, "a"], [IMAGE, bare, "a"], ["a"])])
+    assert Fit().run(rows)["reason"].to_pylist() == ["not_downloaded", None, None, "no_image"]
+    assert Fit(pairs_only=False).run(rows)["reason"].to_pylist() == ["not_downloaded", None, None, None]
+
+
+def talk(image):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A square."}]
+    return {"image": image, "conversations": turns}
+
+
+def test_without_any_step_bytes_in_a_list_are_packed_and_addresses_are_dropped(tmp_path):
+    inside = "data:image/png;base64," + base64.b64encode(picture()).decode()
+    (tmp_path / "a.json").write_text(json.dumps([talk(inside), talk("http://127.0.0.1:1/a.png")]))
+    recipe = {"source": {"type": "llava_json", "path": str(tmp_path / "a.json")}, "shards": {"layout": "documents"}}
+    manifest = run(parse(recipe), tmp_path / "out", local=True, workers=1)
+    assert manifest["dropped"] == [{"step": "shards", "reason": "not_downloaded", "rows": 1}]
+    with tarfile.open(tmp_path / "out" / "00000.tar") as tar:
+        assert [tar.extractfile(one).read() for one in tar if one.name.endswith(".png")] == [picture()]
 
 
 def build(folder, layout):
@@ -61,6 +85,14 @@ def recipe_of(folder, source, layout):
 def test_conversations_as_captions_are_refused(tmp_path, source):
     with pytest.raises(RecipeError, match=r"gives conversations.*set shards\.layout to documents"):
         check(recipe_of(tmp_path, source, "captions"))
+
+
+def test_addresses_that_no_step_fetches_are_told(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("url,image\nhttp://a.org/1.jpg,\n")
+    source = {"type": "url_list", "path": str(tmp_path / "a.csv"), "caption": ""}
+    for recipe, told in (({}, True), ({"steps": ["download"]}, False), ({"source": {**source, "image": "image"}}, False)):
+        check(parse({"source": source, **recipe}))
+        assert ("without the step `download`" in capsys.readouterr().err) == told
 
 
 def test_documents_as_captions_are_told(tmp_path, capsys):

@@ -49,7 +49,7 @@ def chain(recipe: Recipe) -> list[Link]:
             name = f"{kind}-{fingerprint(type(step).__module__, step.version, parameters, step.identity(), above)}"
             writer.update((step.column(column), name) for column in step.writes)
         links.append(Link(step, name))
-    return [*links, Link(Fit(), None)] if recipe.shards.layout == "captions" else links
+    return [*links, Link(Fit(pairs_only=recipe.shards.layout == "captions"), None)]
 
 
 def _joined(steps: tuple[Step, ...]) -> list[Step]:

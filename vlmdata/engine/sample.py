@@ -81,8 +81,8 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         **_facts(image),
         "scores": own or None,
     }
-    members = [
-        (ENDING.get(image["format"], image["format"]), Place(image["blob"], image["offset"], image["size"])),
+    members: list[tuple[str, bytes | Place]] = [
+        (ENDING.get(image["format"], image["format"]), _body(image)),
         ("json", _json(facts)),
         ("txt", caption["text"].encode("utf-8", "replace")),
     ]
@@ -112,7 +112,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
             metadata.append(None)
             continue
         name = f"{len(sizes)}.{ENDING.get(image['format'], image['format'])}"
-        members.append((name, Place(image["blob"], image["offset"], image["size"])))
+        members.append((name, _body(image)))
         sizes.append(_size(image))
         metadata.append(_present({"file": name, "alt": image["alt"], "time_s": image["time_s"], **_facts(image)}))
     said = [[texts[i] for i in run if i < len(texts) and texts[i] and texts[i]["drop"] is None] for run in runs]
@@ -152,6 +152,11 @@ def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
 
 def _of_run(values: list[Any], run: list[int]) -> Any:
     return values[run[0]] if len(run) == 1 else None
+
+
+def _body(image: dict[str, Any]) -> bytes | Place:
+    """Return an image's bytes, where the source of a list gave them and no step took them into a blob, or their place."""
+    return Place(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
 
 
 def _facts(image: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,11 @@ class Coco(Source):
     images: str = ""  # folder that holds the images; without it they are fetched from `address`
     address: str = "coco_url"  # field of an image that holds its address; `flickr_url` is the other
 
+    @property
+    def by_address(self) -> bool:  # type: ignore[override]
+        """Whether the images have to be fetched."""
+        return not self.images
+
     def check(self) -> None:
         for path, _ in self.files():
             check_json(path)

@@ -56,6 +56,11 @@ class UrlList(Source):
         return not self.image
 
     @property
+    def by_address(self) -> bool:  # type: ignore[override]
+        """Whether the images have to be fetched."""
+        return not self.image
+
+    @property
     def states_hashes(self) -> bool:  # type: ignore[override]
         """Whether a column says what the bytes hash to."""
         return bool(self.hash)
