@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,6 +140,22 @@ def chunks(
             return
         for good, bad in records.batches(stream, kind, layout.encoding, rows):
             yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
+
+
+def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
+    """Yield chunks with a function that says where a row of theirs lies in the list `name`.
+
+    It is the row, counted from 1; after a record that cannot be read, which may have been any number of rows, the list alone.
+    """
+    first, is_counted = 1, True
+    for chunk in some:
+        is_counted = is_counted and not chunk.bad_records
+        yield chunk, functools.partial(_row_in, name, first if is_counted else None)
+        first += len(chunk.bad_encoding)
+
+
+def _row_in(name: str, first: int | None, number: int) -> str:
+    return name if first is None else f"{name}, row {first + number}"
 
 
 def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:

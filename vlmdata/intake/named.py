@@ -10,13 +10,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vlmdata.fields import renamed
-from vlmdata.intake import lists
+from vlmdata.intake import lists, pictures
 from vlmdata.intake.captions import caption_column
 from vlmdata.intake.find import File
 from vlmdata.intake.nested import plain_values
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ADDRESSES, image_named, keep_addresses
-from vlmdata.intake.rows import bad_records, captioned, tables
+from vlmdata.intake.rows import bad_records, captioned, placed, tables
 from vlmdata.intake.strings import clean, decode
 
 
@@ -40,7 +40,8 @@ def named_rows(
     carried = extra if extra == "all" else {name: name for name in (*extra, *sorted(addresses))}
     row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra), needs_text=bool(captions))
     start = 0
-    for chunk in lists.chunks(File(path, 0), layout, [file, *captions], carried):
+    found = lists.chunks(File(path, 0), layout, [file, *captions], carried)
+    for chunk, where in lists.with_places(called, found):
         names, misnamed = _names(chunk.columns[file], encoding)
         texts, others, bad = caption_column([chunk.columns[name] for name in captions] or [[None] * len(names)], encoding)
         told = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(names)
@@ -48,7 +49,8 @@ def named_rows(
         wrong = [a or b or c for a, b, c in zip(misnamed, bad.tolist(), chunk.bad_encoding.tolist(), strict=True)]
         rows = list(zip(names, texts.to_pylist(), rest, told, wrong, strict=True))
         first, end = (0, len(rows)) if window is None else (max(0, window.start - start), max(0, window.stop - start))
-        yield from tables(row_of(*row) for row in rows[first:end])
+        here = enumerate(rows[first:end], first)
+        yield from tables(placed(row_of(*row), where(number), pictures.called(row[0])) for number, row in here)
         if chunk.bad_records and (window is None or start in window):
             yield bad_records(called, chunk.bad_records)
         start += len(rows)

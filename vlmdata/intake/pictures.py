@@ -108,6 +108,14 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
         return _rejected(str(error))
 
 
+def called(where: object) -> str | None:
+    """Return in words for the ledger by what name data name an image; None where it is bytes or base64."""
+    where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
+    if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
+        return None
+    return f"names {clean(where)[:300]!r}"
+
+
 def in_text(value: object) -> str | None:
     """Return a text, or bytes that are one in UTF-8, as some tables hold addresses; None for anything else."""
     if isinstance(value, bytes):

@@ -44,6 +44,11 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {**row, "drop": "source", "reason": reason} if reason else row
 
 
+def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
+    """Return a row that its source dropped with where it lies, unless it says so itself; any other as it is."""
+    return {"place": where, "problem": problem, **row} if row.get("drop") else row
+
+
 def bad_record(
     file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
 ) -> dict[str, Any]:

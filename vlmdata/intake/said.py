@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from vlmdata.intake.talks import PLACEHOLDER, Turn, Unfit, check_turns, conversa
 from vlmdata.step import RecipeError
 
 FORMATS: tuple[Format, ...] = ("json", "jsonl", "parquet")
+BATCH = 5000  # records at a time
 ENDINGS = [ending for ending in lists.ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))]
 
 
@@ -40,14 +42,20 @@ def said_row(record: Mapping[str, Any], turns: Sequence[str], images: Sequence[s
     return conversation(placed, id=identity, extra=_extra(record, used | keep_addresses(shown, record)))
 
 
-def said_records(path: str) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
-    """Give the records of a file with those that cannot be read, some at a time. Raises RecipeError for another format."""
+def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
+    """Give the records of a file, counted from 1, with those that cannot be read, some at a time.
+
+    Raises RecipeError for another format.
+    """
     kind = format_within(path, FORMATS)
     if kind == "parquet":
         yield from _parquet(path)
         return
     with opened(path) as file:
-        yield from records.batches(file, kind, "utf-8", 5000)
+        numbered = enumerate(records.items(file, kind, "utf-8"), 1)
+        while some := list(itertools.islice(numbered, BATCH)):
+            good = [(number, one) for number, one in some if not isinstance(one, Bad)]
+            yield good, [one for _, one in some if isinstance(one, Bad)]
 
 
 def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
@@ -63,20 +71,20 @@ def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
     return first_columns(files, Layout(format=format_within(files[0].path, FORMATS)), used) if files else []
 
 
-def _parquet(path: str) -> Iterator[tuple[list[dict[str, Any]], list[Bad]]]:
+def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
     with seekable(path) as file:
         parquet = open_parquet(file, path)
         first = 1
         try:
             for batch in parquet.iter_batches(batch_size=200) if parquet else ():
-                rows = list(plain_rows(batch))
+                rows = list(enumerate(plain_rows(batch), first))
                 bad = [
-                    Bad("bad_encoding", clean(json_object(record)), f"row {first + at} holds a text that does not decode", None)
-                    for at, (record, undecoded) in enumerate(rows)
+                    Bad("bad_encoding", clean(json_object(record)), f"row {number} holds a text that does not decode", None)
+                    for number, (record, undecoded) in rows
                     if undecoded
                 ]
                 first += len(rows)
-                yield [record for record, undecoded in rows if not undecoded], bad
+                yield [(number, record) for number, (record, undecoded) in rows if not undecoded], bad
         except UNREADABLE as error:
             raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.intake.rows import Bad, bad_records, document, reject, tables
+from vlmdata.intake.rows import Bad, bad_records, document, placed, reject, tables
 
 PLACEHOLDER = "<image>"
 ROLES = {
@@ -69,12 +69,15 @@ def conversation(turns: Sequence[Turn], **fields: Any) -> dict[str, Any]:
 
 
 def in_tables(
-    some: Iterable[tuple[list[dict[str, Any]], list[Bad]]], name: str, row_of: Callable[[Any], dict[str, Any]], joined: bool
+    some: Iterable[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]],
+    name: str,
+    row_of: Callable[[Any], dict[str, Any]],
+    joined: bool,
 ) -> Iterator[pa.Table]:
     """Give the rows of a file's records, and of those that cannot be read, as both are met; what is to be joined at the end."""
     every: list[dict[str, Any]] = []
     for good, bad in some:
-        rows = map(row_of, good)
+        rows = [placed(row_of(record), f"{name}, record {number}") for number, record in good]
         if joined:
             every += rows
         else:

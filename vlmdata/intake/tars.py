@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmdata.intake.find import File, is_remote
 from vlmdata.intake.opened import UNREADABLE, compression, opened, raw_file
-from vlmdata.intake.rows import bad_record
+from vlmdata.intake.rows import bad_record, place, placed
 from vlmdata.intake.strings import clean
 from vlmdata.loader.grouping import TarContents, TarSample, contents, key_of
 from vlmdata.loader.tar import BLOCK, Link, Member, Read, TarDamage, members
@@ -61,7 +61,8 @@ def tar_rows(
                     continue
                 if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
                     raise BadSample("it has no text and lies beside what is lost, or has a member that is a link")
-                yield {"id": own_id, **row}
+                where = place(name, byte=sample.members[0][1].header)
+                yield placed({"id": own_id, **row}, where, f"sample {sample.key!r}")
             except BadSample as error:
                 byte = sample.members[0][1].header
                 yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)

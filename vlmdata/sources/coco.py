@@ -12,10 +12,10 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.formats import check_json
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import image_named, keep_addresses, web_address
+from vlmdata.intake.pictures import called, image_named, keep_addresses, web_address
 from vlmdata.intake.places import boxes as boxes_in
 from vlmdata.intake.places import whole_numbers
-from vlmdata.intake.rows import pair, tables
+from vlmdata.intake.rows import pair, placed, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
 
@@ -104,7 +104,8 @@ class Coco(Source):
         }
         told = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})
-        return pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
+        row = pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
+        return placed(row, clean(f"image {about['id']}"), called(about.get("file_name")))
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:

@@ -21,7 +21,7 @@ from vlmdata.intake.overlooked import TEXTS, in_sibling, overlooked
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import keep_addresses
 from vlmdata.intake.reach import folder_of, is_folder
-from vlmdata.intake.rows import bad_record, pair, tables
+from vlmdata.intake.rows import bad_record, pair, placed, tables
 from vlmdata.intake.sample_facts import not_said, with_origin
 from vlmdata.intake.strings import caption_text, check_encoding, clean
 from vlmdata.intake.tars import names_within
@@ -221,7 +221,7 @@ class Files(Source):
         left = not_said(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
-        return {**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}
+        return placed({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: Store, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
         """Return the captions of an image, its JSON, and what is wrong with a caption. Raises BadText."""

@@ -18,8 +18,8 @@ from vlmdata.intake.lists import Layout, check_columns, column_names
 from vlmdata.intake.named import count_rows, named_rows
 from vlmdata.intake.nested import flat, holds_bytes, plain_rows, words
 from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import in_text, keep_addresses
-from vlmdata.intake.rows import captioned, tables
+from vlmdata.intake.pictures import called, in_text, keep_addresses
+from vlmdata.intake.rows import captioned, placed, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
 
@@ -109,7 +109,9 @@ class HfDataset(Source):
             yield from named_rows(table, called, file, self._captions(), extra=self.extra, window=window)
             return
         meant = _features_with_meaning(self._opened().data)
-        yield from tables(self._row(*row, meant) for batch in self._batches(piece) for row in plain_rows(batch))
+        numbered = enumerate((row for batch in self._batches(piece) for row in plain_rows(batch)), piece.get("start", 0) + 1)
+        within = f"{self.split}, shard {piece['shard']}" if "shard" in piece else self.split
+        yield from tables(self._row(*row, meant, f"{within}, row {number}") for number, row in numbered)
 
     def _batches(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         data = self._opened().data
@@ -143,7 +145,7 @@ class HfDataset(Source):
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
         return next((name for name in known if name in names), known[-1])
 
-    def _row(self, row: dict[str, Any], undecoded: bool, meant: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], undecoded: bool, meant: Mapping[str, Any], where: str) -> dict[str, Any]:
         row |= {name: _meant(row[name], feature) for name, feature in meant.items()}
         captions: list[str] = []
         reason = "bad_encoding" if undecoded else None
@@ -163,7 +165,8 @@ class HfDataset(Source):
             used |= keep_addresses(images, {"url": addresses} if self.url else row)
         carried = [name for name in row if name not in used] if self.extra == "all" else self.extra
         extra = {name: value for name in carried if not _is_media(value := value_at(row, name))}
-        return captioned(images, captions, extra=clean(json_object(extra)) if extra else None, reason=reason)
+        made = captioned(images, captions, extra=clean(json_object(extra)) if extra else None, reason=reason)
+        return placed(made, where, called(found))
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:

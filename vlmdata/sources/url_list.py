@@ -1,7 +1,7 @@
 """A list of image addresses with captions: Parquet, CSV, TSV, JSON, JSON lines or plain text, compressed or not."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
 from vlmdata.intake.pairs import pairs
 from vlmdata.intake.places import box_column, hash_column, whole_numbers
-from vlmdata.intake.rows import bad_records, pair, tables
+from vlmdata.intake.rows import bad_records, pair, placed, tables
 from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
@@ -104,9 +104,11 @@ class UrlList(Source):
         extra: Mapping[str, str] | Literal["all"] = {}
         if not is_text:
             extra = self.extra if isinstance(self.extra, str | dict) else {name: name for name in self.extra}
-        for chunk in lists.chunks(file, self._layout(), wanted, extra, rows=IMAGES if self.image else lists.ROWS):
+        found = lists.chunks(file, self._layout(), wanted, extra, rows=IMAGES if self.image else lists.ROWS)
+        for chunk, where in lists.with_places(piece["name"], found):
             if len(chunk.bad_encoding):
-                yield from self._with_images(chunk) if self.image and not is_text else [self._rows(chunk, is_text)]
+                is_inline = self.image and not is_text
+                yield from self._with_images(chunk, where) if is_inline else [self._rows(chunk, where, is_text)]
             if chunk.bad_records:
                 yield bad_records(piece["name"], chunk.bad_records)
 
@@ -129,7 +131,7 @@ class UrlList(Source):
             return []
         return list(self.extra.values() if isinstance(self.extra, dict) else self.extra)
 
-    def _with_images(self, chunk: Chunk) -> Iterator[pa.Table]:
+    def _with_images(self, chunk: Chunk, where: Callable[[int], str]) -> Iterator[pa.Table]:
         """Yield rows of images that the list holds itself."""
         cells = chunk.columns[self.image]
         cells = cells if isinstance(cells, list) else cells.to_pylist()
@@ -143,9 +145,10 @@ class UrlList(Source):
         alternatives = others.to_pylist() if others is not None else nothing
         extra = chunk.extra.to_pylist() if chunk.extra is not None else nothing
         wrong = (bad | chunk.bad_encoding).tolist()
-        yield from tables(map(_pair, cells, urls, texts.to_pylist(), alternatives, extra, wrong))
+        rows = map(_pair, cells, urls, texts.to_pylist(), alternatives, extra, wrong)
+        yield from tables(placed(row, where(number)) for number, row in enumerate(rows))
 
-    def _rows(self, chunk: Chunk, is_text: bool) -> pa.Table:
+    def _rows(self, chunk: Chunk, where: Callable[[int], str], is_text: bool) -> pa.Table:
         url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url)
         url = blank_as_null(url)
         image: dict[str, pa.Array] = {"url": url}
@@ -164,6 +167,9 @@ class UrlList(Source):
         missing = pc.is_null(url).to_pylist()
         reason = ["bad_encoding" if b else "no_address" if m else None for b, m in zip(bad, missing, strict=True)]
         rows = pairs(image, text, alternatives=alternatives, extra=chunk.extra, reason=reason)
+        if any(reason):
+            shown = [where(number) if one else None for number, one in enumerate(reason)]
+            rows = rows.append_column("place", pa.array(shown, pa.string()))
         if self.hash and not is_text:
             places = [[one, None] if captions else [one] for one in hash_column(chunk.columns[self.hash]).to_pylist()]
             rows = rows.append_column("stated_hashes", pa.array(places, ROW.field("stated_hashes").type))

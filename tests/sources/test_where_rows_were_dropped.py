@@ -1,0 +1,78 @@
+"""Whatever row a source drops says where it lies: without an address its key alone would lead nobody to it."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.loader.tars import write_tar
+from tests.sources.pictures import picture
+from tests.sources.reading import read_all
+from vlmdata.sources.coco import Coco
+from vlmdata.sources.files import Files
+from vlmdata.sources.hf_dataset import HfDataset
+from vlmdata.sources.llava_json import LlavaJson
+from vlmdata.sources.messages import Messages
+from vlmdata.sources.url_list import UrlList
+from vlmdata.sources.webdataset import Webdataset
+
+TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+
+
+def dropped(source):
+    """Return reason, place and problem of each row that a source drops."""
+    rows = read_all(source).to_pylist()
+    return [(row["reason"], row["place"], row["problem"]) for row in rows if row["drop"]]
+
+
+def test_of_a_folder_and_its_table(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).write_bytes(picture())
+    (tmp_path / "a.txt").write_text("a caption")
+    assert dropped(Files(path=str(tmp_path))) == [("no_caption", "sub/b.png", None)]
+    (tmp_path / "list.csv").write_text("file_name,caption\na.png,a\nlost.png,b\n../c.png,c\n")
+    assert dropped(Files(path=str(tmp_path), table="list.csv")) == [
+        ("no_file", "list.csv, row 2", "names 'lost.png'"),
+        ("outside_folder", "list.csv, row 3", "names '../c.png'"),
+    ]
+
+
+def test_of_a_tar(tmp_path):
+    write_tar(tmp_path / "a.tar", [("0.png", picture()), ("0.txt", b"a"), ("1.txt", b"no image")])
+    ((reason, place, problem),) = dropped(Webdataset(path=str(tmp_path / "a.tar")))
+    assert (reason, place.partition(", byte ")[0], problem) == ("no_image", "a.tar", "sample '1'")
+
+
+@pytest.mark.parametrize("source", [LlavaJson, Messages])
+def test_of_conversations_the_record_counts_also_those_that_cannot_be_read(tmp_path, source):
+    lines = [json.dumps({"conversations": TALK}), "5", json.dumps({"conversations": TALK[:1]})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = dropped(source(path=str(tmp_path / "a.jsonl")))
+    assert [one[:2] for one in found] == [("no_assistant_turn", "a.jsonl, record 3"), ("bad_record", "a.jsonl, line 2")]
+
+
+def test_of_a_list_of_addresses_or_images(tmp_path):
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a\n,b\n")
+    assert dropped(UrlList(path=str(tmp_path / "a.csv"))) == [("no_address", "a.csv, row 2", None)]
+    pq.write_table(pa.table({"image": [picture(), None], "caption": ["a", "b"]}), tmp_path / "a.parquet")
+    assert dropped(UrlList(path=str(tmp_path / "a.parquet"), image="image")) == [("no_image", "a.parquet, row 2", None)]
+
+
+def test_after_a_record_that_cannot_be_read_rows_are_not_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text('nothing\n{"url": "", "caption": "b"}\n')
+    assert dropped(UrlList(path=str(tmp_path / "a.jsonl")))[0] == ("no_address", "a.jsonl", None)
+
+
+@pytest.mark.parametrize(("streaming", "place"), [(False, "train, row 2"), (True, "train, shard 0, row 2")])
+def test_of_a_dataset(tmp_path, streaming, place):
+    pq.write_table(pa.table({"image": [picture(), None], "caption": ["a", "b"]}), tmp_path / "a.parquet")
+    source = HfDataset(path=str(tmp_path / "a.parquet"), caption="caption", streaming=streaming)
+    assert dropped(source) == [("no_image", place, None)]
+
+
+def test_of_annotations(tmp_path):
+    entry = {"id": 7, "file_name": "lost.jpg"}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [entry], "annotations": []}))
+    assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [("no_file", "image 7", "names 'lost.jpg'")]
