@@ -40,6 +40,39 @@ def test_captions_are_alternatives_and_boxes_have_corners(tmp_path):
     assert (second["reason"], orphan["reason"]) == ("no_address", "no_address")
 
 
+def told(tmp_path, images, annotations):
+    """Return text, alternatives and reason of each image."""
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    rows = read_all(Coco(path=str(tmp_path / "a.json"))).to_pylist()
+    return [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["reason"]) for row in rows]
+
+
+def test_numbers_written_as_texts_are_the_same_numbers(tmp_path):
+    images = [{"id": one, "coco_url": f"http://a.org/{one}"} for one in (1, "2", 3, "3")]
+    notes = [{"image_id": one, "caption": f"of {one}"} for one in ("1", 2, 3, "3", 1)]
+    assert told(tmp_path, images, notes) == [
+        ("of 1", None, None),
+        ("of 2", None, None),
+        ("of 3", None, None),
+        ("of 3", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        (["a", " b "], ("a", ["b"], None)),
+        ('["a", "b"]', ("a", ["b"], None)),
+        (5, ("5", None, None)),
+        (None, ("", None, None)),
+        ({"en": "a"}, ("", None, "no_text")),
+        ("half \ud800", ("half ?", None, "bad_encoding")),
+    ],
+)
+def test_a_caption_of_another_type_is_read_or_told(tmp_path, caption, found):
+    assert told(tmp_path, [{"id": 1, "coco_url": "http://a.org/1"}], [{"image_id": 1, "caption": caption}]) == [found]
+
+
 def test_images_of_a_folder_stay_there(tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps(CAPTIONS))
     (tmp_path / "images").mkdir()

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import File, find
 from vlmdata.intake.formats import check_json
+from vlmdata.intake.nested import words
 from vlmdata.intake.opened import opened
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import called, image_named, keep_addresses, web_address
@@ -54,6 +55,7 @@ class Coco(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         images: dict[Any, dict[str, Any]] = {}
         captions: dict[Any, list[str]] = defaultdict(list)
+        faults: dict[Any, str] = {}
         boxes: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
         categories: dict[Any, Any] = {}
         licences: dict[Any, dict[str, Any]] = {}
@@ -64,32 +66,38 @@ class Coco(Source):
             for image in _entries(path, tree, "images", "id"):
                 images.setdefault(image["id"], {}).update(image)
             for note in _entries(path, tree, "annotations", "image_id"):
-                if isinstance(note.get("caption"), str):
-                    captions[note["image_id"]].append(clean(note["caption"].strip()))
+                said, fault = words(note.get("caption"))
+                captions[note["image_id"]] += map(str.strip, said)
+                if fault:
+                    faults.setdefault(note["image_id"], fault)
                 if _corners(note):
                     boxes[note["image_id"]].append(note)
-        orphans = (captions.keys() | boxes.keys()) - images.keys()
-        known = {**images, **{number: {"id": number} for number in sorted(orphans, key=str)}}
+        for noted in (captions, boxes, faults):
+            _join(noted, images)
+        orphans = {number for number, said in captions.items() if said} | boxes.keys() | faults.keys()
+        known = {**images, **{number: {"id": number} for number in sorted(orphans - images.keys(), key=str)}}
         yield from tables(
-            self._row(image, captions[number], boxes[number], categories, licences) for number, image in known.items()
+            self._row(image, captions[number], faults.get(number), boxes[number], categories, licences)
+            for number, image in known.items()
         )
 
     def _row(
         self,
         about: Mapping[str, Any],
         captions: list[str],
+        fault: str | None,
         notes: list[Mapping[str, Any]],
         categories: Mapping[Any, Any],
         licences: Mapping[Any, Mapping[str, Any]],
     ) -> dict[str, Any]:
         url = about.get(self.address)
         image: dict[str, Any] = {"url": clean(url) if isinstance(url, str) else None}
-        reason = None
+        reason = fault
         if self.images:
             image = image_named(about.get("file_name"), self.images)
             keep_addresses([image], {"url": next(filter(web_address, map(about.get, (self.address, *ADDRESSES))), None)})
         elif not image["url"]:
-            reason = "no_address"
+            reason = reason or "no_address"
         elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):
             image |= {"original_width": sizes[0], "original_height": sizes[1]}
         image["boxes"] = [corners for note in notes if (corners := _corners(note))] or None
@@ -106,6 +114,14 @@ class Coco(Source):
         identity = json_object({"id": about["id"], "captions": captions})
         row = pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
         return placed(row, clean(f"image {about['id']}"), called(about.get("file_name")))
+
+
+def _join(noted: dict[Any, Any], images: Mapping[Any, Any]) -> None:
+    """Give to an image what is noted under its number written as a text, or the other way round: 7 for "7"."""
+    for number in [one for one in noted if one not in images]:
+        twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
+        if twin in images:
+            noted[twin] = noted[twin] + noted.pop(number) if twin in noted else noted.pop(number)
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:
