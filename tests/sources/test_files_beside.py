@@ -73,6 +73,24 @@ def test_a_text_beside_an_image(tmp_path, form, name, data, found):
         assert row["place"].endswith(name) and row["problem"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["a.txt"], {"a.png": "a.txt", "A.PNG": ""}),
+        (["A.TXT"], {"a.png": "", "A.PNG": "A.TXT"}),
+        (["a.txt", "A.TXT"], {"a.png": "a.txt", "A.PNG": "A.TXT"}),
+        (["a.png.TXT", "A.PNG.txt"], {"a.png": "a.png.TXT", "A.PNG": "A.PNG.txt"}),
+    ],
+)
+def test_images_whose_names_differ_in_case_have_each_its_own_text(tmp_path, texts, found):
+    for name in ("a.png", "A.PNG"):
+        (tmp_path / name).write_bytes(picture())
+    for name in texts:
+        (tmp_path / name).write_text(name)
+    rows = read_all(Files(path=str(tmp_path))).to_pylist()
+    assert {json.loads(row["extra"])["file_name"]: row["texts"][1]["text"] for row in rows} == found
+
+
 def test_encodings_and_endings_are_named(tmp_path):
     members = {"a.png": picture(), "a.cap": "café".encode("latin-1"), "b.PIC": picture(9), "b.cap": "ü".encode("latin-1")}
     source = {"encoding": "latin-1", "captions": [".cap"], "images": [".pic", ".png"]}

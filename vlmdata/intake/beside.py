@@ -156,14 +156,25 @@ def image_at(store: Store, path: str) -> dict[str, Any]:
 
 
 def beside(store: Store, path: str, ending: str) -> list[str]:
-    """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not."""
+    """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not.
+
+    Beside `a.jpg` and `A.jpg` an `a.txt` belongs to the first alone.
+    """
     folder, slash, name = path.rpartition("/")
     names = store.names(folder)
     found: list[str] = []
-    for wanted in (name + ending, os.path.splitext(name)[0] + ending):
-        same = names.get(wanted.lower(), [])
-        found += [folder + slash + one for one in ([wanted] if wanted in same else same)]
-    return list(dict.fromkeys(found))
+    for stem in (name, os.path.splitext(name)[0]):
+        same = names.get((stem + ending).lower(), [])
+        own = [stem + ending] if stem + ending in same else [one for one in same if one.startswith(stem)]
+        found += own or [one for one in same if not _is_anothers(one[: len(stem)], names)]
+    return [folder + slash + one for one in dict.fromkeys(found)]
+
+
+def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
+    """Say whether an image has just this name, with or without its ending."""
+    return any(
+        os.path.splitext(one)[0] == stem or one == stem for e in ("", *IMAGES) for one in names.get(stem.lower() + e, ())
+    )
 
 
 class Survey(NamedTuple):
