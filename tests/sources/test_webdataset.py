@@ -197,6 +197,18 @@ def test_documents_of_others_whose_lists_do_not_fit_cost_one_row(tmp_path, facts
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
 
 
+def test_a_tar_that_ends_within_a_block_was_cut(tmp_path):
+    write_tar(tmp_path / "a.tar", {"0.png": picture(), "0.txt": b"lost"})
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: 512 + len(picture()) + 20])
+    sample, cut = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
+    assert (sample["reason"], cut["reason"]) == ("bad_record", "bad_record")
+    assert cut["problem"] == "the file ends within the last block of '0.png', as one that was cut"
+    (tmp_path / "a.tar").write_bytes(whole[:1024] + whole[1024:1536] + b"lost")  # unpadded, as some writers leave the last one
+    sample, cut = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
+    assert (sample["reason"], sample["texts"][1]["text"], cut["reason"]) == (None, "lost", "bad_record")
+
+
 def test_an_empty_tar_is_damage(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"")
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()

@@ -106,6 +106,10 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
     if problem is not None:
         cut = found.pop() if found and isinstance(found[-1], TarDamage) and found[-1].end == length else None
         found.append(TarDamage(cut.offset if cut else length, length, problem))
+    elif found and isinstance(last := found[-1], Member) and last.end > length:
+        found.append(
+            TarDamage(last.end, last.end, f"the file ends within the last block of {last.name!r}, as one that was cut")
+        )
     if any(isinstance(one, Link) for one in found):
         found = _linked(found)
     return contents(found, longer_names=longer_names), read, is_plain
