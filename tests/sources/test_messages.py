@@ -38,6 +38,9 @@ def user(*content: object) -> dict:
         user({"type": "image_url", "image_url": {"url": DATA}}, {"type": "text", "text": "What?"}),
         user({"type": "image", "base64": DATA}, "What?"),
         user({"type": "image", "base64": DATA.partition(",")[2]}, "What?"),
+        user(
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA.partition(",")[2]}}, "What?"
+        ),
     ],
 )
 def test_all_the_ways_to_name_an_image_give_the_same_row(tmp_path, record):

@@ -153,6 +153,8 @@ def _part(part: object, folder: str) -> str | dict[str, Any]:
         return _whole(part["text"])
     if kind not in ("image", "image_url"):
         raise Unfit("unknown_part")
+    source = part.get("source")  # Anthropic's {"type": "base64", "data": ...} or {"type": "url", "url": ...}
+    part = {**source, "base64": source.get("data"), **part} if isinstance(source, Mapping) else part
     named = (part.get(name) for name in ("image", "image_url", "url", "path", "base64"))
     where = next((one for one in named if not _is_nothing(one)), None)
     if isinstance(where, str) and where == part.get("base64") and not where.startswith("data:"):
