@@ -214,3 +214,18 @@ def test_a_dotted_name_leads_into_json_in_a_text_and_an_address_may_be_bytes(tmp
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     rows = read_all(HfDataset(path=str(tmp_path / "a.parquet"), caption="meta.c"))
     assert pairs_of(rows) == [("https://example.org/1.png", "words", None)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_captions_of_csv_are_what_stands_there(tmp_path, streaming):
+    captions = ["NA", "null", "nan", "None", "007", "1.50", "true", "1e5", ""]
+    (tmp_path / "a.csv").write_text("address,caption,n\n" + "".join(f"http://a.org/{one},{one},5\n" for one in captions))
+    rows = read_all(HfDataset(path=str(tmp_path), url="address", caption="caption", streaming=streaming))
+    assert pairs_of(rows) == [(f"http://a.org/{one}", one, None) for one in captions]
+    assert rows["extra"][0].as_py() == '{"n": 5}'
+
+
+def test_csv_whose_lines_have_more_fields_than_its_header_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a,b\nhttp://a.org/2,c,d\n")
+    with pytest.raises(RecipeError, match="more fields than the header"):
+        HfDataset(path=str(tmp_path), url="url").check()

@@ -35,10 +35,13 @@ class Opened:
 
 
 @functools.lru_cache(maxsize=4)
-def open_dataset(path: str, name: str, split: str, revision: str, streaming: bool) -> Opened:
-    """Return a split of a dataset, in Arrow's form: nothing in it is decoded or opened. Raises RecipeError."""
+def open_dataset(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...] = ()) -> Opened:
+    """Return a split of a dataset, in Arrow's form: nothing in it is decoded or opened. Raises RecipeError.
+
+    `texts` are columns that CSV holds as texts, whatever they look like: a caption may be "NA", "007" or "true".
+    """
     try:
-        return _open(path, name, split, revision, streaming)
+        return _open(path, name, split, revision, streaming, texts)
     except Exception as error:  # whatever the parsers below the library raise for a stranger's files
         raise RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}") from None
 
@@ -54,9 +57,7 @@ def is_local(path: str) -> bool:
     return is_remote(path) or os.path.exists(path) or glob.has_magic(path)
 
 
-def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> Opened:
-    import datasets
-
+def _open(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...]) -> Opened:
     if os.path.isdir(path) and {"state.json", "dataset_dict.json"} & set(os.listdir(path)):
         _check_saved(path)
         return _saved(path, split, streaming)
@@ -66,11 +67,22 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool) -> O
     if files:
         reader = _reader(files)
         labels = {"drop_labels": True} if reader == "imagefolder" else {}  # of zips the library takes the folder around them
-        builder = datasets.load_dataset_builder(reader, data_files={split: files}, **labels)
+        builder = _builder(texts, reader, data_files={split: files}, **labels)
     else:
         _check_cards(path, revision)
-        builder = datasets.load_dataset_builder(path, name or None, revision=revision or None)
+        builder = _builder(texts, path, name or None, revision=revision or None)
     return _split_of(builder, path, split, streaming)
+
+
+def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
+    """Return the library's builder of a dataset; of CSV one that takes no value in `texts` for a number or for missing."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import Csv
+
+    builder = datasets.load_dataset_builder(*source, **options)
+    if not isinstance(builder, Csv):
+        return builder
+    return datasets.load_dataset_builder(*source, **options, converters=dict.fromkeys(texts, str))
 
 
 def _saved(path: str, split: str, streaming: bool) -> Opened:
@@ -91,6 +103,7 @@ def _saved(path: str, split: str, streaming: bool) -> Opened:
 
 
 def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
+    from datasets.packaged_modules.csv.csv import Csv
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     folder = folder_of(path, tuple(READERS)) if is_local(path) else f"hf://datasets/{path}"
@@ -109,6 +122,10 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
         if counts.get(split.partition("[")[0]) == 0:
             return Opened(None, Reach(folder, made_in))
         data = builder.as_dataset(split=split)
+        if (
+            isinstance(builder, Csv) and "__index_level_0__" in data.column_names
+        ):  # pandas takes the first field for an index, and shifts all the others
+            raise ValueError("lines have more fields than the header; `url_list` reads the others and tells which these are")
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 
 

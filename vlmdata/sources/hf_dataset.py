@@ -128,7 +128,9 @@ class HfDataset(Source):
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
 
     def _opened(self) -> Opened:
-        return open_dataset(self.path, self.name, self.split, self.revision, self.streaming)
+        used = (self.image, self.url, *self._captions())
+        texts = tuple(sorted({part for name in used if name for part in (name, name.partition(".")[0])}))
+        return open_dataset(self.path, self.name, self.split, self.revision, self.streaming, texts)
 
     def _schema(self, opened: Opened) -> pa.Schema | None:
         return opened.data.features.arrow_schema if opened.data is not None and opened.data.features else None
