@@ -79,3 +79,12 @@ def test_a_cell_may_be_what_datasets_keeps_of_an_image_or_a_list_of_one():
     assert [image_in(cell)["data"] for cell in ({"bytes": data, "path": None}, [data], [base64.b64encode(data).decode()])] == [
         data
     ] * 3
+
+
+def test_a_cell_of_several_images_is_a_document(tmp_path):
+    cells = [[picture(8), picture(9)], [picture(8)], []]
+    pq.write_table(pa.table({"image": cells, "caption": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    rows = read_all(UrlList(path=str(tmp_path), image="image")).to_pylist()
+    widths = [[image and image.get("width") for image in row["images"]] for row in rows]
+    assert widths == [[8, 9, None], [8, None], [None, None]]
+    assert [row["reason"] for row in rows] == [None, None, "no_image"]

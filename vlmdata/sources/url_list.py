@@ -17,7 +17,7 @@ from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
 from vlmdata.intake.pairs import pairs
 from vlmdata.intake.places import box_column, hash_column, whole_numbers
-from vlmdata.intake.rows import bad_records, pair, placed, tables
+from vlmdata.intake.rows import bad_records, captioned, pair, placed, tables
 from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
@@ -177,8 +177,10 @@ class UrlList(Source):
 
 
 def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra: str | None, wrong: bool) -> dict[str, Any]:
-    image = {**image_in(cell), "url": url or None}
-    return pair(image, [text, *(others or [])], extra=extra, reason="bad_encoding" if wrong else None)
+    captions, reason = [text, *(others or [])], "bad_encoding" if wrong else None
+    if isinstance(cell, list) and len(cell) > 1:
+        return captioned([image_in(one) for one in cell], captions, url=url or None, extra=extra, reason=reason)
+    return pair({**image_in(cell), "url": url or None}, captions, extra=extra, reason=reason)
 
 
 def _texts_apart(path: str) -> str | None:
