@@ -57,6 +57,13 @@ def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
     assert row["url"] == "http://e.org/" and json.loads(row["extra"]) == {"lang": "en", "source_key": "a%2Fb"}
 
 
+@pytest.mark.parametrize("named", [["0.jpg", "1.jpg"], ["0.0.jpg", "0.1.jpg"], ["folder/0.0.jpg", "1.JPG"]])
+def test_an_image_may_be_called_as_its_sample_is(tmp_path, named):
+    path = tar(tmp_path / "x.tar", [sample("0", [None, None], named), ("0.0.jpg", JPEG), ("0.1.jpg", JPEG[:-1])])
+    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    assert [image["size"] for image in row["images"]] == [len(JPEG), len(JPEG) - 1]
+
+
 def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
     path = tar(
         tmp_path / "x.tar",

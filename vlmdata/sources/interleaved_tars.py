@@ -92,6 +92,6 @@ def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
     """Return the member that an entry names: by what follows the key, or by its whole name."""
-    short = name.rpartition("/")[2]
-    short = short.removeprefix(f"{key.rpartition('/')[2]}.")
-    return members.get(short.lower())
+    short = name.rpartition("/")[2].lower()
+    whole = short.removeprefix(f"{key.rpartition('/')[2]}.".lower())
+    return members.get(short, members.get(whole))  # of the sample `0` the entry `0.png` may be `0.0.png`
