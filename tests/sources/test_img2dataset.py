@@ -1,5 +1,6 @@
 """The folders are those that img2dataset 1.47 wrote; the slow set has it write them again, over the loopback address."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -171,3 +172,24 @@ def test_a_hole_in_a_tar_is_told_beside_the_row_that_it_costs(tmp_path):
         (None, "words of 000000001", None),
         ("bad_record", None, "00000.tar, byte 0"),
     ]
+
+
+def test_files_that_the_parquet_of_their_folder_does_not_name_are_read_too(tmp_path):
+    (tmp_path / "00000").mkdir()
+    for name, data in [*files_of("000000000"), *files_of("000000009")]:
+        (tmp_path / "00000" / name).write_bytes(data)
+    pq.write_table(pa.Table.from_pylist([row_of("000000000")]), tmp_path / "00000.parquet")
+    rows = read_all(Img2dataset(path=str(tmp_path))).to_pylist()
+    assert [(row["reason"], row["images"][0]["format"]) for row in rows] == [(None, "jpeg"), (None, "jpeg")]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("AB" * 32, "ab" * 32), (f"sha256:{'ab' * 32}", "ab" * 32), ("ab" * 31, None), ("x", None), (None, None)]
+)
+def test_a_hash_or_size_that_is_none_is_not_taken_for_one(tmp_path, said, kept):
+    write_tar(tmp_path / "00000.tar", files_of("000000000"))
+    row = {**row_of("000000000"), "sha256": said, "original_width": "wide", "original_height": 9.0}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "00000.parquet")
+    ((image, _),) = (one["images"] for one in read_all(Img2dataset(path=str(tmp_path))).to_pylist())
+    assert image["sha256"] == (kept or hashlib.sha256(dict(files_of("000000000"))["000000000.jpg"]).hexdigest())
+    assert (image["original_width"], image["original_height"]) == (image["width"], 9)

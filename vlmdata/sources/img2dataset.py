@@ -15,7 +15,9 @@ from vlmdata.intake.nested import words
 from vlmdata.intake.opened import UNREADABLE, seekable
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ENDINGS, in_place, inline
+from vlmdata.intake.places import hash_column, whole_numbers
 from vlmdata.intake.rows import bad_record, pair, tables
+from vlmdata.intake.sample_facts import told
 from vlmdata.intake.strings import clean
 from vlmdata.intake.tars import MAX_IMAGE, read_tar, tar_rows
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TarSample
@@ -106,10 +108,10 @@ class Img2dataset(Source):
 
 
 def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a shard's Parquet at `path`, if it has one, then those of its tar that no row named."""
+    """Yield the rows of a shard's Parquet at `path`, if it has one, then those of its tar or folder that no row named."""
     named: set[str] = set()
+    images = _images(shard) if path is not None else {}
     if path is not None:
-        images = _images(shard)
         try:
             with seekable(path) as file:
                 for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1000):
@@ -123,8 +125,13 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
     def unnamed(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any] | None:
         return None if sample.key in named else samples.row(sample, blob, read)
 
-    for tar in _tars(shard):
+    tars = _tars(shard)
+    for tar in tars:
         yield from tar_rows(tar, os.path.basename(tar), unnamed)
+    if not tars and images.keys() - named:
+        for part in _parts(shard):
+            for table in Files(path=shard).read(part):
+                yield from (row for row in table.to_pylist() if os.path.splitext(row["id"].partition("\n")[0])[0] not in named)
 
 
 def _parts(shard: str) -> list[dict[str, Any]]:
@@ -175,7 +182,10 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     key = str(record["key"])
     data = next((record[column] for column in IN_PARQUET if isinstance(record.get(column), bytes)), None)
     image = inline(data) if data is not None else images.get(key, {})
-    told = {column: record[column] for column in ("url", "original_width", "original_height", "sha256") if record.get(column)}
+    width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
+    stated = {"original_width": width, "original_height": height, "sha256": hash_column([record.get("sha256")])[0].as_py()}
+    said = told({"url": record.get("url"), **stated})
+    about = {column: value for column, value in said.items() if value}
     reason = None
     if record["status"] != SUCCESS:
         reason = reason_of(record["status"], record.get("error_message"))
@@ -190,7 +200,7 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     captions, wrong = words(record.get("caption"))
     own_id = f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"
     fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason or wrong}
-    return pair({**image, **told}, captions, **fields)
+    return pair({**image, **about}, captions, **fields)
 
 
 def reason_of(status: str | None, message: str | None) -> str:
