@@ -46,6 +46,11 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys
     assert not (tmp_path / "OUT").exists()
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "vlmdata", "steps"], capture_output=True, text=True, check=True)
+    assert "url_list" in done.stdout
+
+
 def test_a_value_is_read_as_it_is_meant_where_yaml_would_not():
     pairs = ["source.path=*.warc.gz", "lr=1e-3", "data={a: 0.7}", "out=nan", "steps=[1, 2]", "label='1e-3'", "min_side=null"]
     assert list(read_settings(pairs).values()) == ["*.warc.gz", 1e-3, {"a": 0.7}, "nan", [1, 2], "1e-3", None]

@@ -1,5 +1,6 @@
 """Zip archives of images: nothing is unpacked to disk, and no member costs more than itself."""
 
+import json
 import struct
 import tracemalloc
 import zipfile
@@ -99,3 +100,14 @@ def test_an_archive_in_an_archive_is_counted(tmp_path):
     others: Counter[str] = Counter()
     assert sum(len(table) for piece in source.pieces() for table in source.read_counting(piece, others)) == 1
     assert others == {"archive": 1}
+
+
+def test_of_a_name_that_stands_twice_the_later_member_is_read_and_the_other_counted(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for data in (picture(), picture(9)):
+            archive.writestr("a.png", data)
+    source = Files(path=str(tmp_path))
+    others: Counter[str] = Counter()
+    (piece,) = json.loads(json.dumps(source.pieces()))
+    ((row,),) = (table.to_pylist() for table in source.read_counting(piece, others))
+    assert (row["images"][0]["data"], others) == (picture(9), {"repeated_name": 1})

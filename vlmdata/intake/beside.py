@@ -110,7 +110,9 @@ class Zip:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._members = [name for name in dict.fromkeys(archive(path).namelist()) if not name.endswith("/")]
+        every = [name for name in archive(path).namelist() if not name.endswith("/")]
+        self._members = list(dict.fromkeys(every))
+        self.repeats = len(every) - len(self._members)  # of a name that stands twice the later member counts, as zip has it
         names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
             names[name.rpartition("/")[0]].append(name.rpartition("/")[2])

@@ -97,6 +97,7 @@ class Files(Source):
             inside = archive.members(self._endings())
             about = survey(archive, inside, self.captions)
             others.update(about.others())
+            others.update({"repeated_name": archive.repeats} if archive.repeats else {})
             found += self._slices({"zip": file.path}, inside, about)
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
