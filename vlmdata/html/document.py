@@ -64,9 +64,9 @@ def extract(
         return document
     if tree.body is not None:
         sizes = {"max_images": limits.max_images, "max_depth": limits.max_depth, "max_data_bytes": limits.max_data_bytes}
-        layout = lay_out(tree.body, base, **sizes, prune=not whole_page)
-        if too_much_passed(layout):
-            layout = lay_out(tree.body, base, **sizes, prune=False)  # boilerplate may be what the page holds
+        layout = lay_out(tree.body, base, **sizes, prune="nothing" if whole_page else "boilerplate")
+        if not whole_page and too_much_passed(layout):
+            layout = lay_out(tree.body, base, **sizes, prune="menus")  # boilerplate may be what the page holds
         document.left_out = layout.left_out
         kept = [True] * len(layout.blocks) if whole_page else main_blocks(layout)
         document.texts, document.images = assemble(layout, kept)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
 from vlmdata.html.names import NAMELESS, NOTHING, named, names_menu, word_set
@@ -26,6 +26,8 @@ INLINE = word_set(
 PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
+
+Prune = Literal["nothing", "menus", "boilerplate"]
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
@@ -83,7 +85,7 @@ class _Walk:
     max_images: int
     max_depth: int
     max_data_bytes: int
-    prune: bool
+    prune: Prune
     layout: Layout = field(default_factory=Layout)
     blocks: list[Block] = field(init=False)  # the layout's own lists, at hand
     sections: list[Section] = field(init=False)
@@ -288,10 +290,13 @@ _KINDS: dict[str | None, int] = {
 }  # fmt: skip
 
 
-def lay_out(root: Any, base: str, *, max_images: int, max_depth: int, max_data_bytes: int, prune: bool = True) -> Layout:
+def lay_out(
+    root: Any, base: str, *, max_images: int, max_depth: int, max_data_bytes: int, prune: Prune = "boilerplate"
+) -> Layout:
     """Walk a lexbor tree once, without recursion; elements deeper than `max_depth` are left out and counted.
 
-    With `prune` menus are passed by: on many pages they are half of all elements, and on none the content.
+    `prune` says what is passed by: menus, which are half of all elements on many pages and content on none, and with
+    `boilerplate` also what calls itself that and shows no figure; `passed` counts its text.
     """
     walk = _Walk(base, max_images, max_depth, max_data_bytes, prune)
     walk.enter("body", {})
@@ -355,14 +360,14 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
         attributes = node.attributes
         if attributes and _hidden(attributes):
             return None, 0
-        if walk.prune and tag in _MENUS and _is_menu(tag, attributes):
+        if walk.prune != "nothing" and tag in _MENUS and _is_menu(tag, attributes):
             if walk.pieces:
                 walk.flush()
             return None, 0
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
         section = walk.sections[-1]
-        if walk.prune and section.chrome > 1 and not section.body and _may_be_passed(node, tag):
+        if walk.prune == "boilerplate" and section.chrome > 1 and not section.body and _may_be_passed(node, tag):
             walk.pass_by(node)
             walk.leave(outer)
             return None, 0
