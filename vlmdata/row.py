@@ -61,7 +61,9 @@ ROW = pa.schema(
         # of each position of `images`, what the source says the bytes at its address hash to, hex; null where it says nothing
         pa.field("stated_hashes", pa.list_(pa.string())),
         pa.field("extra", pa.string()),  # JSON object: the source's other columns, carried into the sample
-        pa.field("place", pa.string()),  # of what the source dropped: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
+        pa.field(
+            "place", pa.string()
+        ),  # of what was dropped or has no address: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
         pa.field("problem", pa.string()),  # what was wrong there, or what the row names
         *VERDICT,
         pa.field("cluster", pa.string()),  # key of the row that stands for this one's duplicates

@@ -85,7 +85,11 @@ def test_an_archive_that_is_none_is_one_row_beside_the_good_one(tmp_path):
     (tmp_path / "b.zip").write_bytes(b"no zip")
     (tmp_path / "c.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
     rows = read_all(Files(path=str(tmp_path))).to_pylist()
-    assert [(row["place"], row["reason"]) for row in rows] == [(None, None), ("b.zip", "bad_record"), ("c.zip", "bad_record")]
+    assert [(row["place"], row["reason"]) for row in rows] == [
+        ("a.zip/a.png", None),
+        ("b.zip", "bad_record"),
+        ("c.zip", "bad_record"),
+    ]
 
 
 def test_an_archive_of_archives_has_no_image(tmp_path):

@@ -135,7 +135,7 @@ def files_of(key: str) -> list[tuple[str, bytes]]:
 
 def told(folder) -> list[tuple]:
     rows = read_all(Img2dataset(path=str(folder))).to_pylist()
-    return [(row["reason"], row["texts"] and row["texts"][1]["text"], row["place"]) for row in rows]
+    return [(row["reason"], row["texts"] and row["texts"][1]["text"], row["drop"] and row["place"]) for row in rows]
 
 
 def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_told(tmp_path):

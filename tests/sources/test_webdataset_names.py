@@ -127,9 +127,9 @@ def test_a_sample_without_its_caption_beside_a_hole_is_told(tmp_path):
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     size = len(pair)
     assert [(row["reason"], row["place"]) for row in rows] == [
-        (None, None),
+        (None, "a.tar, byte 0"),
         ("bad_record", f"a.tar, byte {size}"),
-        (None, None),
+        (None, f"a.tar, byte {size + len(cut)}"),
         ("bad_record", f"a.tar, byte {size + len(cut) - 512}"),
     ]
 

@@ -9,6 +9,8 @@ import pytest
 from tests.loader.tars import write_tar
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
+from vlmdata import run
+from vlmdata.recipe import parse
 from vlmdata.sources.coco import Coco
 from vlmdata.sources.files import Files
 from vlmdata.sources.hf_dataset import HfDataset
@@ -76,3 +78,14 @@ def test_of_annotations(tmp_path):
     entry = {"id": 7, "file_name": "lost.jpg"}
     (tmp_path / "a.json").write_text(json.dumps({"images": [entry], "annotations": []}))
     assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [("no_file", "image 7", "names 'lost.jpg'")]
+
+
+def test_a_later_step_leaves_the_place_of_a_row_without_an_address_in_the_ledger(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, data in (("a.png", picture(40, 40)), ("b.png", picture(40, 40)[:-30])):
+        (tmp_path / "in" / name).write_bytes(data)
+        (tmp_path / "in" / name).with_suffix(".txt").write_text("a caption")
+    recipe = {"source": {"type": "files", "path": str(tmp_path / "in")}, "steps": [{"resize": {"mode": "no"}}]}
+    run(parse(recipe), tmp_path / "out", local=True, workers=1)
+    ledger = pq.read_table(tmp_path / "out" / "ledger")
+    assert {(row["step"], row["place"]) for row in ledger.to_pylist()} == {(None, None), ("resize", "b.png")}

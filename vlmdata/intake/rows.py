@@ -45,8 +45,14 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row that its source dropped with where it lies, unless it says so itself; any other as it is."""
-    return {"place": where, "problem": problem, **row} if row.get("drop") else row
+    """Return a row with where it lies, unless it says so itself: one that its source dropped, or that has no address.
+
+    By it the row is found when a later step drops it. `problem` is of a row that its source dropped.
+    """
+    if row.get("drop"):
+        return {"place": where, "problem": problem, **row}
+    has_address = row.get("url") or any(image and image.get("url") for image in row.get("images") or ())
+    return row if has_address else {"place": where, **row}
 
 
 def bad_record(
