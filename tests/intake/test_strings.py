@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from vlmdata.intake.strings import caption_text, check_encoding
+from vlmdata.intake.strings import caption_text, check_encoding, is_blank
 from vlmdata.step import RecipeError
 
 
@@ -50,3 +50,10 @@ def test_other_bytes_are_an_error(data, encoding):
 def test_encodings_of_no_text_are_refused(name):
     with pytest.raises(RecipeError, match="is not known"):
         check_encoding(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", True), (" \n\u3000\xa0", True), ("\u200b\ufeff \u200f", True), ("\u200ba", False), (".", False)]
+)
+def test_a_text_of_which_nothing_can_be_seen_is_blank(text, said):
+    assert is_blank(text) == said

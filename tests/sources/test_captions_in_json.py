@@ -15,7 +15,7 @@ from vlmdata.sources.img2dataset import Img2dataset
 from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.webdataset import Webdataset
 
-FORMS = ['["one", "two"]', ' ["", "one", null, "two"]\n']
+FORMS = ['["one", "two"]', ' ["", "one", null, "two"]\n', '["\u200b\ufeff", "one", "two"]']
 
 
 def url_list(folder, text):

@@ -15,7 +15,7 @@ from vlmdata.intake.find import File
 from vlmdata.intake.lists import Layout
 from vlmdata.intake.nested import flat, listed
 from vlmdata.intake.pairs import one_text
-from vlmdata.intake.strings import clean, decode, from_python
+from vlmdata.intake.strings import clean, decode, from_python, is_blank
 from vlmdata.step import RecipeError
 
 HEAD = 100  # rows whose captions `check` looks at
@@ -50,9 +50,7 @@ def without_captions(files: Sequence[File], layout: Layout, names: Sequence[str]
             head = [chunk.columns[name][:HEAD] for name in names]
             if count := len(head[0]):
                 texts, _, wrong = caption_column(head, layout.encoding)
-                return (
-                    none_of(file.path, names, count) if not wrong.any() and not any(map(str.strip, texts.to_pylist())) else None
-                )
+                return none_of(file.path, names, count) if not wrong.any() and all(map(is_blank, texts.to_pylist())) else None
     return None
 
 

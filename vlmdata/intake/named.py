@@ -17,7 +17,7 @@ from vlmdata.intake.nested import plain_values
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import ADDRESSES, image_named, keep_addresses
 from vlmdata.intake.rows import bad_records, captioned, placed, tables
-from vlmdata.intake.strings import clean, decode
+from vlmdata.intake.strings import clean, decode, is_blank
 
 
 def named_rows(
@@ -76,7 +76,7 @@ def _row(
         [text, *(others or [])],
         id=f"{name}\n{text}\n{others}",
         extra=json_object({**renamed(extra, ["file_name"]), "file_name": name}),
-        reason="bad_encoding" if wrong else "no_caption" if needs_text and not text.strip() and not others else None,
+        reason="bad_encoding" if wrong else "no_caption" if needs_text and is_blank(text) and not others else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.intake.strings import is_blank
 from vlmdata.row import IMAGE, TEXT
 
 
@@ -58,7 +59,7 @@ def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: i
 
 def one_text(captions: Sequence[str]) -> tuple[str, list[str] | None]:
     """Return the first caption that is not blank, and the other different ones as its alternatives; none: the empty text."""
-    distinct = list(dict.fromkeys(caption for caption in captions if caption and not caption.isspace()))
+    distinct = list(dict.fromkeys(caption for caption in captions if not is_blank(caption)))
     return (distinct[0], distinct[1:] or None) if distinct else ("", None)
 
 

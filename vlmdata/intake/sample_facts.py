@@ -11,7 +11,7 @@ from vlmdata.fields import is_ours, renamed
 from vlmdata.intake.documents import SIZES
 from vlmdata.intake.nested import words
 from vlmdata.intake.places import boxes
-from vlmdata.intake.strings import clean
+from vlmdata.intake.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
@@ -47,7 +47,7 @@ def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: 
     def is_said(name: str, value: Any) -> bool:
         if name in ("caption", "alternatives"):
             texts, fault = words(value)
-            return fault is None and all(not text.strip() or text in captions for text in texts)
+            return fault is None and all(is_blank(text) or text in captions for text in texts)
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}

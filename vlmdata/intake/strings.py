@@ -18,6 +18,7 @@ _MARKS = {  # in this order: the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # spaces without width, marks of direction and of UTF-8
 
 
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
@@ -69,6 +70,11 @@ def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
 def clean(text: str) -> str:
     """Return a text with `?` where half a surrogate pair stands, which no encoding can hold."""
     return text.encode("utf-8", "replace").decode()
+
+
+def is_blank(text: str) -> bool:
+    """Say whether nothing of a text can be seen: white space, spaces of no width, marks of direction and of UTF-8."""
+    return all(letter.isspace() or letter in _UNSEEN for letter in text)
 
 
 def blank_as_null(array: pa.Array) -> pa.Array:

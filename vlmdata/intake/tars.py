@@ -15,7 +15,7 @@ from typing import Any
 from vlmdata.intake.find import File, is_remote
 from vlmdata.intake.opened import UNREADABLE, compression, opened, raw_file
 from vlmdata.intake.rows import bad_record, place, placed
-from vlmdata.intake.strings import clean
+from vlmdata.intake.strings import clean, is_blank
 from vlmdata.loader.grouping import TarContents, TarSample, contents, key_of
 from vlmdata.loader.tar import BLOCK, Link, Member, Read, TarDamage, members
 
@@ -77,7 +77,7 @@ def _lost_link(link: Link) -> TarDamage:
 
 
 def _has_text(row: dict[str, Any]) -> bool:
-    return bool(row.get("drop")) or any(text and text["text"].strip() for text in row.get("texts") or ())
+    return bool(row.get("drop")) or any(text and not is_blank(text["text"]) for text in row.get("texts") or ())
 
 
 def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:

@@ -23,7 +23,7 @@ from vlmdata.intake.pictures import keep_addresses
 from vlmdata.intake.reach import folder_of, is_folder
 from vlmdata.intake.rows import bad_record, pair, placed, tables
 from vlmdata.intake.sample_facts import not_said, with_origin
-from vlmdata.intake.strings import caption_text, check_encoding, clean
+from vlmdata.intake.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.intake.tars import names_within
 from vlmdata.intake.zipped import Unusable
 from vlmdata.step import RecipeError, Source
@@ -126,7 +126,7 @@ class Files(Source):
             captions, _, _ = self._beside(store, path)
         except BadText:
             return True
-        return any(caption.strip() for caption in captions)
+        return not all(map(is_blank, captions))
 
     def _overlooked(self, store: Folder | Zip, path: str, root: str) -> str | None:
         read = {one for ending in (*self.captions, ".json") for one in beside(store, path, ending)}
@@ -214,7 +214,7 @@ class Files(Source):
             where = clean(name.rpartition("/")[0] + "/" + error.file).lstrip("/")
             fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
             return bad_record(where, str(error), reason=error.reason, **fields)
-        if needs_text and not any(caption.strip() for caption in captions):
+        if needs_text and all(map(is_blank, captions)):
             fault = fault or "no_caption"
         used = {*self._columns(), *keep_addresses([image], facts)}
         row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)

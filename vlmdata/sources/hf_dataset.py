@@ -20,7 +20,7 @@ from vlmdata.intake.nested import flat, holds_bytes, plain_rows, words
 from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import called, in_text, keep_addresses
 from vlmdata.intake.rows import captioned, placed, tables
-from vlmdata.intake.strings import clean
+from vlmdata.intake.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # rows of a part
@@ -77,7 +77,9 @@ class HfDataset(Source):
         rows = list(plain_rows(opened.data[:HEAD]))
         said = [words(value_at(row, name, NO_TEXT)) for row, _ in rows for name in names]
         return (
-            None if any(fault or any(map(str.strip, texts)) for texts, fault in said) else none_of(self.path, names, len(rows))
+            None
+            if any(fault or not all(map(is_blank, texts)) for texts, fault in said)
+            else none_of(self.path, names, len(rows))
         )
 
     def _check_caption(self, name: str, kind: pa.DataType) -> None:

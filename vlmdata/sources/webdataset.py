@@ -16,7 +16,7 @@ from vlmdata.intake.pairs import json_object, one_text
 from vlmdata.intake.pictures import in_place, inline
 from vlmdata.intake.rows import captioned, document, pair, reject, tables
 from vlmdata.intake.sample_facts import not_said, of_document, told, with_origin
-from vlmdata.intake.strings import caption_text, check_encoding, clean
+from vlmdata.intake.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.intake.tars import (
     ENDINGS,
     MAX_CAPTION,
@@ -163,13 +163,13 @@ class Webdataset(Source):
             else:
                 found, wrong = _said(name, facts)
                 fault = fault or wrong
-            if any(text.strip() for text in found):
+            if not all(map(is_blank, found)):
                 return found
         others = [name for name in _named(parts, self.caption) if "." in name and name not in map(_plain, self.caption)]
         if len(others) > 1:
             raise BadSample(f"several captions, {', '.join(others[:9])}: name one as `caption`", "several_captions")
         found = [text for name in others for text in self._text(name, parts[name], read)]
-        if not any(text.strip() for text in found):
+        if all(map(is_blank, found)):
             if fault is not None:
                 raise fault
             if self.caption and not is_default:
