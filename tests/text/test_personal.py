@@ -68,6 +68,8 @@ def test_many_of_the_strings_are_real():
         "doi 10.1109/5.771073",
         "hotel 1234567, hôtel 1234567, хотел 1234567",
         "CEP 01310-100",
+        "server version 10.0.19.1",
+        "RFC 9110, HTTP, section 5.6.1.2",
         "Mobile 19.99 249.99",
     ],
 )

@@ -80,10 +80,13 @@ def find_ips(text: str) -> Iterator[Span]:
 
 def _is_address(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - AROUND) : start]
+    numbers = list(map(int, text[start:end].split(".")))
+    is_version = _OF_VERSIONS.search(before) is not None
+    if is_version and numbers[0] < LOWEST:  # "server version 10.0.19.1"
+        return False
     if _OF_NETWORKS.search(before) or _OF_NETWORKS.search(text[end : end + AROUND]):
         return True
-    numbers = list(map(int, text[start:end].split(".")))
-    return not _OF_VERSIONS.search(before) and numbers[0] >= LOWEST and max(numbers) >= 100
+    return not is_version and numbers[0] >= LOWEST and max(numbers) >= 100
 
 
 def _parsed(kind: type[IPv4Address] | type[IPv6Address], text: str) -> IPv4Address | IPv6Address | None:
