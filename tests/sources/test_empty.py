@@ -22,6 +22,7 @@ from vlmdata.sources.messages import Messages
 from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.obelics_parquet import ObelicsParquet
 from vlmdata.sources.url_list import UrlList
+from vlmdata.step import RecipeError
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 COMPRESS[".zst"] = lambda data: pa.compress(data, "zstd", asbytes=True)
@@ -128,3 +129,12 @@ def test_a_run_of_no_rows_of_a_list_is_a_dataset_too(tmp_path):
     (tmp_path / "list.csv").write_bytes(ONE["csv"])
     recipe = parse({"source": {"type": "url_list", "path": str(tmp_path / "list.csv")}, "steps": ["text_length"]})
     assert run(recipe, tmp_path / "out", local=True, workers=1, limit=0)["rows"] == 0
+
+
+@pytest.mark.parametrize("path", ["", [], ["a.csv", ""]])
+def test_an_empty_path_is_not_the_folder_we_are_in(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a\n")
+    for source in (UrlList(path=path), Files(path=path), LlavaJson(path=path)):
+        with pytest.raises(RecipeError, match="path: name at least one file"):
+            source.check()

@@ -27,7 +27,7 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
     Raises RecipeError where there is none.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    if not paths:
+    if not paths or "" in paths:  # an empty path would be the folder we run in
         raise RecipeError("path: name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
