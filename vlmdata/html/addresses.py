@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes, urljoin
 
 import idna
@@ -13,10 +14,18 @@ _STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from bo
 _INNER = re.compile(r"[\t\n\r]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _WEB = re.compile(r"https?://[^/?#:]", re.IGNORECASE)  # with a host
+_ORIGIN = re.compile(r"https?://[a-zA-Z0-9.-]+(?::\d+)?(?=[/?#]|\Z)")
 _HOST = re.compile(r"\A(https?://)([^/?\\@:]+)(?=[/?\\:]|\Z)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _DATA = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
+
+
+@lru_cache(maxsize=4)
+def _origin(base: str) -> str:
+    """Return the start of an http address without anything odd, up to its path; else nothing."""
+    match = _ORIGIN.match(base)
+    return match[0] if match else ""
 
 
 def absolute(address: str, base: str) -> str | None:
@@ -26,7 +35,9 @@ def absolute(address: str, base: str) -> str | None:
         address = _INNER.sub("", address)
     if not address or address[0] == "#":
         return None
-    if not _WEB.match(address):
+    if address[0] == "/" and address[1:2] != "/" and "/." not in address and "\\" not in address and (origin := _origin(base)):
+        address = origin + address
+    elif not _WEB.match(address):
         if _SCHEME.match(address) and not address.lower().startswith(("http:", "https:")):
             return None
         head, mark, query = address.partition("?")

@@ -37,6 +37,8 @@ _BODY = word_set("article articlebody body content entry main post story text pr
 
 _MENU = word_set("nav navbar navigation menu submenu breadcrumb breadcrumbs pagination pager paging share sharing sharebar")
 
+_TELLING = _STRONG | _OTHERS | _WEAK | _BODY | _MENU
+
 NAMELESS = (None, None, None, None)
 NOTHING = (0, False, False)  # what most names say
 
@@ -59,6 +61,9 @@ def _words(name: str) -> list[str]:
 def _meaning(name: str) -> int:
     """Return what one name means: how loudly it speaks of boilerplate (0 to 3), and a bit each for content, caption, menu."""
     words = _words(name)
+    caption = _CAPTION_BIT if any("caption" in word for word in words) else 0
+    if _TELLING.isdisjoint(words):  # as most do
+        return caption
     if not _OTHERS.isdisjoint(words):
         chrome = 3
     elif not _STRONG.isdisjoint(words):
@@ -67,7 +72,7 @@ def _meaning(name: str) -> int:
         chrome = int(not _WEAK.isdisjoint(words))
     body = 0 if _BODY.isdisjoint(words) else _BODY_BIT
     menu = 0 if _MENU.isdisjoint(words) else _MENU_BIT
-    return chrome | body | menu | (_CAPTION_BIT if any("caption" in word for word in words) else 0)
+    return chrome | body | menu | caption
 
 
 _kept_meaning = lru_cache(maxsize=1 << 14)(_meaning)
