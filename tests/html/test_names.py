@@ -3,7 +3,7 @@
 import pytest
 
 from vlmdata.html.document import extract
-from vlmdata.html.names import _kept, named
+from vlmdata.html.names import KNOWN, named
 
 PROSE = [
     "The ferry leaves the stone harbour at six each morning and carries mostly flour.",
@@ -94,4 +94,4 @@ def test_a_box_of_the_page_amid_the_text_goes(name: str):
 def test_names_without_end_are_not_kept_in_memory():
     for i in range(50):
         assert named((f"sidebar {'x' * 1_000_000}-{i}", None, None, None)) == (2, False, False)
-    assert sum(len(name or "") for kept in _kept for name in kept) < 2**15 * 1_000
+    assert sum(len(name or "") for kept in KNOWN for name in kept) < 2**15 * 1_000

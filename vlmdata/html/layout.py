@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
-from vlmdata.html.names import NAMELESS, NOTHING, named, names_menu, word_set
+from vlmdata.html.names import KNOWN, NAMELESS, NOTHING, named, names_menu, word_set
 from vlmdata.text.words import count_words, is_plain
 
 SKIPPED = word_set(
@@ -136,7 +136,7 @@ class _Walk:
             get = attributes.get
             names = (get("class"), get("id"), get("role"), get("itemprop"))
             if names != NAMELESS:
-                said = named(names)
+                said = KNOWN.get(names) or named(names)
                 if said is not NOTHING:
                     chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
         self.current = len(self.sections)

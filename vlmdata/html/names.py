@@ -45,7 +45,7 @@ NOTHING = (0, False, False)  # what most names say
 
 _LONG = 1_000  # characters of a name or of all names of an element: such are not kept for the next element
 _BODY_BIT, _CAPTION_BIT, _MENU_BIT = 4, 8, 16
-_kept: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
+KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
 _MOST = 1 << 15
 
 
@@ -83,10 +83,10 @@ def _meaning_of(name: str) -> int:
 
 
 def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption."""
-    said = _kept.get(names)
-    if said is not None:
-        return said
+    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption.
+
+    Look into `KNOWN` first: what was said stands there.
+    """
     chrome = bits = 0
     split = " ".join(filter(None, names)).split()
     post = "status-publish" in split  # for a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
@@ -99,9 +99,9 @@ def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     said = chrome, bool(bits & _BODY_BIT), bool(bits & _CAPTION_BIT)
     said = NOTHING if said == NOTHING else said
     if sum(map(len, split)) < _LONG:
-        if len(_kept) >= _MOST:
-            _kept.clear()
-        _kept[names] = said
+        if len(KNOWN) >= _MOST:
+            KNOWN.clear()
+        KNOWN[names] = said
     return said
 
 
