@@ -38,7 +38,10 @@ def read_manifest(out: str | Path) -> dict[str, Any]:
 
 
 def load_manifest(store: Store) -> dict[str, Any]:
-    """Return the manifest as it lies there. FileNotFoundError: there is none; RecipeError: damaged, or with names outside."""
+    """Return the manifest, with defaults for fields that earlier commits did not write.
+
+    Raises FileNotFoundError where there is none, and RecipeError where it is damaged or names a file outside of the dataset.
+    """
     manifest = EMPTY | read_record(store, MANIFEST, Manifest, FIX)
     place = f"{store.url}/{MANIFEST}"
     name = first_outside(store.url, manifest["files"], Path(place))

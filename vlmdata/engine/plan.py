@@ -99,9 +99,8 @@ def source_identity(source: Source) -> str:
     parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
     parameters.pop("path", None)  # the files say it better: a folder may have moved
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
-    return fingerprint(
-        type(source).__module__, redacted_tree(parameters), names
-    )  # with a new signature the address is the same
+    # redacted: with a new signature the address is the same
+    return fingerprint(type(source).__module__, redacted_tree(parameters), names)
 
 
 def _write(recipe: Recipe, store: Store, identity: str) -> Plan:

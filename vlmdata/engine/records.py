@@ -127,7 +127,10 @@ class Entry(Shape):
 
 
 def read_record(store: Store, name: str, shape: type[Shape], fix: str) -> dict[str, Any]:
-    """Return a record as it lies there. FileNotFoundError: there is none; RecipeError, naming it and `fix`: damaged."""
+    """Return a record, unchanged.
+
+    Raises FileNotFoundError where there is none, and RecipeError, which names the record and `fix`, where it is damaged.
+    """
     try:
         record = json.loads(store.read(name))
         _check_plain(record, DEEPEST)

@@ -112,7 +112,7 @@ class Zip:
         self._path = path
         every = [name for name in archive(path).namelist() if not name.endswith("/")]
         self._members = list(dict.fromkeys(every))
-        self.repeats = len(every) - len(self._members)  # of a name that stands twice the later member counts, as zip has it
+        self.repeats = len(every) - len(self._members)  # of members of one name the last counts, as in zip
         names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
             names[name.rpartition("/")[0]].append(name.rpartition("/")[2])

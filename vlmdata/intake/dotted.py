@@ -89,7 +89,7 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
-    """Return a plain value with mappings for maps, which Arrow gives as pairs; a key that stands twice has a list."""
+    """Return a plain value with mappings for maps, which Arrow gives as pairs; a repeated key gives a list."""
     if value is None:
         return None
     if pa.types.is_map(kind):
