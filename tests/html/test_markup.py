@@ -6,7 +6,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from vlmdata.html.hazards import Tree
-from vlmdata.html.markup import Tag, read_markup
+from vlmdata.html.markup import read_markup
 from vlmdata.html.names import word_set
 
 PAIRS = word_set(
@@ -43,11 +43,9 @@ def test_a_tree_is_no_deeper_and_no_larger_than_counted(seed):
     chance = random.Random(seed)
     words = chance.sample(SOUP, chance.randint(2, 12))
     tree, pieces, deepest = Tree(), [], 0
-    for piece in read_markup("<body>" + "".join(chance.choices(words, k=400))):
-        if isinstance(piece, Tag):
-            tree.add(piece)
-            deepest = max(deepest, len(tree.opened))
-        pieces.append(piece if isinstance(piece, str) else piece.text)
+    for tag in read_markup("<body>" + "".join(chance.choices(words, k=400)), pieces):
+        tree.add(*tag)
+        deepest = max(deepest, len(tree.opened))
     depth, elements = shape("".join(pieces))
     assert depth <= 3 * deepest + 8  # list items, cells and paragraphs are not counted among what is open
     assert elements <= 4 * tree.cost + 20  # nor what a table or an end tag makes of itself

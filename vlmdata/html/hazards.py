@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vlmdata.html.markup import ATTRIBUTE, TAG, Tag, may_name_attributes, read_markup
+from vlmdata.html.markup import ATTRIBUTE, TAG, may_name_attributes, read_markup
 from vlmdata.html.names import word_set
 
 _FORMATTING = word_set("a b big code em font i nobr s small strike strong tt u")
@@ -33,6 +33,10 @@ _BLOCKS = word_set(
     "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
 )
 _SPECIAL = _BARRIERS | _BLOCKS | word_set("frameset iframe keygen noembed noframes noscript select")
+_STOPS = {  # of an end tag, where it is not _SPECIAL
+    **dict.fromkeys((*_BLOCKS, "table", "object", "applet", "marquee", "template"), _BARRIERS),
+    "li": _BARRIERS | {"ul", "ol"},
+}
 _FEW = 20_000  # tags of a page whose nesting cannot do harm
 _MERGED = 8  # tags of `<html>` and `<body>`, whose attributes come together in one, that cannot do harm
 _ALIKE = 3  # formatting elements with the same attributes that a parser keeps open
@@ -60,15 +64,12 @@ def harmless(html: str, limits: Limits) -> tuple[str, str | None]:
         return html, None
     pieces: list[str] = []
     tree = Tree()
-    for piece in read_markup(html):
-        if isinstance(piece, str):
-            pieces.append(piece)
-            continue
-        pieces.append(piece.text)
-        if _is_crowded(piece.text, limits.max_attributes):
+    opened, wide = tree.opened, 2 * limits.max_attributes
+    for name, closes, text in read_markup(html, pieces):
+        if len(text) > wide and _is_crowded(text, limits.max_attributes):
             return "", "too_many_attributes"
-        tree.add(piece)
-        if len(tree.opened) > limits.max_depth:
+        tree.add(name, closes, text)
+        if len(opened) > limits.max_depth:
             return "", "too_deep"
         if tree.cost > limits.max_tags:
             return "", "too_many_tags"
@@ -91,12 +92,35 @@ def _may_be_large(html: str, most: int) -> bool:
 def _may_be_crowded(html: str, most: int) -> bool:
     """Say whether a tag may have too many attributes, wherever a parser takes tags to begin, or finding out costs too much.
 
-    A page passes whose tags have at most twice as many: such a tag, of two characters an attribute or more, fills whole
-    stretches of the page, and most pages have no stretch that can be part of one.
+    Tags of at most twice as many may pass. One of more, of two characters an attribute or more, is longer than four stretches
+    of `most` characters, so it fills three, and most pages have no three that can be part of one tag.
     """
-    inside = [start for start in range(0, len(html), most) if may_name_attributes(html, start, min(start + most, len(html)))]
-    if sum(_gaps(html[start : start + most]) for start in inside) <= most:
-        return False
+    return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
+
+
+def _long_stretches(html: str, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a page, of three stretches of a size or more, each stretch of which may lie wholly within a tag."""
+
+    def inside(number: int) -> bool:
+        return may_name_attributes(html, number * size, min((number + 1) * size, len(html)))
+
+    count = -(-len(html) // size)
+    done = 0
+    for middle in range(2, count, 3):  # three in a row hold one of these
+        if middle < done or not inside(middle):
+            continue
+        first, end = middle, middle + 1
+        while first > done and inside(first - 1):
+            first -= 1
+        while end < count and inside(end):
+            end += 1
+        done = end
+        if end - first >= 3:
+            yield first * size, end * size
+
+
+def _holds_crowded(html: str, most: int) -> bool:
+    """Say whether a tag has more than `most` attributes, or telling takes too long."""
     looked = 0
     for match in TAG.finditer(html):
         start, end = match.span(1)
@@ -130,42 +154,43 @@ class Tree:
     """
 
     opened: list[str] = field(default_factory=list)  # outermost first
-    counts: Counter[str] = field(default_factory=Counter)  # of their names
+    counts: dict[str, int] = field(default_factory=dict)  # of their names
     formatting: dict[str, list[str]] = field(default_factory=dict)  # tags without an end tag until now, by name
-    alike: Counter[str] = field(default_factory=Counter)  # of these tags
+    alike: dict[str, int] = field(default_factory=dict)  # of these tags
     lost: Counter[str] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
     cost: int = 0  # tags, elements that were opened again, steps taken
 
-    def add(self, tag: Tag) -> None:
-        name = tag.name
+    def add(self, name: str, closes: bool, text: str) -> None:
+        """Take in one tag; `text` is the whole of it."""
         self.cost += 1
-        if tag.closes and name != "br":  # which parsers take for <br>
-            if self.counts[name]:
+        if closes and name != "br":  # which parsers take for <br>
+            if self.counts.get(name):
                 self._close(name)
             elif name in _FORMATTING:
                 self._forget(name)
             return
         block = name in _SPECIAL
-        if name in ("a", "nobr") and self.counts[name]:
-            self._close(name)
-        elif name in _ITEMS:
+        if name in _ITEMS:
             self._end_item(_ITEMS[name])
-        if not block:
+        elif name in ("a", "nobr") and self.counts.get(name):
+            self._close(name)
+        if self.lost and not block:
             self._reopen()
-        if name == "p":
+        if name == "p" and self.formatting:
             self.cost += sum(map(len, self.formatting.values()))
-        if name in _FLAT and not (self.counts["math"] or self.counts["svg"]):  # where they nest as all others do
+        if name in _FLAT and not (self.counts.get("math") or self.counts.get("svg")):  # where they nest as all others do
             return
         self._open(name)
         if block:
-            self._reopen()  # by the text that follows
+            if self.lost:
+                self._reopen()  # by the text that follows
         elif name in _FORMATTING:
             texts = self.formatting.setdefault(name, [])
-            if self.alike[tag.text] >= _ALIKE:
-                texts.remove(tag.text)
+            if self.alike.get(text, 0) >= _ALIKE:
+                texts.remove(text)
             else:
-                self.alike[tag.text] += 1
-            texts.append(tag.text)
+                self.alike[text] = self.alike.get(text, 0) + 1
+            texts.append(text)
 
     def _end_item(self, names: frozenset[str]) -> None:
         """Close the list item that the next one ends."""
@@ -179,18 +204,22 @@ class Tree:
         for name, count in self.lost.items():
             self.cost += count
             self.opened += [name] * count
-            self.counts[name] += count
+            self.counts[name] = self.counts.get(name, 0) + count
         self.lost.clear()
 
     def _open(self, name: str) -> None:
         self.opened.append(name)
-        self.counts[name] += 1
+        self.counts[name] = self.counts.get(name, 0) + 1
 
     def _close(self, name: str) -> None:
         """Close the innermost element of a name and what stands in it, where an end tag does."""
-        stops = _SPECIAL
-        if name in _BLOCKS or name in ("table", "object", "applet", "marquee", "template"):
-            stops = _BARRIERS | {"ul", "ol"} if name == "li" else _BARRIERS
+        if self.opened[-1] == name:
+            if name in _FORMATTING:
+                self._forget(name)
+            self.opened.pop()
+            self.counts[name] -= 1
+            return
+        stops = _STOPS.get(name, _SPECIAL)
         place = len(self.opened) - 1
         reached = True
         while self.opened[place] != name:

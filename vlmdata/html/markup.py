@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from vlmdata.html.names import word_set
 
@@ -32,52 +31,55 @@ _RAW = word_set("script style iframe noembed noframes textarea")
 _LITERAL = word_set("title xmp plaintext")
 _CHOICES = word_set("option optgroup")  # the tree takes quadratic time on those of one <select>, which no reader looks into
 _MERGED = word_set("html body")  # so too on the attributes of these, which it gathers in the first one
+_ODD = _RAW | _LITERAL | _CHOICES | _MERGED | {"svg"}
 _SVG = re.compile(r"<(/?)svg(?=[ \t\n\f\r/>])", re.IGNORECASE)
 _NO_SVG = re.compile(r"<(?:p|div|img|table|[uod]l|h[1-6]|pre|blockquote|br|hr)(?=[ \t\n\f\r/>])", re.IGNORECASE)
 _NOTHING = "</>"  # what a parser passes over; it keeps what stands around it apart
 
 
-class Tag(NamedTuple):
-    name: str  # lower case
-    closes: bool
-    text: str  # of the whole tag
+def read_markup(html: str, pieces: list[str]) -> Iterator[tuple[str, bool, str]]:
+    """Yield the tags of a page: name in lower case, whether it ends an element, text of the whole tag.
 
-
-def read_markup(html: str) -> Iterator[str | Tag]:
-    """Yield the pieces of a page, whole tags as `Tag`, without comments, scripts, styles, drawings and what no browser shows.
-
-    Pieces and the texts of tags, joined, are a page that a browser shows alike. Linear in the page.
+    `pieces`, joined once all tags are read, are the page without comments, scripts, styles, drawings and what no browser
+    shows; a browser shows it alike. Linear in the page.
     """
-    place = 0
+    kept = place = 0  # where the page goes on that is not among the pieces yet, and where that is looked through
     merged: set[str] = set()
-    while match := _TOKEN.search(html, place):
-        start, end = match.span()
-        if start > place:
-            yield html[place:start]
-        name = match[2].lower() if match[2] else ""
-        if html.startswith(("<!--", "<![CDATA["), start):
-            end = _comment_end(html, start)
-            yield _NOTHING
-        elif name in _RAW and not match[1]:
-            end = _closed(html, name, end)[1]
-            yield _NOTHING
-        elif name in _LITERAL and not match[1]:
-            inner, after = _closed(html, name, end)
-            yield from _literal(name, match[0], html[end:inner])
-            end = after
-        elif name == "svg" and not match[1] and (after := _drawing_end(html, end)):
-            end = after
-            yield _NOTHING
-        elif name in _CHOICES or (name in merged and not match[1]):
-            yield _NOTHING
-        elif name:
-            if name in _MERGED:
+    while place >= 0:
+        tokens, place = _TOKEN.finditer(html, place), -1
+        for match in tokens:
+            slash, name = match.groups()
+            if name is not None and ((name := name.lower()) not in _ODD or (slash and name not in _CHOICES)):
+                yield name, slash == "/", match[0]
+                continue
+            if name in _MERGED and name not in merged:
                 merged.add(name)
-            yield Tag(name, bool(match[1]), match[0])
-        else:
-            yield match[0]
-        place = end
-    yield html[place:]
+                yield name, False, match[0]
+                continue
+            start, end = match.span()
+            instead, after = _NOTHING, end
+            if name is None:
+                if match[0] not in ("<!--", "<![CDATA["):
+                    continue
+                after = _comment_end(html, start)
+            elif name in _RAW:
+                after = _closed(html, name, end)[1]
+            elif name in _LITERAL:
+                inner, after = _closed(html, name, end)
+                name, instead = _literal(name, match[0], html[end:inner])
+                yield name, False, match[0]
+                yield name, True, ""
+            elif name == "svg":
+                after = _drawing_end(html, end)
+                if not after:
+                    yield name, False, match[0]
+                    continue
+            pieces += html[kept:start], instead
+            kept = after
+            if after > end:
+                place = after
+                break
+    pieces.append(html[kept:])
 
 
 def _comment_end(html: str, start: int) -> int:
@@ -101,17 +103,11 @@ def _closing(name: str) -> re.Pattern[str]:
     return re.compile(rf"</{name}(?=[ \t\n\f\r/>]){_ATTRIBUTES}>?", re.IGNORECASE)
 
 
-def _literal(name: str, tag: str, content: str) -> Iterator[str | Tag]:
-    """Yield an element whose content is text whatever it looks like, in words that mean the same everywhere."""
+def _literal(name: str, tag: str, content: str) -> tuple[str, str]:
+    """Return the name and the text of an element whose content is text whatever it looks like, in words that mean the same
+    everywhere."""
     content = content.replace("<", "&lt;")
-    if name == "title":
-        yield Tag(name, False, tag)
-        yield content
-        yield Tag(name, True, "</title>")
-    else:
-        yield Tag("pre", False, "<pre>")
-        yield content
-        yield Tag("pre", True, "</pre>")
+    return ("title", f"{tag}{content}</title>") if name == "title" else ("pre", f"<pre>{content}</pre>")
 
 
 def _drawing_end(html: str, start: int) -> int:
