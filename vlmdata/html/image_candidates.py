@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 BEST_WIDTH = 2048  # pixels: more than an encoder looks at costs traffic for nothing
@@ -33,15 +34,15 @@ _PLACEHOLDER = re.compile(  # of a file's name
 )
 _NO_HOST = re.compile(r"\s*(?:https?:)?//(?::|\s*$)", re.IGNORECASE)  # `//:0`, which asks no server
 _IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.IGNORECASE)
+# These three are looked for in lower case, which is faster than ignoring case.
 _PREVIEW_WORD = re.compile(
-    r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])",
-    re.IGNORECASE,
+    r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])"
 )
-_POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])", re.IGNORECASE)
+_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # what each of these words holds
+_POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])")
 _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w20-h13, /s72-c/
     r"(?<![a-z0-9])(?:(?:w|wid|width|max|max-?w(?:idth)?|re-?size|fit|size|sz)[=_:/](\d{1,5})(?!\d)"
-    r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))",
-    re.IGNORECASE,
+    r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))"
 )
 _END = 200  # characters of an address in which what it asks for stands
 _PREVIEW_WIDTH = 100  # pixels, at most
@@ -108,13 +109,23 @@ def is_placeholder(address: str) -> bool:
 
 def stated_width(address: str) -> float:
     """Return the width in pixels that an address asks for, infinity where it asks for none: the whole image."""
-    return min((float(next(filter(None, match.groups()))) for match in _STATED.finditer(address[-_END:])), default=float("inf"))
+    return _stated_width(address[-_END:].lower())
 
 
 def is_preview(address: str) -> bool:
     """Say whether an address asks for a small or blurred preview: `w=20`, `q=20`, `/max/60/`, `-20x13.jpg`, `lqip`."""
-    end = address[-_END:]
-    return stated_width(end) <= _PREVIEW_WIDTH or bool(_POOR.search(end) or _PREVIEW_WORD.search(end))
+    return _is_preview(address[-_END:].lower())
+
+
+@lru_cache(maxsize=512)  # most addresses are looked at more than once
+def _stated_width(end: str) -> float:
+    return min((float(match[match.lastindex]) for match in _STATED.finditer(end)), default=float("inf"))  # type: ignore[index]
+
+
+@lru_cache(maxsize=512)
+def _is_preview(end: str) -> bool:
+    word = any([hint in end for hint in _PREVIEW_HINTS]) and _PREVIEW_WORD.search(end)
+    return bool(word or _POOR.search(end)) or _stated_width(end) <= _PREVIEW_WIDTH
 
 
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
