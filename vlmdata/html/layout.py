@@ -34,6 +34,9 @@ _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero w
 
 
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
+_UNSEEN = frozenset(("script", "style", "noscript", "iframe"))  # whose text nobody reads
+_UNTOLD = _PICTURES | _UNSEEN  # what boilerplate may hold of these:
+_TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe"
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
@@ -152,12 +155,9 @@ class _Walk:
             self.caption(section)
         self.current = parent
 
-    def pass_by(self, section: Any) -> None:
-        """Leave a section empty but for a block without words."""
-        texts = section.text(separator="\x00", strip=True).split("\x00")
-        self.layout.passed += sum(len(text) for text in texts if len(text) >= _LONG)
-        scripts = [script.text(strip=True) for script in section.css("script,style,noscript,iframe")]
-        self.layout.passed -= sum(len(text) for text in scripts if len(text) >= _LONG)
+    def pass_by(self, chars: int) -> None:
+        """Leave a section empty but for a block without words, as what holds so many characters of long texts."""
+        self.layout.passed += chars
         self.blocks.append(Block("", None, self.current, self.sections[self.current].tag, 0, 1.0))
 
     def caption(self, section: Section) -> None:
@@ -273,12 +273,20 @@ def _is_card(button: Any) -> bool:
     return len(button.text()) >= _CARD_CHARS and button.css_first("img") is not None
 
 
-def _may_be_passed(section: Any, tag: str) -> bool:
-    """Say whether a section that calls itself boilerplate surely is: no figure, no image alone, and no text among text."""
+def _passed_chars(section: Any, tag: str) -> int:
+    """Return the characters of the long texts of a section that calls itself boilerplate, if it surely is: it holds no figure,
+    no image alone, and is no text among text; else -1."""
     if tag in TEXTUAL or tag == "figure":
-        return False
-    found = {node.tag for node in section.css("h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption]")}
-    return not found or (found <= _PICTURES and bool(section.text(strip=True)))
+        return -1
+    telling = section.css(_TELLING)
+    found = {node.tag for node in telling}
+    if not found <= _UNTOLD:
+        return -1
+    texts = section.text(separator="\x00", strip=True).split("\x00")
+    if not (any(texts) or found.isdisjoint(_PICTURES)):
+        return -1
+    unseen = [node.text(strip=True) for node in telling if node.tag in _UNSEEN]
+    return sum(len(text) for text in texts if len(text) >= _LONG) - sum(len(text) for text in unseen if len(text) >= _LONG)
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
@@ -367,8 +375,8 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
         section = walk.sections[-1]
-        if walk.prune == "boilerplate" and section.chrome > 1 and not section.body and _may_be_passed(node, tag):
-            walk.pass_by(node)
+        if walk.prune == "boilerplate" and section.chrome > 1 and not section.body and (chars := _passed_chars(node, tag)) >= 0:
+            walk.pass_by(chars)
             walk.leave(outer)
             return None, 0
         return child, outer
