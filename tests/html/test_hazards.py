@@ -11,6 +11,7 @@ pytestmark = pytest.mark.whole
 
 URL = "https://ex.com/"
 MANY = 100_000
+SET = "<source srcset='" + ",".join(f"a{i}.jpg {i}w" for i in range(1500)) + "'>"
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +84,12 @@ def honest_s() -> float:
         ("<div>" * 900 + "<p><a href=/x>three linked words</a></p>" * 60_000, None),
         ("<div>" * 900 + "<ul>" + "<li>an item of many words</li>" * 60_000, None),
         ("<figure>" + "<img src=a.jpg><figcaption>caption</figcaption>" * 30_000, None),
+        ("<div>" * 900 + "<figcaption>c</figcaption>" * 60_000, None),
+        ("<div class=sidebar>" * 900 + "<h1>x</h1>" + "<p>words of a text" * 60_000, None),
+        ("<footer>" * 300 + "<article>x</article>" * MANY, None),
+        ("<picture><img src=a.jpg>" * 900 + "<source src=a>" * 60_000, None),
+        ("<picture>" + SET * 50 + "<img src=a.jpg><picture><img src=b.jpg></picture>" * 500, None),
+        ("<noscript>" + "<img src=a.jpg>" * MANY, None),
         ("<div>" * 900 + "<article><p>Words of some prose that goes on and on here.</p></article>" * 50_000, None),
     ],
     ids=lambda value: value[:12] if isinstance(value, str) else None,

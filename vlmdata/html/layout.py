@@ -40,6 +40,10 @@ _TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],sc
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
+_LOOKED = 10  # images that are looked at for each that a page may show
+_FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
+_SOURCES = 50  # of one <picture> that are looked at
+_REFUSALS = 8  # sections within each other that call themselves boilerplate and hold content: past these none is asked
 _NOSCRIPT_CHARS = 1000  # and more: asking for scripts takes fewer
 
 
@@ -58,7 +62,7 @@ class Section:
     tag: str
     parent: int
     start: int  # first block
-    end: int = 0  # one past its last block
+    end: int = -1  # one past its last block; -1 while it is open
     chrome: int = 0  # whether class, id, role or tag say boilerplate: 0 no, 1 perhaps, 2 surely, 3 others' words
     body: bool = False  # they say main content
     caption: bool = False  # it holds the caption of an image
@@ -99,10 +103,11 @@ class _Walk:
     pre: int = 0  # open <pre> elements
     images: int = 0
     seen: set[str] = field(default_factory=set)  # their addresses
-    picture: int = 0  # the last <picture>
-    sources: list[dict[str, str | None]] = field(default_factory=list)  # of that
+    pictures: set[int] = field(default_factory=set)  # whose sources were looked at
+    looked: int = 0  # images, also those left out
     noscripts: int = 0  # open <noscript> elements
     repeating: bool = False  # whether the last of them stands in a <noscript>
+    refused: list[Section] = field(default_factory=list)  # open ones that call themselves boilerplate and hold content
 
     def __post_init__(self) -> None:
         self.blocks, self.sections = self.layout.blocks, self.layout.sections
@@ -143,7 +148,7 @@ class _Walk:
                 if said is not NOTHING:
                     chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
         self.current = len(self.sections)
-        self.sections.append(Section(tag, parent, len(self.blocks), 0, chrome, body, caption))
+        self.sections.append(Section(tag, parent, len(self.blocks), -1, chrome, body, caption))
         return parent
 
     def leave(self, parent: int) -> None:
@@ -155,10 +160,22 @@ class _Walk:
             self.caption(section)
         self.current = parent
 
-    def pass_by(self, chars: int) -> None:
-        """Leave a section empty but for a block without words, as what holds so many characters of long texts."""
+    def passes(self, node: Any, tag: str) -> bool:
+        """Leave the section that was just entered empty but for a block without words, if it surely is boilerplate."""
+        section = self.sections[self.current]
+        if section.chrome < 2 or section.body:
+            return False
+        while self.refused and self.refused[-1].end >= 0:
+            self.refused.pop()
+        if len(self.refused) >= _REFUSALS:
+            return False
+        chars = _passed_chars(node, tag)
+        if chars < 0:
+            self.refused.append(section)
+            return False
         self.layout.passed += chars
-        self.blocks.append(Block("", None, self.current, self.sections[self.current].tag, 0, 1.0))
+        self.blocks.append(Block("", None, self.current, tag, 0, 1.0))
+        return True
 
     def caption(self, section: Section) -> None:
         """Give the words of a caption to the images of the figure around it; where there is none, to the image before it."""
@@ -166,9 +183,9 @@ class _Walk:
         words = "\n".join(block.text for block in own if block.text)
         if not words or any(block.image for block in own):
             return
-        figure = section.parent
+        figure, steps = section.parent, 0
         while figure >= 0 and self.sections[figure].tag != "figure":
-            figure = self.sections[figure].parent
+            figure, steps = (self.sections[figure].parent if steps < _FIGURE_DEPTH else -1), steps + 1
         if figure >= 0:
             nearby = self.blocks[max(self.sections[figure].start, len(self.blocks) - 100) :]
         else:
@@ -181,7 +198,8 @@ class _Walk:
 
     def image(self, node: Any, *, again: bool = False) -> None:
         """Add the image of an `<img>`; `again` for one in a `<noscript>`, which repeats a lazy image before it."""
-        if self.images >= self.max_images:
+        self.looked += 1
+        if self.images >= self.max_images or self.looked > _LOOKED * self.max_images:
             self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
             return
         ref = image_ref(node.attributes, self._sources(node.parent), self.base, self.max_data_bytes)
@@ -194,12 +212,17 @@ class _Walk:
         self.blocks.append(Block(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _sources(self, parent: Any) -> list[dict[str, str | None]]:
-        """Return the attributes of the `<source>`s of a `<picture>`, which are looked for once in each."""
-        if parent is None or parent.tag != "picture":
+        """Return the attributes of the `<source>`s of a `<picture>` for its first image; they are looked for once in each."""
+        if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
             return []
-        if parent.mem_id != self.picture:
-            self.picture, self.sources = parent.mem_id, [source.attributes for source in parent.css("source")]
-        return self.sources
+        self.pictures.add(parent.mem_id)
+        sources = []
+        node = parent.first_child
+        while node is not None and len(sources) < _SOURCES:
+            if node.tag == "source":
+                sources.append(node.attributes)
+            node = node.next
+        return sources
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
         """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
@@ -374,9 +397,7 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
             return None, 0
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
-        section = walk.sections[-1]
-        if walk.prune == "boilerplate" and section.chrome > 1 and not section.body and (chars := _passed_chars(node, tag)) >= 0:
-            walk.pass_by(chars)
+        if walk.prune == "boilerplate" and walk.passes(node, tag):
             walk.leave(outer)
             return None, 0
         return child, outer
