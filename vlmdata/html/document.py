@@ -96,7 +96,10 @@ def _read_head(tree: Any, text: str, url: str, document: Document) -> str:
 
 
 def _read_meta(attributes: dict[str, str | None], document: Document) -> None:
-    name, content = (attributes.get("name") or "").strip().lower(), (attributes.get("content") or "").strip().lower()
+    name = (attributes.get("name") or "").strip().lower()
+    if name not in ("robots", "tdm-reservation") and "http-equiv" not in attributes:
+        return
+    content = (attributes.get("content") or "").strip().lower()
     if name == "robots":
         document.robots += tuple(word for word in content.replace(",", " ").split() if word not in document.robots)
     elif name == "tdm-reservation" and content == "1":

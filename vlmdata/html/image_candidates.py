@@ -124,7 +124,7 @@ def _stated_width(end: str) -> float:
 
 @lru_cache(maxsize=512)
 def _is_preview(end: str) -> bool:
-    word = any([hint in end for hint in _PREVIEW_HINTS]) and _PREVIEW_WORD.search(end)
+    word = any(hint in end for hint in _PREVIEW_HINTS) and _PREVIEW_WORD.search(end)
     return bool(word or _POOR.search(end)) or _stated_width(end) <= _PREVIEW_WIDTH
 
 

@@ -30,6 +30,7 @@ TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 Prune = Literal["nothing", "menus", "boilerplate"]
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_HIDING = frozenset(("hidden", "aria-hidden", "style"))
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
 
 
@@ -161,9 +162,10 @@ class _Walk:
         self.current = parent
 
     def passes(self, node: Any, tag: str) -> bool:
-        """Leave the section that was just entered empty but for a block without words, if it surely is boilerplate."""
+        """Leave the section that was just entered empty but for a block without words, if what calls itself that
+        surely is boilerplate."""
         section = self.sections[self.current]
-        if section.chrome < 2 or section.body:
+        if section.body:
             return False
         while self.refused and self.refused[-1].end >= 0:
             self.refused.pop()
@@ -216,7 +218,7 @@ class _Walk:
         if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
             return []
         self.pictures.add(parent.mem_id)
-        sources = []
+        sources: list[dict[str, str | None]] = []
         node = parent.first_child
         while node is not None and len(sources) < _SOURCES:
             if node.tag == "source":
@@ -389,7 +391,7 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
                 walk.flush()
             return None, 0
         attributes = node.attributes
-        if attributes and _hidden(attributes):
+        if attributes and not _HIDING.isdisjoint(attributes) and _hidden(attributes):
             return None, 0
         if walk.prune != "nothing" and tag in _MENUS and _is_menu(tag, attributes):
             if walk.pieces:
@@ -397,7 +399,7 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
             return None, 0
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
-        if walk.prune == "boilerplate" and walk.passes(node, tag):
+        if walk.sections[-1].chrome > 1 and walk.prune == "boilerplate" and walk.passes(node, tag):
             walk.leave(outer)
             return None, 0
         return child, outer
