@@ -32,14 +32,13 @@ _DATE = (
     rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
     r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
 )
-_FURNITURE = re.compile(  # a line that says when, by whom or with what button, wherever it stands
+_FURNITURE = re.compile(  # a line, in lower case, that says when, by whom or with what button, wherever it stands
     rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
     rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
     r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
     r"|(?:image|photo|slide) \d+ (?:of|/) \d+|(?:read (?:more|also|next)|see also) ?:.*"
     r"|(?:follow (?:us|me|\w+ on)|subscribe|join our|like this (?:story|article|post)|share (?:this|your)|also on"
-    r"|download (?:our|the) app)\b.*)\W*",
-    re.IGNORECASE,
+    r"|download (?:our|the) app)\b.*)\W*"
 )
 
 
@@ -60,11 +59,13 @@ _CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. N
     r"|(?:^|\s)[\[(]?(?:ⓒ|\(c\))|[\[(]?©|^credit\b\W)[^:!?]{2,80}$",
     re.IGNORECASE,  # `(credit: A. Name)` inside a caption stays: books under open licences ask for that
 )
+_CREDIT_SIGN = re.compile("[:：/©ⓒ]|[(][cC][)]|[cC](?i:redit|opyright)")  # every credit has one of these
 
 
 def without_credit(text: str) -> str:
     """Return a caption without who made the picture, which stands at its end; empty where it says nothing else."""
-    found = _CREDIT.search(text[-120:]) if len(text) < 2000 else None
+    end = text[-120:] if len(text) < 2000 else ""
+    found = _CREDIT.search(end) if _CREDIT_SIGN.search(end) else None
     return text[: len(text) - len(found[0])].rstrip(" \n|–—-,;") if found else text
 
 
@@ -90,7 +91,7 @@ def drop_furniture(layout: Layout, kept: list[bool]) -> None:
 
 def _is_furniture(text: str, words: int) -> bool:
     """Say whether a block is a line of furniture or a cookie notice."""
-    if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text):
+    if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text.lower()):
         return True
     return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
 
