@@ -49,7 +49,7 @@ def absolute(address: str, base: str) -> str | None:
         if not _WEB.match(address):
             return None
     address = address.partition("#")[0]
-    if not _UNSAFE.search(address):
+    if address.isascii() and address.isprintable() and " " not in address:
         return address
     return _UNSAFE.sub(lambda match: quote(match[0], errors="replace"), _HOST.sub(_ascii_host, address))
 

@@ -20,7 +20,7 @@ LAZY = (
     "data-flickity-lazyload", "data-defer-src", "data-normal", "data-thumb", "data-hi-res", "lazy-src", "data-srcs", "file",
     "original", "zoomfile", "_src", "real_src", "lazysrc", "v-lazy", "loading-src", "nitro-lazy-src", "ng-src", ":src",
 )  # fmt: skip
-_SETS = ("data-src-set", "data-original-set")  # beside all whose name ends in `srcset`
+_SETS = ("srcset", "data-src-set", "data-original-set")  # ends of the names of sets
 _LAZY_PRESENT = frozenset(LAZY)
 
 _PLACEHOLDER_ENDS = (  # of a file's name without its kind, lower case; few names end so and go on to the expression below
@@ -101,7 +101,9 @@ def is_placeholder(address: str) -> bool:
     an address without a host."""
     if address.startswith("data:"):
         return address.startswith(("data:image/gif", "data:image/svg")) or len(address) < 200
-    if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")) or _NO_HOST.match(address):
+    if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")):
+        return True
+    if ("//:" in address or address.rstrip().endswith("//")) and _NO_HOST.match(address):
         return True
     name = address.partition("?")[0].partition("#")[0].rpartition("/")[2]
     return name.rpartition(".")[0].lower().endswith(_PLACEHOLDER_ENDS) and bool(_PLACEHOLDER.fullmatch(name[-80:]))
@@ -134,7 +136,9 @@ def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[st
     A set with widths comes first, then a set with densities, then lazy attributes (beside them `src` is what is shown
     until the image comes), then `src`; without widths previews come last.
     """
-    texts = [text for one in (attributes, *sources) for text in _sets(one)]
+    texts = _sets(attributes)
+    for source in sources:
+        texts += _sets(source)
     candidates = [c for text in texts for c in parse_srcset(text) if not is_placeholder(c.address)] if texts else []
     src = attributes.get("src") or ""
     real = src if src and not is_placeholder(src) else None
@@ -157,7 +161,7 @@ def _sets(attributes: Mapping[str, str | None]) -> list[str]:
     kind = attributes.get("type") or ""
     if kind and not kind.startswith(("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif")):
         return []
-    return [text for name, text in attributes.items() if text and (name.endswith("srcset") or name in _SETS)]
+    return [text for name, text in attributes.items() if name.endswith(_SETS) and text]
 
 
 def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:

@@ -364,11 +364,13 @@ def lay_out(
         child, outer = _element(walk, node, tag, kind) if kind else (node.first_child, 0)
         if child is None:
             node = node.next
-        elif kind == _INLINE and child.tag == "-text" and child.next is None:  # most of them
+        elif (kind == _SECTION or kind == _INLINE) and child.tag == "-text" and child.next is None:  # most with text
             text = child.text_content or ""
             pieces.append(text)
             if walk.links:
                 walk.link_chars += len(text.strip())
+            if kind == _SECTION:
+                walk.leave(outer)
             node = node.next
         elif len(frames) < max_depth:
             frames.append((node.next, kind, outer))
