@@ -52,15 +52,16 @@ def extract(
         return Document(refused="too_large")
     decoded = decode(html, charset_hint)
     document = Document(encoding=decoded.encoding, replaced=decoded.replaced)
-    text, document.refused = harmless(decoded.text, limits)
+    utf8 = decoded.encoding == "utf-8" and not decoded.replaced and decoded.source != "bom"
+    page, document.refused = harmless(html if utf8 else decoded.text.encode(), limits)
     if document.refused:
         return document
-    tree = LexborHTMLParser(text)
-    base = _read_head(tree, text, url, document)
+    tree = LexborHTMLParser(page)
+    base = _read_head(tree, page, url, document)
     if mode == "obelics":
-        text, document.refused = harmless(prepared(decoded.text), limits)
+        page, document.refused = harmless(prepared(decoded.text).encode(), limits)
         if not document.refused:
-            document.texts, document.images = extract_obelics(text, url)
+            document.texts, document.images = extract_obelics(page, url)
         return document
     if tree.body is not None:
         sizes = {"max_images": limits.max_images, "max_depth": limits.max_depth, "max_data_bytes": limits.max_data_bytes}
@@ -73,7 +74,7 @@ def extract(
     return document
 
 
-def _read_head(tree: Any, text: str, url: str, document: Document) -> str:
+def _read_head(tree: Any, page: bytes, url: str, document: Document) -> str:
     """Fill in what the head says and return the address that relative ones start from."""
     if tree.root is not None:
         attributes = tree.root.attributes
@@ -89,7 +90,7 @@ def _read_head(tree: Any, text: str, url: str, document: Document) -> str:
         elif tag == "base" and base is None:
             base = node.attributes.get("href")
         node = node.next
-    if base is None and "<base" in text:
+    if base is None and b"<base" in page:
         found = tree.css_first("base[href]")
         base = found.attributes.get("href") if found is not None else None
     return (absolute(base, url) if base else None) or url

@@ -13,29 +13,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vlmdata.html.markup import ATTRIBUTE, TAG, may_name_attributes, read_markup
-from vlmdata.html.names import word_set
+from vlmdata.html.names import byte_words
 
-_FORMATTING = word_set("a b big code em font i nobr s small strike strong tt u")
+_FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u")
 # Elements that never nest in themselves for long: empty ones, and those whose end tag is optional.
-_FLAT = word_set(
+_FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
-_OTHER_FORMATTING = "|".join(sorted(_FORMATTING - {"a", "nobr"}))
+_OTHER_FORMATTING = b"|".join(sorted(_FORMATTING - {b"a", b"nobr"})).decode()
 _PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
 _SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole where their attributes are plain
-    rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)"
+    rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)".encode()
 )
-_ITEMS = {"li": frozenset(("li",)), "dd": frozenset(("dd", "dt")), "dt": frozenset(("dd", "dt"))}  # what each of them ends
+_NAME_END = re.compile(rb"[ \t\n\f\r/>]")
+_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # what each of them ends
 # What an end tag does not reach through: that of a block the first, that of an inline element all three.
-_BARRIERS = word_set("applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml")
-_BLOCKS = word_set(
+_BARRIERS = byte_words(
+    "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
+)
+_BLOCKS = byte_words(
     "address article aside blockquote button center dd details dir div dl dt fieldset figcaption figure footer form h1 h2 h3 "
     "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
 )
-_SPECIAL = _BARRIERS | _BLOCKS | word_set("frameset iframe keygen noembed noframes noscript select")
+_SPECIAL = _BARRIERS | _BLOCKS | byte_words("frameset iframe keygen noembed noframes noscript select")
 _STOPS = {  # of an end tag, where it is not _SPECIAL
-    **dict.fromkeys((*_BLOCKS, "table", "object", "applet", "marquee", "template"), _BARRIERS),
-    "li": _BARRIERS | {"ul", "ol"},
+    **dict.fromkeys((*_BLOCKS, *byte_words("table object applet marquee template")), _BARRIERS),
+    b"li": _BARRIERS | {b"ul", b"ol"},
 }
 _FEW = 20_000  # tags of a page whose nesting cannot do harm
 _MERGED = 8  # tags of `<html>` and `<body>`, whose attributes come together in one, that cannot do harm
@@ -55,41 +58,41 @@ class Limits:
     max_data_bytes: int = 5_000_000  # of one inline image
 
 
-def harmless(html: str, limits: Limits) -> tuple[str, str | None]:
+def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
     """Return a page as it may be parsed, and why it must not be: `too_many_tags`, `too_many_attributes`, `too_deep`, or None.
 
     A page of many tags comes without its comments, scripts, styles and drawings, in which tags could hide from the count.
     """
     if not _may_be_large(html, limits.max_tags) and not _may_be_crowded(html, limits.max_attributes):
         return html, None
-    pieces: list[str] = []
+    pieces: list[bytes] = []
     tree = Tree()
     opened, wide = tree.opened, 2 * limits.max_attributes
     for name, closes, text in read_markup(html, pieces):
         if len(text) > wide and _is_crowded(text, limits.max_attributes):
-            return "", "too_many_attributes"
+            return b"", "too_many_attributes"
         tree.add(name, closes, text)
         if len(opened) > limits.max_depth:
-            return "", "too_deep"
+            return b"", "too_deep"
         if tree.cost > limits.max_tags:
-            return "", "too_many_tags"
-    return "".join(pieces), None
+            return b"", "too_many_tags"
+    return b"".join(pieces), None
 
 
-def _may_be_large(html: str, most: int) -> bool:
+def _may_be_large(html: bytes, most: int) -> bool:
     """Say whether a page may have many tags, or many copies of formatting elements, wherever a parser takes tags to begin."""
-    tags = html.count("<")
+    tags = html.count(b"<")
     if tags >= min(_FEW, most):
         return True
     suspects = _SUSPECTS.findall(html)
     kinds = set(suspects)
-    odd = [kind for kind in kinds if kind[-1] != ">"]
-    merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in ("body", "html"))
+    odd = [kind for kind in kinds if kind[-1:] != b">"]
+    merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in (b"body", b"html"))
     copied = sum(map(suspects.count, odd)) - merged + _ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
     return tags * copied > 2 * most or merged > _MERGED  # half of them are end tags, on most pages
 
 
-def _may_be_crowded(html: str, most: int) -> bool:
+def _may_be_crowded(html: bytes, most: int) -> bool:
     """Say whether a tag may have too many attributes, wherever a parser takes tags to begin, or finding out costs too much.
 
     Tags of at most twice as many may pass. One of more, of two characters an attribute or more, is longer than four stretches
@@ -98,7 +101,7 @@ def _may_be_crowded(html: str, most: int) -> bool:
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
 
-def _long_stretches(html: str, size: int) -> Iterator[tuple[int, int]]:
+def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a page, of three stretches of a size or more, each stretch of which may lie wholly within a tag."""
 
     def inside(number: int) -> bool:
@@ -119,7 +122,7 @@ def _long_stretches(html: str, size: int) -> Iterator[tuple[int, int]]:
             yield first * size, end * size
 
 
-def _holds_crowded(html: str, most: int) -> bool:
+def _holds_crowded(html: bytes, most: int) -> bool:
     """Say whether a tag has more than `most` attributes, or telling takes too long."""
     looked = 0
     for match in TAG.finditer(html):
@@ -130,19 +133,19 @@ def _holds_crowded(html: str, most: int) -> bool:
     return False
 
 
-def _gaps(stretch: str) -> int:
+def _gaps(stretch: bytes) -> int:
     """Return how many attributes a stretch of a tag may name: each stands behind a blank, a slash or the value of another."""
-    return len(stretch.split()) + stretch.count("/") + stretch.count("=")
+    return len(stretch.split()) + stretch.count(b"/") + stretch.count(b"=")
 
 
-def _is_crowded(tag: str, most: int) -> bool:
+def _is_crowded(tag: bytes, most: int) -> bool:
     return len(tag) > 2 * most and len(set(_attributes(tag))) > most
 
 
-def _attributes(tag: str) -> Iterator[str]:
+def _attributes(tag: bytes) -> Iterator[bytes]:
     """Yield the names of the attributes of a tag, as often as they stand in it."""
-    name_end = next((i for i, letter in enumerate(tag) if letter in " \t\n\f\r/>" and i > 1), len(tag))
-    for match in ATTRIBUTE.finditer(tag, name_end):
+    name_end = _NAME_END.search(tag, 2)
+    for match in ATTRIBUTE.finditer(tag, name_end.start() if name_end else len(tag)):
         yield match[1].lower()
 
 
@@ -153,17 +156,17 @@ class Tree:
     End tags that a parser ignores are ignored here: those whose element stands beyond another that they do not reach through.
     """
 
-    opened: list[str] = field(default_factory=list)  # outermost first
-    counts: dict[str, int] = field(default_factory=dict)  # of their names
-    formatting: dict[str, list[str]] = field(default_factory=dict)  # tags without an end tag until now, by name
-    alike: dict[str, int] = field(default_factory=dict)  # of these tags
-    lost: Counter[str] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
+    opened: list[bytes] = field(default_factory=list)  # outermost first
+    counts: dict[bytes, int] = field(default_factory=dict)  # of their names
+    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag until now, by name
+    alike: dict[bytes, int] = field(default_factory=dict)  # of these tags
+    lost: Counter[bytes] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
     cost: int = 0  # tags, elements that were opened again, steps taken
 
-    def add(self, name: str, closes: bool, text: str) -> None:
+    def add(self, name: bytes, closes: bool, text: bytes) -> None:
         """Take in one tag; `text` is the whole of it."""
         self.cost += 1
-        if closes and name != "br":  # which parsers take for <br>
+        if closes and name != b"br":  # which parsers take for <br>
             if self.counts.get(name):
                 self._close(name)
             elif name in _FORMATTING:
@@ -172,13 +175,13 @@ class Tree:
         block = name in _SPECIAL
         if name in _ITEMS:
             self._end_item(_ITEMS[name])
-        elif name in ("a", "nobr") and self.counts.get(name):
+        elif name in (b"a", b"nobr") and self.counts.get(name):
             self._close(name)
         if self.lost and not block:
             self._reopen()
-        if name == "p" and self.formatting:
+        if name == b"p" and self.formatting:
             self.cost += sum(map(len, self.formatting.values()))
-        if name in _FLAT and not (self.counts.get("math") or self.counts.get("svg")):  # where they nest as all others do
+        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # where they nest as all others do
             return
         self._open(name)
         if block:
@@ -192,12 +195,12 @@ class Tree:
                 self.alike[text] = self.alike.get(text, 0) + 1
             texts.append(text)
 
-    def _end_item(self, names: frozenset[str]) -> None:
+    def _end_item(self, names: frozenset[bytes]) -> None:
         """Close the list item that the next one ends."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)
-            if name in _SPECIAL and name not in ("address", "div"):
+            if name in _SPECIAL and name not in (b"address", b"div"):
                 return
 
     def _reopen(self) -> None:
@@ -207,11 +210,11 @@ class Tree:
             self.counts[name] = self.counts.get(name, 0) + count
         self.lost.clear()
 
-    def _open(self, name: str) -> None:
+    def _open(self, name: bytes) -> None:
         self.opened.append(name)
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def _close(self, name: str) -> None:
+    def _close(self, name: bytes) -> None:
         """Close the innermost element of a name and what stands in it, where an end tag does."""
         if self.opened[-1] == name:
             if name in _FORMATTING:
@@ -228,7 +231,7 @@ class Tree:
         self.cost += (len(self.opened) - place) // _STEPS
         if name in _FORMATTING:
             self._forget(name)
-        if name == "form" or (name in _FORMATTING and not reached):
+        if name == b"form" or (name in _FORMATTING and not reached):
             self._drop(place, place + 1)  # what stands in it stays open
         elif reached:
             self._drop(place, len(self.opened))
@@ -241,13 +244,13 @@ class Tree:
                 self._lose(name, 1)
         del self.opened[start:end]
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: bytes) -> None:
         """Take the last formatting element of a name from those that are opened again."""
         if texts := self.formatting.get(name):
             self.alike[texts.pop()] -= 1
             self._lose(name, 0)
 
-    def _lose(self, name: str, count: int) -> None:
+    def _lose(self, name: bytes, count: int) -> None:
         if left := min(len(self.formatting[name]), self.lost[name] + count):
             self.lost[name] = left
         else:

@@ -315,6 +315,7 @@ def _passed_chars(section: Any, tag: str) -> int:
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
+_HOLDERS = frozenset((_INLINE, _SECTION))  # kinds of elements that hold a text and nothing else, most of them
 _KINDS: dict[str | None, int] = {
     **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, "button": _LINK, **dict.fromkeys(SKIPPED, _SKIP),
     "br": _BREAK, "img": _IMAGE, "amp-img": _IMAGE, "noscript": _NOSCRIPT, "hr": _RULE, **dict.fromkeys(PRE, _PRE),
@@ -364,7 +365,7 @@ def lay_out(
         child, outer = _element(walk, node, tag, kind) if kind else (node.first_child, 0)
         if child is None:
             node = node.next
-        elif (kind == _SECTION or kind == _INLINE) and child.tag == "-text" and child.next is None:  # most with text
+        elif kind in _HOLDERS and child.tag == "-text" and child.next is None:
             text = child.text_content or ""
             pieces.append(text)
             if walk.links:

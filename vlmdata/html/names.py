@@ -15,6 +15,10 @@ def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+def byte_words(words: str) -> frozenset[bytes]:
+    return frozenset(words.encode().split())
+
+
 # Words of class, id and role that mean boilerplate wherever they stand alone between hyphens or capitals.
 _STRONG = word_set(
     "nav toc navbar navigation menu submenu breadcrumb breadcrumbs footer sidebar sidenav share sharing shares sharebar "

@@ -60,8 +60,8 @@ def prepared(html: str) -> str:
     return _BR.sub(_BREAK, cut_out(html, "<!--", "-->"))
 
 
-def extract_obelics(html: str, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return texts and images, aligned, of a page that is `prepared`."""
+def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
+    """Return texts and images, aligned, of a page in UTF-8 that is `prepared`."""
     tree = LexborHTMLParser(html)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []
