@@ -38,7 +38,9 @@ def test_the_head_says_title_language_base_and_wishes():
 
 
 def test_the_first_base_counts_wherever_it_stands():
-    assert parts(read("<p>x</p><base href='//cdn.org/i/'><base href='/no/'><img src=a.jpg>"))[-1] == "[https://cdn.org/i/a.jpg]"
+    for base in ("base href", "BASE HREF"):
+        found = parts(read(f"<p>x</p><{base}='//cdn.org/i/'><base href='/no/'><img src=a.jpg>"))
+        assert found[-1] == "[https://cdn.org/i/a.jpg]"
 
 
 def test_pictures_lazy_images_and_noscript_give_one_image_each():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from vlmdata.html.layout import lay_out
 from vlmdata.html.obelics import extract_obelics, prepared
 
 _DEFAULT = Limits()
+_BASE = re.compile(b"<[bB][aA][sS][eE]")
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ def _read_head(tree: Any, page: bytes, url: str, document: Document) -> str:
         elif tag == "base" and base is None:
             base = node.attributes.get("href")
         node = node.next
-    if base is None and b"<base" in page:
+    if base is None and _BASE.search(page):
         found = tree.css_first("base[href]")
         base = found.attributes.get("href") if found is not None else None
     return (absolute(base, url) if base else None) or url

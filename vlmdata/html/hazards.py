@@ -11,6 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from vlmdata.html.markup import ATTRIBUTE, TAG, may_name_attributes, read_markup
 from vlmdata.html.names import byte_words
@@ -25,6 +28,22 @@ _PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
 _SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole where their attributes are plain
     rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)".encode()
 )
+
+
+def _pairs() -> Any:
+    """Return what two letters behind a `<` may begin, by their codes as one number: 1 a formatting element, 2 `<body>` or
+    `<html>`, 0 neither."""
+    table = np.zeros(1 << 16, np.uint8)
+    for number, names in ((1, _FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
+        for name in names:
+            seconds = {name[1:2].lower(), name[1:2].upper()} if len(name) > 1 else {bytes([code]) for code in b" \t\n\f\r/>"}
+            for first in (name[:1], name[:1].upper()):
+                for second in seconds:
+                    table[first[0] << 8 | second[0]] = number
+    return table
+
+
+_PAIRS = _pairs()
 _NAME_END = re.compile(rb"[ \t\n\f\r/>]")
 _ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # what each of them ends
 # What an end tag does not reach through: that of a block the first, that of an inline element all three.
@@ -81,9 +100,16 @@ def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
 
 def _may_be_large(html: bytes, most: int) -> bool:
     """Say whether a page may have many tags, or many copies of formatting elements, wherever a parser takes tags to begin."""
-    tags = html.count(b"<")
+    codes = np.frombuffer(html, np.uint8)
+    marks = codes == ord("<")
+    tags = int(np.count_nonzero(marks))
     if tags >= min(_FEW, most):
         return True
+    starts = np.flatnonzero(marks[:-2])
+    pairs = codes[starts + 1].astype(np.uint16) << 8 | codes[starts + 2]
+    _, copied, merged = np.bincount(_PAIRS[pairs], minlength=3).tolist()
+    if tags * (copied + 2) <= 2 * most and merged <= _MERGED:  # as on most pages
+        return False
     suspects = _SUSPECTS.findall(html)
     kinds = set(suspects)
     odd = [kind for kind in kinds if kind[-1:] != b">"]
