@@ -53,10 +53,14 @@ KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
 _MOST = 1 << 15
 
 
-def _words(name: str) -> list[str]:
+def _lower(name: str) -> str:
+    """Return a name in lower case, its capitals parted from what stands before them: `navBar` is `nav-bar`."""
     lower = name.lower()
-    if lower != name:
-        lower = _CAMEL.sub(r"\1-\2", name).lower()
+    return lower if lower == name else _CAMEL.sub(r"\1-\2", name).lower()
+
+
+def _words(name: str) -> list[str]:
+    lower = _lower(name)
     if "has" in lower or "have" in lower or "with" in lower or "no" in lower:
         lower = _ABOUT_OTHERS.sub("", lower)
     return _WORDS.findall(lower)
@@ -91,6 +95,18 @@ def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
 
     Look into `KNOWN` first: what was said stands there.
     """
+    said = NOTHING
+    joined = _lower(" ".join(filter(None, names)))
+    if "caption" in joined or not _TELLING.isdisjoint(_WORDS.findall(joined)):  # few say anything
+        said = _said(names)
+    if len(joined) < _LONG:
+        if len(KNOWN) >= _MOST:
+            KNOWN.clear()
+        KNOWN[names] = said
+    return said
+
+
+def _said(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     chrome = bits = 0
     split = " ".join(filter(None, names)).split()
     post = "status-publish" in split  # for a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
@@ -101,12 +117,7 @@ def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
         chrome = max(chrome, meaning & 3)
         bits |= meaning
     said = chrome, bool(bits & _BODY_BIT), bool(bits & _CAPTION_BIT)
-    said = NOTHING if said == NOTHING else said
-    if sum(map(len, split)) < _LONG:
-        if len(KNOWN) >= _MOST:
-            KNOWN.clear()
-        KNOWN[names] = said
-    return said
+    return NOTHING if said == NOTHING else said
 
 
 def names_menu(names: tuple[str | None, ...]) -> bool:
