@@ -48,6 +48,7 @@ _END = 200  # characters of an address in which what it asks for stands
 _PREVIEW_WIDTH = 100  # pixels, at most
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
+_USUAL = re.compile(r"[\s,]*+([^\s,]\S*+)(?<!,)\s++(\d++(?:\.\d++)?)([wx])\s*+(?:,|\Z)")  # `a.jpg 300w,`
 _MAX_SRCSET = 20_000  # characters looked at
 _ADDRESS = re.compile(r"[\s,]*([^\s,]\S*)")
 _DESCRIPTORS = re.compile(r"(?:[^,()]|\([^)]*\)?|\))*,?")  # up to the next comma outside parentheses
@@ -62,7 +63,16 @@ class Candidate(NamedTuple):
 def parse_srcset(text: str) -> list[Candidate]:
     """Read a srcset as WHATWG says: an address ends at white space, so commas inside it stay; descriptors end at a comma."""
     found, place, end = [], 0, min(len(text), _MAX_SRCSET)
-    while match := _ADDRESS.match(text, place, end):
+    while place < end:
+        if match := _USUAL.match(text, place, end):
+            found.append(
+                Candidate(match[1], float(match[2]), 1) if match[3] == "w" else Candidate(match[1], 0, float(match[2]))
+            )
+            place = match.end()
+            continue
+        match = _ADDRESS.match(text, place, end)
+        if match is None:
+            break
         address, place = match[1], match.end()
         if address[-1] == ",":
             found.append(Candidate(address.rstrip(","), 0, 1))

@@ -252,10 +252,17 @@ class _Walk:
 
 def _collapsed(text: str) -> tuple[str, int]:
     """Return text with its white space as a browser shows it, and its words."""
+    fixed = "\xa0" in text
+    if fixed:
+        text = text.replace("\xa0", "\x01")  # no-break spaces part words and do not collapse
     if is_plain(text):
         words = text.split()
-        return " ".join(words), len(words)
-    text = _GAPS.sub(" ", text).strip()  # split() would take no-break spaces for white space too
+        text = " ".join(words)
+        if not fixed:
+            return text, len(words)
+        text = text.replace("\x01", "\xa0").strip()
+        return text, len(text.split())
+    text = _GAPS.sub(" ", text.replace("\x01", "\xa0")).strip()  # split() would take other spaces for white space too
     return text, count_words(text)
 
 
