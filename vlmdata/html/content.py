@@ -25,6 +25,7 @@ _AMPLE = 0.8  # share of the prose, at most, that such a page loses so
 _SOME_WORDS = 50  # of prose outside boilerplate: as many are enough to lose what others say, which may be most of the page
 _HARDLY = 0.05  # share of the prose: less of it outside boilerplate, and the names of boilerplate must mean something else
 _FEW = 0.3  # share of the prose: less of it in the section of the greatest sum, and lists of links have drawn that down
+_PASSED = 0.1  # share of the text in boilerplate that was passed by: with less it is not looked at again
 _SUMMARY_WORDS = 20  # and more
 _FIGURE_BLOCKS = 50  # of an image and what goes with it, at most
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
@@ -70,7 +71,10 @@ def _trust_content(layout: Layout) -> None:
 
 
 def too_much_passed(layout: Layout) -> bool:
-    """Say whether the boilerplate that was passed by may be content: where it may hold the better part of the prose."""
+    """Say whether the boilerplate that was passed by may be content: where it may hold the better part of the prose, and is
+    no small part of the page."""
+    if layout.passed_all < _PASSED * (layout.passed_all + sum(len(block.text or "") for block in layout.blocks)):
+        return False
     prose = [block for block in layout.blocks if is_prose(block)]
     chars = sum(len(block.text or "") for block in prose)
     most = _AMPLE if sum(block.words for block in prose) >= _AMPLE_WORDS else 0.5

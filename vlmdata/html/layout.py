@@ -35,9 +35,9 @@ _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero w
 
 
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
-_UNSEEN = frozenset(("script", "style", "noscript", "iframe"))  # whose text nobody reads
+_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # whose text nobody reads
 _UNTOLD = _PICTURES | _UNSEEN  # what boilerplate may hold of these:
-_TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe"
+_TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
@@ -75,6 +75,7 @@ class Layout:
     sections: list[Section] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
     passed: int = 0  # characters of long texts in boilerplate that was passed by
+    passed_all: int = 0  # of all texts in it
 
 
 _TAGS = {  # what a tag alone says: boilerplate, main content, caption
@@ -171,11 +172,12 @@ class _Walk:
             self.refused.pop()
         if len(self.refused) >= _REFUSALS:
             return False
-        chars = _passed_chars(node, tag)
-        if chars < 0:
+        chars = _chars(node, tag)
+        if chars is None:
             self.refused.append(section)
             return False
-        self.layout.passed += chars
+        self.layout.passed += chars[0]
+        self.layout.passed_all += chars[1]
         self.blocks.append(Block("", None, self.current, tag, 0, 1.0))
         return True
 
@@ -305,20 +307,22 @@ def _is_card(button: Any) -> bool:
     return len(button.text()) >= _CARD_CHARS and button.css_first("img") is not None
 
 
-def _passed_chars(section: Any, tag: str) -> int:
-    """Return the characters of the long texts of a section that calls itself boilerplate, if it surely is: it holds no figure,
-    no image alone, and is no text among text; else -1."""
+def _chars(section: Any, tag: str) -> tuple[int, int] | None:
+    """Return the characters of the long texts and of all texts of a section that calls itself boilerplate, if it surely is:
+    it holds no figure, no image alone, and is no text among text."""
     if tag in TEXTUAL or tag == "figure":
-        return -1
+        return None
     telling = section.css(_TELLING)
     found = {node.tag for node in telling}
     if not found <= _UNTOLD:
-        return -1
-    texts = section.text(separator="\x00", strip=True).split("\x00")
+        return None
+    texts = [len(text) for text in section.text(separator="\x00", strip=True).split("\x00")]
     if not (any(texts) or found.isdisjoint(_PICTURES)):
-        return -1
-    unseen = [node.text(strip=True) for node in telling if node.tag in _UNSEEN]
-    return sum(len(text) for text in texts if len(text) >= _LONG) - sum(len(text) for text in unseen if len(text) >= _LONG)
+        return None
+    unseen = [(node.tag, len(node.text(strip=True))) for node in telling if node.tag in _UNSEEN]
+    long = sum(chars for chars in texts if chars >= _LONG)
+    long -= sum(chars for tag, chars in unseen if chars >= _LONG and tag != "select")  # which has many short ones
+    return long, sum(texts) - sum(chars for _, chars in unseen)
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
