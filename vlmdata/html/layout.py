@@ -36,7 +36,8 @@ _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero w
 
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
 _UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # whose text nobody reads
-_UNTOLD = _PICTURES | _UNSEEN  # what boilerplate may hold of these:
+_FEW_UNSEEN = 32  # of them in one section; the text of more counts as seen, which costs a second look at most
+_UNTOLD = _PICTURES | _UNSEEN  # what boilerplate may hold of what is asked for:
 _TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
@@ -319,10 +320,11 @@ def _chars(section: Any, tag: str) -> tuple[int, int] | None:
     texts = [len(text) for text in section.text(separator="\x00", strip=True).split("\x00")]
     if not (any(texts) or found.isdisjoint(_PICTURES)):
         return None
-    unseen = [(node.tag, len(node.text(strip=True))) for node in telling if node.tag in _UNSEEN]
+    unseen = [node for node in telling if node.tag in _UNSEEN][:_FEW_UNSEEN]
+    unseen_chars = [(node.tag, len(node.text(strip=True))) for node in unseen]
     long = sum(chars for chars in texts if chars >= _LONG)
-    long -= sum(chars for tag, chars in unseen if chars >= _LONG and tag != "select")  # which has many short ones
-    return long, sum(texts) - sum(chars for _, chars in unseen)
+    long -= sum(chars for tag, chars in unseen_chars if chars >= _LONG and tag != "select")  # which has many short ones
+    return long, sum(texts) - sum(chars for _, chars in unseen_chars)
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
