@@ -86,6 +86,7 @@ def honest_s() -> float:
         ("<figure>" + "<img src=a.jpg><figcaption>caption</figcaption>" * 30_000, None),
         ("<div>" * 900 + "<figcaption>c</figcaption>" * 60_000, None),
         ("<div class=sidebar>" * 900 + "<h1>x</h1>" + "<p>words of a text" * 60_000, None),
+        ("<figcaption>" * 900 + "<dt>a<dd>b" * 60_000, None),
         ("<div class=sidebar>" + "<noscript>" * 900 + "<p>words of a text" * 60_000, None),
         ("<footer>" * 300 + "<article>x</article>" * MANY, None),
         ("<picture><img src=a.jpg>" * 900 + "<source src=a>" * 60_000, None),

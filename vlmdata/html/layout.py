@@ -43,6 +43,7 @@ _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
 _LOOKED = 10  # images that are looked at for each that a page may show
+_CAPTION_BLOCKS = 50  # of a caption, at most
 _FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
 _SOURCES = 50  # of one <picture> that are looked at
 _REFUSALS = 8  # sections within each other that call themselves boilerplate and hold content: past these none is asked
@@ -159,7 +160,7 @@ class _Walk:
             self.flush()
         section = self.sections[self.current]
         section.end = len(self.blocks)
-        if section.caption and section.end > section.start:
+        if section.caption and 0 < section.end - section.start <= _CAPTION_BLOCKS:
             self.caption(section)
         self.current = parent
 
