@@ -43,6 +43,15 @@ def test_the_first_base_counts_wherever_it_stands():
         assert found[-1] == "[https://cdn.org/i/a.jpg]"
 
 
+def test_the_sources_of_a_picture_belong_to_its_first_image():
+    found = parts(read("<picture><source srcset='big.jpg 2000w'><img src=a.jpg><p>x</p><img src=b.jpg></picture>"))
+    assert found == ["[https://ex.com/d/e/big.jpg]", "x", "[https://ex.com/d/e/b.jpg]"]
+
+
+def test_white_space_collapses_and_no_break_spaces_stay():
+    assert parts(read("<p>a\xa0b \n c\xa0 \xa0d \u2003e</p>")) == ["a\xa0b c\xa0 \xa0d \u2003e"]
+
+
 def test_pictures_lazy_images_and_noscript_give_one_image_each():
     body = """
     <picture><source srcset="a.webp 1200w" type="image/webp"><img src="a-small.jpg"></picture>

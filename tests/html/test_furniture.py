@@ -100,6 +100,8 @@ def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
         ("绿色的船（图）。图：新华社", "绿色的船（图）。"),
         ("The green boat © A. Name / Agency", "The green boat"),
         ("Das grüne Boot© Land/A. Name", "Das grüne Boot"),
+        ("The green boat Ⓒ A. Name", "The green boat"),
+        ("The green boat (C) A. Name", "The green boat"),
         ("(Image: GETTY)", ""),
         ("The green boat. (credit: Jane Doe/flickr)", "The green boat. (credit: Jane Doe/flickr)"),
         ("Left: the old boat. Right: the new one", "Left: the old boat. Right: the new one"),

@@ -109,6 +109,11 @@ def test_images_past_the_limit_are_counted():
     assert len(document.images) == 1000 and document.left_out == {"images": MANY - 1000}
 
 
+def test_images_that_show_nothing_are_looked_at_ten_times_as_often_as_images_are_kept():
+    document = extract(b"<img width=1 src=a.jpg>" * 30 + b"<img src=b.jpg>", URL, limits=Limits(max_images=3))
+    assert document.images == [] and document.left_out == {"images": 1}
+
+
 def test_a_long_honest_page_is_read():
     body = "<p>One paragraph with <b>bold</b> and <a href=/x>linked</a> words in it.</p>" * 20_000
     assert extract(body.encode(), URL).refused is None

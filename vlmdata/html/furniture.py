@@ -59,7 +59,7 @@ _CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. N
     r"|(?:^|\s)[\[(]?(?:ⓒ|\(c\))|[\[(]?©|^credit\b\W)[^:!?]{2,80}$",
     re.IGNORECASE,  # `(credit: A. Name)` inside a caption stays: books under open licences ask for that
 )
-_CREDIT_SIGN = re.compile("[:：/©ⓒ]|[(][cC][)]|[cC](?i:redit|opyright)")  # every credit has one of these
+_CREDIT_SIGN = re.compile("[:：/©ⓒⒸ]|[(][cC][)]|[cC](?i:redit|opyright)")  # every credit has one of these
 
 
 def without_credit(text: str) -> str:

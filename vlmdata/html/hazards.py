@@ -31,7 +31,7 @@ _SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole wh
 
 
 def _pairs() -> Any:
-    """Return what two letters behind a `<` may begin, by their codes as one number: 1 a formatting element, 2 `<body>` or
+    """Return what the two letters behind a `<` may begin, by their codes as one number: 1 a formatting element, 2 `<body>` or
     `<html>`, 0 neither."""
     table = np.zeros(1 << 16, np.uint8)
     for number, names in ((1, _FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
@@ -121,14 +121,14 @@ def _may_be_large(html: bytes, most: int) -> bool:
 def _may_be_crowded(html: bytes, most: int) -> bool:
     """Say whether a tag may have too many attributes, wherever a parser takes tags to begin, or finding out costs too much.
 
-    Tags of at most twice as many may pass. One of more, of two characters an attribute or more, is longer than four stretches
-    of `most` characters, so it fills three, and most pages have no three that can be part of one tag.
+    Tags of at most twice as many may pass. One with more, at two bytes an attribute, is longer than four stretches of `most`
+    bytes, so it fills three of them, and most pages have no three in a row that can be part of one tag.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
 
 def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a page, of three stretches of a size or more, each stretch of which may lie wholly within a tag."""
+    """Yield start and end of three or more stretches in a row, of `size` bytes each, that may all lie wholly within a tag."""
 
     def inside(number: int) -> bool:
         return may_name_attributes(html, number * size, min((number + 1) * size, len(html)))

@@ -34,11 +34,11 @@ _PLACEHOLDER = re.compile(  # of a file's name
 )
 _NO_HOST = re.compile(r"\s*(?:https?:)?//(?::|\s*$)", re.IGNORECASE)  # `//:0`, which asks no server
 _IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.IGNORECASE)
-# These three are looked for in lower case, which is faster than ignoring case.
+# This and the next two are looked for in an address in lower case, which is faster than ignoring case.
 _PREVIEW_WORD = re.compile(
     r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])"
 )
-_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # what each of these words holds
+_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # each of these words holds one
 _POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])")
 _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w20-h13, /s72-c/
     r"(?<![a-z0-9])(?:(?:w|wid|width|max|max-?w(?:idth)?|re-?size|fit|size|sz)[=_:/](\d{1,5})(?!\d)"
@@ -65,10 +65,8 @@ def parse_srcset(text: str) -> list[Candidate]:
     found, place, end = [], 0, min(len(text), _MAX_SRCSET)
     while place < end:
         if match := _USUAL.match(text, place, end):
-            found.append(
-                Candidate(match[1], float(match[2]), 1) if match[3] == "w" else Candidate(match[1], 0, float(match[2]))
-            )
-            place = match.end()
+            size, place = float(match[2]), match.end()
+            found.append(Candidate(match[1], size, 1) if match[3] == "w" else Candidate(match[1], 0, size))
             continue
         match = _ADDRESS.match(text, place, end)
         if match is None:

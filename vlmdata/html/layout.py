@@ -37,8 +37,8 @@ _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero w
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
 _UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # whose text nobody reads
 _FEW_UNSEEN = 32  # of them in one section; the text of more counts as seen, which costs a second look at most
-_UNTOLD = _PICTURES | _UNSEEN  # what boilerplate may hold of what is asked for:
-_TELLING = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
+# What is looked for in boilerplate: with anything but pictures and what is unseen it is not passed by.
+_LOOKED_FOR = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
 _CARD_CHARS = 60  # and more: about ten words
@@ -46,7 +46,7 @@ _LOOKED = 10  # images that are looked at for each that a page may show
 _CAPTION_BLOCKS = 50  # of a caption, at most
 _FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
 _SOURCES = 50  # of one <picture> that are looked at
-_REFUSALS = 8  # sections within each other that call themselves boilerplate and hold content: past these none is asked
+_REFUSALS = 8  # sections within each other that are no boilerplate whatever they say: past these none is looked into
 _NOSCRIPT_CHARS = 1000  # and more: asking for scripts takes fewer
 
 
@@ -164,9 +164,8 @@ class _Walk:
             self.caption(section)
         self.current = parent
 
-    def passes(self, node: Any, tag: str) -> bool:
-        """Leave the section that was just entered empty but for a block without words, if what calls itself that
-        surely is boilerplate."""
+    def pass_by(self, node: Any, tag: str) -> bool:
+        """Say whether a section that calls itself boilerplate surely is; leave it empty then, but for a block without words."""
         section = self.sections[self.current]
         if section.body:
             return False
@@ -174,7 +173,7 @@ class _Walk:
             self.refused.pop()
         if len(self.refused) >= _REFUSALS:
             return False
-        chars = _chars(node, tag)
+        chars = _passed_chars(node, tag)
         if chars is None:
             self.refused.append(section)
             return False
@@ -309,23 +308,23 @@ def _is_card(button: Any) -> bool:
     return len(button.text()) >= _CARD_CHARS and button.css_first("img") is not None
 
 
-def _chars(section: Any, tag: str) -> tuple[int, int] | None:
+def _passed_chars(section: Any, tag: str) -> tuple[int, int] | None:
     """Return the characters of the long texts and of all texts of a section that calls itself boilerplate, if it surely is:
     it holds no figure, no image alone, and is no text among text."""
     if tag in TEXTUAL or tag == "figure":
         return None
-    telling = section.css(_TELLING)
-    found = {node.tag for node in telling}
-    if not found <= _UNTOLD:
+    nodes = section.css(_LOOKED_FOR)
+    found = {node.tag for node in nodes}
+    if not found <= _PICTURES | _UNSEEN:
         return None
     texts = [len(text) for text in section.text(separator="\x00", strip=True).split("\x00")]
     if not (any(texts) or found.isdisjoint(_PICTURES)):
         return None
-    unseen = [node for node in telling if node.tag in _UNSEEN][:_FEW_UNSEEN]
-    unseen_chars = [(node.tag, len(node.text(strip=True))) for node in unseen]
+    first = [node for node in nodes if node.tag in _UNSEEN][:_FEW_UNSEEN]
+    unseen = [(node.tag, len(node.text(strip=True))) for node in first]
     long = sum(chars for chars in texts if chars >= _LONG)
-    long -= sum(chars for tag, chars in unseen_chars if chars >= _LONG and tag != "select")  # which has many short ones
-    return long, sum(texts) - sum(chars for _, chars in unseen_chars)
+    long -= sum(chars for name, chars in unseen if chars >= _LONG and name != "select")  # which has many short ones
+    return long, sum(texts) - sum(chars for _, chars in unseen)
 
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
@@ -416,7 +415,7 @@ def _element(walk: _Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
             return None, 0
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
-        if walk.sections[-1].chrome > 1 and walk.prune == "boilerplate" and walk.passes(node, tag):
+        if walk.sections[-1].chrome > 1 and walk.prune == "boilerplate" and walk.pass_by(node, tag):
             walk.leave(outer)
             return None, 0
         return child, outer

@@ -16,6 +16,7 @@ def word_set(words: str) -> frozenset[str]:
 
 
 def byte_words(words: str) -> frozenset[bytes]:
+    """Return the words of a list written as one text, in UTF-8."""
     return frozenset(words.encode().split())
 
 
