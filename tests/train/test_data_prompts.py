@@ -6,8 +6,9 @@ import pytest
 
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.shards import caption_samples, drawing
+from vlmdata_train.documents import Document, read_document
 from vlmdata_train.loss import IGNORE
-from vlmdata_train.prompts import Document, Prompter, read_document, truncate
+from vlmdata_train.prompts import Prompter, truncate
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from vlmdata.images.facts import ImageError
 from vlmdata.step import RecipeError
 from vlmdata_train.collate import Ready, build_batch, size_of
+from vlmdata_train.documents import Picture
 from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.prompts import IMAGE_MARK, Picture, Prompt, Prompter
+from vlmdata_train.prompts import IMAGE_MARK, Prompt, Prompter
 from vlmdata_train.restore import restore
 from vlmdata_train.setup import prompter_of
 from vlmdata_train.step import to_device

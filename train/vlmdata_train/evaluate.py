@@ -19,9 +19,9 @@ from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks, gathered
+from vlmdata_train.documents import read_document
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.prompts import read_document
 from vlmdata_train.reading import Reading, Sample, source_of
 from vlmdata_train.restore import restore
 from vlmdata_train.setup import feed_of, some_samples

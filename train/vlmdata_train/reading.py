@@ -14,8 +14,9 @@ import xxhash
 
 from vlmdata.images.facts import ImageError
 from vlmdata.loader.decoding import captions_of
+from vlmdata_train.documents import Document, facts_of, is_document, read_document
 from vlmdata_train.image_plan import ImagePlan
-from vlmdata_train.prompts import Document, Prompt, Prompter, facts_of, is_document, read_document, truncate
+from vlmdata_train.prompts import Prompt, Prompter, truncate
 
 Sample = Mapping[str, Any]
 LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs

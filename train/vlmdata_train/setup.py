@@ -21,11 +21,12 @@ from vlmdata_train import checkpoint
 from vlmdata_train.collate import tokens_of_picture
 from vlmdata_train.data import Feed, Stream
 from vlmdata_train.distributed import Ranks, gathered, meet
+from vlmdata_train.documents import read_document
 from vlmdata_train.log import Meter
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
 from vlmdata_train.optim import apply_parts
 from vlmdata_train.places import Place, Position, redistribute
-from vlmdata_train.prompts import Prompter, read_document
+from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
 from vlmdata_train.start import fill, is_checkpoint, model_of, with_tokenizer

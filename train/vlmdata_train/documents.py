@@ -1,0 +1,63 @@
+"""What a sample of a shard holds: texts and pictures in their order, and who says each of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdata.loader.decoding import drawn_caption, text_of
+from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
+
+_IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
+
+Picture = bytes | tuple[int, int]  # an encoded image, or where lengths are only measured its width and height
+
+
+@dataclass(frozen=True)
+class Document:
+    """One sample, whatever it was: at each position a picture or a text, and who speaks there."""
+
+    positions: list[str | Picture]
+    roles: list[str] | None  # user, assistant, system per position; None where nobody converses
+
+
+def read_document(sample: Mapping[str, Any]) -> Document:
+    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), or images with a caption (`jpg`, `txt`).
+
+    Of a caption with alternatives one is drawn each epoch, by the sample's random number. Raises KeyError or ValueError.
+    """
+    facts = facts_of(sample)
+    if not is_document(facts, sample):
+        images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
+        caption = next((text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample), "")
+        return Document([*images, drawn_caption(caption, facts, sample.get("__seed__", 0))], None)
+    positions: list[str | Picture] = []
+    roles: list[str] = []
+    given = facts.get("roles")  # documents have none
+    for text, image, role in zip(facts["texts"], facts["metadata"], given or [""] * len(facts["texts"]), strict=True):
+        if isinstance(text, str):
+            positions.append(text)
+        elif isinstance(image, dict) and "file" in image:
+            positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
+        else:
+            continue
+        roles.append(role)
+    return Document(positions, roles if given else None)
+
+
+def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read."""
+    try:
+        facts = json.loads(sample["json"]) if "json" in sample else {}
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
+    """Say whether a sample's JSON lays out its positions; others' may have such columns beside an image and its caption."""
+    has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
+    return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)
