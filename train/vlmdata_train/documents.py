@@ -21,7 +21,13 @@ class Document:
     """One sample, whatever it was: at each position a picture or a text, and who speaks there."""
 
     positions: list[str | Picture]
-    roles: list[str] | None  # user, assistant, system per position; None where nobody converses
+    roles: list[str] | None  # user, assistant, system, tool per position; None where nobody converses
+    # Per position, None or a mapping of: `begins`, true where a message begins though the same role spoke before; `kind`,
+    # `reasoning` or `tool_call` (JSON of a name and its arguments), of a text that is no plain text; `train`, false for a
+    # message without a loss; `name` and `tool_call_id` of a message, as in OpenAI's form. What is of a message stands at its
+    # first position.
+    turns: list[Mapping[str, Any] | None] | None = None
+    tools: list[Any] | None = None  # the functions on offer, JSON schemas, for the chat template
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
