@@ -1,11 +1,14 @@
 """What the model reads and where it has a loss, on several families of chat templates."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.shards import caption_samples, drawing
+from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, read_document
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.prompts import Prompter, truncate
@@ -71,7 +74,7 @@ def answered(prompter, prompt):
 
 
 CHAT = Document(
-    ["Be brief.", PHOTO, "What colour is it?", "It is red.", "And the shape?", "A circle. "],
+    ["Be brief.", PHOTO, "What colour is it?", "It is red.", "And the shape?", "A circle."],
     ["system", "user", "user", "assistant", "user", "assistant"],
 )
 
@@ -108,10 +111,63 @@ def test_a_template_that_rewrites_answers_is_refused(prompter, monkeypatch):
 
 
 def test_a_conversation_that_the_template_refuses_is_unusable(prompter, monkeypatch):
-    template = "{% if messages[0]['role'] != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    template = (
+        "{% if messages[0]['role'] != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + TEMPLATES["chatml"]
+    )
     monkeypatch.setattr(prompter.tokenizer, "chat_template", template)
     with pytest.raises(ValueError, match="the chat template refuses it: roles must alternate"):
         prompter.chat(Document(["Yes?", "A question."], ["assistant", "user"]))
+
+
+def test_without_a_chat_template_or_with_one_that_shows_nothing_one_line_says_what_to_do(prompter, monkeypatch):
+    monkeypatch.setattr(prompter.tokenizer, "chat_template", None)
+    with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template: write one as `chat_template`"):
+        prompter.chat(CHAT)
+    assert prompter.plain(Document([PHOTO, "A circle."], None)).answers() > 0  # captions need none
+    monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m['text'] }}{% endfor %}")
+    with pytest.raises(RecipeError, match="shows no message"):
+        prompter.chat(CHAT)
+    monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m.content }")
+    with pytest.raises(ValueError, match="the chat template refuses it: "):
+        prompter.chat(CHAT)
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b\ufeff", "\u3000\t"])
+def test_an_answer_that_says_nothing_has_no_loss(prompter, blank):
+    assert prompter.chat(Document([PHOTO, "What is it?", blank], ["user", "user", "assistant"])).answers() == 0
+    both = Document(["A?", blank, "B?", "It is red."], ["user", "assistant", "user", "assistant"])
+    assert answered(prompter, prompter.chat(both)) == ["It is red.<|end|>"]
+
+
+def test_a_recipe_may_leave_the_loss_to_the_last_answer_and_data_may_take_it_from_a_message(prompter):
+    said = Document(["A?", "One.", "B?", "Two.", "C?", "Three."], ["user", "assistant"] * 3)
+    last = Prompter(prompter.tokenizer, prompter.image_token_id, prompter.tokens_of, last_only=True)
+    assert answered(prompter, prompter.chat(said)) == ["One.<|end|>", "Two.<|end|>", "Three.<|end|>"]
+    assert answered(last, last.chat(said)) == ["Three.<|end|>"]
+    turns = [None, {"train": False}, None, None, None, {"train": False}]
+    assert answered(prompter, prompter.chat(replace(said, turns=turns))) == ["Two.<|end|>"]
+    assert answered(last, last.chat(replace(said, turns=turns))) == []
+    assert last.chat(said).input_ids == prompter.chat(said).input_ids
+
+
+def test_trusted_tokens_are_real_tokens_and_what_makes_up_conversations_cannot_be_trusted(prompter):
+    tokenizer, pointing = prompter.tokenizer, "<|head|>the cat<|tail|>"
+    trusting = Prompter(tokenizer, prompter.image_token_id, prompter.tokens_of, trusted=["<|head|>", "<|tail|>"])
+    talk = Document([PHOTO, "Where is it?", pointing], ["user", "user", "assistant"])
+    prompt = trusting.chat(talk)
+    assert tokenizer.get_vocab()["<|head|>"] in prompt.labels and answered(trusting, prompt) == [f"{pointing}<|end|>"]
+    assert trusting.said([n for n in prompt.labels if n != IGNORE]) == pointing
+    assert tokenizer.get_vocab()["<|head|>"] not in prompter.chat(talk).input_ids
+    assert prompter.said([n for n in prompt.labels if n != IGNORE]) == "the cat"
+    other = trusting.chat(Document(["<|head|>", "<|im_end|>"], ["user", "assistant"])).input_ids
+    assert tokenizer.get_vocab()["<|head|>"] in other and tokenizer.get_vocab()["<|im_end|>"] not in other
+    for name, says in (
+        ("<box>", "has no token '<box>'"),
+        ("<|end|>", "'<|end|>' opens or ends"),
+        ("<image>", "'<image>' opens"),
+    ):
+        with pytest.raises(RecipeError, match=f"trusted_tokens: .*{re.escape(says)}"):
+            Prompter(tokenizer, prompter.image_token_id, prompter.tokens_of, trusted=[name])
 
 
 def test_a_text_that_spells_markup_stays_text(prompter):

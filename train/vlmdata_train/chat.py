@@ -29,6 +29,7 @@ class Conversation:
     is_aligned_only: bool = False
     max_tokens: int = 256
     temperature: float = 0.0
+    trusted: Sequence[str] = ()  # tokens that answers may hold, beside words
     messages: list[dict[str, str]] = field(default_factory=list)
 
     @staticmethod
@@ -36,11 +37,11 @@ class Conversation:
         """Load a checkpoint and images. RecipeError: one of them cannot be read."""
         read: list[Picture] = [_read(path) for path in images]
         model, recipe = restore(Path(checkpoint), device)
-        return Conversation(model, read, recipe.stage == "align", max_tokens, temperature)
+        return Conversation(model, read, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
 
     def ask(self, text: str) -> str:
         """Return the answer to the next question and remember both."""
-        prompter = prompter_of(self.model)
+        prompter = prompter_of(self.model, trusted=self.trusted)
         if self.is_aligned_only:
             return self._generate(prompter, prompter.beginning(self.images, text))
         shown = IMAGE_MARK * len(self.images) + "\n" if self.images and not self.messages else ""
@@ -55,7 +56,7 @@ class Conversation:
         tokens = self.model.generate(
             to_device(batch, next(self.model.parameters()).device), max_new_tokens=self.max_tokens, temperature=self.temperature
         )
-        return str(self.model.tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+        return prompter.said(tokens[0])
 
 
 def talk(conversation: Conversation) -> None:

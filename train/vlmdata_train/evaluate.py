@@ -153,8 +153,7 @@ def _generate(
         batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
         tokens = model.generate(batch, max_new_tokens=max_new_tokens, is_over=is_over)
         for (one, truth), row in zip(some, tokens, strict=True):
-            said = str(model.tokenizer.decode(row, skip_special_tokens=True)).strip()
-            answers.append(Answer(one.source, one.key, truth, said))
+            answers.append(Answer(one.source, one.key, truth, reading.prompter.said(row)))
     model.train(was_training)
     return answers
 

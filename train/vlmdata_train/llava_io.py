@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
-from vlmdata_train.tokens import IMAGE
+from vlmdata_train.tokens import image_token_id
 
 NAMES = (  # theirs, ours
     ("model.vision_tower.", "encoder.model."),
@@ -67,12 +67,12 @@ def load_llava(name: str) -> VisionLanguageModel:
 
 
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
-    """Put a published model's weights into one with its parts. Its image token must be `<image>`, as in all of LLaVA's.
+    """Put a published model's weights into one with its parts. Its image token must be the tokenizer's.
 
     ValueError names the first weight that does not fit.
     """
     config = AutoConfig.from_pretrained(name)
-    if model.tokenizer.get_vocab()[IMAGE] != config.image_token_id:
+    if image_token_id(model.tokenizer) != config.image_token_id:
         raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, another in the tokenizer")
     reference = AutoModelForImageTextToText.from_pretrained(name, dtype=next(model.parameters()).dtype)
     theirs = {our_name(key): value for key, value in reference.state_dict().items()}

@@ -36,19 +36,21 @@ from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
 from vlmdata_train.restore import restore
-from vlmdata_train.tokens import IMAGE
+from vlmdata_train.templates import ChatTemplate
+from vlmdata_train.tokens import IMAGE, image_token, image_token_id
 
-# A language model's own template knows texts only; transformers' processors hand it lists of parts. This joins them as the
+# A language model's own template may know texts only; transformers' processors hand it lists of parts. This joins them as the
 # trainer does: images side by side, everything else on a line of its own.
 FLATTEN = (
-    "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}{%- set all = namespace(text='', last='') -%}"
-    "{%- if message['content'] is string -%}{%- set all.text = message['content'] -%}{%- else -%}"
+    "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
+    "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
+    "{%- set flat.turns = flat.turns + [message] -%}{%- else -%}{%- set all = namespace(text='', last='') -%}"
     "{%- for part in message['content'] -%}"
-    "{%- set piece = '" + IMAGE + "' if part['type'] == 'image' else part['text'] | trim -%}"
+    "{%- set piece = '" + IMAGE + "' if part['type'] == 'image' else part['text'] -%}"
     "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
-    "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}{%- endif -%}"
-    "{%- set flat.turns = flat.turns + [{'role': message['role'], 'content': all.text}] -%}"
-    "{%- endfor -%}{%- set messages = flat.turns -%}"
+    "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
+    "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = flat.turns +%}"
 )
 
 
@@ -142,7 +144,7 @@ def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     text.architectures = [type(model.language).__name__]  # vLLM builds the language model by it
     return kind(
         vision_config=vision, text_config=text,
-        image_token_index=model.tokenizer.get_vocab()[IMAGE], image_seq_length=plan.grid_of(side, side).tokens,
+        image_token_index=image_token_id(model.tokenizer), image_seq_length=plan.grid_of(side, side).tokens,
         vision_feature_layer=layers[0] if len(layers) == 1 else layers,
         vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
         projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
@@ -157,11 +159,12 @@ def _drops_class_token(encoder: Any) -> bool:
 def _generation(model: VisionLanguageModel) -> GenerationConfig:
     """Return how transformers should generate: it stops where the chat template ends a turn, and says only what we would."""
     config, tokenizer = model.language.generation_config, model.tokenizer
-    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    config.eos_token_id = stops if tokenizer.eos_token_id in stops else tokenizer.eos_token_id
+    own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    stops = ChatTemplate(tokenizer, image_token(tokenizer)).stop_ids
+    config.eos_token_id = own if set(stops) <= set(own) else stops if len(stops) > 1 else stops[0]
     config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
     rows = model.language.get_input_embeddings().weight.shape[0]
-    config.suppress_tokens = [tokenizer.get_vocab()[IMAGE], *range(len(tokenizer), rows)]
+    config.suppress_tokens = [image_token_id(tokenizer), *range(len(tokenizer), rows)]
     return config
 
 
@@ -183,12 +186,24 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
     # the processor takes one from its count for a class token that is dropped
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
-    template = model.tokenizer.chat_template
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
-        image_processor=images, tokenizer=model.tokenizer, image_token=IMAGE, **options,
+        image_processor=images, tokenizer=model.tokenizer, image_token=image_token(model.tokenizer), **options,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=template and FLATTEN + template.removeprefix(FLATTEN),
+        chat_template=served_template(model.tokenizer),
     )  # fmt: skip
+
+
+def served_template(tokenizer: Any) -> str | dict[str, str] | None:
+    """Return the chat template that gives a processor the same prompts as the trainer makes; None: the tokenizer has none.
+
+    It takes contents as lists of parts.
+    """
+    template = ChatTemplate(tokenizer, image_token(tokenizer))
+    before = "" if template.form in (None, "parts", "both") else FLATTEN.replace(IMAGE, image_token(tokenizer))
+    if template.form == "text_parts":
+        raise ValueError("chat_template: it takes texts as lists of parts and knows no image; write another one")
+    source = template.source
+    return {name: before + text for name, text in source.items()} if isinstance(source, dict) else source and before + source
 
 
 def their_name(name: str) -> str:

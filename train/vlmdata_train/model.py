@@ -19,7 +19,8 @@ from vlmdata_train.generate import generate
 from vlmdata_train.image_plan import ImagePlan, Prepared
 from vlmdata_train.parts import make_part
 from vlmdata_train.pixels import normalise
-from vlmdata_train.tokens import image_token_id
+from vlmdata_train.templates import ChatTemplate
+from vlmdata_train.tokens import image_token, image_token_id
 
 Entry = str | Mapping[str, Any]
 
@@ -202,10 +203,15 @@ class VisionLanguageModel(nn.Module):
         self, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int] | None = None, temperature: float = 0.0,
         top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
     ) -> list[list[int]]:  # fmt: skip
-        """Continue each row of a batch (one prompt a row) and return the new tokens of each, without the stop token."""
+        """Continue each row of a batch (one prompt a row) and return the new tokens of each, without the stop token.
+
+        Without `stop_ids` an answer ends with the token that ends texts, or the one that ends the chat template's turns.
+        """
+        if stop_ids is None:
+            stop_ids = ChatTemplate(self.tokenizer, image_token(self.tokenizer)).stop_ids
         return generate(
             self, batch, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, generator=generator,
-            stop_ids=[self.tokenizer.eos_token_id] if stop_ids is None else stop_ids, is_over=is_over,
+            stop_ids=stop_ids, is_over=is_over,
         )  # fmt: skip
 
     def parts(self) -> dict[str, nn.Module]:

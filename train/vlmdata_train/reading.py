@@ -14,13 +14,14 @@ import xxhash
 
 from vlmdata.images.facts import ImageError
 from vlmdata.loader.decoding import captions_of
+from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, facts_of, is_document, read_document
 from vlmdata_train.image_plan import ImagePlan
 from vlmdata_train.prompts import Prompt, Prompter, truncate
 
 Sample = Mapping[str, Any]
 LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs
-READING_VERSION = 3  # raise it when the same sample comes to give another prompt
+READING_VERSION = 4  # raise it when the same sample comes to give another prompt
 
 
 class Unusable(Exception):
@@ -51,6 +52,8 @@ class Reading:
             prompt = truncate(self._choose(document), self.sample_tokens)
         except ImageError as error:
             raise Unusable(error.reason) from None
+        except RecipeError:  # no chat template: a mistake of the user's
+            raise
         except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
             raise Unusable(f"unreadable: {error}"[:80]) from None
         if prompt.answers() == 0:
@@ -69,6 +72,8 @@ class Reading:
             sized = {**sample, **dict(zip(_image_members(sample, facts), map(tuple, sample["__images__"]), strict=True))}
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
             lengths = [self._length({**sized, "__seed__": number}) for number in range(choices)]
+        except RecipeError:
+            raise
         except (KeyError, TypeError, ValueError):  # the same mistakes that are counted when a sample's turn comes
             return LEFT_OUT
         return lengths[0] if len(lengths) == 1 else lengths
@@ -84,7 +89,7 @@ class Reading:
         tokenizer = self.prompter.tokenizer
         facts = [
             READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
-            self.sample_tokens, self.held_out, self.wants_held_out,
+            self.sample_tokens, self.held_out, self.wants_held_out, sorted(self.prompter.trusted), self.prompter.last_only,
         ]  # fmt: skip
         return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
 
@@ -93,8 +98,11 @@ class Reading:
         if document.roles is not None and self.stage == "instruct":
             return self.prompter.chat(document)
         if document.roles is not None:  # LLaVA's stage 1 reads of a conversation the image and what the assistant says
-            pairs = zip(document.positions, document.roles, strict=True)
-            kept = [p for p, role in pairs if not isinstance(p, str) or role == "assistant"]
+            turns = document.turns or [None] * len(document.positions)
+            every = zip(document.positions, document.roles, turns, strict=True)
+            kept = [
+                p for p, role, turn in every if not isinstance(p, str) or (role == "assistant" and not (turn or {}).get("kind"))
+            ]
             return self.prompter.plain(Document(kept, None))
         is_page = len(document.positions) > 2
         return self.prompter.page(document) if is_page else self.prompter.plain(document)

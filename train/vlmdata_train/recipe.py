@@ -172,6 +172,9 @@ class Recipe:
     data: str | dict[str, float]  # a dataset, or datasets with the share of samples drawn from each
     out: str
     tokenizer: TinyTokenizer | None = None  # learn one from the data; without it the language model's own
+    chat_template: str | None = None  # Jinja, or a file of it, in place of the tokenizer's own
+    trusted_tokens: list[str] = field(default_factory=list)  # that the data may write: of boxes, tools, reasoning
+    loss: Literal["all", "last"] = "all"  # answers of a conversation that have a loss
     start: str | None = None  # what this run begins with: a checkpoint, or a model in LLaVA's form (a folder, a hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
@@ -216,6 +219,8 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
         from vlmdata_train.start import model_of
 
         tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
+    if isinstance(tree.get("chat_template"), str) and "{" not in tree["chat_template"]:  # a file's name
+        tree = {**tree, "chat_template": _text_of(tree["chat_template"], f"{where}, chat_template")}
     recipe = _build(Recipe, tree, where)
     if (recipe.steps is None) == (recipe.epochs is None):
         raise RecipeError(f"{where}: say either `steps` or `epochs`")
@@ -239,6 +244,13 @@ def _locate(recipe: str) -> Path:
         if recipe in (path.stem, str(Path(*path.parts[-3:]))):
             return path
     raise RecipeError(f"there is no training recipe '{recipe}'.{catalog.suggest(recipe, [p.stem for p in shipped])}")
+
+
+def _text_of(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{where}: {path} is neither Jinja nor a file of it: {error}") from None
 
 
 def _override(tree: dict[str, Any], place: str, value: Any) -> None:

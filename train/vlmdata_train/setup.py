@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
-from vlmdata_train.start import fill, is_checkpoint, model_of, with_tokenizer
+from vlmdata_train.start import fill, is_checkpoint, model_of, with_template, with_tokenizer
 from vlmdata_train.step import Micro, check_head
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
@@ -62,6 +62,10 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     """Return the model's parts, with the tokenizer put in: a given one, the start's, or a tiny one learned now, once."""
+    return with_template(_with_its_tokenizer(recipe, out, ranks), recipe.chat_template)
+
+
+def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     if recipe.start is not None and is_checkpoint(recipe.start):  # its weights mean nothing with another one
         return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
     choice = recipe.tokenizer
@@ -136,7 +140,8 @@ def feed_of(
     """Return the feed of a dataset for a model, in the recipe's shape. Packed, it measures the dataset's lengths first."""
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
-    reading = Reading(prompter_of(model), model.plan, recipe.stage, longest, held_out, wants_held_out)
+    prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
+    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out)
     packing = None
     if b.pack:
         packing = Packing(b.tokens, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers)
@@ -162,9 +167,10 @@ def _why_none(data: str | dict[str, float], reading: Reading) -> str:
     )
 
 
-def prompter_of(model: VisionLanguageModel) -> Prompter:
-    """Return what makes prompts for a model."""
-    return Prompter(model.tokenizer, image_token_id(model.tokenizer), partial(tokens_of_picture, model.plan))
+def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
+    """Return what makes prompts for a model. RecipeError: a token that cannot be trusted."""
+    tokens_of = partial(tokens_of_picture, model.plan)
+    return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
 
 
 def open_stream(

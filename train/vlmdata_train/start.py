@@ -17,9 +17,18 @@ from vlmdata_train.recipe import Lora, Part
 
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
     """Return the parts with another tokenizer in the language model's entry."""
+    return _with(model, tokenizer=tokenizer)
+
+
+def with_template(model: ModelRecipe, chat_template: str | None) -> ModelRecipe:
+    """Return the parts with another chat template in the language model's entry; None leaves them as they are."""
+    return model if chat_template is None else _with(model, chat_template=chat_template)
+
+
+def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
     entry = model.language if not isinstance(model.language, str) else {model.language: {}}
     ((name, parameters),) = entry.items()
-    return dataclasses.replace(model, language={name: {**(parameters or {}), "tokenizer": tokenizer}})
+    return dataclasses.replace(model, language={name: {**(parameters or {}), **choices}})
 
 
 def is_checkpoint(start: str) -> bool:

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 IMAGE = "<image>"
+# What published models call their image token, where their own chat templates write it.
+OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]")
 BYTES = "bytes"  # the name of the built-in tokenizer
 
 # Turns that end in the end token, so that a model trained on answers learns to stop.
 BYTES_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endif %}"
-    "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer by its hub name or folder, or `bytes`, and see that it has an image token and padding.
+def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer by its hub name or folder, or `bytes`, with an image token, padding, and its model's chat template.
 
-    The image token keeps its id where the tokenizer already has one; otherwise it is added after the last id.
+    A template given here takes the place of its own. The image token keeps its id where the tokenizer already has one;
+    otherwise it is added after the last id.
     """
     tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
-    if IMAGE not in tokenizer.get_vocab():
+    template = chat_template or (None if name == BYTES else processor_template(name))
+    if template is not None:
+        tokenizer.chat_template = template
+    if image_token(tokenizer) not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or "<|pad|>"  # which is added
     return tokenizer
 
 
+def processor_template(name: str) -> str | None:
+    """Return the chat template that stands with a model's processor, and not with its tokenizer; None: there is none.
+
+    It was published so in `chat_template.json`, and in `processor_config.json`; a `chat_template.jinja` belongs to both.
+    """
+    for file in ("chat_template.json", "processor_config.json"):
+        found = cached_file(
+            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+        facts = json.loads(Path(found).read_text()) if found else {}
+        if isinstance(facts, dict) and isinstance(facts.get("chat_template"), str):
+            return str(facts["chat_template"])
+    return None
+
+
+def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the token that stands for one image feature: `<image>`, or the one that the tokenizer has in its stead."""
+    known = tokenizer.backend_tokenizer.token_to_id
+    if known(IMAGE) is None:
+        template = json.dumps(tokenizer.chat_template, ensure_ascii=False)
+        return next((name for name in OTHERS if name in template and known(name) is not None), IMAGE)
+    return IMAGE
+
+
 def image_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that stands for one image feature in the text."""
-    return tokenizer.get_vocab()[IMAGE]
+    """Return the id of the image token."""
+    return int(tokenizer.backend_tokenizer.token_to_id(image_token(tokenizer)))
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

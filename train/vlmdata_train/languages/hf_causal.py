@@ -20,6 +20,7 @@ class HfCausal:
     name: str | None = None  # a hub name or a folder
     config: dict[str, Any] | None = None  # model_type, hidden_size, ... as the model's own configuration names them
     tokenizer: str | None = None  # a hub name, a folder or `bytes`; without it the model's own
+    chat_template: str | None = None  # in place of the tokenizer's own, as Jinja; a recipe's `chat_template` is put here
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
 
     def __post_init__(self) -> None:
@@ -30,7 +31,7 @@ class HfCausal:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer; a model from scratch without one speaks in bytes."""
-        return load_tokenizer(self.tokenizer or self.name or BYTES)
+        return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
 
     def load_config(self) -> PreTrainedConfig:
         """Return the model's configuration, without any weights."""
