@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from bench.inputs.tars import jpeg, write_tar
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.shards import conversation_samples
+from tests.train.tiny import pack, sample
 from vlmdata_train import checkpoint, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
+from vlmdata_train.lora import merge_lora
+from vlmdata_train.restore import restore
 
 ROOT = Path(__file__).resolve().parents[2]
 # Each rank is a process that must import torch first.
@@ -75,6 +78,28 @@ def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_goes_on(tmp_path)
     result = run_training(recipe)  # on one rank
     assert result.steps == 6 and len(result.losses) == 2
     assert result.losses[-1] < 5.4  # an untrained one has 5.7: ln of 320
+
+
+def test_lora_of_visual_experts_trains_alike_under_ddp_and_fsdp_and_is_loaded_on_one_rank(tmp_path):
+    """The experts are weights of the fusion, and are called inside the language model's sharded layers."""
+    data = write_data(tmp_path / "data", captions=40, conversations=20)
+    design = ["model.fusion=visual_experts", "model.positions=shared", "steps=2", "speed.recompute=all"]
+    lora = "{lora: {rank: 2, alpha: 4, dropout: 0.0}}"
+    parts = f"parts={{encoder: {{frozen: true}}, abstractor: {{frozen: true}}, language: {lora}, fusion: {lora}}}"
+    for how in ("ddp", "fsdp"):
+        recipe = write_recipe(tmp_path / f"{how}.yaml", data, tmp_path / how)
+        torchrun(2, recipe, f"speed.parallel={how}", parts, *design)
+    ddp, fsdp = (weights(tmp_path / how / "checkpoints/step_00000002") for how in ("ddp", "fsdp"))
+    assert ddp.keys() == fsdp.keys() and all(ddp[name].any() for name in ddp if "lora_B" in name)
+    assert len([name for name in ddp if "lora_B" in name]) == 2 * 14
+    for name in ddp:
+        assert torch.allclose(ddp[name], fsdp[name], atol=2e-5), name
+    model, _ = restore(tmp_path / "fsdp/checkpoints/step_00000002", "cpu")
+    batch = pack(model, [sample(model, 12, 2, 1)])
+    with torch.no_grad():
+        before = model.logits(batch)
+        assert merge_lora(model) == 28
+        torch.testing.assert_close(model.logits(batch), before, rtol=1e-4, atol=1e-5)
 
 
 def test_two_ranks_take_the_steps_that_one_takes_on_the_same_samples(tmp_path):

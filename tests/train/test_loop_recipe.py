@@ -91,7 +91,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
             "model.language={hf_causal: {config: {model_type: llama, hidden_size: 8, num_attention_heads: 3}}}",
             r"model: .* not a multiple of the number of attention heads",
         ),
-        ("parts.fusion.lora={rank: 4}", r"parts: lora: InPlace has no linear layer"),
+        ("parts.fusion.lora={rank: 4}", r"parts, fusion: lora: InPlace has no linear layer"),
         ("parts={encoder: {frozen: true}, abstractor: {frozen: true}, language: {frozen: true}}", r"nothing would be trained"),
         (
             "batches.sample_tokens=20",

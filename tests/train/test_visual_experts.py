@@ -1,14 +1,26 @@
 """CogVLM's experts: copies of the base weights change nothing, and others change image tokens alone at first."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from tests.train.tiny import TINY, pack, sample, tiny_model
+from tests.train.runs import MODEL, tiny_recipe, write_data
+from tests.train.test_lora import updates_of
+from tests.train.tiny import TINY, pack, randomise, sample, tiny_model
+from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.fusions.visual_experts import Experts
+from vlmdata_train.loop import run_training
+from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel, build_model
+from vlmdata_train.optim import apply_parts
 from vlmdata_train.positions.shared import shared_positions
+from vlmdata_train.recipe import Lora, Part
+from vlmdata_train.restore import restore
+
+pytestmark = pytest.mark.whole
 
 COGVLM = replace(TINY, fusion="visual_experts", positions="shared")
 
@@ -64,6 +76,94 @@ def test_generation_with_a_cache_equals_the_full_forward() -> None:
         values[[model.fusion.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
         assert int(values.argmax()) == number
         ids = [*ids, number]
+
+
+def with_lora(*parts: str, dtype: torch.dtype = torch.float32) -> VisionLanguageModel:
+    """Make a model with updates beside the layers of these parts, nothing else trained."""
+    model = tiny_model(COGVLM).to(dtype)
+    lora = Part(lora=Lora(rank=4, alpha=8, dropout=0.0))
+    apply_parts(model.parts(), {name: lora if name in parts else Part(frozen=True) for name in model.parts()})
+    randomise(nn.ParameterList(updates_of(model).values()), seed=3)
+    return model
+
+
+def test_lora_of_the_language_model_acts_on_text_and_lora_of_the_experts_on_images() -> None:
+    model = with_lora("language", "fusion")
+    layer, expert = model.language.model.layers[1].mlp.gate_proj, model.fusion.layers[1]["mlp_gate_proj"]
+    assert not isinstance(layer, nn.Linear) and not isinstance(expert, nn.Linear)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    layer.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    batch = pack(model, [sample(model, 12, 2, 1), sample(model, 9, 1, 2)])
+    with torch.no_grad():
+        model(batch)
+    [(given, found)] = seen
+    images = (batch.input_ids == model.fusion.image_token_id)[..., None]
+    with torch.no_grad():
+        text = nn.functional.linear(given, layer.base_layer.weight + layer.get_delta_weight("default"))
+        image = nn.functional.linear(given, expert.base_layer.weight + expert.get_delta_weight("default"))
+    torch.testing.assert_close(found, torch.where(images, image, text))
+
+
+@pytest.mark.parametrize("parts", [("language",), ("fusion",), ("language", "fusion")], ids=str)
+def test_merging_updates_changes_nothing_also_while_generating(parts: tuple[str, ...]) -> None:
+    model = with_lora(*parts)
+    samples = [sample(model, 20, 1, 1), sample(model, 15, 2, 2)]
+    before, said = logits(model, *samples), model.generate(pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
+    assert merge_lora(model) * 2 == sum(len(list(model.fusion.parameters())) * 2 for _ in parts)
+    torch.testing.assert_close(logits(model, *samples), before, rtol=1e-4, atol=1e-5)
+    assert model.generate(pack(model, samples[:1]), max_new_tokens=4, stop_ids=[]) == said
+    one = logits(model, samples[0])
+    with torch.no_grad():
+        model.fusion.layers[0]["self_attn_v_proj"].weight.mul_(1.5)
+    assert (logits(model, samples[0]) - one).abs().max() > 1e-3, "the experts must still be hooked in"
+
+
+def test_merging_bf16_weights_rounds_them_and_no_more() -> None:
+    exact, model = with_lora("language", "fusion"), with_lora("language", "fusion", dtype=torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    one = sample(model, 20, 2, 1)
+    before, true = logits(model, one), logits(exact, one)
+    merge_lora(model)
+    assert (logits(model, one) - true).norm() < 0.05 * true.norm()
+    assert (before - true).norm() < 0.05 * true.norm()
+
+
+@pytest.mark.parametrize("how", ["recomputed", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_recomputed_and_compiled_blocks_give_the_updates_the_same_gradients(how: str) -> None:
+    gradients = []
+    for changed in (False, True):
+        model = with_lora("language", "fusion").train()
+        blocks = blocks_of(model.language)
+        if changed and how == "recomputed":
+            recompute(blocks, [True] * len(blocks))
+        for block in blocks if changed and how == "compiled" else []:
+            block.compile(backend="aot_eager")  # all of compiling but the kernels
+        for seed in (1, 4):  # another batch: the places of its images are not compiled in
+            model.logits(pack(model, [sample(model, 20, 1, seed), sample(model, 15, 2, 2)])).square().mean().backward()
+        gradients.append({name: weight.grad for name, weight in updates_of(model).items()})
+    assert all(gradient is not None and gradient.any() for gradient in gradients[0].values())
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_checkpoint_with_lora_gives_the_model_back_and_another_run_begins_with_it(tmp_path: Path) -> None:
+    data, lora = write_data(tmp_path / "data"), {"lora": {"rank": 2, "alpha": 4}}
+    parts = {"encoder": {"frozen": True}, "language": lora, "fusion": lora}
+    recipe = tiny_recipe(
+        data, tmp_path / "one", steps=2, parts=parts, model={**MODEL, "fusion": "visual_experts", "positions": "shared"}
+    )
+    model, _ = restore(run_training(recipe).checkpoint, "cpu")
+    one = sample(model, 12, 2, 1)
+    before = logits(model, one)
+    merge_lora(model)
+    torch.testing.assert_close(logits(model, one), before, rtol=1e-4, atol=1e-5)
+
+    again = tiny_recipe(
+        data, tmp_path / "two", steps=1, parts=parts, lr=0.0, model=asdict(recipe.model),
+        start=str(tmp_path / "one/checkpoints/step_00000002"),
+    )  # fmt: skip
+    second, _ = restore(run_training(again).checkpoint, "cpu")
+    assert updates_of(second)
+    torch.testing.assert_close(logits(second, one), before, rtol=1e-4, atol=1e-5)
 
 
 def test_an_image_takes_one_position_also_beside_another_one() -> None:

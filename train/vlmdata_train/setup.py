@@ -24,7 +24,7 @@ from vlmdata_train.distributed import Ranks, gathered, meet
 from vlmdata_train.documents import read_document
 from vlmdata_train.log import Meter
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
-from vlmdata_train.optim import apply_parts
+from vlmdata_train.optim import apply_parts, check_gates
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
@@ -107,8 +107,9 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
         model.to(torch.bfloat16)
     try:
         apply_parts(model.parts(), recipe.parts)
+        check_gates(model.parts(), recipe.parts)
     except ValueError as error:
-        raise RecipeError(f"parts: {error}") from None
+        raise RecipeError(f"parts, {' '.join(str(error).split())}") from None
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("parts: every part that has weights is frozen, nothing would be trained")
     return model.to(ranks.device)

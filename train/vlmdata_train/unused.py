@@ -26,8 +26,15 @@ def set_unused_aside(tower: nn.Module, height: int, width: int) -> list[str]:
 
     A layer after the chosen one, a pooling head or the last norm would otherwise be a weight that is said to be trained
     and never gets a gradient. As a buffer it keeps its place in the state dict, so a tower saves as it was loaded.
+    A linear layer of which the tower takes the weight without calling it is marked, for LoRA: `is_called`.
     """
+    linear = [module for module in tower.modules() if isinstance(module, nn.Linear)]
+    called: set[nn.Module] = set()
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: called.add(layer)) for layer in linear]
     names = unused_parameters(tower, height, width)
+    for layer, hook in zip(linear, hooks, strict=True):
+        hook.remove()
+        layer.is_called = layer in called  # type: ignore[assignment]
     for name in names:
         owner_name, _, leaf = name.rpartition(".")
         owner = tower.get_submodule(owner_name)

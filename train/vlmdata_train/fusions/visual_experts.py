@@ -44,7 +44,8 @@ class Experts(InPlace):
             current = _Current()
             block.register_forward_pre_hook(current.take, with_kwargs=True)
             for name, module in linear.items():
-                module.register_forward_hook(_Choose(current, experts[name.replace(".", "_")]))
+                # LoRA takes the hook to where its update is added (lora.py), so that no update reaches an image
+                module.register_forward_hook(_Choose(current, experts, name.replace(".", "_")))
 
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
@@ -66,13 +67,14 @@ class _Current:
 class _Choose:
     """After a linear layer: the expert's result where a token is of an image."""
 
-    def __init__(self, current: _Current, expert: nn.Module) -> None:
-        self.current, self.expert = current, expert
+    def __init__(self, current: _Current, experts: nn.ModuleDict, name: str) -> None:
+        # The expert is looked up at each call: with LoRA it is another module than the one that was built.
+        self.current, self.experts, self.name = current, experts, name
 
     def __call__(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
         if self.current.marks is None:
             return None
-        return torch.where(self.current.marks[..., None], self.expert(args[0]), output)
+        return torch.where(self.current.marks[..., None], self.experts[self.name](args[0]), output)
 
 
 @dataclass(frozen=True)
