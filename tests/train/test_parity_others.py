@@ -1,7 +1,10 @@
 """Idefics (Flamingo), Idefics3 and InternVL: the same weights give the logits of the classes in transformers."""
 
 import re
+from dataclasses import replace
+from typing import Any
 
+import pytest
 import torch
 from transformers import (
     Idefics3Config,
@@ -10,6 +13,10 @@ from transformers import (
     IdeficsForVisionText2Text,
     InternVLConfig,
     InternVLForConditionalGeneration,
+)
+from transformers.models.idefics.processing_idefics import (
+    image_attention_mask_for_packed_input_ids,
+    incremental_to_binary_attention_mask,
 )
 
 from tests.train.parity import (
@@ -20,10 +27,12 @@ from tests.train.parity import (
     assert_same_logits_and_images_matter,
     copy_weights,
     of_squares,
+    one_row,
     randomised,
     renamed,
 )
-from vlmdata_train.model import ModelRecipe
+from vlmdata_train.batch import Batch
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 
@@ -140,12 +149,51 @@ def idefics(gates: str, every: int) -> tuple[torch.nn.Module, ModelRecipe]:
     return randomised(IdeficsForVisionText2Text(config)), recipe
 
 
-def test_idefics_with_two_images_of_which_the_latest_is_read() -> None:
-    for gates, every in (("vector", 1), ("scalar", 2)):
-        reference, recipe = idefics(gates, every)
-        model = copy_weights(reference, recipe, idefics_name)
-        batch = of_squares([1, 1])
-        count = (batch.input_ids == IMAGE_ID).cumsum(1)
-        latest = torch.nn.functional.one_hot(count, 3)[:, :, 1:]  # (B, T, images)
-        answers = answers_of(reference, batch, image_attention_mask=latest)
-        assert_same_logits_and_images_matter(model, batch, lambda pixels, answers=answers: answers(pixels[None]))
+def with_runs(lengths: list[int]) -> Batch:
+    """Make a batch of one sample: text, and after it a run of so many images and text again, for each of the lengths."""
+    images, ids = sum(lengths), [5, 6, 7]
+    for number, length in enumerate(lengths):
+        ids = [*ids, *[IMAGE_ID] * length, *range(20 + number, 24 + number)]
+    pixels = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return one_row(ids, pixels, [1] * images, [1] * images, [(32, 32)] * images)
+
+
+def latest_alone(batch: Batch, model: VisionLanguageModel) -> torch.Tensor:
+    """Return which images each token reads, (1, T, I), made by transformers' own code: the latest one."""
+    numbers, _ = image_attention_mask_for_packed_input_ids(batch.input_ids, model.tokenizer, "pt")
+    return incremental_to_binary_attention_mask(numbers, "pt", num_classes=len(batch.pixels))
+
+
+def whole_run(batch: Batch, model: VisionLanguageModel) -> torch.Tensor:
+    """Return the same, (1, T, I), with the images before in a run read too: token by token, from the latest of each."""
+    latest, before = latest_alone(batch, model)[0], torch.zeros(len(batch.pixels), dtype=torch.int64)
+    rows, was_image = [], False
+    for is_image, own in zip((batch.input_ids[0] == IMAGE_ID).tolist(), latest, strict=True):
+        before = (before + own if was_image else own) if is_image else before
+        was_image = is_image
+        rows.append(before)
+    return torch.stack(rows)[None]
+
+
+@pytest.mark.parametrize(("gates", "every"), [("vector", 1), ("scalar", 2)])
+@pytest.mark.parametrize(("runs", "read"), [("latest", latest_alone), ("whole", whole_run)])
+@pytest.mark.parametrize("lengths", [[1, 1], [2], [3, 1, 2]], ids=str)
+def test_idefics_with_runs_of_images(lengths: list[int], runs: str, read: Any, gates: str, every: int) -> None:
+    reference, recipe = idefics(gates, every)
+    ((name, options),) = recipe.fusion.items()
+    model = copy_weights(reference, replace(recipe, fusion={name: {**options, "runs": runs}}), idefics_name)
+    batch = with_runs(lengths)
+    answers = answers_of(reference, batch, image_attention_mask=read(batch, model))
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
+
+
+def test_text_after_a_run_reads_other_images_than_idefics_own_code_lets_it() -> None:
+    """So the two masks above are told apart."""
+    reference, recipe = idefics("vector", 1)
+    model = copy_weights(reference, recipe, idefics_name)
+    batch = with_runs([1, 2])
+    answers = answers_of(reference, batch, image_attention_mask=latest_alone(batch, model))
+    with torch.no_grad():
+        moved = (model.logits(batch) - answers(batch.pixels[None])).abs().amax(-1)[0] > 1e-3
+    second = batch.input_ids[0].eq(IMAGE_ID).nonzero()[2].item()  # the second image of the run
+    assert moved.tolist() == [place >= second for place in range(len(moved))]

@@ -1,4 +1,4 @@
-"""Flamingo's gated cross-attention: new layers between those of the language model read the latest image.
+"""Flamingo's gated cross-attention: new layers between those of the language model read the latest image or run of images.
 
 Alayrac et al. 2022, Flamingo; the layers are in the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
 B rows, T tokens, V features of all images, W their width, D width, H heads, E head width.
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vlmdata_train.attention import Packing
 from vlmdata_train.blocks import blocks_of
-from vlmdata_train.cross_packing import Seen, cross_attend, latest_images
+from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images
 from vlmdata_train.encoders import EncoderFacts
 
 
@@ -61,7 +61,7 @@ class CrossLayers(nn.Module):
 
     def __init__(self, language: nn.Module, feature_width: int, image_token_id: int, part: CrossAttention) -> None:
         super().__init__()
-        self.image_token_id = image_token_id
+        self.image_token_id, self.reads_runs = image_token_id, part.runs == "whole"
         config: Any = language.config
         config = config.get_text_config()
         blocks = blocks_of(language)
@@ -80,8 +80,10 @@ class CrossLayers(nn.Module):
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
     ) -> Tensor:
         """Leave the images where the layers find them; the embeddings stay as they are."""
-        latest = latest_images(ids == self.image_token_id, segment_ids)
-        packing.images = Seen.of(features, counts, latest, packing.backend)
+        marks = ids == self.image_token_id
+        latest = latest_images(marks, segment_ids)
+        first = first_of_runs(marks, segment_ids, latest) if self.reads_runs else latest
+        packing.images = Seen.of(features, counts, latest, first, packing.backend)
         return embeddings
 
 
@@ -106,6 +108,8 @@ class CrossAttention:
     mlp_width: int | None = None  # of the gated MLP; 4 times the width
     qk_norm: bool = False
     gates: Literal["scalar", "vector"] = "scalar"
+    # Of images side by side the text after them reads all, or the last one alone: Idefics 1 and OpenFlamingo are trained so.
+    runs: Literal["whole", "latest"] = "whole"
     eps: float = 1e-6  # of the RMS norms
 
     def __post_init__(self) -> None:
