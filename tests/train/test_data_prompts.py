@@ -208,6 +208,13 @@ def test_a_page_keeps_its_order_and_has_its_loss_on_every_text(prompter):
     assert len(prompt.images) == 2 and prompt.input_ids.count(prompter.image_token_id) == 8
 
 
+def test_images_of_a_page_without_a_text_between_them_stand_side_by_side(prompter):
+    prompt = prompter.page(Document([PHOTO, PHOTO, "It is red.", PHOTO], None))
+    image = prompter.image_token_id
+    assert prompt.image_starts[1] == prompt.image_starts[0] + 4
+    assert prompter.tokenizer.decode([n for n in prompt.input_ids if n != image]) == "\n\nIt is red.\n\n<|end|>"
+
+
 def test_truncation_never_splits_an_image(prompter):
     page = prompter.page(Document([PHOTO, "What colour?", PHOTO, "It is red.", PHOTO, PHOTO], None))
     for length in range(len(page.input_ids) + 2):

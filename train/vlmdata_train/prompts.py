@@ -75,10 +75,12 @@ class Prompter:
         return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
 
     def page(self, document: Document) -> Prompt:
-        """An interleaved page: paragraphs and images in their order, parted by empty lines; every text has a loss."""
-        image = self.template.image_text
-        parts = [self.clean(p) if isinstance(p, str) else image for p in document.positions]
-        text = "\n\n".join(parts) + self._end()
+        """An interleaved page: paragraphs and images in their order, parted by empty lines; every text has a loss.
+
+        Images without a text between them stand side by side.
+        """
+        said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
+        text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
         return self._encode(text, [(0, len(text))], _images(document))
 
     def chat(self, document: Document) -> Prompt:
@@ -124,7 +126,7 @@ class Prompter:
                 messages.append({"role": role, "content": "", **facts})
             self._add(messages[-1], position, kind)
         for message in messages:
-            message["content"] = "".join(_joined(message.pop("said", [])))
+            message["content"] = "".join(_joined(message.pop("said", []), "\n"))
         return messages
 
     def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
@@ -234,11 +236,11 @@ def _images(document: Document) -> list[Picture]:
     return [p for p in document.positions if not isinstance(p, str)]
 
 
-def _joined(said: list[str]) -> Iterator[str]:
-    """Give what a message says, images side by side and all else on a line of its own."""
+def _joined(said: list[str], between: str) -> Iterator[str]:
+    """Give texts and images with what stands between them; nothing stands between two images."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
-            yield "\n"
+            yield between
         yield piece
 
 
