@@ -77,7 +77,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     roles = ["<|system|>", "<|user|>", "<|assistant|>"]
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>",
-        additional_special_tokens=[*roles, IMAGE], clean_up_tokenization_spaces=False,
+        additional_special_tokens=[*roles, IMAGE], clean_up_tokenization_spaces=False, name_or_path=BYTES,
     )  # fmt: skip
     fast.chat_template = BYTES_CHAT_TEMPLATE
     return fast

@@ -1,0 +1,38 @@
+"""What a training recipe says about prompts reaches the run, its checkpoint, and a run that starts from it."""
+
+import json
+
+import pytest
+
+from tests.train.runs import tiny_recipe, write_data
+from vlmdata.step import RecipeError
+from vlmdata_train import setup
+from vlmdata_train.loop import run_training
+from vlmdata_train.restore import restore
+
+TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|end|>\n{% endfor %}"
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("how", ["inline", "a file"])
+def test_a_chat_template_of_the_recipe_is_trained_with_saved_and_kept(tmp_path, how):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    given = TEMPLATE if how == "inline" else str(tmp_path / "chat.jinja")
+    recipe = tiny_recipe(data, tmp_path / "run", chat_template=given, loss="last", steps=1)
+    checkpoint = run_training(recipe).checkpoint
+    assert json.loads((checkpoint / "recipe.json").read_text())["chat_template"] == TEMPLATE
+    model, saved = restore(checkpoint, "cpu")
+    assert model.tokenizer.chat_template == TEMPLATE and saved.loss == "last"
+    asked = setup.prompter_of(model).question([{"role": "user", "content": "What?"}], [])
+    assert model.tokenizer.decode(asked.input_ids) == "[user] What?<|end|>\n"
+    again = tiny_recipe(data, tmp_path / "again", model=None, start=str(checkpoint), steps=1)
+    assert restore(run_training(again).checkpoint, "cpu")[0].tokenizer.chat_template == TEMPLATE
+
+
+def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_one_line(tmp_path):
+    data = write_data(tmp_path / "data", captions=0, conversations=4)
+    with pytest.raises(RecipeError, match=r"recipe, chat_template: nowhere.jinja is neither Jinja nor a file of it"):
+        tiny_recipe(data, tmp_path / "run", chat_template="nowhere.jinja")
+    with pytest.raises(RecipeError, match=r"trusted_tokens: the tokenizer bytes has no token '<\|box\|>'"):
+        run_training(tiny_recipe(data, tmp_path / "run", trusted_tokens=["<|box|>"]))
