@@ -163,9 +163,10 @@ def where_measured(meeting: Path, sample: dict[str, Any]) -> int:
     return os.getpid()
 
 
-def test_lengths_are_measured_once_by_several_processes_and_kept_beside_the_index(tmp_path: Path) -> None:
+def test_lengths_are_measured_once_by_several_processes_and_kept_in_the_cache(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [4500, 4500], size=7)
     build_index(folder)
+    files = sorted(folder.iterdir())
 
     def lengths(name: str) -> np.ndarray:
         (tmp_path / name).mkdir(exist_ok=True)
@@ -175,9 +176,10 @@ def test_lengths_are_measured_once_by_several_processes_and_kept_beside_the_inde
     found = lengths("a")
     assert len(found) == 9000 and len(set(found.tolist())) == 2 and os.getpid() not in found
     assert lengths("a").tolist() == found.tolist()  # other processes would have other numbers
-    assert len(list(folder.glob(".lengths-*.arrow"))) == 1
+    assert len(list((tmp_path / "cache/lengths").iterdir())) == 1
     assert set(lengths("b").tolist()).isdisjoint(found.tolist())
-    assert len(list(folder.glob(".lengths-*.arrow"))) == 2
+    assert len(list((tmp_path / "cache/lengths").iterdir())) == 2
+    assert sorted(folder.iterdir()) == files  # a finished dataset holds what its manifest lists
 
 
 def test_a_packed_stream_never_splits_a_sample_or_its_images(tmp_path: Path) -> None:
@@ -197,3 +199,93 @@ def test_a_packed_stream_never_splits_a_sample_or_its_images(tmp_path: Path) -> 
     seen = {sample["__key__"]: sample for one in stream(tar, pack=packing, cache=tmp_path, torch=False) for sample in one}
     assert len(seen) == 60
     assert all(sum(name.endswith("jpg") for name in sample) == int(key) % 4 for key, sample in seen.items())
+
+
+def numbered(sample: dict[str, Any]) -> int:
+    """Every third sample is too long."""
+    return 99 if int(sample["__key__"].partition("-")[2]) % 3 == 0 else 5
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_single_packs_are_the_samples_that_fit_in_the_order_of_the_stream(tmp_path: Path, world: int) -> None:
+    folder = caption_set(tmp_path / "tars", [50, 40], size=7)
+
+    def open_stream(rank: int, world: int, **options: Any) -> Any:
+        return stream(folder, seed=4, cache=tmp_path / "cache", torch=False, rank=rank, world=world, epochs=2, **options)
+
+    packing = Packing(20, numbered, "numbered", "drop", window=16, workers=1, single=True)
+    plain = [sample["__key__"] for sample in open_stream(0, 1) if numbered(sample) == 5]
+    ranks = [list(open_stream(rank, world, pack=packing)) for rank in range(world)]
+    assert all(len(one) == 1 for own in ranks for one in own)
+    given = [own[step][0] for step in range(len(ranks[0])) for own in ranks]
+    assert [sample["__key__"] for sample in given if "__pad__" not in sample] == plain
+    opened = open_stream(0, 1, pack=packing)
+    assert opened.plan.samples(0) + opened.plan.samples(1) == len(plain) == 2 * 59
+    left = iter(opened)
+    first = [next(left)[0]["__key__"] for _ in range(70)]
+    again = open_stream(0, 1, pack=packing)
+    again.load_state_dict(opened.state_dict())
+    rest = [one[0]["__key__"] for one in again]
+    assert first + rest == plain
+
+
+def test_the_samples_of_an_epoch_are_those_in_its_packs(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [90], size=7)
+
+    def either(sample: dict[str, Any]) -> list[int]:
+        return [numbered(sample), 5, 99]
+
+    packing = Packing(20, either, "either", "drop", window=32, workers=1)
+    opened: Any = stream(folder, epochs=3, pack=packing, cache=tmp_path / "cache", torch=False)
+    counts = [opened.plan.samples(epoch) for epoch in range(3)]
+    assert sum(len(one) for one in opened) == sum(counts) and len(set(counts)) > 1
+
+
+def test_an_image_whose_size_cannot_be_read_is_measured_with_its_bytes(tmp_path: Path) -> None:
+    write_tar(tmp_path / "tars/0.tar", sample_files("a", {"jpg": b"<html>", "txt": b"t"}) + sample_files("b", {"txt": b"t"}))
+    seen = {}
+
+    def measure(sample: dict[str, Any]) -> int:
+        seen[sample["__key__"]] = sample.get("__unsized__")
+        return 5
+
+    stream(tmp_path / "tars", pack=Packing(20, measure, "m", workers=1), cache=tmp_path / "cache", torch=False)
+    assert seen == {"a": {"jpg": b"<html>"}, "b": None}
+
+
+def test_lengths_are_those_of_the_tars_as_they_are(tmp_path: Path) -> None:
+    """Tars of the same layout with other texts, in another folder or in place of the first, have lengths of their own."""
+
+    def lengths(folder: Path) -> list[int]:
+        packing = Packing(20, lambda sample: int(sample["txt"]), "m", workers=1)
+        opened: Any = stream(folder, pack=packing, cache=tmp_path / "cache", torch=False)
+        return opened.plan.lengths[0].values.tolist()
+
+    for name, text in (("one", b"3"), ("two", b"4")):
+        write_tar(tmp_path / name / "0.tar", sample_files("a", {"txt": text}))
+        build_index(tmp_path / name)
+    assert lengths(tmp_path / "one") == [3] and lengths(tmp_path / "two") == [4]
+    write_tar(tmp_path / "one/0.tar", sample_files("a", {"txt": b"7"}))
+    os.utime(tmp_path / "one/0.tar", (1, 1))
+    assert lengths(tmp_path / "one") == [7]
+
+
+def test_damaged_samples_are_dropped_where_they_are_passed_over_and_not_remembered(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [40, 40], size=7)
+    build_index(folder)
+    tar = folder / "00001.tar"
+    whole, times = tar.read_bytes(), tar.stat()
+    packing = Packing(20, lambda sample: 5, "five", "drop", workers=1)
+
+    def samples(**options: Any) -> int:
+        opened: Any = stream(folder, pack=packing, cache=tmp_path / "cache", torch=False, **options)
+        assert opened.plan.samples(0) == sum(len(one) for one in opened) and opened.skipped == 0
+        return opened.plan.samples(0)
+
+    tar.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="byte"):
+        samples()
+    assert 40 < samples(on_error="skip") < 80
+    tar.write_bytes(whole)
+    os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert samples() == 80

@@ -43,6 +43,18 @@ class Dataset:
         """Whether any of its tars is: those of different servers have no base."""
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
+    def state(self) -> str:
+        """A name for this index and its tars as they now are: what was computed of their bytes holds as long as it does.
+
+        Remote tars are not asked: an index that was made of them lies at a place that names their state.
+        """
+        facts = [self.index.digest, self.base, str(self.index_file)]
+        for shard in range(0 if self.is_remote else len(self.index.shards)):
+            with suppress(OSError):  # a tar that is missing
+                stat = os.stat(self.address(shard))
+                facts.append(f"{shard} {stat.st_size} {stat.st_mtime_ns}")
+        return xxhash.xxh3_64_hexdigest("\n".join(facts).encode())
+
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
     """Open what `find_shards` understands, a folder with an index.parquet, or an index file.

@@ -1,4 +1,4 @@
-"""How many tokens each sample takes: measured once, in parallel, and kept beside the index.
+"""How many tokens each sample takes: measured once, in parallel, and kept in the cache.
 
 The trainer says how (its tokenizer and template, its image tokens); nothing of an image is read but its size.
 """
@@ -6,6 +6,7 @@ The trainer says how (its tokenizer and template, its image tokens); nothing of 
 import functools
 import multiprocessing
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -26,11 +27,12 @@ from vlmdata.loader.flat import Place
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.loader.index import NoIndex, numbers_of, parsing
 from vlmdata.loader.order import Ints
-from vlmdata.loader.read import Reader, Sample
+from vlmdata.loader.read import DamagedSample, Reader, Sample
 from vlmdata.loader.scan import image_size
 
 Measure = Callable[[Sample], int | list[int]]
-LENGTHS_VERSION = 2  # of the file
+LENGTHS_VERSION = 3  # of the file, and of what is measured
+DAMAGED = (1 << 31) - 1  # tokens of a sample that cannot be read, where such samples are passed over: more than a pack holds
 _ROWS = 4096  # of one task
 
 
@@ -73,16 +75,25 @@ def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path,
     """Measure the length of every sample, or read what was measured before.
 
     `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
-    `__image_names__`, their members; it returns its tokens, or those of each alternative that `draw` chooses from: at least
-    1. `name` stands for all that it depends on, tokenizer, template and preprocessing: another name is measured anew. Where
-    `workers` is over 1, `measure` must be a function that a process can import. Raises what `measure` raises.
+    `__image_names__`, their members; with images whose size cannot be read, which are (0, 0), their bytes by member as
+    `__unsized__`. It returns its tokens, or those of each alternative that `draw` chooses from: at least 1. `name` stands
+    for all that it depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over
+    1, `measure` must be a function that a process can import. Raises what `measure` raises, and DamagedSample unless the
+    reader passes over such samples: these are of DAMAGED tokens, and lengths with one are not kept, for the tar may be
+    restored.
     """
-    file = _file(reader.dataset, name, cache)
+    mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
+    file = cache / "lengths" / f"{mark}.arrow"  # never beside the tars: a finished dataset holds what its manifest lists
     rows = len(reader.dataset.index)
     if file.exists():
         with suppress(NoIndex):  # damaged: measured once more
             return _read(file, rows)
-    _write(file, *_measure_all(reader, measure, workers or len(os.sched_getaffinity(0))))
+    values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)))
+    starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    found = Lengths(values, starts, _digest(values, starts))
+    if DAMAGED in values:
+        return found
+    _write(file, found)
     return _read(file, rows)
 
 
@@ -105,21 +116,13 @@ def _digest(values: NDArray[np.int32], starts: Ints | None) -> str:
     return digest.hexdigest()
 
 
-def _file(dataset: Dataset, name: str, cache: Path) -> Path:
-    """Beside the index, or in the cache if that folder may not be written."""
-    mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {dataset.index.digest} {name}".encode())
-    beside = dataset.index_file.parent
-    return (beside if os.access(beside, os.W_OK) else cache / "lengths") / f".lengths-{mark}.arrow"
-
-
-def _write(file: Path, values: NDArray[np.int32], counts: Ints) -> None:
-    tokens, starts = pa.array(values), None
-    if not (counts == 1).all():
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        tokens = pa.LargeListArray.from_arrays(pa.array(starts), tokens)
-    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": _digest(values, starts)})
+def _write(file: Path, lengths: Lengths) -> None:
+    tokens = pa.array(lengths.values)
+    if lengths.starts is not None:
+        tokens = pa.LargeListArray.from_arrays(pa.array(lengths.starts), tokens)
+    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": lengths.digest})
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}")
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # the cache may be shared by machines that measure at once
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)  # in one piece, so that it can be mapped whole
     os.replace(part, file)
@@ -158,7 +161,12 @@ def _measure_rows(
     counts: list[int] = []
     places = reader.dataset.index.locate(np.arange(first, first + len(sizes)))
     for place, known in zip(places, sizes, strict=True):
-        tokens = measure(_text_of(reader, place, known))
+        try:
+            tokens = measure(_text_of(reader, place, known))
+        except DamagedSample:
+            if reader.on_error == "raise":
+                raise
+            tokens = DAMAGED
         found = [tokens] if isinstance(tokens, int) else tokens
         if not found or min(found) < 1:
             raise ValueError(f"sample {place.key!r} of {reader.dataset.name} has the length {tokens}: at least 1 is meant")
@@ -178,4 +186,7 @@ def _text_of(reader: Reader, place: Place, known: list[tuple[int, int]] | None) 
         reader.confirm(pictures)
         read = functools.partial(reader.read_at, pictures)
         sample["__images__"] = [image_size(read, *span) for span in zip(pictures.offsets, pictures.sizes, strict=True)]
+    if (0, 0) in sample["__images__"] and len(sample["__images__"]) == len(pictures.names):
+        unknown = pictures.only([size == (0, 0) for size in sample["__images__"]])
+        sample["__unsized__"] = {name: data for name, data in reader.read(unknown).items() if name in unknown.names}
     return sample

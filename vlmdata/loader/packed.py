@@ -17,7 +17,7 @@ import xxhash
 
 from vlmdata.loader.lengths import Lengths, Measure, measure_lengths
 from vlmdata.loader.order import Ints, distinct, key
-from vlmdata.loader.packing import Overlong, Packs, pack
+from vlmdata.loader.packing import Overlong, Packs, each_alone, pack
 from vlmdata.loader.plan import Picks, Plan, digest
 from vlmdata.loader.read import Reader
 
@@ -28,7 +28,8 @@ KEPT_WINDOWS = 8  # in the cache folder: the others are planned again if they ar
 
 @dataclass(frozen=True)
 class Packing:
-    """Fill sequences of `tokens`. `measure` and `name` as in `measure_lengths`; `overlong` as in `pack`.
+    """Fill sequences of `tokens`. `measure` and `name` as in `measure_lengths`; `overlong` as in `pack`. With `single` each
+    sample is a pack by itself, in the order of the samples: the stream is filtered by length, and nothing is packed.
 
     Samples are packed by windows of `window` of them: with fewer the padding grows (under 0.1% more at 65,536), with more
     planning takes longer (1 to 18 CPU seconds a million samples).
@@ -40,6 +41,7 @@ class Packing:
     overlong: Overlong = "alone"
     window: int = 1 << 20
     workers: int | None = None
+    single: bool = False
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.window) < 1:
@@ -78,7 +80,8 @@ class PackedPlan:
         """Names the order: that of the samples, their lengths, and how they are packed."""
         marks = [lengths.digest for lengths in self.lengths]
         how = self.packing
-        return digest([PACKING_VERSION, self.plan.order_digest, how.tokens, how.overlong, how.window, marks])
+        facts = [PACKING_VERSION, self.plan.order_digest, how.tokens, how.overlong, how.window, marks]
+        return digest([*facts, "single"] if how.single else facts)
 
     def at(self, positions: Ints) -> Picks:
         """What these packs hold, one after the other, with `starts`; they must ascend."""
@@ -136,6 +139,16 @@ class PackedPlan:
         """Pack one window of the samples. A pure function of the plan and the lengths."""
         return self._pack(self._picks(epoch, window), epoch, window)
 
+    def samples(self, epoch: int) -> int:
+        """Return how many samples the packs of an epoch hold: what is not left out, with the alternatives that it draws."""
+        if self.packing.overlong != "drop":
+            return self.plan.epoch_size
+        size, all_lengths = self.packing.tokens, self.lengths
+        if len(all_lengths) == 1 and all_lengths[0].starts is None:
+            return int((all_lengths[0].values <= size).sum())
+        windows = (self._lengths_of(self._picks(epoch, window)) for window in range(self.epoch_windows))
+        return sum(int((lengths <= size).sum()) for lengths in windows)
+
     def _know(self, position: int) -> None:
         while self._known[-1][2] <= position:
             self._grow()
@@ -178,11 +191,17 @@ class PackedPlan:
         first = epoch * size
         return self.plan.at(np.arange(first + window * size // count, first + (window + 1) * size // count))
 
-    def _pack(self, picks: Picks, epoch: int, window: int) -> Packs:
+    def _lengths_of(self, picks: Picks) -> Ints:
         lengths = np.empty(len(picks.rows), np.int64)
         for number, known in enumerate(self.lengths):
             mine = picks.datasets == number
             lengths[mine] = known.at(picks.rows[mine], picks.seeds[mine])
+        return lengths
+
+    def _pack(self, picks: Picks, epoch: int, window: int) -> Packs:
+        lengths = self._lengths_of(picks)
+        if self.packing.single:
+            return each_alone(lengths, self.packing.tokens, overlong=self.packing.overlong)
         seed = key(self.plan.seed, epoch, window, 3)
         return pack(lengths, self.packing.tokens, seed=seed, overlong=self.packing.overlong)
 

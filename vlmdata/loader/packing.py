@@ -67,6 +67,13 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
     return Packs(starts, members, int(clipped.sum()), count * size, len(lengths) - len(usable))
 
 
+def each_alone(lengths: Ints, size: int, *, overlong: Overlong = "alone") -> Packs:
+    """Give each sample a pack of its own, in the order of the samples; those longer than `size` as in `pack`."""
+    members = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
+    tokens = int(np.minimum(lengths[members], size).sum())
+    return Packs(np.arange(len(members) + 1), members, tokens, len(members) * size, len(lengths) - len(members))
+
+
 def _shuffle_alike(cost: np.ndarray, seed: int) -> Ints:
     """The rank of each pack in the order: groups of like cost, in random order, each shuffled."""
     count = len(cost)
