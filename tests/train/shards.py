@@ -54,7 +54,9 @@ def conversation_samples(count: int) -> list[dict[str, Any]]:
 
 
 class MemoryStream:
-    """Units (packs, or samples) in order, over and over, with a position: the least that a feed needs of a stream."""
+    """Packs in order, over and over, with a position: the least that a feed needs of a stream."""
+
+    skipped = 0  # damaged samples that were passed over
 
     def __init__(self, units: Sequence[Any]) -> None:
         self.units = units

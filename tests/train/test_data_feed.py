@@ -14,6 +14,7 @@ from tests.train.shards import caption_samples, conversation_samples, drawing
 from vlmdata.step import RecipeError
 from vlmdata_train import setup
 from vlmdata_train.distributed import Ranks
+from vlmdata_train.left_out import count_left_out
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.reading import Reading, is_held_out
 
@@ -137,20 +138,29 @@ def test_broken_samples_are_counted_and_the_others_come(tmp_path):
     no_json = {"__key__": "nojson", "0.jpg": photo, "json": b"{texts"}
     silent = document_sample("silent", [photo, "Only a question?"], ["user", "user"])
     write_tar(tmp_path / "0.tar", [*good, cut, nonsense, no_json, silent])
-    made = feed(str(tmp_path), batches={"pack": False, "samples": 8})  # packing would not even read them
+    made = feed(str(tmp_path), batches={"pack": False, "samples": 8})
     batches = list(made)
     assert sorted(k.split()[1] for k in keys(batches)) == ["000000", "000001", "000002", "000003", "cut"]
-    assert made.skipped["not_an_image"] == 1 and made.skipped["no_answer_left"] == 1
-    assert sum(made.skipped.values()) == 4
+    assert made.skipped == {"truncated": 1}  # its size can be read: it breaks when its turn comes
+    assert count_left_out(made.plan).reasons == {"not_an_image": 1, "unreadable": 1, "no_answer": 1}
     for batch, _ in batches:  # what broke while decoding stands grey, without a loss
         for row, key in enumerate(batch.keys):
             assert bool((batch.labels[row] != -100).any()) == ("cut" not in key)
     packed = feed(str(tmp_path))
+    assert count_left_out(packed.plan) == count_left_out(made.plan)
     assert sorted(k.split()[1] for k in keys(packed)) == ["000000", "000001", "000002", "000003", "cut"]
 
 
 def test_data_of_which_nothing_can_be_used_is_an_error_and_no_endless_search(tmp_path):
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
+    for batches in ({}, {"pack": False, "samples": 8}):
+        with pytest.raises(RecipeError, match=r"no sample of .* can be used, not_an_image 20 of 20"):
+            feed(str(tmp_path), epochs=None, batches=batches)
+
+
+def test_samples_that_all_break_when_their_turn_comes_are_an_error_and_no_endless_search(tmp_path, monkeypatch):
+    write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
+    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # as an index may have it that knows their sizes
     endless = feed(str(tmp_path), epochs=None, batches={"pack": False, "samples": 8})
     with pytest.raises(RecipeError, match=r"samples in a row gave nothing: \{'not_an_image': "):
         next(iter(endless))
@@ -192,8 +202,7 @@ def test_tars_by_others_are_read_whatever_else_they_hold(tmp_path, batches):
             own = batch.input_ids[batch.segment_ids == n + 1] if "tokens" in batches else batch.input_ids[n]
             images[key.split()[1]] = int((own == model().fusion.image_token_id).sum()) // 4
     assert images == {"text": 0, "two": 2, "mask": 1, "bmp": 1, "columns": 1, "list": 1, "odd": 1}
-    if "tokens" not in batches:  # packing does not even read the others
-        assert made.skipped == {"no_text": 1}
+    assert count_left_out(made.plan).reasons == {"no_text": 1} and not made.skipped
 
 
 @PACKED_OR_NOT

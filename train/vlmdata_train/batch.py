@@ -24,3 +24,4 @@ class Batch:
     image_sizes: Tensor  # (I, 2) original (height, width)
     sources: list[str]  # per sample, the stream it came from, for the loss per source
     keys: list[str]  # per sample "tar key", to name what went wrong
+    taken: int = 0  # samples of the plan that came by since the batch before, also those that gave nothing

@@ -1,7 +1,7 @@
 """From a stream to batches, prepared ahead in threads, with an exact position.
 
-A unit of the stream is a pack, planned by the loader from lengths that the reading measured, or a single sample where
-nothing is packed. A batch is one pack in one row, or some samples in a row each.
+A unit of the stream is a pack, planned by the loader from lengths that the reading measured; where nothing is packed, each
+sample that is not left out is a pack by itself. A batch is one pack in one row, or some samples in a row each.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from vlmdata.loader.packed import PackedPlan
 from vlmdata.step import RecipeError
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
+from vlmdata_train.left_out import Unusable
 from vlmdata_train.places import Place, Position
-from vlmdata_train.reading import Reading, Sample, Unusable, source_of
+from vlmdata_train.prompts import Prompt
+from vlmdata_train.reading import Reading, Sample, source_of
 
 MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
 
 
 class Stream(Protocol):
-    """What `vlmdata.stream` gives: lists of samples (packs), or samples, from a position on that counts over all ranks."""
+    """What `vlmdata.stream` gives: packs, lists of samples, from a position on that counts over all ranks."""
 
     epochs: int | None
+    skipped: int
     plan: Any
 
     def __iter__(self) -> Iterator[Any]: ...
@@ -47,6 +52,7 @@ class Feed:
     workers: int = 2
     ahead: int = 4
     names: tuple[str, str] = ("", "")  # of what the stream reads and of its order: a position means nothing in another one
+    plan: PackedPlan | None = None  # what the stream goes through, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -91,39 +97,55 @@ class Feed:
             nonlocal in_vain
             future, after, tried = building.popleft()
             batch = future.result()
-            in_vain = 0 if batch is not None else in_vain + max(tried, 1)
+            in_vain += tried
             if batch is not None:
-                yield batch, after
+                yield replace(batch, taken=in_vain), after
+                in_vain = 0
             elif in_vain >= MAX_IN_VAIN:  # a stream without end would be searched for ever
                 raise RecipeError(f"data: {in_vain} samples in a row gave nothing: {dict(self.skipped)}")
 
-        for samples, after in self._steps():
-            building.append((pool.submit(self.build, samples), after, len(samples)))
+        for samples, after, tried in self._steps():
+            building.append((pool.submit(self.build, samples), after, tried))
             if len(building) > self.workers:
                 yield from finish()
         while building:
             yield from finish()
 
-    def _steps(self) -> Iterator[tuple[list[Sample], Position]]:
-        """Give the samples of each batch, and the position after them: first of the pieces, then of the main stream."""
+    def _steps(self) -> Iterator[tuple[list[Sample], Position, int]]:
+        """Give the samples of each batch, the position after them, and how many of the plan's samples came by for it.
+
+        First come those of the pieces, then those of the main stream.
+        """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
-            samples, _ = next(self._stretch(piece), ([], piece))
-            yield samples, Position(start.main, start.pieces[number:])
-        for samples, place in self._stretch(start.main):
-            yield samples, Position(place)
+            samples, _, tried = next(self._stretch(piece), ([], piece, 0))
+            yield samples, Position(start.main, start.pieces[number:]), tried
+        for samples, place, tried in self._stretch(start.main):
+            yield samples, Position(place), tried
 
-    def _stretch(self, start: Place) -> Iterator[tuple[list[Sample], Place]]:
+    def _stretch(self, start: Place) -> Iterator[tuple[list[Sample], Place, int]]:
         stream = self.open(start.rank, start.world)
         if start.position:
             _go_on(stream, start)
-        units = iter(stream)
+        units, damaged = iter(stream), stream.skipped
         while taken := list(itertools.islice(units, self.units)):
-            samples = taken[0] if self.packed_tokens is not None else taken
             state = stream.state_dict()
             hint = tuple(state["window"]) if "window" in state else None
             # What fills up the last step of an epoch for all ranks is a repetition; we count tokens instead.
-            yield [s for s in samples if "__pad__" not in s], Place(state["position"], start.rank, start.world, hint)
+            samples = [sample for unit in taken for sample in unit if "__pad__" not in sample]
+            gone, damaged = stream.skipped - damaged, stream.skipped
+            self.skipped.update({"damaged": gone} if gone else {})
+            # A pack goes without its damaged samples; a single one is replaced by the next.
+            tried = len(samples) + (gone if self.packed_tokens is not None else 0)
+            yield samples, Place(state["position"], start.rank, start.world, hint), tried
+
+    def first_prompt(self) -> Prompt | None:
+        """Make the prompt of the first sample that the run can use; None if the first hundred give none."""
+        first = itertools.islice((sample for unit in self.open(0, 1) for sample in unit), 100)
+        for sample in first:
+            with suppress(Unusable):
+                return self.reading.prompt(sample)
+        return None
 
     def build(self, samples: list[Sample]) -> Batch | None:
         """Make a batch of some samples; None if none of them can be used."""
@@ -139,8 +161,8 @@ class Feed:
             return None
         try:
             prompt = self.reading.prompt(sample)
-        except Unusable as reason:
-            self.skipped[str(reason)] += 1
+        except Unusable as error:
+            self.skipped[error.reason] += 1
             return None
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 

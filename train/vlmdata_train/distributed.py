@@ -31,6 +31,11 @@ class Ranks:
         """Whether this process writes and talks."""
         return self.rank == 0
 
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this process is the first of its machine: what is kept in the machine's cache, it makes for the others."""
+        return self.world == 1 or os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:

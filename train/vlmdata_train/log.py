@@ -19,6 +19,7 @@ from torch import nn
 
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
+from vlmdata_train.plain import plain
 from vlmdata_train.recipe import Logs
 
 
@@ -61,9 +62,9 @@ class Log:
             self._wandb.log(flat, step=step)
 
     def say(self, text: str) -> None:
-        """Write a line to the terminal, that is to stderr: stdout is for results."""
+        """Write lines to the terminal, that is to stderr: stdout is for results. Strangers' keys and texts are among them."""
         if self.active:
-            print(redacted(text), file=sys.stderr, flush=True)
+            print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Write out what is still held."""

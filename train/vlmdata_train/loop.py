@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import torch
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, setup
 from vlmdata_train.broken import goes_on
-from vlmdata_train.distributed import Ranks, joined, total
+from vlmdata_train.distributed import Ranks, gathered, joined, total
 from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
 from vlmdata_train.learner import Learner, check_speed
+from vlmdata_train.left_out import count_left_out, lines
 from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, matrix_peak
 from vlmdata_train.optim import schedule_factor, set_rates
 from vlmdata_train.recipe import Recipe
+from vlmdata_train.run_progress import Progress
+from vlmdata_train.shown import shown
 from vlmdata_train.step import Micro
 from vlmdata_train.upcoming import Upcoming
 
@@ -58,13 +62,14 @@ class Run:
         self.feed, self.held_feed = setup.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
-        self.step, self.seen = 0, 0  # steps made, samples of all ranks
+        self.step, self.seen = 0, 0  # steps made, samples of all ranks that came by, whatever they gave
         self.held_at = self.saved_at = -1  # the steps of the last evaluation and of the last checkpoint
         self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
         if self.last_saved is not None:
             self._go_on_from(self.last_saved)
         self.log.say(setup.summary(recipe, self.model, ranks))
+        self._tell_data()
         self.source = Upcoming(self.feed, ranks.device)
         self.position = self.source.position  # after the last step made
         self.has_ended = False  # the data, before the steps
@@ -73,7 +78,7 @@ class Run:
         self.norm, self.rates = math.nan, dict[str, float]()  # of the last step
         self.held: HeldOutLoss | None = None  # the last evaluation
         self.asked = setup.asked(recipe, self.held_feed)
-        self.progress = setup.Progress(recipe)
+        self.progress = Progress(recipe, self.feed, ranks)
 
     def to_the_end(self) -> Result:
         """Make the steps that are left, telling, evaluating and saving as the recipe says."""
@@ -81,15 +86,16 @@ class Run:
         self.learner.module.train()
         while not self.is_over:
             micros = self._take()
-            answers, rows, samples = self._counts(micros)
+            answers, rows, taken = self._counts(micros)
             self.has_ended = rows < self.ranks.world * recipe.batches.accumulate  # some rank's data: all stop together
             if not self.has_ended:
                 self._learn(micros, answers)
-                self.step, self.seen = self.step + 1, self.seen + int(samples)
+                self.step, self.seen = self.step + 1, self.seen + int(taken)
                 self.position = self.source.position
             if self.losses:  # else a finished run was started again
                 self._report()
         self.source.close()
+        self._tell_skipped()
         self.log.close()
         if self.step == 0 and rows:
             raise RecipeError(
@@ -118,6 +124,33 @@ class Run:
         self.watch.recent.extend(saved.facts["recent_losses"])
         self.log.say(f"resumed from {path}")
 
+    def _tell_data(self) -> None:
+        """Tell which samples are left out and why, and at the start of a run how its first sample reads."""
+        if not self.ranks.is_first:
+            return
+        held = self.recipe.held_out.path or self.recipe.data
+        for of, feed, data in (("data", self.feed, self.recipe.data), ("held_out", self.held_feed, held)):
+            if feed is None or feed.plan is None:
+                continue
+            found = count_left_out(feed.plan)
+            if found.reasons:
+                record = found.record(feed.plan)
+                self.log.record("left_out", self.step, {"of": of, **record})
+                self.log.say("\n".join(lines(record, str(data))))
+        if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
+            self.log.say(f"the first sample; [[what is learned]]:\n{shown(self.model.tokenizer, prompt)}")
+
+    def _skipped(self) -> dict[str, int]:
+        """Return how many samples of all ranks gave nothing when their turn came, by reason. Every rank must call it."""
+        return dict(sum((Counter(own) for own in gathered(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common())
+
+    def _tell_skipped(self) -> None:
+        """Tell at the end what gave nothing though it was not left out: images that broke only when they were decoded."""
+        skipped = self._skipped()
+        if skipped:
+            self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
+            self.log.say(f"gave nothing when their turn came: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
+
     def _take(self) -> list[Micro]:
         """Return the micro-batches of a step, fewer at the end of the data."""
         waited = time.perf_counter()
@@ -126,8 +159,8 @@ class Run:
         return micros
 
     def _counts(self, micros: list[Micro]) -> list[float]:
-        """Return the answer tokens, the micro-batches and the samples of a step, over all ranks."""
-        own = [sum(sum(m.answers) for m in micros), len(micros), sum(len(m.answers) for m in micros)]
+        """Return the answer tokens, the micro-batches and the samples that came by for a step, over all ranks."""
+        own = [sum(sum(m.answers) for m in micros), len(micros), sum(m.batch.taken for m in micros)]
         return total([float(number) for number in own], self.ranks)
 
     def _learn(self, micros: list[Micro], answers: float) -> None:
@@ -175,6 +208,8 @@ class Run:
         """Record the steps since the last record."""
         values = self.meter.values(self.ranks.world, self.peak)
         values |= {"norm": self.norm, "lr": self.rates, "samples": self.seen}
+        skipped = self._skipped()
+        values |= {"skipped": skipped} if skipped else {}
         self.log.record("train", self.step, values)
         self.log.say(setup.line(self.step, self.recipe, values))
         self.meter = Meter()

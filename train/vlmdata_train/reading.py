@@ -17,15 +17,11 @@ from vlmdata.loader.decoding import captions_of
 from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, facts_of, is_document, read_document
 from vlmdata_train.image_plan import ImagePlan
+from vlmdata_train.left_out import HELD_OUT, REASONS, Unusable, left_out
 from vlmdata_train.prompts import Prompt, Prompter, truncate
 
 Sample = Mapping[str, Any]
-LEFT_OUT = 1 << 30  # tokens: more than any row holds, so that the loader drops the sample from its packs
 READING_VERSION = 4  # raise it when the same sample comes to give another prompt
-
-
-class Unusable(Exception):
-    """A sample that gives no prompt; the message is the reason, for the tally."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +43,49 @@ class Reading:
         """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
         try:
             document = read_document(sample)
-            if not any(isinstance(position, str) and position.strip() for position in document.positions):
-                raise Unusable("no_text")
-            prompt = truncate(self._choose(document), self.sample_tokens)
+        except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
+            raise Unusable("unreadable", f"{type(error).__name__}: {error}") from None
+        if not any(_says_something(position) for position in document.positions):
+            raise Unusable("no_text")
+        _check_answers(document)
+        try:
+            whole = self._choose(document)
         except ImageError as error:
-            raise Unusable(error.reason) from None
+            raise Unusable(error.reason, str(error)) from None
         except RecipeError:  # no chat template: a mistake of the user's
             raise
-        except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
-            raise Unusable(f"unreadable: {error}"[:80]) from None
+        except (KeyError, TypeError, ValueError) as error:
+            is_chat = document.roles is not None and self.stage == "instruct"
+            raise Unusable("chat_template" if is_chat else "unreadable", str(error)) from None
+        prompt = truncate(whole, self.sample_tokens)
         if prompt.answers() == 0:
-            raise Unusable("no_answer_left")
+            raise Unusable("no_answer_left" if whole.answers() else "empty_answer")
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
         """Measure a sample without its images' bytes, as the loader gives it, or each of its alternative captions.
 
-        LEFT_OUT for what gives no prompt here.
+        What gives no prompt here has the number of its reason, which is over LEFT_OUT.
         """
         if not self.takes(sample["__key__"]):
-            return LEFT_OUT
+            return left_out(HELD_OUT)
         try:
             facts = facts_of(sample)
-            sized = {**sample, **dict(zip(_image_members(sample, facts), map(tuple, sample["__images__"]), strict=True))}
+            names = _image_members(sample, facts)
+            found = zip(names, map(tuple, sample["__images__"]), strict=True)
+            sizes = {name: size for name, size in found if name in sample["__image_names__"]}
+            sizes |= sample.get("__unsized__", {})  # whose header says why it cannot be used
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
-            lengths = [self._length({**sized, "__seed__": number}) for number in range(choices)]
-        except RecipeError:
-            raise
-        except (KeyError, TypeError, ValueError):  # the same mistakes that are counted when a sample's turn comes
-            return LEFT_OUT
+        except (KeyError, TypeError, ValueError):
+            return left_out("unreadable")
+        lengths = [self._length({**sample, **sizes, "__seed__": number}) for number in range(choices)]
         return lengths[0] if len(lengths) == 1 else lengths
 
     def _length(self, sample: Sample) -> int:
         try:
             return len(self.prompt(sample).input_ids)
-        except Unusable:
-            return LEFT_OUT
+        except Unusable as error:
+            return left_out(error.reason)
 
     def name(self) -> str:
         """Name all that lengths depend on."""
@@ -90,6 +93,7 @@ class Reading:
         facts = [
             READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
             self.sample_tokens, self.held_out, self.wants_held_out, sorted(self.prompter.trusted), self.prompter.last_only,
+            list(REASONS),
         ]  # fmt: skip
         return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
 
@@ -106,6 +110,20 @@ class Reading:
             return self.prompter.plain(Document(kept, None))
         is_page = len(document.positions) > 2
         return self.prompter.page(document) if is_page else self.prompter.plain(document)
+
+
+def _says_something(position: Any) -> bool:
+    return isinstance(position, str) and bool(position.strip())
+
+
+def _check_answers(document: Document) -> None:
+    """Raise Unusable for a conversation without an answer that says something."""
+    if document.roles is None:
+        return
+    pairs = zip(document.positions, document.roles, strict=True)
+    answers = [p for p, role in pairs if isinstance(p, str) and role == "assistant"]
+    if not any(map(_says_something, answers)):
+        raise Unusable("empty_answer" if answers else "no_answer")
 
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:

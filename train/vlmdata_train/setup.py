@@ -24,6 +24,7 @@ from vlmdata_train.distributed import Ranks, gathered, meet
 from vlmdata_train.documents import read_document
 from vlmdata_train.log import Meter
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.no_samples import check_used
 from vlmdata_train.optim import apply_parts, check_gates
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
@@ -116,11 +117,14 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
 
 
 def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
-    """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it."""
-    if ranks.is_first:
+    """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it.
+
+    The first rank of each machine measures the samples' lengths, the others read what it wrote into the machine's cache.
+    """
+    if ranks.is_first_here:
         made = _make_feeds(recipe, model, ranks)
-    meet(ranks)  # the first rank measures the samples' lengths, the others read what it wrote
-    return made if ranks.is_first else _make_feeds(recipe, model, ranks)
+    meet(ranks)
+    return made if ranks.is_first_here else _make_feeds(recipe, model, ranks)
 
 
 def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
@@ -128,7 +132,7 @@ def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tup
     rounds = None if recipe.epochs is None else math.ceil(recipe.epochs)
     train = feed_of(recipe, model, recipe.data, ranks, seed=recipe.seed, epochs=rounds, held_out=held.fraction)
     if held.path is not None:
-        return train, feed_of(recipe, model, held.path, ranks)
+        return train, feed_of(recipe, model, held.path, ranks, where="held_out.path")
     if held.fraction > 0:
         return train, feed_of(recipe, model, recipe.data, ranks, held_out=held.fraction, wants_held_out=True)
     return train, None
@@ -136,36 +140,28 @@ def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tup
 
 def feed_of(
     recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
-    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False,
+    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, where: str = "data",
 ) -> Feed:  # fmt: skip
-    """Return the feed of a dataset for a model, in the recipe's shape. Packed, it measures the dataset's lengths first."""
+    """Return the feed of a dataset for a model, in the recipe's shape. It measures the samples' lengths first.
+
+    RecipeError, with `where` as its place: the data cannot be read, or hold no sample to use.
+    """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
     prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
     reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out)
-    packing = None
-    if b.pack:
-        packing = Packing(b.tokens, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers)
-    opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, packing)  # to find a mistake now, not in a thread
-    if packing is not None and all((lengths.values > b.tokens).all() for lengths in opened.plan.lengths):
-        raise RecipeError(_why_none(data, reading))
+    packing = Packing(
+        b.tokens if b.pack else longest, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers,
+        single=not b.pack,
+    )  # fmt: skip
+    opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, packing, where=where)  # to find a mistake now
+    check_used(opened.plan, data, reading, where)
     state = opened.state_dict()
     return Feed(
         lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
         Position(Place(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
-        (state["index"], state["order"]),
+        (state["index"], state["order"]), opened.plan,
     )  # fmt: skip
-
-
-def _why_none(data: str | dict[str, float], reading: Reading) -> str:
-    """Say why a reading takes no sample of a dataset."""
-    if reading.wants_held_out:
-        return f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
-    side = reading.plan.facts.image_size
-    return (
-        f"data: no sample of {data} gives a prompt of at most {reading.sample_tokens} tokens, of which an image of "
-        f"{side} x {side} takes {reading.plan.tokens_of(side, side)}: raise `batches.sample_tokens`, or look at the samples"
-    )
 
 
 def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
@@ -175,8 +171,9 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
 
 
 def open_stream(
-    data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None
-) -> Stream:
+    data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None,
+    *, where: str = "data",
+) -> Stream:  # fmt: skip
     """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. RecipeError: it cannot be read.
 
     The shares of a mixture are shares of the samples, packed or not.
@@ -184,7 +181,7 @@ def open_stream(
     try:
         return stream(data, seed=seed, epochs=epochs, rank=rank, world=world, pack=packing, on_error="skip", torch=False)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"data: {error}") from None
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
@@ -223,28 +220,6 @@ def place_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
     """Set the feed to go on where the saved run stood, which may have had another number of ranks."""
     positions = [Position.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]
-
-
-class Progress:
-    """How much of the run is done: by steps, or by samples where the recipe counts epochs."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.steps = recipe.steps
-        self.samples: float | None = None
-        if recipe.epochs is not None:
-            one_epoch = len(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1))  # type: ignore[arg-type]
-            self.samples = recipe.epochs * one_epoch * (1 - recipe.held_out.fraction)
-
-    def share(self, step: int, samples: int) -> float:
-        """Return the share of the run done, in [0, 1]."""
-        if self.steps is not None:
-            return step / self.steps
-        assert self.samples is not None
-        return min(1.0, samples / max(self.samples, 1))
-
-    def is_over(self, step: int, samples: int) -> bool:
-        """Say whether nothing is left to do. A run over epochs ends with its data at the latest."""
-        return step >= self.steps if self.steps is not None else self.share(step, samples) >= 1
 
 
 def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:

@@ -1,0 +1,247 @@
+"""Samples that give nothing to learn from are counted by reason before the first step, and no schedule waits for them."""
+
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bench.inputs.tars import document_sample, jpeg, write_tar
+from tests.train.runs import tiny_recipe, write_data
+from tests.train.shards import caption_samples, drawing
+from tests.train.test_data_feed import feed
+from tests.train.test_loop_log import records
+from vlmdata.loader.build import build_index
+from vlmdata.loader.lengths import Lengths
+from vlmdata.step import RecipeError
+from vlmdata_train.left_out import LeftOut, count_left_out, left_out
+from vlmdata_train.loop import run_training
+from vlmdata_train.run_progress import samples_of_steps
+
+pytestmark = pytest.mark.whole
+
+PHOTO = jpeg(drawing("red", "square", 32))
+PACKED = {"tokens": 192, "sample_tokens": 96}
+SINGLE = {"pack": False, "samples": 4, "sample_tokens": 96}
+
+
+def chat(key, question, answer):
+    return document_sample(key, [PHOTO, question, answer], ["user", "user", "assistant"])
+
+
+def chats(count):
+    """Conversations of which three of five are longer than a sample may be, before their answer."""
+    return [chat(f"{n:05d}", "What is this?" if n % 5 < 2 else "x" * 200, f"thing {n}") for n in range(count)]
+
+
+ODD = [
+    chat("blank", "What?", " \n"),
+    chat("long", "x" * 200, "a thing"),
+    document_sample("asked", [PHOTO, "What?"], ["user", "user"]),
+    document_sample("order", ["hi", PHOTO, "A cat."], ["user", "user", "assistant"]),
+    {"__key__": "silent", "jpg": PHOTO},
+    {"__key__": "page", "jpg": b"<html>", "txt": b"a page"},
+    {"__key__": "empty", "jpg": b"", "txt": b"nothing"},
+    {"__key__": "json", "jpg": PHOTO, "json": b"{texts"},
+    document_sample("gone", [PHOTO, "What?", "A cat."], ["user", "user", "assistant"]) | {"0.jpg": b""},
+    {"__key__": "two", "jpg": PHOTO, "txt": b"a cat", "json": b'{"alternatives": [""]}'},  # one of the two can be used
+    {"__key__": "none", "jpg": PHOTO, "txt": b" ", "json": b'{"alternatives": [""]}'},
+]
+REASONS = {"no_answer_left": 1, "empty_answer": 1, "no_answer": 1, "no_text": 2, "not_an_image": 1, "empty": 2, "unreadable": 1}
+
+
+@pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
+def test_each_reason_is_counted_and_its_first_sample_named(tmp_path, batches):
+    write_tar(tmp_path / "0.tar", [*caption_samples(9), *ODD])
+    made = feed(str(tmp_path), batches=batches)
+    found = count_left_out(made.plan)
+    assert (found.samples, found.used, found.reasons) == (20, 11, REASONS)
+    first = {reason: place.split()[1] for reason, place in found.record(made.plan)["first"].items()}
+    assert first == {
+        "no_answer_left": "long", "empty_answer": "blank", "no_answer": "asked", "no_text": "silent", "not_an_image": "page",
+        "empty": "empty", "unreadable": "json",
+    }  # fmt: skip
+    assert not made.skipped and all("tar" in place.split()[0] for place in found.record(made.plan)["first"].values())
+
+
+def test_of_alternatives_all_must_be_left_out():
+    no_text, held_out = left_out("no_text"), left_out("held_out")
+    values = np.array([7, no_text, no_text, no_text, left_out("empty"), no_text, held_out, 5], np.int32)
+    found = LeftOut()
+    found.add(3, Lengths(values, np.array([0, 2, 4, 5, 6, 7, 8]), ""))
+    assert (found.samples, found.used) == (5, 2)
+    assert found.reasons == {"no_text": 2, "empty": 1} and found.first == {"no_text": (3, 1), "empty": (3, 2)}
+
+
+def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
+    def refuses(self, messages, *, add_generation_prompt):
+        raise ValueError("roles must alternate")
+
+    write_tar(tmp_path / "0.tar", [*caption_samples(3), chat("a", "What?", "A cat.")])
+    monkeypatch.setattr("vlmdata_train.prompts.Prompter.render", refuses)
+    assert count_left_out(feed(str(tmp_path)).plan).reasons == {"chat_template": 1}
+
+
+@pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
+def test_a_tar_that_was_cut_is_a_reason_until_it_is_restored(tmp_path, batches):
+    data = write_data(tmp_path / "data", captions=20, tars=2)
+    build_index(data)
+    tar = tmp_path / "data/00001.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    made = feed(data, batches=batches)
+    cut = count_left_out(made.plan)
+    assert len({key for batch, _ in made for key in batch.keys}) == cut.used
+    assert set(cut.reasons) == {"damaged"} and 10 <= cut.used < 20
+    tar.write_bytes(whole)
+    assert count_left_out(feed(data, batches=batches).plan).used == 20
+
+
+def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_path, capsys):
+    write_tar(tmp_path / "data/0.tar", [*chats(50), {"__key__": "\x1b[31m\u202ered", "jpg": PHOTO}])
+    told = []
+    for steps in (2, 4):
+        run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=steps))
+        told.append(capsys.readouterr().err)
+    first, second = (r for r in records(tmp_path / "out") if r["kind"] == "left_out")
+    assert (first["of"], first["samples"], first["used"]) == ("data", 51, 20)
+    assert first["reasons"] == {"no_answer_left": 30, "no_text": 1}
+    assert first["first"]["no_answer_left"] == f"{tmp_path}/data/0.tar 00002"
+    assert {**first, "time": 0, "step": 0} == {**second, "time": 0, "step": 0}
+    for text in told:
+        assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
+        assert "30  no_answer_left: the cut at batches.sample_tokens took everything" in text
+    assert ["[[what is learned]]" in text for text in told] == [True, False]
+
+
+def test_what_is_held_out_is_not_left_out_and_has_a_record_of_its_own(tmp_path):
+    write_tar(tmp_path / "data/0.tar", chats(100))
+    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=1, held_out={"fraction": 0.3}))
+    data, held = (r for r in records(tmp_path / "out") if r["kind"] == "left_out")
+    assert (data["of"], held["of"]) == ("data", "held_out") and data["samples"] + held["samples"] == 100
+    assert data["used"] + held["used"] == 40 and 10 < held["samples"] < 50
+
+
+def test_images_that_break_when_they_are_decoded_are_told_with_the_steps_and_at_the_end(tmp_path, capsys):
+    noise = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    cut = [{"__key__": f"cut{n}", "jpg": noise[: len(noise) // 2], "txt": b"half a picture"} for n in range(5)]
+    write_tar(tmp_path / "data/0.tar", [*caption_samples(20), *cut])
+    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=2))
+    told = records(tmp_path / "out")
+    assert told[-1]["kind"] == "skipped" and told[-1]["reasons"] == {"truncated": 10} and told[-1]["samples"] == 10
+    assert [r for r in told if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
+    assert [r for r in told if r["kind"] == "train"][-1]["samples"] == 50  # they came by, though they taught nothing
+    assert "gave nothing when their turn came: truncated 10" in capsys.readouterr().err
+
+
+# -- the schedule
+
+
+def rates(out):
+    """The rate at each step."""
+    return [r["lr"]["language"] for r in records(out) if r["kind"] == "train"]
+
+
+LINEAR = {"schedule": "linear", "warmup": 0.0}
+CUT = [{"__key__": f"cut{n}", "jpg": PHOTO[: len(PHOTO) * 3 // 4], "txt": b"half a picture"} for n in range(30)]
+
+
+@pytest.mark.parametrize("batches", [PACKED, SINGLE, PACKED | {"accumulate": 3}, SINGLE | {"accumulate": 3}],
+                         ids=["packed", "single", "packed-3", "single-3"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("epochs", "held_out"), [(1, {}), (0.5, {}), (1.5, {}), (2, {"fraction": 0.3})], ids=["1", "half", "1.5", "held"]
+)
+def test_the_rate_ends_within_a_step_of_nothing(tmp_path, batches, epochs, held_out):
+    write_tar(tmp_path / "data/0.tar", [*chats(100), *CUT])
+    recipe = tiny_recipe(
+        str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=epochs, batches=batches, held_out=held_out,
+        optimizer=LINEAR, logs={"every": 1, "tensorboard": False}, checkpoints={"every": 0},
+    )  # fmt: skip
+    result = run_training(recipe)
+    seen = [0, *(r["samples"] for r in records(tmp_path / "out") if r["kind"] == "train")]
+    found = rates(tmp_path / "out")
+    steepest = max(after - before for before, after in pairwise(seen)) / seen[-1]
+    assert len(found) == result.steps >= 2 and found[0] == 1e-2 and found == sorted(found, reverse=True)
+    assert 0 < found[-1] <= 1e-2 * steepest * 1.01
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
+def test_the_samples_of_whole_steps_are_counted_for_all_ranks(tmp_path, batches, world):
+    write_tar(tmp_path / "0.tar", chats(120))
+    feeds = [feed(str(tmp_path), rank, world, epochs=2, batches=batches) for rank in range(world)]
+    taken = [[batch.taken for batch, _ in one] for one in feeds]
+    for accumulate in (1, 2, 3, 5, 99):
+        steps = min(len(own) for own in taken) // accumulate
+        wanted = sum(sum(own[: steps * accumulate]) for own in taken)
+        assert samples_of_steps(feeds[0].plan, 2, feeds[0].units, world, accumulate) == wanted
+
+
+def test_a_run_resumed_in_the_middle_has_the_same_rates(tmp_path):
+    write_tar(tmp_path / "data/0.tar", [*chats(100), *CUT])
+
+    def run(out):
+        logs = {"every": 1, "tensorboard": False}
+        checkpoints = {"every": 4, "keep": 99}
+        changes = {"steps": None, "epochs": 1.5, "optimizer": LINEAR, "logs": logs, "checkpoints": checkpoints}
+        return run_training(tiny_recipe(str(tmp_path / "data"), out, **changes))
+
+    whole = run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole/checkpoints/step_00000004", tmp_path / "again/checkpoints/step_00000004")
+    tree = json.loads((tmp_path / "again/checkpoints/step_00000004/recipe.json").read_text())
+    (tmp_path / "again/checkpoints/step_00000004/recipe.json").write_text(json.dumps({**tree, "out": str(tmp_path / "again")}))
+    assert run(tmp_path / "again").steps == whole.steps
+    assert rates(tmp_path / "again") == rates(tmp_path / "whole")[4:]
+
+
+def test_what_alternatives_are_drawn_is_counted_for_each_epoch(tmp_path):
+    """Of each pair of captions one is empty: about half of the samples come by in an epoch, other ones in the next."""
+    some = json.dumps({"alternatives": [""]}).encode()
+    samples = [{"__key__": f"{n}", "jpg": PHOTO, "txt": b"a red square", "json": some} for n in range(60)]
+    write_tar(tmp_path / "data/0.tar", samples)
+    for batches in (PACKED, SINGLE):
+        made = feed(str(tmp_path / "data"), epochs=2, batches=batches)
+        assert count_left_out(made.plan).used == 60
+        per_epoch = [made.plan.samples(0), made.plan.samples(1)]
+        assert per_epoch[0] != per_epoch[1] and all(15 < count < 45 for count in per_epoch)
+        assert sum(batch.taken for batch, _ in made) == sum(per_epoch) == sum(len(batch.keys) for batch, _ in made)
+
+
+# -- data of which no sample can be used
+
+
+def refused(tmp_path, samples, **changes):
+    write_tar(tmp_path / "data/0.tar", samples)
+    with pytest.raises(RecipeError) as caught:
+        run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", **changes))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
+def test_data_without_texts_are_told_with_what_their_samples_hold(tmp_path, batches):
+    said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
+    assert said.startswith("data: ") and "no_text 30 of 30" in said and "raise `batches.sample_tokens`" not in said
+    assert f"0000 of {tmp_path}/data/0.tar, has cls, jpg; meant is an image with its caption (jpg and txt), or a JSON" in said
+
+
+def test_data_that_are_too_long_are_told_with_what_to_raise(tmp_path):
+    said = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
+    assert "no_answer_left 4 of 4" in said and "at most 96 tokens, of which an image of 32 x 32 takes 4: raise" in said
+
+
+def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
+    write_tar(tmp_path / "none/0.tar", [{"__key__": "a", "jpg": PHOTO}])
+    none = str(tmp_path / "none")
+    assert refused(tmp_path, caption_samples(9), held_out={"path": none}).startswith(f"held_out.path: no sample of {none} can")
+    mixed = {str(tmp_path / "data"): 0.5, none: 0.5}
+    with pytest.raises(RecipeError, match=f"data: no sample of {none} can be used, no_text 1 of 1"):
+        run_training(tiny_recipe(mixed, tmp_path / "out2"))  # type: ignore[arg-type]
+
+
+def test_an_epoch_has_no_fewer_steps_than_its_samples_make(tmp_path):
+    write_tar(tmp_path / "data/0.tar", chats(100))
+    run = run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=1, batches=SINGLE))
+    assert run.steps == math.ceil(40 / 4)

@@ -1,0 +1,78 @@
+"""The first sample is shown as the model gets it: what is learned is marked, and nothing in it commands the terminal."""
+
+import pytest
+
+from tests.train.test_data_feed import model
+from vlmdata_train.documents import Document
+from vlmdata_train.loss import IGNORE
+from vlmdata_train.prompts import Prompt
+from vlmdata_train.setup import prompter_of
+from vlmdata_train.shown import HEAD, LINE, TAIL, shown
+
+
+def prompt(positions, roles=None):
+    prompter = prompter_of(model())
+    document = Document(positions, roles)
+    return prompter.chat(document) if roles else prompter.plain(document)
+
+
+def show(positions, roles=None):
+    return shown(model().tokenizer, prompt(positions, roles))
+
+
+def test_what_is_learned_stands_between_marks_and_an_image_is_a_word():
+    text = show([(32, 32), "What is it?", "A cat.", "And?", "A dog."], ["user", "user", "assistant", "user", "assistant"])
+    assert text == (
+        "<|user|><image x 4>\nWhat is it?<|end|><|assistant|>[[A cat.<|end|>]]<|user|>And?<|end|><|assistant|>[[A dog.<|end|>]]"
+    )
+
+
+def test_images_in_a_row_and_empty_ones_are_each_shown():
+    tokenizer = model().tokenizer
+    image = model().fusion.image_token_id
+    ids = [image] * 5 + tokenizer("ab")["input_ids"]
+    made = Prompt(ids, [IGNORE] * 6 + ids[6:], [(1, 1)] * 3, [0, 3, 3], [3, 0, 2])
+    assert shown(tokenizer, made) == "<image x 3><image x 2>a[[b]]"
+
+
+@pytest.mark.parametrize(
+    ("hostile", "seen"),
+    [
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("\u202egpj.exe\u2069", r"\u202egpj.exe\u2069"),
+        ("a\rb\x08c\x7f\x9bd", r"a\rb\x08c\x7f\x9bd"),
+        ("a\u2028b\u200fc\U000e0041", r"a\u2028b\u200fc\U000e0041"),
+        ("not ]] learned [[", r"not \]] learned \[["),
+        ("猫 ñ é　\xa0x", "猫 ñ é　\xa0x"),
+    ],
+)
+def test_no_character_commands_the_terminal(hostile, seen):
+    text = show([f"<{hostile}>", "yes"], ["user", "assistant"])
+    assert text == f"<|user|><{seen}><|end|><|assistant|>[[yes<|end|>]]"
+
+
+def test_a_long_sample_is_cut_to_a_screen_of_its_beginning_and_end():
+    text = show(["first " + "x" * 9000, "y" * 9000 + " last"], ["user", "assistant"])
+    assert text.startswith("<|user|>first xxx") and text.endswith("yyy last<|end|>]]")
+    head, middle, tail = text.split("\n")
+    assert len(head) <= HEAD + 4 and len(tail) <= TAIL + 4 and tail.startswith("[[y") and "16," in middle
+    lines = show(["\n" * 9000 + "a", "b"], ["user", "assistant"]).split("\n")
+    assert len(lines) < (HEAD + TAIL) / LINE + 5
+
+
+def test_a_mark_that_is_cut_is_closed():
+    head, _, tail = show(["q", "y" * 9000], ["user", "assistant"]).split("\n")
+    assert head.count("[[") == head.count("]]") == 1 and tail.count("[[") == tail.count("]]") == 1
+
+
+def test_a_tokenizer_that_strips_a_leading_blank_keeps_it_between_the_marks():
+    class Sentences:
+        """Decodes as SentencePiece's do: the first blank is lost."""
+
+        words = ("", "▁A", "▁cat", "▁sat")
+
+        def decode(self, ids):
+            return "".join(self.words[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
+    made = Prompt([1, 2, 3], [IGNORE, 2, 3], [], [], [])
+    assert shown(Sentences(), made) == "A[[ cat sat]]"
