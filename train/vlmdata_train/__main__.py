@@ -87,16 +87,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(choice: argparse.Namespace) -> None:
     from vlmdata.recipe import read_settings
-    from vlmdata_train.loop import run_training
+    from vlmdata_train.checks import check_training
     from vlmdata_train.recipe import load
 
     recipe = load(choice.recipe, stage=choice.stage, overrides=read_settings(choice.set))
+    check_training(recipe)
+    from vlmdata_train.loop import run_training  # torch, which takes seconds: after what can be wrong without it
+
     result = run_training(recipe)
     if os.environ.get("RANK", "0") == "0":
         print(result.checkpoint)
 
 
 def _evaluate(choice: argparse.Namespace) -> None:
+    from vlmdata_train.checks import check_evaluation
+
+    check_evaluation(choice.checkpoint, choice.data, samples=choice.samples, answer_tokens=choice.answer_tokens)
     from vlmdata_train.evaluate import evaluate_checkpoint
 
     print(
@@ -107,6 +113,9 @@ def _evaluate(choice: argparse.Namespace) -> None:
 
 
 def _chat(choice: argparse.Namespace) -> None:
+    from vlmdata_train.checks import check_chat
+
+    check_chat(choice.checkpoint, max_tokens=choice.max_tokens, temperature=choice.temperature)
     from vlmdata_train.chat import Conversation, talk
 
     conversation = Conversation.open(
@@ -119,6 +128,9 @@ def _chat(choice: argparse.Namespace) -> None:
 
 
 def _export(choice: argparse.Namespace) -> None:
+    from vlmdata_train.checkpoint_folder import check_checkpoint
+
+    check_checkpoint(Path(choice.checkpoint))
     from vlmdata_train.llava_save import export
 
     export(Path(choice.checkpoint), Path(choice.folder))

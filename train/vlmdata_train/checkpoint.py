@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmdata.step import RecipeError
+from vlmdata_train.checkpoint_folder import latest
 from vlmdata_train.distributed import Ranks, gathered, meet, share_like, whole
 
 MAX_FILE_BYTES = 4 << 30
@@ -85,11 +86,6 @@ def save(
             shutil.rmtree(old)
     meet(ranks)
     return final
-
-
-def latest(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, if there is one."""
-    return max(folder.glob("step_*"), key=lambda p: p.name, default=None)
 
 
 def prune(folder: Path, keep: int, best: str | None) -> None:

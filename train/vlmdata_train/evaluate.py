@@ -14,8 +14,8 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlmdata.images.facts import ImageError
-from vlmdata.step import RecipeError
 from vlmdata_train.batch import Batch
+from vlmdata_train.checks import check_evaluation
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks, gathered
@@ -215,9 +215,7 @@ def table(scores: Mapping[str, Score], losses: Mapping[str, float] | None = None
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:
     """Return the table of a checkpoint on a dataset: loss and exact match, as it is and with every image blanked."""
-    for name, number in (("--samples", samples), ("--answer-tokens", answer_tokens)):
-        if number < 1:
-            raise RecipeError(f"{name} is 1 or more, not {number}")
+    check_evaluation(folder, data, samples=samples, answer_tokens=answer_tokens)
     model, recipe = restore(Path(folder), device)
     ranks = Ranks(0, 1, next(model.parameters()).device)
     feed = feed_of(recipe, model, data, ranks)

@@ -6,7 +6,6 @@ B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,24 +16,13 @@ from vlmdata_train.attention import check_packing, layer_windows, make_packing
 from vlmdata_train.batch import Batch
 from vlmdata_train.generate import generate
 from vlmdata_train.image_plan import ImagePlan, Prepared
+from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.parts import make_part
 from vlmdata_train.pixels import normalise
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tokens import image_token, image_token_id
 
 Entry = str | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ModelRecipe:
-    """Each part: a name, or a mapping of one name to its parameters. A name is a file in the part's folder."""
-
-    encoder: Any
-    language: Any
-    preprocessing: Any = "resize"
-    abstractor: Any = "mlp"
-    fusion: Any = "tokens"
-    positions: Any = "rope"
 
 
 def image_plan(parts: ModelRecipe) -> ImagePlan:

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vlmdata import catalog
@@ -27,8 +28,22 @@ FOLDERS = {  # the kinds of part, and the folder of each
 
 def part_names(kind: str) -> list[str]:
     """List the names that a recipe may use for one kind of part: the files of its folder."""
-    folder = importlib.import_module(f"vlmdata_train.{FOLDERS[kind]}")
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / FOLDERS[kind])]))
+
+
+def check_name(kind: str, entry: Any) -> None:
+    """Raise RecipeError for a recipe's entry that names no part of its kind. No part is imported, for most need torch."""
+    name, _ = _named(kind, entry)
+    if "." not in name and name not in part_names(kind):
+        raise RecipeError(f"{kind}: there is no '{name}'.{catalog.suggest(name, part_names(kind))}")
+
+
+def _named(kind: str, entry: Any) -> tuple[str, Any]:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, Mapping) or len(entry) != 1 or not isinstance(next(iter(entry)), str):
+        raise RecipeError(f"{kind}: one name with its parameters is meant, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
+    return next(iter(entry.items()))
 
 
 def find_part(kind: str, name: str) -> type:
@@ -42,8 +57,7 @@ def find_part(kind: str, name: str) -> type:
         if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
             raise RecipeError(f"{kind}: '{name}' must be a dataclass with the methods of {FOLDERS[kind]}")
         return found
-    if name not in part_names(kind):
-        raise RecipeError(f"{kind}: there is no '{name}'.{catalog.suggest(name, part_names(kind))}")
+    check_name(kind, name)
     module = importlib.import_module(f"vlmdata_train.{FOLDERS[kind]}.{name}")
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     classes = [value for value in own if isinstance(value, type) and dataclasses.is_dataclass(value)]
@@ -54,9 +68,5 @@ def find_part(kind: str, name: str) -> type:
 
 def make_part(kind: str, entry: Any) -> Any:
     """Make a part from its recipe entry: a name alone, or a mapping of one name to its parameters."""
-    if isinstance(entry, str):
-        entry = {entry: {}}
-    if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise RecipeError(f"{kind}: one name with its parameters is meant, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
-    name, parameters = next(iter(entry.items()))
+    name, parameters = _named(kind, entry)
     return catalog.build(find_part(kind, name), dict(parameters or {}), kind)

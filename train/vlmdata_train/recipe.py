@@ -15,7 +15,9 @@ from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
-from vlmdata_train.model import ModelRecipe
+from vlmdata_train.checkpoint_folder import model_of
+from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.parts import check_name
 
 STAGES = ("align", "instruct")
 
@@ -191,6 +193,8 @@ class Recipe:
     def __post_init__(self) -> None:
         _check(self, "lr", least=0)
         _check(self, "steps", least=1)
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            raise ValueError(f"epochs is more than 0, not {self.epochs}")
 
     def describe(self) -> dict[str, Any]:
         """Return the whole recipe as plain values, every default written out and the secrets of addresses left out."""
@@ -216,12 +220,15 @@ def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, A
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
     if tree.get("model") is None and isinstance(tree.get("start"), str):
-        from vlmdata_train.start import model_of
-
         tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
     if isinstance(tree.get("chat_template"), str) and "{" not in tree["chat_template"]:  # a file's name
         tree = {**tree, "chat_template": _text_of(tree["chat_template"], f"{where}, chat_template")}
     recipe = _build(Recipe, tree, where)
+    for kind, entry in dataclasses.asdict(recipe.model).items():
+        try:
+            check_name(kind, entry)
+        except RecipeError as error:
+            raise RecipeError(f"{where}, model, {error}") from None
     if (recipe.steps is None) == (recipe.epochs is None):
         raise RecipeError(f"{where}: say either `steps` or `epochs`")
     if isinstance(recipe.data, dict) and recipe.epochs is not None:

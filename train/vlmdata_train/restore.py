@@ -9,17 +9,15 @@ import torch
 
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, recipe
+from vlmdata_train.checkpoint_folder import check_checkpoint
 from vlmdata_train.model import VisionLanguageModel, build_model
+from vlmdata_train.model_recipe import with_tokenizer
 from vlmdata_train.optim import apply_parts
-from vlmdata_train.start import with_tokenizer
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, recipe.Recipe]:
     """Build a checkpoint's model with its weights and tokenizer, ready to answer, and return it with its recipe."""
-    if not (folder / "recipe.json").exists():
-        newest = checkpoint.latest(folder) or checkpoint.latest(folder / "checkpoints")
-        hint = f" Did you mean '{newest}'?" if newest else ""
-        raise RecipeError(f"{folder} is no checkpoint: it has no recipe.json.{hint}")
+    check_checkpoint(folder)
     choice = recipe.parse(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device cuda: torch sees no CUDA device")

@@ -17,20 +17,21 @@ from torch import nn
 from vlmdata import stream
 from vlmdata.loader.packed import Packing
 from vlmdata.step import RecipeError
-from vlmdata_train import checkpoint
+from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
 from vlmdata_train.collate import tokens_of_picture
 from vlmdata_train.data import Feed, Stream
 from vlmdata_train.distributed import Ranks, gathered, meet
 from vlmdata_train.documents import read_document
 from vlmdata_train.log import Meter
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.model import VisionLanguageModel, build_model
+from vlmdata_train.model_recipe import ModelRecipe, with_template, with_tokenizer
 from vlmdata_train.no_samples import check_used
 from vlmdata_train.optim import apply_parts, check_gates
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
-from vlmdata_train.start import fill, is_checkpoint, model_of, with_template, with_tokenizer
+from vlmdata_train.start import fill
 from vlmdata_train.step import Micro, check_head
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
@@ -43,7 +44,7 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     """Return the checkpoint to go on from. RecipeError: it is of a run with another recipe."""
     if recipe.start is not None:
         model_of(recipe.start)
-    found = checkpoint.latest(checkpoints)
+    found = latest(checkpoints)
     if found is None:
         return None
     before = json.loads((found / "recipe.json").read_text())

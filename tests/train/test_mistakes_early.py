@@ -1,0 +1,80 @@
+"""A typo in a command is told before torch is imported: that alone takes seconds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.train.runs import MODEL, write_data
+
+PROGRAM = """
+import sys
+from vlmdata_train.__main__ import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:
+    status = end.code
+print(status, "torch" in sys.modules, "transformers" in sys.modules)
+"""
+DATA = ["--set", "data={data}"]
+MISTAKES = [
+    (["align", "tinny"], "there is no training recipe 'tinny'. Did you mean 'tiny'?"),
+    (["align", "nowhere/r.yaml"], "there is no training recipe 'nowhere/r.yaml'"),
+    (["align", "tiny", *DATA, "--set", "lrr=1"], "Recipe has no parameter 'lrr'. Did you mean 'lr'?"),
+    (["align", "tiny", *DATA, "--set", "batches.token=1"], "Batches has no parameter 'token'. Did you mean 'tokens'?"),
+    (["align", "tiny", *DATA, "--set", "batch.tokens=1"], "Recipe has no parameter 'batch'. Did you mean 'batches'?"),
+    (["align", "tiny", *DATA, "--set", "model.encodr=open_clip"], "has no parameter 'encodr'. Did you mean 'encoder'?"),
+    (
+        ["align", "tiny", *DATA, "--set", "model.encoder=open_clop"],
+        "encoder: there is no 'open_clop'. Did you mean 'open_clip'?",
+    ),
+    (["align", "tiny", *DATA, "--set", "model.fusion={{token: {{}}}}"], "fusion: there is no 'token'. Did you mean 'tokens'?"),
+    (["align", "tiny", *DATA, "--set", "model.language=3"], "language: one name with its parameters is meant"),
+    (["align", "tiny", *DATA, "--set", "lr=-1"], "lr is 0 or more, not -1"),
+    (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=0"], "epochs is more than 0, not 0"),
+    (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=.inf"], "epochs is more than 0, not inf"),
+    (["align", "tiny", *DATA, "--set", "held_out.fraction=1.5"], "fraction is 0 or more and less than 1, not 1.5"),
+    (["align", "tiny", "--set", "data"], "--set data: write it as name=value"),
+    (["align", "tiny"], "data: OUT does not exist"),
+    (["align", "tiny", "--set", "data={data}/nowhere"], "data: {data}/nowhere does not exist"),
+    (["align", "tiny", "--set", "data={data}/*.tra"], "data: no tars in {data}/*.tra"),
+    (["align", "tiny", "--set", "data={{a: 0.5, {data}: 0.5}}"], "data: a does not exist"),
+    (["align", "tiny", *DATA, "--set", "held_out.path=nowhere"], "held_out.path: nowhere does not exist"),
+    (["align", "tiny", *DATA, "--set", "start=/nowhere"], "start: /nowhere is neither a checkpoint nor a model"),
+    (
+        ["align", "tiny", *DATA, "--set", "start={run}"],
+        "start: {run} is a run. Did you mean '{run}/checkpoints/step_00000003'?",
+    ),
+    (
+        ["align", "tiny", *DATA, "--set", "model=null", "--set", "start={data}"],
+        "start: {data} is neither a checkpoint nor a model",
+    ),
+    (["evaluate", "{run}/nowhere", "{data}"], "{run}/nowhere is no checkpoint: it does not exist"),
+    (["evaluate", "{run}", "{data}"], "{run} is no checkpoint: it has no recipe.json. Did you mean '{run}/checkpoints/step_0"),
+    (["evaluate", "{run}/checkpoints/step_00000003", "{data}/nowhere"], "data: {data}/nowhere does not exist"),
+    (["evaluate", "{run}/checkpoints/step_00000003", "{data}", "--samples", "0"], "--samples is 1 or more, not 0"),
+    (["chat", "{data}"], "{data} is no checkpoint: it has no recipe.json"),
+    (["chat", "{run}/checkpoints/step_00000003", "--max-tokens", "0"], "--max-tokens is 1 or more, not 0"),
+    (["chat", "{run}/checkpoints/step_00000003", "--temperature", "nan"], "--temperature is 0 or more, not nan"),
+    (["export", "{data}", "{data}/new"], "{data} is no checkpoint: it has no recipe.json"),
+    (["evalute", "{run}", "{data}"], "invalid choice: 'evalute'"),
+    (["align", "tiny", "--sett", "a=b"], "unrecognized arguments: --sett"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), MISTAKES, ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else ""
+)
+def test_a_mistake_is_told_without_torch(words, message, tmp_path):
+    data, run = write_data(tmp_path / "data", captions=2, tars=1), tmp_path / "run"
+    checkpoint = run / "checkpoints/step_00000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "recipe.json").write_text(
+        json.dumps({"stage": "align", "model": MODEL, "data": data, "out": "o", "steps": 1})
+    )
+    given = [word.format(data=data, run=run) for word in words]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *given], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.split() == ["2", "False", "False"], done.stderr
+    assert message.format(data=data, run=run) in done.stderr
+    assert "Traceback" not in done.stderr and (words[-1] in ("--sett", "evalute") or len(done.stderr.splitlines()) < 4)

@@ -1,0 +1,58 @@
+"""What a command names, looked at before torch is imported: a mistake in it is told at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from vlmdata.loader.find import find_shards, is_remote
+from vlmdata.loader.index import INDEX_FILE
+from vlmdata.step import RecipeError
+from vlmdata_train.checkpoint_folder import check_checkpoint, check_start
+from vlmdata_train.recipe import Recipe
+
+
+def check_training(recipe: Recipe) -> None:
+    """Raise RecipeError for data that are not there, and a start that cannot be one."""
+    if recipe.start is not None:
+        check_start(recipe.start)
+    for path in recipe.data if isinstance(recipe.data, dict) else [recipe.data]:
+        check_data(path, "data")
+    if recipe.held_out.path is not None:
+        check_data(recipe.held_out.path, "held_out.path")
+
+
+def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens: int) -> None:
+    """Raise RecipeError for a folder that is no checkpoint, data that are not there and numbers out of range."""
+    check_least(1, **{"--samples": samples, "--answer-tokens": answer_tokens})
+    check_checkpoint(Path(checkpoint))
+    check_data(data, "data")
+
+
+def check_chat(checkpoint: str, *, max_tokens: int, temperature: float) -> None:
+    """Raise RecipeError for a folder that is no checkpoint and numbers out of range."""
+    check_least(1, **{"--max-tokens": max_tokens})
+    check_least(0, **{"--temperature": temperature})
+    check_checkpoint(Path(checkpoint))
+
+
+def check_least(least: int, **options: float) -> None:
+    """Raise RecipeError for the first option whose number is less, or none at all."""
+    for name, number in options.items():
+        if not least <= number < math.inf:
+            raise RecipeError(f"{name} is {least} or more, not {number}")
+
+
+def check_data(path: str, where: str) -> None:
+    """Raise RecipeError, with `where` as its place, where a local path means no dataset; tars are not opened."""
+    if (
+        is_remote(path)
+        or (path.endswith(".parquet") and os.path.isfile(path))
+        or os.path.isfile(os.path.join(path, INDEX_FILE))
+    ):
+        return
+    try:
+        find_shards(path)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
