@@ -28,7 +28,7 @@ from vlmdata.why import ledger_files
 
 COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")
-TEXTS = ("caption", "alternatives", "texts", "roles")  # of a sample's JSON
+TEXTS = ("caption", "alternatives", "texts", "roles", "turns", "tools")  # of a sample's JSON
 OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"

@@ -21,7 +21,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a cla
     **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
     "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "phash": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{1,16}", value) is not None,
-    **dict.fromkeys(("alternatives", "boxes", "texts", "images", "metadata", "files", "roles"), _LIST),
+    **dict.fromkeys(("alternatives", "boxes", "texts", "images", "metadata", "files", "roles", "turns", "tools"), _LIST),
     "scores": _is(dict),
 }
 

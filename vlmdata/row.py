@@ -2,8 +2,8 @@
 
 A row has two aligned lists, `images` and `texts`; at each position one of the two is null (OBELICS's form). A caption pair
 is a document with one image and one text, whose other captions are alternatives of that text; a conversation adds
-`roles`. Rows travel as Arrow tables. Positions never move: a rejected image or text stays in its place with `drop` set,
-a rejected row stays in its table with `drop` set, and only packing leaves them out.
+`roles`, and `turns` and `tools` where they say something. Rows travel as Arrow tables. Positions never move: a rejected image
+or text stays in its place with `drop` set, a rejected row stays in its table with `drop` set, and only packing leaves them out.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ ROW = pa.schema(
         pa.field("url", pa.string()),  # of the page; null for a caption pair
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
-        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system; null where there is no conversation
+        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null where there is no conversation
+        # of each position null or a JSON object: `kind`, reasoning or tool_call (the text is JSON of name, arguments and id);
+        # of its message, at the first position: `begins` (though the same role spoke before), `train`, `name`, `tool_call_id`
+        pa.field("turns", pa.list_(pa.string())),
+        pa.field("tools", pa.string()),  # of a conversation: the functions on offer, a JSON list of their schemas
         # of each position of `images`, what the source says the bytes at its address hash to, hex; null where it says nothing
         pa.field("stated_hashes", pa.list_(pa.string())),
         pa.field("extra", pa.string()),  # JSON object: the source's other columns, carried into the sample

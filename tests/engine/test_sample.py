@@ -55,6 +55,56 @@ def test_turns_and_texts_with_alternatives_stay_apart():
     assert packed(table([row]))["texts"] == ["1", "2", "3\n\n4"]
 
 
+TURNS = [
+    ("user", "ask", None),
+    ("assistant", "think", {"kind": "reasoning", "train": False, "name": "Ann"}),
+    ("assistant", "say", None),
+    ("assistant", "call", {"kind": "tool_call"}),
+    ("tool", "one", {"begins": True, "tool_call_id": "c1"}),
+    ("tool", "two", {"begins": True, "tool_call_id": "c2"}),
+    ("assistant", "end", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("lost", "changed"),
+    [
+        (set(), {}),
+        ({"think"}, {"say": {"train": False, "name": "Ann"}}),
+        ({"think", "say"}, {"call": {"kind": "tool_call", "train": False, "name": "Ann"}}),
+        ({"one"}, {}),
+        ({"think", "say", "call"}, {}),
+        ({"one", "two"}, {"end": {"begins": True}}),
+    ],
+)
+def test_what_is_said_of_a_message_stays_with_the_first_position_that_lives(lost, changed):
+    row = document(*(text for _, text, _ in TURNS))
+    turns = [None if said is None else json.dumps(said) for _, _, said in TURNS]
+    made = packed(
+        without(table([{**row, "roles": [role for role, *_ in TURNS], "turns": turns, "tools": '[{"name": "w"}]'}]), lost)
+    )
+    kept = [(role, text, changed.get(text, said)) for role, text, said in TURNS if text not in lost]
+    assert list(zip(made["roles"], made["texts"], made["turns"], strict=True)) == kept
+    assert made["tools"] == [{"name": "w"}]
+
+
+def test_two_messages_stay_two_where_the_one_between_them_was_rejected():
+    rows = table([{**document("a", "b", "c"), "roles": ["user", "assistant", "user"]}])
+    made = packed(without(rows, {"b"}))
+    assert (made["roles"], made["turns"]) == (["user", "user"], [None, {"begins": True}])
+    assert "turns" not in packed(rows) and "tools" not in packed(rows)
+
+
+def test_a_schema_keeps_its_order_and_all_else_is_sorted():
+    tools = '[{"type":"function","function":{"name":"w","description":"d"}}]'
+    (sample,) = samples(
+        table([{**document("a"), "roles": ["user"], "tools": tools, "extra": '{"z": {"b": 1, "a": 2}}'}]), "documents", 0, 1
+    )
+    said = dict(sample.members)["json"].decode()
+    assert f'"tools":{tools}' in said and said.endswith('"z":{"a":2,"b":1}}')
+    assert list(json.loads(said)) == sorted(json.loads(said))
+
+
 def test_a_merged_text_has_no_scores_and_the_others_keep_theirs():
     rows = table([document("1", "2", A, "3")])
     rows = rows.append_column("quality.words", pa.array([[1.0, 2.0, None, 3.0]], pa.list_(pa.float32())))

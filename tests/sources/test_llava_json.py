@@ -57,7 +57,7 @@ def test_a_single_image_without_placeholder_comes_first_and_text_alone_stays(tmp
         (said("<image> what?", "that", image="../../etc/passwd"), "outside_folder"),
         (said("<image> what?", "that", image="list.json"), "not_an_image"),
         (said("<image> alone?", image="1.png"), "no_assistant_turn"),
-        ({"conversations": [{"from": "tool", "value": "x"}]}, "unknown_role"),
+        ({"conversations": [{"from": "judge", "value": "x"}]}, "unknown_role"),
         ({"conversations": [{"from": "human", "value": None}]}, "no_text"),
         ({"conversations": []}, "no_turns"),
         ({"image": "1.png"}, "no_turns"),

@@ -197,6 +197,35 @@ def test_documents_of_others_whose_lists_do_not_fit_cost_one_row(tmp_path, facts
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
 
 
+TALK = {"texts": ["a", "b"], "metadata": [None] * 2, "images": [None] * 2, "roles": ["user", "assistant"], "url": None}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"roles": ["user", "judge"]}, "unknown_role"),
+        ({"turns": [None]}, "bad_turns"),
+        ({"turns": "none"}, "bad_turns"),
+        ({"turns": [None, {"kind": "song"}]}, "bad_turns"),
+        ({"turns": [None, {"train": 0}]}, "bad_turns"),
+        ({"turns": [None, {"mood": "good"}]}, "bad_turns"),
+        ({"tools": ["w"]}, "bad_tools"),
+        ({"turns": None, "tools": None}, None),
+    ],
+)
+def test_turns_and_tools_that_are_none_of_ours_are_a_reason(tmp_path, more, reason):
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**TALK, **more}).encode()})
+    assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == [reason]
+
+
+def test_columns_called_turns_and_tools_of_what_is_no_conversation_are_carried(tmp_path):
+    own = {"turns": [1], "tools": ["hammer"]}
+    page = {name: value for name, value in TALK.items() if name != "roles"}
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**page, **own}).encode()})
+    (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    assert (row["turns"], row["tools"], json.loads(row["extra"])) == (None, None, {**own, "source_key": "1"})
+
+
 def test_a_tar_that_ends_within_a_block_was_cut(tmp_path):
     write_tar(tmp_path / "a.tar", {"0.png": picture(), "0.txt": b"lost"})
     whole = (tmp_path / "a.tar").read_bytes()

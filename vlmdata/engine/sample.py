@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
-    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files and roles.
+    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files, roles and turns.
 
     Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
     image parts any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
@@ -129,12 +130,39 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         "files": [f"{row['key']}.{m['file']}" if m else None for m in metadata],  # as NeMo Curator's reader names members
         "alternatives": others if any(others) else None,
         "roles": [row["roles"][i] for i in living] if row["roles"] else None,
+        "turns": _turns(row, living) if row["roles"] else None,
+        "tools": json.loads(row["tools"]) if row["tools"] else None,
         "scores": own or None,
     }
     keep = {name: value for name, value in facts.items() if value is not None or name == "url"}
     members.append(("json", _json(keep)))
     chars = sum(len(word) for word in words if word)
     return Sample(row["key"], sorted(members), chars, sizes, _floats(own))
+
+
+def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
+    """Return what is said of each living position; None where nothing is.
+
+    What is of a message moves to the first of its positions that lives. Two messages of one role between which a whole message
+    was rejected are still two.
+    """
+    roles = row["roles"]
+    said = [json.loads(one) if one else {} for one in row["turns"] or [None] * len(roles)]
+    starts: list[int] = []  # of each position, where its message begins
+    for i, (role, about) in enumerate(zip(roles, said, strict=True)):
+        starts.append(i if i == 0 or role != roles[i - 1] or about.get("begins") else starts[-1])
+    found: list[dict[str, Any] | None] = []
+    before: int | None = None
+    for i in living:
+        is_first = before is None or starts[before] != starts[i]
+        own = {name: value for name, value in said[starts[i]].items() if name not in ("kind", "begins")} if is_first else {}
+        if "kind" in said[i]:
+            own["kind"] = said[i]["kind"]
+        if is_first and (roles[i] == "tool" or (before is not None and roles[before] == roles[i])):
+            own["begins"] = True
+        found.append(own or None)
+        before = i
+    return found if any(found) else None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
@@ -190,5 +218,10 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
+    """Return JSON with its names sorted, but within `tools`: chat templates show a schema in the order it is written in."""
     kept = {name: value for name, value in values.items() if value is not None or name in ("url", "caption")}
-    return json.dumps(kept, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8", "replace")
+    dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    if "tools" not in kept:
+        return dump(kept, sort_keys=True).encode("utf-8", "replace")
+    pairs = [f"{dump(name)}:{dump(kept[name], sort_keys=name != 'tools')}" for name in sorted(kept)]
+    return f"{{{','.join(pairs)}}}".encode("utf-8", "replace")

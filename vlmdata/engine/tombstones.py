@@ -31,7 +31,10 @@ REASON = "forgotten"
 TAKEN_DOWN = "samples were taken down while this was at work"
 KEY_DIGITS = 24  # identical rows have one key but for a number behind it
 SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # as sources note it of tars that vlmdata wrote
-CONTENT = ("url", "images", "texts", "roles", "stated_hashes", "extra", "place", "problem", "cluster", "value", "threshold")
+CONTENT = (
+    *("url", "images", "texts", "roles", "turns", "tools", "stated_hashes", "extra"),
+    *("place", "problem", "cluster", "value", "threshold"),
+)
 
 
 @dataclass

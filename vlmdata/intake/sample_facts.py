@@ -14,6 +14,7 @@ from vlmdata.intake.places import boxes
 from vlmdata.intake.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
+_TALK = frozenset(("turns", "tools"))  # of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
 _OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # as engine/keys.py makes them
@@ -83,7 +84,8 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
 
 def of_document(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return the fields of a document's JSON that its row does not hold; its whole metadata where they say more."""
-    rest = {name: value for name, value in facts.items() if name not in _DOCUMENT or not is_ours(name, value, key)}
+    ours = _DOCUMENT | _TALK if facts.get("roles") else _DOCUMENT
+    rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
     if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):
         rest["metadata"] = facts["metadata"]
     return rest

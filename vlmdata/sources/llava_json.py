@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import named_pieces
-from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_records, said_row
-from vlmdata.intake.talks import in_tables
+from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_tables
 from vlmdata.step import Source
 
 TURNS = ("conversations", "messages")
@@ -50,6 +49,4 @@ class LlavaJson(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.images or os.path.dirname(path)
-        yield from in_tables(
-            said_records(path), piece["name"], lambda record: said_row(record, TURNS, IMAGES, folder), self.joined
-        )
+        yield from said_tables(path, piece["name"], TURNS, IMAGES, folder, self.joined)

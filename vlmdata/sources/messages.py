@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import named_pieces
-from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_records, said_row
-from vlmdata.intake.talks import in_tables
+from vlmdata.intake.said import ENDINGS, check_said, said_columns, said_tables
 from vlmdata.step import Source
 
 
@@ -49,10 +48,7 @@ class Messages(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.folder or os.path.dirname(path)
-        turns, images = self._turns(), [self.images, "image"]
-        yield from in_tables(
-            said_records(path), piece["name"], lambda record: said_row(record, turns, images, folder), self.joined
-        )
+        yield from said_tables(path, piece["name"], self._turns(), [self.images, "image"], folder, self.joined)
 
     def _turns(self) -> list[str]:
         return [self.messages, "conversations"]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
+from vlmdata.intake.dialogue import checked_turns
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.nested import words
@@ -28,6 +29,7 @@ from vlmdata.intake.tars import (
     sample_json,
     tar_rows,
 )
+from vlmdata.intake.tool_calls import Unfit, checked_tools, json_text
 from vlmdata.loader.grouping import (
     CAPTION_EXTENSIONS,
     IMAGE_EXTENSIONS,
@@ -43,7 +45,7 @@ from vlmdata.step import RecipeError, Source
 class Webdataset(Source):
     """Samples of tars: of a plain tar the bytes of images are referred to, never copied; a compressed one is unpacked.
 
-    What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles and, as
+    What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles, turns and, as
     `earlier_scores` in the sample's JSON, scores. A sample without an image is dropped as `no_image` (unless it is a
     document with roles), one whose image is none with the reason, each stretch that a damaged tar has lost as one `bad_record`.
     Members are named by what follows their key (`jpg`, `input.jpg`) or by its end (`jpg` where there is no other).
@@ -256,19 +258,30 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     if not _fits(facts):
         raise BadSample("its texts, images and metadata do not fit together")
     roles, url = facts.get("roles"), facts.get("url")
-    if not all(isinstance(role, str) for role in roles or ()):
-        raise BadSample("its roles are no texts")
+    talk = _talk(facts, roles) if roles else {}
     texts = [_texts([text])[0] if text is not None else None for text in facts["texts"]]
     entries = zip(facts["metadata"], facts["images"], strict=True)
     images = [_image_of(entry, address, parts, blob, read) for entry, address in entries]
     positions = [text if image is None else image for text, image in zip(texts, images, strict=True)]
-    row = document(positions, url=clean(url) if isinstance(url, str) else None, roles=roles)
+    row = document(positions, url=clean(url) if isinstance(url, str) else None, **talk)
     for text, others in zip(row["texts"], facts.get("alternatives") or (), strict=False):
         if text is not None:
             text["alternatives"] = _texts(others) or None
     row["extra"] = _extra(sample.key, facts, of_document(facts, sample.key))
     found = [image for image in images if image]
     return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
+
+
+def _talk(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
+    """Return what makes a document a conversation, as columns of its row. Raises BadSample."""
+    if not all(isinstance(role, str) for role in roles):
+        raise BadSample("its roles are no texts")
+    try:
+        turns, tools = checked_turns(facts.get("turns"), roles), checked_tools(facts.get("tools"))
+        said = None if turns is None else [one and json_text(one, "bad_turns") for one in turns]
+        return {"roles": roles, "turns": said, "tools": None if tools is None else json_text(tools, "bad_tools")}
+    except Unfit as error:
+        raise BadSample("its roles, turns or tools are none that we write", str(error)) from None
 
 
 def _image_of(
