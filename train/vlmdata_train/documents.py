@@ -8,8 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.intake.dialogue import checked_turns
+from vlmdata.intake.tool_calls import checked_tools
 from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
+from vlmdata_train.conversations import is_conversation, read_conversation
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
 
@@ -31,35 +34,58 @@ class Document:
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
-    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), or images with a caption (`jpg`, `txt`).
+    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), a conversation, or images with a caption.
 
-    Of a caption with alternatives one is drawn each epoch, by the sample's random number. Raises KeyError or ValueError.
+    A caption is a member (`txt`) or, where there is none, `caption` or `text` of the JSON. Of one with alternatives one is
+    drawn each epoch, by the sample's random number. A conversation of others is `conversations` or `messages` in the JSON.
+    Raises KeyError or ValueError, with the reason word of the sources of conversations.
     """
     facts = facts_of(sample)
-    if not is_document(facts, sample):
-        images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
-        caption = next((text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample), "")
-        return Document([*images, drawn_caption(caption, facts, sample.get("__seed__", 0))], None)
+    if is_document(facts, sample):
+        return _laid_out(facts, sample)
+    captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
+    if not captions and is_conversation(facts):
+        return Document(*read_conversation(facts, sample))
+    captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
+    images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
+    return Document([*images, drawn_caption((captions or [""])[0], facts, sample.get("__seed__", 0))], None)
+
+
+def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
+    """Return a document whose JSON has aligned lists, as we write it; a position that holds nothing is left out."""
+    count = len(facts["texts"])
+    given = facts.get("roles")  # documents have none
+    turns = checked_turns(facts.get("turns"), given) if given else None
+    tools = checked_tools(facts.get("tools")) if given else None
     positions: list[str | Picture] = []
     roles: list[str] = []
-    given = facts.get("roles")  # documents have none
-    for text, image, role in zip(facts["texts"], facts["metadata"], given or [""] * len(facts["texts"]), strict=True):
+    said: list[Mapping[str, Any] | None] = []
+    entries = zip(facts["texts"], facts["metadata"], given or [""] * count, turns or [None] * count, strict=True)
+    for text, image, role, turn in entries:
         if isinstance(text, str):
             positions.append(text)
         elif isinstance(image, dict) and "file" in image:
             positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
+        elif turn:
+            raise ValueError("bad_turns")  # said of nothing
         else:
             continue
         roles.append(role)
-    return Document(positions, roles if given else None)
+        said.append(turn)
+    return Document(positions, roles if given else None, said if any(said) else None, tools)
 
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read."""
+    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read.
+
+    A list of turns counts as `messages`.
+    """
     try:
         facts = json.loads(sample["json"]) if "json" in sample else {}
     except RecursionError as error:
         raise ValueError(str(error)) from None
+    if isinstance(facts, list) and facts and all(isinstance(turn, dict) for turn in facts):
+        return {"messages": facts}
     return facts if isinstance(facts, dict) else {}
 
 

@@ -102,14 +102,14 @@ def images_of(value: Any) -> list[Any]:
     return [] if _is_nothing(value) else [value]
 
 
-def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[dict[str, Any] | None] | None]:
+def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
     """Return the positions of messages, the role of each, and what `turns` says of each; None where it says nothing.
 
     A message of nothing keeps one empty text. Blank texts beside an image, which only part it from the next, go.
     """
     positions: list[Any] = []
     roles: list[str] = []
-    said: list[dict[str, Any] | None] = []
+    said: list[Mapping[str, Any] | None] = []
     for message in messages:
         parts = _kept(message.parts)
         own: dict[str, Any] = dict(message.own)
@@ -150,7 +150,7 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise Unfit("empty_answer")
 
 
-def checked_turns(given: Any, roles: Sequence[Any]) -> list[dict[str, Any] | None] | None:
+def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
     """Return what a sample's JSON says in `turns`, one entry for each of its roles. Raises Unfit for another shape or role."""
     if not all(isinstance(role, str) and role in SAID for role in roles):
         raise Unfit("unknown_role")

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -83,10 +83,15 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
     has bytes and an address, the bytes count and the address stays. Addresses are left to `download`. Anything else is an
     image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
     """
+    return image_given(where, lambda name: _file_within(name, folder))
+
+
+def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the image that data name, as `image_named` does; `file_of` gives that of a file's name: nothing is opened here."""
     if isinstance(where, Mapping):
         address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
         inside = [where.get(name) for name in ("bytes", "path", "url")]
-        image = image_named(next((one for one in inside if one and isinstance(one, bytes | str)), None), folder)
+        image = image_given(next((one for one in inside if one and isinstance(one, bytes | str)), None), file_of)
         if address is None:
             return image
         return {"url": address} if image.get("reason") in ("no_image", "no_file") else {**image, "url": address}
@@ -102,8 +107,12 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
         return from_base64(where.partition(",")[2].encode())
     if _IN_BASE64.fullmatch(where):
         return from_base64(where.encode())
+    return file_of(unquote(where[7:]) if scheme.startswith("file://") else where)
+
+
+def _file_within(name: str, folder: str) -> dict[str, Any]:
     try:
-        return file_in_place(safe_path(unquote(where[7:]) if scheme.startswith("file://") else where, folder))
+        return file_in_place(safe_path(name, folder))
     except Refused as error:
         return _rejected(str(error))
 
