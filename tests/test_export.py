@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from tests.engine.site import manifest, site
+from tests.sources.pictures import picture
 from tests.test_forget import samples
 from vlmdata import run
 from vlmdata.export import export
+from vlmdata.export_messages import record_of
+from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 
 pytestmark = pytest.mark.whole
@@ -85,3 +88,73 @@ def test_what_exists_is_not_written_over(out, tmp_path):
     with pytest.raises(RecipeError, match="exists"):
         export(out, "parquet", tmp_path)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+SCHEMA = {"type": "function", "function": {"name": "w", "description": "d", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "w", "arguments": '{"city": "Bern", "at": [1, null]}'}}
+TALKS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "  Weather?\n", "name": "Ann"},
+            {"role": "assistant", "reasoning_content": "I look.", "content": None, "tool_calls": [CALL, {**CALL, "id": "c2"}]},
+            {"role": "tool", "content": "sun", "name": "w", "tool_call_id": "c1"},
+            {"role": "tool", "content": "", "tool_call_id": "c2"},
+            {"role": "assistant", "content": "Sunny.", "weight": 0},
+            {"role": "assistant", "reasoning_content": "Short.", "content": "Sun."},
+        ],
+        "tools": [SCHEMA],
+        "id": 7,
+    },
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "And?"}, {"type": "image"}]},
+            {"role": "assistant", "content": "Two."},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "x"}, {"type": "thinking", "thinking": "y"}]},
+        ],
+        "images": ["1.png", "2.png"],
+    },
+]
+
+
+def test_conversations_come_back_as_the_messages_they_were(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, TALKS)))
+    path = str(tmp_path / "m.jsonl")
+    for number in range(2):
+        recipe = parse({"source": {"type": "messages", "path": path}, "shards": {"layout": "documents"}})
+        assert run(recipe, tmp_path / f"out{number}", local=True, workers=1)["dropped"] == []
+        assert export(tmp_path / f"out{number}", "messages", tmp_path / str(number)) == 2
+        path = str(tmp_path / str(number) / "messages.jsonl")
+        found = sorted(map(json.loads, Path(path).read_text().splitlines()), key=lambda record: "images" in record)
+        images = found[1].pop("images")
+        assert [found[0], {**found[1], "images": ["1.png", "2.png"]}] == TALKS
+        assert [(tmp_path / str(number) / image).read_bytes() for image in images] == [picture(1), picture(2)]
+        assert list(found[0]["tools"][0]["function"]) == ["name", "description", "parameters"]
+
+
+def test_what_is_no_conversation_is_no_message(out, tmp_path):
+    with pytest.raises(RecipeError, match="is no conversation, and the form messages holds no other: export it as parquet"):
+        export(out.parent / "documents", "messages", tmp_path / "to")
+    assert list(tmp_path.iterdir()) == []
+
+
+TALK = {
+    "roles": ["user", "assistant", "assistant"],
+    "metadata": [None] * 3,
+    "texts": ["a", '{"name": "w", "arguments": {}}', "b"],
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"turns": [None, {"kind": "tool_call"}, None]}, "goes on after its call of a tool"),
+        ({"turns": [None, None, {"kind": "tool_call"}]}, "is no JSON of a name and arguments"),
+    ],
+)
+def test_what_messages_have_no_place_for_is_said(more, problem):
+    with pytest.raises(RecipeError, match=f"sample k: .*{problem}"):
+        record_of("k", {**TALK, **more}, {})

@@ -1,6 +1,7 @@
-"""A dataset in other forms: Parquet with image columns, a Hugging Face dataset on disk, or plain folders of files.
+"""A dataset in other forms: Parquet with image columns, a Hugging Face dataset on disk, plain folders of files, or messages.
 
-Every member of every sample goes along unchanged; images are copied byte for byte, never decoded.
+Images are copied byte for byte, never decoded, and every member of every sample goes along unchanged; but as messages a
+conversation goes without what was measured of it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from vlmdata.engine.index import open_index, read_open, sample_of
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.export_messages import LIST, as_line
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
 
-FORMS = ("parquet", "hf", "folder")
+FORMS = ("parquet", "hf", "folder", "messages")
 GROUP = 100  # samples of one row group: the Hub's viewer reads a page of that many
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as `datasets` stores images
 
@@ -30,7 +32,8 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as `datase
 def export(out: str | Path, to: str, target: str | Path) -> int:
     """Write a finished dataset in another form to a folder that does not exist yet, and return the number of samples.
 
-    The folder appears when all of it is written. Raises RecipeError for an unknown form and a target that exists.
+    The folder appears when all of it is written. Raises RecipeError for an unknown form, a target that exists, and as messages
+    for what is no conversation.
     """
     if to not in FORMS:
         raise RecipeError(f"there is no form '{to}'; there is: {', '.join(FORMS)}")
@@ -41,13 +44,23 @@ def export(out: str | Path, to: str, target: str | Path) -> int:
     store = open_store(out, probe=False)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
-    if manifest["kept"] and to == "folder":
-        _folder(store, draft)
-    elif manifest["kept"]:
-        layout = manifest["recipe"]["shards"]["layout"]
-        (_parquet if to == "parquet" else _hugging_face)(store, draft, layout)
+    try:
+        if manifest["kept"]:
+            _write(store, draft, to, manifest["recipe"]["shards"]["layout"])
+    except RecipeError:
+        _remove(draft)
+        raise
     os.rename(draft, target)
     return manifest["kept"]
+
+
+def _write(store: Store, draft: Path, to: str, layout: str) -> None:
+    if to == "folder":
+        _folder(store, draft)
+    elif to == "messages":
+        _messages(store, draft)
+    else:
+        (_parquet if to == "parquet" else _hugging_face)(store, draft, layout)
 
 
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -70,6 +83,15 @@ def _folder(store: Store, draft: Path) -> None:
             folder.mkdir(exist_ok=True)
             for name, data in found.items():
                 (folder / f"{key}.{name}").write_bytes(data)
+
+
+def _messages(store: Store, draft: Path) -> None:
+    """Write one list of messages, with the images that it names beside it."""
+    with (draft / LIST).open("w", encoding="utf-8") as file:
+        for shard, table in _shards(store):
+            for key, found in members(store, shard, table):
+                with sample_of(store, shard, key):
+                    file.write(as_line(key, found, draft))
 
 
 def _parquet(store: Store, draft: Path, layout: str) -> None:

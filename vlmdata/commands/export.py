@@ -1,17 +1,20 @@
-"""Write a dataset as Parquet with image columns, as a Hugging Face dataset or as plain folders."""
+"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain folders, or conversations as messages."""
 
 import argparse
 
 EXAMPLE = """
 vlmdata export OUT --to parquet EXPORTED
 vlmdata export OUT --to folder PICTURES
+vlmdata export TALKS --to messages CHATS
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="a finished dataset")
     parser.add_argument("target", help="folder to write; it must not exist")
-    parser.add_argument("--to", choices=("parquet", "hf", "folder"), default="parquet", help="form (default: parquet)")
+    parser.add_argument(
+        "--to", choices=("parquet", "hf", "folder", "messages"), default="parquet", help="form (default: parquet)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,86 @@
+"""Conversations of a dataset as chat messages: a list in OpenAI's form, which the source `messages` reads back as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmdata.fields import FIELDS
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.step import RecipeError
+
+LIST = "messages.jsonl"
+
+
+def as_line(key: str, members: Mapping[str, bytes], folder: Path) -> str:
+    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return its line of the list beside them.
+
+    Raises RecipeError for a sample that the form has no place for.
+    """
+    names = {name: f"images/{key[:2]}/{key}.{name}" for name in members if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
+    record = record_of(key, json.loads(members["json"]), names)
+    for name, path in names.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(members[name])
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+    """Return a sample's JSON as a record: `messages`, `images` and `tools` where it has any, and the source's other columns.
+
+    `paths` are those of its images, by member. Raises RecipeError.
+    """
+    if not facts.get("roles"):
+        raise RecipeError(f"sample {key} is no conversation, and the form messages holds no other: export it as parquet")
+    shown = [paths[place["file"]] for place in facts["metadata"] if place]
+    record: dict[str, Any] = {"messages": [_message(key, *one) for one in _grouped(facts)]}
+    record |= {"images": shown} if shown else {}
+    record |= {"tools": facts["tools"]} if facts.get("tools") else {}
+    return record | {name: value for name, value in facts.items() if name not in FIELDS and name not in record}
+
+
+def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
+    """Return messages: role, what is said of it, and of each position the kind and text; null for an image."""
+    grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
+    turns = facts.get("turns") or [None] * len(facts["roles"])
+    for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):
+        own = dict(turn or {})
+        kind = own.pop("kind", "image" if text is None else "text")
+        if own.pop("begins", False) or not grouped or grouped[-1][0] != role:
+            grouped.append((role, own, []))
+        grouped[-1][2].append((kind, text))
+    return grouped
+
+
+def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+    calls = [_call(key, text) for kind, text in positions if kind == "tool_call"]
+    if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
+        raise RecipeError(f"sample {key}: a message goes on after its call of a tool; the form messages has its calls last")
+    said = list(positions[: len(positions) - len(calls)])
+    message: dict[str, Any] = {"role": role}
+    if said and said[0][0] == "reasoning":
+        message["reasoning_content"] = said.pop(0)[1]
+    parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind, text in said]
+    parts = [
+        {"type": "thinking", "thinking": text} if kind == "reasoning" else p
+        for p, (kind, text) in zip(parts, said, strict=True)
+    ]
+    is_plain = len(said) == 1 and said[0][0] == "text"
+    message["content"] = said[0][1] if is_plain else (parts or None)
+    message |= {"tool_calls": calls} if calls else {}
+    message |= {name: own[name] for name in ("name", "tool_call_id") if name in own}
+    return message if own.get("train", True) else {**message, "weight": 0}
+
+
+def _call(key: str, text: str | None) -> dict[str, Any]:
+    try:
+        call = json.loads(text or "")
+        function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RecipeError(
+            f"sample {key}: a call of a tool is no JSON of a name and arguments; did a step rewrite it?"
+        ) from None
+    identity = {"id": call["id"]} if "id" in call else {}
+    return {**identity, "type": "function", "function": function}
