@@ -218,6 +218,70 @@ def test_turns_and_tools_that_are_none_of_ours_are_a_reason(tmp_path, more, reas
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == [reason]
 
 
+def llava(*values: str, **more: object) -> dict:
+    return {"conversations": [{"from": ("human", "gpt")[n % 2], "value": value} for n, value in enumerate(values)], **more}
+
+
+def spoken(tmp_path, facts: object, **members: bytes) -> dict:
+    """Return the row of a sample `k` of these members, `png_0` for `0.png`, and a JSON."""
+    named = {f"k.{'.'.join(reversed(name.split('_')))}": data for name, data in members.items()}
+    write_tar(tmp_path / "a.tar", {**named, "k.json": json.dumps(facts).encode()})
+    (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
+    return row
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        llava("<image>\nWhat?", "It.", id=7, url="https://a.org/1.png"),
+        llava("What?", "It.", id=7, image="coco/1.jpg", url="https://a.org/1.png"),
+    ],
+)
+def test_conversations_of_others_are_conversations(tmp_path, facts):
+    row = spoken(tmp_path, facts, png=picture())
+    assert (row["drop"], row["roles"]) == (None, ["user", "user", "assistant"])
+    assert [text and text["text"] for text in row["texts"]] == [None, "What?", "It."]
+    image = row["images"][0]
+    assert (image["width"], image["blob"], image["url"]) == (8, str(tmp_path / "a.tar"), "https://a.org/1.png")
+    assert json.loads(row["extra"]) == {"id": 7, "source_key": "k"}
+
+
+def test_turns_alone_text_alone_and_tools_are_conversations_too(tmp_path):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho", "weight": 0}]
+    assert spoken(tmp_path, turns)["turns"] == [None, '{"train": false}']
+    row = spoken(tmp_path, {"messages": turns, "tools": [{"name": "w"}]})
+    assert (row["drop"], row["tools"], json.loads(row["extra"])) == (None, '[{"name": "w"}]', {"source_key": "k"})
+
+
+def test_images_that_the_json_names_are_those_members(tmp_path):
+    facts = llava("<image><image>Which?", "Both.", image=["https://a.org/1.png", "0.png"])
+    row = spoken(tmp_path, facts, png_0=picture(8), png_1=picture(9))
+    assert [(image["width"], image["url"]) for image in row["images"][:2]] == [(9, "https://a.org/1.png"), (8, None)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "members", "reason"),
+    [
+        (llava("<image><image>Which?", "Both."), {"png": picture()}, "more_placeholders_than_images"),
+        (llava("<image>What?", " "), {"png": picture()}, "empty_answer"),
+        (llava("<image>What?", "It."), {"heic": b"\0\0\0\x18ftypheic"}, "unsupported_format"),
+        (llava("<image>What?", "It."), {"png": b"none"}, "not_an_image"),
+    ],
+)
+def test_conversations_of_others_that_do_not_fit_have_the_reason(tmp_path, facts, members, reason):
+    assert spoken(tmp_path, facts, **members)["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "facts", [llava("<image>Q", "A", caption="c"), {"conversations": ["c"], "caption": "c"}, {"caption": "c"}]
+)
+def test_a_caption_counts_before_turns(tmp_path, facts):
+    row = spoken(tmp_path, facts, png=picture())
+    assert ([text["text"] for text in row["texts"] if text], row["roles"]) == (["c"], None)
+    boxes = [{"label": "cat", "box": [0, 0, 1, 1]}]
+    assert spoken(tmp_path, boxes, png=picture())["drop"] is None
+
+
 def test_columns_called_turns_and_tools_of_what_is_no_conversation_are_carried(tmp_path):
     own = {"turns": [1], "tools": ["hammer"]}
     page = {name: value for name, value in TALK.items() if name != "roles"}

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmdata.intake.dialogue import checked_turns
+from vlmdata.intake.members import holds_turns, turns_alone
 from vlmdata.intake.tool_calls import checked_tools
 from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
-from vlmdata_train.conversations import is_conversation, read_conversation
+from vlmdata_train.conversations import read_conversation
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
 
@@ -44,7 +45,7 @@ def read_document(sample: Mapping[str, Any]) -> Document:
     if is_document(facts, sample):
         return _laid_out(facts, sample)
     captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
-    if not captions and is_conversation(facts):
+    if not captions and holds_turns(facts):
         return Document(*read_conversation(facts, sample))
     captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
     images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
@@ -84,9 +85,7 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
         facts = json.loads(sample["json"]) if "json" in sample else {}
     except RecursionError as error:
         raise ValueError(str(error)) from None
-    if isinstance(facts, list) and facts and all(isinstance(turn, dict) for turn in facts):
-        return {"messages": facts}
-    return facts if isinstance(facts, dict) else {}
+    return facts if isinstance(facts, dict) else turns_alone(facts)
 
 
 def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:

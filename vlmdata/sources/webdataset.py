@@ -9,15 +9,17 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
-from vlmdata.intake.dialogue import checked_turns
+from vlmdata.intake.dialogue import checked_turns, read_dialogue
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
+from vlmdata.intake.members import IMAGES, TURNS, Members, holds_turns, turns_alone
 from vlmdata.intake.nested import words
 from vlmdata.intake.pairs import json_object, one_text
-from vlmdata.intake.pictures import in_place, inline
+from vlmdata.intake.pictures import in_place, inline, keep_addresses
 from vlmdata.intake.rows import captioned, document, pair, reject, tables
 from vlmdata.intake.sample_facts import not_said, of_document, told, with_origin
 from vlmdata.intake.strings import caption_text, check_encoding, clean, is_blank
+from vlmdata.intake.talks import conversation
 from vlmdata.intake.tars import (
     ENDINGS,
     MAX_CAPTION,
@@ -44,6 +46,8 @@ from vlmdata.step import RecipeError, Source
 @dataclass(frozen=True, kw_only=True)
 class Webdataset(Source):
     """Samples of tars: of a plain tar the bytes of images are referred to, never copied; a compressed one is unpacked.
+
+    A sample without a caption whose JSON holds `conversations` or `messages` is a conversation, for the layout `documents`.
 
     What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles, turns and, as
     `earlier_scores` in the sample's JSON, scores. A sample without an image is dropped as `no_image` (unless it is a
@@ -113,13 +117,17 @@ class Webdataset(Source):
         parts = dict(sample.members)
         described = _named(parts, ["json"])
         facts: Any = sample_json(parts[described[0]] if len(described) == 1 else None, read)
-        facts = {} if facts is None else facts if isinstance(facts, dict) else {"json": facts}
+        facts = {} if facts is None else facts if isinstance(facts, dict) else turns_alone(facts) or {"json": facts}
         if _has_lists(facts, "texts", "metadata") and not self._beside(parts, facts):
             return _document(sample, parts, facts, blob, read)
         pictures = self._pictures(parts)
-        if not pictures:
+        is_plain = self.image is None and self.caption == list(CAPTION_EXTENSIONS) and not _named(parts, self.caption)
+        turns = is_plain and holds_turns(facts)
+        if not pictures and not turns:
             return reject({"extra": _extra(sample.key, facts, facts)}, "no_image")
         captions = [*self._captions(sample.key, parts, facts, read), *_texts(facts.get("alternatives"))]
+        if turns and not one_text(captions)[0]:
+            return _conversation(sample, parts, pictures, facts, blob, read)
         if not one_text(captions)[0]:
             if len(described) > 1:
                 raise BadSample(f"several JSON members, {', '.join(described[:9])}, and no caption", "several_captions")
@@ -270,6 +278,27 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     row["extra"] = _extra(sample.key, facts, of_document(facts, sample.key))
     found = [image for image in images if image]
     return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
+
+
+def _conversation(
+    sample: TarSample, parts: Mapping[str, Member], pictures: Sequence[Member], facts: Any, blob: str | None, read: Read
+) -> dict[str, Any]:
+    """Return the row of a sample whose JSON holds turns, as LLaVA and OpenAI have them; the trainer reads by the same rules."""
+    own = Members((name for name, member in parts.items() if member in pictures), sample.key)
+
+    def shown(where: Any) -> dict[str, Any]:
+        image = own.find(where)
+        return {**_image(parts[image.pop("member")], blob, read), **image} if "member" in image else image
+
+    record = {**facts, **own.in_order(facts)}
+    try:
+        found = read_dialogue(record, TURNS, IMAGES, shown, otherwise=[_image(parts[name], blob, read) for name in own.names])
+    except Unfit as error:
+        return reject({"extra": _extra(sample.key, facts, facts)}, str(error))
+    images = [part for message in found.messages for part in message.parts if isinstance(part, dict)]
+    used = found.used | keep_addresses(images, facts)
+    rest = {name: value for name, value in facts.items() if name not in used}
+    return conversation(found.messages, tools=found.tools, extra=_extra(sample.key, facts, rest))
 
 
 def _talk(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
