@@ -54,3 +54,14 @@ def test_a_document_validates():
     image = {"url": "http://example.org/a.jpg", "blob": "b", "offset": 0, "size": 1, "format": "jpeg", "width": 3, "height": 4}
     sample = next(samples(table([document("before", image, "after")]), "documents", 0, 1))
     check("sample", json.loads(dict(sample.members)["json"]))
+
+
+def test_a_conversation_validates_and_no_other_shape_of_turns():
+    said = {"kind": "tool_call", "train": False, "name": "w"}
+    rows = {**document("a", "b", "c"), "roles": ["user", "assistant", "tool"], "tools": '[{"name": "w"}]'}
+    rows["turns"] = [None, json.dumps(said), '{"begins": true, "tool_call_id": "c1"}']
+    facts = json.loads(dict(next(samples(table([rows]), "documents", 0, 1)).members)["json"])
+    check("sample", facts)
+    for wrong in ({"turns": [{}]}, {"turns": [{"kind": "song"}]}, {"roles": ["judge"]}, {"tools": ["w"]}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("sample", {**facts, **wrong})
