@@ -1,14 +1,18 @@
 """Two datasets are compared row by row: who came, who went, whose bytes changed, and by which step."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.site import download, picture, site
+from tests.loader.tars import write_tar
 from tests.servers import reply
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.diff import diff
+from vlmdata.recipe import parse
 
 pytestmark = pytest.mark.whole
 
@@ -60,3 +64,17 @@ def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
     assert [(change.after, change.rows) for change in diff(tmp_path / "b", tmp_path / "a")] == [
         ("kept, but another text by pii_remove and score by pii_remove", 8)
     ]
+
+
+def test_turns_and_tools_are_what_a_text_says(tmp_path):
+    talk = {"texts": ["a", "b"], "images": [None] * 2, "metadata": [None] * 2, "roles": ["user", "assistant"]}
+    for name, turns in (("a", None), ("b", [None, {"train": False}])):
+        (tmp_path / name).mkdir()
+        write_tar(tmp_path / name / "0.tar", [("k.json", json.dumps({**talk, "turns": turns}).encode())])
+        source = {"type": "webdataset", "path": str(tmp_path / name)}
+        made = run(
+            parse({"source": source, "shards": {"layout": "documents"}}), tmp_path / f"{name}.out", local=True, workers=1
+        )
+        assert made["kept"] == 1
+    (change,) = diff(tmp_path / "a.out", tmp_path / "b.out")
+    assert change.after == "kept, but another text by the source"
