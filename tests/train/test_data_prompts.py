@@ -121,7 +121,7 @@ def test_a_conversation_that_the_template_refuses_is_unusable(prompter, monkeypa
 
 def test_without_a_chat_template_or_with_one_that_shows_nothing_one_line_says_what_to_do(prompter, monkeypatch):
     monkeypatch.setattr(prompter.tokenizer, "chat_template", None)
-    with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template: write one as `chat_template`"):
+    with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template: give one as `chat_template`"):
         prompter.chat(CHAT)
     assert prompter.plain(Document([PHOTO, "A circle."], None)).answers() > 0  # captions need none
     monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m['text'] }}{% endfor %}")

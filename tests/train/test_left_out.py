@@ -11,7 +11,7 @@ import pytest
 from bench.inputs.tars import document_sample, jpeg, write_tar
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, drawing
-from tests.train.test_data_feed import feed
+from tests.train.test_data_feed import feed, model
 from tests.train.test_loop_log import records
 from vlmdata.loader.build import build_index
 from vlmdata.loader.lengths import Lengths
@@ -19,6 +19,7 @@ from vlmdata.step import RecipeError
 from vlmdata_train.left_out import LeftOut, count_left_out, left_out
 from vlmdata_train.loop import run_training
 from vlmdata_train.run_progress import samples_of_steps
+from vlmdata_train.tokens import BYTES_CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole
 
@@ -76,12 +77,15 @@ def test_of_alternatives_all_must_be_left_out():
 
 
 def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
-    def refuses(self, messages, *, add_generation_prompt):
-        raise ValueError("roles must alternate")
-
+    refuses = "{% if 'What?' in messages[0]['content'] %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    monkeypatch.setattr(model().tokenizer, "chat_template", refuses + BYTES_CHAT_TEMPLATE)
     write_tar(tmp_path / "0.tar", [*caption_samples(3), chat("a", "What?", "A cat.")])
-    monkeypatch.setattr("vlmdata_train.prompts.Prompter.render", refuses)
     assert count_left_out(feed(str(tmp_path)).plan).reasons == {"chat_template": 1}
+    write_tar(tmp_path / "0.tar", [chat("a", "What?", "A cat.")])
+    with pytest.raises(
+        RecipeError, match=r"chat_template 1 of 1. The first is a of .*0.tar: the chat template refuses it: roles"
+    ):
+        feed(str(tmp_path))
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])

@@ -36,3 +36,15 @@ def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_
         tiny_recipe(data, tmp_path / "run", chat_template="nowhere.jinja")
     with pytest.raises(RecipeError, match=r"trusted_tokens: the tokenizer bytes has no token '<\|box\|>'"):
         run_training(tiny_recipe(data, tmp_path / "run", trusted_tokens=["<|box|>"]))
+
+
+@pytest.mark.whole
+def test_a_run_of_a_version_that_knew_none_of_these_goes_on(tmp_path):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    checkpoint = run_training(tiny_recipe(data, tmp_path / "run", steps=3)).checkpoint
+    saved = json.loads((checkpoint / "recipe.json").read_text())
+    older = {name: value for name, value in saved.items() if name not in ("chat_template", "trusted_tokens", "loss")}
+    (checkpoint / "recipe.json").write_text(json.dumps(older))
+    assert run_training(tiny_recipe(data, tmp_path / "run", steps=6)).steps == 6
+    with pytest.raises(RecipeError, match="holds a run with another `loss`"):
+        run_training(tiny_recipe(data, tmp_path / "run", steps=6, loss="last"))

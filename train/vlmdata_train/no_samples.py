@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from vlmdata.loader.packed import PackedPlan
+from vlmdata.loader.read import Reader
 from vlmdata.step import RecipeError
-from vlmdata_train.left_out import LeftOut, count_left_out
+from vlmdata_train.left_out import LeftOut, Unusable, count_left_out
 from vlmdata_train.plain import plain
-from vlmdata_train.reading import Reading
+from vlmdata_train.reading import Reading, Sample
 
 FORMS = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
 _MEMBERS = 8  # of a sample are named
@@ -51,7 +52,20 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) 
         )
     number, row = found.first[reason]
     (place,) = plan.datasets[number].index.locate(np.array([row]))
+    if reason == "chat_template":
+        sample = Reader(plan.datasets[number]).read(place)
+        return text + plain(
+            f"The first is {place.key} of {plan.datasets[number].address(place.shard)}: {_detail(reading, sample)}"
+        )
     names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
     return (
         text + plain(f"The first, {place.key} of {plan.datasets[number].address(place.shard)}, has {names}; meant is ") + FORMS
     )
+
+
+def _detail(reading: Reading, sample: Sample) -> str:
+    try:
+        reading.prompt(sample)
+    except Unusable as error:
+        return " ".join(error.detail.split())
+    return "it has changed meanwhile"

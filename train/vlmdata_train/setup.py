@@ -39,6 +39,9 @@ from vlmdata_train.tokens import image_token_id
 # What may differ between a run and the one it goes on from: nothing that changes the weights already made.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
+# What recipes of earlier versions do not say, and what they meant.
+SINCE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
+
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     """Return the checkpoint to go on from. RecipeError: it is of a run with another recipe."""
@@ -47,8 +50,8 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     found = latest(checkpoints)
     if found is None:
         return None
-    before = json.loads((found / "recipe.json").read_text())
     now = json.loads(json.dumps(recipe.describe()))
+    before = SINCE | json.loads((found / "recipe.json").read_text())
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: name another `out`, or remove it")
@@ -181,6 +184,8 @@ def open_stream(
     """
     try:
         return stream(data, seed=seed, epochs=epochs, rank=rank, world=world, pack=packing, on_error="skip", torch=False)
+    except RecipeError:  # of the model or the recipe, met while lengths are measured
+        raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from None
 

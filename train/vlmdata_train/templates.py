@@ -54,10 +54,12 @@ class ChatTemplate:
         RecipeError: there is none, or it shows no message.
         """
         if self.source is None:
-            raise RecipeError(self._named("has no chat template: write one as `chat_template` into the recipe"))
+            raise RecipeError(self._named("has no chat template: give one as `chat_template` in the recipe"))
         text = self._run([self._shown(message) for message in messages], tools, add_generation_prompt)
         if self.form is None:
-            raise RecipeError(self._named("has a chat template that shows no message: write one as `chat_template`"))
+            raise RecipeError(
+                self._named("has a chat template that shows no message: give another one as `chat_template` in the recipe")
+            )
         return text
 
     def answers(
