@@ -215,6 +215,54 @@ def test_a_tool_may_give_an_object_and_images(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("turn", "shown"),
+    [
+        ({"content": "Which?", "images": ["1.png", "1.png"]}, [8, 8, "Which?"]),
+        ({"content": "This: <image>\n?", "image": "1.png"}, ["This:", 8, "?"]),
+        ({"content": "None?", "images": [], "image": None, "videos": None}, ["None?"]),
+    ],
+)
+def test_a_turn_may_name_its_own_images(tmp_path, turn, shown):
+    (row,) = read(tmp_path, Messages, {"messages": [{"role": "user", **turn}, SAID]})
+    assert [one for role, one, _ in said(row) if role == "user"] == shown
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [{**ASKED, "videos": ["1.mp4"]}, SAID]},
+        {"messages": [{**ASKED, "content": "<video>What?"}, SAID], "videos": ["1.mp4"]},
+        {"messages": [{**ASKED, "content": "<audio>What?"}, SAID], "audio": "1.wav"},
+    ],
+)
+def test_films_and_sounds_are_a_reason(tmp_path, record):
+    assert [row["reason"] for row in read(tmp_path, Messages, record)] == ["unknown_part"]
+
+
+def test_the_film_that_a_picture_is_of_is_a_column(tmp_path):
+    (row,) = read(tmp_path, Messages, {"messages": [ASKED, SAID], "video": "1.mp4"})
+    assert (row["drop"], row["extra"]) == (None, '{"video": "1.mp4"}')
+
+
+@SOURCES
+def test_questions_that_come_together_when_conversations_join_stay_two(tmp_path, source):
+    first = {"messages": [{**ASKED, "content": "<image>One?"}, SAID, {**ASKED, "content": "Two?"}], "image": "1.png"}
+    second = {"messages": [{**ASKED, "content": "<image>Three?"}, SAID], "image": "1.png"}
+    tools = {**second, "tools": [SCHEMA]}
+    (tmp_path / "1.png").write_bytes(picture())
+    (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, [first, second, tools, second])))
+    one, two = read_all(source(path=str(tmp_path / "l.jsonl"), joined=True)).to_pylist()
+    assert said(one)[3:] == [
+        ("user", "Two?", None),
+        ("user", "Three?", {"begins": True}),
+        ("assistant", "Sunny.", None),
+        ("user", "Three?", None),
+        ("assistant", "Sunny.", None),
+    ]
+    assert (two["tools"], len(two["roles"])) == (json.dumps([SCHEMA]), 3)
+
+
 @SOURCES
 def test_a_struct_of_parquet_holds_names_of_other_rows_as_nulls(tmp_path, source):
     other = {"name": "v", "arguments": {"place": "Rome"}}

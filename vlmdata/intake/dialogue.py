@@ -25,6 +25,11 @@ ROLES = {
 CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a call in JSON
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
 LEARNED = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 is without a loss
+UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn or, where a text has <video> or <audio>, of a record
+DETAILS = ("train_detail", "training_detail")  # a loss for parts of a message
+MORE = frozenset(
+    (*REASONING, *LEARNED, *UNREAD, *DETAILS, "tool_calls", "function_call", "name", "tool_call_id", "image", "images")
+)
 SAID = frozenset(("user", "assistant", "system", "tool"))  # the roles of a row
 ImageOf = Callable[[Any], Any]
 
@@ -77,6 +82,9 @@ def read_dialogue(
         messages.insert(0, Message("system", [_whole(prompt)]))
         used.add("system")
     check_messages(messages)
+    shown = [name for name in UNREAD if record.get(name)]
+    if any(_marks(message.parts, f"<{name.removesuffix('s')}>") for name in shown for message in messages):
+        raise Unfit("unknown_part")
     tools, name = offered(record, nulls=nulls)
     beside: list[Any] = [image_of(where) for where in images_of(first_of(record, images))]
     if not beside and not any(_has_image(message) for message in messages):
@@ -219,6 +227,8 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
     """Return a turn as a message, its reasoning first and its calls last; an image part without an image is a placeholder."""
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
+    if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(MORE):
+        return Message(ROLES[name], [_whole(content)])  # most turns, in a third of the time
     calls = [turn[one] for one in ("tool_calls", "function_call") if turn.get(one) and not _is_nothing(turn[one])]
     if is_call := _plain(name) in CALLERS:
         calls, content = ([content] if content or not calls else []) + calls, None
@@ -233,10 +243,21 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
         return Message(role, [*thought, *made], _own(turn))
     if role == "tool" and isinstance(content, Mapping):  # what a tool gave, as an object
         content = json_text(content, "no_text")
-    parts = [content] if isinstance(content, str) else content
-    if not isinstance(parts, list):
+    given = [content] if isinstance(content, str) else content
+    if not isinstance(given, list):
         raise Unfit("no_text")
-    return Message(role, [*thought, *(_part(part, role, image_of) for part in parts), *made], _own(turn))
+    parts = _with_images([_part(part, role, image_of) for part in given], turn, image_of)
+    return Message(role, [*thought, *parts, *made], _own(turn))
+
+
+def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
+    """Return a turn's parts with the images that the turn itself names: in place of its placeholders, else before its text."""
+    if any(images_of(turn.get(name)) for name in UNREAD):
+        raise Unfit("unknown_part")
+    images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
+    if images and _marks(parts):
+        return _placed([Message("user", parts)], images)[0].parts
+    return [*images, *parts]
 
 
 def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +268,7 @@ def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
     given = [turn[name] for name in LEARNED if turn.get(name) is not None]
     if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
         raise Unfit("bad_weight")
-    if len({bool(one) for one in given}) > 1 or any(turn.get(name) for name in ("train_detail", "training_detail")):
+    if len({bool(one) for one in given}) > 1 or any(turn.get(name) for name in DETAILS):
         raise Unfit("bad_weight")
     own: dict[str, Any] = {} if all(given) else {"train": False}
     for name in ("name", "tool_call_id"):
@@ -310,7 +331,7 @@ def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
 
     Where no message has a placeholder a single image stands before the first user's text, as LLaVA's own reader puts it.
     """
-    marks = sum(part.count(PLACEHOLDER) for message in messages for part in message.parts if isinstance(part, str))
+    marks = sum(_marks(message.parts) for message in messages)
     if any(map(_has_image, messages)):
         if images or marks:
             raise Unfit("images_both_in_parts_and_beside")
@@ -323,6 +344,10 @@ def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
         raise Unfit("more_placeholders_than_images" if marks > len(images) else "more_images_than_placeholders")
     left = iter(images)
     return [Message(one.role, [p for part in one.parts for p in _shown(part, left)], one.own) for one in messages]
+
+
+def _marks(parts: Sequence[Any], mark: str = PLACEHOLDER) -> int:
+    return sum(part.count(mark) for part in parts if isinstance(part, str))
 
 
 def _shown(part: Any, images: Any) -> list[Any]:
