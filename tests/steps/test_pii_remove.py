@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from tests.rows import captions, table
+from tests.rows import captions, document, table
 from vlmdata.steps.pii_remove import PiiRemove
 
 
@@ -26,3 +28,17 @@ def test_a_mark_and_alternatives():
     assert rows["texts"].to_pylist()[0][0]["text"] == "ip <pii> here"
     assert rows["texts"].to_pylist()[0][0]["alternatives"] == ["mail <pii>", "<pii>", "a dog"]
     assert rows["pii_remove.removed"].to_pylist() == [[3]]
+
+
+def test_a_call_of_a_tool_stays_json_and_its_arguments_are_cleaned():
+    given = {"to": ["jane@example.org"], "text": 'Say "[]" ', "days": 2, "note": {}}
+    call = {"name": "mail", "arguments": given, "id": "call_1"}
+    row = {**document("Write to jane@example.org", json.dumps(call)), "roles": ["user", "assistant"]}
+    row["turns"] = [None, json.dumps({"kind": "tool_call"})]
+    plain = {**document("jane@example.org", '{"name": 1} jane@example.org'), "roles": None, "turns": None}
+    done = PiiRemove().run(table([plain, row]))
+    first, second = done["texts"].to_pylist()
+    assert [text["text"] for text in first] == ["", '{"name": 1}']
+    given["to"] = [""]
+    assert (second[0]["text"], json.loads(second[1]["text"])) == ("Write to", call)
+    assert done["pii_remove.removed"].to_pylist() == [[1, 1], [1, 1]]

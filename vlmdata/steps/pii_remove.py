@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import ROW, TEXT, flatten
+from vlmdata.row import ROW, TEXT, flatten, in_one
 from vlmdata.step import Part, Step
 from vlmdata.text.personal import Kind, find_personal
 
@@ -17,13 +20,15 @@ from vlmdata.text.personal import Kind, find_personal
 class PiiRemove(Step):
     """Put `mark` in place of what belongs to a person, in texts and their alternatives. White space left over closes up.
 
+    Of a call of a tool, which is JSON, the texts within its arguments are cleaned, so that it stays JSON.
+
     `removed` counts the places of each text. It finds by patterns, not by meaning: names and postal addresses stay.
     """
 
-    reads: ClassVar = ("texts",)
+    reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
-    version: ClassVar = 3  # since 3 words for "telephone" of fifty languages, characters without width, no DOI
+    version: ClassVar = 4  # since 3 words for "telephone" of fifty languages, characters without width, no DOI; 4 calls
 
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
     mark: str = ""  # for instance "<pii>"
@@ -32,10 +37,11 @@ class PiiRemove(Step):
         flat = flatten(rows, "texts")
         living = flat.alive()
         items = flat.items.to_pylist()
+        calls = set(_calls(rows, flat.offsets.to_pylist()))
         counts: list[int | None] = [None] * len(items)
         for at, (item, lives) in enumerate(zip(items, living, strict=True)):
             if lives:
-                counts[at] = self._clean(item)
+                counts[at] = self._clean_call(item) if at in calls else self._clean(item)
         return {
             "texts": flat.rebuild(pa.array(items, TEXT)),
             "removed": flat.rebuild(pa.array(counts, pa.int32())),
@@ -49,6 +55,33 @@ class PiiRemove(Step):
             item["alternatives"] = [text for text, _ in cleaned if text]
             count += sum(number for _, number in cleaned)
         return count
+
+    def _clean_call(self, item: dict[str, Any]) -> int:
+        call = json.loads(item["text"])
+        call["arguments"], count = self._clean_value(call["arguments"])
+        item["text"] = json.dumps(call, ensure_ascii=False)
+        return count
+
+    def _clean_value(self, value: Any) -> tuple[Any, int]:
+        """Clean every text of a JSON value; names of fields stay."""
+        if isinstance(value, str):
+            return remove_personal(value, self.kinds, self.mark)
+        if isinstance(value, dict):
+            values, counts = zip(*map(self._clean_value, value.values()), strict=True) if value else ((), ())
+            return dict(zip(value, values, strict=True)), sum(counts)
+        if isinstance(value, list):
+            found = [self._clean_value(one) for one in value]
+            return [one for one, _ in found], sum(count for _, count in found)
+        return value, 0
+
+
+def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
+    """Give the places of texts, counted over all rows, that are calls of tools; `starts` is where each row's texts begin."""
+    turns = in_one(rows["turns"])
+    for row in np.flatnonzero(turns.is_valid().to_numpy(zero_copy_only=False)).tolist():
+        for position, said in enumerate(turns[row].as_py()):
+            if said and json.loads(said).get("kind") == "tool_call":
+                yield starts[row] + position
 
 
 def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
