@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmdata.intake.dialogue import checked_turns
 from vlmdata.intake.members import holds_turns, turns_alone
-from vlmdata.intake.tool_calls import checked_tools
+from vlmdata.intake.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata_train.conversations import read_conversation
@@ -64,7 +64,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     entries = zip(facts["texts"], facts["metadata"], given or [""] * count, turns or [None] * count, strict=True)
     for text, image, role, turn in entries:
         if isinstance(text, str):
-            positions.append(text)
+            positions.append(_call(text) if turn and turn.get("kind") == "tool_call" else text)
         elif isinstance(image, dict) and "file" in image:
             positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
         elif turn:
@@ -74,6 +74,14 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
         roles.append(role)
         said.append(turn)
     return Document(positions, roles if given else None, said if any(said) else None, tools)
+
+
+def _call(text: str) -> str:
+    """Return a call as JSON of `name` and `arguments`. Raises ValueError: it is no call, or several."""
+    calls = calls_of(text)
+    if len(calls) != 1:
+        raise Unfit("bad_tool_call")
+    return calls[0]
 
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
