@@ -178,18 +178,13 @@ def test_sizes_in_place_of_bytes_give_the_same_document(facts):
         assert one == {(8, 8): ONE, (9, 9): TWO}.get(other, other) if isinstance(other, tuple) else one == other
 
 
-@pytest.mark.parametrize(
-    "call", ["", "{", "[]", '{"name": 1}', '[{"name": "a"}, {"name": "b"}]', "7", '{"name": "a", "arguments": 7}']
-)
+TWO_CALLS, NO_OBJECT = '[{"name": "a"}, {"name": "b"}]', '{"name": "a", "arguments": 7}'
+
+
+@pytest.mark.parametrize("call", ["", "{", "[]", '{"name": 1}', TWO_CALLS, "7", NO_OBJECT])
 def test_a_position_that_should_hold_a_call_and_does_not_is_unreadable(call):
-    facts = {
-        "texts": ["Q", call],
-        "metadata": [None, None],
-        "roles": ["user", "assistant"],
-        "turns": [None, {"kind": "tool_call"}],
-    }
-    with pytest.raises(ValueError, match=r"bad_tool_call|values to unpack"):
-        read_document({"__key__": "a", "json": json.dumps(facts).encode()})
+    facts = {"texts": ["Q", call], "metadata": [None, None], "roles": ROLES[1:], "turns": [None, {"kind": "tool_call"}]}
+    with pytest.raises(ValueError, match="bad_tool_call"):
+        read_document(sample(facts))
     facts["texts"][1] = '{"function": {"name": "a", "arguments": "{\\"b\\": 1}"}}'
-    read = read_document({"__key__": "a", "json": json.dumps(facts).encode()})
-    assert json.loads(read.positions[1]) == {"name": "a", "arguments": {"b": 1}}
+    assert json.loads(read_document(sample(facts)).positions[1]) == {"name": "a", "arguments": {"b": 1}}
