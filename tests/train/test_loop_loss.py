@@ -1,29 +1,71 @@
 """The chunked loss is the plain loss, on answers only, inside each sample."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
+from vlmdata_train.head import Head
 from vlmdata_train.loss import IGNORE, answer_labels, answer_positions, token_losses
 
+HEADS = {
+    "plain": Head(), "capped": Head(cap=3.0), "scaled": Head(scale=0.25), "scaled and capped": Head(scale=2.0, cap=5.0),
+}  # fmt: skip
 
-def test_loss_and_gradients_equal_the_plain_ones_for_any_chunk():
+
+def plain_loss(hidden, weight, bias, labels, head):
+    """Cross-entropy on all logits at once, as transformers makes them."""
+    logits = F.linear(hidden, weight, bias) * head.scale
+    if head.cap is not None:
+        logits = torch.tanh(logits / head.cap) * head.cap
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def output_layer(dtype=torch.float32):
+    """37 tokens of width 16 and 101 words, with logits that reach into the bend of the caps."""
     torch.manual_seed(0)
-    hidden, weight = torch.randn(37, 16, requires_grad=True), torch.randn(101, 16, requires_grad=True)
-    labels = torch.randint(0, 101, (37,))
-    plain = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
-    wanted = torch.autograd.grad(3 * plain, (hidden, weight))
+    shapes = (37, 16), (101, 16), (101,)
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes], torch.randint(0, 101, (37,))
+
+
+@pytest.mark.parametrize("has_bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_loss_and_gradients_equal_the_plain_ones_for_any_chunk(head, has_bias):
+    (hidden, weight, bias), labels = output_layer()
+    inputs = (hidden, weight, bias) if has_bias else (hidden, weight)
+    plain = plain_loss(hidden, weight, bias if has_bias else None, labels, head)
+    wanted = torch.autograd.grad(3 * plain, inputs)
     for chunk in (1, 8, 37, 1000):
-        total, each = token_losses(hidden, weight, labels, chunk=chunk)
+        total, each = token_losses(hidden, weight, labels, bias=bias if has_bias else None, head=head, chunk=chunk)
         assert torch.allclose(total, plain, rtol=1e-6)
         assert torch.allclose(each.sum(), plain, rtol=1e-6) and not each.requires_grad
-        for got, want in zip(torch.autograd.grad(3 * total, (hidden, weight)), wanted, strict=True):
+        for got, want in zip(torch.autograd.grad(3 * total, inputs), wanted, strict=True):
             assert torch.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_in_bf16_loss_and_gradients_are_the_exact_ones_up_to_rounding(head):
+    inputs, labels = output_layer(torch.bfloat16)
+    exact = [t.detach().float().requires_grad_() for t in inputs]
+    wanted_loss = plain_loss(*exact, labels, head)
+    hidden, weight, bias = inputs
+    total, _ = token_losses(hidden, weight, labels, bias=bias, head=head, chunk=8)
+    assert torch.allclose(total, wanted_loss, rtol=0.01)
+    wanted = torch.autograd.grad(wanted_loss, exact)
+    for got, want in zip(torch.autograd.grad(total, inputs), wanted, strict=True):
+        assert got.dtype == torch.bfloat16 and (got.float() - want).norm() < 0.01 * want.norm()
 
 
 def test_a_frozen_output_layer_gets_no_gradient_and_its_input_does():
     hidden, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4)
     token_losses(hidden, weight, torch.arange(5))[0].backward()
     assert hidden.grad is not None and weight.grad is None
+
+
+def test_a_bias_alone_is_trained_where_all_else_is_frozen():
+    hidden, weight, bias = torch.randn(5, 4), torch.randn(7, 4), torch.randn(7, requires_grad=True)
+    token_losses(hidden, weight, torch.arange(5), bias=bias)[0].backward()
+    plain = torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight, bias), torch.arange(5), reduction="sum"), bias)
+    assert torch.allclose(bias.grad, plain[0], atol=1e-6)
 
 
 def test_no_answer_at_all_gives_a_zero_loss_with_zero_gradients():
@@ -57,5 +99,6 @@ def test_logits_of_all_tokens_never_exist():
 
     hidden, weight = torch.randn(4096, 8, requires_grad=True), torch.randn(999, 8, requires_grad=True)
     with Largest() as largest:
-        token_losses(hidden, weight, torch.zeros(4096, dtype=torch.int64), chunk=256)[0].backward()
+        bias, head = torch.randn(999, requires_grad=True), Head(scale=2.0, cap=30.0)
+        token_losses(hidden, weight, torch.zeros(4096, dtype=torch.int64), bias=bias, head=head, chunk=256)[0].backward()
     assert largest.rows == 256

@@ -115,6 +115,28 @@ def test_two_ranks_take_the_steps_that_one_takes_on_the_same_samples(tmp_path):
         assert torch.allclose(one[name], two[name], atol=2e-5), name
 
 
+@pytest.mark.parametrize(
+    "language",
+    [{"model_type": "phi"}, {"model_type": "gemma2", "head_dim": 16, "sliding_window": 8, "final_logit_softcapping": 3.0}],
+    ids=["Phi-2: an output layer with a bias", "Gemma 2: tied to the embeddings, capped"],
+)
+def test_any_output_layer_learns_alike_on_one_rank_on_two_and_on_two_shards(tmp_path, language):
+    data = write_data(tmp_path / "data", captions=0, conversations=48)
+    recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "none")
+    tree = json.loads(recipe.read_text())
+    shape = {**MODEL["language"]["hf_causal"]["config"], **language}
+    recipe.write_text(json.dumps({**tree, "model": {**MODEL, "language": {"hf_causal": {"config": shape}}}}))
+    for name, ranks, samples, how in (("one", 1, 8, "ddp"), ("ddp", 2, 4, "ddp"), ("fsdp", 2, 4, "fsdp")):
+        batches = f"{{pack: false, samples: {samples}, sample_tokens: 96, workers: 1}}"
+        torchrun(ranks, recipe, f"batches={batches}", "steps=2", "optimizer={warmup: 0}", f"out={tmp_path / name}",
+                 f"speed.parallel={how}")  # fmt: skip
+    one, ddp, fsdp = (weights(tmp_path / name / "checkpoints/step_00000002") for name in ("one", "ddp", "fsdp"))
+    assert one.keys() == ddp.keys() == fsdp.keys()
+    assert ("model.language.lm_head.bias" in one or "language.lm_head.bias" in one) == (language["model_type"] == "phi")
+    for name in one:
+        assert torch.allclose(one[name], ddp[name], atol=2e-5) and torch.allclose(one[name], fsdp[name], atol=2e-5), name
+
+
 def test_two_ranks_under_fsdp_go_on_from_one_with_bf16_weights_and_their_lower_halves(tmp_path):
     data = write_data(tmp_path / "data", captions=40, conversations=20)
     speed = {"device": "cpu", "precision": "bf16"}

@@ -14,10 +14,14 @@ from vlmdata_train.model import ModelRecipe, build_model
 pytestmark = pytest.mark.whole
 
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 6}
+GEMMA_2 = {  # its layers see a window and the whole past by turns; scores are scaled by another width, then capped
+    **LLAMA, "model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 5,
+    "attn_logit_softcapping": 0.7, "final_logit_softcapping": 5.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])
-@pytest.mark.parametrize("config", [LLAMA, MISTRAL], ids=["llama", "mistral, window 6"])
+@pytest.mark.parametrize("config", [LLAMA, MISTRAL, GEMMA_2], ids=["llama", "mistral, window 6", "gemma 2, window 6"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_packed_equals_separate_and_naive_concatenation_does_not(backend: str, config: dict[str, object]) -> None:
     model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}))
@@ -38,8 +42,9 @@ def test_packed_equals_separate_and_naive_concatenation_does_not(backend: str, c
             start = end
 
 
-def test_gradients_of_packed_samples_equal_those_of_separate_ones() -> None:
-    model = tiny_model()
+@pytest.mark.parametrize("config", [LLAMA, GEMMA_2], ids=["llama", "gemma 2"])
+def test_gradients_of_packed_samples_equal_those_of_separate_ones(config: dict[str, Any]) -> None:
+    model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}))
     samples = [sample(model, 10, 1, 1), sample(model, 7, 2, 2)]
     model(pack(model, samples)).square().sum().backward()
     together = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
@@ -79,6 +84,10 @@ LANGUAGES: dict[str, dict[str, Any]] = {
     "qwen2": {}, "qwen3": {"head_dim": 8}, "phi3": {}, "gemma": {"head_dim": 8}, "olmo2": {}, "smollm3": {}, "opt": {},
     "gpt_neox": {}, "mixtral": {"num_local_experts": 4}, "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "gemma3_text": {"head_dim": 8, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma2": GEMMA_2, "phi": {}, "cohere": {"logit_scale": 1.5}, "cohere2": {"logit_scale": 1.5, "sliding_window": 6},
+    "granite": {"logits_scaling": 0.5, "attention_multiplier": 0.9}, "starcoder2": {},
+    "vaultgemma": {"head_dim": 8, "sliding_window": 6, "attn_logit_softcapping": 0.7},
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4},
 }  # fmt: skip
 
 
@@ -106,7 +115,7 @@ def test_any_language_model_packs_and_otherwise_does_what_transformers_does(fami
         ("mamba", "lets samples in one row see each other"),
         ("bloom", "does not take an attention implementation"),
         ("stablelm", "is not handed `packing`"),
-        ("gemma2", "soft-capped scores"),
+        ("gpt_oss", "GptOssAttention has attention sinks"),
     ],
 )
 def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(family: str, message: str) -> None:
@@ -114,14 +123,25 @@ def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(fami
         build_model(language(family))
 
 
+def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> None:
+    capped, free = (language("gemma2", **{**GEMMA_2, "attn_logit_softcapping": cap}) for cap in (0.7, None))
+    model, other = tiny_model(capped), tiny_model(free)
+    batch = pack(model, [sample(model, 10, 1, 1)])
+    with torch.no_grad():
+        assert (model.logits(batch) - other.logits(batch)).abs().max() > 0.01
+        model.attention = "varlen"
+        with pytest.raises(ValueError, match="varlen does not cap scores, as this language model wants it: take `flex`"):
+            model.logits(batch)
+
+
 def test_an_unknown_backend_is_an_error() -> None:
     with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
         make_packing(torch.ones(1, 4, dtype=torch.int32), backend="flash")
 
 
-@pytest.mark.parametrize("fusion", ["tokens", "cross_attention"])
-def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments(fusion: str) -> None:
-    config = {**LLAMA, "num_hidden_layers": 4}
+@pytest.mark.parametrize(("fusion", "family"), [("tokens", LLAMA), ("cross_attention", LLAMA), ("tokens", GEMMA_2)])
+def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments(fusion: str, family: dict[str, Any]) -> None:
+    config = {**family, "num_hidden_layers": 4}
     abstractor = "mlp" if fusion == "tokens" else {"perceiver": {"latents": 4, "layers": 1, "heads": 1, "head_width": 8}}
     entry = fusion if fusion == "tokens" else {fusion: {"every": 2}}
     model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}, fusion=entry, abstractor=abstractor))
@@ -138,7 +158,7 @@ def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments
         frames = compiled.frame_count
         for batch, wanted in zip(batches[1:], expected[1:], strict=True):
             assert (model.logits(batch) - wanted).abs().max() < 1e-5
-    assert compiled.frame_count == frames <= 2, "plain blocks, and those with a layer hooked in"
+    assert compiled.frame_count == frames <= 2, "plain blocks, and those with a layer hooked in or another window"
 
 
 @pytest.mark.parametrize("backend", ["segments", "varlen"])  # FlexAttention has a backward pass on a GPU alone

@@ -139,15 +139,42 @@ def packed_attention(
     """Attend within segments: (B, H, T, E), (B, H_kv, S, E) twice -> (B, T, H, E). Called by transformers."""
     if packing is None:
         raise ValueError(f"{type(module).__name__} is not handed `packing` by its model, so samples cannot be packed in it")
-    if softcap is not None or s_aux is not None or dropout:
-        raise ValueError(f"{type(module).__name__}: soft-capped scores, sinks and dropout are not supported when packed")
+    if s_aux is not None or dropout:
+        what = "attention sinks" if s_aux is not None else f"dropout of attention ({dropout:g})"
+        raise ValueError(f"{type(module).__name__} has {what}, which packed attention does not compute")
     attend = {"segments": _by_segment, "varlen": _by_varlen, "flex": _by_flex, "mask": _by_mask}[packing.backend]
-    return attend(packing, query, key, value, scaling, sliding_window).transpose(1, 2), None
+    scores = Scores(scaling, sliding_window, softcap)
+    return attend(packing, query, key, value, scores).transpose(1, 2), None
 
 
-def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
-    out = torch.zeros_like(query[..., : value.shape[-1]])
+@dataclass(frozen=True)
+class Scores:
+    """What a layer does to its scores."""
+
+    scale: float | None  # None: one over the root of the head width
+    window: int | None  # how many tokens back a query sees, itself included; None: all
+    cap: float | None  # Gemma 2: they become cap * tanh(scores / cap); None: no cap
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
+    """Attend by a boolean mask that (B, H, T, S) takes, or causally without one."""
     grouped = query.shape[1] != key.shape[1]
+    if scores.cap is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=mask is None, scale=scores.scale, enable_gqa=grouped
+        )
+    if grouped:
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    scale = query.shape[-1] ** -0.5 if scores.scale is None else scores.scale
+    found = scores.cap * torch.tanh(query @ key.transpose(2, 3) * (scale / scores.cap))  # no kernel of SDPA caps scores
+    return found.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    out = torch.zeros_like(query[..., : value.shape[-1]])
+    window = scores.window
     for row, start, end in packing.runs:
         part = (slice(row, row + 1), slice(None), slice(start, end))
         band = None
@@ -156,13 +183,13 @@ def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, sca
             band = causal | packing.prefix[row, start:end]
         elif window is not None and end - start > window:
             band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-        out[part] = functional.scaled_dot_product_attention(
-            query[part], key[part], value[part], band, is_causal=band is None, scale=scale, enable_gqa=grouped
-        )
+        out[part] = _attend(query[part], key[part], value[part], band, scores)
     return out
 
 
-def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
+def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    if scores.cap is not None:
+        raise ValueError("attention: varlen does not cap scores, as this language model wants it: take `flex` or `segments`")
     from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
 
     assert packing.bounds is not None
@@ -172,21 +199,28 @@ def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scal
         grouped = {}
     q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (B T, H, E)
     out = varlen_attn(
-        q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest, scale=scale,
-        window_size=(-1 if window is None else window - 1, 0), **grouped,
+        q, k, v, packing.bounds, packing.bounds, packing.longest, packing.longest, scale=scores.scale,
+        window_size=(-1 if scores.window is None else scores.window - 1, 0), **grouped,
     )  # fmt: skip
     assert isinstance(out, Tensor)
     return out.unflatten(0, (query.shape[0], query.shape[2])).transpose(1, 2)
 
 
-def _by_flex(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
-    grouped = query.shape[1] != key.shape[1]
-    return flex(query.is_cuda)(query, key, value, block_mask=packing.masks[window], scale=scale, enable_gqa=grouped)
+def _by_flex(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    cap = scores.cap
+
+    def capped(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        assert cap is not None
+        return cap * torch.tanh(score / cap)
+
+    return flex(query.is_cuda)(
+        query, key, value, score_mod=None if cap is None else capped, block_mask=packing.masks[scores.window],
+        scale=scores.scale, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
 
 
-def _by_mask(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
-    grouped = query.shape[1] != key.shape[1]
-    return functional.scaled_dot_product_attention(query, key, value, packing.masks[window], scale=scale, enable_gqa=grouped)
+def _by_mask(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    return _attend(query, key, value, packing.masks[scores.window], scores)
 
 
 _compiled: list[Callable[..., Tensor]] = []
@@ -214,6 +248,8 @@ def check_packing(language: Any) -> None:
 
     Convolutions and state spaces carry over what no attention sees: such a model would train on leaks, silently.
     """
+    if language.base_model is language:
+        raise ValueError(f"{type(language).__name__} has no decoder apart from its output layer, so it cannot be packed")
     training = language.training
     language.eval()
     segment_ids = torch.tensor([[1, 1, 1, 2, 2, 2]])

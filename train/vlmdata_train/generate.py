@@ -49,7 +49,7 @@ def generate(
     done = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
     key_positions = positions
     for step in range(max_new_tokens):
-        logits = model.lm_head(hidden).float()
+        logits = model.logits_of(hidden).float()
         logits[:, len(model.tokenizer) :] = -torch.inf  # rows that only fill up the embedding matrix
         logits[:, image_token_id(model.tokenizer)] = -torch.inf  # an image cannot be said
         token = choose(logits, temperature, top_p, generator)  # (B,)

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from vlmdata_train.attention import check_packing, layer_windows, make_packing
 from vlmdata_train.batch import Batch
 from vlmdata_train.generate import generate
+from vlmdata_train.head import Head, head_of
 from vlmdata_train.image_plan import ImagePlan, Prepared
 from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.parts import make_part
@@ -44,6 +45,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     tokenizer = made["language"].load_tokenizer()
     language = made["language"].build(len(tokenizer))
     check_packing(language)
+    head = head_of(language)
     made["positions"].prepare(language)
     width = language.get_input_embeddings().embedding_dim
     reads = made["fusion"].reads(plan.facts, width)  # the width of the features
@@ -57,7 +59,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     }
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
-    return VisionLanguageModel(**modules, plan=plan, positions=made["positions"], tokenizer=tokenizer)
+    return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
 
 
 class VisionLanguageModel(nn.Module):
@@ -69,18 +71,18 @@ class VisionLanguageModel(nn.Module):
 
     def __init__(
         self, *, encoder: nn.Module, abstractor: nn.Module, arrangement: nn.Module | None, fusion: nn.Module,
-        language: nn.Module, plan: ImagePlan, positions: Any, tokenizer: PreTrainedTokenizerBase,
+        language: nn.Module, head: Head, plan: ImagePlan, positions: Any, tokenizer: PreTrainedTokenizerBase,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder, self.abstractor, self.arrangement = encoder, abstractor, arrangement
-        self.fusion, self.language = fusion, language
+        self.fusion, self.language, self.head = fusion, language, head
         self.plan, self.positions, self.tokenizer = plan, positions, tokenizer
         self.attention = "auto"  # or a backend of attention.py
         self.windows = layer_windows(language.config)
         self.feature_width = plan.fusion.reads(plan.facts, self.language.get_input_embeddings().embedding_dim)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the last hidden states (B, T, D), after the final norm: `lm_head` makes logits of them."""
+        """Return the last hidden states (B, T, D), after the final norm: `logits_of` makes logits of them."""
         prefix = self.fusion.prefix_of(batch.labels, batch.segment_ids)
         packing = make_packing(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
         embeddings = self.embed(batch, packing)
@@ -179,12 +181,16 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def lm_head(self) -> nn.Module:
-        """The head that makes logits (..., vocabulary) of hidden states (..., D)."""
+        """The output layer of the language model; `head` says what follows it, and `logits_of` does both."""
         return self.language.get_output_embeddings()
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., vocabulary) of last hidden states (..., D), as the language model itself makes them."""
+        return self.head.finish(self.lm_head(hidden))
 
     def logits(self, batch: Batch) -> Tensor:
         """Return all logits (B, T, vocabulary): for tests and evaluation; a loss takes them in chunks."""
-        return self.lm_head(self(batch))
+        return self.logits_of(self(batch))
 
     @torch.no_grad()
     def generate(

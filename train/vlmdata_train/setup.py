@@ -32,7 +32,7 @@ from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
 from vlmdata_train.recipe import Part, Recipe
 from vlmdata_train.start import fill
-from vlmdata_train.step import Micro, check_head
+from vlmdata_train.step import Micro
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
 
@@ -103,7 +103,6 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
     try:
         with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
             model = build_model(parts)
-        check_head(model)
     except (OSError, ValueError) as error:  # of a part, or of transformers: parts that do not go together, an unknown name
         raise RecipeError(f"model: {' '.join(str(error).split())}") from None
     if recipe.start is not None:

@@ -78,21 +78,10 @@ class Step(nn.Module):
         device = micro.places.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)
-            weight: Any = self.model.lm_head.weight
-            answers = hidden.flatten(0, 1)[micro.places]  # (N, D)
+            layer: Any = self.model.lm_head
+            weight, answers = layer.weight, hidden.flatten(0, 1)[micro.places]  # (V, D), (N, D)
             if self.autocast:
                 weight, answers = weight.to(torch.bfloat16), answers.to(torch.bfloat16)
-        total, each = token_losses(answers, weight, micro.labels, chunk=self.chunk)
+        total, each = token_losses(answers, weight, micro.labels, bias=layer.bias, head=self.model.head, chunk=self.chunk)
         of_sample = torch.zeros(len(micro.answers), device=device).index_add_(0, micro.sample_of, each)
         return total, of_sample
-
-
-def check_head(model: VisionLanguageModel) -> None:
-    """Refuse a language model whose logits are more than `lm_head(hidden)`: the chunked loss would be wrong, silently."""
-    config = model.language.config.get_text_config()
-    head = model.lm_head
-    known = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # Gemma 2; Cohere; Granite
-    extra = [name for name in known if getattr(config, name, None) not in (None, 1)]
-    if extra or type(head) is not nn.Linear or head.bias is not None:
-        what = extra[0] if extra else f"an output layer of type {type(head).__name__}, or with a bias"
-        raise ValueError(f"language: {type(model.language).__name__} has {what}, which the trainer's loss does not compute")
