@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from vlmdata_train.special_ids import id_fields
+
 
 def config_of(values: dict[str, Any]) -> PreTrainedConfig:
     """Make a configuration; ValueError for what it refuses, and for a misspelt field.
@@ -20,7 +22,8 @@ def config_of(values: dict[str, Any]) -> PreTrainedConfig:
         near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
         raise ValueError(f"transformers has no model_type '{kind}'." + (f" Did you mean '{near[0]}'?" if near else ""))
     try:
-        plain = AutoConfig.for_model(kind)
+        # without the class's own ids: it warns of those beyond its default vocabulary
+        plain = AutoConfig.for_model(kind, **{name: None for name, may_be_none in id_fields(kind).items() if may_be_none})
         known = {*plain.to_dict(), *plain.attribute_map}
         for name in values:
             near = difflib.get_close_matches(name, known - set(values), n=1, cutoff=0.8)

@@ -11,6 +11,8 @@ from typing import Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.quiet import quiet
+from vlmdata_train.special_ids import drop_foreign_ids
 from vlmdata_train.tokens import image_token_id
 
 NAMES = (  # theirs, ours
@@ -38,7 +40,7 @@ def llava_recipe(name: str) -> ModelRecipe:
 
     ValueError: it is of another form. OSError: there is no such model.
     """
-    config = AutoConfig.from_pretrained(name)
+    config = _config(name)
     if config.model_type not in FORMS:
         raise ValueError(f"{name} is a {config.model_type} model; in LLaVA's form are {', '.join(FORMS)}")
     if config.vision_config.model_type == "pixtral":  # whose row ends are text tokens there and vectors here
@@ -71,16 +73,23 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
 
     ValueError names the first weight that does not fit.
     """
-    config = AutoConfig.from_pretrained(name)
+    config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
         raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, another in the tokenizer")
-    reference = AutoModelForImageTextToText.from_pretrained(name, dtype=next(model.parameters()).dtype)
+    reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     theirs = {our_name(key): value for key, value in reference.state_dict().items()}
     ours = model.state_dict()
     wrong = sorted(theirs.keys() ^ ours.keys()) or [key for key in ours if ours[key].shape != theirs[key].shape]
     if wrong:
         raise ValueError(f"{name}: its parts are not the recipe's, first in '{wrong[0]}'; leave `model` out to take its own")
     model.load_state_dict(theirs)
+
+
+def _config(name: str) -> Any:
+    with quiet():  # it warns of the ids that are dropped next
+        config = AutoConfig.from_pretrained(name)
+    drop_foreign_ids(config)
+    return config
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from vlmdata_train.attention import use_packed_attention
 from vlmdata_train.configs import config_of
+from vlmdata_train.quiet import quiet
+from vlmdata_train.special_ids import drop_foreign_ids, with_special_ids
 from vlmdata_train.tokens import BYTES, load_tokenizer
 
 
@@ -34,11 +36,19 @@ class HfCausal:
         return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the model's configuration, without any weights."""
+        """Return the model's configuration, without any weights. From scratch, it is in the words of its tokenizer."""
         if self.name is not None:
-            return AutoConfig.from_pretrained(self.name)
+            with quiet():  # it warns of the ids that are dropped next
+                config = AutoConfig.from_pretrained(self.name)
+            drop_foreign_ids(config)
+            return config
         assert self.config is not None
-        return config_of(self.config)
+        tokenizer = self.load_tokenizer()
+        size = -(-len(tokenizer) // 64) * 64  # whole tiles for the matrix units
+        values = {"vocab_size": size, **self.config}
+        if isinstance(values["vocab_size"], int):  # else the configuration's own class refuses it
+            size = values["vocab_size"]
+        return config_of(with_special_ids(values, tokenizer, size))
 
     def width(self) -> int:
         """Return the width of an embedding."""
@@ -49,17 +59,19 @@ class HfCausal:
 
         Added rows are drawn around the mean of the old ones, so that a new token does not dominate the softmax.
         """
-        dtype = getattr(torch, self.dtype)
+        dtype, config = getattr(torch, self.dtype), self.load_config()
         if self.name is not None:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, dtype=dtype)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
-                model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
+                with quiet():  # it tells how the rows are drawn, which is as wanted
+                    model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
         else:
-            config = self.load_config()
-            if "vocab_size" not in (self.config or {}):
-                config.vocab_size = -(-vocabulary // 64) * 64  # whole tiles for the matrix units
             if config.vocab_size < vocabulary:
                 raise ValueError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {vocabulary}")
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        # Padding has no loss and is seen by nobody, so its row learns nothing anyway; but a token that also pads, as the end
+        # of a turn often does, is to learn where it is meant.
+        embeddings: Any = model.get_input_embeddings()
+        embeddings.padding_idx = None
         use_packed_attention(model)
         return model
