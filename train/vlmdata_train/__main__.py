@@ -132,8 +132,10 @@ def _export(choice: argparse.Namespace) -> None:
 
     check_checkpoint(Path(choice.checkpoint))
     from vlmdata_train.llava_save import export
+    from vlmdata_train.quiet import quiet
 
-    export(Path(choice.checkpoint), Path(choice.folder))
+    with quiet():  # it would draw bars for the files it writes
+        export(Path(choice.checkpoint), Path(choice.folder))
     print(choice.folder)
 
 

@@ -5,6 +5,7 @@ B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -79,6 +80,8 @@ class VisionLanguageModel(nn.Module):
         self.plan, self.positions, self.tokenizer = plan, positions, tokenizer
         self.attention = "auto"  # or a backend of attention.py
         self.windows = layer_windows(language.config)
+        named = inspect.signature(self.language.base_model.forward).parameters
+        self.cache_name = "cache" if "cache" in named else "past_key_values"  # its name before transformers 5.24
         self.feature_width = plan.fusion.reads(plan.facts, self.language.get_input_embeddings().embedding_dim)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -101,8 +104,8 @@ class VisionLanguageModel(nn.Module):
     def run_language(self, embeddings: Tensor, position_ids: Tensor, packing: Any, cache: Any = None) -> Tensor:
         """Run the decoder on embeddings (B, T, D), without its head."""
         out = self.language.base_model(
-            inputs_embeds=embeddings, position_ids=position_ids, past_key_values=cache, use_cache=cache is not None,
-            packing=packing,
+            inputs_embeds=embeddings, position_ids=position_ids, packing=packing,
+            **({} if cache is None else {self.cache_name: cache}), use_cache=cache is not None,
         )  # fmt: skip
         return out.last_hidden_state
 
