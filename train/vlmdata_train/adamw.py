@@ -71,7 +71,7 @@ class SplitAdamW(Optimizer):
                 if (count, p.device) not in made:
                     numbers = [group["lr"], group["lr"] * group["weight_decay"], 1 - beta1**count, (1 - beta2**count) ** 0.5]
                     made[count, p.device] = torch.tensor(numbers, dtype=torch.float32).to(p.device)
-                tensors = [_local(t) for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["low"])]
+                tensors = [local(t) for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["low"])]
                 self._updater(p.is_cuda)(*tensors, made[count, p.device], beta1, beta2, group["eps"])
 
     def _updater(self, compiled: bool) -> Any:
@@ -97,6 +97,6 @@ def _update(
     second.copy_(v)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """Return this rank's share of a tensor that FSDP has spread, or the tensor."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

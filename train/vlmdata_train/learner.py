@@ -14,7 +14,7 @@ from vlmdata_train.log import flops_per_token
 from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.optim import make_optimizer, parameter_groups
-from vlmdata_train.recipe import Part, Recipe, Speed
+from vlmdata_train.recipe import Recipe, Speed
 from vlmdata_train.step import Micro, Step
 
 
@@ -38,7 +38,7 @@ class Learner:
             recompute(self.layers, [True] * len(self.layers))
         if recipe.speed.compile:
             compile_blocks(self.layers + blocks_of(model.encoder))
-        trained = {name: not recipe.parts.get(name, Part()).frozen for name in model.parts()}
+        trained = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.parts().items()}
         self.costs = flops_per_token(model.parts(), trained)
         self.module = spread(self.step, self.layers, ranks, recipe.speed.parallel)
         groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)

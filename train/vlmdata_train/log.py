@@ -19,6 +19,7 @@ from torch import nn
 
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
+from vlmdata_train.fusions.cross_attention import CrossLayer
 from vlmdata_train.plain import plain
 from vlmdata_train.recipe import Logs
 
@@ -172,17 +173,39 @@ class SpikeWatch:
 def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool]) -> dict[str, float]:
     """Return each part's model FLOPs for one token that passes it, forward and backward, without recomputation.
 
-    2 per weight forward, 2 for the gradient of what came in (if anything before it, or it, is trained), 2 for the
-    weights' own gradient. So a language model costs 6 N a token when trained and 4 N when only the projector is
-    (Kaplan et al. 2020 count so; attention's own products are left out).
+    2 per weight forward, 2 for the gradient of what came in (if anything before it, or in its part, is trained), 2 for the
+    weight's own gradient, if it is trained itself. So a language model costs 6 N a token when trained, 4 N when only the
+    projector is, and 4 N and 6 for each weight of the updates with LoRA (Kaplan et al. 2020 count so; attention's own
+    products are left out, and a table of embeddings counts like any weight).
+
+    `setup.count` says what passes a part. Keys and values of cross-attention are made of image features and not of text: they
+    have an entry of their own, `fusion_features`, where there are any.
     """
+    learns = {
+        name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()
+    }
+    layers = [layer for layer in parts["fusion"].modules() if isinstance(layer, CrossLayer)]
+    of_features = {id(p) for layer in layers for p in layer.feature_weights()}
     costs = {}
-    passes_back = False
-    for name in ("encoder", "abstractor", "fusion", "language"):
-        weights = sum(p.numel() for p in parts[name].parameters())
-        passes_back = passes_back or trained.get(name, False)
-        costs[name] = weights * (2.0 + 2.0 * passes_back + 2.0 * trained.get(name, False))
+    for name, through in UP_TO.items():
+        part = name.removesuffix("_features")
+        weights = [p for p in parts[part].parameters() if (id(p) in of_features) == (name != part)]
+        if name in parts or weights:
+            costs[name] = _flops(weights, any(learns[other] for other in through), learns[part])
     return costs
+
+
+# The parts before the end of each one. The fusion's layers stand among those of the language model, so that a gradient on its
+# way to a trained language model passes them.
+UP_TO = {
+    "encoder": ("encoder",), "abstractor": ("encoder", "abstractor"), "fusion_features": ("encoder", "abstractor", "fusion"),
+    "fusion": ("encoder", "abstractor", "fusion", "language"), "language": ("encoder", "abstractor", "fusion", "language"),
+}  # fmt: skip
+
+
+def _flops(weights: list[nn.Parameter], passes_back: bool, learns: bool) -> float:
+    """Return the FLOPs that weights cost a token."""
+    return sum(p.numel() * (2.0 + 2.0 * passes_back + 2.0 * (learns and p.requires_grad)) for p in weights)
 
 
 def matrix_peak(device: torch.device) -> float | None:

@@ -17,6 +17,7 @@ from torch import nn
 from vlmdata import stream
 from vlmdata.loader.packed import Packing
 from vlmdata.step import RecipeError
+from vlmdata_train.adamw import local
 from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
 from vlmdata_train.collate import tokens_of_picture
 from vlmdata_train.data import Feed, Stream
@@ -228,26 +229,33 @@ def place_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
 
 
 def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
-    """Return what AdamW's state will take: two fp32 moments, and the lower half of a bf16 weight."""
-    return sum(p.numel() * (8 if p.dtype == torch.float32 else 8 if compact else 10) for p in weights)
+    """Return what AdamW's state will take on this rank: two fp32 moments, and the lower half of a bf16 weight."""
+    return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
 
 
 def count(meter: Meter, micros: list[Micro], sums: list[float], costs: dict[str, float], model: VisionLanguageModel) -> None:
-    """Add one step to the meter; `sums` are the samples' summed losses."""
-    side = model.plan.facts.image_size
-    patches = model.plan.facts.grid(side, side).tokens
+    """Add one step to the meter; `sums` are the samples' summed losses, `costs` what `flops_per_token` gives.
+
+    What passes the encoder are the patches of every tile as large as it is, with the class and register tokens that are given
+    out; the abstractor, the tokens that it makes of them; the language model and the fusion, the real tokens of the text with
+    its images. All of it is known on the host, so that no device is waited for.
+    """
     rest = iter(sums)
     meter.steps += 1
     for micro in micros:
-        tiles = len(micro.batch.pixels)
-        features = int(micro.batch.image_token_counts.sum())
+        batch = micro.batch
         meter.tokens += micro.tokens
         meter.places += micro.places_total
         meter.samples += len(micro.answers)
-        meter.images += len(micro.batch.tile_counts)
-        meter.flops += micro.tokens * costs["language"] + tiles * patches * costs["encoder"]
-        meter.flops += features * costs["abstractor"] + micro.tokens * costs["fusion"]
-        for source, answers in zip(micro.batch.sources, micro.answers, strict=True):
+        meter.images += len(batch.tile_counts)
+        grids = [model.plan.facts.grid(tile.shape[-2], tile.shape[-1]) for tile in batch.pixels]
+        meter.flops += micro.tokens * (costs["language"] + costs["fusion"])
+        meter.flops += sum(grid.tokens for grid in grids) * costs["encoder"]
+        meter.flops += sum(model.plan.abstractor.grid_of(grid).tokens for grid in grids) * costs["abstractor"]
+        if "fusion_features" in costs:
+            features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
+            meter.flops += features * costs["fusion_features"]
+        for source, answers in zip(batch.sources, micro.answers, strict=True):
             meter.add_losses({source: (next(rest), answers)})
 
 
@@ -258,7 +266,8 @@ def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
         weights = sum(p.numel() for p in part.parameters())
         trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
         choice = recipe.parts.get(name, Part())
-        how = f"lr {choice.lr or recipe.lr:g}" + (", LoRA" if choice.lora else "") if trained else "frozen"
+        rate = recipe.lr if choice.lr is None else choice.lr
+        how = f"lr {rate:g}" + (", LoRA" if choice.lora else "") if trained else "frozen"
         if weights:
             lines.append(f"  {name:<10} {weights / 1e6:10.3f} M weights, {trained / 1e6:10.3f} M trained, {how}")
     return "\n".join(lines)

@@ -39,6 +39,10 @@ class CrossLayer(nn.Module):
         size = width if part.gates == "vector" else 1
         self.attention_gate, self.mlp_gate = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
 
+    def feature_weights(self) -> list[nn.Parameter]:
+        """Return the weights that image features pass and no text."""
+        return [*self.key.parameters(), *self.value.parameters()]
+
     def forward(self, hidden: Tensor, seen: Seen) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         read = self._read(self.attention_norm(hidden), seen)

@@ -1,0 +1,200 @@
+"""Model FLOPs against those that torch counts in the same step: matrix products and convolutions, attention left out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.train.parity import of_own_shapes
+from tests.train.test_parity_qwen import RECIPE, RECIPE_3, RECIPE_25
+from tests.train.tiny import TINY, pack, sample, tiny_model
+from vlmdata_train.batch import Batch
+from vlmdata_train.log import Meter, flops_per_token
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.optim import apply_parts
+from vlmdata_train.recipe import Lora, Part
+from vlmdata_train.setup import count, optimizer_bytes
+from vlmdata_train.step import Micro
+
+SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+          "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip
+TOWER = {"hf_vision": {"config": SIGLIP}}
+FIXED = replace(TINY, encoder=TOWER)  # has no class token, which is computed and not counted where it is not given out
+TILES = replace(FIXED, preprocessing={"anyres": {"tiles": ((1, 2), (2, 1))}})
+SHUFFLED = replace(FIXED, abstractor={"pixel_shuffle": {"layers": 2}})
+TWO_TOWERS = replace(FIXED, encoder={"side_by_side": {"towers": [TOWER, {"hf_vision": {"config": {**SIGLIP, "patch_size": 16,
+                     "image_size": 64, "hidden_size": 48}}}]}})  # fmt: skip
+LORA = Part(lora=Lora(rank=2, alpha=4))
+FROZEN = Part(frozen=True)
+KINDS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+def weights_of(part: nn.Module) -> nn.ParameterList:
+    """Return the weights that are multiplied with: no biases, norms and tables. The output layer is the loss's to use."""
+    layers = [m for name, m in part.named_modules() if isinstance(m, KINDS) and name != "lm_head"]
+    return nn.ParameterList([m.weight for m in layers if isinstance(m.weight, nn.Parameter)])  # unused ones are buffers
+
+
+def costs_of(model: VisionLanguageModel) -> dict[str, float]:
+    """Return the costs as the learner has them, of what torch counts."""
+    parts = {name: weights_of(part) for name, part in model.parts().items()}
+    return flops_per_token(parts, {name: any(p.requires_grad for p in part.parameters()) for name, part in parts.items()})
+
+
+def counted(model: VisionLanguageModel, batch: Batch, costs: dict[str, float], part: str) -> float:
+    """Return what the meter counts of one part."""
+    meter = Meter()
+    micro = Micro.of(replace(batch, sources=["a"], keys=["k"]), torch.device("cpu"))
+    count(meter, [micro], [1.0], {name: cost if name == part else 0.0 for name, cost in costs.items()}, model)
+    return meter.flops
+
+
+def measured(model: VisionLanguageModel, batch: Batch) -> dict[str, float]:
+    """Return what torch counts in each part, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        model(batch).sum().backward()
+    products = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
+    found = {
+        name: float(sum(flops for op, flops in of_module.items() if op in products))
+        for name, of_module in counter.get_flop_counts().items()
+    }
+    encoder, abstractor = (found[f"VisionLanguageModel.{name}"] for name in ("encoder", "abstractor"))
+    return {"encoder": encoder, "abstractor": abstractor, "language": found["Global"] - encoder - abstractor}
+
+
+def squares(model: VisionLanguageModel) -> Batch:
+    """Make a batch of one sample with two square images."""
+    return pack(model, [sample(model, 20, 2, 1)])
+
+
+def tiles(model: VisionLanguageModel) -> Batch:
+    """Make a batch of one sample with a wide image, of which there are three tiles."""
+    return replace(of_own_shapes(model, [(20, 60)]), pixels=torch.randn(3, 3, 32, 32), tile_counts=torch.tensor([3]))
+
+
+def own_shapes(model: VisionLanguageModel) -> Batch:
+    """Make a batch of one sample with two images of their own sizes."""
+    return of_own_shapes(model, [(40, 22), (30, 30)])
+
+
+CASES: dict[str, tuple[ModelRecipe, Any, int, int]] = {  # with the patches that pass, and the tokens made of them
+    "two squares": (FIXED, squares, 32, 32), "tiles of a wide image": (TILES, tiles, 48, 48),
+    "squares of four patches": (SHUFFLED, squares, 32, 8), "two towers": (TWO_TOWERS, squares, 32, 32),
+    "Qwen2-VL": (RECIPE, own_shapes, 124, 31), "Qwen2.5-VL": (RECIPE_25, own_shapes, 124, 31),
+    "Qwen3-VL": (RECIPE_3, own_shapes, 124, 31),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "batch_of", "patches", "made"), CASES.values(), ids=CASES)
+def test_what_passes_a_frozen_tower_and_a_projector_before_a_trained_model(
+    recipe: ModelRecipe, batch_of: Any, patches: int, made: int
+) -> None:
+    model = tiny_model(recipe).train()
+    batch = batch_of(model)
+    assert counted(model, batch, {"encoder": 1.0, "abstractor": 0, "fusion": 0, "language": 0}, "encoder") == patches
+    assert counted(model, batch, {"encoder": 0, "abstractor": 1.0, "fusion": 0, "language": 0}, "abstractor") == made
+    apply_parts(model.parts(), {"encoder": FROZEN})
+    costs, true = costs_of(model), measured(model, batch)
+    assert counted(model, batch, costs, "encoder") == true["encoder"] > 0
+    assert counted(model, batch, costs, "language") == true["language"] > 0
+    # its first layer needs no gradient for the frozen tower, and is counted as if it did; Qwen3-VL's has three
+    assert true["abstractor"] <= counted(model, batch, costs, "abstractor") <= 1.5 * true["abstractor"]
+
+
+@pytest.mark.parametrize(
+    ("table", "a_weight"),
+    [
+        ({}, 6.0),
+        ({"language": FROZEN}, 4.0),
+        ({"language": FROZEN, "encoder": FROZEN, "abstractor": LORA}, 4.0),
+        ({"language": LORA, "encoder": FROZEN}, 4.0),
+        ({"language": LORA, "encoder": LORA, "abstractor": LORA}, 4.0),
+    ],
+    ids=["trained", "frozen", "frozen, before it LoRA", "LoRA", "LoRA everywhere"],
+)
+def test_a_language_model_costs_what_torch_counts(table: dict[str, Part], a_weight: float) -> None:
+    model = tiny_model(FIXED).train()
+    plain = sum(p.numel() for p in weights_of(model.language))
+    apply_parts(model.parts(), table)
+    batch, costs = squares(model), costs_of(model)
+    updates = sum(p.numel() for p in weights_of(model.language)) - plain
+    assert costs["language"] == a_weight * plain + 6 * updates and (updates > 0) == (table.get("language") is LORA)
+    assert counted(model, batch, costs, "language") == measured(model, batch)["language"]
+
+
+def test_what_stands_before_everything_trained_costs_two() -> None:
+    model = tiny_model(FIXED).train()
+    apply_parts(model.parts(), {"encoder": FROZEN, "abstractor": FROZEN})
+    costs = costs_of(model)
+    assert costs["encoder"] == 2 * sum(p.numel() for p in weights_of(model.encoder))
+    assert costs["abstractor"] == 2 * sum(p.numel() for p in weights_of(model.abstractor))
+    true = measured(model, squares(model))
+    assert counted(model, squares(model), costs, "abstractor") == true["abstractor"]
+
+
+@pytest.mark.parametrize("part", [Part(), LORA], ids=["trained", "LoRA"])
+def test_a_trained_tower_costs_what_torch_counts_but_for_gradients_that_nobody_reads(part: Part) -> None:
+    """No gradient is passed to pixels, nor with LoRA to what the first updates read; the count of a part takes no notice."""
+    model = tiny_model(FIXED).train()
+    apply_parts(model.parts(), {"encoder": part})
+    costs, batch = costs_of(model), squares(model)
+    unread = [model.encoder.model.embeddings.patch_embedding.weight]
+    if part is LORA:
+        attention = model.encoder.model.encoder.layers[0].self_attn
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj):
+            unread += [layer.base_layer.weight, layer.lora_A["default"].weight]
+    got, true = counted(model, batch, costs, "encoder"), measured(model, batch)["encoder"]
+    assert got - 2 * 32 * sum(weight.numel() for weight in unread) == true > 0
+
+
+def test_keys_and_values_of_cross_attention_are_made_of_features_and_the_rest_of_text() -> None:
+    recipe = replace(FIXED, fusion={"cross_attention": {"every": 1}}, abstractor="linear")
+    model = tiny_model(recipe).train()
+    batch = squares(model)
+    layers, tokens = list(model.fusion.layers), int((batch.segment_ids > 0).sum())
+    costs = flops_per_token(model.parts(), dict.fromkeys(model.parts(), True))
+    of_features = sum(p.numel() for layer in layers for p in (layer.key.weight, layer.value.weight))
+    assert costs["fusion_features"] == 6 * of_features
+    assert costs["fusion"] == 6 * (sum(p.numel() for p in model.fusion.parameters()) - of_features)
+    assert batch.image_token_counts.tolist() == [1, 1]  # of text; the features are 16 each
+    assert counted(model, batch, costs, "fusion_features") == 32 * costs["fusion_features"]
+    assert counted(model, batch, costs, "fusion") == tokens * costs["fusion"]
+
+
+def test_frozen_layers_of_the_fusion_pass_a_gradient_on_to_the_language_model() -> None:
+    parts = {name: nn.Linear(10, 10, bias=False) for name in ("encoder", "abstractor", "fusion", "language")}
+    costs = flops_per_token(parts, {"encoder": False, "abstractor": False, "fusion": False, "language": True})
+    assert costs == {"encoder": 200, "abstractor": 200, "fusion": 400, "language": 600}
+
+
+def test_a_batch_of_text_alone_is_counted_as_text_alone() -> None:
+    model = tiny_model(FIXED)
+    batch = pack(model, [sample(model, 20, 0, 1)], padding=5)
+    for name, passes in {"encoder": 0, "abstractor": 0, "fusion": 20, "language": 20}.items():
+        assert counted(model, batch, dict.fromkeys(("encoder", "abstractor", "fusion", "language"), 1.0), name) == passes
+
+
+@contextmanager
+def two_ranks() -> Iterator[None]:
+    """Be the first of two ranks that never talk."""
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_rank_keeps_the_optimizers_state_of_its_own_share() -> None:
+    with two_ranks():
+        mesh = init_device_mesh("cpu", (2,))
+        share = nn.Parameter(DTensor.from_local(torch.zeros(4, 8, dtype=torch.bfloat16), mesh, [Shard(0)]))
+        assert share.numel() == 64
+        assert (optimizer_bytes([share], compact=False), optimizer_bytes([share], compact=True)) == (320, 256)
+    assert optimizer_bytes([nn.Parameter(torch.zeros(4, 8))], compact=True) == 256
