@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlmdata.loader.find import PathLike, Shards, find_shards
 from vlmdata.loader.index import INDEX, INDEX_FILE, IndexWriter
@@ -49,6 +50,7 @@ def build_index(
     rows = 0
     with IndexWriter(target, schema) as writer:
         for number, (table, damage) in enumerate(_scan_all(found, image_sizes, workers), 1):
+            table = _without(table, found.excluded.get(found.names[number - 1], frozenset()))
             if damage and on_error == "raise":
                 raise ValueError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
             if damage:
@@ -64,6 +66,11 @@ def build_index(
         if not rows:
             raise ValueError(f"no samples in {found.base}: {len(found.names)} tars hold no files with a key and an extension")
     return target
+
+
+def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
+    """Return a tar's rows without the samples of these keys."""
+    return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
 
 
 def _beside(found: Shards) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import xxhash
 
 from vlmdata.loader.build import OnError, build_index
-from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join
+from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join, named_split, split_file
 from vlmdata.loader.flat import FlatIndex, open_index
 from vlmdata.loader.grouping import VERSION
 from vlmdata.loader.index import INDEX_FILE, NoIndex
@@ -59,8 +59,9 @@ class Dataset:
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
     """Open what `find_shards` understands, a folder with an index.parquet, or an index file.
 
-    Where there is no index, one is made and kept under `cache`, named by the tars' addresses, sizes and times. Raises
-    ValueError where tars and index do not belong together; with on_error="skip", missing tars are left for the reader.
+    Of a folder with Energon's splits one split is opened, whatever index it has. Where there is no index, one is made and
+    kept under `cache`, named by the tars' addresses, sizes and times. Raises ValueError where tars and index do not belong
+    together; with on_error="skip", missing tars are left for the reader.
     """
     cache = Path(cache).expanduser()
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else ", ".join(os.fspath(one) for one in path)
@@ -120,6 +121,8 @@ def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | No
     if not isinstance(path, str | os.PathLike):
         return None
     text = os.fspath(path)
+    if split_file(text) is not None or named_split(text)[1] is not None:
+        return None  # which knows the tars of all splits
     if is_remote(text):
         return _fetch_index(text, cache)
     file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
@@ -156,7 +159,7 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 
 def _state_of(shards: Shards) -> str:
     """A name for these tars as they now are: changed ones get a new index, and so do all when we read tars in another way."""
-    facts = [f"version {VERSION}"]
+    facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
     for address in map(shards.address, shards.names):
         if is_remote(address):
             import fsspec

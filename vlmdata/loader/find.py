@@ -3,20 +3,24 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from vlmdata.loader.energon import DEFAULT, Splits, find_split_file, read_splits
+
 PathLike = str | os.PathLike
+_MOST_NAMES = 1_000_000  # that a stranger's braces may stand for
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Tars: `names` relative to `base`, a folder or an address."""
+    """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples that are left out, by name."""
 
     base: str
     names: list[str]
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def address(self, name: str) -> str:
         return join(self.base, name)
@@ -57,17 +61,20 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
     """List the tars that `paths` means. Raises ValueError, saying what was looked for, if there are none.
 
     A folder means its *.tar, or those of its subfolders if it has none of its own; `{000..123}` and `{a,b}` are expanded as
-    by a shell, * ? [] are matched. Listings are sorted; what is listed one by one keeps its order.
+    by a shell, * ? [] are matched. Listings are sorted; what is listed one by one keeps its order. A folder with Energon's
+    splits means those of `FOLDER#val`, or of its split `train` where none is named.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    found = [address for path in given for address in _expand(os.fspath(path))]
+    excluded: dict[str, frozenset[str]] = {}
+    found = [address for path in given for address in _expand(os.fspath(path), excluded)]
     if not found:
         raise ValueError(f"no tars in {', '.join(map(str, given))}")
     twice = len(found) - len(set(found))
     if twice:
         raise ValueError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
     base = _common_folder(found)
-    return Shards(base, [address[len(base) :].lstrip("/") if base else address for address in found])
+    names = [address[len(base) :].lstrip("/") if base else address for address in found]
+    return Shards(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
 
 
 def is_remote(path: str) -> bool:
@@ -75,9 +82,83 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _expand(path: str) -> Iterator[str]:
+def named_split(path: str) -> tuple[str, str | None]:
+    """Part `FOLDER#val` into the folder and the split's name, which is None where none is named."""
+    folder, sign, split = path.rpartition("#")
+    if not sign or not folder or "/" in split or (not is_remote(path) and os.path.exists(path)):
+        return path, None
+    return folder, split
+
+
+def split_file(path: str) -> str | None:
+    """Return Energon's split file of a folder, given with or without a split's name; None where it has none."""
+    folder, split = named_split(path)
+    if folder.endswith((".tar", ".parquet")) or (not is_remote(folder) and not os.path.isdir(folder)):
+        return None
+    if split is None and folder.startswith("http"):  # such a server may answer anything to a name that is not there
+        return None
+    return find_split_file(folder)
+
+
+def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
+    """List the tars of a split, and note the samples of each that are left out; None for what is no folder with splits."""
+    folder, split = named_split(path)
+    file = split_file(path)
+    if file is None:
+        if split is not None:
+            raise ValueError(f"{folder} has no .nv-meta/split.yaml, so #{split} names nothing in it")
+        return None
+    base = folder if is_remote(folder) else os.path.abspath(folder)
+    names, samples = _names_of(read_splits(file), split or DEFAULT, folder)
+    outside = first_outside(base, names, Path(file))
+    if outside is not None:
+        raise ValueError(f"{file} names a tar outside of {base}: {outside!r}")
+    missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
+    if missing:
+        raise ValueError(
+            f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing, first {missing[0]!r}"
+        )
+    excluded.update({join(base, name): keys for name, keys in samples.items()})
+    return [join(base, name) for name in names]
+
+
+def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[str, frozenset[str]]]:
+    """Return the tars of a split without those excluded, and of those that are left the keys of the excluded samples."""
+    if split not in splits.parts:
+        others = ", ".join(f"{folder}#{name}" for name in splits.parts)
+        raise ValueError(f"{splits.file} has no split {split!r}. There is: {others}")
+    exclude = set(_expand_strange(splits.exclude, splits.file))
+    names = [name for name in _expand_strange(splits.parts[split], splits.file) if name not in exclude]
+    if not names:
+        raise ValueError(f"{splits.file} lists no tars for the split {split!r}")
+    keys: dict[str, set[str]] = {name: set() for name in names}
+    for entry in exclude:
+        name, sign, key = entry.partition(".tar/")
+        if sign and f"{name}.tar" in keys:
+            keys[f"{name}.tar"].add(key)
+    return names, {name: frozenset(own) for name, own in keys.items() if own}
+
+
+def _expand_strange(patterns: list[str], file: str) -> list[str]:
+    """Write out the braces of a stranger's patterns. Raises ValueError where they would fill the memory."""
+    names: list[str] = []
+    for pattern in patterns:
+        count = 1
+        for inside in re.findall(r"\{([^{}]*)\}", pattern):
+            span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
+            count *= int(span[2]) - int(span[1]) + 1 if span else inside.count(",") + 1
+            if (".." in inside and not span) or count + len(names) > _MOST_NAMES:
+                raise ValueError(f"{file}: {pattern[:80]!r} stands for too many names, or for none")
+        names += expand_braces(pattern)
+    return names
+
+
+def _expand(path: str, excluded: dict[str, frozenset[str]]) -> Iterator[str]:
     for one in expand_braces(path):
-        if is_remote(one):
+        tars = _split(one, excluded)
+        if tars is not None:
+            yield from tars
+        elif is_remote(one):
             yield from _expand_remote(one)
         elif any(sign in one for sign in "*?[") and not os.path.exists(one):
             yield from map(os.path.abspath, sorted(glob.glob(one, recursive=True)))

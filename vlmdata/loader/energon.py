@@ -1,0 +1,72 @@
+"""Splits of a Megatron Energon dataset: which tars are for training and which for validation, as `.nv-meta/split.yaml` lists.
+
+Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys are a stranger's.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+FOLDER = ".nv-meta"
+FILES = ("split.yaml", "split.json")  # JSON is YAML too
+DEFAULT = "train"
+_MOST_BYTES = 1 << 25  # of the file: 100,000 excluded samples take a tenth
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a split file lists: tars of each split relative to the dataset's folder, and tars or `TAR/KEY` to leave out.
+
+    Entries may hold braces as in `{000..123}`.
+    """
+
+    file: str
+    parts: dict[str, list[str]]
+    exclude: list[str]
+
+
+def find_split_file(folder: str) -> str | None:
+    """Return the path or address of a folder's split file, None where it has none."""
+    for name in FILES:
+        file = f"{folder.rstrip('/')}/{FOLDER}/{name}"
+        if "://" not in folder:
+            if os.path.isfile(file):
+                return file
+            continue
+        import fsspec
+
+        files, path = fsspec.core.url_to_fs(file)
+        if files.isfile(path):
+            return file
+    return None
+
+
+def read_splits(file: str) -> Splits:
+    """Read a split file. Raises ValueError, naming it, where it is not of the format."""
+    try:
+        tree = yaml.load(_text(file), yaml.CSafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+    parts: Any = tree.get("split_parts") if isinstance(tree, dict) else None
+    exclude: Any = (tree.get("exclude") or []) if isinstance(tree, dict) else None
+    if not (isinstance(parts, dict) and all(isinstance(name, str) and _is_names(names) for name, names in parts.items())):
+        raise ValueError(f"{file}: `split_parts` is meant to list the tars of each split, as in {{train: [shard_000.tar]}}")
+    if not _is_names(exclude):
+        raise ValueError(f"{file}: `exclude` is meant to list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
+    return Splits(file, parts, exclude)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _text(file: str) -> str:
+    import fsspec
+
+    with fsspec.open(file, "rb") if "://" in file else open(file, "rb") as source:
+        data = source.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    return str(data, "utf-8")
