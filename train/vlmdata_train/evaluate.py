@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlmdata.images.facts import ImageError
+from vlmdata.redact import redacted
 from vlmdata_train.batch import Batch
 from vlmdata_train.checks import check_evaluation
 from vlmdata_train.collate import Ready, build_batch
+from vlmdata_train.count_line import CountLine
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks, gathered
 from vlmdata_train.documents import read_document
+from vlmdata_train.left_out import count_left_out, lines
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.reading import Reading, Sample, source_of
@@ -38,11 +42,13 @@ class HeldOutLoss:
 
 
 @torch.no_grad()
-def held_out_loss(step_of: Step, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False) -> HeldOutLoss:
+def held_out_loss(
+    step_of: Step, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False, add: Callable[[int], None] = lambda _: None
+) -> HeldOutLoss:
     """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
 
     It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one whose share is
-    read goes on with the others, on a batch of nothing.
+    read goes on with the others, on a batch of nothing. `add` is told how many samples more are done, over all ranks.
     """
     was_training = step_of.training
     step_of.eval()
@@ -67,6 +73,7 @@ def held_out_loss(step_of: Step, feed: Feed, samples: int, ranks: Ranks, *, blan
             sums[source] += loss
             tokens[source] += count
         seen += len(batch.keys)
+        add(len(batch.keys) * ranks.world)
     batches.close()
     step_of.train(was_training)
     if isinstance(step_of, FSDPModule):
@@ -114,34 +121,39 @@ def questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Question]
 @torch.no_grad()
 def generate_answers(
     model: VisionLanguageModel, reading: Reading, samples: Iterable[Sample], *, max_new_tokens: int, blank: bool = False,
-    at_once: int = 32,
+    at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:  # fmt: skip
     """Ask the model for the last answer of samples, or for their captions. `blank` makes every image grey."""
-    return _generate(model, reading, list(questions(reading, samples)), max_new_tokens, bool, blank=blank, at_once=at_once)
+    asked = list(questions(reading, samples))
+    return _generate(model, reading, asked, max_new_tokens, bool, blank=blank, at_once=at_once, add=add)
 
 
 @torch.no_grad()
 def held_out_answers(
-    step_of: Step, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int
-) -> list[Answer]:
+    step_of: Step, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int,
+    add: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:  # fmt: skip
     """Ask for the answers of samples, each rank its share, and return all of them to all. Every rank must call it."""
     asked = list(questions(reading, samples))
     share = -(-len(asked) // ranks.world)
     own = asked[ranks.rank * share : (ranks.rank + 1) * share]
     if not isinstance(step_of, FSDPModule):
-        answers = _generate(step_of.model, reading, own, max_new_tokens, bool)
+        answers = _generate(step_of.model, reading, own, max_new_tokens, bool, add=lambda count: add(count * ranks.world))
         return [answer for part in gathered(answers, ranks) for answer in part]
     # Blocks are put together as they are met, on all ranks at once: all must take the same steps, with as many questions.
     step_of.unshard()  # what is in no block: tower, embeddings, output layer
     filled = own + asked[:1] * (share - len(own))
-    answers = _generate(step_of.model, reading, filled, max_new_tokens, lambda done: all(gathered(done, ranks)))
+    answers = _generate(
+        step_of.model, reading, filled, max_new_tokens, lambda done: all(gathered(done, ranks)),
+        add=lambda count: add(count * ranks.world),
+    )  # fmt: skip
     step_of.reshard()
     return [answer for part in gathered(answers[: len(own)], ranks) for answer in part]
 
 
 def _generate(
     model: VisionLanguageModel, reading: Reading, asked: list[Question], max_new_tokens: int,
-    is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32,
+    is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:  # fmt: skip
     was_training = model.training
     model.eval()
@@ -154,6 +166,7 @@ def _generate(
         tokens = model.generate(batch, max_new_tokens=max_new_tokens, is_over=is_over)
         for (one, truth), row in zip(some, tokens, strict=True):
             answers.append(Answer(one.source, one.key, truth, reading.prompter.said(row)))
+        add(len(some))
     model.train(was_training)
     return answers
 
@@ -220,10 +233,21 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
     ranks = Ranks(0, 1, next(model.parameters()).device)
     feed = feed_of(recipe, model, data, ranks)
     step_of = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
-    lines = []
+    plan = feed.plan
+    assert plan is not None
+    count = min(samples, plan.samples(0))
+    left_out = count_left_out(plan)
+    if left_out.reasons:
+        print(redacted("\n".join(lines(left_out.record(plan), data))), file=sys.stderr)
+    told = []
     for blank in (False, True):
-        losses = held_out_loss(step_of, feed, samples, ranks, blank=blank)
+        how = "images blanked" if blank else "with images"
+        with CountLine(f"{how}, loss", count) as line:
+            losses = held_out_loss(step_of, feed, samples, ranks, blank=blank, add=line.add)
         asked = some_samples(feed.reading, data, samples)
-        answers = generate_answers(model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank)
-        lines += ["images blanked:" if blank else "with images:", table(score(answers), losses.loss_of)]
-    return "\n".join(lines)
+        with CountLine(f"{how}, answers", count) as line:
+            answers = generate_answers(
+                model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank, add=line.add
+            )  # fmt: skip
+        told += [f"{how}:", table(score(answers), losses.loss_of)]
+    return "\n".join(told)

@@ -14,6 +14,7 @@ import torch
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, setup
 from vlmdata_train.broken import goes_on
+from vlmdata_train.count_line import CountLine
 from vlmdata_train.distributed import Ranks, gathered, joined, total
 from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
 from vlmdata_train.learner import Learner, check_speed
@@ -218,12 +219,17 @@ class Run:
         """Measure the held-out loss, and the answers where the recipe asks for them."""
         assert self.held_feed is not None
         choice, step_of = self.recipe.held_out, self.learner.step
-        self.held, self.held_at = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks), self.step
+        with CountLine("held-out loss", choice.samples, active=self.ranks.is_first) as line:
+            self.held = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks, add=line.add)
+        self.held_at = self.step
         self.log.say(f"step {self.step}: held-out loss {self.held.loss:.4f} on {self.held.samples} samples")
         values: dict[str, Any] = {"loss": self.held.loss, "loss_of": self.held.loss_of}
         if self.asked:
             reading = self.held_feed.reading
-            given = held_out_answers(step_of, reading, self.asked, self.ranks, max_new_tokens=choice.answer_tokens)
+            with CountLine("held-out answers", len(self.asked), active=self.ranks.is_first) as line:
+                given = held_out_answers(
+                    step_of, reading, self.asked, self.ranks, max_new_tokens=choice.answer_tokens, add=line.add
+                )  # fmt: skip
             scores = score(given)
             values["exact_of"] = {name: s.exact for name, s in scores.items()}
             self.log.say(table(scores, self.held.loss_of))

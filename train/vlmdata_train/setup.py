@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import nn
 
 from vlmdata import stream
 from vlmdata.loader.packed import Packing
+from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.adamw import local
 from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
 from vlmdata_train.collate import tokens_of_picture
+from vlmdata_train.count_line import CountLine
 from vlmdata_train.data import Feed, Stream
 from vlmdata_train.distributed import Ranks, gathered, meet
 from vlmdata_train.documents import read_document
@@ -158,7 +161,9 @@ def feed_of(
         b.tokens if b.pack else longest, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers,
         single=not b.pack,
     )  # fmt: skip
-    opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, packing, where=where)  # to find a mistake now
+    with CountLine(redacted(f"measuring {data}"), active=ranks.is_first) as line:
+        measuring = replace(packing, report=line.show)
+        opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, measuring, where=where)
     check_used(opened.plan, data, reading, where)
     state = opened.state_dict()
     return Feed(

@@ -7,7 +7,7 @@ import functools
 import multiprocessing
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ from vlmdata.loader.read import DamagedSample, Reader, Sample
 from vlmdata.loader.scan import image_size
 
 Measure = Callable[[Sample], int | list[int]]
+Report = Callable[[int, int], None]
+_Measured = tuple[NDArray[np.int32], Ints]  # of some rows: the tokens of all, and how many each has
 LENGTHS_VERSION = 3  # of the file, and of what is measured
 DAMAGED = (1 << 31) - 1  # tokens of a sample that cannot be read, where such samples are passed over: more than a pack holds
 _ROWS = 4096  # of one task
@@ -71,7 +73,9 @@ def draw(seeds: Any, count: Any) -> Any:
     return seeds % count
 
 
-def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None) -> Lengths:
+def measure_lengths(
+    reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None, report: Report | None = None
+) -> Lengths:
     """Measure the length of every sample, or read what was measured before.
 
     `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
@@ -80,7 +84,7 @@ def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path,
     for all that it depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over
     1, `measure` must be a function that a process can import. Raises what `measure` raises, and DamagedSample unless the
     reader passes over such samples: these are of DAMAGED tokens, and lengths with one are not kept, for the tar may be
-    restored.
+    restored. `report(done, rows)` is called as they are measured.
     """
     mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
     file = cache / "lengths" / f"{mark}.arrow"  # never beside the tars: a finished dataset holds what its manifest lists
@@ -88,7 +92,7 @@ def measure_lengths(reader: Reader, measure: Measure, name: str, *, cache: Path,
     if file.exists():
         with suppress(NoIndex):  # damaged: measured once more
             return _read(file, rows)
-    values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)))
+    values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
     starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     found = Lengths(values, starts, _digest(values, starts))
     if DAMAGED in values:
@@ -128,16 +132,25 @@ def _write(file: Path, lengths: Lengths) -> None:
     os.replace(part, file)
 
 
-def _measure_all(reader: Reader, measure: Measure, workers: int) -> tuple[NDArray[np.int32], Ints]:
+def _measure_all(reader: Reader, measure: Measure, workers: int, report: Report | None) -> _Measured:
     tasks = list(_tasks(reader.dataset))
+    work = functools.partial(_measure_rows, reader, measure)
     if workers == 1 or len(tasks) == 1:
-        found = [_measure_rows(reader, measure, *task) for task in tasks]
+        found = list(_reported((work(*task) for task in tasks), len(reader.dataset.index), report))
     else:
-        work = functools.partial(_measure_rows, reader, measure)
         with ProcessPoolExecutor(workers, multiprocessing.get_context(), ignore) as pool:
-            found = list(pool.map(work, *zip(*tasks, strict=True)))
+            found = list(_reported(pool.map(work, *zip(*tasks, strict=True)), len(reader.dataset.index), report))
     values, counts = zip(*found, strict=True)
     return np.concatenate(values), np.concatenate(counts)
+
+
+def _reported(parts: Iterable[_Measured], rows: int, report: Report | None) -> Iterator[_Measured]:
+    done = 0
+    for part in parts:
+        yield part
+        done += len(part[1])
+        if report is not None:
+            report(done, rows)
 
 
 def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] | None]]]:
@@ -154,9 +167,7 @@ def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] |
             first += len(batch)
 
 
-def _measure_rows(
-    reader: Reader, measure: Measure, first: int, sizes: list[list[tuple[int, int]] | None]
-) -> tuple[NDArray[np.int32], Ints]:
+def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list[tuple[int, int]] | None]) -> _Measured:
     values: list[int] = []
     counts: list[int] = []
     places = reader.dataset.index.locate(np.arange(first, first + len(sizes)))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from vlmdata.loader.lengths import Lengths, Measure, measure_lengths
+from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order import Ints, distinct, key
 from vlmdata.loader.packing import Overlong, Packs, each_alone, pack
 from vlmdata.loader.plan import Picks, Plan, digest
@@ -42,13 +42,14 @@ class Packing:
     window: int = 1 << 20
     workers: int | None = None
     single: bool = False
+    report: Report | None = None  # of how many samples are measured, see `measure_lengths`
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.window) < 1:
             raise ValueError(f"tokens and window are 1 or more, not {self.tokens} and {self.window}")
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
-        return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers)
+        return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
 
 
 class _Window(NamedTuple):

@@ -1,0 +1,51 @@
+"""How far something has come that takes a while, on stderr: a renewed line in a terminal, now and then one in a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+RENEWED_S = 0.5  # in a terminal, as `vlmdata run` does
+TOLD_S = 30.0  # in a pipe
+
+
+class CountLine:
+    """Counts up to `total`. What ends within the first of these spans shows nothing. Use it as a context."""
+
+    def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._active, self._clock = active, clock
+        self._is_terminal = sys.stderr.isatty()
+        self._began = self._told = clock()
+
+    def __enter__(self) -> CountLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._active and self._is_terminal and self._told != self._began:
+            self._write("\r\033[K")
+
+    def add(self, count: int) -> None:
+        """Count so many more, and show it if it is time to."""
+        self.show(self.done + count, self.total)
+
+    def show(self, done: int, total: int) -> None:
+        """Take over a count made elsewhere, and show it if it is time to."""
+        self.done, self.total = done, total
+        now = self._clock()
+        if not self._active or now - self._told < (RENEWED_S if self._is_terminal else TOLD_S):
+            return
+        self._told = now
+        rate = self.done / max(now - self._began, 1e-9)
+        left = max(0, self.total - self.done) / rate if rate else 0.0
+        line = f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.1f}/s, {left:,.0f} s left"
+        if self._is_terminal:
+            self._write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
+        else:
+            self._write(f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
