@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from bench.inputs.tars import document_sample, jpeg, write_tar
 from tests.train.runs import tiny_recipe, write_data
@@ -16,14 +17,18 @@ from tests.train.test_loop_log import records
 from vlmdata.loader.build import build_index
 from vlmdata.loader.lengths import Lengths
 from vlmdata.step import RecipeError
+from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import LeftOut, count_left_out, left_out
 from vlmdata_train.loop import run_training
 from vlmdata_train.run_progress import samples_of_steps
+from vlmdata_train.setup import some_samples
 from vlmdata_train.tokens import BYTES_CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole
 
 PHOTO = jpeg(drawing("red", "square", 32))
+NOISE = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+HALF = NOISE[: len(NOISE) // 2]  # whose size can be read
 PACKED = {"tokens": 192, "sample_tokens": 96}
 SINGLE = {"pack": False, "samples": 4, "sample_tokens": 96}
 
@@ -129,9 +134,7 @@ def test_what_is_held_out_is_not_left_out_and_has_a_record_of_its_own(tmp_path):
 
 
 def test_images_that_break_when_they_are_decoded_are_told_with_the_steps_and_at_the_end(tmp_path, capsys):
-    noise = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
-    cut = [{"__key__": f"cut{n}", "jpg": noise[: len(noise) // 2], "txt": b"half a picture"} for n in range(5)]
-    write_tar(tmp_path / "data/0.tar", [*caption_samples(20), *cut])
+    write_tar(tmp_path / "data/0.tar", [*caption_samples(20), *CUT[:5]])
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=2))
     told = records(tmp_path / "out")
     assert told[-1]["kind"] == "skipped" and told[-1]["reasons"] == {"truncated": 10} and told[-1]["samples"] == 10
@@ -149,7 +152,7 @@ def rates(out):
 
 
 LINEAR = {"schedule": "linear", "warmup": 0.0}
-CUT = [{"__key__": f"cut{n}", "jpg": PHOTO[: len(PHOTO) * 3 // 4], "txt": b"half a picture"} for n in range(30)]
+CUT = [{"__key__": f"cut{n}", "jpg": HALF, "txt": b"half a picture"} for n in range(30)]  # these break when decoded
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE, PACKED | {"accumulate": 3}, SINGLE | {"accumulate": 3}],
@@ -249,3 +252,19 @@ def test_an_epoch_has_no_fewer_steps_than_its_samples_make(tmp_path):
     write_tar(tmp_path / "data/0.tar", chats(100))
     run = run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=1, batches=SINGLE))
     assert run.steps == math.ceil(40 / 4)
+
+
+def test_the_first_rank_of_each_machine_measures(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    cpu = torch.device("cpu")
+    assert Ranks(0, 1, cpu).is_first_here and Ranks(0, 4, cpu).is_first_here and not Ranks(2, 4, cpu).is_first_here
+    for local, rank in (("0", 0), ("1", 1), ("0", 2), ("1", 3)):  # two machines of two
+        monkeypatch.setenv("LOCAL_RANK", local)
+        assert Ranks(rank, 4, cpu).is_first_here == (local == "0")
+
+
+def test_only_samples_that_can_be_used_are_asked_about(tmp_path):
+    write_tar(tmp_path / "0.tar", [*chats(20), *ODD])
+    made = feed(str(tmp_path))
+    asked = {sample["__key__"] for sample in some_samples(made.reading, str(tmp_path), 99)}
+    assert asked <= {f"{n:05d}" for n in range(20) if n % 5 < 2} | {"two", "order"} and len(asked) >= 9

@@ -244,8 +244,8 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
         how = "images blanked" if blank else "with images"
         with CountLine(f"{how}, loss", count) as line:
             losses = held_out_loss(step_of, feed, samples, ranks, blank=blank, add=line.add)
-        asked = some_samples(feed.reading, data, samples)
-        with CountLine(f"{how}, answers", count) as line:
+        asked = list(some_samples(feed.reading, data, samples))
+        with CountLine(f"{how}, answers", len(asked)) as line:
             answers = generate_answers(
                 model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank, add=line.add
             )  # fmt: skip

@@ -129,7 +129,7 @@ class Run:
         """Tell which samples are left out and why, and at the start of a run how its first sample reads."""
         if not self.ranks.is_first:
             return
-        held = self.recipe.held_out.path or self.recipe.data
+        held = self.recipe.held_out.path or f"{self.recipe.data}, held out"
         for of, feed, data in (("data", self.feed, self.recipe.data), ("held_out", self.held_feed, held)):
             if feed is None or feed.plan is None:
                 continue

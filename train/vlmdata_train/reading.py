@@ -39,6 +39,13 @@ class Reading:
         """Say whether a sample is on this reading's side of the split."""
         return self.held_out == 0 or is_held_out(key, self.held_out) == self.wants_held_out
 
+    def can_use(self, sample: Sample) -> bool:
+        """Say whether a sample is on this reading's side of the split and gives a prompt."""
+        try:
+            return self.takes(sample["__key__"]) and bool(self.prompt(sample).input_ids)
+        except Unusable:
+            return False
+
     def prompt(self, sample: Sample) -> Prompt:
         """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
         try:

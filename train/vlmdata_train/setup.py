@@ -196,9 +196,9 @@ def open_stream(
 
 
 def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
-    """Give the first `count` samples of a dataset that a reading takes, as they lie in the shards."""
+    """Give the first `count` samples of a dataset that a reading can use, in the order of a stream."""
     samples = open_stream(data, 0, 0, 1, epochs=1)
-    return itertools.islice((sample for sample in samples if reading.takes(sample["__key__"])), count)
+    return itertools.islice((sample for sample in samples if reading.can_use(sample)), count)
 
 
 def asked(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
