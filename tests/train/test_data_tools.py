@@ -9,6 +9,7 @@ import pytest
 from tests.train.shapes import CHATML, tokenizer_of
 from tests.train.test_data_shapes import PHOTO, learnt, own_expanded, prompter_of
 from vlmdata_train.documents import Document
+from vlmdata_train.llava_save import served_template
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.prompts import Prompter
 
@@ -124,3 +125,17 @@ def test_what_calls_and_tools_say_closes_no_turn() -> None:
     end = prompter.tokenizer.get_vocab()["<|im_end|>"]
     assert ids.count(end) == 5  # the tools', and one for each message
     assert sum(label != IGNORE and label == end for label in prompter.chat(talk).labels) == 2
+
+
+def test_the_exported_processor_shows_calls_and_thoughts_as_training_does() -> None:
+    prompter = prompter_of("Qwen3")
+    tokenizer = prompter.tokenizer
+    assert "tool_calls" in served_template(tokenizer)
+    asked = [{**MESSAGES[0], "content": [{"type": "image"}, {"type": "text", "text": TALK.positions[1]}]}, *MESSAGES[1:-1]]
+    served = tokenizer.apply_chat_template(
+        asked, chat_template=served_template(tokenizer), tools=[TOOL], tokenize=True, add_generation_prompt=True,
+        return_dict=False,
+    )  # fmt: skip
+    before = replace(TALK, positions=TALK.positions[:-1], roles=TALK.roles[:-1], turns=TALK.turns[:-1])  # type: ignore[index]
+    ours = prompter.question(prompter.messages(before), [PHOTO], tools=[TOOL])
+    assert ours.input_ids == own_expanded(prompter, served)

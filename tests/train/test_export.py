@@ -17,6 +17,8 @@ from vlmdata_train.chat import Conversation
 from vlmdata_train.loop import run_training
 from vlmdata_train.recipe import parse
 from vlmdata_train.restore import restore
+from vlmdata_train.setup import prompter_of
+from vlmdata_train.templates import IMAGE_MARK
 
 pytestmark = pytest.mark.whole
 
@@ -93,6 +95,43 @@ def test_a_run_starts_from_a_published_llava_with_its_parts_and_its_tokenizer(tm
     assert restore(second, "cpu")[0].tokenizer.get_vocab() == restore(first, "cpu")[0].tokenizer.get_vocab()
     assert main(["export", str(second), str(tmp_path / "again")]) == 0  # and goes out again
     assert not torch.allclose(served(tmp_path / "again")[2], served(tmp_path / "llava")[2])
+
+
+# As LLaVA's own: contents as lists of parts, the images of a message first.
+PARTS = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "place", ["chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json", None]
+)
+def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_stands(tmp_path, place):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
+    llava = tmp_path / "llava"
+    assert main(["export", str(first), str(llava)]) == 0
+    (llava / "chat_template.jinja").unlink()
+    if place == "chat_template.jinja":
+        (llava / place).write_text(PARTS)
+    elif place is not None:
+        facts = json.loads((llava / place).read_text()) if (llava / place).exists() else {}
+        (llava / place).write_text(json.dumps({**facts, "chat_template": PARTS}))
+    recipe = tiny_recipe(data, tmp_path / "second", model=None, start=str(llava), steps=1)
+    if place is None:
+        with pytest.raises(RecipeError, match=r"the tokenizer .*llava has no chat template: give one as `chat_template`"):
+            run_training(recipe)
+        recipe = tiny_recipe(data, tmp_path / "second", model=None, start=str(llava), steps=1, chat_template=PARTS)
+    second = run_training(recipe).checkpoint
+    model, _ = restore(second, "cpu")
+    assert model.tokenizer.chat_template == PARTS
+    assert main(["export", str(second), str(tmp_path / "again")]) == 0
+    ids = prompter_of(model).question([{"role": "user", "content": f"{IMAGE_MARK}\nWhat colour is it?"}], [(48, 48)]).input_ids
+    assert served(tmp_path / "again")[1]["input_ids"][0].tolist() == ids
+    assert model.tokenizer.decode(ids).startswith("USER: <image>")
 
 
 @pytest.mark.parametrize("before", [{}, {"parts": LORA}], ids=["plain", "with LoRA"])
