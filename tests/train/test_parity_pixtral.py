@@ -77,9 +77,7 @@ def test_two_images_of_their_own_shapes_with_the_ends_of_their_rows(family: str)
     words = reference.get_input_embeddings().weight
     # What the reference reads as text tokens between the rows stands in our arrangement of the image.
     ends = {"arrangement.newline": words[BREAK_ID], "arrangement.end": words[END_ID]}
-    extended = torch.nn.Module()
-    extended.state_dict = lambda: {**reference.state_dict(), **ends}  # type: ignore[method-assign,assignment,return-value]
-    model = copy_weights(extended, recipe, our_name(family))
+    model = copy_weights(reference, recipe, our_name(family), more=ends)
     batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
     assert sides == expected_sides

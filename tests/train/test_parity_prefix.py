@@ -37,7 +37,8 @@ def test_paligemma() -> None:
         encoder={"hf_vision": {"config": TOWER, "layer": -1, "norm": True}}, abstractor="linear",
         fusion={"tokens": {"prefix": True}}, language={"hf_causal": {"config": GEMMA}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, renamed(NAMES))
+    # here the fusion says what is seen from before it
+    model = copy_weights(reference, recipe, renamed(NAMES), unlike=["use_bidirectional_attention"])
     batch = of_squares([16])
     labels = batch.labels.clone()
     labels[:, :25] = -100  # 6 words, the image, 3 words; then 3 of answer

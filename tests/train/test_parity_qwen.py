@@ -38,6 +38,7 @@ from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
 from vlmdata_train.preprocessing.smart_size import smart_resize
 
+TEXT = {**TEXT, "rms_norm_eps": 1e-6, "max_window_layers": 28}  # of which the two sides have other defaults
 VISION = {"depth": 2, "embed_dim": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4, "spatial_merge_size": 2}
 SIZES = [(40, 22), (9, 30)]
 RECIPE = ModelRecipe(
@@ -48,10 +49,10 @@ RECIPE = ModelRecipe(
 
 
 WINDOWS = {"depth": 3, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
-           "window_size": 16, "fullatt_block_indexes": [1]}  # fmt: skip
+           "window_size": 16, "fullatt_block_indexes": [1], "out_hidden_size": 32}  # fmt: skip
 RECIPE_25 = replace(RECIPE, encoder={"qwen2_5_vl": {"config": WINDOWS}}, abstractor={"patch_merger": {"norm": "rms"}})
 DEEP = {"depth": 4, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
-        "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]}  # fmt: skip
+        "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2], "out_hidden_size": 32}  # fmt: skip
 TEXT_3 = {**TEXT, "head_dim": 16}
 RECIPE_3 = ModelRecipe(
     encoder={"qwen3_vl": {"config": DEEP}}, abstractor="deep_merger", fusion="deep_tokens",
@@ -64,10 +65,10 @@ TEXT_3_MROPE = {**TEXT_3, "rope_parameters": {**TEXT_2["rope_parameters"], "mrop
 FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any], dict[str, Any]]] = {
     "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}, TEXT_2),
     "Qwen2.5-VL": (
-        RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, {**WINDOWS, "out_hidden_size": 32}, TEXT_2,
+        RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, WINDOWS, TEXT_2,
     ),
     "Qwen3-VL": (
-        RECIPE_3, Qwen3VLConfig, Qwen3VLForConditionalGeneration, {**DEEP, "out_hidden_size": 32}, TEXT_3_MROPE,
+        RECIPE_3, Qwen3VLConfig, Qwen3VLForConditionalGeneration, DEEP, TEXT_3_MROPE,
     ),
 }  # fmt: skip
 
