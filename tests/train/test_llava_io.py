@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    Gemma2Config,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from tests.train.parity import TEXT, one_row
 from tests.train.tiny import TINY, TOWER, tiny_model
@@ -16,7 +24,7 @@ from vlmdata_train.encoders.open_clip import OpenClip
 from vlmdata_train.llava_io import load_llava
 from vlmdata_train.llava_save import save_llava
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel
-from vlmdata_train.tokens import image_token_id
+from vlmdata_train.tokens import byte_tokenizer, image_token_id
 
 pytestmark = pytest.mark.whole
 
@@ -83,6 +91,18 @@ def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: An
     }
     image = picture(64, 80)
     assert torch.equal(ask(loaded, image)[0], ask(model, image)[0])
+
+
+def test_a_published_model_over_gemma_2_is_refused_for_its_logits_are_not_capped_there(tmp_path: Path) -> None:
+    text = Gemma2Config(**TEXT, head_dim=8)
+    config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_id=262, image_seq_length=16)
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    CLIPImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="logits are made by a weight alone, and Gemma2ForCausalLM adds a bias, scales or caps"
+    ):
+        load_llava(str(tmp_path))
 
 
 def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:

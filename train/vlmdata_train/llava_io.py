@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
+from vlmdata_train.head import Head
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
 from vlmdata_train.quiet import quiet
 from vlmdata_train.special_ids import drop_foreign_ids
@@ -76,6 +77,11 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
         raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, another in the tokenizer")
+    if model.head != Head() or model.lm_head.bias is not None:
+        kind = type(model.language).__name__
+        raise ValueError(
+            f"{name}: in LLaVA's form logits are made by a weight alone, and {kind} adds a bias, scales or caps them"
+        )
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     theirs = {our_name(key): value for key, value in reference.state_dict().items()}
     ours = model.state_dict()

@@ -183,8 +183,8 @@ class VisionLanguageModel(nn.Module):
         return self
 
     @property
-    def lm_head(self) -> nn.Module:
-        """The output layer of the language model; `head` says what follows it, and `logits_of` does both."""
+    def lm_head(self) -> Any:
+        """The output layer of the language model, an nn.Linear; `head` says what follows it, and `logits_of` does both."""
         return self.language.get_output_embeddings()
 
     def logits_of(self, hidden: Tensor) -> Tensor:

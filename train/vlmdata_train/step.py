@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +77,7 @@ class Step(nn.Module):
         device = micro.places.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)
-            layer: Any = self.model.lm_head
+            layer = self.model.lm_head
             weight, answers = layer.weight, hidden.flatten(0, 1)[micro.places]  # (V, D), (N, D)
             if self.autocast:
                 weight, answers = weight.to(torch.bfloat16), answers.to(torch.bfloat16)
