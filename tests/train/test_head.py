@@ -91,6 +91,13 @@ def test_sampling_draws_from_the_capped_logits() -> None:
     assert drawn.count(likeliest) < 3
 
 
+def test_a_tokenizer_without_an_end_token_goes_on_to_the_last_one_asked_for() -> None:
+    model = model_of({})
+    model.tokenizer.eos_token = None
+    [new] = model.generate(pack(model, [sample(model, 10, 1, 1)]), max_new_tokens=5)
+    assert len(new) == 5
+
+
 def test_lora_leaves_the_output_layer_alone_whatever_its_name() -> None:
     for config in (HEADS["Phi-2"][0], {"model_type": "biogpt"}):
         model = model_of(config)

@@ -123,6 +123,23 @@ def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(fami
         build_model(language(family))
 
 
+def test_a_prefix_over_sliding_windows_is_refused_when_the_model_is_built() -> None:
+    prefix = {"tokens": {"prefix": True}}
+    with pytest.raises(ValueError, match="a prefix goes with neither varlen nor sliding windows"):
+        build_model(replace(language("gemma2", **GEMMA_2), fusion=prefix))
+    build_model(replace(language("gemma2", **{**GEMMA_2, "sliding_window": None}), fusion=prefix))
+
+
+def test_dropout_of_attention_is_named_and_does_no_harm_where_nothing_is_trained() -> None:
+    model = tiny_model(language("gpt2", **LANGUAGES["gpt2"]))
+    batch = pack(model, [sample(model, 5, 0, 1)])
+    model.logits(batch)
+    with pytest.raises(ValueError, match=r"GPT2Attention has dropout of attention \(0.1; 0 in `config` takes it away\)"):
+        model.train().logits(batch)
+    free = tiny_model(language("gpt2", **LANGUAGES["gpt2"], attn_pdrop=0.0)).train()
+    free.logits(batch).sum().backward()
+
+
 def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> None:
     capped, free = (language("gemma2", **{**GEMMA_2, "attn_logit_softcapping": cap}) for cap in (0.7, None))
     model, other = tiny_model(capped), tiny_model(free)

@@ -49,7 +49,7 @@ def make_packing(
     if backend not in BACKENDS:
         raise ValueError(f"attention: there is no backend '{backend}'. There are: auto, {', '.join(BACKENDS)}")
     if prefix is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError("attention over a prefix goes with neither varlen nor sliding windows")
+        raise ValueError("attention over a prefix goes with neither varlen nor sliding windows (of the language model)")
     if backend == "flex":
         return Packing(backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)})
     runs = segment_runs(segment_ids)
@@ -140,7 +140,7 @@ def packed_attention(
     if packing is None:
         raise ValueError(f"{type(module).__name__} is not handed `packing` by its model, so samples cannot be packed in it")
     if s_aux is not None or dropout:
-        what = "attention sinks" if s_aux is not None else f"dropout of attention ({dropout:g})"
+        what = "attention sinks" if s_aux is not None else f"dropout of attention ({dropout:g}; 0 in `config` takes it away)"
         raise ValueError(f"{type(module).__name__} has {what}, which packed attention does not compute")
     attend = {"segments": _by_segment, "varlen": _by_varlen, "flex": _by_flex, "mask": _by_mask}[packing.backend]
     scores = Scores(scaling, sliding_window, softcap)

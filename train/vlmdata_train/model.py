@@ -58,6 +58,8 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer)),
         "language": language,
     }
+    probe = torch.ones(1, 2, dtype=torch.int32)
+    make_packing(probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe))  # may refuse
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
