@@ -115,7 +115,7 @@ def _evaluate(choice: argparse.Namespace) -> None:
 def _chat(choice: argparse.Namespace) -> None:
     from vlmdata_train.checks import check_chat
 
-    check_chat(choice.checkpoint, max_tokens=choice.max_tokens, temperature=choice.temperature)
+    check_chat(choice.checkpoint, choice.image, max_tokens=choice.max_tokens, temperature=choice.temperature)
     from vlmdata_train.chat import Conversation, talk
 
     conversation = Conversation.open(
@@ -128,9 +128,9 @@ def _chat(choice: argparse.Namespace) -> None:
 
 
 def _export(choice: argparse.Namespace) -> None:
-    from vlmdata_train.checkpoint_folder import check_checkpoint
+    from vlmdata_train.checks import check_export
 
-    check_checkpoint(Path(choice.checkpoint))
+    check_export(choice.checkpoint, choice.folder)
     from vlmdata_train.llava_save import export
     from vlmdata_train.quiet import quiet
 

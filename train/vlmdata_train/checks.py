@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from vlmdata.loader.find import find_shards, is_remote
@@ -30,11 +31,21 @@ def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens:
     check_data(data, "data")
 
 
-def check_chat(checkpoint: str, *, max_tokens: int, temperature: float) -> None:
-    """Raise RecipeError for a folder that is no checkpoint and numbers out of range."""
+def check_chat(checkpoint: str, images: Sequence[str], *, max_tokens: int, temperature: float) -> None:
+    """Raise RecipeError for a folder that is no checkpoint, images that are not there and numbers out of range."""
     check_least(1, **{"--max-tokens": max_tokens})
     check_least(0, **{"--temperature": temperature})
     check_checkpoint(Path(checkpoint))
+    for image in images:
+        if not os.path.isfile(image):
+            raise RecipeError(f"{image} cannot be read as an image: there is no such file")
+
+
+def check_export(checkpoint: str, folder: str) -> None:
+    """Raise RecipeError for a folder that is no checkpoint, or one to write into that holds something."""
+    check_checkpoint(Path(checkpoint))
+    if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
+        raise RecipeError(f"{folder} is not empty: name another folder")
 
 
 def check_least(least: int, **options: float) -> None:
