@@ -39,6 +39,11 @@ LLAVA = ModelRecipe(
 )  # fmt: skip
 
 
+def over(language: dict[str, Any]) -> ModelRecipe:
+    """Return LLaVA's parts over another language model."""
+    return replace(LLAVA, language={"hf_causal": {"config": {**TEXT, **language}}})
+
+
 def picture(height: int, width: int) -> np.ndarray:
     """Make a picture with structure at several scales."""
     y, x = np.mgrid[:height, :width]
@@ -132,6 +137,9 @@ def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
         (replace(LLAVA, positions="shared"), "positions: LLaVA's form has rope"),
         (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's form has an mlp of 2 layers"),
         (replace(LLAVA, preprocessing="dynamic_tiles"), "preprocessing: LLaVA's form has pad"),
+        (over({"model_type": "phi"}), "language: LLaVA's form has an output layer without bias"),
+        (over({"model_type": "gemma2", "head_dim": 8}), "language: LLaVA's form has an output layer without bias"),
+        (over({"model_type": "cohere"}), "language: LLaVA's form has an output layer without bias"),
     ],
 )
 def test_what_llava_does_not_have_is_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from vlmdata_train.clip_weights import clip_config, clip_weights
 from vlmdata_train.encoders.hf_vision import Tower
 from vlmdata_train.encoders.open_clip import Tower as OpenClipTower
 from vlmdata_train.fusions.tokens import Tokens
+from vlmdata_train.head import Head
 from vlmdata_train.llava_io import NAMES, RESAMPLE
 from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel
@@ -115,6 +116,9 @@ def _check_form(model: VisionLanguageModel) -> None:
         ),
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),
+        "language": (
+            model.head == Head() and model.lm_head.bias is None, "an output layer without bias, whose logits are as they come"
+        ),
     }  # fmt: skip
     for part, (is_llava, form) in wants.items():
         if not is_llava:
