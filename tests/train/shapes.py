@@ -101,6 +101,45 @@ SMOL = (
     "<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+LLAMA4 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{{ '<|image|>' if c['type'] == 'image' else c['text'] | trim }}{% endfor %}{% endif %}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}\n{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}"
+)
+INDENTED = (
+    "  {% for m in messages %}\n    <|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n  {% endfor %}\n"
+    "{% if add_generation_prompt %}    <|im_start|>assistant\n{% endif %}"
+)
+BLANKS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
+)
+ENDS_ONCE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    "{{ '<|assistant|>' if add_generation_prompt else eos_token }}"
+)
+PARTED = (
+    "{% for m in messages %}{{ '' if loop.first else '<|sep|>' }}{{ m['role'] }}:{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|sep|>assistant:{% endif %}"
+)
+COMMAND = (
+    "{{ bos_token }}{% for m in messages %}<|START|>"
+    "{{ {'user': '<|USER|>', 'assistant': '<|BOT|>', 'system': '<|SYSTEM|>'}[m['role']] }}"
+    "{{ '<|SAYS|>' + m['content'].strip() + '<|SAID|>' if m['role'] == 'assistant' else m['content'].strip() }}<|END|>"
+    "{% endfor %}{% if add_generation_prompt %}<|START|><|BOT|>{% endif %}"
+)
+HARMONY = (
+    "<|start|>system<|message|>You help.<|end|>{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{% if loop.last and m['reasoning_content'] %}{{ '<|start|>assistant<|channel|>analysis<|message|>' }}"
+    "{{ m['reasoning_content'] + '<|end|>' }}{% endif %}<|start|>assistant<|channel|>final<|message|>{{ m['content'] }}"
+    "{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}<|start|>{{ m['role'] }}<|message|>{{ m['content'] }}<|end|>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -115,8 +154,11 @@ class Shape:
     bos: str | None = None
     eos: str = "<|endoftext|>"
     writes_bos: bool = False  # the tokenizer's own rule puts `bos` before each text
+    begins: Sequence[str] = ()  # what the tokenizer's rule puts before each text where it has no `bos`
     listed: Sequence[str] = ()  # as additional special tokens
     strips: Sequence[str] = ()  # special tokens that swallow the white space after them
+    last: str | None = None  # what ends the last turn, where that differs
+    trims: bool = False  # ranges of tokens leave blanks out
     parts: str = ""  # contents as lists of parts: `only`, or `too`, which images then need
     keeps_outer: bool = True  # white space around an answer
     has_system: bool = True
@@ -125,7 +167,10 @@ class Shape:
     @property
     def image(self) -> str:
         """Return the token that stands for an image."""
-        return next((t for t in ("<|image_pad|>", "<image_soft_token>") if t in self.special and t in self.template), "<image>")
+        return next(
+            (t for t in ("<|image_pad|>", "<image_soft_token>", "<|image|>") if t in self.special and t in self.template),
+            "<image>",
+        )
 
 
 _IM = ["<|im_start|>", "<|im_end|>"]
@@ -140,6 +185,7 @@ _GEMMA = {
 }  # fmt: skip
 
 _LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+_MISTRAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"]
 _PHI3 = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
 
 SHAPES = {
@@ -149,7 +195,7 @@ SHAPES = {
     },
     "Llama 2": Shape(
         LLAMA2, " </s>", kind="first", writes_bos=True, keeps_outer=False,
-        **{**_LLAMA, "control": ["</s>", "[/INST]", "[INST]"]},
+        **{**_LLAMA, "control": ["</s>", "[/INST]", "[INST]", "<<SYS>>", "<</SYS>>"]},
     ),
     "LLaVA 1.5, parts": Shape(LLAVA, " </s>", kind="first", writes_bos=True, parts="only", **_LLAMA),
     "Llama 3": Shape(
@@ -177,7 +223,7 @@ SHAPES = {
         MISTRAL, "</s>", kind="first", writes_bos=True, has_system=False, **{**_LLAMA, "control": ["</s>", "[/INST]"]},
     ),
     "Mistral, [INST] as tokens": Shape(
-        MISTRAL, "</s>", ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], kind="always", bos="<s>", eos="</s>", writes_bos=True,
+        MISTRAL, "</s>", _MISTRAL, kind="always", bos="<s>", eos="</s>", writes_bos=True,
         has_system=False, control=["</s>", "[/INST]"],
     ),
     "SmolLM": Shape(CHATML, "<|im_end|>", ["<|endoftext|>", *_IM], bos="<|im_start|>", eos="<|im_end|>", control=_IM),
@@ -189,6 +235,36 @@ SHAPES = {
     "ChatML with byte fallback": Shape(
         CHATML, "<|im_end|>", ["<unk>", "<s>", "</s>", *_IM], kind="always", bos="<s>", eos="<|im_end|>", writes_bos=True,
         control=_IM,
+    ),
+    "Llama 4, trims parts alone": Shape(
+        LLAMA4, "<|eot_id|>", [*_LLAMA3, "<|image|>"], bos="<|begin_of_text|>", eos="<|eot_id|>", writes_bos=True, parts="too",
+        control=["<|eot_id|>", "<|start_header_id|>"],
+    ),
+    "GLM-4": Shape(
+        "[gMASK]<sop>" + ENDS_ONCE.replace("eos_token", "''"), "", ["[gMASK]", "<sop>", *_PHI3[:3]],
+        begins=["[gMASK]", "<sop>"], control=["[gMASK]", "<|user|>", "<|assistant|>"],
+    ),
+    "Zephyr": Shape(
+        ZEPHYR, "</s>", kind="first", writes_bos=True,
+        **{**_LLAMA, "control": ["</s>", "<|user|>", "<|assistant|>", "<|system|>"]},
+    ),
+    "GPT-NeoX, ranges without blanks": Shape(
+        BLANKS, "<|im_end|>", ["<|endoftext|>"], ["  ", "    ", "<b>", *_IM], trims=True, control=_IM,
+    ),
+    "a template that tells lengths": Shape(
+        CHATML.replace("{{ m['role'] }}", "{{ m['role'] }} of {{ m['content'] | length }}"), "<|im_end|>",
+        ["<|endoftext|>", *_IM], eos="<|im_end|>", control=_IM,
+    ),
+    "an indented template": Shape(INDENTED, "<|im_end|>", ["<|endoftext|>", *_IM], eos="<|im_end|>", control=_IM),
+    "turns that nothing ends": Shape(ENDS_ONCE, "", _PHI3[:3], last="<|endoftext|>", control=["<|endoftext|>", "<|user|>"]),
+    "turns with a token between them": Shape(PARTED, "<|sep|>", ["<|endoftext|>"], ["<|sep|>"], last="", control=["<|sep|>"]),
+    "turns that two tokens end": Shape(
+        COMMAND, "<|SAID|><|END|>", ["<bos>", "<|START|>", "<|USER|>", "<|BOT|>", "<|SYSTEM|>", "<|SAYS|>", "<|SAID|>"],
+        bos="<bos>", eos="<|END|>", writes_bos=True, keeps_outer=False, control=["<|END|>", "<|START|>", "<|BOT|>"],
+    ),
+    "Harmony": Shape(
+        HARMONY, "<|end|>", ["<|endoftext|>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>"], eos="<|return|>",
+        last="<|return|>", control=["<|end|>", "<|start|>", "<|channel|>", "<|return|>"],
     ),
 }  # fmt: skip
 
@@ -205,9 +281,14 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
         ]
     )
     inner.add_tokens([AddedToken(token, special=False, normalized=False) for token in shape.plain])
-    if shape.writes_bos and shape.bos:
-        rule = {"single": f"{shape.bos} $A", "pair": f"{shape.bos} $A $B"}
-        inner.post_processor = processors.TemplateProcessing(**rule, special_tokens=[(shape.bos, inner.token_to_id(shape.bos))])
+    if shape.trims:
+        inner.post_processor = processors.ByteLevel(trim_offsets=True)
+    begin = list(shape.begins) or [shape.bos] * (shape.writes_bos and shape.bos is not None)
+    if begin:
+        rule = {"single": f"{' '.join(begin)} $A", "pair": f"{' '.join(begin)} $A $B"}
+        inner.post_processor = processors.TemplateProcessing(
+            **rule, special_tokens=[(name, inner.token_to_id(name)) for name in begin]
+        )
     names = {"eos_token": shape.eos, "pad_token": shape.eos} | ({"bos_token": shape.bos} if shape.bos else {})
     if shape.listed:
         names["additional_special_tokens"] = list(shape.listed)  # type: ignore[assignment]

@@ -1,20 +1,24 @@
 """Every shape of tokenizer and chat template: ids are the template's own and those served later, answers alone have a loss."""
 
+import copy
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPImageProcessor, LlavaProcessor
+from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
+from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
 from bench.inputs.tars import jpeg
-from tests.train.shapes import SHAPES, tokenizer_of
+from tests.train.shapes import CHATML, SHAPES, tokenizer_of
 from tests.train.shards import drawing
 from vlmdata_train.documents import Document
-from vlmdata_train.llava_save import served_template
+from vlmdata_train.llava_save import served_template, served_tokenizer
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.prompts import Prompt, Prompter
-from vlmdata_train.tokens import image_token, image_token_id
+from vlmdata_train.tokens import image_token, image_token_id, load_tokenizer
 
 PHOTO = jpeg(drawing("red", "circle", 32))
 ODD = "  def f():\n    return 1\n\n\n<b>bold</b>\t\tand <table>\u2028 é 😀  end \n"
@@ -106,8 +110,9 @@ def test_the_ids_are_the_templates_own_and_the_loss_is_on_answers_with_their_end
     )
     text = prompter.tokenizer.apply_chat_template(messages_of(name, talk), tokenize=False)
     answers = [said if shape.keeps_outer else said.strip() for role, said in talk if role == "assistant"]
+    ends = [shape.end] * (len(answers) - 1) + [shape.end if shape.last is None else shape.last]
     found = learnt(prompter, prompt, text)
-    assert [run.strip() for run in found] == [(answer + shape.end).strip() for answer in answers]
+    assert [run.strip() for run in found] == [(answer + end).strip() for answer, end in zip(answers, ends, strict=True)]
 
 
 @pytest.mark.parametrize("kind", TALKS)
@@ -117,7 +122,8 @@ def test_the_processor_that_is_exported_gives_the_ids_that_training_saw(name: st
     tokenizer = prompter.tokenizer
     size = {"height": 32, "width": 32}
     processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), tokenizer=tokenizer, patch_size=16,
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size),
+        tokenizer=served_tokenizer(tokenizer), patch_size=16,
         image_token=image_token(tokenizer), num_additional_image_tokens=1, vision_feature_select_strategy="default",
         chat_template=served_template(tokenizer),
     )  # fmt: skip
@@ -166,3 +172,86 @@ def test_a_text_that_spells_control_tokens_stays_text_and_all_else_of_it_as_it_w
         prompter.clean("<think>hm</think> <tool_call>{}</tool_call>\n\n  <td> <box>")
         == "<think>hm</think> <tool_call>{}</tool_call>\n\n  <td> <box>"
     )
+
+
+def test_a_blank_that_ranges_of_tokens_leave_out_belongs_to_what_stands_before_it() -> None:
+    prompter = prompter_of("GPT-NeoX, ranges without blanks")
+    prompt = prompter.chat(document([("user", "What?"), ("assistant", "<b>It</b>"), ("user", "?"), ("assistant", "<b>No")]))
+    said = [list(run) for is_loss, run in groupby(prompt.labels, lambda label: label != IGNORE) if is_loss]
+    assert [prompter.tokenizer.decode(run) for run in said] == ["<b>It</b><|im_end|>", "<b>No<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "spelled"),
+    [
+        (normalizers.NFKC(), "＜|im_end|＞"), (normalizers.Lowercase(), "<|IM_End|>"),
+        (normalizers.BertNormalizer(), "<|im_end|>"),
+    ],
+    ids=["NFKC", "lower case", "without joiners"],
+)  # fmt: skip
+def test_a_text_that_spells_a_token_once_it_is_normalized_stays_text(normalizer: Any, spelled: str) -> None:
+    tokenizer = copy.deepcopy(tokenizer_of("Phi-2"))
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=True) for name in ("<|im_start|>", "<|im_end|>")])
+    tokenizer.chat_template = CHATML
+    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    ids = prompter.chat(document([("user", f"A {spelled}<image> b"), ("assistant", spelled), ("user", "C?")])).input_ids
+    assert ids.count(tokenizer.get_vocab()["<|im_end|>"]) == 3
+    assert prompter.clean("<b>É</b> Ｗ") == "<b>É</b> Ｗ"
+
+
+def test_half_of_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    prompter = prompter_of("Qwen2")
+    talk = document([("user", "a\ud83d"), ("assistant", "\ude00b")])
+    assert prompter.chat(talk).input_ids == prompter.chat(document([("user", "a\ufffd"), ("assistant", "\ufffdb")])).input_ids
+
+
+@pytest.mark.parametrize("failing", ["1 // 0", "range(10 ** 9)", "f(1)"])
+def test_whatever_fails_inside_of_a_template_is_a_value_error(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (
+        f"{CHATML}{{% macro f(x) %}}{{{{ f(x) }}}}{{% endmacro %}}{{% if messages[1:] %}}{{{{ {failing} }}}}{{% endif %}}"
+    )
+    monkeypatch.setattr(tokenizer_of("Qwen2"), "chat_template", template)
+    with pytest.raises(ValueError, match="the chat template refuses it"):
+        prompter_of("Qwen2").chat(document(TALKS["one turn"]))
+
+
+def test_a_million_blanks_in_an_answer_that_a_template_trims_cost_no_more_than_once() -> None:
+    prompter = prompter_of("Llama 3")
+    prompt = prompter.chat(document([("user", "What?"), ("assistant", f" a{' ' * 10**6}b ")]))
+    assert prompter.tokenizer.decode([label for label in prompt.labels if label != IGNORE]) == f"a{' ' * 10**6}b<|eot_id|>"
+
+
+def test_a_word_of_a_header_that_is_an_added_token_stays_in_texts() -> None:
+    tokenizer = copy.deepcopy(tokenizer_of("Qwen2"))
+    tokenizer.add_tokens(["assistant", "user", "1"])
+    tokenizer.chat_template = CHATML.replace("{{ m['role'] }}", "{{ m['role'] }} 1")
+    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    assert prompter.clean("1 user, 11 assistants") == "1 user, 11 assistants"
+
+
+def test_the_beginning_that_a_tokenizer_writes_is_known_whatever_letters_it_has() -> None:
+    inner = Tokenizer(models.BPE(vocab={"b": 0}, merges=[]))
+    inner.add_special_tokens(["<s>", "<image>"])
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
+    prompter = Prompter(PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<s>"), 2, lambda image: 4)
+    assert prompter.plain(Document([PHOTO, "bb"], None)).input_ids == [1, 2, 2, 2, 2, 0, 0]
+
+
+def test_a_tokenizer_without_an_end_gets_a_token_to_pad_with(tmp_path: Path) -> None:
+    inner = copy.deepcopy(tokenizer_of("Qwen2").backend_tokenizer)
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert tokenizer.pad_token == "<|pad|>" and tokenizer.pad_token_id == len(tokenizer) - 1
+    assert Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4).pad_id == tokenizer.pad_token_id
+
+
+def test_words_that_number_images_are_no_part_of_captions_and_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompter, marks = prompter_of("Qwen2-VL"), "<|vision_start|><|image_pad|><|vision_end|>"
+    page = Document([PHOTO, PHOTO, "Two."], None)
+    plain = prompter.page(page)
+    monkeypatch.setattr(
+        prompter.tokenizer, "chat_template", prompter.tokenizer.chat_template.replace(marks, f"Picture 1: {marks}")
+    )
+    assert prompter.page(page) == plain
+    assert "Picture 1: <|vision_start|>" in prompter.tokenizer.decode(prompter.chat(document(TALKS["an image"])).input_ids)

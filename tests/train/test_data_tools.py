@@ -139,3 +139,137 @@ def test_the_exported_processor_shows_calls_and_thoughts_as_training_does() -> N
     before = replace(TALK, positions=TALK.positions[:-1], roles=TALK.roles[:-1], turns=TALK.turns[:-1])  # type: ignore[index]
     ours = prompter.question(prompter.messages(before), [PHOTO], tools=[TOOL])
     assert ours.input_ids == own_expanded(prompter, served)
+
+
+CALLS_IN_BRACKETS = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + '[/INST]' }}"
+    "{% elif m['tool_calls'] %}{{ '[TOOL_CALLS] [' }}{% for c in m['tool_calls'] %}{% if c.id | default('') | length != 9 %}"
+    "{{ raise_exception('nine letters') }}{% endif %}{{ (c.function | tojson)[:-1] }}"
+    "{{ ', \"id\": \"' + c.id + '\"}' }}{% endfor %}"
+    "{{ ']' + eos_token }}{% elif m['role'] == 'tool' %}{% if m['tool_call_id'] | length != 9 %}{{ raise_exception('nine') }}"
+    "{% endif %}{{ '[TOOL_RESULTS] ' + m['content'] + ' ' + m['tool_call_id'] + '[/TOOL_RESULTS]' }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+CALLS_AS_TEXT = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>' + m['content'] }}{% elif m['role'] == 'tool' %}"
+    "{{ '<|outputs|>' + m['content'] + '<|/outputs|>' }}{% elif m['tool_calls'] %}{% for c in m['tool_calls'] %}"
+    "{{ '<|assistant|>' + m['content'] + '<|call|>' + c.function.name + '\\n' + c.function.arguments + '<|end|>' }}{% endfor %}"
+    "{% else %}{{ '' if messages[loop.index0 - 1]['role'] == 'tool' else '<|assistant|>' }}{{ m['content'] + '<|end|>' }}"
+    "{% endif %}{% endfor %}{{ '<|assistant|>' if add_generation_prompt and messages[-1]['role'] != 'tool' else '' }}"
+)
+TWO_ROUNDS = Document(
+    ["Warm?", call(), "21", call(id="call_b"), "20", "Sure.", "Yes."],
+    ["user", "assistant", "tool", "assistant", "tool", "assistant", "assistant"],
+    [None, {"kind": "tool_call"}, None, {"kind": "tool_call"}, {"tool_call_id": "call_b"}, {"kind": "reasoning"}, None],
+)
+
+
+def learnt_by(monkeypatch: pytest.MonkeyPatch, name: str, template: str, document: Document, **options: Any) -> list[str]:
+    """Return what is learned from a document by a shape's tokenizer with another template."""
+    tokenizer = tokenizer_of(name)
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    prompt = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda image: 4, **options).chat(document)
+    runs, run = [], list[int]()
+    for label in [*prompt.labels, IGNORE]:
+        if label != IGNORE:
+            run.append(label)
+        elif run:
+            runs.append(tokenizer.decode(run))
+            run = []
+    return runs
+
+
+def test_a_call_is_learned_from_what_the_template_writes_before_its_name_and_gets_the_id_it_insists_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, arguments = "Mistral, [INST] as tokens", '{"city": "Zürich", "days": 2}'
+    calls = [f'[TOOL_CALLS] [{{"name": "weather", "arguments": {arguments}, "id": "c0000000{n}"}}]</s>' for n in (0, 1)]
+    thought = "<think>\nSure.\n</think>\n\nYes.</s>"
+    spoken = Document(
+        ["Warm?", "Let me look.", call()], ["user", "assistant", "assistant"], [None, None, {"kind": "tool_call"}]
+    )
+    assert learnt_by(monkeypatch, name, CALLS_IN_BRACKETS, spoken) == calls[:1]  # it leaves out what is said beside a call
+    assert learnt_by(monkeypatch, name, CALLS_IN_BRACKETS, TWO_ROUNDS) == [*calls, thought]
+    assert learnt_by(monkeypatch, name, CALLS_IN_BRACKETS, TWO_ROUNDS, last_only=True) == [thought]
+    turns = [{**(turn or {}), "train": number == 3} for number, turn in enumerate(TWO_ROUNDS.turns or [])]
+    assert learnt_by(monkeypatch, name, CALLS_IN_BRACKETS, replace(TWO_ROUNDS, turns=turns)) == [calls[1]]
+
+
+def test_arguments_are_text_for_a_template_that_writes_them_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = '<|call|>weather\n{"city": "Zürich", "days": 2}<|end|>'
+    found = learnt_by(monkeypatch, "Phi-3", CALLS_AS_TEXT, TWO_ROUNDS)
+    assert found == [called, called, "<think>\nSure.\n</think>\n\nYes.<|end|>"]
+
+
+def test_a_template_that_has_a_switch_for_thinking_and_no_place_for_thoughts_gets_them_in_tags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thought = Document(["Is it?", "It is.", "Yes."], ["user", "assistant", "assistant"], [None, {"kind": "reasoning"}, None])
+    template = "{% set thinking = enable_thinking is defined %}" + CHATML
+    assert learnt_by(monkeypatch, "Qwen2", template, thought) == ["<think>\nIt is.\n</think>\n\nYes.<|im_end|>"]
+    said = "<|channel|>analysis<|message|>It is.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    assert learnt_by(monkeypatch, "Harmony", tokenizer_of("Harmony").chat_template, thought) == [said]
+
+
+DEEP = '{"name": "a", "arguments": ' + '{"a":' * 900 + "1" + "}" * 901
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("[1]", "a tool call without a name"), ("null", "without a name"), ("{}", "without a name"),
+     ('{"name": 5}', "without a name"), (DEEP, "nested deeper"), ("[" * 100_000, "recursion")],
+    ids=["list", "null", "no name", "name no text", "deep", "deeper"],
+)  # fmt: skip
+def test_what_is_no_call_or_nested_too_deep_is_a_value_error(text: str, says: str) -> None:
+    talk = Document(["Warm?", text], ["user", "assistant"], [None, {"kind": "tool_call"}])
+    with pytest.raises(ValueError, match=says):
+        prompter_of("Qwen3").chat(talk)
+
+
+def test_tools_nested_too_deep_are_a_value_error() -> None:
+    talk = Document(["A?", "B."], ["user", "assistant"], None, [json.loads("[" * 900 + "]" * 900)])
+    with pytest.raises(ValueError, match="nested deeper"):
+        prompter_of("Qwen3").chat(talk)
+
+
+def test_roles_that_are_none_and_what_else_turns_say_write_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompter = prompter_of("Phi-3")
+    for role in ("end", "user|><|end", "image", "<image>", "\ufdd1\ufde0"):
+        with pytest.raises(ValueError, match="unknown role"):
+            prompter.chat(Document(["A?", "B.", "C."], ["user", "assistant", role]))
+    evil = {"content": "<|end|>", "role": "<|end|>", "name": "<|end|>", "tool_call_id": ["<|end|>"]}
+    talk = Document(["A?", "B.", "C."], ["user", "assistant", "user"], [None, None, evil])
+    template = "{% for m in messages %}{{ m.name }}{{ m.tool_call_id }}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    assert learnt_by(monkeypatch, "Phi-3", template, talk) == ["B.<|end|>"]
+    assert prompter.chat(talk).input_ids.count(prompter.tokenizer.get_vocab()["<|end|>"]) == 3
+
+
+THOUGHT = "<think>\nRed is warm.\n</think>"
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("Llama 3", "<|eot_id|>"), ("Qwen3", "\n\n<|im_end|>"), ("a template that tells lengths", "<|im_end|>")]
+)
+def test_a_thought_without_an_answer_is_learned_with_its_end_and_an_empty_one_says_nothing(
+    name: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tokenizer_of(name).chat_template
+    talk = Document(["A?", THOUGHT], ["user", "assistant"])
+    assert learnt_by(monkeypatch, name, template, talk) == [THOUGHT + end]
+    assert learnt_by(monkeypatch, name, template, replace(talk, positions=["A?", "<think>\n\n</think>\n"])) == []
+
+
+@pytest.mark.parametrize("name", ["LLaVA 1.5, parts", "SmolVLM, parts"])
+def test_a_thought_about_an_image_is_learned_by_a_template_that_takes_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Document([PHOTO, "Warm?", PHOTO, f"{THOUGHT}\nYes."], ["user", "user", "user", "assistant"])
+    found = learnt_by(monkeypatch, name, tokenizer_of(name).chat_template, talk)
+    end = {"LLaVA 1.5, parts": " </s>", "SmolVLM, parts": "<end_of_utterance>"}[name]
+    assert [run.strip() for run in found] == [f"{THOUGHT}\nYes.{end}"]
+
+
+def test_a_thought_that_the_prompt_has_opened_is_found_though_the_template_leaves_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = CHATML.replace("m['content'] }}", "m['content'].split('</think>')[-1] }}")
+    talk = Document(["A?", "Red is warm.\n</think>\n\nYes."], ["user", "assistant"])
+    assert [run.strip() for run in learnt_by(monkeypatch, "Qwen2", template, talk)] == ["Yes.<|im_end|>"]

@@ -36,12 +36,13 @@ from vlmdata_train.preprocessing.anyres import Anyres
 from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
+from vlmdata_train.prompts import written_before
 from vlmdata_train.restore import restore
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tokens import IMAGE, image_token, image_token_id
 
-# A language model's own template may know texts only; transformers' processors hand it lists of parts. This joins them as the
-# trainer does: images side by side, everything else on a line of its own.
+# A language model's own template may know texts only, or write a text otherwise than a list of one; transformers' processors
+# hand it lists of parts. This joins them as the trainer does: images side by side, everything else on a line of its own.
 FLATTEN = (
     "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
@@ -51,7 +52,11 @@ FLATTEN = (
     "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
     "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
-    "{%- endfor -%}{%- set messages = flat.turns +%}"
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line of its own: templates may be indented
+)
+# The same for texts alone: a content with an image stays a list.
+FLATTEN_TEXTS = FLATTEN.replace(
+    "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
 )
 
 
@@ -191,8 +196,8 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
-        image_processor=images, tokenizer=model.tokenizer, image_token=image_token(model.tokenizer), **options,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        image_processor=images, tokenizer=served_tokenizer(model.tokenizer), image_token=image_token(model.tokenizer),
+        **options, vision_feature_select_strategy=config.vision_feature_select_strategy,
         chat_template=served_template(model.tokenizer),
     )  # fmt: skip
 
@@ -203,11 +208,28 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
     It takes contents as lists of parts.
     """
     template = ChatTemplate(tokenizer, image_token(tokenizer))
-    before = "" if template.form in (None, "parts", "both") else FLATTEN.replace(IMAGE, image_token(tokenizer))
     if template.form == "text_parts":
-        raise ValueError("chat_template: it takes texts as lists of parts and knows no image; write another one")
-    source = template.source
-    return {name: before + text for name, text in source.items()} if isinstance(source, dict) else source and before + source
+        raise ValueError("chat_template: it takes texts as lists of parts and knows no image; give another one")
+    flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
+    if isinstance(template.source, dict):
+        return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
+    return template.source and flatten + template.source.removeprefix(flatten)
+
+
+def served_tokenizer(tokenizer: Any) -> Any:
+    """Return the tokenizer with which a processor writes the beginning of a text once.
+
+    Transformers' processors leave it to the template only where its text begins with `bos_token`: of a tokenizer that begins
+    texts with another token, as its template does too, that one becomes it.
+    """
+    begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
+    if not begin or begin[0] == tokenizer.bos_token:
+        return tokenizer
+    if not ChatTemplate(tokenizer, image_token(tokenizer)).header.startswith("".join(begin)):
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = begin[0]
+    return tokenizer
 
 
 def their_name(name: str) -> str:

@@ -6,18 +6,27 @@ gets when it is served. `templates.py` finds the answers in it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, Picture
 from vlmdata_train.loss import IGNORE
-from vlmdata_train.templates import IMAGE_MARK, MARKS, ChatTemplate, Message
+from vlmdata_train.marks import IMAGE_MARK, MARKS
+from vlmdata_train.templates import ChatTemplate, Message, any_of
+from vlmdata_train.tool_calls import read_call
 
-_NOTHING = re.compile("[\\s\ufdd0\u00ad\u200b-\u200f\u2060\ufeff]+")  # images, white space and characters without width
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+_SOMETHING = re.compile("[^\\s\ufdd0\u00ad\u200b-\u200f\u2060\ufeff]")  # no image, white space or character without width
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # OpenAI's
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,15 @@ class Prompter:
         self.tokens_of = tokens_of
         self.trusted, self.last_only = frozenset(trusted), last_only
         self.pad_id: int = tokenizer.pad_token_id
-        self._begin = _written_before(tokenizer)
+        self._begin = written_before(tokenizer, self.image_token)
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
+        self._name_ids = np.array(sorted(self._names))
         self._template = ChatTemplate(tokenizer, self.image_token)
-        self._patterns: tuple[frozenset[str], re.Pattern[str]] | None = None
+        self._normalizer = tokenizer.backend_tokenizer.normalizer
+        # Tokens that are also looked for in normalized text
+        self._late = {token.content for token in tokenizer.added_tokens_decoder.values() if token.normalized}
+        self._late |= tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).keys()
+        self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 
@@ -120,11 +134,13 @@ class Prompter:
         messages: list[dict[str, Any]] = []
         turns = document.turns or [None] * len(document.positions)
         for position, role, turn in zip(document.positions, document.roles, turns, strict=True):
-            facts = dict(turn or {})
-            kind, begins = facts.pop("kind", None), facts.pop("begins", False)
-            if not messages or messages[-1]["role"] != role or begins:
-                messages.append({"role": role, "content": "", **facts})
-            self._add(messages[-1], position, kind)
+            if role not in _ROLES:
+                raise ValueError(f"unknown role: {role}")  # a template may put it between the marks of a token
+            facts = turn or {}
+            if not messages or messages[-1]["role"] != role or facts.get("begins"):
+                named = {name: self._cleaned(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
+                messages.append({"role": role, "content": "", **named})
+            self._add(messages[-1], position, facts.get("kind"))
         for message in messages:
             message["content"] = "".join(_joined(message.pop("said", []), "\n"))
         return messages
@@ -136,7 +152,7 @@ class Prompter:
             before = [message["reasoning_content"]] if "reasoning_content" in message else []
             message["reasoning_content"] = "\n".join([*before, self.clean(position)])
         elif kind == "tool_call":
-            message.setdefault("tool_calls", []).append(self._cleaned(json.loads(position)))
+            message.setdefault("tool_calls", []).append(self._cleaned(read_call(position)))
         else:
             message.setdefault("said", []).append(self.clean(position))
 
@@ -151,29 +167,35 @@ class Prompter:
 
         All else stays: added tokens that are ordinary text (line ends, blanks, tags, <think>), and those that are trusted.
         """
-        text = MARKS.sub("\ufffd", text)
-        pattern = self._control
         # A word joiner inside the token's name leaves it readable and keeps a page from closing the turn it stands in.
-        while pattern.search(text):
-            text = pattern.sub(lambda m: m[0][:1] + "\u2060" + m[0][1:] if len(m[0]) > 1 else "\ufffd", text)
+        control, late = self._control
+        text = _broken(MARKS.sub("\ufffd", text), control, "\u2060")
+        if late is not None and late.search(seen := self._normalizer.normalize_str(text)):
+            # A normalizer may take the joiner away, and write other letters as the name's.
+            return _broken(_broken(seen, late, " "), control, " ")
         return text
 
     @property
-    def _control(self) -> re.Pattern[str]:
-        names = self.template.control | {self.image_token}
-        if self._patterns is None or self._patterns[0] != names:
-            longest_first = sorted(names - self.trusted, key=lambda name: (-len(name), name))
-            self._patterns = names, re.compile("|".join(map(re.escape, longest_first)))
+    def _control(self) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+        """What a text must not spell, and what it must not spell once it is normalized; None: nothing is read then."""
+        template = self.template
+        if self._patterns is None or self._patterns[0] is not template:
+            names, late = (template.control | {self.image_token}) - self.trusted, None
+            if self._normalizer is not None:
+                late = any_of(self._normalizer.normalize_str(name).lstrip("▁") for name in names & self._late)
+            self._patterns = template, (any_of(names), late)
         return self._patterns[1]
 
-    def _cleaned(self, value: Any) -> Any:
-        """Clean every text of a JSON value."""
+    def _cleaned(self, value: Any, depth: int = 0) -> Any:
+        """Clean every text of a JSON value. ValueError: it is nested too deep for templates to write it."""
+        if depth > _DEEPEST:
+            raise ValueError(f"JSON nested deeper than {_DEEPEST} levels")
         if isinstance(value, str):
             return self.clean(value)
         if isinstance(value, list):
-            return [self._cleaned(one) for one in value]
+            return [self._cleaned(one, depth + 1) for one in value]
         if isinstance(value, dict):
-            return {self.clean(name): self._cleaned(one) for name, one in value.items()}
+            return {self.clean(name): self._cleaned(one, depth + 1) for name, one in value.items()}
         return value
 
     def _tools(self, document: Document) -> list[Any] | None:
@@ -188,30 +210,40 @@ class Prompter:
         `answers` are the ranges of characters that have a loss.
         """
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        tokens = encoded["input_ids"]
         begin = [] if tokens[: len(self._begin)] == self._begin else self._begin
         if tokens.count(self.image_token_id) != len(images):
             found, name = tokens.count(self.image_token_id), self.tokenizer.name_or_path
             raise ValueError(f"the chat template of {name} shows {found} of {len(images)} images")
-        has_loss = bytearray(len(text) + 1)
-        for start, end in answers:
-            has_loss[start:end] = b"\1" * (end - start)
-        ids, labels, starts = list(begin), [IGNORE] * len(begin), list[int]()
+        ids = np.array(tokens, dtype=np.int64)
+        labels = np.where(self._learned(text, ids, encoded["offset_mapping"], answers), ids, IGNORE)
         counts = [self.tokens_of(image) for image in images]
-        for token, (start, end) in zip(tokens, offsets, strict=True):
-            if token == self.image_token_id:
-                starts.append(len(ids))
-                count = counts[len(starts) - 1]
-                ids += [token] * count
-                labels += [IGNORE] * count
-            else:
-                ids.append(token)
-                at = text.find(self._names[token], start, end) if token in self._names else -1
-                if at >= 0:  # an added token, which may have swallowed white space beside it
-                    start, end = at, at + 1
-                # A token of no characters (a blank that the tokenizer writes itself) belongs to what follows it.
-                labels.append(token if any(has_loss[start : max(end, start + 1)]) else IGNORE)
-        return Prompt(ids, labels, images, starts, counts)
+        repeats = np.ones(len(ids), dtype=np.int64)
+        places = np.flatnonzero(ids == self.image_token_id)
+        repeats[places] = counts
+        starts = len(begin) + (np.cumsum(repeats) - repeats)[places]
+        return Prompt(
+            [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(), images,
+            starts.tolist(), counts,
+        )  # fmt: skip
+
+    def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
+        """Say which tokens (T,) of a text have a loss: those with a character in an answer, images never."""
+        has_loss = np.zeros(len(text) + 1, dtype=np.int64)
+        for start, end in answers:
+            has_loss[start:end] = 1
+        before = np.concatenate([[0], np.cumsum(has_loss)])
+        starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T.copy()
+        last = np.concatenate([[0], ends[:-1]])
+        # A token of no characters is of blanks, which some tokenizers leave out of their tokens' ranges, or a blank that the
+        # tokenizer writes itself: then it belongs to what follows it.
+        is_left_out = (starts == ends) & (last < starts)
+        starts, ends = np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
+        for i in np.flatnonzero(np.isin(ids, self._name_ids)).tolist():
+            at = text.find(self._names[int(ids[i])], starts[i], ends[i])
+            if at >= 0:  # an added token, which may have swallowed white space beside it
+                starts[i], ends[i] = at, at + 1
+        return (before[ends] > before[starts]) & (ids != self.image_token_id)
 
 
 def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
@@ -244,14 +276,20 @@ def _joined(said: list[str], between: str) -> Iterator[str]:
         yield piece
 
 
+def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
+    while pattern.search(text):
+        text = pattern.sub(lambda m: m[0][:1] + joint + m[0][1:] if len(m[0]) > 1 else "\ufffd", text)
+    return text
+
+
 def _says_something(message: Message) -> bool:
     said = [message["content"], message.get("reasoning_content", "")]
-    return bool(message.get("tool_calls")) or any(_NOTHING.sub("", text) for text in said)
+    return bool(message.get("tool_calls")) or any(_SOMETHING.search(_EMPTY_THOUGHT.sub("", text)) for text in said)
 
 
-def _written_before(tokenizer: Any) -> list[int]:
-    """Return the tokens that the tokenizer itself writes before a text: a BOS, or nothing."""
-    bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+def written_before(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens that the tokenizer itself writes before a text, which it must know: a BOS, or nothing."""
+    bare, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
     at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
     return whole[:at]
 

@@ -21,7 +21,7 @@ from vlmdata_train.left_out import HELD_OUT, REASONS, Unusable, left_out
 from vlmdata_train.prompts import Prompt, Prompter, truncate
 
 Sample = Mapping[str, Any]
-READING_VERSION = 4  # raise it when the same sample comes to give another prompt
+READING_VERSION = 5  # raise it when the same sample comes to give another prompt
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     if image_token(tokenizer) not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or "<|pad|>"  # which is added
+        tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or "<|pad|>"})
     return tokenizer
 
 

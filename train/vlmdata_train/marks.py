@@ -1,0 +1,90 @@
+"""Marks in what a chat template is given: characters that no text may hold, Unicode noncharacters, found in what it writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+IMAGE_MARK = "\ufdd0"  # where an image stands in the content of a message
+_OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # around what an assistant says; the number of its message follows
+MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # and halves of surrogate pairs, which no tokenizer takes
+_MASK = "\ufdd3"  # for each character of an answer
+_PLACES = re.compile("([\ufdd1\ufdd2])([\ufde0-\ufdef]+)")
+
+
+def _mark(text: str, number: int) -> str:
+    if not text:
+        return text
+    digits = "".join(chr(0xFDE0 + int(digit, 16)) for digit in f"{number:x}")
+    return f"{_OPEN}{digits}{text}{_CLOSE}{digits}"
+
+
+def mark_whole(text: str, number: int) -> str:
+    """Mark a text from its first character to its last."""
+    return _mark(text, number)
+
+
+def mark_within(text: str, number: int) -> str:
+    """Mark a text inside its outer white space, and inside a thought's tags: templates take both away or write them anew."""
+    before, closed, after = text.partition("</think>")
+    lead, opened, thought = before.partition("<think>")
+    if closed and not opened:  # the tag that opens it may be the template's
+        lead, thought = "", lead
+    if closed and not lead.strip():
+        return lead + opened + _mark_inner(thought, number) + closed + _mark_inner(after, number)
+    return _mark_inner(text, number)
+
+
+def _mark_inner(text: str, number: int) -> str:
+    words = text.strip()
+    start = text.index(words)
+    return text[:start] + _mark(words, number) + text[start + len(words) :]
+
+
+def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str, int], str]) -> dict[str, Any]:
+    """Mark what a message says: its words and its thought, and of its calls the names."""
+    pieces = message["content"].split(IMAGE_MARK)
+    for place, piece in enumerate(pieces):
+        start = int(place > 0 and piece.startswith("\n"))  # the line end that joins a text to an image stays beside it
+        end = len(piece) - int(place < len(pieces) - 1 and piece[start:].endswith("\n"))
+        pieces[place] = piece[:start] + mark(piece[start:end], number) + piece[end:]
+    marked = {**message, "content": IMAGE_MARK.join(pieces)}
+    if message.get("reasoning_content"):
+        marked["reasoning_content"] = mark(message["reasoning_content"], number)
+    if message.get("tool_calls"):
+        marked["tool_calls"] = [{**call, "name": _mark(call["name"], number)} for call in message["tool_calls"]]
+    return marked
+
+
+def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
+    """Take the marks out: the text, and of each number where its first mark opens and its last one closes."""
+    pieces: list[str] = []
+    opened: dict[int, int] = {}
+    closed: dict[int, int] = {}
+    length = at = 0
+    for found in _PLACES.finditer(marked):
+        pieces.append(marked[at : found.start()])
+        length += found.start() - at
+        at = found.end()
+        number = int("".join(f"{ord(digit) - 0xFDE0:x}" for digit in found[2]), 16)
+        if found[1] == _OPEN:
+            opened.setdefault(number, length)
+        else:
+            closed[number] = length
+    places = {number: (start, closed[number]) for number, start in opened.items() if closed.get(number, -1) >= start}
+    return "".join([*pieces, marked[at:]]), places
+
+
+def mask(text: str) -> str:
+    """Return marks, as many as a text has characters."""
+    return _MASK * len(text)
+
+
+def unmask(masked: str, said: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
+    """Return where each text stands in `plain` if they, in their order, are all that was masked in it; else nothing."""
+    runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
+    if [end - start for start, end in runs] != [len(text) for text in said.values()]:
+        return {}
+    texts = iter(said.values())
+    return dict(zip(said, runs, strict=True)) if re.sub(f"{_MASK}+", lambda _: next(texts), masked) == plain else {}
