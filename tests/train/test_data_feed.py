@@ -45,6 +45,15 @@ def test_one_epoch_gives_every_sample_once(tmp_path):
     assert {key.split()[0].rpartition("/")[2] for key in given} == {"00000.tar", "00001.tar"}
 
 
+def test_several_images_with_one_caption_are_a_caption(tmp_path):
+    photo = jpeg(drawing("red", "square", 32))
+    sample = {"__key__": "a", "0.jpg": photo, "1.jpg": photo, "txt": b"two squares"}
+    write_tar(tmp_path / "0.tar", [sample])
+    ((batch, _),) = list(feed(str(tmp_path), stage="align"))
+    tokenizer = model().tokenizer
+    assert tokenizer.decode(batch.input_ids[0][batch.segment_ids[0] > 0]).endswith("<image>two squares<|end|>")
+
+
 def test_resuming_behind_any_batch_gives_exactly_the_rest(tmp_path):
     data = write_data(tmp_path, captions=40, conversations=10)
     whole = list(feed(data, epochs=2))

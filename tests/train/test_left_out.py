@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, drawing
 from tests.train.test_data_feed import feed, model
 from tests.train.test_loop_log import records
+from vlmdata.intake import dialogue, members, tool_calls
 from vlmdata.loader.build import build_index
 from vlmdata.loader.lengths import Lengths
 from vlmdata.step import RecipeError
 from vlmdata_train.distributed import Ranks
+from vlmdata_train.left_out import REASONS as REASON_WORDS
 from vlmdata_train.left_out import LeftOut, count_left_out, left_out
 from vlmdata_train.loop import run_training
 from vlmdata_train.run_progress import samples_of_steps
@@ -64,12 +68,53 @@ def test_each_reason_is_counted_and_its_first_sample_named(tmp_path, batches):
     made = feed(str(tmp_path), batches=batches)
     found = count_left_out(made.plan)
     assert (found.samples, found.used, found.reasons) == (20, 11, REASONS)
-    first = {reason: place.split()[1] for reason, place in found.record(made.plan)["first"].items()}
+    record = found.record(made.plan, made.reading.prompt)
+    first = {reason: place.split()[1] for reason, place in record["first"].items()}
     assert first == {
         "no_answer_left": "long", "empty_answer": "blank", "no_answer": "asked", "no_text": "silent", "not_an_image": "page",
         "empty": "empty", "unreadable": "json",
     }  # fmt: skip
-    assert not made.skipped and all("tar" in place.split()[0] for place in found.record(made.plan)["first"].values())
+    assert not made.skipped and all("tar" in place.split()[0] for place in record["first"].values())
+    assert record["details"]["unreadable"].startswith("JSONDecodeError: ")
+
+
+# What the JSON of others' tars may hold, and the reason for which it is left out.
+OTHERS = {
+    "no_assistant_turn": [{"role": "user", "content": "Q"}],
+    "more_placeholders_than_images": [{"role": "user", "content": "<image><image>Q"}, {"role": "assistant", "content": "A"}],
+    "unknown_role": [{"role": "user", "content": "Q"}, {"role": "judge", "content": "A"}],
+    "empty_answer": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": " \u200b"}],
+    "no_loss": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", "weight": 0}],
+}
+
+
+def test_the_reasons_of_others_conversations_are_those_of_the_sources(tmp_path):
+    talks = {reason: json.dumps({"messages": turns}).encode() for reason, turns in OTHERS.items()}
+    said = [{"__key__": reason, "jpg": PHOTO, "json": talk} for reason, talk in talks.items()]
+    write_tar(tmp_path / "0.tar", [*caption_samples(3), *said])
+    made = feed(str(tmp_path))
+    found = count_left_out(made.plan)
+    assert found.reasons == dict.fromkeys(OTHERS, 1)
+    assert {reason: place.split()[1] for reason, place in found.record(made.plan, made.reading.prompt)["first"].items()} == {
+        reason: reason for reason in OTHERS
+    }
+
+
+def test_every_word_for_a_conversation_that_cannot_be_used_is_a_reason():
+    sources = "".join(Path(str(module.__file__)).read_text() for module in (dialogue, tool_calls, members))
+    words = set(re.findall(r'Unfit\("(\w+)"\)', sources))
+    assert len(words) > 10 and words <= REASON_WORDS.keys()
+
+
+def test_what_a_chat_template_refused_is_told_beside_the_first_sample(tmp_path, capsys, monkeypatch):
+    write_tar(tmp_path / "data/0.tar", [*[chat(f"{n}", "What?", "A cat.") for n in range(6)], ODD[3]])
+    strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
+    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + BYTES_CHAT_TEMPLATE))
+    said = capsys.readouterr().err
+    assert "chat_template: the chat template refuses it; the first is" in said
+    assert r"order (the chat template refuses it: \x1b[31mroles must alternate)" in said
+    (record,) = [record for record in records(tmp_path / "run") if record["kind"] == "left_out"]
+    assert record["details"]["chat_template"].endswith("roles must alternate")
 
 
 def test_of_alternatives_all_must_be_left_out():

@@ -1,6 +1,7 @@
 """What a training recipe says about prompts reaches the run, its checkpoint, and a run that starts from it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -28,6 +29,37 @@ def test_a_chat_template_of_the_recipe_is_trained_with_saved_and_kept(tmp_path, 
     assert model.tokenizer.decode(asked.input_ids) == "[user] What?<|end|>\n"
     again = tiny_recipe(data, tmp_path / "again", model=None, start=str(checkpoint), steps=1)
     assert restore(run_training(again).checkpoint, "cpu")[0].tokenizer.chat_template == TEMPLATE
+
+
+@pytest.mark.parametrize("how", ["inline", "a file"])
+def test_a_chat_template_that_is_no_jinja_is_told_with_its_line(tmp_path, how):
+    broken = TEMPLATE.replace("{% endfor %}", "")
+    (tmp_path / "chat.jinja").write_text(broken)
+    given = broken if how == "inline" else str(tmp_path / "chat.jinja")
+    with pytest.raises(RecipeError, match=r"recipe, chat_template.*, line 1: Unexpected end of template"):
+        tiny_recipe("data", tmp_path / "run", chat_template=given)
+    marked = TEMPLATE.replace("{{ m['content'] }}", "{% generation %}{{ m['content'] }}{% endgeneration %}{% continue %}")
+    assert tiny_recipe("data", tmp_path / "run", chat_template=marked).chat_template == marked
+
+
+@pytest.mark.whole
+def test_a_chat_template_that_ends_no_answer_is_told(tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=0, conversations=4)
+    for name, template in (("ends", TEMPLATE), ("endless", TEMPLATE.replace("<|end|>\n", ""))):
+        run_training(tiny_recipe(data, tmp_path / name, chat_template=template, steps=1))
+        said = capsys.readouterr().err
+        assert ("writes nothing behind an answer: the model does not learn where to stop" in said) == (name == "endless")
+
+
+@pytest.mark.whole
+def test_a_tokenizer_is_learned_again_where_no_step_was_saved(tmp_path):
+    data = write_data(tmp_path / "data", captions=0, conversations=8)
+    first = run_training(tiny_recipe(data, tmp_path / "run", tokenizer={"vocabulary": 280}, steps=1)).checkpoint
+    learned = (tmp_path / "run/tokenizer/tokenizer.json").read_text()
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    (tmp_path / "run/tokenizer/tokenizer.json").write_text(learned.replace("<|begin|>", "<|other|>"))
+    assert run_training(tiny_recipe(data, tmp_path / "run", tokenizer={"vocabulary": 280}, steps=1)).checkpoint == first
+    assert (tmp_path / "run/tokenizer/tokenizer.json").read_text() == learned
 
 
 def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_one_line(tmp_path):

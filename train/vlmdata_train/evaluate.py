@@ -238,7 +238,7 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
     count = min(samples, plan.samples(0))
     left_out = count_left_out(plan)
     if left_out.reasons:
-        print(redacted("\n".join(lines(left_out.record(plan), data))), file=sys.stderr)
+        print(redacted("\n".join(lines(left_out.record(plan, feed.reading.prompt), data))), file=sys.stderr)
     told = []
     for blank in (False, True):
         how = "images blanked" if blank else "with images"

@@ -7,17 +7,39 @@ number over any row's tokens, so that the loader drops it from its packs and eve
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from vlmdata.images.facts import REASONS as IMAGE_REASONS
+from vlmdata.loader.find import is_remote
 from vlmdata.loader.lengths import DAMAGED, Lengths
 from vlmdata.loader.packed import PackedPlan
+from vlmdata.loader.read import DamagedSample, Reader
 from vlmdata.redact import redacted
 from vlmdata_train.plain import plain
 
+DIALOGUE = {  # what `vlmdata.intake.dialogue` finds wrong with a record
+    "no_turns": "its turns are no list of objects",
+    "no_user_turn": "nobody asks",
+    "no_assistant_turn": "nobody answers",
+    "unknown_role": "a role is none of user, assistant, system and tool, nor another name of these",
+    "unknown_part": "a part of a content is neither a text nor an image",
+    "more_placeholders_than_images": "it has more placeholders than images",
+    "more_images_than_placeholders": "it has more images than placeholders",
+    "images_both_in_parts_and_beside": "it has images in parts and beside them",
+    "no_file": "it names an image that the sample does not have",
+    "bad_tool_call": "a call of a tool has no name, or arguments that are no object",
+    "bad_tools": "its tools are no list of schemas",
+    "bad_turns": "its `turns` are of another shape",
+    "bad_reasoning": "reasoning is no text, or said twice",
+    "bad_weight": "a weight is no number",
+    "bad_name": "a name is no text",
+    "bad_tool_call_id": "the id of a call is no text",
+    "bad_encoding": "a text has half a surrogate pair",
+}
 LEFT_OUT = 1 << 30  # tokens: more than any row holds; a reason's number is added
 HELD_OUT = "held_out"  # on the other side of the split: no reason to tell anybody of
 REASONS = {
@@ -25,14 +47,18 @@ REASONS = {
     "no_text": "it has no text",
     "no_answer": "nobody answers in its conversation",
     "empty_answer": "every answer that would be learned is empty",
+    "no_loss": "no message of it has a loss: they have weight 0, or `loss: last` leaves out those that have",
     "no_answer_left": "the cut at batches.sample_tokens took everything that would be learned",
     "chat_template": "the chat template refuses it",
     "unreadable": "its members are not as expected",
     "damaged": "its tar is damaged there",
+    **{reason: f"a conversation: {meaning}" for reason, meaning in DIALOGUE.items()},
     **{reason: f"an image: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
 }
 _NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - LEFT_OUT}
 _SHOWN = 4  # reasons with a line of their own in the terminal
+_DETAIL = 200  # characters
+PromptOf = Callable[[Mapping[str, Any]], Any]
 
 
 class Unusable(Exception):
@@ -79,11 +105,16 @@ class LeftOut:
             self.reasons[names[number]] += count
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
-    def record(self, plan: PackedPlan) -> dict[str, Any]:
-        """Return it for the log, with where the first sample of each reason lies, as "tar key"."""
+    def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
+        """Return it for the log: also where the first sample of each reason lies, as "tar key", and what is wrong with it.
+
+        `prompt` is the reading's, which says the latter.
+        """
         most = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in most}
-        return {"samples": self.samples, "used": self.used, "reasons": dict(most), "first": first}
+        found = ((reason, detail_of(plan, *self.first[reason], prompt)) for reason, _ in most)
+        details = {reason: detail for reason, detail in found if detail}
+        return {"samples": self.samples, "used": self.used, "reasons": dict(most), "first": first, "details": details}
 
 
 def count_left_out(plan: PackedPlan) -> LeftOut:
@@ -92,6 +123,21 @@ def count_left_out(plan: PackedPlan) -> LeftOut:
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)
     return found
+
+
+def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str:
+    """Return what more there is to say of why a sample is left out, of one that lies on this machine; or nothing."""
+    found = plan.datasets[dataset]
+    (place,) = found.index.locate(np.array([row]))
+    if is_remote(found.address(place.shard)):
+        return ""
+    try:
+        prompt(Reader(found).read(place))
+    except Unusable as error:
+        return " ".join(error.detail.split())
+    except (OSError, DamagedSample):
+        pass
+    return ""
 
 
 def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
@@ -106,7 +152,9 @@ def lines(record: dict[str, Any], data: str) -> list[str]:
     reasons = list(record["reasons"].items())
     text = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
     for reason, count in reasons[:_SHOWN]:
-        text.append(f"  {count:>10,}  {reason}: {REASONS[reason]}; the first is {plain(record['first'][reason])}")
+        detail = record["details"].get(reason)
+        first = record["first"][reason] + (f" ({detail[:_DETAIL]})" if detail else "")
+        text.append(f"  {count:>10,}  {reason}: {REASONS[reason]}; the first is {plain(first)}")
     if len(reasons) > _SHOWN:
         rest = ", ".join(f"{reason} {count:,}" for reason, count in reasons[_SHOWN:])
         text.append(f"              and {rest}")

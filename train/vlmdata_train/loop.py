@@ -135,9 +135,12 @@ class Run:
                 continue
             found = count_left_out(feed.plan)
             if found.reasons:
-                record = found.record(feed.plan)
+                record = found.record(feed.plan, feed.reading.prompt)
                 self.log.record("left_out", self.step, {"of": of, **record})
                 self.log.say("\n".join(lines(record, str(data))))
+        template = self.feed.reading.prompter.template
+        if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
+            self.log.say("the chat template writes nothing behind an answer: the model does not learn where to stop")
         if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
             self.log.say(f"the first sample; [[what is learned]]:\n{shown(self.model.tokenizer, prompt)}")
 

@@ -26,7 +26,7 @@ def mark_whole(text: str, number: int) -> str:
 
 
 def mark_within(text: str, number: int) -> str:
-    """Mark a text inside its outer white space, and inside a thought's tags: templates take both away or write them anew."""
+    """Mark a text inside its outer white space, and inside a thought's tags: templates take both away or write their own."""
     before, closed, after = text.partition("</think>")
     lead, opened, thought = before.partition("<think>")
     if closed and not opened:  # the tag that opens it may be the template's

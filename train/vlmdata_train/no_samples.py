@@ -1,4 +1,4 @@
-"""Data of which no sample can be used: what is told instead of a run."""
+"""Data of which no sample can be used: the line that is written instead of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from vlmdata.loader.packed import PackedPlan
-from vlmdata.loader.read import Reader
 from vlmdata.step import RecipeError
-from vlmdata_train.left_out import LeftOut, Unusable, count_left_out
+from vlmdata_train.left_out import REASONS, LeftOut, count_left_out, detail_of
 from vlmdata_train.plain import plain
-from vlmdata_train.reading import Reading, Sample
+from vlmdata_train.reading import Reading
 
 FORMS = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
 _MEMBERS = 8  # of a sample are named
@@ -26,7 +25,8 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
                 f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
             )
         if found.used == 0:
-            raise RecipeError(f"held_out.fraction: {_why_none(plan, 0, found, reading)}")
+            most = f"{found.samples} held out of {data} can be used"
+            raise RecipeError(f"held_out.fraction: none of the {most}: raise it. {_counts(found)}")
         return
     for number in range(len(plan.datasets)):
         found = LeftOut()
@@ -41,8 +41,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
 
 def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) -> str:
     """Say why none of the samples that were counted is used: the reasons, what the first one holds, and what is meant."""
-    counts = ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.most_common())
-    text = f"no sample of {plan.datasets[dataset].name} can be used, {counts} of {found.samples:,}. "
+    text = f"no sample of {plan.datasets[dataset].name} can be used, {_counts(found)} of {found.samples:,}. "
     reason = found.reasons.most_common(1)[0][0]
     if reason == "no_answer_left":
         side = reading.plan.facts.image_size
@@ -52,20 +51,12 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) 
         )
     number, row = found.first[reason]
     (place,) = plan.datasets[number].index.locate(np.array([row]))
-    if reason == "chat_template":
-        sample = Reader(plan.datasets[number]).read(place)
-        return text + plain(
-            f"The first is {place.key} of {plan.datasets[number].address(place.shard)}: {_detail(reading, sample)}"
-        )
+    first, detail = f"{place.key} of {plan.datasets[number].address(place.shard)}", detail_of(plan, number, row, reading.prompt)
+    if reason not in ("no_text", "unreadable"):
+        return text + plain(f"The first is {first}: {detail or REASONS[reason]}")
     names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
-    return (
-        text + plain(f"The first, {place.key} of {plan.datasets[number].address(place.shard)}, has {names}; meant is ") + FORMS
-    )
+    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + FORMS
 
 
-def _detail(reading: Reading, sample: Sample) -> str:
-    try:
-        reading.prompt(sample)
-    except Unusable as error:
-        return " ".join(error.detail.split())
-    return "it has changed meanwhile"
+def _counts(found: LeftOut) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.most_common())

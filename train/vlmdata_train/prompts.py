@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.intake.strings import is_blank
 from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, Picture
 from vlmdata_train.loss import IGNORE
@@ -23,7 +24,6 @@ from vlmdata_train.tool_calls import read_call
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-_SOMETHING = re.compile("[^\\s\ufdd0\u00ad\u200b-\u200f\u2060\ufeff]")  # no image, white space or character without width
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # OpenAI's
 _DEEPEST = 100
@@ -89,7 +89,7 @@ class Prompter:
         return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
 
     def page(self, document: Document) -> Prompt:
-        """An interleaved page: paragraphs and images in their order, parted by empty lines; every text has a loss.
+        """An interleaved page: paragraphs and images in their order, with empty lines between them; every text has a loss.
 
         Images without a text between them stand side by side.
         """
@@ -284,7 +284,9 @@ def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
 
 def _says_something(message: Message) -> bool:
     said = [message["content"], message.get("reasoning_content", "")]
-    return bool(message.get("tool_calls")) or any(_SOMETHING.search(_EMPTY_THOUGHT.sub("", text)) for text in said)
+    return bool(message.get("tool_calls")) or not all(
+        is_blank(_EMPTY_THOUGHT.sub("", text).replace(IMAGE_MARK, "")) for text in said
+    )
 
 
 def written_before(tokenizer: Any, text: str) -> list[int]:

@@ -13,6 +13,8 @@ from typing import Any
 import xxhash
 
 from vlmdata.images.facts import ImageError
+from vlmdata.intake.strings import is_blank
+from vlmdata.intake.tool_calls import Unfit
 from vlmdata.loader.decoding import captions_of
 from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, facts_of, is_document, read_document
@@ -50,6 +52,8 @@ class Reading:
         """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
         try:
             document = read_document(sample)
+        except Unfit as error:
+            raise Unusable(str(error) if str(error) in REASONS else "unreadable") from None
         except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
             raise Unusable("unreadable", f"{type(error).__name__}: {error}") from None
         if not any(_says_something(position) for position in document.positions):
@@ -66,7 +70,7 @@ class Reading:
             raise Unusable("chat_template" if is_chat else "unreadable", str(error)) from None
         prompt = truncate(whole, self.sample_tokens)
         if prompt.answers() == 0:
-            raise Unusable("no_answer_left" if whole.answers() else "empty_answer")
+            raise Unusable("no_answer_left" if whole.answers() else "no_loss")
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
@@ -115,12 +119,13 @@ class Reading:
                 p for p, role, turn in every if not isinstance(p, str) or (role == "assistant" and not (turn or {}).get("kind"))
             ]
             return self.prompter.plain(Document(kept, None))
-        is_page = len(document.positions) > 2
-        return self.prompter.page(document) if is_page else self.prompter.plain(document)
+        texts = [number for number, position in enumerate(document.positions) if isinstance(position, str)]
+        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # also of several images
+        return self.prompter.plain(document) if is_caption else self.prompter.page(document)
 
 
 def _says_something(position: Any) -> bool:
-    return isinstance(position, str) and bool(position.strip())
+    return isinstance(position, str) and not is_blank(position)
 
 
 def _check_answers(document: Document) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jinja2 import Environment, TemplateSyntaxError
 
 from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
@@ -221,8 +223,8 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
     if tree.get("model") is None and isinstance(tree.get("start"), str):
         tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
-    if isinstance(tree.get("chat_template"), str) and "{" not in tree["chat_template"]:  # a file's name
-        tree = {**tree, "chat_template": _text_of(tree["chat_template"], f"{where}, chat_template")}
+    if isinstance(tree.get("chat_template"), str):
+        tree = {**tree, "chat_template": _template(tree["chat_template"], f"{where}, chat_template")}
     recipe = _build(Recipe, tree, where)
     for kind, entry in dataclasses.asdict(recipe.model).items():
         try:
@@ -253,11 +255,23 @@ def _locate(recipe: str) -> Path:
     raise RecipeError(f"there is no training recipe '{recipe}'.{catalog.suggest(recipe, [p.stem for p in shipped])}")
 
 
-def _text_of(path: str, where: str) -> str:
+def _template(given: str, where: str) -> str:
+    """Return a chat template, given as Jinja or as the name of a file of it. RecipeError: there is none, or it is no Jinja."""
+    text, place = given, where
+    if "{" not in given:
+        place = f"{where}: {given}"
+        try:
+            text = Path(given).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise RecipeError(f"{place} is neither Jinja nor a file of it: {why}") from None
+    # transformers' tags for what the assistant says; Jinja alone does not know them
+    plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)
     try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{where}: {path} is neither Jinja nor a file of it: {error}") from None
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except TemplateSyntaxError as error:
+        raise RecipeError(f"{place}, line {error.lineno}: {error.message}") from None
+    return text
 
 
 def _override(tree: dict[str, Any], place: str, value: Any) -> None:

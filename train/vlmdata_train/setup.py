@@ -80,7 +80,7 @@ def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     choice = recipe.tokenizer
     if choice is not None:
         folder = out / "tokenizer"
-        if ranks.is_first and not (folder / "tokenizer.json").exists():
+        if ranks.is_first and (latest(out / "checkpoints") is None or not (folder / "tokenizer.json").exists()):
             texts = _texts(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1), recipe, choice.samples)
             train_tokenizer(texts, choice.vocabulary, folder)
         meet(ranks)

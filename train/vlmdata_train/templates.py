@@ -138,6 +138,11 @@ class ChatTemplate:
         ids = {vocabulary[name] for name in last if name in vocabulary}
         return sorted(ids | ({self.tokenizer.eos_token_id} - {None}))
 
+    @property
+    def ends_turns(self) -> bool:
+        """Whether anything stands behind an answer, from which a model learns to stop."""
+        return bool(self._endings)
+
     # What the small conversations show
 
     @cached_property

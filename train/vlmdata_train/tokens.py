@@ -55,7 +55,7 @@ def processor_template(name: str) -> str | None:
 
 
 def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token that stands for one image feature: `<image>`, or the one that the tokenizer has in its stead."""
+    """Return the token that stands for one image feature: `<image>`, or another name that the tokenizer has for it."""
     known = tokenizer.backend_tokenizer.token_to_id
     if known(IMAGE) is None:
         template = json.dumps(tokenizer.chat_template, ensure_ascii=False)
