@@ -117,6 +117,17 @@ def test_what_a_chat_template_refused_is_told_beside_the_first_sample(tmp_path, 
     assert record["details"]["chat_template"].endswith("roles must alternate")
 
 
+def test_blank_answers_of_samples_that_are_used_are_counted(tmp_path, capsys):
+    said = [PHOTO, "A?", " ", "B?", "A cat.", "C?", ""]
+    roles = ["user", "user", "assistant", "user", "assistant", "user", "assistant"]
+    write_tar(
+        tmp_path / "data/0.tar", [document_sample("talk", said, roles), *[chat(f"{n}", "What?", "A cat.") for n in range(3)]]
+    )
+    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=None, epochs=2))
+    assert "4 answers were empty or blank and had no loss" in capsys.readouterr().err  # two, in two epochs
+    assert [r["blank_answers"] for r in records(tmp_path / "run") if r["kind"] == "train"][-1] == 4
+
+
 def test_of_alternatives_all_must_be_left_out():
     no_text, held_out = left_out("no_text"), left_out("held_out")
     values = np.array([7, no_text, no_text, no_text, left_out("empty"), no_text, held_out, 5], np.int32)

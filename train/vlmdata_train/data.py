@@ -54,6 +54,7 @@ class Feed:
     names: tuple[str, str] = ("", "")  # of what the stream reads and of its order: a position means nothing in another one
     plan: PackedPlan | None = None  # what the stream goes through, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
+    blank_answers: int = 0  # of the samples that were used: answers that say nothing and have no loss
 
     @property
     def units(self) -> int:
@@ -164,6 +165,7 @@ class Feed:
         except Unusable as error:
             self.skipped[error.reason] += 1
             return None
+        self.blank_answers += prompt.blank_answers
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 
 

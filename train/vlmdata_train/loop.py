@@ -148,9 +148,15 @@ class Run:
         """Return how many samples of all ranks gave nothing when their turn came, by reason. Every rank must call it."""
         return dict(sum((Counter(own) for own in gathered(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common())
 
+    def _blank_answers(self) -> int:
+        """Return how many answers of all ranks' samples had no loss because they say nothing. Every rank must call it."""
+        return int(total([float(self.feed.blank_answers)], self.ranks)[0])
+
     def _tell_skipped(self) -> None:
         """Tell at the end what gave nothing though it was not left out: images that broke only when they were decoded."""
-        skipped = self._skipped()
+        skipped, blank = self._skipped(), self._blank_answers()
+        if blank:
+            self.log.say(f"{blank:,} answers were empty or blank and had no loss")
         if skipped:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
             self.log.say(f"gave nothing when their turn came: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
@@ -214,6 +220,8 @@ class Run:
         values |= {"norm": self.norm, "lr": self.rates, "samples": self.seen}
         skipped = self._skipped()
         values |= {"skipped": skipped} if skipped else {}
+        blank = self._blank_answers()
+        values |= {"blank_answers": blank} if blank else {}
         self.log.record("train", self.step, values)
         self.log.say(setup.line(self.step, self.recipe, values))
         self.meter = Meter()

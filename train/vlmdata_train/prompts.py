@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Prompt:
     images: list[Picture]
     image_starts: list[int]
     image_counts: list[int]
+    blank_answers: int = 0  # messages of the assistant that say nothing, and so have no loss
 
     def answers(self) -> int:
         """Return how many tokens have a loss."""
@@ -105,9 +106,10 @@ class Prompter:
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
         asked = said[-1:] if self.last_only else said
-        wanted = [number for number in asked if messages[number].get("train", True) and _says_something(messages[number])]
+        trained = [number for number in asked if messages[number].get("train", True)]
+        wanted = [number for number in trained if _says_something(messages[number])]
         text, answers = self.template.answers(messages, wanted, self._tools(document))
-        return self._encode(text, answers, _images(document))
+        return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
 
     def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
         """The prompt that asks for the next answer: messages whose contents hold IMAGE_MARK where an image stands."""
@@ -255,13 +257,10 @@ def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
             end = min(end, start)
             break
         kept += 1
-    return Prompt(
-        prompt.input_ids[:end],
-        prompt.labels[:end],
-        prompt.images[:kept],
-        prompt.image_starts[:kept],
-        prompt.image_counts[:kept],
-    )
+    return replace(
+        prompt, input_ids=prompt.input_ids[:end], labels=prompt.labels[:end], images=prompt.images[:kept],
+        image_starts=prompt.image_starts[:kept], image_counts=prompt.image_counts[:kept],
+    )  # fmt: skip
 
 
 def _images(document: Document) -> list[Picture]:
