@@ -12,7 +12,7 @@ from vlmdata_train.loop import run_training
 
 
 class Clock:
-    """Goes on by as much as it is told to."""
+    """A clock that the test moves."""
 
     now = 100.0
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def shown(steps, capsys, **options):
-    """What is written by counts of 10, each after so many seconds."""
+    """What is written by counts of 10, each after a given number of seconds."""
     clock = Clock()
     with CountLine("asking", 100, clock=clock, **options) as line:
         for seconds in steps:

@@ -1,4 +1,4 @@
-"""A typo in a command is told before torch is imported: that alone takes seconds."""
+"""A typo in a command is reported before torch is imported: that alone takes seconds."""
 
 import json
 import subprocess

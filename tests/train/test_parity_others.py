@@ -150,7 +150,7 @@ def idefics(gates: str, every: int) -> tuple[torch.nn.Module, ModelRecipe]:
 
 
 def with_runs(lengths: list[int]) -> Batch:
-    """Make a batch of one sample: text, and after it a run of so many images and text again, for each of the lengths."""
+    """Make a batch of one sample: text, and for each length a run of that many images with text after it."""
     images, ids = sum(lengths), [5, 6, 7]
     for number, length in enumerate(lengths):
         ids = [*ids, *[IMAGE_ID] * length, *range(20 + number, 24 + number)]

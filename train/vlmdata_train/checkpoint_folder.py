@@ -1,4 +1,4 @@
-"""Which folder is a checkpoint, and which parts a run starts from. Read without torch, so that mistakes are told at once."""
+"""Which folder is a checkpoint, and which parts a run starts from. Read without torch, so that mistakes come at once."""
 
 from __future__ import annotations
 

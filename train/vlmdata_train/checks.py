@@ -1,4 +1,4 @@
-"""What a command names, looked at before torch is imported: a mistake in it is told at once."""
+"""What a command names, looked at before torch is imported: a mistake in it is reported at once."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class CountLine:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
-        """Count so many more, and show it if it is time to."""
+        """Add to the count, and show it if the last time was long enough ago."""
         self.show(self.done + count, self.total)
 
     def show(self, done: int, total: int) -> None:

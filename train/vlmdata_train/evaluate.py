@@ -48,7 +48,7 @@ def held_out_loss(
     """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
 
     It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one whose share is
-    read goes on with the others, on a batch of nothing. `add` is told how many samples more are done, over all ranks.
+    read goes on with the others, on a batch of nothing. `add` gets the number of samples of all ranks done since its last call.
     """
     was_training = step_of.training
     step_of.eval()

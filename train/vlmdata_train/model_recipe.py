@@ -1,4 +1,4 @@
-"""What a recipe says of a model: the parts it is put together from. Read without torch, so that mistakes are told at once."""
+"""What a recipe says of a model: the parts it is put together from. Read without torch, so that mistakes come at once."""
 
 from __future__ import annotations
 

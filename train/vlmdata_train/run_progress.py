@@ -37,7 +37,7 @@ class Progress:
 
 
 def used_samples(plan: PackedPlan, epochs: float) -> float:
-    """Return how many samples come by in so many epochs. Samples that are left out do not."""
+    """Return how many samples come by in a number of epochs. Samples that are left out do not."""
     if all(lengths.starts is None for lengths in plan.lengths):
         return epochs * plan.samples(0)
     whole = math.floor(epochs)  # of alternative captions, some may be left out: each epoch draws others
@@ -49,7 +49,7 @@ def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accu
     """Return how many samples the whole steps of some epochs take; what is left at the end is no step, and is not trained on.
 
     `batch` units of the plan are one forward pass of each rank. Packs of more windows than the cache keeps are not planned
-    only to count them: infinity, for among so many one step is nothing.
+    only to count them: infinity, for a step is a small part of them.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:
