@@ -178,6 +178,16 @@ def test_sizes_in_place_of_bytes_give_the_same_document(facts):
         assert one == {(8, 8): ONE, (9, 9): TWO}.get(other, other) if isinstance(other, tuple) else one == other
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"conversation": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+     {"texts": [{"user": "Q", "assistant": "A", "source": "ai2d"}]}],
+    ids=["conversation", "The Cauldron's texts"],
+)  # fmt: skip
+def test_other_names_of_the_turns_are_read(facts):
+    assert read_document(sample(facts, jpg=ONE)) == Document([ONE, "Q", "A"], ROLES)
+
+
 TWO_CALLS, NO_OBJECT = '[{"name": "a"}, {"name": "b"}]', '{"name": "a", "arguments": 7}'
 
 

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 from vlmdata.intake.dialogue import first_of, images_of
 from vlmdata.intake.pictures import image_given
 
-TURNS = ("conversations", "messages")  # fields of the JSON
+# Fields of the JSON, the last one with turns of {"user": ..., "assistant": ...} as The Cauldron has them
+TURNS = ("conversations", "messages", "conversation", "texts")
 IMAGES = ("image", "images")
 
 
