@@ -255,3 +255,19 @@ def test_words_that_number_images_are_no_part_of_captions_and_pages(monkeypatch:
     )
     assert prompter.page(page) == plain
     assert "Picture 1: <|vision_start|>" in prompter.tokenizer.decode(prompter.chat(document(TALKS["an image"])).input_ids)
+
+
+def test_captions_and_pages_have_the_marks_around_images_that_the_template_writes() -> None:
+    prompter = prompter_of("Qwen2-VL")
+    marked = "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
+    decoded = [
+        prompter.tokenizer.decode(prompt.input_ids)
+        for prompt in (
+            prompter.plain(Document([PHOTO, PHOTO, "two"], None)),
+            prompter.page(Document(["one", PHOTO, "two", PHOTO, PHOTO], None)),
+            prompter.beginning([PHOTO], "a"),
+        )
+    ]
+    assert decoded == [
+        f"{marked}{marked}two<|im_end|>", f"one\n\n{marked}\n\ntwo\n\n{marked}{marked}<|im_end|>", f"{marked}a",
+    ]  # fmt: skip
