@@ -24,6 +24,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import REASONS as REASON_WORDS
 from vlmdata_train.left_out import LeftOut, count_left_out, left_out
 from vlmdata_train.loop import run_training
+from vlmdata_train.reading import is_held_out
 from vlmdata_train.run_progress import samples_of_steps
 from vlmdata_train.setup import some_samples
 from vlmdata_train.tokens import BYTES_CHAT_TEMPLATE
@@ -324,3 +325,12 @@ def test_only_samples_that_can_be_used_are_asked_about(tmp_path):
     made = feed(str(tmp_path))
     asked = {sample["__key__"] for sample in some_samples(made.reading, str(tmp_path), 99)}
     assert asked <= {f"{n:05d}" for n in range(20) if n % 5 < 2} | {"two", "order"} and len(asked) >= 9
+
+
+def test_a_held_out_share_of_which_nothing_can_be_used_says_so_and_how_much_it_is(tmp_path):
+    keys = [f"{number:03d}" for number in range(40)]
+    held = [key for key in keys if is_held_out(key, 0.2)]
+    samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]
+    said = refused(tmp_path, samples, held_out={"fraction": 0.2})
+    assert said.startswith(f"held_out.fraction: none of the {len(held)} samples held out of {tmp_path}/data can be used")
+    assert said.endswith(f"raise it. no_text {len(held)}")

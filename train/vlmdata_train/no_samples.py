@@ -25,7 +25,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
                 f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
             )
         if found.used == 0:
-            most = f"{found.samples} held out of {data} can be used"
+            most = f"{found.samples} samples held out of {data} can be used"
             raise RecipeError(f"held_out.fraction: none of the {most}: raise it. {_counts(found)}")
         return
     for number in range(len(plan.datasets)):

@@ -81,7 +81,7 @@ def measure_lengths(
     `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
     `__image_names__`, their members; with images whose size cannot be read, which are (0, 0), their bytes by member as
     `__unsized__`. It returns its tokens, or those of each alternative that `draw` chooses from: at least 1. `name` stands
-    for all that it depends on, tokenizer, template and preprocessing: another name is measured anew. Where `workers` is over
+    for all that it depends on, tokenizer, template and preprocessing: another name is measured again. Where `workers` is over
     1, `measure` must be a function that a process can import. Raises what `measure` raises, and DamagedSample unless the
     reader passes over such samples: these are of DAMAGED tokens, and lengths with one are not kept, for the tar may be
     restored. `report(done, rows)` is called as they are measured.

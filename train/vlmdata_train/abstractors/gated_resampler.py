@@ -75,7 +75,7 @@ class Connector(nn.Module):
 
 @dataclass(frozen=True)
 class GatedResampler:
-    """The defaults are Idefics2's. Latents that start alike are told apart by nothing but training noise in the data."""
+    """The defaults are Idefics2's. Latents that start alike differ by nothing but training noise in the data."""
 
     latents: int = 64
     layers: int = 3
