@@ -29,6 +29,12 @@ def test_it_has_a_test_file(cls):
     assert (Path(__file__).parent / kind / f"test_{name}.py").exists(), f"write tests/{kind}/test_{name}.py"
 
 
+@pytest.mark.parametrize("cls", EVERY)
+def test_it_declares_the_id_under_which_datasets_know_it(cls):
+    kind, name = cls.__module__.split(".")[1:]
+    assert vars(cls).get("id") == f"vlmdata.{kind}.{name}", "declare it: id: ClassVar = ..."
+
+
 @pytest.mark.parametrize("cls", [pytest.param(c, id=n) for n, c in STEPS])
 def test_what_it_declares_exists(cls):
     fields = {f.name for f in dataclasses.fields(cls)}

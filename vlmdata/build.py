@@ -24,7 +24,7 @@ from vlmdata.engine.store import LocalStore, Store, open_store
 from vlmdata.engine.worker import Job, PartCall
 from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe
-from vlmdata.step import RecipeError
+from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 from vlmdata.takedown import finish_pending
 
@@ -112,7 +112,7 @@ def check(recipe: Recipe) -> None:
 
 def _check_layout(recipe: Recipe) -> None:
     """Raise RecipeError where the layout holds no row of the source; say on stderr where it holds few."""
-    name, gives = type(recipe.source).__module__.rpartition(".")[2], recipe.source.gives
+    name, gives = file_name(recipe.source), recipe.source.gives
     if recipe.shards.layout == "documents" or gives == "pairs":
         return
     why = f"{name} gives {gives}, and the layout captions holds rows of one image and one text: set shards.layout to documents"

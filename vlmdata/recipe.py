@@ -14,7 +14,7 @@ import yaml
 
 from vlmdata import catalog
 from vlmdata.redact import redacted_tree
-from vlmdata.step import RecipeError, Source, Step
+from vlmdata.step import RecipeError, Source, Step, file_name
 
 _INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
 PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
@@ -210,6 +210,5 @@ def _step_entry(tree: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
 
 
 def _name_of(thing: Source | Step) -> str:
-    module = type(thing).__module__
-    own = not module.startswith("vlmdata.")
-    return f"{module}.{type(thing).__qualname__}" if own else module.rsplit(".", 1)[-1]
+    cls = type(thing)
+    return file_name(thing) if cls.__module__.startswith("vlmdata.") else f"{cls.__module__}.{cls.__qualname__}"

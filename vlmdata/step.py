@@ -12,6 +12,7 @@ No step removes a row or moves a position.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class Part(Protocol):
 class Step:
     """Rows in, the same rows out, with columns added or `drop` set."""
 
+    # What names its measurements on disk, wherever its file lies. Of a shipped step it never changes; a user's own step
+    # needs none while its module keeps its name (`id_of`). It is not inherited.
+    id: ClassVar[str] = ""
+
     # Columns it looks at: of ROW, or measured by steps before it. `images.sha256` is one field of what `images` holds: a
     # decision over all rows should name fields, for what it reads is carried to one machine.
     reads: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +79,7 @@ class Step:
     @property
     def name(self) -> str:
         """The label, or else the name of the file that holds the step."""
-        return self.label or type(self).__module__.rsplit(".", 1)[-1]
+        return self.label or file_name(self)
 
     def columns_read(self) -> tuple[str, ...]:
         """Return `reads`; a step whose parameters name columns says here which."""
@@ -128,6 +133,25 @@ class Step:
         return self.decide(rows)
 
 
+def id_of(part: Step | Source) -> str:
+    """Return the id that stands on disk for a step or source: the one its class declares, else its module's name.
+
+    The name of the class is added where its module holds several steps, or several sources, and in a script, whose module
+    is always called `__main__`.
+    """
+    cls, base = type(part), Source if isinstance(part, Source) else Step
+    if declared := vars(cls).get("id"):
+        return declared
+    known = [one for one in vars(sys.modules[cls.__module__]).values() if isinstance(one, type) and issubclass(one, base)]
+    alone = all(one is cls for one in known if one.__module__ == cls.__module__) and cls.__module__ != "__main__"
+    return cls.__module__ if alone else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def file_name(part: Step | Source) -> str:
+    """Return the name by which a recipe calls a shipped step or source; of a user's own the last part of its module."""
+    return (vars(type(part)).get("id") or type(part).__module__).rpartition(".")[2]
+
+
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
     """Spread values over the places where `where` is true; elsewhere stands what was there, or null."""
     import numpy as np
@@ -144,6 +168,8 @@ def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
+
+    id: ClassVar[str] = ""  # as a step's
 
     gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
     by_address: ClassVar[bool] = False  # whether every image stands at an address, so that `download` has to fetch it

@@ -12,7 +12,7 @@ from vlmdata.engine.fit import Fit
 from vlmdata.engine.ingest import Ingest
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.row import flatten
-from vlmdata.step import Step
+from vlmdata.step import Step, id_of
 from vlmdata.steps.download import Download
 from vlmdata.steps.resize import Resize
 
@@ -45,8 +45,8 @@ def chain(recipe: Recipe) -> list[Link]:
         if step.writes:
             parameters = {field: asdict(step)[field] for field in step.measured_by}
             above = sorted(writer[column] for column in step.columns_read() if column in writer)
-            kind = type(step).__module__.rsplit(".", 1)[-1]
-            name = f"{kind}-{fingerprint(type(step).__module__, step.version, parameters, step.identity(), above)}"
+            kind = id_of(step).rpartition(".")[2]
+            name = f"{kind}-{fingerprint(id_of(step), step.version, parameters, step.identity(), above)}"
             writer.update((step.column(column), name) for column in step.writes)
         links.append(Link(step, name))
     return [*links, Link(Fit(pairs_only=recipe.shards.layout == "captions"), None)]

@@ -23,6 +23,7 @@ class Fit(Step):
     Reasons: `no_image`, `two_images` (or more), `two_texts` (or more, alternatives are none), with their number.
     """
 
+    id: ClassVar = "vlmdata.engine.fit"
     reads: ClassVar = ("images", "texts")
     label: str = field(default=LABEL, init=False)
     pairs_only: bool = True

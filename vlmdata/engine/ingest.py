@@ -42,6 +42,7 @@ FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "thresh
 class Ingest(Step):
     """Images by address or in bytes become images in a blob, measured; what failed keeps its place with the reason."""
 
+    id: ClassVar = "vlmdata.engine.ingest"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     version: ClassVar = 3  # the format as fetched is kept since 2; memory and cost are limited since 3

@@ -28,7 +28,7 @@ from vlmdata.engine.store import Store, store_file
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import ROW, conform, flatten
-from vlmdata.step import RecipeError, Source
+from vlmdata.step import RecipeError, Source, id_of
 from vlmdata.steps.download import Download
 from vlmdata.web.crowd import crowd
 
@@ -100,7 +100,7 @@ def source_identity(source: Source) -> str:
     parameters.pop("path", None)  # the files say it better: a folder may have moved
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
     # redacted: with a new signature the address is the same
-    return fingerprint(type(source).__module__, redacted_tree(parameters), names)
+    return fingerprint(id_of(source), redacted_tree(parameters), names)
 
 
 def _write(recipe: Recipe, store: Store, identity: str) -> Plan:

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -30,6 +30,8 @@ class Coco(Source):
     Licence, Flickr address and the categories of the boxes go into the sample's JSON. A file is read into memory: COCO's
     own 118,000 images with captions and boxes take about 2 GB.
     """
+
+    id: ClassVar = "vlmdata.sources.coco"
 
     path: str | list[str]
     images: str = ""  # folder that holds the images; without it they are fetched from `address`

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -42,6 +42,8 @@ class Files(Source):
     any format of `url_list` (a Hugging Face image folder's metadata.csv) names the files and holds their captions. Images
     stay where they are; one that is not there is dropped as `no_file`.
     """
+
+    id: ClassVar = "vlmdata.sources.files"
 
     path: str | list[str]
     images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; of a folder without images its .zip are read

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -36,6 +36,8 @@ class HfDataset(Source):
     by dots within structs (`caption.en`); of a list of images one is a caption pair, several are a document. A row without
     its image is dropped as `no_image` or `no_address`.
     """
+
+    id: ClassVar = "vlmdata.sources.hf_dataset"
 
     path: str
     name: str = ""  # configuration, where a dataset has several

@@ -33,6 +33,7 @@ class Html(Source):
     No image is read from outside the folder that `path` names (for a single file: the folder it lies in).
     """
 
+    id: ClassVar = "vlmdata.sources.html"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]

@@ -43,6 +43,7 @@ class Img2dataset(Source):
     a tar has lost, and a shard of which only the statistics are left are a `bad_record` each.
     """
 
+    id: ClassVar = "vlmdata.sources.img2dataset"
     shuffled: ClassVar[bool] = False
 
     path: str  # the output folder, local or on any fsspec store

@@ -34,6 +34,7 @@ class InterleavedTars(Source):
     image that the tar lacks is an image dropped as `no_image`; a sample that cannot be read is dropped as `bad_record`.
     """
 
+    id: ClassVar = "vlmdata.sources.interleaved_tars"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 

@@ -26,6 +26,7 @@ class LlavaJson(Source):
     reads the whole list into memory.
     """
 
+    id: ClassVar = "vlmdata.sources.llava_json"
     gives: ClassVar = "conversations"
 
     path: str | list[str]

@@ -23,6 +23,7 @@ class Messages(Source):
     does not fit together is dropped with the reason.
     """
 
+    id: ClassVar = "vlmdata.sources.messages"
     gives: ClassVar = "conversations"
 
     path: str | list[str]

@@ -34,6 +34,7 @@ class Mmc4(Source):
     document is dropped as `bad_record`.
     """
 
+    id: ClassVar = "vlmdata.sources.mmc4"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 

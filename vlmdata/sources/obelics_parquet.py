@@ -33,6 +33,7 @@ class ObelicsParquet(Source):
     Images may also be structs with `bytes`, as `datasets` writes them.
     """
 
+    id: ClassVar = "vlmdata.sources.obelics_parquet"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 

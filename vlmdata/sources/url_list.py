@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,8 @@ class UrlList(Source):
     An empty caption is the empty text. A row without an address is dropped as `no_address`, one whose bytes are not of
     the stated encoding as `bad_encoding`, a line that is no record as `bad_record`. Lines of white space are no rows.
     """
+
+    id: ClassVar = "vlmdata.sources.url_list"
 
     path: str | list[str]
     format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line

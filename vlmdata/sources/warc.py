@@ -52,6 +52,7 @@ class Warc(Source):
     `download`.
     """
 
+    id: ClassVar = "vlmdata.sources.warc"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]

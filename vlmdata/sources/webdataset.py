@@ -55,6 +55,7 @@ class Webdataset(Source):
     Members are named by what follows their key (`jpg`, `input.jpg`) or by its end (`jpg` where there is no other).
     """
 
+    id: ClassVar = "vlmdata.sources.webdataset"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]

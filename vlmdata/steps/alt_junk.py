@@ -55,6 +55,7 @@ class AltJunk(Step):
     The reason is the rule's name. A caption that holds an address or a file name among other words stays.
     """
 
+    id: ClassVar = "vlmdata.steps.alt_junk"
     reads: ClassVar = ("texts",)
 
     rules: list[Rule] = field(default_factory=lambda: list(get_args(Rule)))

@@ -23,6 +23,7 @@ class Balance(Step):
     it is a hash of key, entry and seed, so it is the same in every run and does not hang on the other rows but by counts.
     """
 
+    id: ClassVar = "vlmdata.steps.balance"
     reads: ClassVar = ("texts",)
     sees_all: ClassVar = True
 

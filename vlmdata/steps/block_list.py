@@ -40,6 +40,7 @@ class BlockList(Step):
     already, but for MD5 and PDQ, which are not kept; `vlmdata forget` removes those bytes too.
     """
 
+    id: ClassVar = "vlmdata.steps.block_list"
     reads: ClassVar = ("url", "images")
     is_private: ClassVar = True
 

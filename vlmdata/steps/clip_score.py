@@ -23,6 +23,7 @@ class ClipScore(Step):
     threshold hangs on the last bit.
     """
 
+    id: ClassVar = "vlmdata.steps.clip_score"
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
     version: ClassVar = 2  # captions of figures count since 2

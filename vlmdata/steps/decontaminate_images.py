@@ -35,6 +35,7 @@ class DecontaminateImages(Step):
     evaluation set must be looked at in full.
     """
 
+    id: ClassVar = "vlmdata.steps.decontaminate_images"
     writes: ClassVar = {"bits": pa.list_(pa.float64()), "cosine": pa.list_(pa.float64())}
     measured_by: ClassVar = ("hash", "embedding")
     needs: ClassVar = ("model", "gpu")

@@ -23,6 +23,7 @@ class DecontaminateText(Step):
     Source: Brown et al. 2020, GPT-3, appendix C. Alternatives of a text are looked at too; the text goes with them.
     """
 
+    id: ClassVar = "vlmdata.steps.decontaminate_text"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")

@@ -27,6 +27,7 @@ class DedupeExact(Step):
     found with five captions keeps five.
     """
 
+    id: ClassVar = "vlmdata.steps.dedupe_exact"
     sees_all: ClassVar = True
 
     by: Literal["sha256", "url", "row"] = "sha256"

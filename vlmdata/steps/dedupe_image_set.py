@@ -14,6 +14,7 @@ from vlmdata.step import Step
 class DedupeImageSet(Step):
     """Of documents that show the same addresses, in whatever order, keep the latest: OBELICS, step 20."""
 
+    id: ClassVar = "vlmdata.steps.dedupe_image_set"
     reads: ClassVar = ("images.url", "images.sha256", "extra")
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True

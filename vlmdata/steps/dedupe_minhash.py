@@ -30,6 +30,7 @@ class DedupeMinhash(Step):
     probability or more. A row without words stays.
     """
 
+    id: ClassVar = "vlmdata.steps.dedupe_minhash"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
     spread_above: ClassVar = 5_000_000  # rows: with captions of 100 words 3 GB of texts in the driver, as much of signatures

@@ -14,6 +14,7 @@ from vlmdata.step import Step
 class DedupePageUrl(Step):
     """Of documents with the same page address keep the latest: the greatest WARC file name (OBELICS, step 17), then date."""
 
+    id: ClassVar = "vlmdata.steps.dedupe_page_url"
     reads: ClassVar = ("url", "extra")
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True

@@ -22,6 +22,7 @@ class DedupePdq(Step):
     An image of too little quality is left alone: the hashes of nearly blank pictures say nothing.
     """
 
+    id: ClassVar = "vlmdata.steps.dedupe_pdq"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
 

@@ -26,6 +26,7 @@ class DedupePhash(Step):
     near duplicates is 0.016 at a distance of 10. At 8 and more, unlike images begin to meet.
     """
 
+    id: ClassVar = "vlmdata.steps.dedupe_phash"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
     spread_above: ClassVar = 20_000_000  # rows: 2 GB of columns in the driver, a minute of search

@@ -27,6 +27,7 @@ class DedupeSemantic(Step):
     where that one went; with `keep: [hard]` the image farthest from its centroid ranks first, as there.
     """
 
+    id: ClassVar = "vlmdata.steps.dedupe_semantic"
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
     spread_above: ClassVar = 2_000_000  # rows: at 512 wide 1 GB of embeddings in the driver, and four times that to search

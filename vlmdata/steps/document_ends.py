@@ -18,6 +18,7 @@ class DocumentEnds(Step):
     A document whose texts are nothing but marks is rejected.
     """
 
+    id: ClassVar = "vlmdata.steps.document_ends"
     reads: ClassVar = ("texts", "images")
 
     def decide(self, rows: pa.Table) -> pa.Table:

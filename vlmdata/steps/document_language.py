@@ -18,6 +18,7 @@ class DocumentLanguage(Step):
     The texts are joined and put in lower case, as OBELICS does. The model is that of `language`: lid.176.ftz.
     """
 
+    id: ClassVar = "vlmdata.steps.document_language"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
 

@@ -16,6 +16,7 @@ from vlmdata.text.quality_rules import QualityRules, measures
 class DocumentQuality(QualityRules, Step):
     """Reject a document by the texts and images that are left of it. Defaults: OBELICS, document level."""
 
+    id: ClassVar = "vlmdata.steps.document_quality"
     reads: ClassVar = ("texts", "images")
     writes: ClassVar = {name: pa.float32() for name in Metrics._fields}
 

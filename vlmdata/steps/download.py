@@ -25,6 +25,7 @@ class Download(WebOptions, Step):
     host_requests_per_s: 0`. The address guard holds, at every redirect, for the address connected to, and so does `timeout_s`.
     """
 
+    id: ClassVar = "vlmdata.steps.download"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)

@@ -18,6 +18,7 @@ class ImageBytes(Step):
     (`image_size`, `image_detail`). Thin files are blank tiles and icons.
     """
 
+    id: ClassVar = "vlmdata.steps.image_bytes"
     reads: ClassVar = ("images",)
 
     min_bytes: int = 5000  # LAION-400M, of bytes as fetched

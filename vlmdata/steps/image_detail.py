@@ -28,6 +28,7 @@ class ImageDetail(Step):
     larger. An image that cannot be decoded is not measured and not rejected here: `resize` does that.
     """
 
+    id: ClassVar = "vlmdata.steps.image_detail"
     reads: ClassVar = ("images",)
     writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
     measured_by: ClassVar = ("side",)

@@ -20,6 +20,7 @@ class ImageFormat(Step):
     A format is what the first bytes say, not what an address or a header does.
     """
 
+    id: ClassVar = "vlmdata.steps.image_format"
     reads: ClassVar = ("images",)
 
     formats: list[Format] = field(default_factory=lambda: ["jpeg", "png", "webp"])  # OBELICS, step 12

@@ -14,6 +14,7 @@ from vlmdata.step import Step
 class ImageSize(Step):
     """Reject an image whose sides in pixels lie outside [min_side, max_side], or that is too long or too large."""
 
+    id: ClassVar = "vlmdata.steps.image_size"
     reads: ClassVar = ("images",)
 
     min_side: int = 200  # DataComp's basic filter

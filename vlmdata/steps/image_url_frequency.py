@@ -16,6 +16,7 @@ from vlmdata.step import Step
 class ImageUrlFrequency(Step):
     """Reject every image whose address stands more than `max_count` times in the living documents. Inline images stay."""
 
+    id: ClassVar = "vlmdata.steps.image_url_frequency"
     reads: ClassVar = ("images.url",)
     changes: ClassVar = ("images",)
     sees_all: ClassVar = True

@@ -17,6 +17,7 @@ class ImageUrlRules(Step):
     An inline image has no address: what is in it is not searched for words, but `data:` or `data:image` bans it as such.
     """
 
+    id: ClassVar = "vlmdata.steps.image_url_rules"
     reads: ClassVar = ("images",)
 
     # OBELICS, step 11: anywhere in the address

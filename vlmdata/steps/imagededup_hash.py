@@ -17,6 +17,7 @@ from vlmdata.step import Part, Step
 class ImagededupHash(Step):
     """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`; rejects nothing."""
 
+    id: ClassVar = "vlmdata.steps.imagededup_hash"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.uint64())}
 

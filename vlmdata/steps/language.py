@@ -36,6 +36,7 @@ class Language(Step):
     captions 83.2% (12.5% are called Japanese, 2.5% Wu or Cantonese: to keep Chinese, keep zh, wuu, yue and ja).
     """
 
+    id: ClassVar = "vlmdata.steps.language"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ class MinScores(Step):
     none of them stays. With `by_language` a row whose language is listed is held against those values instead: LAION-5B took
     0.28 by ViT-B/32 for English and 0.26 by a multilingual model for all others (Schuhmann et al. 2022).
     """
+
+    id: ClassVar = "vlmdata.steps.min_scores"
 
     scores: dict[str, float]  # measured column: its least value
     need: Literal["all", "any"] = "all"

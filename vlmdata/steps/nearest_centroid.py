@@ -25,6 +25,7 @@ class NearestCentroid(Step):
     of a pool, k-means of faiss, and ImageNet-1k's training images as references, both by OpenAI's ViT-L/14.
     """
 
+    id: ClassVar = "vlmdata.steps.nearest_centroid"
     writes: ClassVar = {"": pa.list_(pa.int32())}
 
     centroids: str  # .npy, (K, D), by the model that made `embedding`

@@ -30,6 +30,7 @@ class NsfwImages(Step):
     the default limits of memory and cost, is rejected as `not_decodable`.
     """
 
+    id: ClassVar = "vlmdata.steps.nsfw_images"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.float32()), "label": pa.list_(pa.string())}
     measured_by: ClassVar = ("labels",)

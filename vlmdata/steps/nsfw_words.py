@@ -22,6 +22,7 @@ class NsfwWords(Step):
     Thai, the words of the list are looked for inside, and two letters count for a word (`vlmdata/text/words.py`).
     """
 
+    id: ClassVar = "vlmdata.steps.nsfw_words"
     version: ClassVar = 2  # scripts without blanks have words since 2
 
     reads: ClassVar = ("url", "images", "texts")

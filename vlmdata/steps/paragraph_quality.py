@@ -16,6 +16,7 @@ from vlmdata.text.quality_rules import QualityRules, measures
 class ParagraphQuality(QualityRules, Step):
     """Reject a text of a document by itself. Defaults: OBELICS, paragraph level; its mark of a document's end is exempt."""
 
+    id: ClassVar = "vlmdata.steps.paragraph_quality"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {name: pa.list_(pa.float32()) for name in Metrics._fields}
     measured_by: ClassVar = ("min_punctuation_tokens",)

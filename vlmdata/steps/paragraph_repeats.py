@@ -18,6 +18,7 @@ from vlmdata.step import Step
 class ParagraphRepeats(Step):
     """Reject every copy of a paragraph that stands `min_count` times or more, word for word, in the pages of one host."""
 
+    id: ClassVar = "vlmdata.steps.paragraph_repeats"
     reads: ClassVar = ("url", "texts.text")
     changes: ClassVar = ("texts",)
     sees_all: ClassVar = True

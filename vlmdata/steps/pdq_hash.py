@@ -20,6 +20,7 @@ class PdqHash(Step):
     nothing. `quality`, 0 to 100, under 50 says that there is too little in a picture to tell it from others.
     """
 
+    id: ClassVar = "vlmdata.steps.pdq_hash"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.binary()), "quality": pa.list_(pa.float64())}
 

@@ -24,6 +24,7 @@ class Perplexity(Step):
     Perplexities of different models cannot be compared: choose the threshold with the model. Needs `vlmdata[perplexity]`.
     """
 
+    id: ClassVar = "vlmdata.steps.perplexity"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.float32()}
     needs: ClassVar = ("model",)

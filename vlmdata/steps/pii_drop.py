@@ -18,6 +18,7 @@ class PiiDrop(Step):
     `pii_remove` keeps the text without it.
     """
 
+    id: ClassVar = "vlmdata.steps.pii_drop"
     reads: ClassVar = ("texts",)
     is_private: ClassVar = True
 

@@ -25,6 +25,7 @@ class PiiRemove(Step):
     `removed` counts the places of each text. It finds by patterns, not by meaning: names and postal addresses stay.
     """
 
+    id: ClassVar = "vlmdata.steps.pii_remove"
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")

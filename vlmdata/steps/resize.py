@@ -16,6 +16,7 @@ class Resize(ResizeRule, Step):
     The engine does it together with the `download` before it. After a change of these parameters images are fetched again.
     """
 
+    id: ClassVar = "vlmdata.steps.resize"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)

@@ -20,6 +20,7 @@ class SourceScore(Step):
     that 0.26 is not below 0.26; what is kept is then what a comparison in single precision keeps.
     """
 
+    id: ClassVar = "vlmdata.steps.source_score"
     reads: ClassVar = ("extra",)
     writes: ClassVar = {"": pa.float64()}
     measured_by: ClassVar = ("of", "single")

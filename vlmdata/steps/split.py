@@ -32,6 +32,7 @@ class Split(Step):
     unless they join two clusters.
     """
 
+    id: ClassVar = "vlmdata.steps.split"
     changes: ClassVar = ("extra",)
     sees_all: ClassVar = True
 

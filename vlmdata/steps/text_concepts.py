@@ -25,6 +25,7 @@ class TextConcepts(Step):
     scripts without blanks between words, as Chinese, are looked for inside a text's.
     """
 
+    id: ClassVar = "vlmdata.steps.text_concepts"
     version: ClassVar = 2  # scripts without blanks have words since 2
 
     reads: ClassVar = ("texts",)

@@ -29,6 +29,7 @@ class TextLength(Step):
     Chinese, Japanese, Thai, Khmer, Lao and Burmese (`vlmdata/text/words.py`).
     """
 
+    id: ClassVar = "vlmdata.steps.text_length"
     reads: ClassVar = ("texts",)
 
     min_words: int = 3  # DataComp's basic filter: more than two

@@ -28,6 +28,7 @@ class TextRepetition(Step):
     scripts without blanks between words, as Chinese, is that of its commonest two letters.
     """
 
+    id: ClassVar = "vlmdata.steps.text_repetition"
     reads: ClassVar = ("texts",)
 
     max_chars: float = 0.1  # of 10-grams of characters that are repeats; OBELICS, paragraphs

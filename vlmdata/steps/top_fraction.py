@@ -19,6 +19,7 @@ class TopFraction(Step):
     score equal to it stays. So at least one more than n * fraction stay. What has no score neither counts nor goes.
     """
 
+    id: ClassVar = "vlmdata.steps.top_fraction"
     sees_all: ClassVar = True
     changes: ClassVar = ("images",)
 

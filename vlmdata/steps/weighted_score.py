@@ -20,6 +20,7 @@ class WeightedScore(Step):
     A row's own score goes for all its images. An image that lacks one of the scores has no sum, and stays.
     """
 
+    id: ClassVar = "vlmdata.steps.weighted_score"
     writes: ClassVar = {"": pa.list_(pa.float64())}
     measured_by: ClassVar = ("weights",)
 

@@ -1,0 +1,72 @@
+"""What stands on disk for a step does not depend on where its file lies, and no two steps share it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pytest
+
+from tests.fixtures.own_step import Lines, Words
+from vlmdata.engine.chain import chain
+from vlmdata.recipe import Recipe, Shards
+from vlmdata.step import Step, id_of
+from vlmdata.steps.language import Language
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Step):
+    """Undeclared, beside another one in this module."""
+
+    writes: ClassVar = {"": pa.int32()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second(Step):
+    """The same, under another name."""
+
+    writes: ClassVar = {"": pa.int32()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared(Step):
+    """With an id of its own."""
+
+    id: ClassVar = "ours.words"
+    writes: ClassVar = {"": pa.int32()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnLanguage(Language):
+    """A shipped step that somebody changed: what it measures is not what the shipped one measures."""
+
+
+def measure(step: Step) -> str | None:
+    return chain(Recipe(Lines(path="x"), (step,), Shards(), 1000))[0].measure
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Language(), "vlmdata.steps.language"),
+        (Words(), "tests.fixtures.own_step"),
+        (Lines(path="x"), "tests.fixtures.own_step"),
+        (Declared(), "ours.words"),
+        (First(), f"{__name__}.First"),
+        (OwnLanguage(), f"{__name__}.OwnLanguage"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_id_is_the_declared_one_or_a_users_module(part, expected):
+    assert id_of(part) == expected
+
+
+def test_two_steps_of_one_module_do_not_share_a_measurement():
+    assert measure(First()) != measure(Second())
+    assert measure(OwnLanguage()) != measure(Language())
+
+
+def test_a_moved_file_keeps_its_measurement(monkeypatch):
+    before = measure(Declared()), measure(Language())
+    for cls in (Declared, Language):
+        monkeypatch.setattr(cls, "__module__", "somewhere.else_now")
+    assert (measure(Declared()), measure(Language())) == before
