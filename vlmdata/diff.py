@@ -19,7 +19,7 @@ import xxhash
 from vlmdata.engine.index import open_index, read_open, read_span, sample_of
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.parquet import damage, open_parquet
-from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.engine.store import Store, open_store
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.recipe import parse
@@ -142,7 +142,7 @@ def _contents(store: Store, places: pa.Table) -> np.ndarray:
     hashes = np.zeros(len(places), dtype=np.uint64)
     shards, offsets, sizes = (places[name].to_pylist() for name in ("shard", "offset", "size"))
     for shard, rows in itertools.groupby(order.tolist(), key=shards.__getitem__):
-        with store_file(store, shard) as opened:
+        with store.open(shard) as opened:
             for row in rows:
                 hashes[row] = xxhash.xxh3_64_intdigest(read_open(store, shard, opened, offsets[row], sizes[row]))
     return hashes

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine.index import open_index, read_open, sample_of
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.rewrite import by_shard
-from vlmdata.engine.store import Store, open_store, store_file
+from vlmdata.engine.store import Store, open_store
 from vlmdata.export_messages import LIST, as_line
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
@@ -65,7 +65,7 @@ def _write(store: Store, draft: Path, to: str, layout: str) -> None:
 
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield key and members of every sample of a shard, given its rows of the index."""
-    with store_file(store, shard) as tar:
+    with store.open(shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
             yield key, {one["name"]: read_open(store, shard, tar, one["offset"], one["size"]) for one in listed}
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vlmdata.engine.store import ObjectStore, open_store, store_file
+from vlmdata.engine.store import ObjectStore, open_store
 from vlmdata.step import RecipeError
 
 NAMES = ["../secret", "a/../../secret", "/etc/passwd", "s3://bucket/x", "file:///etc/passwd", "a::http://127.0.0.1/", "a\0b"]
@@ -19,7 +19,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
             store.read,
             store.size,
             store.delete,
-            lambda name, s=store: store_file(s, name),
+            lambda name, s=store: s.open(name),
             lambda name, s=store: s.put(name, b""),
         ):
             with pytest.raises(RecipeError, match="names a file outside of the dataset"):
@@ -39,7 +39,7 @@ def test_links_that_lead_out_and_pipes_are_refused(tmp_path):
     for use in (lambda: store.list("forgotten"), lambda: store.delete("forgotten/kept.txt"), lambda: store.read("00000.tar")):
         with pytest.raises(RecipeError, match="names a file outside of the dataset"):
             use()
-    for use in (lambda: store.read("index.parquet"), lambda: store_file(store, "index.parquet")):
+    for use in (lambda: store.read("index.parquet"), lambda: store.open("index.parquet")):
         with pytest.raises(OSError, match="is no file"):
             use()
     assert (tmp_path / "victim" / "kept.txt").read_text() == "x"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
 from vlmdata.engine.parquet import bounds, damage
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.store import Store
 from vlmdata.row import ROW, alive, flatten, in_one, set_column
 from vlmdata.similar.spread import Spread
 from vlmdata.step import Step, scatter
@@ -159,7 +159,7 @@ class Decided:
         with self._lock:
             if name not in self._files:
                 try:
-                    self._files[name] = _Lines(store_file(self._store, name))
+                    self._files[name] = _Lines(self._store.open(name))
                 except pa.ArrowException as error:
                     raise damage(self._store, name, error) from None
             table = self._files[name].of(part)

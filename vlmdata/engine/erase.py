@@ -19,7 +19,7 @@ from vlmdata.engine.decisions import STRETCH, clear_pieces
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import PARTS_PER_FILE, Plan
 from vlmdata.engine.runlog import clear_errors
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import KEY_DIGITS, blank
 from vlmdata.row import flatten
 
@@ -34,7 +34,7 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
     if plan is None:
         return
     for number, name in enumerate(plan.files):
-        with store_file(store, name) as opened:
+        with store.open(name) as opened:
             file = pq.ParquetFile(opened)
             present = [column for column in columns if column in file.schema_arrow.names]
             for group in range(file.num_row_groups):
@@ -64,7 +64,7 @@ def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
         if not any(first <= part < first + PARTS_PER_FILE for part in cells):
             continue
         sink = io.BytesIO()
-        with store_file(store, name) as opened:
+        with store.open(name) as opened:
             file = pq.ParquetFile(opened)
             with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd", write_statistics=False) as writer:
                 for group in range(file.num_row_groups):
@@ -151,7 +151,7 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
 def _without(store: Store, name: str, keys: pa.Array) -> list[str]:
     """Return the files of a packed shard that holds none of these keys; of another one delete the record."""
     record: dict[str, Any] = json.loads(store.read(name))
-    with store_file(store, record["index"]) as opened:
+    with store.open(record["index"]) as opened:
         held = pq.read_table(opened, columns=["key"])["key"]
     if not pc.any(pc.is_in(pc.utf8_slice_codeunits(held, 0, KEY_DIGITS), keys)).as_py():
         return [name, record["tar"], record["index"]]

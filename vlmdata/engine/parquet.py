@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine.columns import wrong_columns
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.store import Store
 from vlmdata.step import RecipeError
 
 
@@ -19,7 +19,7 @@ def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
 
     Raises RecipeError, naming it, where it lacks columns of its kind or turns out to be damaged when it is read.
     """
-    with store_file(store, name) as opened:
+    with store.open(name) as opened:
         try:
             file = pq.ParquetFile(opened, page_checksum_verification=True)
             if wrong := wrong_columns(name, file.schema_arrow):

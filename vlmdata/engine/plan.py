@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine import tombstones
 from vlmdata.engine.keys import content_keys, key_order, number_repeats
 from vlmdata.engine.records import WORK_FIX, Planned, read_record
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.store import Store
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import ROW, conform, flatten
@@ -67,7 +67,7 @@ class Plan:
         """Return the rows of a part of a list as the source gave them, with keys; of a list without a row none."""
         if not self.files:
             return ROW.empty_table()
-        with store_file(store, self.files[part // PARTS_PER_FILE]) as file:
+        with store.open(self.files[part // PARTS_PER_FILE]) as file:
             return conform(pq.ParquetFile(file).read_row_group(part % PARTS_PER_FILE))
 
 

@@ -21,7 +21,7 @@ from vlmdata.engine.index import Index, open_index, places, read_open
 from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.provenance import Tally, tally
-from vlmdata.engine.store import Store, store_file
+from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import REASON, STEP
 from vlmdata.row import set_column
 
@@ -62,7 +62,7 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
 def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
     """Return the JSON members of samples of a shard."""
     spans = [places(line)["json"] for line in table.select(["members"]).to_pylist()]
-    with store_file(store, shard) as tar:
+    with store.open(shard) as tar:
         return [read_open(store, shard, tar, *span) for span in spans]
 
 
@@ -86,7 +86,7 @@ def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarra
         return None
     starts, sizes = table["offset"].to_numpy()[keep], table["size"].to_numpy()[keep]
     digest, position = hashlib.sha256(), 0
-    with store.new_file(f"{folder}/{shard}") as out, store_file(store, shard) as old:
+    with store.new_file(f"{folder}/{shard}") as out, store.open(shard) as old:
         for start, size in _runs(starts, sizes):
             while size:
                 data = read_open(store, shard, old, start, min(size, CHUNK))

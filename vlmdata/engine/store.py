@@ -44,6 +44,10 @@ class Store(Protocol):
         """Return part of a file."""
         ...
 
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading, by ranges. Raises FileNotFoundError, and OSError for what is no file."""
+        ...
+
     def new_file(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Open a data file for writing; it is durable when the block ends, and gone when the block raises."""
         ...
@@ -139,6 +143,9 @@ class LocalStore:
         with _open(self.path(name)) as file:
             there = os.fstat(file.fileno()).st_size - offset  # what is asked for may be a lie, and is reserved first
             return os.pread(file.fileno(), min(size, there), offset) if there > 0 else b""
+
+    def open(self, name: str) -> IO[bytes]:
+        return _open(self.path(name))
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[IO[bytes]]:
@@ -319,6 +326,9 @@ class ObjectStore:
     def _read_range(self, name: str, offset: int, size: int) -> bytes:
         return self.fs.cat_file(self._full(name), start=offset, end=offset + size)
 
+    def open(self, name: str) -> IO[bytes]:
+        return fsspec.open(f"{self.url}/{_inside(name, self.url)}", "rb").open()
+
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile(prefix="vlmdata-") as file:
@@ -383,10 +393,3 @@ class ObjectStore:
 
     def delete_drafts(self, *folders: str) -> None:
         """Nothing to do: an object appears whole under its name, or not at all."""
-
-
-def store_file(store: Store, name: str) -> Any:
-    """Open a file of the store for reading by ranges."""
-    if isinstance(store, LocalStore):
-        return _open(store.path(name))
-    return fsspec.open(f"{store.url}/{_inside(name, store.url)}", "rb").open()
