@@ -25,9 +25,9 @@ from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from bench.inputs.archives import arc, framed, gz, warc
 from bench.inputs.crawl import Crawl, articles, sites, textbook
 from bench.inputs.real_data import ROOT
+from vlmdata.engine.open import open_store
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.read import piece_rows
-from vlmdata.engine.store import open_store
 from vlmdata.engine.tombstones import Tombstones
 from vlmdata.html.archive import records, volumes
 from vlmdata.html.http_message import parse_response

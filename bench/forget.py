@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine import finish, ledger, pack, plan
+from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.partlog import Blob, PartLog
 from vlmdata.engine.sample import samples
-from vlmdata.engine.store import LocalStore
 from vlmdata.engine.worker import PartCall
 from vlmdata.recipe import parse
 from vlmdata.report.replay import record_parts

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine.ledger import ROWS_PER_FILE
-from vlmdata.engine.store import open_store
+from vlmdata.engine.open import open_store
 from vlmdata.loader.index import INDEX
 from vlmdata.report.write import write_report
 

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from vlmdata.engine import tombstones
+from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.openpart import Keep, OpenPart
-from vlmdata.engine.store import LocalStore
 
 
 def open_part(folder: Path) -> OpenPart:

@@ -17,7 +17,7 @@ from tests.engine.site import download, hashes, ledger, manifest, site
 from vlmdata import run, stream
 from vlmdata.cli import main
 from vlmdata.engine.audit import audit
-from vlmdata.engine.store import LocalStore
+from vlmdata.engine.folder import LocalStore
 from vlmdata.takedown import Request, finish, forget
 from vlmdata.why import why
 

@@ -21,7 +21,7 @@ from tests.servers import LoopbackServer, reply
 from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.engine.audit import audit
-from vlmdata.engine.store import open_store
+from vlmdata.engine.open import open_store
 from vlmdata.report.bins import make, short
 from vlmdata.report.charts import charts
 from vlmdata.report.examples import choose

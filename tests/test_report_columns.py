@@ -13,7 +13,7 @@ from tests.rows import captions
 from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.engine.columns import LEDGER
-from vlmdata.engine.store import open_store
+from vlmdata.engine.open import open_store
 from vlmdata.report.charts import charts
 from vlmdata.report.lines import Line, lines
 from vlmdata.report.scan import Facts, scan

@@ -10,8 +10,8 @@ from tests.engine.site import ledger, site
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.engine import lookup
+from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.ledger import ledger_rows
-from vlmdata.engine.store import LocalStore
 from vlmdata.intake.rows import bad_record
 from vlmdata.row import conform
 from vlmdata.why import dropped_for, tell, why

@@ -12,15 +12,17 @@ from typing import Any
 
 from vlmdata import recipe as recipes
 from vlmdata.engine import decisions, plan, tombstones
+from vlmdata.engine.base import Store
 from vlmdata.engine.chain import Link, chain, stops
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
+from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.gpus import visible_gpus, wants_gpu
 from vlmdata.engine.manifest import alone, load_manifest, settle
+from vlmdata.engine.open import open_store
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
 from vlmdata.engine.runlog import RunLog
-from vlmdata.engine.store import LocalStore, Store, open_store
 from vlmdata.engine.worker import Job, PartCall
 from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe

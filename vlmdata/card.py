@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.compute as pc
 import yaml
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index
-from vlmdata.engine.store import Store
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.show import megabytes
 

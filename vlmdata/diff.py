@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, read_span, sample_of
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import damage, open_parquet
-from vlmdata.engine.store import Store, open_store
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.recipe import parse

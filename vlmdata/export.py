@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, sample_of
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.open import open_store
 from vlmdata.engine.rewrite import by_shard
-from vlmdata.engine.store import Store, open_store
 from vlmdata.export_messages import LIST, as_line
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, places, read_span, sample_of
-from vlmdata.engine.store import Store, open_store
+from vlmdata.engine.open import open_store
 from vlmdata.redact import redacted
 
 WIDTH = 30  # of the funnel's longest bar

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import damage, open_parquet
-from vlmdata.engine.store import Store, open_store
 from vlmdata.redact import redacted
 
 

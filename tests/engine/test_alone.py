@@ -15,9 +15,9 @@ from tests.test_forget import samples, traces
 from vlmdata import run
 from vlmdata.engine import lease as leases
 from vlmdata.engine.audit import audit
+from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.lease import Lease
 from vlmdata.engine.manifest import alone
-from vlmdata.engine.store import LocalStore
 from vlmdata.engine.worker import Job, PartCall, Worker
 from vlmdata.recipe import load
 from vlmdata.takedown import Request, forget
@@ -59,7 +59,7 @@ def test_two_runs_with_different_recipes_leave_a_whole_dataset(out):
 HOLDING = """
 import pathlib, sys, time
 from vlmdata.engine.lease import Lease
-from vlmdata.engine.store import LocalStore
+from vlmdata.engine.folder import LocalStore
 with Lease(LocalStore(pathlib.Path(sys.argv[1])), "lease", print):
     print("held", flush=True)
     time.sleep(999)

@@ -14,8 +14,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from vlmdata.engine.folder import LocalStore
     from vlmdata.engine.manifest import alone, read_manifest, settle
-    from vlmdata.engine.store import LocalStore
     from vlmdata.show import megabytes
 
     settle(LocalStore(Path(arguments.out)))

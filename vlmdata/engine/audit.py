@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index
 from vlmdata.engine.manifest import read_manifest
+from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import open_parquet
-from vlmdata.engine.store import Store, open_store
 from vlmdata.step import RecipeError
 
 CHUNK = 8 << 20

@@ -6,7 +6,7 @@ import os
 
 import fsspec
 
-from vlmdata.engine.store import Store
+from vlmdata.engine.base import Store
 
 
 def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:

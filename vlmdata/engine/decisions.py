@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
+from vlmdata.engine.base import Store
 from vlmdata.engine.parquet import bounds, damage
-from vlmdata.engine.store import Store
 from vlmdata.row import ROW, alive, flatten, in_one, set_column
 from vlmdata.similar.spread import Spread
 from vlmdata.step import Step, scatter

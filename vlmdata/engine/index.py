@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.shortage import is_short_of_memory
-from vlmdata.engine.store import Store
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.step import RecipeError
 

@@ -16,10 +16,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from vlmdata.engine.store import Store
+from vlmdata.engine.base import Store
 
 BEAT_S = 5.0
 SILENCE_S = 60.0

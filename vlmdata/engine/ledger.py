@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
+from vlmdata.engine.base import Store
 from vlmdata.engine.columns import PER_IMAGE, PER_TEXT
 from vlmdata.engine.pack import shard_name
 from vlmdata.engine.sample import measured_columns
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.redact import redacted_column
 from vlmdata.row import alive, flatten, in_one, set_column

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.parquet import bounds, damage, open_parquet
-from vlmdata.engine.store import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmdata.engine.base import Store
+from vlmdata.engine.open import open_store
 from vlmdata.engine.records import Manifest, read_record
-from vlmdata.engine.store import Store, open_store
 from vlmdata.engine.tombstones import is_pending
 from vlmdata.loader.find import first_outside
 from vlmdata.redact import redacted

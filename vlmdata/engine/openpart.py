@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.blob import read_blob
 from vlmdata.engine.partlog import Blob
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import Tombstones
 
 if TYPE_CHECKING:

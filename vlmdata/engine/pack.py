@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.blob import read_blob
 from vlmdata.engine.provenance import tally
 from vlmdata.engine.sample import Place, Sample
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import TAKEN_DOWN
 from vlmdata.loader.index import IndexRow, index_table
 

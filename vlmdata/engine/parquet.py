@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.columns import wrong_columns
-from vlmdata.engine.store import Store
 from vlmdata.step import RecipeError
 
 

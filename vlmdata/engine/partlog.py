@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.records import WORK_FIX, Entry, read_record
-from vlmdata.engine.store import Store
 
 
 class PartLog:

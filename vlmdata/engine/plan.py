@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine import tombstones
+from vlmdata.engine.base import Store
 from vlmdata.engine.keys import content_keys, key_order, number_repeats
 from vlmdata.engine.records import WORK_FIX, Planned, read_record
-from vlmdata.engine.store import Store
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import ROW, conform, flatten

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.keys import content_keys, number_repeats
 from vlmdata.engine.partlog import Blob, PartLog
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import Tombstones
 from vlmdata.row import IMAGE, ROW, conform, flatten, set_column
 from vlmdata.step import Source

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vlmdata.engine.store import Store
+from vlmdata.engine.base import Store
 from vlmdata.step import RecipeError
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]

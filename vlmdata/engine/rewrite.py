@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
+from vlmdata.engine.base import Store
 from vlmdata.engine.index import Index, open_index, places, read_open
 from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.provenance import Tally, tally
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import REASON, STEP
 from vlmdata.row import set_column
 

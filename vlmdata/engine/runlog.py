@@ -11,8 +11,8 @@ import json
 import uuid
 from typing import Any
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.lease import holder
-from vlmdata.engine.store import Store
 from vlmdata.redact import redacted_tree
 
 FOLDER = "work/logs"

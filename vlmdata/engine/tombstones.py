@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.base import Store
+from vlmdata.engine.open import open_store
 from vlmdata.engine.records import PendingTakedown, Takedown, read_record
-from vlmdata.engine.store import Store, open_store
 from vlmdata.recipe import Recipe
 from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
 from vlmdata.step import Source

@@ -20,13 +20,13 @@ from vlmdata.engine.chain import Link, chain, inputs
 from vlmdata.engine.ingest import Ingest
 from vlmdata.engine.ledger import ledger_rows
 from vlmdata.engine.ledger import write as write_ledger
+from vlmdata.engine.open import open_store
 from vlmdata.engine.openpart import Keep, OpenPart
 from vlmdata.engine.pack import pack
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import load
 from vlmdata.engine.read import piece_rows
 from vlmdata.engine.sample import samples
-from vlmdata.engine.store import open_store
 from vlmdata.engine.tombstones import TAKEN_DOWN
 from vlmdata.recipe import Recipe
 from vlmdata.row import alive, set_column

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.store import Store
+from vlmdata.engine.base import Store
 from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
 from vlmdata.report.ledger import ledger_files, stretches

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.parquet import open_parquet
-from vlmdata.engine.store import Store
 
 STRETCH = 20_000  # rows at a time
 

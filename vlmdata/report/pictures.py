@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.blob import read_blob
 from vlmdata.engine.index import open_index, places, read_span
-from vlmdata.engine.store import Store
 from vlmdata.engine.tombstones import STEP as FORGOTTEN
 from vlmdata.images.decode import decode
 from vlmdata.images.encode import encode

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
-from vlmdata.engine.store import Store
 from vlmdata.report.heavy import Heavy
 from vlmdata.report.items import (
     SIDES,
