@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine import finish, ledger, pack, plan
+from vlmdata.engine.calls import PartCall
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.partlog import Blob, PartLog
 from vlmdata.engine.sample import samples
-from vlmdata.engine.worker import PartCall
 from vlmdata.recipe import parse
 from vlmdata.report.replay import record_parts
 from vlmdata.row import IMAGE, flatten, set_column

@@ -31,11 +31,12 @@ import pyarrow.parquet as pq
 from bench.dedup import hashes
 from vlmdata import recipe as recipes
 from vlmdata.engine import decisions, plan
+from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.chain import inputs
 from vlmdata.engine.ingest import Ingest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.partlog import Blob, PartLog
-from vlmdata.engine.worker import Job, PartCall, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.row import flatten, set_column
 from vlmdata.steps.dedupe_phash import DedupePhash
 

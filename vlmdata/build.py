@@ -13,6 +13,7 @@ from typing import Any
 from vlmdata import recipe as recipes
 from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.base import Store
+from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.chain import Link, chain, stops
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
@@ -23,7 +24,6 @@ from vlmdata.engine.open import open_store
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
 from vlmdata.engine.runlog import RunLog
-from vlmdata.engine.worker import Job, PartCall
 from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name

@@ -21,8 +21,9 @@ from typing import Any
 
 from vlmdata import build
 from vlmdata.cli import main
+from vlmdata.engine.calls import Job
 from vlmdata.engine.local import CONTEXT, LocalWorkers
-from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.steps.download import Download
 from vlmdata.takedown import Request, forget

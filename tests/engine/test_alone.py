@@ -15,10 +15,11 @@ from tests.test_forget import samples, traces
 from vlmdata import run
 from vlmdata.engine import lease as leases
 from vlmdata.engine.audit import audit
+from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.lease import Lease
 from vlmdata.engine.manifest import alone
-from vlmdata.engine.worker import Job, PartCall, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.recipe import load
 from vlmdata.takedown import Request, forget
 

@@ -8,9 +8,11 @@ import pytest
 
 from tests.rows import captions, document, table
 from vlmdata.engine import decisions
-from vlmdata.engine.decisions import Decided, columns_for, decide, keep_piece, narrowed
+from vlmdata.engine.decided import Decided, narrowed
+from vlmdata.engine.decisions import columns_for, decide
 from vlmdata.engine.erase import erase
 from vlmdata.engine.folder import LocalStore
+from vlmdata.engine.pieces import keep_piece
 from vlmdata.row import drop_rows, set_column
 from vlmdata.step import Step
 from vlmdata.steps.dedupe_exact import DedupeExact

@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlmdata.engine import plan
+from vlmdata.engine.calls import PartCall
 from vlmdata.engine.finish import SumsDiffer, check_sums, ledger_pieces, shard_pieces
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.keys import content_keys, number_repeats
-from vlmdata.engine.worker import PartCall
 from vlmdata.intake.find import File
 from vlmdata.recipe import Recipe, Shards, parse
 from vlmdata.row import conform

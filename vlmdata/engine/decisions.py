@@ -1,13 +1,11 @@
-"""Decisions over all rows: made once by the driver on a few columns, kept in a file, applied by whoever needs the rows."""
+"""Decisions over all rows: the driver makes each once, on a few columns, and keeps it in a file that workers apply."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,24 +14,18 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import keys
 from vlmdata.engine.base import Store
-from vlmdata.engine.parquet import bounds, damage
-from vlmdata.row import ROW, alive, flatten, in_one, set_column
+from vlmdata.engine.calls import PartCall
+from vlmdata.engine.decided import ITEMS, STRETCH, Columns, select_fields
+from vlmdata.engine.driver import Driver
+from vlmdata.engine.pieces import clear_pieces, keep_piece
+from vlmdata.row import ROW, alive, flatten, in_one
 from vlmdata.similar.spread import Spread
-from vlmdata.step import Step, scatter
-
-if TYPE_CHECKING:
-    from vlmdata.engine.driver import Driver
-    from vlmdata.engine.worker import PartCall
+from vlmdata.step import Step
 
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
 OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
-ITEMS = ("images", "texts")
-PIECES = "work/pieces"  # what workers search in while a decision is spread over them
 SLICE = 512
 TOGETHER = 64  # tables of parts that are joined at a time
-STRETCH = 20_000  # lines of a decision that are read at once
-
-Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in their order; none: the column as it is
 
 
 def columns_for(step: Step) -> Columns:
@@ -52,15 +44,6 @@ def columns_for(step: Step) -> Columns:
         whole = column in read or column not in narrow
         columns[column] = () if whole else tuple(f.name for f in ROW.field(column).type.value_type if f.name in narrow[column])
     return columns
-
-
-def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
-    """Return these columns of the rows, items with these fields alone; columns that there are not are left out."""
-    found = {}
-    for name, fields in columns.items():
-        if name in rows.column_names:
-            found[name] = _select(rows, name, fields) if fields else rows[name]
-    return pa.table(found)
 
 
 def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, driver: Driver, store: Store) -> str:
@@ -92,13 +75,13 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
     before = joined(tables)
     after = (how or step.decide)(before)
     assert len(after) == len(before), f"{step.name} must return the rows it was given"
-    names = list(dict.fromkeys([*VERDICT, *step.columns_changed()]))
+    names = list(dict.fromkeys(["part", "row", *VERDICT, *step.columns_changed()]))
     changed = alive(before) & ~alive(after)
     fields: Columns = {}
     for column in dict.fromkeys(["cluster", *step.columns_changed()]):
         differs, fields[column] = _differences(before, after, column)
         changed |= differs
-    kept = {name: _select(after, name, fields[name]) if fields.get(name) else after[name] for name in ["part", "row", *names]}
+    kept = {name: select_fields(after, name, fields[name]) if fields.get(name) else after[name] for name in names}
     kept = {name: values for name, values in kept.items() if name not in ITEMS or fields[name]}
     return _keep(pa.table(kept).filter(pa.array(changed)), step.name, store)
 
@@ -142,81 +125,6 @@ def _keep(table: pa.Table, name: str, store: Store) -> str:
     return file
 
 
-class Decided:
-    """Decisions over all rows as a worker applies them, to one part after another. Threads may share it.
-
-    A file holds its lines in the order of the parts, and neighbouring parts are done one after the other: the stretch read last
-    is kept, so that a file is read once by a worker and not once for each part.
-    """
-
-    def __init__(self, store: Store):
-        self._store = store
-        self._files: dict[str, _Lines] = {}
-        self._lock = threading.Lock()
-
-    def apply(self, rows: pa.Table, name: str, part: int) -> pa.Table:
-        """Return a part's rows with what a decision changed among them."""
-        with self._lock:
-            if name not in self._files:
-                try:
-                    self._files[name] = _Lines(self._store.open(name))
-                except pa.ArrowException as error:
-                    raise damage(self._store, name, error) from None
-            table = self._files[name].of(part)
-        if not len(table):
-            return rows
-        where = np.zeros(len(rows), dtype=bool)
-        index = table["row"].to_numpy()
-        where[index[index < len(rows)]] = True
-        table = table.take(pc.sort_indices(table, [("row", "ascending")])).slice(0, int(where.sum()))
-        for column in table.column_names:
-            if column in ITEMS:
-                rows = set_column(rows, column, _merged(rows, table, column, where))
-            elif column not in ("part", "row"):
-                rows = set_column(rows, column, scatter(table[column].combine_chunks(), where, rows[column]))
-        return rows
-
-
-class _Lines:
-    """The lines of one decision, looked up by part. What its first column, `part`, has in a stretch the file itself says."""
-
-    def __init__(self, file: Any):
-        self._file = pq.ParquetFile(file)
-        found = self._file.metadata
-        spans = [bounds(found, number) for number in range(found.num_row_groups) if found.num_rows]
-        self._first, self._last = np.array(spans, np.int64).reshape(-1, 2).T
-        self._number = -1  # of the stretch that is kept
-        self._held = pa.table({})
-
-    def of(self, part: int) -> pa.Table:
-        numbers = range(np.searchsorted(self._last, part), np.searchsorted(self._first, part, "right"))
-        return pa.concat_tables([self._in(number, part) for number in numbers]).combine_chunks() if numbers else pa.table({})
-
-    def _in(self, number: int, part: int) -> pa.Table:
-        if number != self._number:
-            self._held = self._file.read_row_group(number, use_threads=False).combine_chunks()
-            self._number = number
-        parts = self._held["part"].to_numpy()
-        start, stop = np.searchsorted(parts, [part, part + 1])
-        return self._held.slice(start, stop - start)
-
-
-def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
-    """Return `images` or `texts` with the fields that a decision kept for the rows where it changed something."""
-    old, new = flatten(rows, column), flatten(changed, column)
-    at = where[old.parents]
-    known = {field.name for field in new.items.type}
-    kind = old.items.type
-    fields = [scatter(new.field(f.name), at, old.field(f.name)) if f.name in known else old.field(f.name) for f in kind]
-    return old.rebuild(pa.StructArray.from_arrays(fields, fields=list(kind), mask=old.items.is_null()))
-
-
-def _select(rows: pa.Table, column: str, fields: tuple[str, ...]) -> pa.ListArray:
-    flat = flatten(rows, column)
-    arrays = [flat.field(name) for name in fields]
-    return flat.rebuild(pa.StructArray.from_arrays(arrays, names=list(fields), mask=flat.items.is_null()))
-
-
 def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Say for each row whether a column changed, and of items in which of their fields."""
     if column not in ITEMS:
@@ -244,21 +152,6 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
         if not left.equals(right):
             differs[start : start + SLICE] = [a != b for a, b in zip(left.to_pylist(), right.to_pylist(), strict=True)]
     return differs
-
-
-def keep_piece(store: Store, array: np.ndarray) -> str:
-    """Put an array where every worker reads it, under a name made of its content, and return its path or address."""
-    sink = io.BytesIO()
-    np.save(sink, np.ascontiguousarray(array))
-    name = f"{PIECES}/{hashlib.sha256(sink.getbuffer()).hexdigest()[:32]}.npy"
-    store.put_new(name, sink.getvalue())
-    return f"{store.url}/{name}"
-
-
-def clear_pieces(store: Store) -> None:
-    """Take away what was searched in: it holds texts and embeddings of rows."""
-    for name in store.list(PIECES):
-        store.delete(name)
 
 
 def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import plan as plans
 from vlmdata.engine.base import Store
-from vlmdata.engine.decisions import STRETCH, clear_pieces
+from vlmdata.engine.decided import STRETCH
 from vlmdata.engine.partlog import PartLog
+from vlmdata.engine.pieces import clear_pieces
 from vlmdata.engine.plan import PARTS_PER_FILE, Plan
 from vlmdata.engine.runlog import clear_errors
 from vlmdata.engine.tombstones import KEY_DIGITS, blank

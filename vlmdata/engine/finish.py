@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from vlmdata.card import write_card
 from vlmdata.engine import fit, provenance
 from vlmdata.engine.base import Store
+from vlmdata.engine.calls import PartCall
 from vlmdata.engine.chain import chain
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.ledger import ROWS_PER_FILE
@@ -23,7 +24,6 @@ from vlmdata.engine.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.openpart import NOTES
 from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
-from vlmdata.engine.worker import PartCall
 from vlmdata.recipe import Recipe
 from vlmdata.report.replay import record_parts
 from vlmdata.report.write import REPORT, write_report

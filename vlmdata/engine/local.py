@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
+from vlmdata.engine.calls import Job
 from vlmdata.engine.driver import WorkFailed
 from vlmdata.engine.openpart import Keep
 from vlmdata.engine.shortage import is_short_of_memory, told
-from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.interrupt import held_back, ignore
 from vlmdata.thread import Thread

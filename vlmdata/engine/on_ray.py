@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmdata.engine.calls import Job
 from vlmdata.engine.driver import WorkFailed
 from vlmdata.engine.shortage import told
-from vlmdata.engine.worker import Job, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.interrupt import handlers_kept
 from vlmdata.step import RecipeError

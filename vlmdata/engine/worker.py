@@ -8,15 +8,16 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.engine import decisions, erase, tombstones
+from vlmdata.engine import erase, tombstones
+from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.chain import Link, chain, inputs
+from vlmdata.engine.decided import Columns, Decided, narrowed
 from vlmdata.engine.ingest import Ingest
 from vlmdata.engine.ledger import ledger_rows
 from vlmdata.engine.ledger import write as write_ledger
@@ -24,30 +25,13 @@ from vlmdata.engine.open import open_store
 from vlmdata.engine.openpart import Keep, OpenPart
 from vlmdata.engine.pack import pack
 from vlmdata.engine.partlog import PartLog
+from vlmdata.engine.pieces import keep_piece
 from vlmdata.engine.plan import load
 from vlmdata.engine.read import piece_rows
 from vlmdata.engine.sample import samples
 from vlmdata.engine.tombstones import TAKEN_DOWN
-from vlmdata.recipe import Recipe
 from vlmdata.row import alive, set_column
 from vlmdata.step import scatter
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker of a run must know; small enough to send."""
-
-    recipe: Recipe
-    out: str
-
-
-class PartCall(NamedTuple):
-    """Which part, how many of its rows (all where None), through how many links, with which decisions over all rows."""
-
-    part: int
-    take: int | None
-    upto: int
-    decided: tuple[str, ...]
 
 
 class Worker:
@@ -58,7 +42,7 @@ class Worker:
         self.store = open_store(job.out, probe=False)  # the driver did
         self.links: list[Link] = chain(job.recipe)
         self.keep = Keep()
-        self.decided = decisions.Decided(self.store)
+        self.decided = Decided(self.store)
         self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
         self.pace = pace
         plan = load(self.store)
@@ -90,16 +74,16 @@ class Worker:
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
         return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
-    def project(self, call: PartCall, columns: decisions.Columns) -> pa.Table:
+    def project(self, call: PartCall, columns: Columns) -> pa.Table:
         """Return some columns of a part, with its number and each row's."""
-        table = decisions.narrowed(self.rows(call), columns)
+        table = narrowed(self.rows(call), columns)
         table = set_column(table, "part", pa.array(np.full(len(table), call.part, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
-    def piece(self, call: PartCall, columns: decisions.Columns, link: int) -> tuple[pa.Table, dict[str, str]]:
+    def piece(self, call: PartCall, columns: Columns, link: int) -> tuple[pa.Table, dict[str, str]]:
         """Return what `project` does without what only a search looks at; that is put where all workers can read it."""
         table, arrays = self.links[link].step.piece(self.project(call, columns))
-        return table, {name: decisions.keep_piece(self.store, array) for name, array in arrays.items()}
+        return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
         """Do one task of a decision that is spread over the workers (`similar/spread.py`)."""

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from vlmdata import recipe as recipes
 from vlmdata.engine.base import Store
+from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.chain import Link, inputs
 from vlmdata.engine.openpart import OpenPart
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import RECORD as PLAN
 from vlmdata.engine.records import WORK_FIX, Parts, read_record
-from vlmdata.engine.worker import Job, PartCall, Worker
+from vlmdata.engine.worker import Worker
 from vlmdata.row import alive, set_column
 from vlmdata.step import RecipeError, scatter
 
