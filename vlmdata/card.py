@@ -16,7 +16,7 @@ import yaml
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index
 from vlmdata.loader.grouping import IMAGE_EXTENSIONS
-from vlmdata.show import megabytes
+from vlmdata.sizes import megabytes
 
 CARD, CROISSANT = "README.md", "croissant.json"
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # the Hub's classes

@@ -9,6 +9,7 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, places, read_span, sample_of
 from vlmdata.engine.open import open_store
 from vlmdata.redact import redacted
+from vlmdata.sizes import megabytes
 
 WIDTH = 30  # of the funnel's longest bar
 
@@ -60,11 +61,3 @@ def _first_sample(store: Store, line: dict[str, Any]) -> dict[str, Any]:
             "members": [(name, size) for name, (_, size) in members.items()],
             "images": [(image["width"], image["height"]) for image in line["images"] or [] if image],
         }
-
-
-def megabytes(size: int) -> str:
-    """Return a size in the unit that suits it, powers of ten."""
-    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
-            return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from vlmdata.engine.folder import LocalStore
     from vlmdata.engine.manifest import alone, read_manifest, settle
-    from vlmdata.show import megabytes
+    from vlmdata.sizes import megabytes
 
     settle(LocalStore(Path(arguments.out)))
     read_manifest(arguments.out)

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def describe(sample: dict[str, Any]) -> str:
     """Return a sample as lines: key, its members with their sizes, the beginning of its words."""
-    from vlmdata.show import megabytes
+    from vlmdata.sizes import megabytes
 
     members = ", ".join(f"{name} {megabytes(size)}" for name, size in sample["members"])
     sizes = ", ".join(f"{width} x {height}" for width, height in sample["images"])

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from vlmdata.engine.runlog import RunLog
+from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
 WINDOW_S = 60.0  # the rate is that of the last minute: what an earlier run did goes by in a moment and tells nothing
@@ -131,8 +132,6 @@ class Progress:
 
 
 def _bytes(size: float) -> str:
-    from vlmdata.show import megabytes
-
     return megabytes(int(size))
 
 

@@ -15,7 +15,7 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.shortage import is_short_of_memory
 from vlmdata.report.gather import gather
 from vlmdata.report.pictures import clean
-from vlmdata.show import megabytes
+from vlmdata.sizes import megabytes
 
 REPORT = "report.html"
 HERE = Path(__file__).parent
