@@ -15,7 +15,7 @@ import yaml
 
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.sizes import megabytes
 
 CARD, CROISSANT = "README.md", "croissant.json"

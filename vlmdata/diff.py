@@ -21,7 +21,7 @@ from vlmdata.engine.index import open_index, read_open, read_span, sample_of
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import damage, open_parquet
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError

@@ -22,7 +22,7 @@ from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.export_messages import LIST, as_line
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
 
 FORMS = ("parquet", "hf", "folder", "messages")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata.fields import FIELDS
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
 
 LIST = "messages.jsonl"

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import laid_out, read_dialogue
 from vlmdata.intake.members import IMAGES, TURNS, Members
 from vlmdata.intake.tool_calls import Unfit
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 
 
 def read_conversation(

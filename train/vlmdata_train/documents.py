@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import checked_turns
 from vlmdata.intake.members import holds_turns, turns_alone
 from vlmdata.intake.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata.loader.decoding import drawn_caption, text_of
-from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata_train.conversations import read_conversation
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
+from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import ResizeRule, place_on, scale_to, transform
-from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read import DamagedSample, Sample
 

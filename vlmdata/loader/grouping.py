@@ -7,13 +7,10 @@ case. Names with more dots than that rule expects have a rule of their own (`_by
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.tar import Link, Member, TarDamage
 
 VERSION = 3  # raise it when the same tar gives other samples: indexes that were kept are then made again
-IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
-UNREAD_IMAGE_EXTENSIONS = frozenset(["exr", "hdr", "heic", "heif", "hif", "ico", "j2k", "jp2", "jxl", "psd", "qoi"])
-CAPTION_EXTENSIONS = ("txt", "text", "caption")
-TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # the first that a sample has gives its text_chars
 _MAX_DOTS = 16  # in an extension: every part of a name up to a dot is looked up
 
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.interrupt import ignore
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata.loader.index import NoIndex, numbers_of, parsing
 from vlmdata.loader.order import Ints
 from vlmdata.loader.read import DamagedSample, Reader, Sample

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 import pyarrow as pa
 
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, TarSample, contents
+from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
+from vlmdata.loader.grouping import TarSample, contents
 from vlmdata.loader.index import IndexRow, index_table
 from vlmdata.loader.tar import Read, TarDamage, members
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.nested import words
 from vlmdata.intake.opened import UNREADABLE, seekable
@@ -20,7 +21,7 @@ from vlmdata.intake.rows import bad_record, pair, tables
 from vlmdata.intake.sample_facts import told
 from vlmdata.intake.strings import clean
 from vlmdata.intake.tars import MAX_IMAGE, read_tar, tar_rows
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS, TarSample
+from vlmdata.loader.grouping import TarSample
 from vlmdata.loader.tar import Read
 from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow as pa
 
+from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import checked_turns, read_dialogue
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
@@ -32,13 +33,7 @@ from vlmdata.intake.tars import (
     tar_rows,
 )
 from vlmdata.intake.tool_calls import Unfit, checked_tools, json_text
-from vlmdata.loader.grouping import (
-    CAPTION_EXTENSIONS,
-    IMAGE_EXTENSIONS,
-    TEXT_EXTENSIONS,
-    UNREAD_IMAGE_EXTENSIONS,
-    TarSample,
-)
+from vlmdata.loader.grouping import TarSample
 from vlmdata.loader.tar import Member, Read
 from vlmdata.step import RecipeError, Source
 
