@@ -28,7 +28,6 @@ from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.partlog import Blob, PartLog
 from vlmdata.engine.sample import samples
 from vlmdata.recipe import parse
-from vlmdata.report.replay import record_parts
 from vlmdata.row import IMAGE, flatten, set_column
 
 SAMPLES = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
@@ -80,7 +79,7 @@ def make(out: Path, listing: Path) -> None:
     files = finish.publish(store, shards, ledgers)
     manifest = {"rows": made.rows, "kept": made.rows, "dropped": [], "source": made.source, "recipe": recipe.describe()}
     calls = [PartCall(part, None, 0, ()) for part in range(made.parts)]
-    record_parts(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
+    ledger.record_parts(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
     store.put("manifest.json", json.dumps({**manifest, "versions": {}, "provenance": {}, "files": files}).encode())
 
 

@@ -18,6 +18,7 @@ import xxhash
 
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, read_span, sample_of
+from vlmdata.engine.ledger import ledger_files
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import damage, open_parquet
@@ -25,7 +26,6 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
-from vlmdata.why import ledger_files
 
 COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")

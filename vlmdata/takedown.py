@@ -25,6 +25,7 @@ from vlmdata.card import CARD, write_card
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine import plan as plans
 from vlmdata.engine.base import Store
+from vlmdata.engine.ledger import PARTS, ledger_files, take_rows, words_of
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import EMPTY, MANIFEST, alone, confirm_alone, load_manifest, read_manifest, settle
 from vlmdata.engine.open import open_store
@@ -32,10 +33,8 @@ from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.records import WORK_FIX, Parts, read_record
 from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
 from vlmdata.redact import redacted, redacted_tree
-from vlmdata.report.replay import RECORD as PARTS
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
-from vlmdata.why import ledger_files, take_rows, words_of
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
+from vlmdata.engine.ledger import ledger_files, take_rows, words_of
 from vlmdata.engine.lookup import candidates
 from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
-from vlmdata.engine.parquet import damage, open_parquet
+from vlmdata.engine.parquet import open_parquet
 from vlmdata.redact import redacted
 
 
@@ -52,42 +51,10 @@ def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]
     return found
 
 
-def ledger_files(manifest: dict[str, Any]) -> list[str]:
-    """Return the names of the ledger's files, in order."""
-    return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
-
-
 def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
     rows = candidates(store, name, [word])
     if len(rows):
         yield from (line for line in take_rows(store, name, rows).to_pylist() if redacted(word) in words_of(line))
-
-
-def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-    """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
-    tables = []
-    with open_parquet(store, name) as file:
-        if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
-            raise damage(store, name, "its lookup names rows that it does not have")
-        first = 0
-        for number in range(file.num_row_groups):
-            end = first + file.metadata.row_group(number).num_rows
-            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
-            if len(here):
-                tables.append(file.read_row_group(number, columns=columns).take(pa.array(here)))
-            first = end
-        empty = file.schema_arrow.empty_table()
-    found = pa.concat_tables(tables) if tables else empty.select(columns or empty.column_names)
-    if found["key"].null_count:
-        raise damage(store, name, "a row has no key")
-    return found
-
-
-def words_of(line: dict[str, Any]) -> set[str]:
-    """Return the words under which a line of the ledger can be found: addresses without secrets."""
-    images = [image for image in line["images"] or [] if image]
-    words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
-    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold whole addresses
 
 
 def tell(line: dict[str, Any], word: str) -> str:

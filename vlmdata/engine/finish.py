@@ -19,13 +19,12 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.calls import PartCall
 from vlmdata.engine.chain import chain
 from vlmdata.engine.driver import Driver
-from vlmdata.engine.ledger import ROWS_PER_FILE
+from vlmdata.engine.ledger import ROWS_PER_FILE, record_parts
 from vlmdata.engine.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.openpart import NOTES
 from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
 from vlmdata.recipe import Recipe
-from vlmdata.report.replay import record_parts
 from vlmdata.report.write import REPORT, write_report
 
 PUBLISHERS = 16  # copies within an object store at once

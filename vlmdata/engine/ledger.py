@@ -1,8 +1,9 @@
-"""The ledger: the outcome of every input row, written by workers, summed up by the driver."""
+"""The ledger: the outcome of every input row. Workers write it, the driver sums it up, `why` and takedowns read it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -15,13 +16,16 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
 from vlmdata.engine.base import Store
+from vlmdata.engine.calls import PartCall
 from vlmdata.engine.columns import PER_IMAGE, PER_TEXT
 from vlmdata.engine.pack import shard_name
+from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.sample import measured_columns
 from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
-from vlmdata.redact import redacted_column
+from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import alive, flatten, in_one, set_column
 
+PARTS = "work/parts.json"  # which rows of the ledger each part gave, and the decisions over all rows that were in force
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
 
 
@@ -102,3 +106,41 @@ def write(store: Store, number: int, tables: list[pa.Table], is_current: Callabl
         "kept": outcomes.pop((None, None), 0),
         "dropped": [[step, reason, count] for (step, reason), count in outcomes.items()],
     }
+
+
+def ledger_files(manifest: dict[str, Any]) -> list[str]:
+    """Return the names of the ledger's files, in order."""
+    return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
+
+
+def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
+    """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
+    tables = []
+    with open_parquet(store, name) as file:
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
+            raise damage(store, name, "its lookup names rows that it does not have")
+        first = 0
+        for number in range(file.num_row_groups):
+            end = first + file.metadata.row_group(number).num_rows
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
+            if len(here):
+                tables.append(file.read_row_group(number, columns=columns).take(pa.array(here)))
+            first = end
+        empty = file.schema_arrow.empty_table()
+    found = pa.concat_tables(tables) if tables else empty.select(columns or empty.column_names)
+    if found["key"].null_count:
+        raise damage(store, name, "a row has no key")
+    return found
+
+
+def words_of(line: dict[str, Any]) -> set[str]:
+    """Return the words under which a line of the ledger can be found: addresses without secrets."""
+    images = [image for image in line["images"] or [] if image]
+    words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
+    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold whole addresses
+
+
+def record_parts(store: Store, calls: list[PartCall], counts: list[dict[str, int]]) -> None:
+    """Note the parts of a run, in the order of the ledger, each with its number of rows."""
+    parts = [[call.part, call.take, count["rows"]] for call, count in zip(calls, counts, strict=True)]
+    store.put(PARTS, json.dumps({"decided": calls[0].decided if calls else [], "parts": parts}).encode())

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.engine.base import Store
+from vlmdata.engine.ledger import ledger_files
 from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
-from vlmdata.report.ledger import ledger_files, stretches
+from vlmdata.report.ledger import stretches
 from vlmdata.report.lines import Line
 from vlmdata.report.scan import Rule
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -11,11 +10,6 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.parquet import open_parquet
 
 STRETCH = 20_000  # rows at a time
-
-
-def ledger_files(manifest: dict[str, Any]) -> list[str]:
-    """Return the names of the ledger's files, in the order of their rows."""
-    return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
 
 
 def schema(store: Store, names: Sequence[str]) -> pa.Schema:

@@ -6,7 +6,6 @@ of the ledger each part gave, and which decisions over all rows were in force.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from vlmdata import recipe as recipes
 from vlmdata.engine.base import Store
 from vlmdata.engine.calls import Job, PartCall
 from vlmdata.engine.chain import Link, inputs
+from vlmdata.engine.ledger import PARTS
 from vlmdata.engine.openpart import OpenPart
 from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import RECORD as PLAN
@@ -22,14 +22,6 @@ from vlmdata.engine.records import WORK_FIX, Parts, read_record
 from vlmdata.engine.worker import Worker
 from vlmdata.row import alive, set_column
 from vlmdata.step import RecipeError, scatter
-
-RECORD = "work/parts.json"
-
-
-def record_parts(store: Store, calls: list[PartCall], counts: list[dict[str, int]]) -> None:
-    """Note the parts of a run, in the order of the ledger, each with its number of rows."""
-    parts = [[call.part, call.take, count["rows"]] for call, count in zip(calls, counts, strict=True)]
-    store.put(RECORD, json.dumps({"decided": calls[0].decided if calls else [], "parts": parts}).encode())
 
 
 class Replay(Worker):
@@ -67,7 +59,7 @@ class Replay(Worker):
 def open_replay(store: Store, manifest: dict[str, Any]) -> Replay | None:
     """Return the replay of a dataset; None where `work/` is gone, or its recipe names files that are."""
     try:
-        record = read_record(store, RECORD, Parts, WORK_FIX)
+        record = read_record(store, PARTS, Parts, WORK_FIX)
         store.size(PLAN)
         return Replay(Job(recipes.parse(manifest["recipe"]), str(store.url)), record)
     except (FileNotFoundError, RecipeError):

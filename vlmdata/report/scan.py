@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
+from vlmdata.engine.ledger import ledger_files
 from vlmdata.report.heavy import Heavy
 from vlmdata.report.items import (
     SIDES,
@@ -25,7 +26,7 @@ from vlmdata.report.items import (
     verdicts,
     words_of,
 )
-from vlmdata.report.ledger import ledger_files, schema, stretches
+from vlmdata.report.ledger import schema, stretches
 from vlmdata.report.tally import Tally
 
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
