@@ -201,7 +201,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
 def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing(web, out, tmp_path, monkeypatch, capsys):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("vlmdata.takedown.roll_forward", _killed)
+        patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
         forget(out, Request(urls=[line["url"]]))
     before = files(out)
     for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
@@ -221,7 +221,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
 def test_who_changes_a_dataset_finishes_its_takedown_first(out, verb, monkeypatch):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("vlmdata.takedown.roll_forward", _killed)
+        patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
         forget(out, Request(urls=[line["url"]]))
     assert main([verb, str(out)]) == 0
     assert why(out, line["key"])[0]["outcome"] == "forgotten"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata import recipe as recipes
+from vlmdata.dataset import finish_pending, settle
 from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.base import Store
 from vlmdata.engine.calls import Job, PartCall
@@ -19,7 +20,7 @@ from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.gpus import visible_gpus, wants_gpu
-from vlmdata.engine.manifest import alone, load_manifest, settle
+from vlmdata.engine.manifest import alone, load_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
@@ -28,7 +29,6 @@ from vlmdata.engine.workers import Workers
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
-from vlmdata.takedown import finish_pending
 
 OPEN_PARTS = 4  # at once in a worker while it fetches: slow hosts hold one part up, not the worker
 OPEN_ON_GPU = 2  # so that a GPU has work while a part is read or committed

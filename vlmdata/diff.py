@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, read_span, sample_of
 from vlmdata.engine.ledger import ledger_files
-from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.images.formats import IMAGE_EXTENSIONS

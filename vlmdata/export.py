@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, sample_of
-from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.rewrite import by_shard
 from vlmdata.export_messages import LIST, as_line

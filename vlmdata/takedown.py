@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.card import CARD, write_card
+from vlmdata.dataset import finish_pending, read_manifest, settle
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine import plan as plans
 from vlmdata.engine.base import Store
 from vlmdata.engine.ledger import PARTS, ledger_files, take_rows, words_of
 from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import EMPTY, MANIFEST, alone, confirm_alone, load_manifest, read_manifest, settle
+from vlmdata.engine.manifest import alone, confirm_alone, load_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.records import WORK_FIX, Parts, read_record
@@ -290,55 +290,3 @@ def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[d
         "not_found": [word for word in request.words() if redacted(word) not in there],
         "not_touched": manifest["recipe"]["source"].get("path"),  # the source's own files still hold what they held
     }
-
-
-def finish_pending(store: Store) -> None:
-    """Finish the last takedown if it was decided, and clear what one left that was killed before that."""
-    if is_pending(store):
-        roll_forward(store, *tombstones.records(store)[-1])
-    for folder in store.folders(FOLDER):
-        store.delete_folder(folder)
-
-
-def roll_forward(store: Store, name: str, record: dict[str, Any]) -> None:
-    """Do what a record decided, from the beginning, however much of it was done before a kill."""
-    for file in record["swap"].values():
-        _must_be_there(store, name, file)
-    for gone in (MANIFEST, "index.parquet"):
-        if gone == MANIFEST or gone in record["swap"]:
-            store.delete(gone)
-    for target, file in record["swap"].items():
-        if file is None:
-            store.delete(target)
-        else:
-            store.publish(file, target)
-    cells = {int(part): rows for part, rows in record["cells"].items()}
-    erase.erase(store, cells, {key[:KEY_DIGITS] for key in record["keys"]})
-    manifest = EMPTY | record["manifest"]
-    manifest["files"] |= _told(store, manifest)
-    store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
-    tombstone = {key: record[key] for key in ("at", "rows", "keys", "hashes", "likenesses")}
-    store.put(name, json.dumps(tombstone, sort_keys=True).encode())
-
-
-def _must_be_there(store: Store, name: str, file: str | None) -> None:
-    """Raise RecipeError before anything is changed where a file that a record puts in its place is missing."""
-    try:
-        if file is not None:
-            store.size(file)
-    except FileNotFoundError:
-        why = f"names {file}, which is missing. Restore the folder {FOLDER}, or build the dataset again"
-        raise RecipeError(f"{store.url}/{name} {why}") from None
-
-
-def _told(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write anew what shows samples or counts them, where the dataset has it."""
-    told: dict[str, Any] = {}
-    if "report.html" in manifest["files"]:
-        from vlmdata.report.write import write_report
-
-        store.delete("report.html")
-        told["report.html"] = write_report(store, manifest)
-    if CARD in manifest["files"]:
-        told |= write_card(store, manifest)
-    return told

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
 from vlmdata.engine.ledger import ledger_files, take_rows, words_of
 from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.redact import redacted

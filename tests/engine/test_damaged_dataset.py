@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.site import site
 from vlmdata import cli, run
-from vlmdata.engine.manifest import read_manifest
+from vlmdata.dataset import read_manifest
 from vlmdata.step import RecipeError
 
 pytestmark = pytest.mark.whole

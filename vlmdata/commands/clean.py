@@ -14,8 +14,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.folder import LocalStore
-    from vlmdata.engine.manifest import alone, read_manifest, settle
+    from vlmdata.engine.manifest import alone
     from vlmdata.sizes import megabytes
 
     settle(LocalStore(Path(arguments.out)))

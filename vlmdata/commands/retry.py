@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from vlmdata.build import run as build
-    from vlmdata.engine.manifest import read_manifest, settle
+    from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.open import open_store
     from vlmdata.recipe import load, parse, read_settings
     from vlmdata.redact import MARK, redacted

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.engine.manifest import read_manifest
+    from vlmdata.dataset import read_manifest
     from vlmdata.report.write import REPORT
     from vlmdata.show import first_samples, summary
 

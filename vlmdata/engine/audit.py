@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index
-from vlmdata.engine.manifest import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.step import RecipeError

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmdata.engine.base import Store
-from vlmdata.engine.open import open_store
 from vlmdata.engine.records import Manifest, read_record
-from vlmdata.engine.tombstones import is_pending
 from vlmdata.loader.find import first_outside
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
@@ -21,21 +20,6 @@ FIX = "Restore it, or remove it and build the dataset again"
 # Manifests of earlier commits lack some of these.
 EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
 LOCK = "work/.lock"  # held by whoever builds, takes down or cleans; on an object store a folder of lease records
-
-
-def read_manifest(out: str | Path) -> dict[str, Any]:
-    """Return the manifest of a finished dataset, and change nothing.
-
-    Raises RecipeError where there is none, for a damaged one, and where a takedown is not finished: files still hold what it
-    removed, or lie in the places of others.
-    """
-    try:
-        store = open_store(out, probe=False)
-        if is_pending(store):
-            raise RecipeError(f"{out}: a takedown was decided and is not finished. To finish it: vlmdata forget {out}")
-        return load_manifest(store)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RecipeError(f"{out} is no finished dataset: it has no {MANIFEST}. Run the command that builds it again") from None
 
 
 def load_manifest(store: Store) -> dict[str, Any]:
@@ -49,15 +33,6 @@ def load_manifest(store: Store) -> dict[str, Any]:
     if name is not None:
         raise RecipeError(f"{place} names a file outside of the dataset: {name!r}")
     return manifest
-
-
-def settle(store: Store) -> None:
-    """Finish a takedown that was decided and then interrupted: for commands that change the dataset."""
-    if is_pending(store):
-        from vlmdata.takedown import finish_pending
-
-        with alone(store):
-            finish_pending(store)
 
 
 @contextlib.contextmanager
@@ -79,3 +54,8 @@ def confirm_alone(store: Store) -> None:
     """Raise OSError where another process took over, as it may after this one was suspended for a minute."""
     if not store.is_alone():
         raise OSError(f"{store.url}: another process took over while this one was held up")
+
+
+def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
+    """Write the manifest: from then on the dataset is finished. Every file that it lists is in its place by then."""
+    store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
