@@ -20,12 +20,13 @@ from vlmdata.engine.driver import Driver
 from vlmdata.engine.finish import finish
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.gpus import visible_gpus, wants_gpu
-from vlmdata.engine.manifest import alone, load_manifest
+from vlmdata.engine.manifest import alone, confirm_alone, load_manifest, write_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.engine.plan import Plan
 from vlmdata.engine.progress import Progress
 from vlmdata.engine.runlog import RunLog
 from vlmdata.engine.workers import Workers
+from vlmdata.pages import write_pages
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
@@ -96,6 +97,9 @@ def _build(
         calls, counts = _passes(chain(recipe), made, store, driver, progress, limit, again)
         progress.stage("pack")
         manifest = finish(store, recipe, made, driver, calls, counts, limit)
+        manifest["files"] |= write_pages(store, manifest)
+        confirm_alone(store)
+        write_manifest(store, manifest)
         log.add("workers", died=driver.deaths)
         return manifest
 

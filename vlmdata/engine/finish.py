@@ -1,4 +1,4 @@
-"""The finish: shards, index, ledger and manifest put in their places, the sums checked, the manifest last."""
+"""The output of a run: shards, index and ledger, their sums checked, put in their places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.card import write_card
 from vlmdata.engine import fit, provenance
 from vlmdata.engine.base import Store
 from vlmdata.engine.calls import PartCall
@@ -25,7 +24,6 @@ from vlmdata.engine.openpart import NOTES
 from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
 from vlmdata.recipe import Recipe
-from vlmdata.report.write import REPORT, write_report
 
 PUBLISHERS = 16  # copies within an object store at once
 CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
@@ -72,7 +70,10 @@ def finish(
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack, publish and write the manifest. `counts` has rows and alive of every part. Returns the manifest."""
+    """Pack and publish. `counts` has rows and alive of every part. Returns the manifest, which is not written yet.
+
+    Until it is written OUT is not readable.
+    """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
     shards = [result for _, result in sorted(driver.map("pack", pieces, together=1), key=lambda pair: pair[0][0])]
@@ -94,10 +95,6 @@ def finish(
         "files": publish(store, shards, ledgers),
     }
     record_parts(store, calls, counts)
-    manifest["files"][REPORT] = write_report(store, manifest)
-    manifest["files"] |= write_card(store, manifest)
-    confirm_alone(store)
-    store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
     return manifest
 
 
