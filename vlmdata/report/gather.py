@@ -32,7 +32,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     facts = scan(store, manifest)
     drawn = thresholds.lines(facts, manifest["recipe"])
     replay = open_replay(store, manifest)
-    private = {link.step.name for link in replay.links if link.step.is_private} if replay else set()
+    private = {link.step.name for link in replay.worker.links if link.step.is_private} if replay else set()
     levels = _levels(facts, drawn, private)
     clusters = _clusters(facts.clusters)
     chosen = choose(store, manifest, levels, [(step, key) for step, keys in clusters.items() for key in keys])

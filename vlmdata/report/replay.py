@@ -13,22 +13,18 @@ import pyarrow as pa
 from vlmdata import recipe as recipes
 from vlmdata.engine.base import Store
 from vlmdata.engine.calls import Job, PartCall
-from vlmdata.engine.chain import Link, inputs
 from vlmdata.engine.ledger import PARTS
-from vlmdata.engine.openpart import OpenPart
-from vlmdata.engine.partlog import PartLog
 from vlmdata.engine.plan import RECORD as PLAN
 from vlmdata.engine.records import WORK_FIX, Parts, read_record
 from vlmdata.engine.worker import Worker
-from vlmdata.row import alive, set_column
-from vlmdata.step import RecipeError, scatter
+from vlmdata.step import RecipeError
 
 
-class Replay(Worker):
-    """A worker that only looks up: gives rows by their number in the ledger. The part read last is kept."""
+class Replay:
+    """Gives rows by their number in the ledger, from a worker that measures nothing. The part read last is kept."""
 
     def __init__(self, job: Job, record: dict[str, Any]):
-        super().__init__(job)
+        self.worker = Worker(job, measures=False)
         self.record = record
         self.part: int | None = None
         self.held = pa.table({})
@@ -38,22 +34,11 @@ class Replay(Worker):
         for part, take, count in self.record["parts"]:
             if number < count:
                 if part != self.part:
-                    call = PartCall(part, take, len(self.links), tuple(self.record["decided"]))
-                    self.part, self.held = part, self.rows(call)
+                    call = PartCall(part, take, len(self.worker.links), tuple(self.record["decided"]))
+                    self.part, self.held = part, self.worker.rows(call)
                 return self.held.slice(number, 1).to_pylist()[0]
             number -= count
         raise IndexError(f"the ledger has fewer rows: {number} too many")
-
-    def _measured(
-        self, rows: pa.Table, link: Link, opened: OpenPart, log: PartLog, fresh: dict[str, Any], again: tuple[str, ...]
-    ) -> pa.Table:
-        """Return the rows with the link's columns as the log has them; null where it has none."""
-        have, stored = log.measured(str(link.measure), alive(rows), inputs(rows, link.step.columns_read()))
-        for short, kind in link.step.writes.items():
-            full = link.step.column(short)
-            old = rows[full].combine_chunks() if full in rows.column_names else pa.nulls(len(rows), kind)
-            rows = set_column(rows, full, old if stored is None else scatter(stored.field(short), have, old))
-        return rows
 
 
 def open_replay(store: Store, manifest: dict[str, Any]) -> Replay | None:

@@ -1,0 +1,30 @@
+"""A worker that measures nothing gives what was committed, and null for the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.site import download, site
+from vlmdata import run
+from vlmdata.engine.calls import Job, PartCall
+from vlmdata.engine.folder import LocalStore
+from vlmdata.engine.worker import Worker
+from vlmdata.recipe import Recipe, load
+from vlmdata.row import flatten
+
+pytestmark = pytest.mark.whole
+
+
+def fetched(recipe: Recipe, out: Path) -> int:
+    worker = Worker(Job(recipe, str(out)), measures=False)
+    return flatten(worker.rows(PartCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
+
+
+def test_what_the_logs_do_not_hold_stays_null_and_nothing_is_fetched_or_committed(tmp_path):
+    out = tmp_path / "out"
+    with site(tmp_path, 16, part_rows=16, steps=[download(), {"resize": {"size": 48}}]) as web:
+        run(web.recipe, out, local=True, workers=1)
+        requests, committed = web.requests(), LocalStore(out).list("work/log/000000")
+        assert fetched(load(web.recipe), out) == 13  # the good ones and the small one
+        assert fetched(load(web.recipe, {"resize.size": 40}), out) == 0  # another measurement
+        assert web.requests() == requests and LocalStore(out).list("work/log/000000") == committed != []
