@@ -14,21 +14,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from vlmdata.redact import redacted
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from vlmdata.similar.spread import Spread
+from vlmdata.row import ROW, alive, set_column
 
 T = TypeVar("T")
 Gives = Literal["pairs", "documents", "conversations"]
+Piece = str | NDArray  # the path or address of an .npy file, or the array itself
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # like the builtin `map`, in order
 
 
 class RecipeError(ValueError):
@@ -52,6 +52,20 @@ class Part(Protocol):
     def note(self, facts: Mapping[str, Any]) -> None:
         """Let the manifest say this of what is being measured: which weights, say."""
         ...
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a decision that is spread over workers is given. `pieces` are what `Step.piece` made of each part, in order;
+    `keep` puts an array where every worker reads it."""
+
+    pieces: list[dict[str, Piece]]
+    run: Run
+    keep: Callable[[NDArray], Piece]
+
+    def named(self, name: str) -> list[Piece]:
+        """Return one array of every part."""
+        return [piece[name] for piece in self.pieces]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +128,12 @@ class Step:
 
     def column(self, name: str) -> str:
         """Return the full name of a measured column: `name` itself for ROW's, else prefixed by the step's label."""
-        from vlmdata.row import ROW
-
         if name in ROW.names:
             return name
         return f"{self.name}.{name}" if name else self.name
 
     def run(self, rows: pa.Table, part: Part | None = None) -> pa.Table:
         """Measure every living row, then decide: the step alone, as tests and notebooks use it."""
-        from vlmdata.row import alive, set_column
-
         if self.writes:
             living = alive(rows)
             measured = self.measure(rows.filter(pa.array(living)), part)  # type: ignore[arg-type]
@@ -154,8 +164,6 @@ def file_name(part: Step | Source) -> str:
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
     """Spread values over the places where `where` is true; elsewhere stands what was there, or null."""
-    import numpy as np
-
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     take = np.where(where, np.cumsum(where) - 1, -1)
     if old is None:

@@ -15,8 +15,8 @@ from vlmdata.similar.cosine import pairs_above, quantise
 from vlmdata.similar.grams import mixed
 from vlmdata.similar.hamming import edges_within
 from vlmdata.similar.lsh import candidates
-from vlmdata.similar.spread import Spread, cosine_pairs, hamming_edges, lsh_pairs
-from vlmdata.step import Step
+from vlmdata.similar.spread import cosine_pairs, hamming_edges, lsh_pairs
+from vlmdata.step import Spread, Step
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic

@@ -19,8 +19,7 @@ from vlmdata.engine.decided import ITEMS, STRETCH, Columns, select_fields
 from vlmdata.engine.driver import Driver
 from vlmdata.engine.pieces import clear_pieces, keep_piece
 from vlmdata.row import ROW, alive, flatten, in_one
-from vlmdata.similar.spread import Spread
-from vlmdata.step import Step
+from vlmdata.step import Spread, Step
 
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
 OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with

@@ -9,10 +9,9 @@ only read, so one that is done twice gives the same twice; results are those of 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -25,26 +24,10 @@ from vlmdata.similar.hamming import equal_groups, pairs_in_table, star_edges
 from vlmdata.similar.lsh import candidates_of
 from vlmdata.similar.minhash import jaccard
 from vlmdata.similar.runs import Ids
-
-Piece = str | NDArray
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+from vlmdata.step import Piece, Run
 
 IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about
 PAIRS = 50_000  # compared in a task
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What a decision that is spread over workers is given. `pieces` are what `Step.piece` made of each part, in order;
-    `keep` puts an array where every worker reads it."""
-
-    pieces: list[dict[str, Piece]]
-    run: Run
-    keep: Callable[[NDArray], Piece]
-
-    def named(self, name: str) -> list[Piece]:
-        """Return one array of every part."""
-        return [piece[name] for piece in self.pieces]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from vlmdata.similar.cosine import Int8, sample_of
 from vlmdata.similar.kmeans import moved_centroids, nearest_centroid
 from vlmdata.similar.runs import Ids
 from vlmdata.similar.semdedup import hardness, semantic_duplicates
-from vlmdata.similar.spread import Piece, Spread, load, starts_of
+from vlmdata.similar.spread import load, starts_of
+from vlmdata.step import Piece, Spread
 
 ROWS = 200_000  # embeddings that a task holds, about: at 512 wide 100 MB, and four times that while it multiplies
 

@@ -14,9 +14,9 @@ from vlmdata.similar.hamming import equal_groups
 from vlmdata.similar.lsh import apart, band_keys, bands_for, similar_texts
 from vlmdata.similar.minhash import grams_of, jaccard, sketch
 from vlmdata.similar.runs import Ids
-from vlmdata.similar.spread import Spread, buckets_for, jaccards, lsh_pairs, packed, starts_of
+from vlmdata.similar.spread import buckets_for, jaccards, lsh_pairs, packed, starts_of
 from vlmdata.similar.verdict import drop_duplicate_rows
-from vlmdata.step import RecipeError, Step
+from vlmdata.step import RecipeError, Spread, Step
 
 OWN_ORDERS = ("longest", "earliest")
 RECALL = 0.99  # at the threshold

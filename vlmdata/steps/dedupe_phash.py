@@ -12,9 +12,9 @@ from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
 from vlmdata.similar.clusters import stand_ins
 from vlmdata.similar.hamming import distinct_pairs
 from vlmdata.similar.runs import Ids
-from vlmdata.similar.spread import IN_A_TASK, Spread, buckets_for, near_pairs
+from vlmdata.similar.spread import IN_A_TASK, buckets_for, near_pairs
 from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
-from vlmdata.step import RecipeError, Step
+from vlmdata.step import RecipeError, Spread, Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from vlmdata.similar.embeddings import embeddings_in, has_value, without_values
 from vlmdata.similar.kmeans import spherical_kmeans
 from vlmdata.similar.runs import Ids
 from vlmdata.similar.semdedup import by_hardness, roots, semantic_duplicates
-from vlmdata.similar.spread import Spread, compared, cosine_pairs, cosines_of, load, starts_of
+from vlmdata.similar.spread import compared, cosine_pairs, cosines_of, load, starts_of
 from vlmdata.similar.spread_cells import semantic_duplicates_in
 from vlmdata.similar.verdict import Candidates, columns_of, drop_duplicate_images, living_images
-from vlmdata.step import RecipeError, Step
+from vlmdata.step import RecipeError, Spread, Step
 
 
 @dataclass(frozen=True, kw_only=True)
