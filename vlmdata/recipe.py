@@ -13,7 +13,10 @@ from typing import Any, Literal
 import yaml
 
 from vlmdata import catalog
+from vlmdata.engine.columns import COLUMNS
+from vlmdata.loader.index import INDEX
 from vlmdata.redact import redacted_tree
+from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name
 
 _INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
@@ -157,10 +160,6 @@ def _named(entry: Any, kind: str, where: str) -> Any:
 
 def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     """Refuse two steps of one name, and a step that reads what no step before it measures."""
-    from vlmdata.engine.columns import COLUMNS
-    from vlmdata.loader.index import INDEX
-    from vlmdata.row import ROW
-
     known = set(ROW.names)
     fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
     seen: set[str] = set()
