@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
+from vlmdata.web.img2dataset_errors import reason_of
 
 OWN = {"key", "url", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "sha256"}
 IN_PARQUET = ("jpg", "png", "webp")  # columns of image bytes where the output format was parquet
@@ -203,29 +203,3 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     own_id = f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"
     fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason or wrong}
     return pair({**image, **about}, captions, **fields)
-
-
-def reason_of(status: str | None, message: str | None) -> str:
-    """Return img2dataset's error as a word for the ledger: http_404, timeout, no_such_host, or its message in words."""
-    if not message:
-        return status or "unknown"
-    code = re.search(r"HTTP Error (\d{3})", message)
-    if code:
-        return f"http_{code[1]}"
-    for sign, word in _SIGNS.items():
-        if sign in message.lower():
-            return word
-    return re.sub(r"[^a-z]+", "_", message.lower()).strip("_")[:60] or status or "unknown"
-
-
-_SIGNS = {
-    "timed out": "timeout",
-    "name or service not known": "no_such_host",
-    "no address associated": "no_such_host",
-    "nodename nor servname": "no_such_host",
-    "certificate": "tls",
-    "ssl": "tls",
-    "connection refused": "connection_refused",
-    "connection reset": "connection_reset",
-    "unknown url type": "not_http",
-}

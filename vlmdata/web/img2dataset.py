@@ -17,8 +17,8 @@ from threading import Semaphore, Timer, local
 from typing import Any
 
 from vlmdata.images.img2dataset import ask_no_news
-from vlmdata.sources.img2dataset import reason_of
 from vlmdata.web.block import BlockList
+from vlmdata.web.img2dataset_errors import reason_of
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import bracketed, parse_url
 

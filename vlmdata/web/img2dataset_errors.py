@@ -1,0 +1,28 @@
+"""What img2dataset says of an address that it could not fetch, as a word."""
+
+import re
+
+_SIGNS = {
+    "timed out": "timeout",
+    "name or service not known": "no_such_host",
+    "no address associated": "no_such_host",
+    "nodename nor servname": "no_such_host",
+    "certificate": "tls",
+    "ssl": "tls",
+    "connection refused": "connection_refused",
+    "connection reset": "connection_reset",
+    "unknown url type": "not_http",
+}
+
+
+def reason_of(status: str | None, message: str | None) -> str:
+    """Return img2dataset's error as a word for the ledger: http_404, timeout, no_such_host, or its message in words."""
+    if not message:
+        return status or "unknown"
+    code = re.search(r"HTTP Error (\d{3})", message)
+    if code:
+        return f"http_{code[1]}"
+    for sign, word in _SIGNS.items():
+        if sign in message.lower():
+            return word
+    return re.sub(r"[^a-z]+", "_", message.lower()).strip("_")[:60] or status or "unknown"
