@@ -5,9 +5,9 @@ import random
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from vlmdata.html.hazards import Tree
 from vlmdata.html.markup import read_markup
 from vlmdata.html.names import word_set
+from vlmdata.html.open_elements import Tree
 
 PAIRS = word_set(
     "a applet b body button center div font form h1 h2 html i li math mi nobr noscript object option p ruby script select span "

@@ -8,22 +8,16 @@ take 3 s, 50,000 attributes 20 s, 900 unclosed `<font>` in a `<div>` and 20,000 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vlmdata.html.markup import ATTRIBUTE, TAG, may_name_attributes, read_markup
-from vlmdata.html.names import byte_words
+from vlmdata.html.open_elements import ALIKE, FORMATTING, Tree
 
-_FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u")
-# Elements that never nest in themselves for long: empty ones, and those whose end tag is optional.
-_FLAT = byte_words(
-    "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
-)
-_OTHER_FORMATTING = b"|".join(sorted(_FORMATTING - {b"a", b"nobr"})).decode()
+_OTHER_FORMATTING = b"|".join(sorted(FORMATTING - {b"a", b"nobr"})).decode()
 _PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
 _SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole where their attributes are plain
     rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)".encode()
@@ -34,7 +28,7 @@ def _pairs() -> Any:
     """Return what the two letters behind a `<` may begin, by their codes as one number: 1 a formatting element, 2 `<body>` or
     `<html>`, 0 neither."""
     table = np.zeros(1 << 16, np.uint8)
-    for number, names in ((1, _FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
+    for number, names in ((1, FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
         for name in names:
             seconds = {name[1:2].lower(), name[1:2].upper()} if len(name) > 1 else {bytes([code]) for code in b" \t\n\f\r/>"}
             for first in (name[:1], name[:1].upper()):
@@ -45,24 +39,8 @@ def _pairs() -> Any:
 
 _PAIRS = _pairs()
 _NAME_END = re.compile(rb"[ \t\n\f\r/>]")
-_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # what each of them ends
-# What an end tag does not reach through: that of a block the first, that of an inline element all three.
-_BARRIERS = byte_words(
-    "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
-)
-_BLOCKS = byte_words(
-    "address article aside blockquote button center dd details dir div dl dt fieldset figcaption figure footer form h1 h2 h3 "
-    "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
-)
-_SPECIAL = _BARRIERS | _BLOCKS | byte_words("frameset iframe keygen noembed noframes noscript select")
-_STOPS = {  # of an end tag, where it is not _SPECIAL
-    **dict.fromkeys((*_BLOCKS, *byte_words("table object applet marquee template")), _BARRIERS),
-    b"li": _BARRIERS | {b"ul", b"ol"},
-}
 _FEW = 20_000  # tags of a page whose nesting cannot do harm
 _MERGED = 8  # tags of `<html>` and `<body>`, whose attributes come together in one, that cannot do harm
-_ALIKE = 3  # formatting elements with the same attributes that a parser keeps open
-_STEPS = 64  # elements that a parser passes in the time of making one
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,7 @@ def _may_be_large(html: bytes, most: int) -> bool:
     kinds = set(suspects)
     odd = [kind for kind in kinds if kind[-1:] != b">"]
     merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in (b"body", b"html"))
-    copied = sum(map(suspects.count, odd)) - merged + _ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
+    copied = sum(map(suspects.count, odd)) - merged + ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
     return tags * copied > 2 * most or merged > _MERGED  # half of them are end tags, on most pages
 
 
@@ -173,111 +151,3 @@ def _attributes(tag: bytes) -> Iterator[bytes]:
     name_end = _NAME_END.search(tag, 2)
     for match in ATTRIBUTE.finditer(tag, name_end.start() if name_end else len(tag)):
         yield match[1].lower()
-
-
-@dataclass(slots=True)
-class Tree:
-    """What a parser has open, no less than it really has, and what it did until now. Source: WHATWG HTML, "tree construction".
-
-    End tags that a parser ignores are ignored here: those whose element stands beyond another that they do not reach through.
-    """
-
-    opened: list[bytes] = field(default_factory=list)  # outermost first
-    counts: dict[bytes, int] = field(default_factory=dict)  # of their names
-    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag until now, by name
-    alike: dict[bytes, int] = field(default_factory=dict)  # of these tags
-    lost: Counter[bytes] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
-    cost: int = 0  # tags, elements that were opened again, steps taken
-
-    def add(self, name: bytes, closes: bool, text: bytes) -> None:
-        """Take in one tag; `text` is the whole of it."""
-        self.cost += 1
-        if closes and name != b"br":  # which parsers take for <br>
-            if self.counts.get(name):
-                self._close(name)
-            elif name in _FORMATTING:
-                self._forget(name)
-            return
-        block = name in _SPECIAL
-        if name in _ITEMS:
-            self._end_item(_ITEMS[name])
-        elif name in (b"a", b"nobr") and self.counts.get(name):
-            self._close(name)
-        if self.lost and not block:
-            self._reopen()
-        if name == b"p" and self.formatting:
-            self.cost += sum(map(len, self.formatting.values()))
-        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # where they nest as all others do
-            return
-        self._open(name)
-        if block:
-            if self.lost:
-                self._reopen()  # by the text that follows
-        elif name in _FORMATTING:
-            texts = self.formatting.setdefault(name, [])
-            if self.alike.get(text, 0) >= _ALIKE:
-                texts.remove(text)
-            else:
-                self.alike[text] = self.alike.get(text, 0) + 1
-            texts.append(text)
-
-    def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the list item that the next one ends."""
-        for name in reversed(self.opened):
-            if name in names:
-                self._close(name)
-            if name in _SPECIAL and name not in (b"address", b"div"):
-                return
-
-    def _reopen(self) -> None:
-        for name, count in self.lost.items():
-            self.cost += count
-            self.opened += [name] * count
-            self.counts[name] = self.counts.get(name, 0) + count
-        self.lost.clear()
-
-    def _open(self, name: bytes) -> None:
-        self.opened.append(name)
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def _close(self, name: bytes) -> None:
-        """Close the innermost element of a name and what stands in it, where an end tag does."""
-        if self.opened[-1] == name:
-            if name in _FORMATTING:
-                self._forget(name)
-            self.opened.pop()
-            self.counts[name] -= 1
-            return
-        stops = _STOPS.get(name, _SPECIAL)
-        place = len(self.opened) - 1
-        reached = True
-        while self.opened[place] != name:
-            reached = reached and self.opened[place] not in stops
-            place -= 1
-        self.cost += (len(self.opened) - place) // _STEPS
-        if name in _FORMATTING:
-            self._forget(name)
-        if name == b"form" or (name in _FORMATTING and not reached):
-            self._drop(place, place + 1)  # what stands in it stays open
-        elif reached:
-            self._drop(place, len(self.opened))
-
-    def _drop(self, start: int, end: int) -> None:
-        for place in range(start, end):
-            name = self.opened[place]
-            self.counts[name] -= 1
-            if place > start and name in self.formatting:
-                self._lose(name, 1)
-        del self.opened[start:end]
-
-    def _forget(self, name: bytes) -> None:
-        """Take the last formatting element of a name from those that are opened again."""
-        if texts := self.formatting.get(name):
-            self.alike[texts.pop()] -= 1
-            self._lose(name, 0)
-
-    def _lose(self, name: bytes, count: int) -> None:
-        if left := min(len(self.formatting[name]), self.lost[name] + count):
-            self.lost[name] = left
-        else:
-            del self.lost[name]
