@@ -11,7 +11,8 @@ from bench.inputs.strings import score_of_strings
 from tests.fixtures import Find, fixture
 from tests.real_data import real_data
 from vlmdata.html.document import extract
-from vlmdata.html.layout import Layout, lay_out
+from vlmdata.html.lay_out import lay_out
+from vlmdata.html.layout import Layout
 
 STORY = [
     "The river rose by two metres in the night, and by the morning the lower town stood under water.",

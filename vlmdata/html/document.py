@@ -14,7 +14,7 @@ from vlmdata.html.charset import decode
 from vlmdata.html.content import main_blocks, too_much_passed
 from vlmdata.html.hazards import Limits, harmless
 from vlmdata.html.image_ref import ImageRef
-from vlmdata.html.layout import lay_out
+from vlmdata.html.lay_out import lay_out
 from vlmdata.html.obelics import extract_obelics, prepared
 
 _DEFAULT = Limits()

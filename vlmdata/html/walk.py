@@ -1,0 +1,248 @@
+"""A walk over a parsed page: what is open, and the layout made until now."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vlmdata.html.image_ref import ImageRef, image_ref, merged
+from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.html.names import KNOWN, NAMELESS, NOTHING, named
+from vlmdata.text.words import count_words, is_plain
+
+TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
+
+Prune = Literal["nothing", "menus", "boilerplate"]
+
+_GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
+_PICTURES = frozenset(("img", "amp-img", "noscript"))
+_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # whose text nobody reads
+_FEW_UNSEEN = 32  # of them in one section; the text of more counts as seen, which costs a second look at most
+# What is looked for in boilerplate: with anything but pictures and what is unseen it is not passed by.
+_LOOKED_FOR = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
+_LONG = 60  # characters of a text that may be prose
+_FEW_PIECES = 16  # of blank text and line breaks between two images, at most
+_LOOKED = 10  # images that are looked at for each that a page may show
+_CAPTION_BLOCKS = 50  # of a caption, at most
+_FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
+_SOURCES = 50  # of one <picture> that are looked at
+_REFUSALS = 8  # sections within each other that are no boilerplate whatever they say: past these none is looked into
+_TAGS = {  # what a tag alone says: boilerplate, main content, caption
+    **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
+    "form": (2, False, False),
+    **dict.fromkeys(("article", "main"), (0, True, False)),
+    "figcaption": (0, False, True),
+}
+
+
+@dataclass(slots=True)
+class Walk:
+    """The state of one walk over a tree."""
+
+    base: str
+    max_images: int
+    max_depth: int
+    max_data_bytes: int
+    prune: Prune
+    layout: Layout = field(default_factory=Layout)
+    blocks: list[Block] = field(init=False)  # the layout's own lists, at hand
+    sections: list[Section] = field(init=False)
+    current: int = -1  # section
+    pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 stands for <br>
+    links: int = 0  # open <a> elements
+    link_chars: int = 0
+    pre: int = 0  # open <pre> elements
+    images: int = 0
+    seen: set[str] = field(default_factory=set)  # their addresses
+    pictures: set[int] = field(default_factory=set)  # whose sources were looked at
+    looked: int = 0  # images, also those left out
+    noscripts: int = 0  # open <noscript> elements
+    repeating: bool = False  # whether the last of them stands in a <noscript>
+    refused: list[Section] = field(default_factory=list)  # open ones that call themselves boilerplate and hold content
+
+    def __post_init__(self) -> None:
+        self.blocks, self.sections = self.layout.blocks, self.layout.sections
+
+    def flush(self) -> None:
+        """End the block that was being gathered."""
+        if not self.pieces:
+            return
+        text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
+        self.pieces.clear()
+        if "\xad" in text:
+            text = text.replace("\xad", "")  # soft hyphens: where a browser may break a word
+        chars, self.link_chars = self.link_chars, 0
+        tag = self.sections[self.current].tag
+        if not self.pre and "\x01" not in text:
+            text, words = _collapsed(text)
+            if words or (text and not text.isspace()):
+                density = min(1.0, chars / len(text)) if chars else 0.0
+                self.blocks.append(Block(text, None, self.current, tag, words, density))
+            return
+        parts = [text.replace("\x01", "\n").strip("\n")] if self.pre else _broken(text)
+        density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
+        for part in parts:
+            if part and not part.isspace():
+                self.blocks.append(Block(part, None, self.current, tag, count_words(part), density))
+
+    def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
+        """Open a section and return the one around it."""
+        if self.pieces:
+            self.flush()
+        parent = self.current
+        chrome, body, caption = _TAGS.get(tag, NOTHING)
+        if attributes:
+            get = attributes.get
+            names = (get("class"), get("id"), get("role"), get("itemprop"))
+            if names != NAMELESS:
+                said = KNOWN.get(names) or named(names)
+                if said is not NOTHING:
+                    chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
+        self.current = len(self.sections)
+        self.sections.append(Section(tag, parent, len(self.blocks), -1, chrome, body, caption))
+        return parent
+
+    def leave(self, parent: int) -> None:
+        if self.pieces:
+            self.flush()
+        section = self.sections[self.current]
+        section.end = len(self.blocks)
+        if section.caption and 0 < section.end - section.start <= _CAPTION_BLOCKS:
+            self.caption(section)
+        self.current = parent
+
+    def pass_by(self, node: Any, tag: str) -> bool:
+        """Say whether a section that calls itself boilerplate surely is; leave it empty then, but for a block without words."""
+        section = self.sections[self.current]
+        if section.body:
+            return False
+        while self.refused and self.refused[-1].end >= 0:
+            self.refused.pop()
+        if len(self.refused) >= _REFUSALS:
+            return False
+        chars = _passed_chars(node, tag)
+        if chars is None:
+            self.refused.append(section)
+            return False
+        self.layout.passed += chars[0]
+        self.layout.passed_all += chars[1]
+        self.blocks.append(Block("", None, self.current, tag, 0, 1.0))
+        return True
+
+    def caption(self, section: Section) -> None:
+        """Give the words of a caption to the images of the figure around it; where there is none, to the image before it."""
+        own = self.blocks[section.start : section.end]
+        words = "\n".join(block.text for block in own if block.text)
+        if not words or any(block.image for block in own):
+            return
+        figure, steps = section.parent, 0
+        while figure >= 0 and self.sections[figure].tag != "figure":
+            figure, steps = (self.sections[figure].parent if steps < _FIGURE_DEPTH else -1), steps + 1
+        if figure >= 0:
+            nearby = self.blocks[max(self.sections[figure].start, len(self.blocks) - 100) :]
+        else:
+            nearby = self.blocks[max(self.sections[section.parent].start, section.start - 2) : section.start][::-1]
+        for block in nearby:
+            if block.image and not block.image.caption:
+                block.image.caption = words
+                if figure < 0:
+                    return
+
+    def image(self, node: Any, *, again: bool = False) -> None:
+        """Add the image of an `<img>`; `again` for one in a `<noscript>`, which repeats a lazy image before it."""
+        self.looked += 1
+        if self.images >= self.max_images or self.looked > _LOOKED * self.max_images:
+            self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
+            return
+        ref = image_ref(node.attributes, self._sources(node.parent), self.base, self.max_data_bytes)
+        if ref is None or self._is_same(ref, again) or (again and ref.url in self.seen):
+            return
+        self.flush()
+        self.images += 1
+        self.seen.add(ref.url)
+        self.repeating = again
+        self.blocks.append(Block(None, ref, self.current, "img", 0, float(self.links > 0)))
+
+    def _sources(self, parent: Any) -> list[dict[str, str | None]]:
+        """Return the attributes of the `<source>`s of a `<picture>` for its first image; they are looked for once in each."""
+        if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
+            return []
+        self.pictures.add(parent.mem_id)
+        sources: list[dict[str, str | None]] = []
+        node = parent.first_child
+        while node is not None and len(sources) < _SOURCES:
+            if node.tag == "source":
+                sources.append(node.attributes)
+            node = node.next
+        return sources
+
+    def _is_same(self, ref: ImageRef, again: bool) -> bool:
+        """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
+        last = self.blocks[-1] if self.blocks else None
+        if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
+            return False
+        if not all(piece.isspace() or piece == "\x01" for piece in self.pieces):
+            return False
+        one = merged(last.image, ref, repeats=again or self.repeating, near=self._near())
+        if one is None:
+            return False
+        last.image = one
+        self.seen.add(one.url)
+        return True
+
+    def _near(self) -> bool:
+        """Say whether an element of those around shares no other block with the last one."""
+        place, around = len(self.blocks) - 1, self.current
+        if self.blocks[-1].section == around:
+            return True
+        while around > 0 and self.sections[around].start > place:
+            around = self.sections[around].parent
+        return around > 0 and self.sections[around].start == place
+
+
+def _collapsed(text: str) -> tuple[str, int]:
+    """Return text with its white space as a browser shows it, and its words."""
+    fixed = "\xa0" in text
+    if fixed:
+        text = text.replace("\xa0", "\x01")  # no-break spaces part words and do not collapse
+    if is_plain(text):
+        words = text.split()
+        text = " ".join(words)
+        if not fixed:
+            return text, len(words)
+        text = text.replace("\x01", "\xa0").strip()
+        return text, len(text.split())
+    text = _GAPS.sub(" ", text.replace("\x01", "\xa0")).strip()  # split() would take other spaces for white space too
+    return text, count_words(text)
+
+
+def _broken(text: str) -> list[str]:
+    """Split text at two or more <br>; one <br> is a line break."""
+    paragraphs: list[list[str]] = [[]]
+    for line in text.split("\x01"):
+        line = _collapsed(line)[0]
+        if line:
+            paragraphs[-1].append(line)
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    return ["\n".join(lines) for lines in paragraphs if lines]
+
+
+def _passed_chars(section: Any, tag: str) -> tuple[int, int] | None:
+    """Return the characters of the long texts and of all texts of a section that calls itself boilerplate, if it surely is:
+    it holds no figure, no image alone, and is no text among text."""
+    if tag in TEXTUAL or tag == "figure":
+        return None
+    nodes = section.css(_LOOKED_FOR)
+    found = {node.tag for node in nodes}
+    if not found <= _PICTURES | _UNSEEN:
+        return None
+    texts = [len(text) for text in section.text(separator="\x00", strip=True).split("\x00")]
+    if not (any(texts) or found.isdisjoint(_PICTURES)):
+        return None
+    first = [node for node in nodes if node.tag in _UNSEEN][:_FEW_UNSEEN]
+    unseen = [(node.tag, len(node.text(strip=True))) for node in first]
+    long = sum(chars for chars in texts if chars >= _LONG)
+    long -= sum(chars for name, chars in unseen if chars >= _LONG and name != "select")  # which has many short ones
+    return long, sum(texts) - sum(chars for _, chars in unseen)
