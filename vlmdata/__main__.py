@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-STOPPED = "vlmdata: stopped; the same command goes on from here"
+from vlmdata.commands import STOPPED
 
 
 def main() -> int:

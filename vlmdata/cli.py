@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from vlmdata import commands, interrupt
-from vlmdata.__main__ import STOPPED
+from vlmdata.commands import STOPPED
 
 MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
 
