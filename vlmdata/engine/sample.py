@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         "scores": own or None,
     }
     members: list[tuple[str, bytes | Place]] = [
-        (ENDING.get(image["format"], image["format"]), _body(image)),
+        (_ending(image), _body(image)),
         ("json", _json(facts)),
         ("txt", caption["text"].encode("utf-8", "replace")),
     ]
@@ -96,48 +97,56 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
     image parts any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
     """
-    images, texts = row["images"] or [], row["texts"] or []
-    living = [
-        i
-        for i in range(max(len(images), len(texts)))
-        if (i < len(images) and images[i] and images[i]["drop"] is None)
-        or (i < len(texts) and texts[i] and texts[i]["drop"] is None)
-    ]
+    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None: not there
+    living = [i for i, (image, text) in enumerate(pairs) if image or text]
+    texts = [text for _, text in pairs]
     runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
-    members: list[tuple[str, bytes | Place]] = []
-    metadata: list[dict[str, Any] | None] = []
-    sizes: list[tuple[int, int]] = []
-    for i, *_ in runs:
-        image = images[i] if i < len(images) else None
-        if image is None:
-            metadata.append(None)
-            continue
-        name = f"{len(sizes)}.{ENDING.get(image['format'], image['format'])}"
-        members.append((name, _body(image)))
-        sizes.append(_size(image))
-        metadata.append(_present({"file": name, "alt": image["alt"], "time_s": image["time_s"], **_facts(image)}))
-    said = [[texts[i] for i in run if i < len(texts) and texts[i] and texts[i]["drop"] is None] for run in runs]
-    words = ["\n\n".join(text["text"] for text in part) if part else None for part in said]
-    others = [part[0]["alternatives"] or None if part else None for part in said]
+    images = [pairs[run[0]][0] for run in runs]
+    said = [_joined([text for i in run if (text := texts[i])]) for run in runs]
+    words, others = [text for text, _ in said], [alternatives for _, alternatives in said]
+    names = _member_names(images)
     own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
         **carried(row["extra"]),
         "key": row["key"],
         "url": row["url"],
         "texts": words,
-        "images": [images[i]["url"] if m else None for (i, *_), m in zip(runs, metadata, strict=True)],
-        "metadata": metadata,
-        "files": [f"{row['key']}.{m['file']}" if m else None for m in metadata],  # as NeMo Curator's reader names members
+        "images": [image["url"] if image else None for image in images],
+        "metadata": [_metadata(name, image) if image else None for name, image in zip(names, images, strict=True)],
+        "files": [f"{row['key']}.{name}" if name else None for name in names],  # as NeMo Curator's reader names members
         "alternatives": others if any(others) else None,
         "roles": [row["roles"][i] for i in living] if row["roles"] else None,
         "turns": _turns(row, living) if row["roles"] else None,
         "tools": json.loads(row["tools"]) if row["tools"] else None,
         "scores": own or None,
     }
-    keep = {name: value for name, value in facts.items() if value is not None or name == "url"}
-    members.append(("json", _json(keep)))
+    members = [(name, _body(image)) for name, image in zip(names, images, strict=True) if name and image]
+    members.append(("json", _json({name: value for name, value in facts.items() if value is not None or name == "url"})))
     chars = sum(len(word) for word in words if word)
-    return Sample(row["key"], sorted(members), chars, sizes, _floats(own))
+    return Sample(row["key"], sorted(members), chars, [_size(image) for image in images if image], _floats(own))
+
+
+def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
+    """Return images or texts with None in the place of those that a step rejected."""
+    return [item if item and item["drop"] is None else None for item in items or []]
+
+
+def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
+    """Return the words of texts that are one, and the alternatives of the first; None where there is none."""
+    if not texts:
+        return None, None
+    return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None
+
+
+def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:
+    """Return the names of images after the key's dot, 0.jpg, 1.png ...; None where there is no image."""
+    numbers = itertools.count()
+    return [f"{next(numbers)}.{_ending(image)}" if image else None for image in images]
+
+
+def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
+    facts = {"file": name, "alt": image["alt"], "time_s": image["time_s"], **_facts(image)}
+    return {fact: value for fact, value in facts.items() if value is not None}
 
 
 def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
@@ -169,8 +178,7 @@ def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
     """Group positions: texts that stand next to each other and have no alternatives go together, all else stands alone."""
     runs: list[list[int]] = []
     for i in living:
-        text = texts[i] if i < len(texts) else None
-        before = texts[runs[-1][-1]] if runs and runs[-1][-1] < len(texts) else None
+        text, before = texts[i], texts[runs[-1][-1]] if runs else None
         if text and before and not text["alternatives"] and not before["alternatives"]:
             runs[-1].append(i)
         else:
@@ -180,6 +188,10 @@ def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
 
 def _of_run(values: list[Any], run: list[int]) -> Any:
     return values[run[0]] if len(run) == 1 else None
+
+
+def _ending(image: dict[str, Any]) -> str:
+    return ENDING.get(image["format"], image["format"])
 
 
 def _body(image: dict[str, Any]) -> bytes | Place:
@@ -211,10 +223,6 @@ def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
 
 def _floats(scores: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
-
-
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _json(values: dict[str, Any]) -> bytes:
