@@ -34,6 +34,37 @@ class _Call:
     guilty: list[int] = field(default_factory=list)
 
 
+class _Calls:
+    """The calls of one `map`: not begun, on a worker, to be sent again, or to be done alone: their workers died too often."""
+
+    def __init__(self, source: Iterable[tuple[Any, ...]], workers: int):
+        self.load = [0] * workers  # calls on each worker
+        self.flying: dict[int, tuple[_Call, int]] = {}  # by ticket, each with its worker
+        self.again: deque[_Call] = deque()
+        self.alone: deque[_Call] = deque()
+        self.is_exhausted = False  # the source has no more
+        self._source = enumerate(source)
+
+    def take(self) -> _Call | None:
+        """Return the call to send next, None where there is none now."""
+        if self.again:
+            return self.again.popleft()
+        for ticket, args in self._source:
+            return _Call(ticket, args)
+        self.is_exhausted = True
+        return None
+
+    def sent(self, call: _Call, worker: int) -> None:
+        self.flying[call.ticket] = (call, worker)
+        self.load[worker] += 1
+
+    def landed(self, ticket: int) -> _Call:
+        """Return a call that ended, well or not."""
+        call, worker = self.flying.pop(ticket)
+        self.load[worker] -= 1
+        return call
+
+
 class Driver:
     """Does calls on workers, each until it has ended."""
 
@@ -57,46 +88,39 @@ class Driver:
         `with_models`: on the workers that are there for models alone. `tracked` calls take `guilty` and `journal`, so that an
         image which kills its worker can be found and passed over.
         """
-        source = iter(calls)
-        waiting: deque[_Call] = deque()
-        alone: deque[_Call] = deque()
-        flying: dict[int, tuple[_Call, int]] = {}
-        load = [0] * self.workers.count
-        tickets = 0
+        todo = _Calls(calls, self.workers.count)
         room = together or self.together
         among = range((with_models and self.workers.gpus) or self.workers.count)
         while True:
-            while (worker := self._free_worker(load, room, among)) is not None and not (alone and not flying):
-                if not waiting:
-                    args = next(source, None)
-                    if args is None:
-                        break
-                    waiting.append(_Call(tickets, args))
-                    tickets += 1
-                self._send(waiting.popleft(), worker, method, flying, load)
-            if not flying and alone:
-                yield self._do_alone(alone.popleft(), method, tracked, among)
-                continue
-            if not flying and not waiting and self._free_worker(load, room, among) is not None:
-                return
+            self._send_all(todo, method, room, among)
+            if not todo.flying:
+                if todo.alone:
+                    yield self._do_alone(todo.alone.popleft(), method, tracked, among)
+                    continue
+                if todo.is_exhausted and not todo.again:
+                    return
             for ended in self.workers.wait():
-                call, worker = flying.pop(ended.ticket)
-                load[worker] -= 1
+                call = todo.landed(ended.ticket)
                 if ended.died is None:
                     yield call.args, result_of(ended)
                     continue
                 self._mourn(call, ended)
-                (alone if call.deaths >= STRIKES else waiting).append(call)
+                (todo.alone if call.deaths >= STRIKES else todo.again).append(call)
+
+    def _send_all(self, todo: _Calls, method: str, room: int, among: Sequence[int]) -> None:
+        """Send calls while a worker has room; none where one has to be done alone and all others have ended."""
+        while todo.flying or not todo.alone:
+            worker = self._free_worker(todo.load, room, among)
+            call = None if worker is None else todo.take()
+            if worker is None or call is None:
+                return
+            todo.sent(call, worker)
+            self.workers.send(worker, call.ticket, method, call.args)
 
     def _free_worker(self, load: list[int], room: int, among: Sequence[int]) -> int | None:
         """Return the ready worker with the fewest calls, or None where all have as many as they may."""
         ready = [number for number in among if load[number] < room and self.workers.is_ready(number)]
         return min(ready, key=load.__getitem__) if ready else None
-
-    def _send(self, call: _Call, worker: int, method: str, flying: dict[int, tuple[_Call, int]], load: list[int]) -> None:
-        flying[call.ticket] = (call, worker)
-        load[worker] += 1
-        self.workers.send(worker, call.ticket, method, call.args)
 
     def _mourn(self, call: _Call, ended: Ended) -> None:
         call.deaths += 1
