@@ -179,26 +179,39 @@ class Turns:
     def _advance_site(self, site: Site, now: float) -> None:
         if site.policy is not None and now >= site.policy_until:
             site.policy = None
-        while site.starts and (site.urgent or (site.waiting and not self._lacks_policy(site))):
+        while site.starts and (queue := self._startable(site)):
             if now < site.next_start:
                 self._alarm(site.next_start, site)
                 return
-            fetch = site.urgent.popleft() if site.urgent else site.waiting.popleft()
-            site.starts -= 1
-            site.next_start = now + site.interval_s
-            fetch.waited_s += now - max(fetch.queued_at, site.got_on_at)
-            self._open[site.host] = self._open.get(site.host, 0) + 1
-            self.starting.append(fetch)
+            self._start(site, queue.popleft(), now)
         if site.asked or not (site.urgent or site.waiting):
-            if site.starts:
-                self._report(site.host, site.starts)
-                site.starts = 0
+            self._give_back_starts(site)
         elif site.urgent or not site.fetching_policy:  # else the policy's arrival will touch it
-            if now < site.ask_at:
-                self._alarm(site.ask_at, site)
-            elif not site.starts or self._lacks_policy(site):
-                site.asked = True
-                self._asking.append(site)
+            self._ask(site, now)
+
+    def _startable(self, site: Site) -> deque[Fetch]:
+        """Return the queue of the fetch to start next, an empty one where none may: rows wait for the policy of their site."""
+        return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
+
+    def _start(self, site: Site, fetch: Fetch, now: float) -> None:
+        site.starts -= 1
+        site.next_start = now + site.interval_s
+        fetch.waited_s += now - max(fetch.queued_at, site.got_on_at)
+        self._open[site.host] = self._open.get(site.host, 0) + 1
+        self.starting.append(fetch)
+
+    def _give_back_starts(self, site: Site) -> None:
+        if site.starts:
+            self._report(site.host, site.starts)
+            site.starts = 0
+
+    def _ask(self, site: Site, now: float) -> None:
+        """Ask the arbiter for starts, or for the policy, once it is time."""
+        if now < site.ask_at:
+            self._alarm(site.ask_at, site)
+        elif not site.starts or self._lacks_policy(site):
+            site.asked = True
+            self._asking.append(site)
 
     def _lacks_policy(self, site: Site) -> bool:
         return self._needs_policy and site.policy is None
