@@ -286,14 +286,17 @@ def _from_records(
         others = [{name: value for name, value in row.items() if name not in wanted} for row in rows]
     else:
         others = [{new: _field(row, old) for new, old in extra.items()} for row in rows]
-    texts = [json_object(one) if one else None for one in others]
+    return Chunk(columns, *_as_json(others), bad)
+
+
+def _as_json(records: list[dict[str, Any]]) -> tuple[pa.Array, np.ndarray]:
+    """Return records as JSON, null for empty ones, and which of them hold half a surrogate pair: these are null too."""
+    texts = [json_object(one) if one else None for one in records]
     try:
-        carried = pa.array(texts, pa.string())
-        wrong = np.zeros(len(rows), bool)
-    except UnicodeEncodeError:  # half a surrogate pair
+        return pa.array(texts, pa.string()), np.zeros(len(records), bool)
+    except UnicodeEncodeError:
         wrong = np.array([text is not None and not _encodes(text) for text in texts], dtype=bool)
-        carried = pa.array([None if w else t for t, w in zip(texts, wrong, strict=True)], pa.string())
-    return Chunk(columns, carried, wrong, bad)
+        return pa.array([None if w else t for t, w in zip(texts, wrong, strict=True)], pa.string()), wrong
 
 
 def _field(row: dict[str, Any], name: str, otherwise: bytes | None = None) -> Any:
