@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from vlmdata.intake.as_utf8 import WRONG, InUtf8
 from vlmdata.intake.delimited import Chained, wide_encoding
@@ -88,51 +89,77 @@ def no_json(error: ValueError | RecursionError) -> str:
     return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
+class _Value(NamedTuple):
+    """A value of a JSON list, with its text and the line on which it begins."""
+
+    value: Any
+    raw: str
+    line: int
+
+
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
     buffer, line = _begun(text)
     if not buffer:
         return
-    is_array = buffer.startswith("[")
-    if not is_array and not buffer.startswith("{"):
+    if buffer[0] not in "[{":
         raise Damage("a JSON list is an array of objects, objects one after another, or one object of columns")
+    found = _parsed(text, buffer, line)
+    if buffer[0] == "{":
+        one_or_two = list(itertools.islice(found, 2))
+        if len(one_or_two) == 1:
+            yield from _rows_of(one_or_two[0], encoding)
+            return
+        found = itertools.chain(one_or_two, found)
+    for count, one in enumerate(found, 1):
+        yield _record_of(one.value, one.raw, one.line, count, encoding)
+
+
+def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+    """Yield the records of the one object of a file, which may hold columns."""
+    for row in _transposed(only.value):
+        raw = json.dumps(row, ensure_ascii=False) if WRONG in only.raw else only.raw
+        yield _record_of(row, raw, only.line, 1, encoding)
+
+
+def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
+    """Yield the values of an array, or values one after another. `buffer` is the beginning of the text, from `line` on.
+
+    Raises Damage for what is no JSON, for an array without its end, and for what follows that.
+    """
+    is_array = buffer.startswith("[")
     position, counted = int(is_array), 0  # up to where `line` counts
-    first: Any = None
     count = 0
     while True:
         while position < len(buffer) and buffer[position] in _BETWEEN:
             position += 1
-        ended = position < len(buffer) and buffer[position] == "]"
-        try:
-            value, end = (None, -1) if ended or position == len(buffer) else _DECODER.raw_decode(buffer, position)
-        except (ValueError, RecursionError) as error:
-            value, end, wrong = None, -1, error
-        if end < 0 or end == len(buffer):  # perhaps not whole: a number or the array may go on
-            more = "" if ended else text.read(max(READ, len(buffer) - position))
+        has_ended = buffer.startswith("]", position)
+        value, end, wrong = (None, None, None) if has_ended or position == len(buffer) else _decoded(buffer, position)
+        if not has_ended and end in (None, len(buffer)):  # perhaps not whole: a number or the array may go on
+            more = text.read(max(READ, len(buffer) - position))
             if more:
                 line += buffer.count("\n", counted, position)
                 buffer, position, counted = buffer[position:] + more, 0, 0
                 continue
-            if end < 0 and not ended and position < len(buffer):
-                raise Damage(f"record {count + 1} is no JSON: {wrong}")
-            if end < 0:
-                if is_array or ended:
-                    _check_end(ended, buffer[position + 1 :] + text.read(READ), count)
-                break
+        if end is None:
+            break
         count += 1
         line += buffer.count("\n", counted, position)
-        raw, position, counted = buffer[position:end], end, position
-        if count == 1 and not is_array:
-            first, first_raw, first_line = value, raw, line  # it may hold columns
-            continue
-        if count == 2 and not is_array:
-            yield _record_of(first, first_raw, first_line, 1, encoding)
-        yield _record_of(value, raw, line, count, encoding)
-    if count == 1 and not is_array:
-        for row in _transposed(first):
-            raw = json.dumps(row, ensure_ascii=False) if WRONG in first_raw else first_raw
-            yield _record_of(row, raw, first_line, 1, encoding)
+        yield _Value(value, buffer[position:end], line)
+        position, counted = end, position
+    if wrong is not None:
+        raise Damage(f"record {count + 1} is no JSON: {wrong}")
+    if is_array or has_ended:
+        _check_end(has_ended, buffer[position + 1 :] + text.read(READ), count)
+
+
+def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | None]:
+    """Return the JSON value at a position and where it ends, or else why there is none."""
+    try:
+        return *_DECODER.raw_decode(buffer, position), None
+    except (ValueError, RecursionError) as error:
+        return None, None, error
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
