@@ -8,6 +8,7 @@ sets of candidates are not understood. Widths in per cent, which that code scale
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -73,55 +74,73 @@ def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[Image
     return texts, images
 
 
+@dataclass(slots=True)
+class _Open:
+    """An open element that is kept."""
+
+    place: int  # of its entry
+    is_date: bool  # its own text is left out
+    is_filled: bool = False  # it holds text or media
+
+
+class _Kept:
+    """What is kept of a page, in order, and the elements that are open."""
+
+    def __init__(self) -> None:
+        self.entries = [_Entry("open", "html")]
+        self.opened = [_Open(0, False)]
+
+    def open(self, tag: str, *, is_date: bool) -> None:
+        self.opened.append(_Open(len(self.entries), is_date))
+        self.entries.append(_Entry("open", tag))
+
+    def close(self) -> None:
+        """Close the innermost element; of an empty one nothing stays."""
+        closed = self.opened.pop()
+        if closed.is_filled:
+            self.entries.append(_Entry("close", None))
+            self.opened[-1].is_filled = True
+        else:
+            del self.entries[closed.place :]
+
+    def text(self, text: str) -> None:
+        if not self.opened[-1].is_date:
+            self.entries.append(_Entry("text", text))
+            self.opened[-1].is_filled |= not text.isspace()
+
+    def media(self, image: ImageRef | None) -> None:
+        self.entries.append(_Entry("image", image))
+        self.opened[-1].is_filled = True
+
+
 def _simplify(root: Any, url: str) -> list[_Entry]:
     """Apply the rules on tags, classes and empty elements; what is left, in order."""
-    entries = [_Entry("open", "html")]
-    opened: list[tuple[str, int, bool]] = [("html", 0, False)]  # tag, place of its entry, whether its own text is a date
-    filled = [False]  # whether the open elements hold text or media
+    kept = _Kept()
     frames: list[tuple[Any, bool]] = []  # where to go on, whether an element closes there
     node = root.first_child
-    while True:
+    while node is not None or frames:
         if node is None:
-            if not frames:
-                return entries
             node, closes = frames.pop()
             if closes:
-                _, place, _ = opened.pop()
-                if filled.pop():
-                    entries.append(_Entry("close", None))
-                    filled[-1] = True
-                else:
-                    del entries[place:]
+                kept.close()
             continue
         tag, following = node.tag, node.next
         if tag == "-text":
-            if not opened[-1][2]:
-                text = node.text_content or ""
-                entries.append(_Entry("text", text))
-                filled[-1] = filled[-1] or not text.isspace()
-            node = following
-            continue
-        if tag is None or tag[0] in "-!":  # a processing instruction has no tag; comments and doctypes have such ones
-            node = following
-            continue
-        attributes = node.attributes
-        rule = _rule(tag, attributes)
-        node = node.first_child if rule in ("unwrap", "keep") else None
-        if rule == "unwrap":
-            frames.append((following, False))
-        elif rule == "keep":
-            frames.append((following, True))
-            opened.append((tag, len(entries), tag == "div" and "date" in (attributes.get("class") or "")))
-            filled.append(False)
-            entries.append(_Entry("open", tag))
-        else:
-            if rule == "end" and not opened[-1][2]:
-                entries.append(_Entry("text", f"\n\n{END_OF_DOCUMENT}\n\n"))
-                filled[-1] = True
+            kept.text(node.text_content or "")
+        elif tag is not None and tag[0] not in "-!":  # no processing instruction, comment or doctype
+            attributes = node.attributes
+            rule = _rule(tag, attributes)
+            if rule in ("unwrap", "keep"):
+                frames.append((following, rule == "keep"))
+                following = node.first_child
+            if rule == "keep":
+                kept.open(tag, is_date=tag == "div" and "date" in (attributes.get("class") or ""))
+            elif rule == "end":
+                kept.text(f"\n\n{END_OF_DOCUMENT}\n\n")
             elif rule == "media":
-                entries.append(_Entry("image", _image(attributes, url) if tag == "img" else None))
-                filled[-1] = True
-            node = following
+                kept.media(_image(attributes, url) if tag == "img" else None)
+        node = following
+    return kept.entries
 
 
 def _rule(tag: str, attributes: dict[str, str | None]) -> str:
