@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -142,44 +142,53 @@ def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator
         yield from (Record(**values) for values in arc_records(file, start, end, max_bytes))
         return
     stop = _Stop(file, end)
-    place, first, broken = start, True, False
-    while True:
-        last, ends_early = place, False
-        try:
-            for record in _run(file, place, max_bytes, stop):
-                last, first, broken = record.offset, False, record.problem is not None
-                ends_early = record.problem == "truncated"
-                yield record
-            if stop.is_reached or not ends_early:
-                return
-            stop.lies += 1
-            at = proved_end(file, last, max_bytes)  # a length that lies swallows all records up to the end
-        except ConnectionError:
-            raise
-        except _DAMAGE:
-            at = place if first else proved_end(file, last, max_bytes)
-        if at is None:  # the record before, whose end is not known
-            stop.lies += 1
-            found = next_record(file, last + 1)
-            if not broken and not stop.packed:  # a broken one is counted already
-                yield Record("bad_record", last + 1, problem="header")
-        else:
-            at = after_empty(file, at) if stop.packed else at
-            if (end is None or at < end) and (odd := _spelled_otherwise(file, at, max_bytes)):
-                yield from odd.records
-                next_place = odd.end if odd.end is not None else next_record(file, at + 1)
-                if next_place is None:
-                    return
-                place, first, broken = next_place, True, False
-                continue
-            found = next_record(file, at + 1 if first else at)
-            if first or found != at:
-                if (end is not None and at >= end) or not read_at(file, at, 1):
-                    return
-                yield Record("bad_record", at, problem="header")
-        if found is None or (end is not None and found >= end):
-            return
-        place, first, broken = found, True, False
+    place: int | None = start
+    while place is not None:
+        last, is_broken = yield from _until_damage(file, place, max_bytes, stop)
+        place = (yield from _past_damage(file, place, last, max_bytes, stop)) if is_broken else None
+
+
+def _until_damage(file: Any, place: int, max_bytes: int, stop: _Stop) -> Generator[Record, None, tuple[Record | None, bool]]:
+    """Yield the records from `place` on. Return the last one, and whether reading broke after it."""
+    last: Record | None = None
+    try:
+        for last in _run(file, place, max_bytes, stop):
+            yield last
+    except ConnectionError:
+        raise
+    except _DAMAGE:
+        return last, True
+    if stop.is_reached or last is None or last.problem != "truncated":
+        return last, False
+    stop.lies += 1  # a length that lies swallows all records up to the end
+    return last, True
+
+
+def _past_damage(
+    file: Any, place: int, last: Record | None, max_bytes: int, stop: _Stop
+) -> Generator[Record, None, int | None]:
+    """Yield what lies where reading broke: a bad record, or records spelled otherwise. Return where the next one begins.
+
+    Reading began at `place`, and `last` is the record before the damage; None: it is at `place` itself.
+    """
+    at = place if last is None else proved_end(file, last.offset, max_bytes)
+    if at is None and last is not None:  # the record before, whose end is not known
+        stop.lies += 1
+        found = next_record(file, last.offset + 1)
+        if last.problem is None and not stop.packed:  # a broken one is counted already
+            yield Record("bad_record", last.offset + 1, problem="header")
+        return found if stop.is_after(found) else None
+    assert at is not None
+    at = after_empty(file, at) if stop.packed else at
+    if stop.is_after(at) and (odd := _spelled_otherwise(file, at, max_bytes)):
+        yield from odd.records
+        return odd.end if odd.end is not None else next_record(file, at + 1)
+    found = next_record(file, at + 1 if last is None else at)
+    if last is None or found != at:
+        if not stop.is_after(at) or not read_at(file, at, 1):
+            return None
+        yield Record("bad_record", at, problem="header")
+    return found if stop.is_after(found) else None
 
 
 class _Stop:
@@ -191,6 +200,10 @@ class _Stop:
         self.is_reached = False
         self.lies = 0  # records whose stated length made us read on and come back
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
+
+    def is_after(self, place: int | None) -> bool:
+        """Say whether the piece ends behind this place; it does not where there is no such place."""
+        return place is not None and (self.end is None or place < self.end)
 
     def __call__(self, offset: int, entry: Any) -> bool:
         if self.end is not None and offset >= self.end:
