@@ -12,7 +12,7 @@ from tests.sources.pictures import picture
 from tests.test_forget import samples
 from vlmdata import run
 from vlmdata.export import export
-from vlmdata.export_messages import record_of
+from vlmdata.exports.messages import record_of
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 

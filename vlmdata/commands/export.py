@@ -2,6 +2,8 @@
 
 import argparse
 
+from vlmdata import exports
+
 EXAMPLE = """
 vlmdata export OUT --to parquet EXPORTED
 vlmdata export OUT --to folder PICTURES
@@ -12,9 +14,7 @@ vlmdata export TALKS --to messages CHATS
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="a finished dataset")
     parser.add_argument("target", help="folder to write; it must not exist")
-    parser.add_argument(
-        "--to", choices=("parquet", "hf", "folder", "messages"), default="parquet", help="form (default: parquet)"
-    )
+    parser.add_argument("--to", choices=exports.names(), default="parquet", help="form (default: parquet)")
 
 
 def run(arguments: argparse.Namespace) -> None:

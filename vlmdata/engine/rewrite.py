@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine import lookup
 from vlmdata.engine.base import Store
-from vlmdata.engine.index import Index, open_index, places, read_open
+from vlmdata.engine.index import open_index, places, read_open
 from vlmdata.engine.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.parquet import open_parquet
 from vlmdata.engine.provenance import Tally, tally
+from vlmdata.engine.stored_samples import by_shard
 from vlmdata.engine.tombstones import REASON, STEP
 from vlmdata.row import set_column
 
@@ -64,20 +65,6 @@ def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
     spans = [places(line)["json"] for line in table.select(["members"]).to_pylist()]
     with store.open(shard) as tar:
         return [read_open(store, shard, tar, *span) for span in spans]
-
-
-def by_shard(index: Index) -> Iterator[tuple[str, pa.Table]]:
-    """Yield every shard's rows of the index; a shard's rows stand together, in whatever row groups."""
-    held: pa.Table | None = None
-    for group in index.groups():
-        held = group if held is None else pa.concat_tables([held, group])
-        shards = held["shard"].cast(pa.string()).to_numpy()
-        ends = [*(np.flatnonzero(shards[1:] != shards[:-1]) + 1)]
-        for start, end in zip([0, *ends], ends, strict=False):
-            yield shards[start], held.slice(start, end - start)
-        held = held.slice(ends[-1]) if ends else held
-    if held is not None and len(held):
-        yield held["shard"][0].as_py(), held
 
 
 def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarray) -> dict[str, Any] | None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmdata.engine.base import Store
+from vlmdata.engine.index import sample_of
+from vlmdata.engine.stored_samples import members, shards
 from vlmdata.fields import FIELDS
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError
@@ -14,16 +17,25 @@ from vlmdata.step import RecipeError
 LIST = "messages.jsonl"
 
 
-def as_line(key: str, members: Mapping[str, bytes], folder: Path) -> str:
+def write(store: Store, draft: Path, layout: str) -> None:
+    """Write one list of messages, with the images that it names beside it."""
+    with (draft / LIST).open("w", encoding="utf-8") as file:
+        for shard, table in shards(store):
+            for key, found in members(store, shard, table):
+                with sample_of(store, shard, key):
+                    file.write(as_line(key, found, draft))
+
+
+def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
     """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return its line of the list beside them.
 
     Raises RecipeError for a sample that the form has no place for.
     """
-    names = {name: f"images/{key[:2]}/{key}.{name}" for name in members if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
-    record = record_of(key, json.loads(members["json"]), names)
+    names = {name: f"images/{key[:2]}/{key}.{name}" for name in found if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
+    record = record_of(key, json.loads(found["json"]), names)
     for name, path in names.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(members[name])
+        (folder / path).write_bytes(found[name])
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 

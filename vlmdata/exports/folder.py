@@ -1,0 +1,18 @@
+"""Plain files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmdata.engine.base import Store
+from vlmdata.engine.stored_samples import members, shards
+
+
+def write(store: Store, draft: Path, layout: str) -> None:
+    """Write each member to its own file, `ab/abcd….jpg`: key by key in 256 folders."""
+    for shard, table in shards(store):
+        for key, found in members(store, shard, table):
+            folder = draft / key[:2]
+            folder.mkdir(exist_ok=True)
+            for name, data in found.items():
+                (folder / f"{key}.{name}").write_bytes(data)

@@ -1,0 +1,31 @@
+"""A Hugging Face dataset on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmdata.engine.base import Store
+from vlmdata.engine.stored_samples import shards
+from vlmdata.exports.parquet import GROUP, features, rows_of
+
+
+def write(store: Store, draft: Path, layout: str) -> None:
+    """Write what `datasets.load_from_disk` opens."""
+    import datasets
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for shard, table in shards(store):
+            yield from rows_of(store, shard, table, layout)
+
+    made = datasets.Dataset.from_generator(
+        rows, features=features(layout), cache_dir=str(draft / ".cache"), writer_batch_size=GROUP
+    )
+    made.save_to_disk(str(draft / "saved"))
+    del made
+    for path in (draft / "saved").iterdir():
+        path.rename(draft / path.name)
+    (draft / "saved").rmdir()
+    shutil.rmtree(draft / ".cache")

@@ -1,0 +1,65 @@
+"""Parquet files with image columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.base import Store
+from vlmdata.engine.index import sample_of
+from vlmdata.engine.stored_samples import members, shards
+from vlmdata.images.formats import IMAGE_EXTENSIONS
+
+GROUP = 100  # samples of one row group: the Hub's viewer reads a page of that many
+
+
+def write(store: Store, draft: Path, layout: str) -> None:
+    """Write one Parquet file for each shard, whose metadata tells `datasets` what the image columns are."""
+    found = list(shards(store))
+    schema = features(layout).arrow_schema
+    (draft / "data").mkdir()
+    for number, (shard, table) in enumerate(found):
+        path = draft / "data" / f"train-{number:05d}-of-{len(found):05d}.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(table), GROUP):
+                rows = list(rows_of(store, shard, table.slice(start, GROUP), layout))
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def features(layout: str) -> Any:
+    """Return the columns of a dataset of this layout as `datasets` declares them."""
+    import datasets
+
+    text = datasets.Value("string")
+    if layout == "captions":
+        return datasets.Features({"key": text, "image": datasets.Image(), "caption": text, "json": text})
+    columns = {"images": datasets.List(datasets.Image()), "texts": datasets.List(text)}
+    return datasets.Features({"key": text, "url": text, **columns, "json": text})
+
+
+def rows_of(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a shard, given its rows of the index, as rows of these columns."""
+    for key, found in members(store, shard, table):
+        with sample_of(store, shard, key):
+            row = _row(key, found, layout)
+        yield row
+
+
+def _row(key: str, found: dict[str, bytes], layout: str) -> dict[str, Any]:
+    """Return a sample as a row: a pair with its image, a document with aligned lists of which one is null at each place."""
+    facts = json.loads(found["json"])
+    said = found["json"].decode()
+    pictures = {name: data for name, data in found.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
+    if layout == "captions":
+        name, data = next(iter(pictures.items()))
+        return {"key": key, "image": {"bytes": data, "path": f"{key}.{name}"}, "caption": found["txt"].decode(), "json": said}
+    images = [
+        None if place is None else {"bytes": pictures[place["file"]], "path": f"{key}.{place['file']}"}
+        for place in facts["metadata"]
+    ]
+    return {"key": key, "url": facts["url"], "images": images, "texts": facts["texts"], "json": said}
