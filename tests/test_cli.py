@@ -51,6 +51,12 @@ def test_the_module_is_the_command():
     assert "url_list" in done.stdout
 
 
+def test_the_module_that_handles_signals_early_is_not_imported_by_the_rest():
+    code = "import sys, vlmdata.cli; print('vlmdata.__main__' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_value_is_read_as_it_is_meant_where_yaml_would_not():
     pairs = ["source.path=*.warc.gz", "lr=1e-3", "data={a: 0.7}", "out=nan", "steps=[1, 2]", "label='1e-3'", "min_side=null"]
     assert list(read_settings(pairs).values()) == ["*.warc.gz", 1e-3, {"a": 0.7}, "nan", [1, 2], "1e-3", None]

@@ -1,10 +1,11 @@
-"""The command. It takes Ctrl-C and SIGTERM before it imports anything that takes time: until then nothing was begun."""
+"""The command. It handles Ctrl-C and SIGTERM before it imports anything that takes time: until then no work has begun."""
 
 import os
 import signal
 import sys
 
 from vlmdata.commands import STOPPED
+from vlmdata.stopped import STOPPED
 
 
 def main() -> int:

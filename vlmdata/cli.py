@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmdata import commands, interrupt
 from vlmdata.commands import STOPPED
+from vlmdata.stopped import STOPPED
 
 MOST_USED = ("demo", "new", "check", "run", "show", "why")  # listed first
 
