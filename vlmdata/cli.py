@@ -26,13 +26,13 @@ def _main(argv: list[str] | None) -> int:
     try:
         return _run(argv)
     except Exception as error:
-        from vlmdata.engine.shortage import MEND, in_short, is_short_of_memory
+        from vlmdata.engine.shortage import ADVICE, in_short, is_short_of_memory
         from vlmdata.redact import redacted
 
         if not is_short_of_memory(error):
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)
             return 1
-        print(f"vlmdata: {in_short(error)}. {MEND}", file=sys.stderr)
+        print(f"vlmdata: {in_short(error)}. {ADVICE}", file=sys.stderr)
         return 1
 
 
@@ -57,7 +57,7 @@ def _run(argv: list[str] | None) -> int:
         print(f"vlmdata: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"vlmdata: {redacted(str(error))}. Mend that, then the same command goes on from here", file=sys.stderr)
+        print(f"vlmdata: {redacted(str(error))}. Fix this and run the same command again; it resumes.", file=sys.stderr)
         return 1
 
 

@@ -131,7 +131,7 @@ def test_a_pace_on_ray_that_is_lost_for_good_is_told_in_one_line(web, tmp_path, 
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
     said = capsys.readouterr().err
     last = "vlmdata: ConnectionError: the actor that keeps the pace of all workers is lost. "
-    assert acted and f"{last}Mend that, then the same command goes on from here" in said.splitlines()
+    assert acted and f"{last}Fix this and run the same command again; it resumes." in said.splitlines()
     assert "Traceback" not in said
     run(web.recipe, tmp_path / "out", local=True)
     assert hashes(tmp_path / "out") == web.expected

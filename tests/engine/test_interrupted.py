@@ -18,7 +18,7 @@ from vlmdata.engine import on_ray
 from vlmdata.engine.driver import WorkFailed
 from vlmdata.step import RecipeError
 
-STOPPED = "vlmdata: stopped; the same command goes on from here"
+STOPPED = "vlmdata: stopped; run the same command again to resume"
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
 
@@ -184,6 +184,6 @@ def test_a_full_disk_is_not_tried_again(monkeypatch):
 def test_a_cluster_that_is_lost_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
     monkeypatch.setattr(ray, "init", Starts([]))
-    lost = pytest.raises(WorkFailed, match=r"^Ray failed: .*gone; the same command goes on from here$")
+    lost = pytest.raises(WorkFailed, match=r"^Ray failed: .*gone; run the same command again to resume$")
     with lost, on_ray.cluster(None, 3):
         raise ray.exceptions.RaySystemError("gone")

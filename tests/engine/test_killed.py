@@ -138,7 +138,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_a_later_run_goes_on(web, tmp_
     command = [*command, "--workers", "1"]
     failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=little_room, env=environment)
     last = failed.stderr.splitlines()[-1]
-    assert failed.returncode == 1 and "File too large" in last and "goes on from here" in last
+    assert failed.returncode == 1 and "File too large" in last and "it resumes" in last
     assert "Traceback" not in failed.stderr
     assert start(web, tmp_path / "out").wait() == 0
     assert hashes(tmp_path / "out") == web.expected

@@ -57,7 +57,7 @@ def disk(folder, size: str):
 def test_a_full_disk(web, tmp_path, size):
     with disk(tmp_path / "disk", size):
         status, last = run(web, tmp_path / "disk" / "out")
-        assert status == 1 and "No space left" in last and "goes on from here" in last
+        assert status == 1 and "No space left" in last and "it resumes" in last
         mount("-o", "remount,size=100m", str(tmp_path / "disk"))
         assert run(web, tmp_path / "disk" / "out")[0] == 0
         assert hashes(tmp_path / "disk" / "out") == web.expected
@@ -78,7 +78,7 @@ def test_a_folder_that_may_no_longer_be_written(web, tmp_path, change):
             for path in folders:
                 path.chmod(0o500)
         status, last = run(web, out)
-        assert status == 1 and ("Read-only" in last or "Permission denied" in last) and "goes on from here" in last
+        assert status == 1 and ("Read-only" in last or "Permission denied" in last) and "it resumes" in last
         if os.geteuid() == 0:
             mount("-o", "remount,rw", str(folder))
         else:
@@ -108,7 +108,7 @@ def test_what_a_worker_lacks_is_told_in_one_line():
     error = "OSError: [Errno 28] full"
     with pytest.raises(WorkFailed) as told:
         result_of(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
-    assert str(told.value) == f"{error}. Mend that, then the same command goes on from here"
+    assert str(told.value) == f"{error}. Fix this and run the same command again; it resumes."
 
 
 def test_a_clock_that_jumps(web, tmp_path):

@@ -163,4 +163,4 @@ def test_a_training_stopped_by_hand_says_so_in_one_line(tmp_path):
             break
     said = process.communicate()[1]
     assert process.returncode == 130 and "Traceback" not in said
-    assert said.splitlines()[-1] == "vlmdata train: stopped; training goes on from its last checkpoint by the same command"
+    assert said.splitlines()[-1] == "vlmdata train: stopped; run the same command again to resume from the last checkpoint"

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
 """
 
 
-STOPPED = "vlmdata train: stopped; training goes on from its last checkpoint by the same command"
+STOPPED = "vlmdata train: stopped; run the same command again to resume from the last checkpoint"
 
 
 def main(arguments: list[str] | None = None) -> int:

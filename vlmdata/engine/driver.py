@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmdata.engine.shortage import MEND
+from vlmdata.engine.shortage import ADVICE
 from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
 from vlmdata.redact import redacted
 
@@ -127,7 +127,7 @@ class Driver:
         self.deaths += 1
         if call.deaths >= LAST_STRIKE:
             died = str(ended.died)
-            again = "; the same command goes on from here" if died.startswith(KNOWN_FROM_OUTSIDE) else ""
+            again = "; run the same command again to resume" if died.startswith(KNOWN_FROM_OUTSIDE) else ""
             raise WorkFailed(f"the worker doing {call.args[0]} died {call.deaths} times, the last time by {died}{again}")
 
     def _do_alone(self, call: _Call, method: str, tracked: bool, among: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
@@ -174,7 +174,7 @@ def result_of(ended: Ended) -> Any:
     if kind == "RecipeError":  # of a source that could not be read to its end
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # as `told` says of every kind
-        raise WorkFailed(f"{last}. {MEND}")
+        raise WorkFailed(f"{last}. {ADVICE}")
     if kind in MACHINE:  # not a fault of ours: where in our code it happened helps nobody
-        raise WorkFailed(f"{last}. Mend that, then the same command goes on from here")
+        raise WorkFailed(f"{last}. Fix this and run the same command again; it resumes.")
     raise WorkFailed(ended.error)

@@ -129,7 +129,7 @@ def _begin(process: Any) -> None:
             process.start()
             return
         time.sleep(pause_s)  # until who is dying is seen as dead
-    raise WorkFailed("no process can be started for a worker; the same command goes on from here")
+    raise WorkFailed("no process can be started for a worker; run the same command again to resume")
 
 
 def _keep_pace(pace: Pace, pipe: Any) -> None:

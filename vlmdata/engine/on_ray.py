@@ -46,7 +46,7 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
                 _start(ray, _temp_dir=folder, **here, **quiet)
         yield int(ray.cluster_resources().get("CPU", 1))
     except ray.exceptions.RayError as error:  # of a cluster that was lost
-        raise WorkFailed(f"Ray failed: {_one_line(error)}; the same command goes on from here") from None
+        raise WorkFailed(f"Ray failed: {_one_line(error)}; run the same command again to resume") from None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vlmdata.thread import has_room
 
-MEND = "Free some or take fewer --workers, then the same command goes on from here"
+ADVICE = "Free some or use fewer --workers, and run the same command again; it resumes."
 WORDS = (
     "Cannot allocate memory",  # the C library's
     "Insufficient memory",  # OpenCV's
