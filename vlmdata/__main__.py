@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 
-from vlmdata.commands import STOPPED
 from vlmdata.stopped import STOPPED
 
 

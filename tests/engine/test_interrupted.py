@@ -90,7 +90,7 @@ def test_what_was_stopped_goes_on(web, tmp_path):
 
 @pytest.mark.parametrize("number", [INT, TERM])
 def test_it_ends_in_one_line_while_it_still_imports(tmp_path, number):
-    (tmp_path / "argparse.py").write_text("print('importing', flush=True)\ninput()\n")  # found first: waits until it is stopped
+    (tmp_path / "click.py").write_text("print('importing', flush=True)\ninput()\n")  # found first: waits until it is stopped
     command = [sys.executable, "-m", "vlmdata", "steps"]
     paths = os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, sys.path)])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

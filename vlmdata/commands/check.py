@@ -1,52 +1,57 @@
 """Find every mistake that a run would make, in a second; or verify a finished dataset."""
 
-import argparse
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vlmdata.commands.run import recipe_arguments
-from vlmdata.recipe import Recipe, read_settings
-from vlmdata.redact import redacted
+import click
 
-EXAMPLE = """
+from vlmdata.commands.run import recipe_parameters
+from vlmdata.verbs import Verb
+
+if TYPE_CHECKING:
+    from vlmdata.recipe import Recipe
+
+EXAMPLES = """
 vlmdata check captions --set source.path=urls.parquet
 vlmdata check OUT
 vlmdata check OUT --bytes
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    recipe_arguments(parser)
-    parser.add_argument("--bytes", action="store_true", help="of a dataset: read every file and compare its SHA-256")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@click.command(cls=Verb)
+@recipe_parameters
+@click.option("--bytes", "every_byte", is_flag=True, help="of a dataset: read every file and compare its SHA-256")
+def command(recipe: str, settings: tuple[str, ...], every_byte: bool) -> int:
     from vlmdata.build import check
     from vlmdata.engine.audit import audit
-    from vlmdata.recipe import modules, parse, read
+    from vlmdata.recipe import modules, parse, read, read_settings
+    from vlmdata.redact import redacted
 
-    given, target = arguments.recipe, redacted(arguments.recipe)
-    if "://" in given or Path(given).is_dir():
-        faults = audit(given, read_bytes=arguments.bytes)
-        whole = f"{target}: whole, {'every byte' if arguments.bytes else 'sums and sizes'} checked"
+    target = redacted(recipe)
+    if "://" in recipe or Path(recipe).is_dir():
+        faults = audit(recipe, read_bytes=every_byte)
+        whole = f"{target}: whole, {'every byte' if every_byte else 'sums and sizes'} checked"
         print(redacted("\n".join(faults)) if faults else whole)
         return 1 if faults else 0
-    tree, path = read(given, read_settings(arguments.set))
+    tree, path = read(recipe, read_settings(settings))
     for module in modules(tree):
         print(f"{target}: imports {module}, which runs its code")
-    recipe = parse(tree, path)
-    check(recipe)
-    warn_of_a_crowd(recipe)
-    warn_of_names(recipe.source.carries())
-    if warning := recipe.source.warning():
+    parsed = parse(tree, path)
+    check(parsed)
+    warn_of_a_crowd(parsed)
+    warn_of_names(parsed.source.carries())
+    if warning := parsed.source.warning():
         print(f"vlmdata: {warning}", file=sys.stderr)
-    print(f"{target}: nothing wrong; {len(recipe.steps)} steps, tars of {recipe.shards.samples:,} samples")
+    print(f"{target}: nothing wrong; {len(parsed.steps)} steps, tars of {parsed.shards.samples:,} samples")
     return 0
 
 
 def warn_of_a_crowd(recipe: Recipe) -> None:
-    """Say on stderr if one host has so much of the head of a list that its pace is the run's; a run looks at a fair sample."""
+    """Warn on stderr if the first rows of a list are so often of one host that its rate limit bounds the run."""
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
@@ -62,9 +67,11 @@ def warn_of_a_crowd(recipe: Recipe) -> None:
 
 
 def warn_of_names(columns: Sequence[str]) -> None:
-    """Say on stderr which of a source's columns get another name in a sample's JSON, since theirs is a field of ours."""
+    """Say on stderr which columns of a source are renamed in a sample's JSON, because vlmdata has a field of that name."""
     from vlmdata.fields import other_names
 
     if others := other_names(columns):
         listed = ", ".join(f"{name} as {other}" for name, other in others.items())
-        print(f"vlmdata: columns with the name of a field of ours get another in the sample's JSON: {listed}", file=sys.stderr)
+        print(
+            f"vlmdata: columns named like one of vlmdata's fields are renamed in the sample's JSON: {listed}", file=sys.stderr
+        )

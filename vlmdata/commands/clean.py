@@ -1,30 +1,30 @@
 """Remove work/: the dataset stays, but thresholds can no longer be moved without fetching again."""
 
-import argparse
 import shutil
 from pathlib import Path
 
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = "vlmdata clean OUT"
+from vlmdata.verbs import Verb, argument, folders
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="a finished dataset on this machine")
+EXAMPLES = "vlmdata clean OUT"
 
 
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@argument("out", "a finished dataset on this machine", shell_complete=folders)
+def command(out: str) -> None:
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.folder import LocalStore
     from vlmdata.engine.manifest import alone
     from vlmdata.sizes import megabytes
+    from vlmdata.step import RecipeError
 
-    settle(LocalStore(Path(arguments.out)))
-    read_manifest(arguments.out)
-    work = Path(arguments.out) / "work"
+    settle(LocalStore(Path(out)))
+    read_manifest(out)
+    work = Path(out) / "work"
     if not work.is_dir():
-        raise RecipeError(f"{arguments.out} has no work/ on this machine; nothing to remove")
-    with alone(LocalStore(Path(arguments.out))):
+        raise RecipeError(f"{out} has no work/ on this machine; nothing to remove")
+    with alone(LocalStore(Path(out))):
         freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
         shutil.rmtree(work)
     print(f"{work} removed: {megabytes(freed)} freed")

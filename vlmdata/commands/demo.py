@@ -1,19 +1,22 @@
-"""The whole path on bundled pictures: fetch, filter, score, deduplicate, pack, stream, train. No internet."""
+"""Run the whole pipeline on bundled pictures, without internet: fetch, filter, score, deduplicate, pack, stream, train."""
 
-import argparse
 import os
 from pathlib import Path
 
-EXAMPLE = "vlmdata demo --out demo-out"
+import click
+
+from vlmdata.verbs import Verb, folders
+
+EXAMPLES = "vlmdata demo --out demo-out"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", default="demo-out", help="folder for everything it makes (default: demo-out)")
-    parser.add_argument("--local", action="store_true", help="plain processes instead of Ray")
-
-
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@click.option(
+    "--out", default="demo-out", show_default=True, metavar="FOLDER", help="folder for all results", shell_complete=folders
+)
+@click.option("--local", is_flag=True, help="plain processes instead of Ray")
+def command(out: str, local: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine threads that wait by spinning cost tenfold
     from vlmdata.demo.demo import demo
 
-    print(demo(Path(arguments.out), local=arguments.local))
+    print(demo(Path(out), local=local))

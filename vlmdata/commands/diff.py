@@ -1,16 +1,16 @@
-"""Say which rows came, went or changed between two datasets, and by which step."""
+"""List the rows that were added, removed or changed between two datasets, and the step that caused it."""
 
-import argparse
+import click
 
-EXAMPLE = "vlmdata diff OLD NEW"
+from vlmdata.verbs import Verb, argument, folders
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a finished dataset")
-    parser.add_argument("b", metavar="B", help="another, or the same built otherwise")
+EXAMPLES = "vlmdata diff OLD NEW"
 
 
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@argument("a", "a finished dataset", shell_complete=folders)
+@argument("b", "another, or the same built with other settings", shell_complete=folders)
+def command(a: str, b: str) -> None:
     from vlmdata.diff import diff, tell
 
-    print(tell(diff(arguments.a, arguments.b)))
+    print(tell(diff(a, b)))

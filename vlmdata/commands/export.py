@@ -1,25 +1,24 @@
 """Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain folders, or conversations as messages."""
 
-import argparse
+import click
 
 from vlmdata import exports
+from vlmdata.verbs import Verb, argument, folders
 
-EXAMPLE = """
+EXAMPLES = """
 vlmdata export OUT --to parquet EXPORTED
 vlmdata export OUT --to folder PICTURES
 vlmdata export TALKS --to messages CHATS
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="a finished dataset")
-    parser.add_argument("target", help="folder to write; it must not exist")
-    parser.add_argument("--to", choices=exports.names(), default="parquet", help="form (default: parquet)")
-
-
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@argument("out", "a finished dataset", shell_complete=folders)
+@argument("target", "folder to write; it must not exist", shell_complete=folders)
+@click.option("--to", "form", type=click.Choice(exports.names()), default="parquet", show_default=True, help="format to write")
+def command(out: str, target: str, form: str) -> None:
     from vlmdata.export import export
     from vlmdata.redact import redacted
 
-    samples = export(arguments.out, arguments.to, arguments.target)
-    print(f"{redacted(arguments.target)}: {samples:,} samples as {arguments.to}")
+    samples = export(out, form, target)
+    print(f"{redacted(target)}: {samples:,} samples as {form}")

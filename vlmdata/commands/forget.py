@@ -3,14 +3,16 @@
 Without any of these it finishes a takedown that was interrupted.
 """
 
-import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from vlmdata.redact import redacted
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = """
+from vlmdata.verbs import Verb, argument, files, folders
+
+EXAMPLES = """
 vlmdata forget OUT --url https://example.org/cat.jpg --receipt receipt.json
 vlmdata forget OUT --domain example.org --url @addresses.txt
 vlmdata forget OUT --like portrait.jpg --bits 6 --dry-run
@@ -24,36 +26,53 @@ KINDS = {
 }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="a finished dataset")
-    for name, what in KINDS.items():
-        parser.add_argument(f"--{name}", action="append", default=[], help=f"{what}; @FILE for a list, one a line")
-    parser.add_argument("--bits", type=int, default=4, help="by how many of 64 bits a likeness may differ (default: 4)")
-    parser.add_argument("--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+def kinds(command: Any) -> Any:
+    """Add an option for each kind of thing that can be forgotten."""
+    for name, what in reversed(KINDS.items()):
+        command = click.option(
+            f"--{name}",
+            multiple=True,
+            metavar=name.upper(),
+            help=f"{what}; @FILE for a list, one per line",
+            shell_complete=files if name == "like" else None,
+        )(command)
+    return command
 
 
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@argument("out", "a finished dataset", shell_complete=folders)
+@kinds
+@click.option(
+    "--bits", type=int, default=4, show_default=True, metavar="N", help="number of bits, of 64, in which a likeness may differ"
+)
+@click.option(
+    "--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset", shell_complete=files
+)
+@click.option("--dry-run", is_flag=True, help="only say what would be removed")
+def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: tuple[str, ...]) -> None:
+    from vlmdata.redact import redacted
     from vlmdata.takedown import Request, finish, forget, likeness
 
-    if not any(getattr(arguments, name) for name in KINDS) and not arguments.dry_run and finish(arguments.out):
+    if not any(values.values()) and not dry_run and finish(out):
         print("the takedown that was interrupted is finished")
         return
-    given = {name: lines(getattr(arguments, name)) for name in KINDS}
+    given = {name: lines(values[name]) for name in KINDS}
     likenesses = [likeness(path) for path in given["like"]]
     hashes = [sha.lower() for sha in given["sha256"]]
-    request = Request(given["url"], given["domain"], given["key"], hashes, likenesses, arguments.bits)
-    receipt = forget(arguments.out, request, dry=arguments.dry_run)
-    done = "would be forgotten" if arguments.dry_run else "forgotten"
-    print(f"{len(receipt['removed']):,} rows {done}, {receipt['samples']:,} of them samples in {len(receipt['shards']):,} tars")
-    if missing := receipt["not_found"]:
-        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}; they will not come in either")
-    if arguments.receipt:
-        Path(arguments.receipt).write_text(json.dumps(receipt, indent=1) + "\n")
+    request = Request(given["url"], given["domain"], given["key"], hashes, likenesses, bits)
+    removal = forget(out, request, dry=dry_run)
+    done = "would be forgotten" if dry_run else "forgotten"
+    print(f"{len(removal['removed']):,} rows {done}, {removal['samples']:,} of them samples in {len(removal['shards']):,} tars")
+    if missing := removal["not_found"]:
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}; later runs will not add them either")
+    if receipt:
+        Path(receipt).write_text(json.dumps(removal, indent=1) + "\n")
 
 
-def lines(values: list[str]) -> list[str]:
+def lines(values: Iterable[str]) -> list[str]:
     """Return values, each `@FILE` replaced by the lines of that file. Raises RecipeError for a file that cannot be read."""
+    from vlmdata.step import RecipeError
+
     found = []
     for value in values:
         if not value.startswith("@"):

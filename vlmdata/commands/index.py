@@ -1,27 +1,28 @@
-"""Put an index beside WebDataset tars that others wrote, so that they stream at once."""
+"""Write an index for WebDataset tars made by other tools, so that vlmdata can stream them."""
 
-import argparse
 from pathlib import Path
 
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = """
+from vlmdata.verbs import Verb, argument, files, folders
+
+EXAMPLES = """
 vlmdata index shards/
 vlmdata index 'shards/*.tar' --out index.parquet
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tars", help="folder, pattern or address of the tars")
-    parser.add_argument("--out", help="the file to write (default: index.parquet in the folder of the tars)")
-    parser.add_argument("--image-sizes", action="store_true", help="also read each image's header for its width and height")
-
-
-def run(arguments: argparse.Namespace) -> None:
+@click.command(cls=Verb)
+@argument("tars", "folder, pattern or address of the tars", shell_complete=folders)
+@click.option(
+    "--out", metavar="FILE", help="file to write (default: index.parquet in the folder of the tars)", shell_complete=files
+)
+@click.option("--image-sizes", is_flag=True, help="also read each image's header for its width and height")
+def command(tars: str, out: str | None, image_sizes: bool) -> None:
     from vlmdata.loader.build import build_index
+    from vlmdata.step import RecipeError
 
-    out = Path(arguments.out) if arguments.out else None
     try:
-        print(build_index(arguments.tars, out=out, image_sizes=arguments.image_sizes))
+        print(build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes))
     except ValueError as error:  # a tar that is cut or broken: the message names it and the byte
         raise RecipeError(str(error)) from None

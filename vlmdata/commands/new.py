@@ -1,24 +1,31 @@
-"""Copy a recipe that ships, to edit."""
+"""Copy a shipped recipe into a file, to edit it."""
 
-import argparse
 from pathlib import Path
 
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = "vlmdata new captions"
+from vlmdata.verbs import CompletionItem, Verb, argument, files, words
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="name of a recipe that ships")
-    parser.add_argument("path", nargs="?", help="where to put it (default: here, under its own name)")
+EXAMPLES = "vlmdata new captions"
 
 
-def run(arguments: argparse.Namespace) -> None:
+def shipped(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a shipped recipe."""
+    from vlmdata.recipe import PIPELINES
+
+    return words(sorted(path.stem for path in PIPELINES.glob("build/*.yaml")), incomplete)
+
+
+@click.command(cls=Verb)
+@argument("recipe", "name of a shipped recipe", shell_complete=shipped)
+@argument("path", "file to write (default: here, under the name of the recipe)", required=False, shell_complete=files)
+def command(recipe: str, path: str | None) -> None:
     from vlmdata.recipe import locate
+    from vlmdata.step import RecipeError
 
-    source = locate(arguments.recipe)
-    target = Path(arguments.path or source.name)
+    source = locate(recipe)
+    target = Path(path or source.name)
     if target.exists():
-        raise RecipeError(f"{target} exists; name another file: vlmdata new {arguments.recipe} other.yaml")
+        raise RecipeError(f"{target} exists; name another file: vlmdata new {recipe} other.yaml")
     target.write_text(source.read_text())
     print(f"{target}: edit it, then\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")

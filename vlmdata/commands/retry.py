@@ -1,50 +1,53 @@
-"""Fetch again what failed in passing: time-outs, full hosts, servers that were down."""
+"""Fetch again the rows that failed temporarily: time-outs, busy hosts, servers that were down."""
 
-import argparse
 import json
+from typing import Any
 
-from vlmdata.commands.run import engine_arguments
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = """
+from vlmdata.commands.run import engine_parameters, recipes
+from vlmdata.verbs import Verb, argument, folders
+
+EXAMPLES = """
 vlmdata retry OUT
 vlmdata retry OUT --only timeout,http_503
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="a finished dataset")
-    parser.add_argument("--only", help="reasons, separated by commas (default: every passing one)")
-    parser.add_argument(
-        "--recipe", metavar="RECIPE", help="what built it, where its addresses hold secrets: the manifest does not"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change a value of that recipe")
-    engine_arguments(parser)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.build import run as build
+@click.command(cls=Verb)
+@argument("out", "a finished dataset", shell_complete=folders)
+@click.option("--only", metavar="REASONS", help="reasons, separated by commas (default: all temporary ones)")
+@click.option(
+    "--recipe",
+    metavar="RECIPE",
+    help="recipe of the dataset; needed where its addresses hold secrets, which the manifest does not keep",
+    shell_complete=recipes,
+)
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of that recipe")
+@engine_parameters
+def command(out: str, only: str | None, recipe: str | None, settings: tuple[str, ...], **options: Any) -> None:
+    from vlmdata.build import run
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.open import open_store
     from vlmdata.recipe import load, parse, read_settings
     from vlmdata.redact import MARK, redacted
     from vlmdata.show import summary
+    from vlmdata.step import RecipeError
     from vlmdata.web.outcomes import is_passing
 
-    settle(open_store(arguments.out, probe=False))
-    before = read_manifest(arguments.out)
+    settle(open_store(out, probe=False))
+    before = read_manifest(out)
     found = sorted({line["reason"] for line in before["dropped"] if line["step"] == "download"})
-    wanted = arguments.only.split(",") if arguments.only else [reason for reason in found if is_passing(reason)]
+    wanted = only.split(",") if only else [reason for reason in found if is_passing(reason)]
     unknown = set(wanted) - set(found)
     if unknown:
-        raise RecipeError(f"no row of {arguments.out} failed by {', '.join(sorted(unknown))}; there is: {', '.join(found)}")
+        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}; the reasons are: {', '.join(found)}")
     if not wanted:
-        print(f"{redacted(arguments.out)}: no row failed in passing")
+        print(f"{redacted(out)}: no row failed temporarily")
         return
-    recipe = load(arguments.recipe, read_settings(arguments.set)) if arguments.recipe else parse(before["recipe"])
-    if not arguments.recipe and MARK in json.dumps(before["recipe"]):
-        raise RecipeError(f"{arguments.out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
-    options = {name: getattr(arguments, name) for name in ("address", "local", "workers")}
-    manifest = build(recipe, arguments.out, again=tuple(wanted), **options)
-    print(summary(manifest, arguments.out))
-    print(f"{manifest['kept'] - before['kept']:,} rows more than before")
+    chosen = load(recipe, read_settings(settings)) if recipe else parse(before["recipe"])
+    if not recipe and MARK in json.dumps(before["recipe"]):
+        raise RecipeError(f"{out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
+    manifest = run(chosen, out, again=tuple(wanted), **options)
+    print(summary(manifest, out))
+    print(f"{manifest['kept'] - before['kept']:,} more rows kept than before")

@@ -1,41 +1,57 @@
 """Build a dataset; the same command resumes one that was interrupted."""
 
-import argparse
+from typing import Any
 
-from vlmdata.recipe import read_settings
+import click
 
-EXAMPLE = """
+from vlmdata.commands.new import shipped
+from vlmdata.verbs import CompletionItem, Verb, argument, files, folders
+
+EXAMPLES = """
 vlmdata run captions --set source.path=urls.parquet --out OUT
 vlmdata run my-recipe.yaml --out s3://bucket/dataset --address auto
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    recipe_arguments(parser)
-    parser.add_argument("--out", required=True, help="folder or object-store address of the dataset")
-    engine_arguments(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="only N rows: of a list a fair sample")
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a shipped recipe, or the path of a file."""
+    return [*files(ctx, param, incomplete), *shipped(ctx, param, incomplete)]  # bash drops what stands before a path
 
 
-def recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what names a recipe and changes it."""
-    parser.add_argument("recipe", help="a YAML file, or the name of a recipe that ships (captions)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", help="change a parameter: image_size.min_side=100"
-    )
+def recipe_parameters(command: Any) -> Any:
+    """Add the parameters that name a recipe and change it."""
+    command = click.option(
+        "--set", "settings", multiple=True, metavar="A.B=C", help="change a parameter: image_size.min_side=100"
+    )(command)
+    return argument("recipe", "a YAML file, or the name of a shipped recipe (captions)", shell_complete=recipes)(command)
 
 
-def engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says where the work is done."""
-    parser.add_argument("--address", help="of a running Ray cluster, or auto; without it Ray starts on this machine")
-    parser.add_argument("--local", action="store_true", help="plain processes instead of Ray: starts in a second")
-    parser.add_argument("--workers", type=int, metavar="N", help="how many at once (default: one for each core)")
+def engine_parameters(command: Any) -> Any:
+    """Add the parameters that say where the work is done."""
+    for decorate in (
+        click.option("--workers", type=int, metavar="N", help="number of workers (default: one for each core)"),
+        click.option("--local", is_flag=True, help="plain processes instead of Ray; they start in a second"),
+        click.option(
+            "--address",
+            metavar="ADDRESS",
+            help="address of a running Ray cluster, or auto (default: start Ray on this machine)",
+        ),
+    ):
+        command = decorate(command)
+    return command
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from vlmdata.build import run as build
+@click.command(cls=Verb)
+@recipe_parameters
+@click.option(
+    "--out", required=True, metavar="OUT", help="folder or object-store address of the dataset", shell_complete=folders
+)
+@engine_parameters
+@click.option("--limit", type=int, metavar="N", help="use only N rows; a random sample if the source is a list")
+def command(recipe: str, settings: tuple[str, ...], out: str, **options: Any) -> None:
+    from vlmdata.build import run
+    from vlmdata.recipe import read_settings
     from vlmdata.show import summary
 
-    options = {name: getattr(arguments, name) for name in ("address", "local", "workers", "limit")}
-    manifest = build(arguments.recipe, arguments.out, set=read_settings(arguments.set), **options)
-    print(summary(manifest, arguments.out))
+    manifest = run(recipe, out, set=read_settings(settings), **options)
+    print(summary(manifest, out))

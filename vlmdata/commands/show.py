@@ -1,40 +1,41 @@
 """Show a finished dataset: counts, what each step cost, a few samples; with --open the report."""
 
-import argparse
 import textwrap
-import webbrowser
 from pathlib import Path
 from typing import Any
 
-from vlmdata.step import RecipeError
+import click
 
-EXAMPLE = """
+from vlmdata.verbs import Verb, argument, folders
+
+EXAMPLES = """
 vlmdata show OUT
 vlmdata show OUT --samples 10
 vlmdata show OUT --open
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="a finished dataset")
-    parser.add_argument("--samples", type=int, default=3, metavar="N", help="how many samples to print (default: 3)")
-    parser.add_argument("--open", action="store_true", help="open report.html in the browser")
+@click.command(cls=Verb)
+@argument("out", "a finished dataset", shell_complete=folders)
+@click.option("--samples", type=int, default=3, show_default=True, metavar="N", help="number of samples to print")
+@click.option("--open", "in_browser", is_flag=True, help="open report.html in the browser")
+def command(out: str, samples: int, in_browser: bool) -> None:
+    import webbrowser
 
-
-def run(arguments: argparse.Namespace) -> None:
     from vlmdata.dataset import read_manifest
     from vlmdata.report.write import REPORT
     from vlmdata.show import first_samples, summary
+    from vlmdata.step import RecipeError
 
-    manifest = read_manifest(arguments.out)
-    print(summary(manifest, arguments.out))
-    for sample in first_samples(arguments.out, arguments.samples):
+    manifest = read_manifest(out)
+    print(summary(manifest, out))
+    for sample in first_samples(out, samples):
         print(f"\n{describe(sample)}")
-    if not arguments.open:
+    if not in_browser:
         return
-    if "://" in arguments.out:
-        raise RecipeError(f"{arguments.out}: copy {REPORT} to this machine to open it")
-    webbrowser.open((Path(arguments.out).absolute() / REPORT).as_uri())
+    if "://" in out:
+        raise RecipeError(f"{out}: copy {REPORT} to this machine to open it")
+    webbrowser.open((Path(out).absolute() / REPORT).as_uri())
 
 
 def describe(sample: dict[str, Any]) -> str:

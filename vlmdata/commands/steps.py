@@ -1,26 +1,34 @@
-"""Say what steps and sources there are, with their parameters."""
+"""List the steps and sources, with their parameters."""
 
-import argparse
 import dataclasses
 import inspect
 from typing import Any
 
-EXAMPLE = """
+import click
+
+from vlmdata.verbs import CompletionItem, Verb, argument, words
+
+EXAMPLES = """
 vlmdata steps
 vlmdata steps clip_score
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="one step or source, with its parameters")
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a step or a source."""
+    from vlmdata import catalog
+
+    return words([*catalog.names("steps"), *catalog.names("sources")], incomplete)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from vlmdata import catalog  # brings pydantic, which no other verb waits for
+@click.command(cls=Verb)
+@argument("name", "show only this step or source, with its parameters", required=False, shell_complete=names)
+def command(name: str | None) -> None:
+    from vlmdata import catalog
 
-    if arguments.name:
-        kind = "sources" if arguments.name in catalog.names("sources") else "steps"
-        print(describe(arguments.name, catalog.find(kind, arguments.name)))
+    if name:
+        kind = "sources" if name in catalog.names("sources") else "steps"
+        print(describe(name, catalog.find(kind, name)))
         return
     for kind in ("sources", "steps"):
         print(f"{kind}:")

@@ -1,0 +1,209 @@
+"""The words of the command line: help, mistakes in them, and what a shell completes."""
+
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vlmdata.commands
+from vlmdata import cli
+
+PACKAGES = {"vlmdata": vlmdata.commands}
+MAIN = {"vlmdata": cli.main}
+VERBS = [(program, module.name) for program, package in PACKAGES.items() for module in pkgutil.iter_modules(package.__path__)]
+FIRST = {
+    "vlmdata": ["demo", "new", "check", "run", "show"],
+}
+PROGRAM, RUN, SHOW = "vlmdata [OPTIONS] VERB ...", "vlmdata run [OPTIONS] RECIPE", "vlmdata show [OPTIONS] OUT"
+HEAVY = ["torch", "pyarrow", "ray", "numpy", "transformers", "yaml", "pydantic"]
+
+
+def examples(program: str, verb: str) -> list[str]:
+    text = importlib.import_module(f"{program}.commands.{verb}").EXAMPLES
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("program", "verb"), VERBS)
+def test_the_help_of_a_verb_ends_with_its_own_examples_as_they_are_written(program, verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert MAIN[program]([verb, "--help"]) == 0
+    said = capsys.readouterr()
+    head, tail = said.out.split("\nExamples:\n")
+    assert tail.splitlines() == [f"  {line}" for line in examples(program, verb)]
+    assert any(f"{program} {verb} " in f"{line} " for line in examples(program, verb))
+    assert max(map(len, head.splitlines())) <= 40 and "\x1b" not in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("program", MAIN)
+def test_the_help_of_a_program_names_every_verb_those_of_a_first_dataset_first(program, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert MAIN[program](["--help"]) == 0
+    asked = capsys.readouterr().out
+    listed = [line.split()[0] for line in asked.split("Verbs:\n")[1].splitlines() if line[:2] == "  " and line[2:3].isalpha()]
+    assert sorted(listed) == sorted(verb for name, verb in VERBS if name == program)
+    assert listed[:5] == FIRST[program]
+    assert MAIN[program]([]) == 2  # no verb is a mistake, answered by the help
+    assert capsys.readouterr().out == asked
+
+
+@pytest.mark.parametrize("program", MAIN)
+def test_help_and_version_import_nothing_that_takes_time(program):
+    calls = [["--version"], ["--help"], *([verb, "--help"] for name, verb in VERBS if name == program)]
+    code = "import importlib, sys\nmain = importlib.import_module(sys.argv[1]).main\n"
+    code += f"for words in {calls}:\n    assert main(words) == 0\n    print('heavy:', words, sys.modules.keys() & set({HEAVY}))"
+    module = {"vlmdata": "vlmdata.cli"}[program]
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=True)
+    found = [line for line in done.stdout.splitlines() if line.startswith("heavy:")]
+    assert found == [f"heavy: {words} set()" for words in calls]
+
+
+@pytest.mark.parametrize("program", MAIN)
+def test_the_version_is_that_of_the_package(program):
+    done = subprocess.run([sys.executable, "-m", program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"vlmdata {importlib.metadata.version('vlmdata')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "mistake"),
+    [
+        (["completion"], "vlmdata completion [OPTIONS] SHELL", "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
+        (["runn"], PROGRAM, "No such verb 'runn'. Did you mean 'run'?"),
+        (["zzz"], PROGRAM, "No such verb 'zzz'."),
+        (["--verson"], PROGRAM, "No such option '--verson'. Did you mean '--version'?"),
+        (["run"], RUN, "Missing argument 'RECIPE'."),
+        (["run", "captions"], RUN, "Missing option '--out'."),
+        (["run", "captions", "--out"], RUN, "Option '--out' requires an argument."),
+        (["run", "captions", "--limt", "3"], RUN, "No such option '--limt'. Did you mean '--limit'?"),
+        (["show", "--samples", "x"], SHOW, "Invalid value for '--samples': 'x' is not a valid integer."),
+        (["show", "a", "b"], SHOW, "Got unexpected extra argument (b)"),
+        (["show", "a", "s3://ID:SECRET@b/c"], SHOW, "Got unexpected extra argument (s3://REDACTED@b/c)"),
+        (["train", "--sett"], "vlmdata train [OPTIONS] VERB ...", "No such option '--sett'."),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_words_is_the_usage_of_the_verb_and_one_line(words, usage, mistake, capsys):
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "part_rows=7", "--set", "source.path=-gone-.csv", "captions"],
+        ["captions", "--set", "part_rows=7", "--set=source.path=-gone-.csv"],
+        ["--set", "part_rows=7", "captions", "--set", "source.path=-gone-.csv"],
+    ],
+)
+def test_options_stand_before_and_after_arguments_and_values_may_begin_with_a_dash(words, capsys):
+    assert cli.main(["check", *words]) == 2
+    assert "-gone-.csv" in capsys.readouterr().err
+    assert cli.main(["check", *words, "--set", "part_rows=-3"]) == 2
+    assert "part_rows = -3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["new", "captions"]])
+def test_a_reader_that_closes_the_output_ends_the_command_without_a_word(words, unbuffered, tmp_path):
+    reads, writes = os.pipe()
+    os.close(reads)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "vlmdata", *words]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell that finds the command, in a folder with a recipe and a dataset."""
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "vlmdata"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlmdata "$@"\n')
+    command.chmod(0o700)
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "built").mkdir()
+    return {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+
+
+COMPLETIONS = [  # a line, and the words that its last one may become
+    ("vlmdata ru", ["run"]),
+    ("vlmdata run --wo", ["--workers"]),
+    ("vlmdata run capt", ["captions"]),
+    ("vlmdata check --set a.b=c laion", ["laion", "laion5b"]),
+    ("vlmdata new datacomp_b", ["datacomp_basic", "datacomp_best"]),
+    ("vlmdata steps clip_", ["clip_score"]),
+    ("vlmdata export OUT --to f", ["folder"]),
+    ("vlmdata nonsense a", []),
+]
+PATHS = [("vlmdata run min", "mine.yaml"), ("vlmdata show bui", "built/"), ("vlmdata run x --out bui", "built/")]
+BASH = r"""
+eval "$(vlmdata completion bash)"
+while read -r line; do
+    read -ra COMP_WORDS <<< "$line"; COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+    compopt() { :; }  # it works only while readline completes
+    _vlmdata_completion vlmdata
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_verbs_options_and_names(shell, tmp_path):
+    lines = "".join(f"{line}\n" for line, _ in COMPLETIONS)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", BASH], input=lines, capture_output=True, text=True, check=True, env=shell, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert [line.split() for line in done.stdout.splitlines()] == [found for _, found in COMPLETIONS]
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
+def test_fish_completes_verbs_options_names_and_paths(shell, tmp_path):
+    cases = [*COMPLETIONS, *((line, [path]) for line, path in PATHS)]
+    script = (
+        "vlmdata completion fish | source\nwhile read -l line\n  echo (complete -C $line | string replace -r '\\t.*' '')\nend"
+    )
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], input="".join(f"{line}\n" for line, _ in cases), capture_output=True, text=True,
+        check=True, env=shell, cwd=tmp_path,
+    )  # fmt: skip
+    assert [line.split() for line in done.stdout.splitlines()] == [found for _, found in cases]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("name", "start"), [("bash", ["--norc", "-i"]), ("zsh", ["-f", "-i"])])
+def test_a_terminal_completes_a_line_and_the_path_of_a_file(name, start, shell, tmp_path):
+    """The tabulator is pressed in a real terminal. What is typed echoes; only the completion adds the rest of a word."""
+    if shutil.which(name) is None:
+        pytest.skip(f"no {name}")
+    prepare = "autoload -Uz compinit && compinit -u -D\n" if name == "zsh" else ""
+    parent, child = os.openpty()
+    process = subprocess.Popen(
+        [name, *start], stdin=child, stdout=child, stderr=child, env=shell, cwd=tmp_path, start_new_session=True
+    )
+    os.close(child)
+    try:
+        os.write(parent, f'{prepare}eval "$(vlmdata completion {name})" && echo re""ady\n'.encode())
+        read_until(parent, "ready")
+        for line, found in [("vlmdata ru", "run "), *PATHS]:
+            os.write(parent, f"{line}\t".encode())
+            read_until(parent, f"{line.rpartition(' ')[0]} {found}")
+            os.write(parent, b"\x15")  # clears the line
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+
+
+def read_until(terminal: int, text: str) -> None:
+    """Read what a terminal shows until the text appears; a text that never does fails by the time limit of a test."""
+    shown = ""
+    while text not in shown:
+        shown += os.read(terminal, 4096).decode(errors="replace")

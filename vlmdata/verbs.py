@@ -1,0 +1,192 @@
+"""The command line, on click: the verbs of a folder, their help, usage mistakes and shell completion."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import select
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+COMPLETE = "_VLMDATA_COMPLETE"  # click's variable: set by the completion function of a shell
+MAX_WIDTH = 100  # characters of a line of help
+
+
+class _Command(click.Command):
+    """What a program and its verbs have in common."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option:
+            option.help = "show this message and exit"
+        return option
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            names = [name for param in self.get_params(ctx) if isinstance(param, click.Option) for name in param.opts]
+            raise click.UsageError(_no_such("option", error.option_name, names), ctx) from None
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click leaves it out for an option without its value; it holds the usage line
+            raise
+
+
+class Verb(_Command):
+    """A verb: its name is its file's, its help the docstring of the file, and its help ends with the EXAMPLES of the file."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        assert self.callback is not None
+        module = sys.modules[self.callback.__module__]
+        assert module.__doc__, f"the first line of {module.__name__} says what the verb does"
+        summary = module.__doc__.splitlines()[0].rstrip(".")
+        self.name = module.__name__.rpartition(".")[2]
+        self.help = module.__doc__
+        self.short_help = summary[0].lower() + summary[1:]
+        self.examples = [line.strip() for line in module.EXAMPLES.strip().splitlines()]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        for title, kind in (("Arguments", click.Argument), ("Options", click.Option)):
+            records = (param.get_help_record(ctx) for param in self.get_params(ctx) if isinstance(param, kind))
+            _write_rows(formatter, title, [record for record in records if record])
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in self.examples))  # not wrapped: they are to be copied
+
+
+class Verbs(_Command, click.Group):
+    """A program whose verbs are the files of a package. Only the file of the verb that is used is imported."""
+
+    def __init__(self, program: str, summary: str, package: ModuleType, *, first: Sequence[str]) -> None:
+        """`first` are the names of verbs that the help lists before the others."""
+        super().__init__(
+            program,
+            help=summary,
+            epilog=f"`{program} VERB --help` explains a verb and shows examples.",
+            subcommand_metavar="VERB ...",
+            no_args_is_help=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        self.program, self._package, self._first = program, package, first
+        click.version_option(package_name="vlmdata", message="%(package)s %(version)s", help="show the version and exit")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = [module.name for module in pkgutil.iter_modules(self._package.__path__)]
+        return sorted(names, key=lambda n: (self._first.index(n) if n in self._first else len(self._first), n))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = importlib.import_module(f"{self._package.__name__}.{cmd_name}").command
+        assert isinstance(command, Verb)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args[0] not in names and not ctx.resilient_parsing:
+            raise click.UsageError(_no_such("verb", args[0], names), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = (param.get_help_record(ctx) for param in self.get_params(ctx))
+        _write_rows(formatter, "Options", [record for record in records if record])
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        _write_rows(formatter, "Verbs", [(name, command.get_short_help_str()) for name, command in commands if command])
+
+
+class _Argument(click.Argument):
+    """An argument with help, which click has only since 8.5."""
+
+    def __init__(self, *args: Any, help: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.help = help
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self.human_readable_name, self.help or ""
+
+
+def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return the decorator that adds an argument with its help to a verb."""
+    return click.argument(name, cls=_Argument, help=help, **attributes)
+
+
+def call(verbs: Verbs, words: Sequence[str]) -> int:
+    """Run the verb that the words of a command line name. Return its status, or 2 after a mistake in the words.
+
+    Returns 1 without a message where the reader of the output has closed it, as in `vlmdata steps | head -1`.
+    """
+    if instruction := os.environ.get(COMPLETE):
+        return shell_complete(verbs, {}, verbs.program, COMPLETE, instruction)
+    try:
+        status = _call(verbs, words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise  # of another pipe, as that to a worker
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 1
+    return status
+
+
+def _call(verbs: Verbs, words: Sequence[str]) -> int:
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH) - 2
+    try:
+        with verbs.make_context(verbs.program, list(words), terminal_width=width) as context:
+            return verbs.invoke(context) or 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.UsageError as error:
+        from vlmdata.redact import redacted
+
+        usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
+        message = " ".join(error.format_message().split())  # that of a choice has several lines
+        print(f"{usage}{verbs.program}: {redacted(message)}", file=sys.stderr)
+        return 2
+
+
+def _is_output_closed() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are reported without being asked for
+    return bool(poll.poll(0))
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a folder."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def words(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return the names that begin with what was typed."""
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _no_such(kind: str, word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, 1)
+    return f"No such {kind} '{word}'." + "".join(f" Did you mean '{name}'?" for name in close)
+
+
+def _write_rows(formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]]) -> None:
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows, col_max=min(30, formatter.width // 2))
