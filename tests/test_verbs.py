@@ -1,4 +1,4 @@
-"""The words of the command line: help, mistakes in them, and what a shell completes."""
+"""The words of both command lines: help, mistakes in them, and what a shell completes."""
 
 import importlib
 import os
@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 import vlmdata.commands
+import vlmdata_train.commands
 from vlmdata import cli
+from vlmdata_train import __main__ as trainer
 
-PACKAGES = {"vlmdata": vlmdata.commands}
-MAIN = {"vlmdata": cli.main}
+PACKAGES = {"vlmdata": vlmdata.commands, "vlmdata_train": vlmdata_train.commands}
+MAIN = {"vlmdata": cli.main, "vlmdata_train": trainer.main}
 VERBS = [(program, module.name) for program, package in PACKAGES.items() for module in pkgutil.iter_modules(package.__path__)]
 FIRST = {
     "vlmdata": ["demo", "new", "check", "run", "show"],
+    "vlmdata_train": ["align", "instruct", "evaluate", "chat", "export"],
 }
 PROGRAM, RUN, SHOW = "vlmdata [OPTIONS] VERB ...", "vlmdata run [OPTIONS] RECIPE", "vlmdata show [OPTIONS] OUT"
 HEAVY = ["torch", "pyarrow", "ray", "numpy", "transformers", "yaml", "pydantic"]
@@ -56,7 +59,7 @@ def test_help_and_version_import_nothing_that_takes_time(program):
     calls = [["--version"], ["--help"], *([verb, "--help"] for name, verb in VERBS if name == program)]
     code = "import importlib, sys\nmain = importlib.import_module(sys.argv[1]).main\n"
     code += f"for words in {calls}:\n    assert main(words) == 0\n    print('heavy:', words, sys.modules.keys() & set({HEAVY}))"
-    module = {"vlmdata": "vlmdata.cli"}[program]
+    module = {"vlmdata": "vlmdata.cli", "vlmdata_train": "vlmdata_train.__main__"}[program]
     done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("heavy:")]
     assert found == [f"heavy: {words} set()" for words in calls]
@@ -89,6 +92,12 @@ def test_a_mistake_in_the_words_is_the_usage_of_the_verb_and_one_line(words, usa
     assert cli.main(words) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
+
+
+def test_the_trainer_speaks_of_mistakes_as_the_rest_does(capsys):
+    assert trainer.main(["evaluate", "a"]) == 2
+    told = "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA\nvlmdata train: Missing argument 'DATA'.\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
@@ -132,12 +141,16 @@ def shell(tmp_path: Path) -> dict[str, str]:
 
 COMPLETIONS = [  # a line, and the words that its last one may become
     ("vlmdata ru", ["run"]),
+    ("vlmdata train in", ["instruct"]),
     ("vlmdata run --wo", ["--workers"]),
     ("vlmdata run capt", ["captions"]),
     ("vlmdata check --set a.b=c laion", ["laion", "laion5b"]),
     ("vlmdata new datacomp_b", ["datacomp_basic", "datacomp_best"]),
     ("vlmdata steps clip_", ["clip_score"]),
     ("vlmdata export OUT --to f", ["folder"]),
+    ("vlmdata train align tin", ["tiny"]),
+    ("vlmdata train align tiny --s", ["--set"]),
+    ("vlmdata train chat c --device a", ["auto"]),
     ("vlmdata nonsense a", []),
 ]
 PATHS = [("vlmdata run min", "mine.yaml"), ("vlmdata show bui", "built/"), ("vlmdata run x --out bui", "built/")]

@@ -1,4 +1,4 @@
-"""The command line, on click: the verbs of a folder, their help, usage mistakes and shell completion."""
+"""The command line of both programs, on click: the verbs of a folder, their help, usage mistakes and shell completion."""
 
 from __future__ import annotations
 

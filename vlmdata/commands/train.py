@@ -1,12 +1,14 @@
 """Train a vision-language model on a dataset; the same as python -m vlmdata_train."""
 
+import os
+import shlex
 import subprocess
 import sys
 
 import click
 
 from vlmdata import interrupt
-from vlmdata.verbs import Verb, argument
+from vlmdata.verbs import COMPLETE, CompletionItem, Verb, argument
 
 EXAMPLES = """
 vlmdata train align tiny --set data=OUT --set out=RUN
@@ -17,8 +19,25 @@ HELP = "align, instruct, evaluate, chat or export, with its arguments"
 TRAINER = [sys.executable, "-m", "vlmdata_train"]
 
 
-@click.command(cls=Verb, context_settings={"allow_interspersed_args": False})
-@argument("words", HELP, nargs=-1, type=click.UNPROCESSED, metavar="VERB ...")
+class Train(Verb):
+    """The verb, whose words are completed by the trainer."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete an option: of the trainer's verb where there is one, else of this one."""
+        return verbs_of_trainer(ctx, None, incomplete) if ctx.params["words"] else super().shell_complete(ctx, incomplete)
+
+
+def verbs_of_trainer(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[CompletionItem]:
+    """Ask the trainer how the last of its words may end. It is a process of its own, as when it trains."""
+    line = ["vlmdata_train", *(ctx.params["words"] or ()), incomplete]
+    variables = {COMPLETE: "zsh_complete", "COMP_WORDS": shlex.join(line), "COMP_CWORD": str(len(line) - 1)}
+    answer = subprocess.run(TRAINER, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True)
+    fields = iter(answer.stdout.splitlines())  # three for each word: its type, the word, its help
+    return [CompletionItem(word, kind, help) for kind, word, help in zip(fields, fields, fields, strict=False)]
+
+
+@click.command(cls=Train, context_settings={"allow_interspersed_args": False})
+@argument("words", HELP, nargs=-1, type=click.UNPROCESSED, metavar="VERB ...", shell_complete=verbs_of_trainer)
 def command(words: tuple[str, ...]) -> int:
     with subprocess.Popen([*TRAINER, *(words or ["--help"])]) as process, interrupt.handed_to(process):
         status = process.wait()

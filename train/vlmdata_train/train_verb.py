@@ -1,0 +1,46 @@
+"""What the verbs align and instruct share: a recipe, its changes, and the training run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from vlmdata.verbs import CompletionItem, argument, files, words
+
+
+def recipe_parameters(stage: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds the parameters that name a recipe, by default that of the stage, and change it."""
+
+    def decorate(command: Any) -> Any:
+        command = click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")(
+            command
+        )
+        explained = f"a file, or a shipped recipe: tiny, {stage} (the default)"
+        return argument("recipe", explained, default=stage, shell_complete=_recipes)(command)
+
+    return decorate
+
+
+def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
+    """Train by a recipe and print the path of the last checkpoint."""
+    from vlmdata.recipe import read_settings
+    from vlmdata_train.checks import check_training
+    from vlmdata_train.recipe import load
+
+    loaded = load(recipe, stage=stage, overrides=read_settings(settings))
+    check_training(loaded)
+    from vlmdata_train.loop import run_training  # torch, which takes seconds: after what can be wrong without it
+
+    result = run_training(loaded)
+    if os.environ.get("RANK", "0") == "0":
+        print(result.checkpoint)
+
+
+def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from vlmdata.recipe import PIPELINES
+
+    shipped = sorted(path.stem for path in PIPELINES.glob("train/*.yaml"))
+    return [*files(ctx, param, incomplete), *words(shipped, incomplete)]
