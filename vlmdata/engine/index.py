@@ -16,6 +16,7 @@ from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.shortage import is_short_of_memory
 from vlmdata.loader.index import INDEX_FILE
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as
 
 NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # of a sample and of a member as we write them: no path
 TAR = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}\.tar$"
@@ -106,12 +107,12 @@ def _short(store: Store, shard: str, end: int) -> RecipeError:
 @contextlib.contextmanager
 def sample_of(store: Store, shard: str, key: str) -> Iterator[None]:
     """Raise RecipeError, naming tar and sample, for whatever its bytes make who reads them raise."""
-    try:
-        yield
-    except (RecipeError, OSError):
-        raise
-    except Exception as error:  # bytes that we do not trust: JSON of any shape, a tar within
+
+    def becomes(error: Exception) -> Exception:
         if is_short_of_memory(error):
-            raise
+            return error
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise RecipeError(f"{store.url}/{shard}, sample {key}: {said}. Restore the tar, or build the dataset again") from None
+        return RecipeError(f"{store.url}/{shard}, sample {key}: {said}. Restore the tar, or build the dataset again")
+
+    with errors_as(becomes, passes=(RecipeError, OSError)):  # JSON of any shape, a tar within
+        yield

@@ -19,6 +19,7 @@ from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.interrupt import handlers_kept
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import Failed, errors_as, one_line
 
 STARTS = 2  # attempts to start Ray on this machine
 STORE_BYTES = 150_000_000  # no image goes through the object store
@@ -46,36 +47,39 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
                 _start(ray, _temp_dir=folder, **here, **quiet)
         yield int(ray.cluster_resources().get("CPU", 1))
     except ray.exceptions.RayError as error:  # of a cluster that was lost
-        raise WorkFailed(f"Ray failed: {_one_line(error)}; run the same command again to resume") from None
+        raise WorkFailed(f"Ray failed: {_short(error)}; run the same command again to resume") from None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
-    try:
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # also Exception itself
         ray.init(address=address, **options)
-    except Exception as error:  # another process's affair: Ray raises Exception itself too
-        raise RecipeError(f"no Ray cluster answers at {address}: {_one_line(error)}") from None
 
 
 def _start(ray: Any, **options: Any) -> None:
     """Start Ray on this machine. On a busy one a start can run into Ray's own time limit of 15 s (ray#65983)."""
     for attempt in range(STARTS):
         try:
-            ray.init(address="local", **options)
+            with errors_as(_start_failed):
+                ray.init(address="local", **options)
             return
-        except Exception as error:  # of the processes that it starts: RuntimeError, TimeoutError, Exception itself
+        except WorkFailed:
             ray.shutdown()
-            is_ours = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno)
-            if is_ours:  # a full disk, say, which the next attempt would meet too
-                raise
             if attempt == STARTS - 1:
-                raise WorkFailed(f"Ray does not start here: {_one_line(error)}; try again, or with --local") from None
+                raise
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _start_failed(error: Exception) -> Exception:
+    """Return WorkFailed for what the processes that Ray starts raise: RuntimeError, TimeoutError, Exception itself."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+        return error  # a full disk, say, which the next attempt would meet too
+    return WorkFailed(f"Ray does not start here: {_short(error)}; try again, or with --local")
+
+
+def _short(error: Exception) -> str:
+    return one_line(error)[:200]
 
 
 class RayWorkers:
@@ -167,7 +171,7 @@ class RayWorkers:
 
     def close(self) -> None:
         for actor in self._actors:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Failed), errors_as(Failed):
                 self._ray.kill(actor)
         if self.pace is not None:
             self._ray.kill(self.pace)

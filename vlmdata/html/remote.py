@@ -8,8 +8,10 @@ from typing import Any, BinaryIO
 
 from vlmdata.intake.find import is_remote
 from vlmdata.intake.opened import raw_file
+from vlmdata.untrusted import Failed, errors_as, one_line
 
 PAUSES_S = (1, 4, 16)  # before a range is asked for again
+FINAL = (FileNotFoundError, ValueError)  # of no use to ask again: not there, or a server without ranges
 _BUFFER = 1 << 20  # bytes; the store is asked for 4 MiB at a time
 
 
@@ -59,13 +61,15 @@ class _Ranges(io.RawIOBase):
         return self.file.read(size)
 
     def _lasting(self, ask: Any) -> Any:
-        for pause in (*PAUSES_S, None):
+        for pause_s in (*PAUSES_S, None):
             try:
-                return ask()
-            except (FileNotFoundError, ValueError) as error:  # of no use to ask again: not there, or a server without ranges
+                with errors_as(Failed, passes=FINAL):  # each store has its own
+                    return ask()
+            except FINAL as error:
                 raise ConnectionError(f"{self.path}: {' '.join(str(error).split())}") from None
-            except Exception as error:  # each store has its own
-                if pause is None:
-                    raise ConnectionError(f"{self.path}: {' '.join(str(error).split()) or type(error).__name__}") from error
-                time.sleep(pause)
+            except Failed as failed:
+                (cause,) = failed.args
+                if pause_s is None:
+                    raise ConnectionError(f"{self.path}: {one_line(cause)}") from cause
+                time.sleep(pause_s)
         raise AssertionError

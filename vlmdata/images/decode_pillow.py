@@ -8,7 +8,7 @@ from PIL import AvifImagePlugin, Image
 
 from vlmdata.images.colour import to_srgb
 from vlmdata.images.facts import Header, ImageError
-from vlmdata.images.header_lazy import over_pillows_limit
+from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
 # Of a million images thousands have odd metadata: what matters of it raises, the rest is not for the terminal.
@@ -22,22 +22,13 @@ def decode_pillow(data: bytes, header: Header, factor: int) -> tuple[np.ndarray,
     The pixels are as stored, not upright, save those of a TIFF, which Pillow turns while loading.
     A JPEG is shrunk by `factor` while decoding. Raises ImageError, and nothing else.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
-            if image.width * image.height > header.width * header.height:
-                raise ImageError("corrupt", f"{image.width} x {image.height} pixels, more than the header says")
-            if header.format == "jpeg" and factor > 1:
-                image.draft(None, (-(-header.width // factor), -(-header.height // factor)))
-            image.load()
-            return _rgb(image, header)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise over_pillows_limit(error) from None
-    except MemoryError:  # the machine's trouble: no verdict on the image
-        raise
-    except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
-        raise ImageError(_reason(error), f"{type(error).__name__}: {error}") from None
+    with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
+        if image.width * image.height > header.width * header.height:
+            raise ImageError("corrupt", f"{image.width} x {image.height} pixels, more than the header says")
+        if header.format == "jpeg" and factor > 1:
+            image.draft(None, (-(-header.width // factor), -(-header.height // factor)))
+        image.load()
+        return _rgb(image, header)
 
 
 def _plugins(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vlmdata.images.facts import Header, ImageError
-from vlmdata.images.header_lazy import over_pillows_limit
+from vlmdata.images.header_lazy import pillow_errors
 
 
 class Sequence(NamedTuple):
@@ -27,27 +27,22 @@ MAX_BOXES = 10_000
 
 def read_avif(data: bytes) -> Header:
     """Read the container by libavif through Pillow, which decodes nothing until asked for pixels."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
-            orientation = image.getexif().get(0x0112, 1)
-            pixels, planes = _coded(data, *image.size)
-            return Header(
-                "avif",
-                *image.size,
-                orientation=orientation if orientation in range(1, 9) else 1,
-                is_animated=getattr(image, "n_frames", 1) > 1,
-                mode="rgb_alpha" if image.mode == "RGBA" else "rgb",
-                coded_pixels=pixels,
-                held_bytes=planes,
-            )
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise over_pillows_limit(error) from None
-    except MemoryError:  # the machine's trouble: no verdict on the image
-        raise
-    except Exception as error:  # bytes we do not trust: libavif names many kinds of damage
-        raise ImageError("truncated" if _ends_early(data) else "corrupt", f"libavif: {error}") from None
+
+    def reason(error: Exception) -> str:  # libavif names many kinds of damage
+        return "truncated" if _ends_early(data) else "corrupt"
+
+    with pillow_errors(reason, "libavif"), Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
+        orientation = image.getexif().get(0x0112, 1)
+        pixels, planes = _coded(data, *image.size)
+        return Header(
+            "avif",
+            *image.size,
+            orientation=orientation if orientation in range(1, 9) else 1,
+            is_animated=getattr(image, "n_frames", 1) > 1,
+            mode="rgb_alpha" if image.mode == "RGBA" else "rgb",
+            coded_pixels=pixels,
+            held_bytes=planes,
+        )
 
 
 def _ends_early(data: bytes) -> bool:

@@ -2,12 +2,15 @@
 
 import io
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from PIL import Image, UnidentifiedImageError
 
 from vlmdata.images.budget import MAX_MEMORY_MB, hold_memory
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import Header, ImageError
+from vlmdata.untrusted import errors_as
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
 SHORTEST = 64  # bytes; no header is longer
@@ -20,25 +23,21 @@ def read_lazily(data: bytes) -> Header:
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
     hold_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
-    try:
-        with Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
-            assert image.format is not None
-            return Header(
-                image.format.lower(),
-                *image.size,
-                orientation=orientation_of(image.info.get("exif", b"")),
-                is_animated=getattr(image, "is_animated", False) or _is_for_animation(data),
-                mode=MODES[image.mode],
-                icc=image.info.get("icc_profile"),
-            )
-    except Image.DecompressionBombError as error:
-        raise over_pillows_limit(error) from None
-    except MemoryError:  # the machine's trouble: no verdict on the image
-        raise
-    except Exception as error:  # bytes we do not trust: Pillow's plugins raise whatever the damage leads to
+
+    def reason(error: Exception) -> str:
         is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < SHORTEST)
-        is_cut = is_cut and data[:4] != b"RIFF"  # which has told its length
-        raise ImageError("truncated" if is_cut else "corrupt", f"{type(error).__name__}: {error}") from None
+        return "truncated" if is_cut and data[:4] != b"RIFF" else "corrupt"  # a RIFF container states its length
+
+    with pillow_errors(reason), Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
+        assert image.format is not None
+        return Header(
+            image.format.lower(),
+            *image.size,
+            orientation=orientation_of(image.info.get("exif", b"")),
+            is_animated=getattr(image, "is_animated", False) or _is_for_animation(data),
+            mode=MODES[image.mode],
+            icc=image.info.get("icc_profile"),
+        )
 
 
 def _is_for_animation(data: bytes) -> bool:
@@ -46,7 +45,22 @@ def _is_for_animation(data: bytes) -> bool:
     return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
 
 
-def over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
+def pillow_errors(reason: Callable[[Exception], str], by: str | None = None) -> AbstractContextManager[None]:
+    """Have whatever Pillow's plugins raise over damaged bytes become ImageError, for the reason that `reason` finds.
+
+    ImageError passes, and MemoryError: that is the machine's trouble and no verdict on the image. `by` stands in the message in
+    place of the error's type.
+    """
+
+    def becomes(error: Exception) -> ImageError:
+        if isinstance(error, Image.DecompressionBombError):
+            return _over_pillows_limit(error)
+        return ImageError(reason(error), f"{by or type(error).__name__}: {error}")
+
+    return errors_as(becomes, passes=(ImageError, MemoryError))
+
+
+def _over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
     """Return the error of an image over Pillow's own limit, 179 million pixels, which holds whatever limits are set here."""
     told = re.search(r"\d+", str(error))
     assert Image.MAX_IMAGE_PIXELS is not None and told is not None

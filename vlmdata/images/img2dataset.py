@@ -24,6 +24,7 @@ from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
 from vlmdata.images.process import Processed
 from vlmdata.images.resize import Box, ResizeRule, transform
+from vlmdata.untrusted import errors_as
 
 Boxes = Sequence[Box]
 PLAIN_BYTES, ALPHA_BYTES = 9, 85  # a pixel, at the worst
@@ -55,11 +56,10 @@ def _header(data: bytes) -> tuple[Header, str]:
     try:
         return read_header(data), "corrupt"
     except ImageError as error:
-        try:
-            with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]) as image:
-                return Header("tiff", *image.size, mode="rgb_alpha"), error.reason
-        except Exception:  # bytes we do not trust
-            raise error from None
+        refused = error
+    formats = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
+    with errors_as(lambda _: refused), Image.open(io.BytesIO(data), formats=formats) as image:
+        return Header("tiff", *image.size, mode="rgb_alpha"), refused.reason
 
 
 def _needed(header: Header, made: int, rule: ResizeRule) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import fsspec
 
-from vlmdata.intake.find import find, is_hidden, is_remote
+from vlmdata.intake.find import find, is_hidden, is_remote, listing_errors
 from vlmdata.intake.opened import raw_file
 from vlmdata.intake.pictures import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
 from vlmdata.intake.zipped import Unusable, archive, read_member
@@ -238,11 +238,9 @@ def _by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
 def _listed(folder: str) -> Iterable[str]:
     if not is_remote(folder):
         return os.listdir(folder or "/")
-    try:
+    with listing_errors(folder):
         fs, inside = fsspec.url_to_fs(folder)
         return [info["name"].rstrip("/").rpartition("/")[2] for info in fs.ls(inside, detail=True) if info["type"] == "file"]
-    except Exception as error:  # each store has its own
-        raise RecipeError(f"{folder}: cannot be listed: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _is_text(path: str) -> bool:

@@ -7,11 +7,13 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import fsspec
 
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as, one_line
 
 
 class File(NamedTuple):
@@ -31,13 +33,14 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
         raise RecipeError("path: name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
-        try:
+        with listing_errors(one):
             found.update(_remote(one, endings) if is_remote(one) else _local(one, endings))
-        except RecipeError:
-            raise
-        except Exception as error:  # each store has its own: a bucket without credentials raises botocore's
-            raise RecipeError(f"{one}: cannot be listed: {' '.join(str(error).split()) or type(error).__name__}") from None
     return [File(name, found[name]) for name in sorted(found)]
+
+
+def listing_errors(path: str) -> AbstractContextManager[None]:
+    """Raise RecipeError in place of a store's own errors while it is listed: without credentials a bucket raises botocore's."""
+    return errors_as(lambda error: RecipeError(f"{path}: cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 
 def is_remote(path: str) -> bool:

@@ -16,6 +16,7 @@ from vlmdata.intake.pictures import ENDINGS
 from vlmdata.intake.reach import Reach, folder_of
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as, one_line
 
 READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
 READERS[".zip"] = "imagefolder"
@@ -40,16 +41,13 @@ def open_dataset(path: str, name: str, split: str, revision: str, streaming: boo
 
     `texts` are columns that CSV holds as texts, whatever they look like: a caption may be "NA", "007" or "true".
     """
-    try:
+    with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}")):
         return _open(path, name, split, revision, streaming, texts)
-    except Exception as error:  # whatever the parsers below the library raise for a stranger's files
-        raise RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}") from None
 
 
 def what_is_wrong(error: BaseException) -> str:
     """Return in one line what the library says, and what was below it: often it says no more than that there is an error."""
-    told = [" ".join(str(one).split()) or type(one).__name__ for one in (error, error.__cause__) if one is not None]
-    return ": ".join(dict.fromkeys(told))
+    return ": ".join(dict.fromkeys(one_line(one) for one in (error, error.__cause__) if one is not None))
 
 
 def is_local(path: str) -> bool:

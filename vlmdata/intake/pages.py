@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from vlmdata.html.document import Document, extract
@@ -11,6 +12,7 @@ from vlmdata.intake.pairs import json_object
 from vlmdata.intake.pictures import inline
 from vlmdata.intake.rows import document, pair, reject
 from vlmdata.intake.strings import clean
+from vlmdata.untrusted import Failed, errors_as
 
 Mode = Literal["default", "obelics"]
 Yields = Literal["documents", "alt_pairs"]
@@ -54,10 +56,9 @@ def page_rows(
 
 
 def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> Document:
-    try:
+    with suppress(Failed), errors_as(Failed):  # a page that breaks our reader is one dropped row, not the end of a run
         return extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
-    except Exception:  # bytes that we do not trust: a page that breaks our reader is one dropped row, not the end of a run
-        return Document(refused="unreadable")
+    return Document(refused="unreadable")
 
 
 def refusal(wishes: tuple[str, ...]) -> str | None:

@@ -7,6 +7,7 @@ import os
 import zipfile
 
 from vlmdata.intake.opened import Damage, raw_file
+from vlmdata.untrusted import errors_as, one_line
 
 RATIO = 1100  # deflate packs at most 1032 to 1; what claims more is a bomb of another method, or a lie
 SMALL = 1 << 20  # bytes; below, the ratio tells nothing
@@ -29,10 +30,8 @@ def archive(path: str) -> zipfile.ZipFile:
 @functools.lru_cache(maxsize=2)
 def _archive(path: str, process: int) -> zipfile.ZipFile:
     """Open an archive for one process: two that share an open file would move each other's place in it."""
-    try:
+    with errors_as(lambda error: Damage(f"is no zip archive that can be read: {error}")):
         return zipfile.ZipFile(raw_file(path))
-    except Exception as error:  # a stranger's bytes: zipfile raises what its parts raise
-        raise Damage(f"is no zip archive that can be read: {error}") from None
 
 
 def read_member(path: str, name: str, most: int) -> bytes:
@@ -49,8 +48,5 @@ def read_member(path: str, name: str, most: int) -> bytes:
         raise Unusable("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take memory as the member says
         raise Unusable("unreadable_file", f"packed by method {info.compress_type}")
-    try:
-        with opened.open(info) as member:
-            return b"".join(iter(lambda: member.read(PIECE), b""))
-    except Exception as error:  # a stranger's bytes: zipfile raises what its parts raise
-        raise Unusable("unreadable_file", " ".join(str(error).split()) or type(error).__name__) from None
+    with errors_as(lambda error: Unusable("unreadable_file", one_line(error))), opened.open(info) as member:
+        return b"".join(iter(lambda: member.read(PIECE), b""))

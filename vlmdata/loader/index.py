@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.thread import has_room
+from vlmdata.untrusted import errors_as, one_line
 
 INDEX_FILE = "index.parquet"
 MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
@@ -46,17 +47,16 @@ class NoIndex(ValueError):
 @contextmanager
 def parsing(file: str | os.PathLike) -> Iterator[None]:
     """Raise NoIndex, naming the file, for whatever its bytes make a parser raise; OSError where it cannot be read."""
-    try:
-        yield
-    except NoIndex:
-        raise
-    except Exception as error:  # bytes that we do not trust: Arrow raises eight kinds of error over damage, numpy more
+
+    def becomes(error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, error.strerror, str(file)) from None
+            return OSError(error.errno, error.strerror, str(file))
         if isinstance(error, MemoryError) and not has_room():
-            raise
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise NoIndex(f"{file} is damaged: {why}. Restore it, or index the tars again (vlmdata index)") from None
+            return error
+        return NoIndex(f"{file} is damaged: {one_line(error)[:120]}. Restore it, or index the tars again (vlmdata index)")
+
+    with errors_as(becomes, passes=(NoIndex,)):  # Arrow raises eight kinds of error over damage, NumPy more
+        yield
 
 
 class IndexRow(NamedTuple):

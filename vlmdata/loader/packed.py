@@ -20,6 +20,7 @@ from vlmdata.loader.order import Ints, distinct, key
 from vlmdata.loader.packing import Overlong, Packs, each_alone, pack
 from vlmdata.loader.plan import Picks, Plan, digest
 from vlmdata.loader.read import Reader
+from vlmdata.untrusted import Failed, errors_as
 
 PACKING_VERSION = 2  # of the order: another one is another stream
 FILE_VERSION = 2  # of the files of windows
@@ -228,10 +229,11 @@ class PackedPlan:
 def _load(file: Path) -> _Window | None:
     """Map what `_save` wrote, None where it is damaged: of a million samples a batch needs a few."""
     try:
-        flat = np.load(file, mmap_mode="r").view(np.ndarray)
-        if flat[0] != xxhash.xxh3_64_intdigest(flat[1:].data) >> 1:
-            return None
-    except Exception:  # bytes that we do not trust: NumPy's header is Python text, and its parser raises what Python's does
+        with errors_as(Failed):  # NumPy's header is Python text, and its parser raises what Python's does
+            flat = np.load(file, mmap_mode="r").view(np.ndarray)
+            if flat[0] != xxhash.xxh3_64_intdigest(flat[1:].data) >> 1:
+                return None
+    except Failed:
         return None
     count = int(flat[1])
     return _Window(Picks(*flat[2 + count :].reshape(4, -1)), flat[2 : 2 + count])

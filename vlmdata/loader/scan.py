@@ -5,7 +5,7 @@ import json
 import os
 import struct
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 from vlmdata.loader.grouping import TarSample, contents
 from vlmdata.loader.index import IndexRow, index_table
 from vlmdata.loader.tar import Read, TarDamage, members
+from vlmdata.untrusted import Failed, errors_as
 
 
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
@@ -74,11 +75,8 @@ def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
     from PIL import Image
 
     for amount in sorted({min(size, 1 << 16), size}):  # a large colour profile can push the size past the first 64 KB
-        try:
-            with Image.open(io.BytesIO(read(offset, amount))) as image:
-                return image.size
-        except Exception:  # bytes that we do not trust
-            continue
+        with suppress(Failed), errors_as(Failed), Image.open(io.BytesIO(read(offset, amount))) as image:
+            return image.size
     return 0, 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vlmdata.models.pixels import opened
+from vlmdata.untrusted import Failed, errors_as
 
 
 class ImageClassifier:
@@ -41,9 +43,6 @@ class ImageClassifier:
 
 
 def _opened(body: bytes) -> Image.Image | None:
-    try:
+    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):  # want of memory is no verdict on the picture
         return opened(body)
-    except MemoryError:  # no verdict on the picture
-        raise
-    except Exception:  # whatever decoders make of bytes that nobody vouches for
-        return None
+    return None

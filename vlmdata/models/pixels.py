@@ -20,6 +20,7 @@ from torchvision.transforms import Normalize, ToTensor
 
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, decoding_bytes, decoding_cost, hold_cost, hold_memory
 from vlmdata.images.header import read_header
+from vlmdata.untrusted import Failed, errors_as
 
 T = TypeVar("T", bound=Hashable)
 
@@ -108,10 +109,9 @@ class Pixels:
                 return self._kept[key]
         body = read(image)
         try:
-            pixels = prepare.pixels(body)
-        except MemoryError:  # no verdict on the picture
-            raise
-        except Exception:  # whatever decoders make of bytes that nobody vouches for
+            with errors_as(Failed, passes=(MemoryError,)):  # want of memory is no verdict on the picture
+                pixels = prepare.pixels(body)
+        except Failed:
             return None
         with self._lock:
             if key not in self._kept:

@@ -15,7 +15,9 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.shortage import is_short_of_memory
 from vlmdata.report.gather import gather
 from vlmdata.report.pictures import clean
+from vlmdata.show import megabytes
 from vlmdata.sizes import megabytes
+from vlmdata.untrusted import Failed, errors_as
 
 REPORT = "report.html"
 HERE = Path(__file__).parent
@@ -29,18 +31,20 @@ def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     for the same command goes on after them.
     """
     try:
-        page = render(gather(store, manifest))
-    except OSError:
-        raise
-    except Exception as error:  # a boundary: the columns are those of anybody's steps
-        if is_short_of_memory(error):
-            raise
+        with errors_as(_failed, passes=(OSError,)):  # the columns are those of anybody's steps
+            page = render(gather(store, manifest))
+    except Failed as failed:
+        (error,) = failed.args
         said = f"report.html could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         warnings.warn(f"{said}. The dataset itself is whole", stacklevel=2)
         page = f"<!doctype html>\n<meta charset=utf-8>\n<p>{escape(said)}. The dataset itself is whole.\n"
     data = page.encode("utf-8", "replace")
     store.put(REPORT, data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _failed(error: Exception) -> Exception:
+    return error if is_short_of_memory(error) else Failed(error)
 
 
 def render(told: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from vlmdata.intake.pictures import called, in_text, keep_addresses
 from vlmdata.intake.rows import captioned, placed, tables
 from vlmdata.intake.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
+from vlmdata.untrusted import errors_as
 
 SLICE = 1000  # rows of a part
 BATCH = 100  # rows as plain values at a time
@@ -119,14 +120,12 @@ class HfDataset(Source):
 
     def _batches(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         data = self._opened().data
-        try:
+        with errors_as(lambda error: RecipeError(f"{self.path}: cannot be read as a dataset: {what_is_wrong(error)}")):
             if self.streaming:
                 yield from data.shard(num_shards=piece["shards"], index=piece["shard"]).iter(batch_size=BATCH)
             else:
                 for start in range(piece["start"], piece["stop"], BATCH):
                     yield data[start : min(start + BATCH, piece["stop"])]
-        except Exception as error:  # whatever the parsers below the library raise for a stranger's files
-            raise RecipeError(f"{self.path}: cannot be read as a dataset: {what_is_wrong(error)}") from None
 
     def _captions(self) -> list[str]:
         return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
