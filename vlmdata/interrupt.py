@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vlmdata.thread import attempt
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -27,17 +29,20 @@ def until_stopped(work: Callable[[], int], says: str, *, is_process: bool) -> in
     _to_say[:] = [says]
     if is_process:
         listen()
-    try:
+
+    def finish() -> int | None:
+        """Return the status of the work; None where it was interrupted."""
         status = work()
-        if not _came:  # else what was interrupted made an error of it, which was told
-            if is_process:  # what comes now cuts the interpreter's own end short, and has nothing to say
-                _came.append(signal.SIGINT)
-                _to_say.clear()
-            return status
-    except BaseException as error:
-        # an interrupt in the middle of an import or of a call into C comes out as whatever that makes of it
-        if not _came and not isinstance(error, KeyboardInterrupt):
-            raise
+        if _came:  # what was interrupted made an error of it and reported that
+            return None
+        if is_process:  # what comes now cuts the interpreter's own end short, and has nothing to say
+            _came.append(signal.SIGINT)
+            _to_say.clear()
+        return status
+
+    status = attempt(finish, _unless_interrupted)
+    if status is not None:
+        return status
     _say()
     status = 128 + (_came or [signal.SIGINT])[0]
     if is_process:
@@ -45,6 +50,12 @@ def until_stopped(work: Callable[[], int], says: str, *, is_process: bool) -> in
         sys.stdout.flush()
         os._exit(status)  # not through the interpreter's own end, where another signal leaves a traceback
     return status
+
+
+def _unless_interrupted(error: BaseException) -> None:
+    """Raise the error unless it comes from a signal, which in an import or a call into C is whatever that makes of it."""
+    if not _came and not isinstance(error, KeyboardInterrupt):
+        raise error
 
 
 def listen() -> None:

@@ -1,11 +1,13 @@
-"""Threads that either begin or say that they cannot."""
+"""Threads that either begin or say that they cannot, and the outermost call of a thread or of a worker process."""
 
 from __future__ import annotations
 
 import mmap
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ROOM = 64 << 20  # bytes: who cannot have so many more has run short of memory
 BEGIN_S = 60.0  # a thread that has not begun after so long, whatever else the process does, will not
@@ -19,6 +21,18 @@ def has_room() -> bool:
     except (OSError, MemoryError):
         return False
     return True
+
+
+def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
+    """Return what `work` returns, or what `on_error` returns for whatever it raises, an interrupt or want of memory too.
+
+    For the outermost call of a thread or of a worker process, from which an error reaches whoever waits only if it is handed
+    over. `on_error` runs while the error is handled and may raise it again.
+    """
+    try:
+        return work()
+    except BaseException as error:  # the boundary of a thread or a process: nobody above would see the error
+        return on_error(error)
 
 
 class Thread(threading.Thread):

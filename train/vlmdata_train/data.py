@@ -6,6 +6,7 @@ sample that is not left out is a pack by itself. A batch is one pack in one row,
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import threading
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.step import RecipeError
+from vlmdata.thread import attempt
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.left_out import Unusable
@@ -65,7 +67,8 @@ class Feed:
         """Give batches until the stream ends. Leaving the loop early ends the threads."""
         given: queue.Queue[Any] = queue.Queue(self.ahead)
         ended = threading.Event()
-        thread = threading.Thread(target=self._fill, args=(given, ended), daemon=True, name="vlmdata-feed")
+        fill = functools.partial(self._fill, given, ended)
+        thread = threading.Thread(target=attempt, args=(fill, given.put), daemon=True, name="vlmdata-feed")
         thread.start()
         try:
             while (item := given.get()) is not None:
@@ -79,15 +82,12 @@ class Feed:
                 thread.join(0.01)
 
     def _fill(self, given: queue.Queue, ended: threading.Event) -> None:
-        try:
-            with ThreadPoolExecutor(self.workers, "vlmdata-feed") as pool:
-                for item in self._batches(pool):
-                    given.put(item)
-                    if ended.is_set():
-                        return
-            given.put(None)
-        except BaseException as error:  # carried to the loop, which raises it
-            given.put(error)
+        with ThreadPoolExecutor(self.workers, "vlmdata-feed") as pool:
+            for item in self._batches(pool):
+                given.put(item)
+                if ended.is_set():
+                    return
+        given.put(None)
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Position]]:
         """Build some batches at a time, and give them in their order."""

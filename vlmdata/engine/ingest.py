@@ -26,7 +26,7 @@ from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten, numbers
 from vlmdata.step import Part, Step
 from vlmdata.steps.download import Download
 from vlmdata.steps.resize import Resize
-from vlmdata.thread import Thread
+from vlmdata.thread import Thread, attempt
 
 if TYPE_CHECKING:
     from vlmdata.engine.openpart import OpenPart
@@ -248,13 +248,10 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
         ended.put((position, fetched))
 
     def ask() -> None:  # a thread of its own, for the client holds us back while too much is in flight
-        try:
-            for position, url in addresses.items():
-                client.submit(url, functools.partial(end, position))
-        except BaseException as error:  # raised again by whoever waits for the answers
-            ended.put(error)
+        for position, url in addresses.items():
+            client.submit(url, functools.partial(end, position))
 
-    Thread(ask, name="ask").start()
+    Thread(attempt, ask, ended.put, name="ask").start()
     for _ in addresses:
         answer = _next(ended, client)
         if isinstance(answer, BaseException):

@@ -23,7 +23,7 @@ from vlmdata.engine.shortage import is_short_of_memory, told
 from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.interrupt import held_back, ignore
-from vlmdata.thread import Thread
+from vlmdata.thread import Thread, attempt
 from vlmdata.web.pace import Pace
 
 NO_MEMORY = 12  # exit status: ENOMEM
@@ -167,12 +167,13 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str], initiali
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors
     threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
-    try:
-        _do_calls(pipe, job, pace)
-    except BaseException as error:
-        if is_short_of_memory(error):
-            os._exit(NO_MEMORY)
-        raise
+    attempt(lambda: _do_calls(pipe, job, pace), _end_or_raise)
+
+
+def _end_or_raise(error: BaseException) -> None:
+    if is_short_of_memory(error):
+        os._exit(NO_MEMORY)
+    raise error
 
 
 def _end_where_memory_is_short(failed: Any) -> None:
@@ -187,25 +188,24 @@ def _do_calls(pipe: Any, job: Job, pace: Any) -> None:
     keep = Keep()  # the worker, made by the first call, which tells what hinders it
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
-        try:
+        def work() -> bytes:
             worker = keep.get("worker", lambda: Worker(job, _RemotePace(pace)))
-            answer = pickle.dumps((ticket, getattr(worker, method)(*args), None))
-        except BaseException as error:  # whatever went wrong here is the driver's to report
-            answer = pickle.dumps((ticket, None, told(error)))
+            return pickle.dumps((ticket, getattr(worker, method)(*args), None))
+
+        answer = attempt(work, lambda error: pickle.dumps((ticket, None, told(error))))  # the driver reports the error
         with lock:
             pipe.send_bytes(answer)
 
     calls: queue.SimpleQueue[tuple[int, str, tuple[Any, ...]]] = queue.SimpleQueue()
 
     def serve() -> None:
-        try:
-            while True:
-                do(*calls.get())
-        except BaseException:  # no memory even to tell; or the driver is gone
-            os._exit(NO_MEMORY)
+        while True:
+            do(*calls.get())
 
-    for _ in range(CALLS):  # now: a thread that found no memory to begin would never answer
-        Thread(serve, name="call").start()
+    # Now: a thread that found no memory to begin would never answer. One ends the process where there is no memory even to
+    # report an error, or the driver is gone.
+    for _ in range(CALLS):
+        Thread(attempt, serve, lambda _: os._exit(NO_MEMORY), name="call").start()
     while True:
         try:
             call = pipe.recv()

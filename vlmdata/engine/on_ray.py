@@ -19,6 +19,7 @@ from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.interrupt import handlers_kept
 from vlmdata.step import RecipeError
+from vlmdata.thread import attempt
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 STARTS = 2  # attempts to start Ray on this machine
@@ -60,14 +61,14 @@ def _connect(ray: Any, address: str, **options: Any) -> None:
 
 def _start(ray: Any, **options: Any) -> None:
     """Start Ray on this machine. On a busy one a start can run into Ray's own time limit of 15 s (ray#65983)."""
-    for attempt in range(STARTS):
+    for number in range(STARTS):
         try:
             with errors_as(_start_failed):
                 ray.init(address="local", **options)
             return
         except WorkFailed:
             ray.shutdown()
-            if attempt == STARTS - 1:
+            if number == STARTS - 1:
                 raise
 
 
@@ -196,10 +197,10 @@ class _Actor:
         """Answer, so that the driver knows this worker has a place."""
 
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
-        try:
+        def work() -> tuple[Any, str | None]:
             return getattr(self.worker, method)(*args), None
-        except BaseException as error:  # whatever went wrong here is the driver's to report
-            return None, told(error)
+
+        return attempt(work, lambda error: (None, told(error)))  # the driver reports the error
 
 
 def _pace_class() -> type:

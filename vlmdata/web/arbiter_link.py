@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vlmdata.thread import Thread
+from vlmdata.thread import Thread, attempt
 from vlmdata.web.pace import Ask, Grant, News, Report
 
 Messages = tuple[list[Ask], list[Report], list[News]]
@@ -34,7 +34,7 @@ class ArbiterLink:
         self._letters: queue.SimpleQueue[Messages | None] = queue.SimpleQueue()
         self._thread: Thread | None = None
         if not arbiter.is_local:
-            self._thread = Thread(self._carry, name="arbiter-link")
+            self._thread = Thread(attempt, self._carry, deliver, name="arbiter-link")  # the client stops with the error
             self._thread.start()
 
     def send(self, messages: Messages) -> list[Grant] | None:
@@ -56,8 +56,4 @@ class ArbiterLink:
 
     def _carry(self) -> None:
         while (messages := self._letters.get()) is not None:
-            try:
-                self._deliver(self._arbiter.exchange(self._worker, *messages))
-            except BaseException as error:  # whatever carries the call may raise anything; the client stops with it
-                self._deliver(error)
-                return
+            self._deliver(self._arbiter.exchange(self._worker, *messages))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pycurl
 
-from vlmdata.thread import Thread
+from vlmdata.thread import Thread, attempt
 from vlmdata.web.arbiter_link import Arbiter, ArbiterLink
 from vlmdata.web.block import BlockList
 from vlmdata.web.curl_loop import CurlLoop
@@ -119,10 +119,11 @@ class Client:
 
     def _run(self) -> None:
         for work in (self._serve, self._shut):
-            try:
-                work()
-            except BaseException as error:  # ours or the caller's mistake, raised again by close
-                self._broken = self._broken or error
+            attempt(work, self._break)
+
+    def _break(self, error: BaseException) -> None:
+        """Keep the first error, ours or the caller's mistake: `close` raises it."""
+        self._broken = self._broken or error
 
     def _serve(self) -> None:
         while not self._closing:
@@ -344,18 +345,15 @@ class Client:
         fetches += [fetch for _, _, fetch in self._later]
         fetches += [*self._turns.drain(), *(fetch for fetch, _ in self._turns.refused), *self._turns.starting]
         for fetch in fetches:
-            self._tell_closed(fetch.done, fetch.text)
+            self._end_as_closed(fetch.done, fetch.text)
         for text, _, done in submitted:
-            self._tell_closed(done, text)
+            self._end_as_closed(done, text)
         self._resolver.close()
         self._link.close(self._turns.messages())
         self._loop.close()
 
-    def _tell_closed(self, done: Done, text: str) -> None:
-        try:
-            done(Fetched(text, None, "closed"))
-        except BaseException as error:  # the others are still to be told
-            self._broken = self._broken or error
+    def _end_as_closed(self, done: Done, text: str) -> None:
+        attempt(lambda: done(Fetched(text, None, "closed")), self._break)  # an error of one does not keep it from the others
 
 
 def _keep_freed_memory() -> None:

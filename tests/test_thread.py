@@ -1,0 +1,29 @@
+"""The outermost call of a thread hands over whatever its work raises."""
+
+import sys
+
+import pytest
+
+from vlmdata.thread import attempt
+
+
+def test_what_the_work_returns_is_returned():
+    assert attempt(lambda: 3, lambda error: 4) == 3
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), MemoryError(), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_whatever_the_work_raises_is_handed_over_while_it_is_handled(error):
+    def fail():
+        raise error
+
+    assert attempt(fail, lambda given: (given, sys.exc_info()[1])) == (error, error)
+
+
+def test_an_error_that_is_raised_again_is_the_same():
+    def again(error):
+        raise error
+
+    error = ValueError("a")
+    with pytest.raises(ValueError) as left:
+        attempt(lambda: again(error), again)
+    assert left.value is error and left.value.__context__ is None
