@@ -69,13 +69,10 @@ def run(
             return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=again, workers=count, address=address)
-        try:
+        with log:  # which notes a failure
             opened = open_workers or functools.partial(_workers, address=address, local=local)
             workers_of = functools.partial(opened, Job(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, again)
-        except BaseException as error:
-            log.add("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}")
-            raise
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
 

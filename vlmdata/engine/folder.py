@@ -60,14 +60,10 @@ class LocalStore:
     def new_file(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(path, "x+b", buffering=1 << 20) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        with _removed_unless_whole(path), open(path, "x+b", buffering=1 << 20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
 
     def put_new(self, name: str, data: bytes) -> bool:
         path = self.path(name)
@@ -89,14 +85,10 @@ class LocalStore:
     def _draft(self, path: Path, data: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with open(draft, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        with _removed_unless_whole(draft), open(draft, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         return draft
 
     def publish(self, name: str, target: str) -> None:
@@ -161,6 +153,15 @@ class LocalStore:
         for path in itertools.chain(*found):
             if DRAFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _removed_unless_whole(path: Path) -> Iterator[None]:
+    """Remove the file that the block writes where the block ends early."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(path.unlink, missing_ok=True)
+        yield
+        undo.pop_all()
 
 
 def _open(path: Path) -> IO[bytes]:

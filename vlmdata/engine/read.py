@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 import pyarrow as pa
@@ -22,14 +23,13 @@ def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartLog
         return conform(rows)
     blob = Blob(store, log.part)
     others: Counter[str] = Counter()
-    try:
+    with ExitStack() as undo:
+        undo.callback(blob.discard)
         read = source.read_counting(piece, others)
         tables = [_without_data(forgotten.apply(_with_keys(conform(table))), blob) for table in read]
         rows = pa.concat_tables(tables) if tables else ROW.empty_table()
         rows = set_column(rows, "key", pa.array(number_repeats(rows["key"].to_pylist()), pa.string())).combine_chunks()
-    except BaseException:
-        blob.discard()
-        raise
+        undo.pop_all()
     if log.commit(rows, [], blob.close(), rows=True, others=others):
         return rows
     return piece_rows(store, source, piece, PartLog(store, log.part), forgotten)

@@ -19,7 +19,10 @@ FOLDER = "work/logs"
 
 
 class RunLog:
-    """Written anew with each event, so that it stands also on an object store and when the run is killed."""
+    """Written anew with each event, so that it stands also on an object store and when the run is killed.
+
+    As a block it notes `failed` where that ends with an error or an interrupt.
+    """
 
     def __init__(self, store: Store, recipe: dict[str, Any], **asked: Any):
         now = datetime.datetime.now(datetime.UTC)
@@ -33,6 +36,13 @@ class RunLog:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._lines.append(json.dumps({"at": at, "event": event, **redacted_tree(facts)}, ensure_ascii=False))
         self._store.put(self._name, "".join(f"{line}\n" for line in self._lines).encode("utf-8", "replace"))
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.add("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}")
 
 
 def clear_errors(store: Store) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ class Worker:
         if not self.plan.is_list and call.decided:  # the first decision numbers rows that earlier parts have too
             rows = self.decided.apply(rows, next(decided), call.part)
         rows = self.tombstones.apply(rows)
-        try:
+        with ExitStack() as undo:
+            undo.callback(opened.blob.discard)
             for link in self.links[: call.upto]:
                 if link.step.sees_all:
                     rows = self.decided.apply(rows, next(decided), call.part)
@@ -146,9 +148,7 @@ class Worker:
                 if isinstance(link.step, Ingest):
                     rows = self.tombstones.apply(rows)
                 rows = link.step.decide(rows)
-        except BaseException:
-            opened.blob.discard()
-            raise
+            undo.pop_all()
         return rows, fresh
 
     def _measured(
