@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.images.pictures import photo, saved
-from vlmdata.images.decode import decode, upright
+from vlmdata.images.decode import decode
 from vlmdata.images.header import read_header
-from vlmdata.images.resize import MODES, ResizeRule, output_size, resize, transform, upright_box
+from vlmdata.images.resize import MODES, ResizeRule, resize, transform
 
 pytestmark = pytest.mark.whole
 
@@ -39,7 +39,7 @@ def test_the_sizes_of_img2datasets_test_images_come_out_in_its_sizes(mode: str, 
         for size in (100, 256, 420, 456):
             rule = ResizeRule(mode, size, only_if_bigger)  # type: ignore[arg-type]
             expected = img2dataset_result(data, rule)
-            assert output_size(rule, width, height) == (expected.shape[1], expected.shape[0]), (width, height, size)
+            assert transform(rule, width, height).output == (expected.shape[1], expected.shape[0]), (width, height, size)
 
 
 def test_any_size_comes_out_in_img2datasets_size_and_shrinks_to_its_pixels() -> None:
@@ -66,11 +66,11 @@ def test_a_border_is_white_and_centred() -> None:
 
 def test_a_side_of_exactly_the_size_is_not_bigger() -> None:
     rule = ResizeRule("center_crop", 200, only_if_bigger=True)
-    assert [output_size(rule, 300, side) for side in (199, 200, 201)] == [(300, 199), (300, 200), (200, 200)]
+    assert [transform(rule, 300, side).output for side in (199, 200, 201)] == [(300, 199), (300, 200), (200, 200)]
 
 
 def test_a_hair_thin_picture_keeps_one_pixel() -> None:
-    assert output_size(ResizeRule("keep_ratio_largest", 256), 60000, 1) == (256, 1)
+    assert transform(ResizeRule("keep_ratio_largest", 256), 60000, 1).output == (256, 1)
 
 
 @pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest", "center_crop", "border"])
@@ -93,16 +93,6 @@ def test_a_box_cut_away_is_none_and_the_others_keep_their_place() -> None:
         (0.0, 0.0, 20.0, 50.0),
         (0.0, 0.0, 100.0, 100.0),
     ]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_stored_box_turns_with_its_picture(orientation: int) -> None:
-    stored = np.zeros((20, 30, 3), np.uint8)
-    stored[3:7, 10:25] = 255
-    turned = upright(stored, orientation)
-    rows, columns = np.nonzero(turned[:, :, 0])
-    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert upright_box((10, 3, 25, 7), orientation, 30, 20) == expected
 
 
 @pytest.mark.parametrize("wrong", [{"mode": "crop"}, {"size": 0}, {"quality": 101}, {"format": "avif"}])

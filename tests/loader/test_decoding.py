@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
-from vlmdata.loader.index import INDEX, IndexRow, index_table, read_index, write_index
+from vlmdata.loader.index import INDEX, IndexRow, IndexWriter, index_table
 from vlmdata.loader.read import DamagedSample
 from vlmdata.loader.rows import Rows
 
@@ -133,10 +134,10 @@ def test_the_index_file(tmp_path: Path) -> None:
     table = index_table(rows)
     assert table.schema.equals(INDEX)
     scored = table.append_column("clip", [[0.5, 0.25]])
-    write_index(scored, tmp_path / "index.parquet")
-    assert read_index(tmp_path).equals(scored)
-    with pytest.raises(ValueError, match="must hold floats"):
-        write_index(table.append_column("name", [["x", "y"]]), tmp_path / "index.parquet")
-    with pytest.raises(ValueError, match=r"lacks the columns \['key'\]"):
-        write_index(table.drop_columns("key"), tmp_path / "index.parquet")
-    assert read_index(tmp_path).equals(scored)
+    with IndexWriter(tmp_path / "index.parquet", scored.schema) as writer:
+        writer.write(scored)
+    assert pq.read_table(tmp_path / "index.parquet").equals(scored)
+    with pytest.raises(KeyError), IndexWriter(tmp_path / "index.parquet", scored.schema):
+        raise KeyError
+    assert [file.name for file in tmp_path.iterdir()] == ["index.parquet"]
+    assert pq.read_table(tmp_path / "index.parquet").equals(scored)

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import webdataset
 
@@ -14,7 +15,6 @@ from tests.real_data import real_data
 from vlmdata import stream
 from vlmdata.loader.build import build_index
 from vlmdata.loader.find import expand_braces, find_shards
-from vlmdata.loader.index import read_index
 
 LONG = "folder/" + "long" * 60
 
@@ -137,9 +137,9 @@ def test_a_kept_index_follows_its_tars(tmp_path: Path) -> None:
 
 def test_many_tars_are_indexed_by_processes_as_by_one(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
-    one = read_index(build_index(folder, out=tmp_path / "one.parquet", workers=1))
+    one = pq.read_table(build_index(folder, out=tmp_path / "one.parquet", workers=1))
     seen: list[tuple[int, int]] = []
-    two = read_index(build_index(folder, out=tmp_path / "two.parquet", workers=2, report=lambda *at: seen.append(at)))
+    two = pq.read_table(build_index(folder, out=tmp_path / "two.parquet", workers=2, report=lambda *at: seen.append(at)))
     assert two.equals(one) and two.num_rows == 39
     assert seen == [(number, 10) for number in range(1, 11)]
 
@@ -171,5 +171,5 @@ def test_real_tars_by_others(tmp_path: Path, find: Find, folder: str, count: int
     theirs = read_by_webdataset(*sorted(place.glob("*.tar")))
     assert read(place, tmp_path) == theirs
     assert len(theirs) >= count
-    table = read_index(build_index(place, out=tmp_path / "i.parquet", image_sizes=True))
+    table = pq.read_table(build_index(place, out=tmp_path / "i.parquet", image_sizes=True))
     assert all(min(image.values()) > 0 for images in table["images"].to_pylist() for image in images)

@@ -13,9 +13,9 @@ from tests.similar.test_cosine import embeddings
 from vlmdata.row import set_column
 from vlmdata.similar.cosine import pairs_above, quantise
 from vlmdata.similar.grams import mixed
-from vlmdata.similar.hamming import edges_within
+from vlmdata.similar.hamming import edges_within, equal_groups, star_edges
 from vlmdata.similar.lsh import candidates
-from vlmdata.similar.spread import cosine_pairs, hamming_edges, lsh_pairs
+from vlmdata.similar.spread import Spread, cosine_pairs, lsh_pairs, near_pairs
 from vlmdata.step import Spread, Step
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
@@ -30,19 +30,20 @@ def ordered(chunks: object) -> list[list[int]]:
 @pytest.mark.parametrize("distance", [2, 6])
 def test_hamming_tasks_find_what_one_machine_finds(buckets: int, distance: int) -> None:
     hashes = lifelike(1500)
+    _, groups, starts = equal_groups(hashes)
     expected = ordered(edges_within(hashes, distance))
-    found = hamming_edges(np.array_split(hashes, 3), distance, map, buckets=buckets)
-    assert ordered(found) == expected
+    found = near_pairs(np.array_split(hashes, 3), distance, map, buckets=buckets)
+    assert ordered([star_edges(groups, starts), *found]) == expected
 
 
 def test_tasks_run_in_other_processes_on_files(tmp_path: Path) -> None:
-    hashes = lifelike(800)
+    hashes = np.unique(lifelike(800))
     files = []
     for number, piece in enumerate(np.array_split(hashes, 2)):
         np.save(tmp_path / f"{number}.npy", piece)
         files.append(str(tmp_path / f"{number}.npy"))
     with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
-        found = ordered(hamming_edges(files, 3, pool.map, buckets=2))
+        found = ordered(near_pairs(files, 3, pool.map, buckets=2))
     assert found == ordered(edges_within(hashes, 3))
 
 

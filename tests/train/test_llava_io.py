@@ -21,9 +21,9 @@ from transformers import (
 from tests.train.parity import TEXT, one_row
 from tests.train.tiny import TINY, TOWER, tiny_model
 from vlmdata_train.encoders.open_clip import OpenClip
-from vlmdata_train.llava_io import load_llava
+from vlmdata_train.llava_io import fill_from_llava, llava_recipe
 from vlmdata_train.llava_save import save_llava
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
 from vlmdata_train.tokens import byte_tokenizer, image_token_id
 
 pytestmark = pytest.mark.whole
@@ -61,6 +61,13 @@ def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, li
         return model.logits(batch), ids
 
 
+def loaded_from(folder: Path) -> VisionLanguageModel:
+    """Load a published model, as a run starts from one."""
+    model = build_model(llava_recipe(str(folder)))
+    fill_from_llava(model, str(folder))
+    return model
+
+
 @pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "resize", "anyres"])
 @pytest.mark.parametrize("size", [(50, 90), (70, 40)])
 def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
@@ -89,7 +96,7 @@ def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size
 def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: Any, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
     save_llava(model, tmp_path / "llava")
-    loaded = load_llava(str(tmp_path / "llava")).eval()
+    loaded = loaded_from(tmp_path / "llava").eval()
     assert loaded.plan == model.plan
     assert {name: value.sum() for name, value in loaded.state_dict().items()} == {
         name: value.sum() for name, value in model.state_dict().items()
@@ -107,7 +114,7 @@ def test_a_published_model_over_gemma_2_is_refused_for_its_logits_are_not_capped
     with pytest.raises(
         ValueError, match="logits are made by a weight alone, and Gemma2ForCausalLM adds a bias, scales or caps"
     ):
-        load_llava(str(tmp_path))
+        loaded_from(tmp_path)
 
 
 def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
@@ -168,7 +175,7 @@ def test_any_tower_that_transformers_has_too_is_saved_exactly(tower: str, tmp_pa
     assert inputs["input_ids"][0].tolist() == ids
     with torch.no_grad():
         assert ours.std() > 0.1 and (ours - served(**inputs).logits).abs().max() < 1e-4
-    loaded = load_llava(str(tmp_path / "llava")).eval()
+    loaded = loaded_from(tmp_path / "llava").eval()
     assert (ask(loaded, image)[0] - ours).abs().max() < 1e-4
 
 

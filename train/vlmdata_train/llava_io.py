@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
 from vlmdata_train.head import Head
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.model import ModelRecipe, VisionLanguageModel
 from vlmdata_train.quiet import quiet
 from vlmdata_train.special_ids import drop_foreign_ids
 from vlmdata_train.tokens import image_token_id
@@ -60,13 +60,6 @@ def llava_recipe(name: str) -> ModelRecipe:
         abstractor={"mlp": {"activation": config.projector_hidden_act, "bias": config.multimodal_projector_bias}},
         language={"hf_causal": {"config": _plain(config.text_config), "tokenizer": name}},
     )
-
-
-def load_llava(name: str) -> VisionLanguageModel:
-    """Load a published model, in fp32."""
-    model = build_model(llava_recipe(name))
-    fill_from_llava(model, name)
-    return model
 
 
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:

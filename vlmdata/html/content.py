@@ -231,7 +231,3 @@ def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -
         b = layout.blocks[i]
         if b.links > 0.8 and b.words and b.tag in BOXES:
             kept[i] = False
-
-
-def _caption_of(block: Block) -> str | None:
-    return block.image.caption if block.image else block.text

@@ -93,11 +93,6 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
     return Transform(source, scaled, square, *place)
 
 
-def output_size(rule: ResizeRule, width: int, height: int) -> tuple[int, int]:
-    """Return (width, height) of what `rule` makes of a picture of this size."""
-    return transform(rule, width, height).output
-
-
 def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize (H, W, 3) uint8 to `size` = (width, height): area average when shrinking, integer bilinear when enlarging."""
     height, width = pixels.shape[:2]
@@ -124,15 +119,3 @@ def resize(pixels: np.ndarray, rule: ResizeRule) -> np.ndarray:
     """Return what `rule` makes of (H, W, 3) uint8 pixels. Pixels that nothing changes are returned as they are."""
     change = transform(rule, pixels.shape[1], pixels.shape[0])
     return place_on(scale_to(pixels, change.scaled), change)
-
-
-def upright_box(box: Box, orientation: int, width: int, height: int) -> Box:
-    """Turn a box in pixels as stored (`width` x `height`) as EXIF orientation 1..8 turns the picture."""
-    x0, y0, x1, y1 = box
-    if orientation >= 5:
-        x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
-    if orientation in (2, 3, 6, 7):
-        x0, x1 = width - x1, width - x0
-    if orientation in (3, 4, 7, 8):
-        y0, y1 = height - y1, height - y0
-    return x0, y0, x1, y1

@@ -97,24 +97,6 @@ def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructTy
     return pa.ListArray.from_arrays(pa.array(ends), pa.StructArray.from_arrays(fields, fields=list(of)), mask=nulls)
 
 
-def write_index(table: pa.Table, path: str | os.PathLike) -> None:
-    """Write an index: the columns of INDEX, in its order and types, then the scores. The file appears whole or not at all.
-
-    Raises ValueError for a column that is missing or a further one that is not of floats.
-    """
-    missing = [name for name in INDEX.names if name not in table.column_names]
-    if missing:
-        raise ValueError(f"the index {path} lacks the columns {missing}")
-    scores = [name for name in table.column_names if name not in INDEX.names]
-    wrong = [name for name in scores if not pa.types.is_floating(table.schema.field(name).type)]
-    if wrong:
-        raise ValueError(f"the index {path}: further columns must hold floats, {wrong} do not")
-    table = table.select([*INDEX.names, *scores])
-    schema = pa.schema([*INDEX, *(table.schema.field(name) for name in scores)])
-    with IndexWriter(path, schema) as writer:
-        writer.write(table)
-
-
 class IndexWriter:
     """Writes an index piece by piece, for sets that do not fit in memory: it appears at `path` when the block ends well."""
 
@@ -156,14 +138,6 @@ def numbers_of(array: pa.Array) -> np.ndarray:
     kind = "i" if pa.types.is_signed_integer(array.type) else "u"
     data = np.frombuffer(array.buffers()[1] or b"", f"{kind}{array.type.byte_width}")
     return data[array.offset : array.offset + len(array)]
-
-
-def read_index(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read an index file, or the one in a folder, whole. Raises NoIndex if it is damaged or not of the schema INDEX."""
-    file = Path(path) / INDEX_FILE if Path(path).is_dir() else Path(path)
-    with parsing(file):
-        check_schema(pq.read_schema(file), file)
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
 def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:

@@ -105,15 +105,6 @@ class Order:
             result[here] = window.at(positions[here] - cut.start(number))
         return result
 
-    def window_at(self, epoch: int, position: int) -> tuple[int, int]:
-        """The first position of the window that holds this one, and of the next window."""
-        if not self.shuffle:
-            start = position - position % (BLOCK * WINDOW_BLOCKS)
-            return start, min(start + BLOCK * WINDOW_BLOCKS, self.rows)
-        cut = _cut(self.rows, self.seed, epoch)
-        number = int(cut.window_of(np.array([position]))[0])
-        return cut.start(number), cut.start(number + 1)
-
 
 @dataclass(frozen=True)
 class _Cut:

@@ -23,6 +23,7 @@ from vlmdata.loader.read import DamagedSample, Reader, Sample
 
 Tail = Literal["pad", "drop"]
 PORTION = 2048  # positions planned at once
+AHEAD = 2  # batches made ahead of the reader, at least
 _TRIES = 1000  # positions tried to replace a damaged one before giving up
 
 
@@ -66,7 +67,6 @@ class Samples:
         rank: int | None = None,
         world: int | None = None,
         threads: int = 0,
-        ahead: int = 2,
         on_error: OnError = "raise",
         readers: list[Reader] | None = None,
     ) -> None:
@@ -77,7 +77,6 @@ class Samples:
         self.decode = decode
         self.collate = collate
         self.threads = threads
-        self.ahead = ahead
         self.on_error = on_error
         self.rank, self.world = ranks(rank, world)
         self.skipped = 0
@@ -207,7 +206,7 @@ class Samples:
         is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
         piece = -(-layout.batch // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
-        least = max(self.ahead, 2 * self.threads // layout.batch)
+        least = max(AHEAD, 2 * self.threads // layout.batch)
         try:
             for after, own, units in planned:
                 units = [units] if self.batch is None else units

@@ -12,23 +12,10 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.similar.hamming import equal_groups, expand, pairs_in_groups
 from vlmdata.similar.runs import Ids, pairs_in_runs
 
 MAX_DISTANCE = 126
 Words = NDArray[np.uint64]  # (N, 4), the first word holds the top bits
-
-
-def pairs_within_256(hashes: Words, distance: int) -> Ids:
-    """Return every pair i < j that differs in at most `distance` bits, sorted: (N, 4) uint64 -> (M, 2)."""
-    if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the reach of the exact search on 256 bits")
-    distinct, numbers = np.unique(hashes, axis=0, return_inverse=True)
-    _, groups, starts = equal_groups(numbers.ravel().astype(np.uint64))
-    found = [expand(pairs, groups, starts) for pairs in distinct_pairs_256(distinct, distance)]
-    pairs = np.concatenate([*found, pairs_in_groups(groups, starts)])
-    pairs.sort(axis=1)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:

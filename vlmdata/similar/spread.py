@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vlmdata.similar.blocks import Hashes, Table, move, tables
 from vlmdata.similar.cosine import Int8, pairs_between, squared_norms
 from vlmdata.similar.grams import Grams, mixed
-from vlmdata.similar.hamming import equal_groups, pairs_in_table, star_edges
+from vlmdata.similar.hamming import equal_groups, pairs_in_table
 from vlmdata.similar.lsh import candidates_of
 from vlmdata.similar.minhash import jaccard
 from vlmdata.similar.runs import Ids
@@ -63,30 +63,12 @@ def starts_of(pieces: Sequence[Piece]) -> Ids:
     return np.cumsum([0] + [len(load(piece)) for piece in pieces])
 
 
-def hamming_edges(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
-    """Yield chunks of pairs that connect what `hamming.edges_within` connects, pieces being arrays (n,) of uint64.
-
-    A task holds one bucket of the hashes: about N / buckets of them, a few times over. First the groups of equal hashes,
-    then each (table, bucket); equal hashes are told by their first row in both.
-    """
-    held = tuple(pieces)
-    yield from run(equal_in_bucket, [Bucket(held, number, buckets) for number in range(buckets)])
-    yield from near_pairs(held, distance, run, buckets=buckets)
-
-
 def near_pairs(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
     """Yield chunks of the pairs of unequal hashes within the distance, equal hashes told by their first item."""
     held = tuple(pieces)
     count = int(starts_of(held)[-1])
     tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]
     yield from run(near_in_bucket, tasks)
-
-
-def equal_in_bucket(task: Bucket) -> Ids:
-    """Return a star for each group of equal hashes that falls into the bucket."""
-    rows, hashes = chosen(task, lambda part: mixed(part) % np.uint64(task.of) == task.number)
-    _, groups, starts = equal_groups(hashes)
-    return rows[star_edges(groups, starts)]
 
 
 def near_in_bucket(task: Bucket) -> Ids:

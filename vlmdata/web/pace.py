@@ -140,11 +140,6 @@ class Pace:
                 self._sweep(now)
             return [self._grant(worker, ask, now) for ask in asks]
 
-    def known_hosts(self) -> list[str]:
-        """Return the hosts that something is remembered of; idle ones are forgotten."""
-        with self._lock:
-            return list(self._hosts)
-
     def leave(self, worker: str) -> None:
         """Free everything a worker holds: it is done, or known to be dead."""
         with self._lock:
