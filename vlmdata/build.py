@@ -105,7 +105,7 @@ def check(recipe: Recipe) -> None:
     """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step."""
     _check_layout(recipe)
     recipe.source.check()
-    if recipe.source.by_address and not any(isinstance(step, Download) for step in recipe.steps):
+    if recipe.source.by_address and recipe.first(Download) is None:
         print("vlmdata: the images stand at addresses; without the step `download` all rows are dropped", file=sys.stderr)
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
         raise RecipeError("download: verify needs hashes that the source states: name their column, url_list: {hash: sha256}")
@@ -203,7 +203,7 @@ def _takes(made: Plan, driver: Driver, limit: int | None) -> list[tuple[int, int
 
 @contextlib.contextmanager
 def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator[Workers]:
-    web = next((step for step in job.recipe.steps if isinstance(step, Download)), None)
+    web = job.recipe.first(Download)
     pool: Workers
     if local:
         from vlmdata.engine.local import LocalWorkers

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -25,27 +26,31 @@ def names(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> type:
     """Return the class that a name in a recipe means. Raises RecipeError for an unknown one."""
+    base = KINDS[kind]
     if "." in name:
-        return _own(kind, name)
+        found = imported(name, f"cannot import the {kind[:-1]} '{name}'")
+        if not (inspect.isclass(found) and issubclass(found, base)):
+            raise RecipeError(f"'{name}' is not a {base.__name__}: derive it from vlmdata.step.{base.__name__}")
+        return found
     if name not in names(kind):
         raise RecipeError(f"there is no {kind[:-1]} '{name}'.{suggest(name, names(kind))}")
-    return _only_class(importlib.import_module(f"vlmdata.{kind}.{name}"), KINDS[kind])
+    return only_class(f"vlmdata.{kind}.{name}", lambda cls: issubclass(cls, base), base.__name__)
 
 
-def _own(kind: str, name: str) -> type:
+def imported(name: str, problem: str) -> Any:
+    """Return what a dotted name of the user's own means. Raises RecipeError, which begins with `problem`."""
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise RecipeError(f"cannot import the {kind[:-1]} '{name}': {error}") from None
-    if not (inspect.isclass(found) and issubclass(found, KINDS[kind])):
-        raise RecipeError(f"'{name}' is not a {KINDS[kind].__name__}: derive it from vlmdata.step.{KINDS[kind].__name__}")
-    return found
+        raise RecipeError(f"{problem}: {error}") from None
 
 
-def _only_class(module: Any, base: type) -> type:
-    found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__]
-    assert len(found) == 1, f"{module.__name__} must hold exactly one {base.__name__}, not {len(found)}"
+def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
+    """Return the one class, a `what`, that a module of ours defines and `is_meant` takes."""
+    own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
+    found = [value for value in own if inspect.isclass(value) and is_meant(value)]
+    assert len(found) == 1, f"{module} must hold exactly one {what}, not {len(found)}"
     return found[0]
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -19,6 +19,7 @@ from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name
 
+T = TypeVar("T", bound=Step)
 _INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
 PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
 
@@ -39,6 +40,10 @@ class Recipe:
     steps: tuple[Step, ...]
     shards: Shards
     part_rows: int  # rows of a list that one worker does, commits and, after a crash, repeats
+
+    def first(self, kind: type[T]) -> T | None:
+        """Return the first step of a class, None where there is none."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def describe(self) -> dict[str, Any]:
         """Return the whole recipe as plain JSON values with every default and without secrets: it is published."""

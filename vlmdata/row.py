@@ -121,6 +121,13 @@ class Flat:
         """Say for each position whether it holds something that no step has rejected."""
         return _numpy(pc.and_(self.items.is_valid(), self.field("drop").is_null()))
 
+    def first(self, chosen: np.ndarray) -> np.ndarray:
+        """Return for each row its first position where `chosen` (one truth for each position) is true, -1 without one."""
+        first = np.full(len(self.offsets) - 1, -1)
+        where = np.flatnonzero(chosen)[::-1]  # of several the first is written last
+        first[self.parents[where]] = where
+        return first
+
     def rebuild(self, items: pa.Array) -> pa.ListArray:
         """Return the list column with other items in the same positions."""
         return pa.ListArray.from_arrays(self.offsets, items)
@@ -198,9 +205,7 @@ def _drop_items(rows: pa.Table, column: str, bad: np.ndarray, step: str, verdict
     items = pa.StructArray.from_arrays(fields, fields=list(flat.items.type), mask=flat.items.is_null())
     rows = set_column(rows, column, flat.rebuild(items))
     left = np.bincount(flat.parents[before & ~hit], minlength=len(rows))
-    first = np.full(len(rows), -1)
-    where = np.flatnonzero(hit)
-    first[flat.parents[where][::-1]] = where[::-1]
+    first = flat.first(hit)
     emptied = (left == 0) & (first >= 0)
     own: dict[str, Any] = {name: _first(v, first) for name, v in new.items() if name != "drop"}
     return drop_rows(rows, emptied, step, **own)

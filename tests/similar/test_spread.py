@@ -12,10 +12,10 @@ from tests.similar.hashes import lifelike
 from tests.similar.test_cosine import embeddings
 from vlmdata.row import set_column
 from vlmdata.similar.cosine import pairs_above, quantise
-from vlmdata.similar.grams import mixed
 from vlmdata.similar.hamming import edges_within, equal_groups, star_edges
 from vlmdata.similar.lsh import candidates
 from vlmdata.similar.spread import Spread, cosine_pairs, lsh_pairs, near_pairs
+from vlmdata.splitmix import mixed
 from vlmdata.step import Spread, Step
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash

@@ -27,7 +27,7 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.reading import is_held_out
 from vlmdata_train.run_progress import samples_of_steps
 from vlmdata_train.setup import some_samples
-from vlmdata_train.tokens import BYTES_CHAT_TEMPLATE
+from vlmdata_train.tokens import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole
 
@@ -110,7 +110,7 @@ def test_every_word_for_a_conversation_that_cannot_be_used_is_a_reason():
 def test_what_a_chat_template_refused_is_told_beside_the_first_sample(tmp_path, capsys, monkeypatch):
     write_tar(tmp_path / "data/0.tar", [*[chat(f"{n}", "What?", "A cat.") for n in range(6)], ODD[3]])
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
-    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + BYTES_CHAT_TEMPLATE))
+    run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
     said = capsys.readouterr().err
     assert "chat_template: the chat template refuses it; the first is" in said
     assert r"order (the chat template refuses it: \x1b[31mroles must alternate)" in said
@@ -140,7 +140,7 @@ def test_of_alternatives_all_must_be_left_out():
 
 def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
     refuses = "{% if 'What?' in messages[0]['content'] %}{{ raise_exception('roles must alternate') }}{% endif %}"
-    monkeypatch.setattr(model().tokenizer, "chat_template", refuses + BYTES_CHAT_TEMPLATE)
+    monkeypatch.setattr(model().tokenizer, "chat_template", refuses + CHAT_TEMPLATE)
     write_tar(tmp_path / "0.tar", [*caption_samples(3), chat("a", "What?", "A cat.")])
     assert count_left_out(feed(str(tmp_path)).plan).reasons == {"chat_template": 1}
     write_tar(tmp_path / "0.tar", [chat("a", "What?", "A cat.")])

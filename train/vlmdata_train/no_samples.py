@@ -12,7 +12,7 @@ from vlmdata_train.left_out import REASONS, LeftOut, count_left_out, detail_of
 from vlmdata_train.plain import plain
 from vlmdata_train.reading import Reading
 
-FORMS = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
+READABLE = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
 _MEMBERS = 8  # of a sample are named
 
 
@@ -55,7 +55,7 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) 
     if reason not in ("no_text", "unreadable"):
         return text + plain(f"The first is {first}: {detail or REASONS[reason]}")
     names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
-    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + FORMS
+    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + READABLE
 
 
 def _counts(found: LeftOut) -> str:

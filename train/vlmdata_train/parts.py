@@ -7,7 +7,6 @@ needs before any weight exists, and `build` makes the module. The folder's `__in
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,21 +48,16 @@ def _named(kind: str, entry: Any) -> tuple[str, Any]:
 def find_part(kind: str, name: str) -> type:
     """Return the dataclass that a name in a recipe stands for. Raises RecipeError for an unknown one."""
     if "." in name:
-        module_name, _, class_name = name.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"{kind}: cannot import '{name}': {error}") from None
+        found = catalog.imported(name, f"{kind}: cannot import '{name}'")
         if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
             raise RecipeError(f"{kind}: '{name}' must be a dataclass with the methods of {FOLDERS[kind]}")
         return found
     check_name(kind, name)
-    module = importlib.import_module(f"vlmdata_train.{FOLDERS[kind]}.{name}")
-    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
-    classes = [value for value in own if isinstance(value, type) and dataclasses.is_dataclass(value)]
-    parts = [part for part in classes if getattr(part, "__dataclass_params__").frozen]  # noqa: B009 (mypy knows no such name)
-    assert len(parts) == 1, f"{module.__name__} must hold exactly one frozen dataclass, and holds {len(parts)}"
-    return parts[0]
+    return catalog.only_class(f"vlmdata_train.{FOLDERS[kind]}.{name}", _is_part, "frozen dataclass")
+
+
+def _is_part(cls: type) -> bool:
+    return dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009 (mypy knows no such name)
 
 
 def make_part(kind: str, entry: Any) -> Any:

@@ -8,14 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vlmdata_train.tokens import IMAGE
-
-BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
-ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+from vlmdata_train.tokens import BEGIN, CHAT_TEMPLATE, END, IMAGE, PAD, ROLES
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None:

@@ -13,9 +13,11 @@ IMAGE = "<image>"
 # What published models call their image token, where their own chat templates write it.
 OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]")
 BYTES = "bytes"  # the name of the built-in tokenizer
+BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # of our own tokenizers
+ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 
 # Turns that end in the end token, so that a model trained on answers learns to stop.
-BYTES_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
@@ -34,7 +36,7 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
     if image_token(tokenizer) not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     if tokenizer.pad_token is None:
-        tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or "<|pad|>"})
+        tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or PAD})
     return tokenizer
 
 
@@ -74,10 +76,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    roles = ["<|system|>", "<|user|>", "<|assistant|>"]
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>",
-        additional_special_tokens=[*roles, IMAGE], clean_up_tokenization_spaces=False, name_or_path=BYTES,
+        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD,
+        additional_special_tokens=[*ROLES, IMAGE], clean_up_tokenization_spaces=False, name_or_path=BYTES,
     )  # fmt: skip
-    fast.chat_template = BYTES_CHAT_TEMPLATE
+    fast.chat_template = CHAT_TEMPLATE
     return fast

@@ -57,7 +57,7 @@ def warn_of_a_crowd(recipe: Recipe) -> None:
     from vlmdata.steps.download import Download
     from vlmdata.web.crowd import crowd
 
-    web = next((step for step in recipe.steps if isinstance(step, Download)), None)
+    web = recipe.first(Download)
     if web is None or not isinstance(recipe.source, UrlList):
         return
     tables = (table for piece in recipe.source.pieces() for table in recipe.source.read(piece))

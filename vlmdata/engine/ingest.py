@@ -209,9 +209,7 @@ class Ingest(Step):
         flat = flatten(rows, "images")
         living = flat.alive()
         left = np.bincount(flat.parents[living], minlength=len(rows))
-        where = np.flatnonzero(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~living)
-        first = np.full(len(rows), -1)
-        first[flat.parents[where][::-1]] = where[::-1]
+        first = flat.first(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~living)
         bad = (left == 0) & (first >= 0) & alive(rows)
         at = pa.array(first, mask=first < 0)
         names = np.array(flat.field("drop").take(at).to_pylist(), dtype=object)

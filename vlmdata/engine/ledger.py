@@ -23,7 +23,7 @@ from vlmdata.engine.parquet import damage, open_parquet
 from vlmdata.engine.sample import measured_columns
 from vlmdata.engine.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.redact import redacted, redacted_column
-from vlmdata.row import alive, flatten, in_one, set_column
+from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
 PARTS = "work/parts.json"  # which rows of the ledger each part gave, and the decisions over all rows that were in force
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
@@ -38,7 +38,7 @@ def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
     outcome = pa.array(np.where(living, "kept", "dropped"))
     columns: dict[str, Any] = {
         "key": rows["key"],
-        "url": pc.coalesce(rows["url"].combine_chunks(), _first_url(images, len(rows))),
+        "url": pc.coalesce(rows["url"].combine_chunks(), _first_url(images)),
         "outcome": pc.if_else(pc.fill_null(pc.equal(rows["drop"].combine_chunks(), STEP), False), REASON, outcome),
         "step": rows["drop"],
         **{name: rows[name] for name in ("reason", "value", "threshold", "cluster", "problem")},
@@ -51,11 +51,9 @@ def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _first_url(images: Any, count: int) -> pa.Array:
-    urls: list[str | None] = [None] * count
-    for row, url in zip(images.parents[::-1], images.field("url").to_pylist()[::-1], strict=True):
-        urls[row] = url if url is not None else urls[row]
-    return pa.array(urls, pa.string())
+def _first_url(images: Flat) -> pa.Array:
+    first = images.first(images.field("url").is_valid().to_numpy(zero_copy_only=False))
+    return images.field("url").take(pa.array(first, mask=first < 0))
 
 
 def _narrow(rows: pa.Table, column: str, names: tuple[str, ...]) -> pa.ListArray:

@@ -122,7 +122,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
                 pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
             rows += len(lean)
             sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order: a fair one
-    web = next((step for step in recipe.steps if isinstance(step, Download)), None)
+    web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
     return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])

@@ -56,7 +56,7 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
             written[shard] = job.result()
         new.flush()
         new.seek(0)
-        written["index.parquet"] = _facts(f"{folder}/index.parquet", new.read())
+        written["index.parquet"] = lookup.facts(f"{folder}/index.parquet", new.read())
     return written, tally(gone)
 
 
@@ -165,8 +165,4 @@ def _lookup(store: Store, ledger: str, rows: np.ndarray, keys: list[str]) -> byt
 def _write(store: Store, folder: str, name: str, data: bytes) -> dict[str, Any]:
     with store.new_file(f"{folder}/{name}") as file:
         file.write(data)
-    return _facts(f"{folder}/{name}", data)
-
-
-def _facts(file: str, data: bytes) -> dict[str, Any]:
-    return {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return lookup.facts(f"{folder}/{name}", data)

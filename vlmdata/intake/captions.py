@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.intake import lists
+from vlmdata.intake.dotted import is_list
 from vlmdata.intake.find import File
 from vlmdata.intake.lists import Layout
 from vlmdata.intake.nested import flat, listed
@@ -76,7 +77,7 @@ def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
     """Return a column of single texts as strings, or None where it holds lists."""
     if isinstance(column, list):
         return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
-    return None if _is_list(column.type) else _texts(column, encoding)
+    return None if is_list(column.type) else _texts(column, encoding)
 
 
 def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
@@ -85,7 +86,7 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
         return decode(column, encoding)
     except TypeError as error:
         if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
-            near = "a field of it by dots, as `caption.en`, or " if not _is_list(column.type) else ""
+            near = "a field of it by dots, as `caption.en`, or " if not is_list(column.type) else ""
             raise RecipeError(f"a column of captions {error}: name {near}one of texts, or of lists of texts") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
@@ -125,7 +126,3 @@ def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
                 bad[number] |= clean(text) != text
                 row.append(clean(text))
     return bad
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

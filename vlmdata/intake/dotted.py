@@ -39,12 +39,13 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 def held(kind: pa.DataType) -> pa.DataType:
     """Return the type of what lists of a type hold, however deep; of an extension type that which it is stored as."""
-    while (inner := kind.value_type if _is_list(kind) else _kept(kind)) != kind:
+    while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
         kind = inner
     return kind
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Say whether values of a type are lists, of whatever kind."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
@@ -100,7 +101,7 @@ def _with_mappings(value: Any, kind: pa.DataType) -> Any:
         return {name: items[0] if len(items) == 1 else items for name, items in found.items()}
     if pa.types.is_struct(kind):
         return {field.name: _with_mappings(value[field.name], field.type) for field in kind}
-    return [_with_mappings(one, kind.value_type) for one in value] if _is_list(kind) else value
+    return [_with_mappings(one, kind.value_type) for one in value] if is_list(kind) else value
 
 
 def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = None) -> Any:

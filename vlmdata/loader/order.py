@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.splitmix import mixed
+
 BLOCK = 64
 WINDOW_BLOCKS = 1024
 LANES = 64
@@ -26,13 +28,6 @@ ORDER_VERSION = 1  # part of every state: another version would be another order
 Ints = NDArray[np.int64]
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
-
-
-def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit integers, one to one. Source: Steele et al. 2014, SplitMix64's finaliser."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def key(*parts: int) -> int:
@@ -48,7 +43,7 @@ def key(*parts: int) -> int:
 
 def noise(of: int, numbers: Ints) -> NDArray[np.uint64]:
     """A random 64-bit integer for each number, fixed by the key `of`."""
-    return mix(mix(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(of)) ^ np.uint64(of))
+    return mixed(mixed(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(of)) ^ np.uint64(of))
 
 
 def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Ints:
@@ -65,9 +60,9 @@ def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Int
         left, right = result[walking] >> shift, result[walking] & mask
         for secret in reversed(secrets) if inverse else secrets:
             if inverse:
-                left, right = right ^ (mix(left + secret) & mask), left
+                left, right = right ^ (mixed(left + secret) & mask), left
             else:
-                left, right = right, left ^ (mix(right + secret) & mask)
+                left, right = right, left ^ (mixed(right + secret) & mask)
         result[walking] = (left << shift) | right
         walking = walking[result[walking] >= np.uint64(count)]
     return result.astype(np.int64)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from vlmdata.similar.grams import mixed
 from vlmdata.similar.runs import Ids
+from vlmdata.splitmix import mixed
 
 Int8 = NDArray[np.int8]  # (N, D)
 Floats = NDArray[np.float32]

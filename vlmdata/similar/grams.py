@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.splitmix import mixed
 from vlmdata.text.words import UNSPACED
 
 Hashes = NDArray[np.uint64]
@@ -149,16 +150,6 @@ def joined(parts: list[Grams]) -> Grams:
     starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=True)]
     total = sum(len(part.hashes) for part in parts)
     return Grams(np.concatenate([part.hashes for part in parts]), np.concatenate([*starts, [total]]))
-
-
-def mixed(values: Hashes) -> Hashes:
-    """Return a permutation of 64-bit values in which every bit of the input moves every bit of the output.
-
-    Source: the finaliser of SplitMix64, Steele, Lea and Flood 2014.
-    """
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def powers(count: int) -> tuple[Hashes, Hashes]:

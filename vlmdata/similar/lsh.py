@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.similar.grams import Grams, Hashes, mixed
+from vlmdata.similar.grams import Grams, Hashes
 from vlmdata.similar.hamming import equal_groups, star_edges
 from vlmdata.similar.minhash import Signatures, jaccard, sketch
 from vlmdata.similar.runs import Ids, batched_rows, pairs_in_runs
+from vlmdata.splitmix import mixed
 
 
 def similar_texts(

@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.similar.grams import Grams, Hashes, batches, character_grams, mixed, word_grams
+from vlmdata.similar.grams import Grams, Hashes, batches, character_grams, word_grams
+from vlmdata.splitmix import mixed
 
 Signatures = NDArray[np.uint32]  # (texts, permutations)
 

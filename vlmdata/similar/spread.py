@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from vlmdata.similar.blocks import Hashes, Table, move, tables
 from vlmdata.similar.cosine import Int8, pairs_between, squared_norms
-from vlmdata.similar.grams import Grams, mixed
+from vlmdata.similar.grams import Grams
 from vlmdata.similar.hamming import equal_groups, pairs_in_table
 from vlmdata.similar.lsh import candidates_of
 from vlmdata.similar.minhash import jaccard
 from vlmdata.similar.runs import Ids
+from vlmdata.splitmix import mixed
 from vlmdata.step import Piece, Run
 
 IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about

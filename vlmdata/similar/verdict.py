@@ -84,10 +84,11 @@ def drop_duplicate_images(
         values[found.places] = value
     before = alive(rows)
     rows = drop_images(rows, bad, step, reason=reason, value=values, threshold=threshold)
-    lost = np.flatnonzero(is_lost)[::-1]
-    leader = np.full(len(rows), -1)
-    leader[found.rows()[lost]] = found.rows()[stands[lost]]  # of several images lost, the first says
-    return mark_cluster(rows, np.where(before & ~alive(rows), leader, -1))
+    leader = np.full(len(bad) + 1, -1)  # the last is of rows that lost none
+    leader[found.places] = found.rows()[stands]
+    first = found.images.first(bad)
+    is_emptied = before & ~alive(rows)
+    return mark_cluster(rows, np.where(is_emptied, leader[first], -1))
 
 
 def drop_duplicate_rows(

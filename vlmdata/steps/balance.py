@@ -9,8 +9,8 @@ import pyarrow as pa
 import xxhash
 
 from vlmdata.row import alive, drop_rows, flatten
-from vlmdata.similar.grams import mixed
 from vlmdata.similar.ngrams import contained
+from vlmdata.splitmix import mixed
 from vlmdata.step import RecipeError, Step
 
 

@@ -1,0 +1,16 @@
+"""The finaliser of SplitMix64: a cheap scramble of 64-bit integers. Orders and hashes on disk depend on its values."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a permutation of 64-bit values in which every bit of the input moves every bit of the output.
+
+    Source: Steele, Lea and Flood 2014.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
