@@ -37,6 +37,11 @@ def keys_of(batches: Iterable) -> list[str]:
     return [sample["__key__"] for batch in batches for sample in (batch if isinstance(batch, list) else [batch])]
 
 
+def contents(samples: Iterable) -> list[tuple]:
+    """Return key, image and text of each sample of a `caption_set`."""
+    return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]
+
+
 END = bytes(1024)
 
 

@@ -6,14 +6,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.loader.tars import caption_set, keys_of
+from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote
 from vlmdata.loader.build import build_index
-
-
-def contents(samples: object) -> list[tuple]:
-    return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("with_index", [True, False])

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from tests.buckets import bucket
-from tests.loader.tars import caption_set, keys_of
+from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote
 from vlmdata.loader.build import build_index
@@ -74,10 +74,6 @@ def web(tars: Path) -> Iterator[Any]:
 
 def address_of(web: Any) -> str:
     return f"http://127.0.0.1:{web.server_port}"
-
-
-def contents(samples: Any) -> list[tuple]:
-    return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]
 
 
 @pytest.mark.parametrize("with_index", [True, False])
