@@ -18,6 +18,7 @@ from vlmdata.loader.index import INDEX
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name
+from vlmdata.untrusted import one_line
 
 T = TypeVar("T", bound=Step)
 _INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
@@ -71,7 +72,7 @@ def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[d
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: cannot be read as YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with source, steps and shards")
     for place, value in (overrides or {}).items():

@@ -66,7 +66,7 @@ class _Ranges(io.RawIOBase):
                 with errors_as(Failed, passes=FINAL):  # each store has its own
                     return ask()
             except FINAL as error:
-                raise ConnectionError(f"{self.path}: {' '.join(str(error).split())}") from None
+                raise ConnectionError(f"{self.path}: {one_line(error)}") from None
             except Failed as failed:
                 (cause,) = failed.args
                 if pause_s is None:

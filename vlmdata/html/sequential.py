@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from vlmdata.untrusted import one_line
+
 RING_BYTES = 256 << 20  # of the stream, on disk
 JUMP_BYTES = 128 << 20  # a longer step onwards leaves the ring empty
 PARKED = 2  # streams that wait
@@ -130,7 +132,7 @@ class Sequential:
             except ConnectionError:
                 raise
             except _BREAKS as error:
-                self.failure = " ".join(str(error).split()) or type(error).__name__
+                self.failure = one_line(error)
         raise OSError(self.failure)
 
     def _keep(self, chunk: bytes, *, only: bool) -> None:

@@ -22,6 +22,11 @@ from vlmdata.step import RecipeError
 HEAD = 100  # rows whose captions `check` looks at
 
 
+def named_columns(names: str | Sequence[str]) -> list[str]:
+    """Return the columns that a parameter names: one, several, or none where it is empty."""
+    return [name for name in ([names] if isinstance(names, str) else names) if name]
+
+
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
     """Return for each row its text (never null), its alternatives or None, and whether a caption does not decode.
 

@@ -25,6 +25,7 @@ from vlmdata.intake.rows import Bad
 from vlmdata.intake.strings import decode
 from vlmdata.intake.tars import names_within
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
 
 Format = Literal["auto", "parquet", "csv", "tsv", "json", "jsonl", "txt"]
 ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -168,7 +169,7 @@ def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
         parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
         return parquet if parquet.metadata.num_rows else None
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _parquet_chunks(
@@ -188,7 +189,7 @@ def _parquet_chunks(
         for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
             yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _column(name: str, known: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from vlmdata.intake.find import is_remote
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
 
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # endings; what a file is, its first bytes say
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
@@ -38,7 +39,7 @@ def opened(path: str) -> Iterator[IO[bytes]]:
             raw = stack.enter_context(raw_file(path))
             yield stack.enter_context(_plain(raw))
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+            raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def raw_file(path: str) -> Any:
@@ -84,7 +85,7 @@ def seekable(path: str) -> Iterator[IO[bytes]]:
                 copy.seek(0)
                 raw = copy
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+            raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
         yield raw
 
 

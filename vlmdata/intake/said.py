@@ -22,6 +22,7 @@ from vlmdata.intake.strings import clean
 from vlmdata.intake.talks import conversation, in_tables
 from vlmdata.intake.tool_calls import OFFERS, Unfit
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
 
 FORMATS: tuple[Format, ...] = ("json", "jsonl", "parquet")
 BATCH = 5000  # records at a time
@@ -99,7 +100,7 @@ def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list
                 first += len(rows)
                 yield [(number, record) for number, (record, undecoded) in rows if not undecoded], bad
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+            raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _extra(record: Mapping[str, Any], used: Set[str]) -> str | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.intake import lists
 from vlmdata.intake.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
-from vlmdata.intake.captions import without_captions
+from vlmdata.intake.captions import named_columns, without_captions
 from vlmdata.intake.dotted import NO_TEXT, value_at
 from vlmdata.intake.find import File, find, is_remote
 from vlmdata.intake.named import named_rows
@@ -205,7 +205,7 @@ class Files(Source):
         return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS)
 
     def _columns(self) -> list[str]:
-        return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
+        return named_columns(self.caption)
 
     def _row(self, store: Store, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
         """Return the row of an image with the texts beside it."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.intake.captions import HEAD, none_of, without_captions
+from vlmdata.intake.captions import HEAD, named_columns, none_of, without_captions
 from vlmdata.intake.dotted import NO_TEXT, held, names_in, value_at
 from vlmdata.intake.find import File, find
 from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
@@ -128,7 +128,7 @@ class HfDataset(Source):
                     yield data[start : min(start + BATCH, piece["stop"])]
 
     def _captions(self) -> list[str]:
-        return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
+        return named_columns(self.caption)
 
     def _opened(self) -> Opened:
         used = (self.image, self.url, *self._captions())

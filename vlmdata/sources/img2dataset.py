@@ -26,6 +26,7 @@ from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
+from vlmdata.untrusted import one_line
 from vlmdata.web.img2dataset_errors import reason_of
 
 OWN = {"key", "url", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "sha256"}
@@ -121,7 +122,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
                         named.add(str(record["key"]))
                         yield _row(record, images, os.path.basename(shard))
         except (*UNREADABLE, pa.ArrowException, KeyError) as error:
-            yield bad_record(os.path.basename(path), f"cannot be read as img2dataset's Parquet: {' '.join(str(error).split())}")
+            yield bad_record(os.path.basename(path), f"cannot be read as img2dataset's Parquet: {one_line(error)}")
     samples = Webdataset(path=shard)
 
     def unnamed(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from vlmdata.intake.pictures import inline
 from vlmdata.intake.rows import bad_record, document, reject, tables
 from vlmdata.intake.strings import clean
 from vlmdata.step import RecipeError, Source
+from vlmdata.untrusted import one_line
 
 GROUPS_IN_PIECE = 8  # row groups
 
@@ -80,7 +81,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
         with raw_file(path) as opened:
             yield open_parquet(opened, path)
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:

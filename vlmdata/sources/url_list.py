@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from vlmdata.intake import lists
 from vlmdata.intake.base64_images import image_in
-from vlmdata.intake.captions import caption_column, without_captions
+from vlmdata.intake.captions import caption_column, named_columns, without_captions
 from vlmdata.intake.dotted import resolve
 from vlmdata.intake.find import File, find
 from vlmdata.intake.lists import Chunk, Layout
@@ -118,7 +118,7 @@ class UrlList(Source):
         return Layout(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)
 
     def _captions(self) -> list[str]:
-        return [name for name in ([self.caption] if isinstance(self.caption, str) else self.caption) if name]
+        return named_columns(self.caption)
 
     def _wanted(self, path: str) -> list[str]:
         if self.image:
