@@ -14,7 +14,7 @@ from vlmdata.row import set_column
 from vlmdata.similar.cosine import pairs_above, quantise
 from vlmdata.similar.hamming import edges_within, equal_groups, star_edges
 from vlmdata.similar.lsh import candidates
-from vlmdata.similar.spread import Spread, cosine_pairs, lsh_pairs, near_pairs
+from vlmdata.similar.spread import cosine_pairs, lsh_pairs, near_pairs
 from vlmdata.splitmix import mixed
 from vlmdata.step import Spread, Step
 from vlmdata.steps.dedupe_minhash import DedupeMinhash

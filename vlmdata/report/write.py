@@ -15,7 +15,6 @@ from vlmdata.engine.base import Store
 from vlmdata.engine.shortage import is_short_of_memory
 from vlmdata.report.gather import gather
 from vlmdata.report.pictures import clean
-from vlmdata.show import megabytes
 from vlmdata.sizes import megabytes
 from vlmdata.untrusted import Failed, errors_as
 
