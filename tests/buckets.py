@@ -9,10 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import fsspec
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
 
@@ -23,6 +20,9 @@ def bucket(see: Callable[[dict[str, Any]], None] = lambda request: None) -> Iter
 
     `see` is shown every request (its WSGI environment) before the bucket is, and may change or delay it.
     """
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
     app = DomainDispatcherApplication(create_backend_app)
 
     def wall(request: dict[str, Any], answer: Any) -> Any:
@@ -54,6 +54,8 @@ def bucket(see: Callable[[dict[str, Any]], None] = lambda request: None) -> Iter
 
 def client() -> Any:
     """Return a client that is not the one under test."""
+    import boto3
+
     return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], **KEYS)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
 
 from tests.engine.site import Site, hashes, site
 from tests.engine.test_killed import commits, is_at_work, unfinished
@@ -156,25 +155,25 @@ FAILURES = [
 
 @pytest.mark.parametrize("error", FAILURES)
 def test_a_start_of_ray_that_failed_is_tried_once_more(monkeypatch, error):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
-    monkeypatch.setattr(ray, "init", Starts([error]))
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr("ray.init", Starts([error]))
     with on_ray.cluster(None, 3) as cpus:
         assert cpus == 3
     said = " ".join(str(error).split()) or "ConnectionError"
-    monkeypatch.setattr(ray, "init", Starts([error, error]))
+    monkeypatch.setattr("ray.init", Starts([error, error]))
     with (
         pytest.raises(WorkFailed, match=f"^Ray does not start here: {said}; try again, or with --local$"),
         on_ray.cluster(None, 3),
     ):
         pass
-    monkeypatch.setattr(ray, "init", Starts([error]))
+    monkeypatch.setattr("ray.init", Starts([error]))
     with pytest.raises(RecipeError, match=f"^no Ray cluster answers at here:1: {said}$"), on_ray.cluster("here:1", 3):
         pass
 
 
 def test_a_full_disk_is_not_tried_again(monkeypatch):
     full = Starts([OSError(28, "No space left on device"), OSError(28, "No space left on device")])
-    monkeypatch.setattr(ray, "init", full)
+    monkeypatch.setattr("ray.init", full)
     with pytest.raises(OSError, match="No space left"), on_ray.cluster(None, 3):
         pass
     assert len(full.errors) == 1
@@ -182,6 +181,8 @@ def test_a_full_disk_is_not_tried_again(monkeypatch):
 
 @pytest.mark.whole
 def test_a_cluster_that_is_lost_is_told_in_one_line(monkeypatch):
+    import ray
+
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
     monkeypatch.setattr(ray, "init", Starts([]))
     lost = pytest.raises(WorkFailed, match=r"^Ray failed: .*gone; run the same command again to resume$")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,9 +24,7 @@ from vlmdata.web.img2dataset import Fetcher, outcome_of
 from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import is_passing
 
-pytestmark = pytest.mark.whole
-
-pytest.importorskip("img2dataset")
+pytestmark = [pytest.mark.whole, pytest.mark.skipif(find_spec("img2dataset") is None, reason="img2dataset is not installed")]
 
 FIGURES = sorted((Path(__file__).parents[2] / "vlmdata/demo/figures").glob("*.jpg"))[:12]
 FREE = {"engine": "img2dataset", "robots": False, "tdm": False, "host_connections": 0, "host_requests_per_s": 0}
