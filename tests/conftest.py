@@ -9,6 +9,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     from tests.own_folders import use_own_folders
 
     atexit.register(shutil.rmtree, use_own_folders(), ignore_errors=True)
+    # Keep bytecode, also where the environment says not to, as images of containers do: without it each worker rewrites all
+    # assertions again, five CPU seconds, and hundreds of child processes compile the package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 from hypothesis import HealthCheck, settings  # only now: what these import may read the environment
 

@@ -24,6 +24,10 @@ def test_the_users_folders_are_the_runs_here_and_in_child_processes():
     assert str(datasets.config.HF_DATASETS_CACHE).startswith(f"{RUN}/home/")
 
 
+def test_bytecode_is_kept_whatever_the_environment_says():
+    assert not sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" not in os.environ
+
+
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
     """What counts as outside here still lies in pytest's folders."""
