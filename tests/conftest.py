@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import sys
@@ -46,6 +47,14 @@ CONTEXT.set_forkserver_preload(["vlmdata.engine.worker", "tests.engine.dying", "
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument: they may hold the time of day, and each parallel worker would have other ids."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that hold an address in memory or a temporary folder: no two processes have the same."""
+    changing = re.compile(rf" at 0x[0-9a-f]+|{re.escape(tempfile.gettempdir())}")
+    names = [item.nodeid for item in items if changing.search(item.nodeid)]
+    if names:
+        raise pytest.UsageError(f"another run would have other names for these tests, give `ids`: {names}")
 
 
 @pytest.fixture(scope="session", autouse=True)

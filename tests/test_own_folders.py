@@ -28,6 +28,15 @@ def test_bytecode_is_kept_whatever_the_environment_says():
     assert not sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" not in os.environ
 
 
+@pytest.mark.parametrize("value", ["object()", "tempfile.mkdtemp()"])
+def test_a_name_of_a_test_that_another_run_would_not_have_is_refused(tmp_path, value):
+    given = f"import tempfile, pytest\n@pytest.mark.parametrize('given', [{value}], ids=str)\ndef test_it(given): pass\n"
+    (tmp_path / "test_given.py").write_text(given)
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "tests.conftest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run([*command, "--collect-only"], capture_output=True, text=True)
+    assert done.returncode == 4 and "another run would have other names for these tests" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
     """What counts as outside here still lies in pytest's folders."""
