@@ -8,16 +8,20 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 from PIL import Image
+from vlmdata.engine.store import LocalStore
 
 from tests.engine.site import download, hashes, ledger, manifest, site
+from tests.sources.pictures import picture
 from vlmdata import run, stream
 from vlmdata.cli import main
 from vlmdata.engine.audit import audit
 from vlmdata.engine.folder import LocalStore
+from vlmdata.recipe import parse
 from vlmdata.takedown import Request, finish, forget
 from vlmdata.why import why
 
@@ -282,8 +286,6 @@ def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, 
 
 def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
     """Two rows of one address share the bytes in work/; forgetting one by its key leaves the other's alone."""
-    import pyarrow as pa
-
     with site(tmp_path, 16) as web:
         listing = tmp_path / "urls.parquet"
         table = pq.read_table(listing)
@@ -295,3 +297,14 @@ def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
         run(web.recipe, tmp_path / "out", set={"part_rows": 100, "image_size.min_side": 10}, local=True, workers=1)
     left = [sample for sample in samples(tmp_path / "out").values() if json.loads(sample["json"])["url"].endswith("/0.jpg")]
     assert [simplejpeg.decode_jpeg(sample["jpg"]).shape[0] for sample in left] == [48]
+
+
+def test_the_address_beside_an_inline_image_is_found(tmp_path):
+    columns = {"image": [picture()], "url": ["https://example.org/0.jpg"], "caption": ["some words"]}
+    pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+    source = {"type": "hf_dataset", "path": str(tmp_path / "d.parquet")}
+    run(parse({"source": source, "steps": [{"resize": {"mode": "no"}}]}), tmp_path / "out", local=True, workers=1)
+    (sample,) = samples(tmp_path / "out").values()
+    assert json.loads(sample["json"])["url"] == "https://example.org/0.jpg"
+    receipt = forget(tmp_path / "out", Request(domains=["example.org"]))
+    assert (receipt["samples"], [line["url"] for line in receipt["removed"]]) == (1, ["https://example.org/0.jpg"])

@@ -36,11 +36,11 @@ def found(body: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("markup", MARKUP)
 def test_cards_that_carry_the_text_of_a_page_stay_with_their_pictures(markup: str, before: bool):
-    closed = "<h2>Closed</h2>" + "".join(f"<h3>Closed {i}</h3><p>{CLOSED}</p>" for i in range(9))
+    closed = "<h2>Closed</h2>" + "".join(f"<h3>Closed {i}</h3><p>{CLOSED}</p>" for i in range(12))
     cards = grid(markup, 6)
     images, text = found(f"<main><h1>Workshops</h1>{cards + closed if before else closed + cards}</main>")
     assert images == [f"{i}.png" for i in range(6)]
-    assert [SENTENCE.format(i) in text for i in range(6)] == [True] * 6 and text.count(CLOSED) == 9
+    assert [SENTENCE.format(i) in text for i in range(6)] == [True] * 6 and text.count(CLOSED) == 12
 
 
 @pytest.mark.parametrize("page", ["<main>{0}</main>{1}", "{1}<main>{0}</main>", "<main>{0}<h2>More</h2>{1}</main>"])

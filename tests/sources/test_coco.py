@@ -99,6 +99,20 @@ def test_the_address_stays_with_an_image_of_a_folder(tmp_path, fields, address):
     assert (row["reason"], row["images"][0]["url"], row["images"][0]["width"]) == (None, address, 8)
 
 
+@pytest.mark.parametrize("name", ["../secret/s.png", "{}/secret/s.png", "link.png"])
+def test_a_name_that_leads_out_of_the_folder_is_told(tmp_path, name):
+    for folder in ("pictures", "secret"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pictures/fine.png").write_bytes(picture())
+    (tmp_path / "secret/s.png").write_bytes(picture(9))
+    (tmp_path / "pictures/link.png").symlink_to(tmp_path / "secret/s.png")
+    images = [{"id": 1, "file_name": "fine.png"}, {"id": 2, "file_name": name.format(tmp_path)}]
+    notes = [{"image_id": number, "caption": f"caption {number}"} for number in (1, 2)]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    rows = read_all(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path / "pictures"))).to_pylist()
+    assert [(row["reason"], row["images"][0]["width"]) for row in rows] == [(None, 8), ("outside_folder", None)]
+
+
 def test_another_format_is_named_before_any_work(tmp_path):
     (tmp_path / "a.json").write_bytes(b"PAR1")
     with pytest.raises(RecipeError, match=r"a\.json: is parquet; what is read here is json"):

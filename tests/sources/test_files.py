@@ -109,3 +109,10 @@ def test_a_table_in_any_encoding(tmp_path, form):
     )
     expected = [(None, "café", None), (None, "x", "bad_encoding")]
     assert pairs_of(read_all(source)) == expected[: 2 if form == "parquet" else 1]
+
+
+def test_a_name_in_a_csv_that_is_not_utf8_costs_its_row(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,caption\na.png,plain words here\nc\xe9.png,a latin-1 name\n")
+    rows = read_all(Files(path=str(tmp_path), table="metadata.csv"))
+    assert pairs_of(rows) == [(None, "plain words here", None), (None, "a latin-1 name", "bad_encoding")]

@@ -78,6 +78,15 @@ def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
     assert found == [(255, 0, 0), (0, 0, 255), "no_image"] and row["drop"] is None
 
 
+def test_a_small_tiff_of_large_frames_is_taken_to_a_limit_of_the_whole_row(tmp_path):
+    pages = [Image.new("1", (4000, 4000))] * 8
+    tiff = saved(pages[0], "tiff", save_all=True, append_images=pages[1:], compression="group4")
+    path = tar(tmp_path / "x.tar", [sample("k", [None] * 8, [f"x{n}" for n in range(8)]), ("k.tiff", tiff)])
+    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    assert len(tiff) < 10_000 and row["reason"] is None
+    assert [image["reason"] for image in row["images"]] == [None] * 5 + ["too_costly"] * 3
+
+
 def test_addresses_and_what_cannot_be_read(tmp_path):
     path = tar(
         tmp_path / "x.tar",

@@ -1,6 +1,8 @@
 """Pages of archives as rows, with the images that the archives hold."""
 
+import base64
 import gzip
+import hashlib
 import io
 import json
 import time
@@ -11,7 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFile
 
-from bench.inputs.archives import gz, http, warc
+from bench.inputs.archives import arc, gz, http, warc
 from tests.buckets import bucket
 from tests.fixtures import fixture
 from tests.html import odd_archives
@@ -115,6 +117,24 @@ def test_what_is_sent_as_a_page_and_is_none_makes_no_row(tmp_path):
     assert [row["url"].rpartition("/")[2] for row in rows] == ["p", "untyped", "resource"]
     assert [image["data"] for image in rows[0]["images"] if image] == [PHOTO, None]
     assert counted(source)[1] == {"media_image": 2, "media_application": 1, "media_text": 1, "resource": 1}
+
+
+def test_look_ups_of_names_in_an_arc_make_no_row(tmp_path):
+    look_ups = [(f"dns:{host}", b"20240506070809\n127.0.0.1") for host in ("a.example", "b.example")]
+    (tmp_path / "x.arc").write_bytes(arc(*look_ups, ("http://ex.com/p", http(PAGE.encode()))))
+    source = Warc(path=str(tmp_path))
+    assert [(row["url"], row["reason"]) for row in read_all(source).to_pylist()] == [("http://ex.com/p", None)]
+    assert counted(source)[1] == {"warcinfo": 1, "dns": 2}
+
+
+def test_a_page_and_its_image_whose_block_digest_is_that_of_the_body_are_read(tmp_path):
+    def record(url: str, body: bytes, kind: str) -> bytes:
+        digest = f"sha1:{base64.b32encode(hashlib.sha1(body).digest()).decode()}"
+        return warc("response", url, http(body, kind), WARC_Block_Digest=digest, WARC_Payload_Digest=digest)
+
+    records = [record("http://ex.com/p", PAGE.encode(), "text/html"), record("http://ex.com/a.jpg", PHOTO, "image/jpeg")]
+    (row,) = read_all(archive(tmp_path, *records)).to_pylist()
+    assert (row["reason"], [image["data"] for image in row["images"] if image]) == (None, [PHOTO, None])
 
 
 def test_a_record_that_cannot_be_read_is_told_with_its_place(tmp_path):

@@ -187,6 +187,7 @@ def test_text_only_samples_and_several_images_go_together(tmp_path):
     assert in_sample == {"two": 8, "none": 0} and batch.image_token_counts.tolist() == [4, 4]
 
 
+PADDED = {"pack": False, "samples": 3, "sample_tokens": 96}
 PACKED_OR_NOT = pytest.mark.parametrize("batches", [{"tokens": 192}, {"pack": False, "samples": 3}], ids=["packed", "padded"])
 
 
@@ -212,6 +213,26 @@ def test_tars_by_others_are_read_whatever_else_they_hold(tmp_path, batches):
             images[key.split()[1]] = int((own == model().fusion.image_token_id).sum()) // 4
     assert images == {"text": 0, "two": 2, "mask": 1, "bmp": 1, "columns": 1, "list": 1, "odd": 1}
     assert count_left_out(made.plan).reasons == {"no_text": 1} and not made.skipped
+
+
+TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+MESSAGES = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A cat."}]
+
+
+@pytest.mark.parametrize(
+    ("stage", "facts", "said"),
+    [
+        ("instruct", {"conversations": TURNS}, "A cat."),
+        ("instruct", {"messages": MESSAGES}, "A cat."),
+        ("align", {"caption": "a cat"}, "a cat"),
+    ],
+    ids=["conversations", "messages", "caption"],
+)
+def test_tars_whose_json_holds_the_words_are_learned_from(tmp_path, stage, facts, said):
+    photo = jpeg(drawing("blue", "circle"))
+    write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": photo, "json": json.dumps(facts).encode()} for n in range(3)])
+    labels = [row for batch, _ in feed(str(tmp_path), stage=stage, batches=PADDED) for row in batch.labels]
+    assert [model().tokenizer.decode(row[row != -100]).strip() for row in labels] == [f"{said}<|end|>"] * 3
 
 
 @PACKED_OR_NOT
