@@ -9,15 +9,10 @@ from tests.sources.reading import pairs_of, read_all
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.step import RecipeError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 datasets = pytest.importorskip("datasets")
 CAPTIONS = ["one", "two", "three"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Keep the library's converted copies in the test's folder, and keep it from asking the Hub."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
 
 def made():

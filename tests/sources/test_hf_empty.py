@@ -13,6 +13,8 @@ from vlmdata.recipe import parse
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.step import RecipeError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 datasets = pytest.importorskip("datasets")
 SCHEMA = pa.schema([("image", pa.string()), ("caption", pa.string())])
 TEXTS = {
@@ -24,12 +26,6 @@ TEXTS = {
     "metadata.csv": "file_name,caption",
 }
 FORMS = [*TEXTS, "a.parquet", "stream.arrow", "file.arrow", "a.zip", "saved", "saved_without_columns", "splits"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
 
 def laid(folder, form):

@@ -14,16 +14,10 @@ from vlmdata.intake.reach import Reach
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.step import RecipeError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 datasets = pytest.importorskip("datasets")
 KEPT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as the library keeps an image
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Keep the library's converted copies in the test's folder, and keep it from asking the Hub."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def write(path, column, features=None, **others) -> str:

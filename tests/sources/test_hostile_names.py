@@ -1,7 +1,6 @@
 """No name that stands in data makes a source open anything but a file of its own dataset: forty ways, every source."""
 
 import functools
-import io
 import json
 import os
 import tarfile
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.loader.tars import write_tar
 from tests.servers import LoopbackServer, reply
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
@@ -163,7 +163,8 @@ def interleaved_tars(folder: Path, found: list[str]):
 
 def webdataset_names(folder: Path, found: list[str]):
     """Members that are called so."""
-    write_tar(folder / "a.tar", [(f"{name}{n}.png", GOOD) for n, name in enumerate(found) if "\0" not in name])
+    members = [(f"{name}{n}.png", GOOD) for n, name in enumerate(found) if "\0" not in name]
+    write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     return Webdataset(path=str(folder / "a.tar"))
 
 
@@ -221,14 +222,6 @@ def warc(folder: Path, found: list[str]):
     head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\nContent-Length: {len(answer)}\r\n\r\n"
     (folder / "a.warc").write_bytes(head.encode() + answer + b"\r\n\r\n")
     return Warc(path=str(folder / "a.warc"))
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 NAMED = {  # sources that open files by names in data, or take a folder as it is

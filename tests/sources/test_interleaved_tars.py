@@ -2,12 +2,12 @@
 
 import io
 import json
-import tarfile
 
 import pytest
 from PIL import Image
 
 from tests.images.pictures import photo, saved
+from tests.loader.tars import write_tar
 from tests.rows import document, table
 from tests.sources.reading import read_all
 from vlmdata.engine.folder import LocalStore
@@ -16,15 +16,6 @@ from vlmdata.engine.sample import samples
 from vlmdata.sources.interleaved_tars import InterleavedTars
 
 JPEG = saved(photo(64, 48), "JPEG")
-
-
-def tar(path, members: list[tuple[str, bytes]]) -> str:
-    with tarfile.open(path, "w") as out:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            out.addfile(info, io.BytesIO(data))
-    return str(path)
 
 
 def sample(key: str, texts: list, images: list, **others) -> tuple[str, bytes]:
@@ -39,7 +30,7 @@ def frames(*colours: str) -> bytes:
 
 
 def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
-    path = tar(
+    path = write_tar(
         tmp_path / "x.tar",
         [
             sample("a%2Fb", [None, "one\n\ntwo", None], ["0.jpg", None, "a%2Fb.2.jpg"], url="http://e.org/", lang="en"),
@@ -47,11 +38,11 @@ def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
             ("a%2Fb.2.jpg", JPEG),
         ],
     )
-    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    (row,) = read_all(InterleavedTars(path=str(path))).to_pylist()
     images = [image for image in row["images"] if image]
     assert [image is not None for image in row["images"]] == [True, False, False, True]
     assert [text["text"] for text in row["texts"] if text] == ["one", "two"]
-    assert all((i["blob"], i["size"], i["width"], i["data"]) == (path, len(JPEG), 64, None) for i in images)
+    assert all((i["blob"], i["size"], i["width"], i["data"]) == (str(path), len(JPEG), 64, None) for i in images)
     whole = (tmp_path / "x.tar").read_bytes()
     assert [whole[i["offset"] : i["offset"] + i["size"]] for i in images] == [JPEG, JPEG]
     assert row["url"] == "http://e.org/" and json.loads(row["extra"]) == {"lang": "en", "source_key": "a%2Fb"}
@@ -59,20 +50,20 @@ def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
 
 @pytest.mark.parametrize("named", [["0.jpg", "1.jpg"], ["0.0.jpg", "0.1.jpg"], ["folder/0.0.jpg", "1.JPG"]])
 def test_an_image_may_be_called_as_its_sample_is(tmp_path, named):
-    path = tar(tmp_path / "x.tar", [sample("0", [None, None], named), ("0.0.jpg", JPEG), ("0.1.jpg", JPEG[:-1])])
-    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    path = write_tar(tmp_path / "x.tar", [sample("0", [None, None], named), ("0.0.jpg", JPEG), ("0.1.jpg", JPEG[:-1])])
+    (row,) = read_all(InterleavedTars(path=str(path))).to_pylist()
     assert [image["size"] for image in row["images"]] == [len(JPEG), len(JPEG) - 1]
 
 
 def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
-    path = tar(
+    path = write_tar(
         tmp_path / "x.tar",
         [
             sample("pdf", ["t", None, None, None], [None, "page_1_image_0", "page_1_image_1", "page_2_image_0"]),
             ("pdf.tiff", frames("red", "blue")),
         ],
     )
-    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    (row,) = read_all(InterleavedTars(path=str(path))).to_pylist()
     images = [image for image in row["images"] if image]
     found = [Image.open(io.BytesIO(i["data"])).getpixel((5, 5)) if i["data"] else i["reason"] for i in images]
     assert found == [(255, 0, 0), (0, 0, 255), "no_image"] and row["drop"] is None
@@ -81,14 +72,14 @@ def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
 def test_a_small_tiff_of_large_frames_is_taken_to_a_limit_of_the_whole_row(tmp_path):
     pages = [Image.new("1", (4000, 4000))] * 8
     tiff = saved(pages[0], "tiff", save_all=True, append_images=pages[1:], compression="group4")
-    path = tar(tmp_path / "x.tar", [sample("k", [None] * 8, [f"x{n}" for n in range(8)]), ("k.tiff", tiff)])
-    (row,) = read_all(InterleavedTars(path=path)).to_pylist()
+    path = write_tar(tmp_path / "x.tar", [sample("k", [None] * 8, [f"x{n}" for n in range(8)]), ("k.tiff", tiff)])
+    (row,) = read_all(InterleavedTars(path=str(path))).to_pylist()
     assert len(tiff) < 10_000 and row["reason"] is None
     assert [image["reason"] for image in row["images"]] == [None] * 5 + ["too_costly"] * 3
 
 
 def test_addresses_and_what_cannot_be_read(tmp_path):
-    path = tar(
+    path = write_tar(
         tmp_path / "x.tar",
         [
             sample("url", ["t", None], [None, "https://e.org/a.jpg"]),
@@ -98,7 +89,7 @@ def test_addresses_and_what_cannot_be_read(tmp_path):
             sample("none", [], []),
         ],
     )
-    rows = read_all(InterleavedTars(path=path)).to_pylist()
+    rows = read_all(InterleavedTars(path=str(path))).to_pylist()
     assert [row["reason"] for row in rows] == [None, "bad_record", "bad_record", "no_image", "empty_document"]
     assert rows[0]["images"][1]["url"] == "https://e.org/a.jpg"
 

@@ -2,24 +2,16 @@ import gzip
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from tests.fixtures import fixture
+from tests.loader.tars import write_tar
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.engine.blob import read_blob
 from vlmdata.sources.webdataset import Webdataset
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 def only_image(row: dict) -> dict:
@@ -29,7 +21,7 @@ def only_image(row: dict) -> dict:
 def test_bytes_stay_in_the_tar_and_facts_come_from_them(tmp_path):
     write_tar(
         tmp_path / "a.tar",
-        {"one.png": picture(), "one.txt": "a caption ü".encode(), "one.json": b'{"url": "http://a.org/", "n": 1}'},
+        {"one.png": picture(), "one.txt": "a caption ü".encode(), "one.json": b'{"url": "http://a.org/", "n": 1}'}.items(),
     )
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     image = only_image(row)
@@ -39,7 +31,7 @@ def test_bytes_stay_in_the_tar_and_facts_come_from_them(tmp_path):
 
 
 def test_a_compressed_tar_gives_its_bytes_along(tmp_path):
-    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x"})
+    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x"}.items())
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
     plain, packed = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert only_image(packed)["data"] == picture() and only_image(packed)["blob"] is None
@@ -57,7 +49,7 @@ def test_every_sample_of_a_bad_tar_is_accounted_for(tmp_path):
             "4.png": picture(),
             "4.json": b"{",
             "5.png": picture(),
-        },
+        }.items(),
     )
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: whole.index(b"5.png") + 520])
@@ -73,7 +65,7 @@ def test_every_sample_of_a_bad_tar_is_accounted_for(tmp_path):
 def test_tars_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        write_tar(tmp_path / folder / "0.tar", {"1.png": picture()})
+        write_tar(tmp_path / folder / "0.tar", {"1.png": picture()}.items())
     source = Webdataset(path=str(tmp_path))
     ids = [i for piece in source.pieces() for table in source.read(piece) for i in table["id"].to_pylist()]
     assert ids == ["a/0.tar/1", "b/0.tar/1"]
@@ -82,7 +74,7 @@ def test_tars_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path):
 def test_of_a_dataset_of_ours_the_tars_at_its_top_count(tmp_path):
     (tmp_path / "work").mkdir()
     for name in ("00000.tar", "work/00000.abc.tar"):
-        write_tar(tmp_path / name, {"1.png": picture()})
+        write_tar(tmp_path / name, {"1.png": picture()}.items())
     assert len(read_all(Webdataset(path=str(tmp_path)))) == 2
     (tmp_path / "manifest.json").write_text("{}")
     assert len(read_all(Webdataset(path=str(tmp_path)))) == 1
@@ -97,7 +89,7 @@ def test_captions_in_the_json_and_several_images(tmp_path):
             "2.0.png": picture(),
             "2.1.png": picture(9),
             "2.txt": b"both",
-        },
+        }.items(),
     )
     one, two = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert (one["texts"][1]["text"], one["texts"][1]["alternatives"]) == ("one", ["two"])
@@ -121,7 +113,7 @@ def test_a_document_of_ours_comes_back_whole(tmp_path):
         "scores": {"clip_score": 0.25},
         "topic": "kept",
     }
-    write_tar(tmp_path / "a.tar", {"k.0.png": picture(), "k.1.png": picture(9), "k.json": json.dumps(facts).encode()})
+    write_tar(tmp_path / "a.tar", {"k.0.png": picture(), "k.1.png": picture(9), "k.json": json.dumps(facts).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert [text and text["text"] for text in row["texts"]] == facts["texts"]
     assert (row["roles"], row["url"], row["texts"][3]["alternatives"]) == (facts["roles"], facts["url"], ["other"])
@@ -169,9 +161,9 @@ def test_tars_of_others(find, folder, count, has_texts):
     ],
 )
 def test_what_others_say_of_an_image_in_a_wrong_form_is_left_out(tmp_path, facts):
-    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": b"{}"})
+    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": b"{}"}.items())
     (plain,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
-    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": json.dumps(facts).encode()})
+    write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": json.dumps(facts).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     unlike = {name for name in plain if row[name] != plain[name]} - {"extra", "images"}
     image, bare = only_image(row), only_image(plain)
@@ -193,7 +185,7 @@ def test_what_others_say_of_an_image_in_a_wrong_form_is_left_out(tmp_path, facts
 )
 def test_documents_of_others_whose_lists_do_not_fit_cost_one_row(tmp_path, facts):
     good = {"texts": ["a"], "metadata": [None], "images": [None], "url": 7}
-    write_tar(tmp_path / "a.tar", {"1.json": json.dumps(facts).encode(), "2.json": json.dumps(good).encode()})
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps(facts).encode(), "2.json": json.dumps(good).encode()}.items())
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
 
 
@@ -214,7 +206,7 @@ TALK = {"texts": ["a", "b"], "metadata": [None] * 2, "images": [None] * 2, "role
     ],
 )
 def test_turns_and_tools_that_are_none_of_ours_are_a_reason(tmp_path, more, reason):
-    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**TALK, **more}).encode()})
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**TALK, **more}).encode()}.items())
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == [reason]
 
 
@@ -225,7 +217,7 @@ def llava(*values: str, **more: object) -> dict:
 def spoken(tmp_path, facts: object, **members: bytes) -> dict:
     """Return the row of a sample `k` of these members, `png_0` for `0.png`, and a JSON."""
     named = {f"k.{'.'.join(reversed(name.split('_')))}": data for name, data in members.items()}
-    write_tar(tmp_path / "a.tar", {**named, "k.json": json.dumps(facts).encode()})
+    write_tar(tmp_path / "a.tar", {**named, "k.json": json.dumps(facts).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     return row
 
@@ -285,13 +277,13 @@ def test_a_caption_counts_before_turns(tmp_path, facts):
 def test_columns_called_turns_and_tools_of_what_is_no_conversation_are_carried(tmp_path):
     own = {"turns": [1], "tools": ["hammer"]}
     page = {name: value for name, value in TALK.items() if name != "roles"}
-    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**page, **own}).encode()})
+    write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**page, **own}).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert (row["turns"], row["tools"], json.loads(row["extra"])) == (None, None, {**own, "source_key": "1"})
 
 
 def test_a_tar_that_ends_within_a_block_was_cut(tmp_path):
-    write_tar(tmp_path / "a.tar", {"0.png": picture(), "0.txt": b"lost"})
+    write_tar(tmp_path / "a.tar", {"0.png": picture(), "0.txt": b"lost"}.items())
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: 512 + len(picture()) + 20])
     sample, cut = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
@@ -323,7 +315,7 @@ def test_pax_records_that_say_nonsense_are_damage(tmp_path, record):
 
 
 def test_a_negative_size_is_damage(tmp_path):
-    write_tar(tmp_path / "a.tar", {"one.png": picture()})
+    write_tar(tmp_path / "a.tar", {"one.png": picture()}.items())
     data = bytearray((tmp_path / "a.tar").read_bytes())
     data[124:136] = b"-0000000001\0"
     (tmp_path / "a.tar").write_bytes(data)
