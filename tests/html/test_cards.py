@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import SITE, read
 
 SENTENCE = "Workshop {} mends clocks, lamps and wireless sets for anyone who brings them in before dark."
 CLOSED = "This workshop carved wooden moulds for butter and gingerbread, which many kitchens here still use."
@@ -28,8 +28,8 @@ def grid(markup: str, count: int) -> str:
 
 
 def found(body: str) -> tuple[list[str], str]:
-    document = extract(f"<body>{body}".encode(), "https://e.org/")
-    images = [image.url.removeprefix("https://e.org/") for image in document.images if image]
+    document = read(body)
+    images = [image.url.removeprefix(SITE) for image in document.images if image]
     return images, "\n".join(text for text in document.texts if text)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import read, texts_of
 from vlmdata.html.furniture import is_dateline, without_credit
 
 TEXT = [
@@ -17,10 +17,6 @@ POINTER = "<p>Mehr davon? <a href=/n>Hier geht es zu unserem Rundbrief mit Gesch
 NOTE = "<p>Dieser Beitrag gibt die Meinung des Autors wieder und nicht notwendig die der ganzen Redaktion des Blattes.</p>"
 COOKIES = "<p>Wir nutzen Cookies, damit diese Seite so gut wird, wie sie sein kann; wer bleibt, der akzeptiert sie alle.</p>"
 SUMMARY = "Ein Dorf lebt von einem Boot, und das Boot lebt von einem Dorf, das es jedes Jahr neu streicht."
-
-
-def texts(body: str) -> list[str | None]:
-    return extract(f"<html><body>{body}</body></html>".encode(), "https://e.org/").texts
 
 
 @pytest.mark.parametrize(
@@ -40,26 +36,26 @@ def texts(body: str) -> list[str | None]:
     ],
 )
 def test_only_the_text_is_left(body: str):
-    assert texts(body) == ["\n\n".join(TEXT)]
+    assert texts_of(body) == ["\n\n".join(TEXT)]
 
 
 def test_short_lines_between_longer_ones_at_the_end_stay():
     lines = "<div>Refrain</div><div>Das Boot ist grün, das Boot ist alt.</div><div>Refrain</div><div>Und es fährt.</div>"
-    assert texts(f"<div>{BODY}{lines}<div>Tags</div></div>") == [
+    assert texts_of(f"<div>{BODY}{lines}<div>Tags</div></div>") == [
         "\n\n".join([*TEXT, "Refrain", "Das Boot ist grün, das Boot ist alt.", "Refrain", "Und es fährt."])
     ]
 
 
 def test_comments_is_a_heading_of_a_text_that_goes_on():
     more = "".join(f"<p>{text} Und so weiter.</p>" for text in TEXT)
-    assert texts(f"<div>{BODY}<h3>Comments</h3>{more}</div>") == [
+    assert texts_of(f"<div>{BODY}<h3>Comments</h3>{more}</div>") == [
         "\n\n".join([*TEXT, "Comments", *(f"{text} Und so weiter." for text in TEXT)])
     ]
 
 
 def test_title_summary_and_picture_before_the_text_stay():
     lead = f"<h1>Die Fähre</h1><p class=teaser>{SUMMARY}</p><div>3. Mai 2019, 10:05 Uhr</div><img src=a.jpg>"
-    assert texts(f"<div><header>{lead}</header><div class=text>{BODY}</div></div>") == [
+    assert texts_of(f"<div><header>{lead}</header><div class=text>{BODY}</div></div>") == [
         f"Die Fähre\n\n{SUMMARY}",
         None,
         "\n\n".join(TEXT),
@@ -69,25 +65,22 @@ def test_title_summary_and_picture_before_the_text_stay():
 def test_a_figure_behind_the_text_stays():
     figure = "<figure><img src=a.jpg><figcaption>Das grüne Boot am Steg.</figcaption></figure>"
     page = f"<div><div>{BODY}</div><div><a href=/b>Alle Beiträge</a>{NOTE}{figure}</div></div>"
-    assert texts(page) == ["\n\n".join(TEXT), None, "Das grüne Boot am Steg."]
+    assert texts_of(page) == ["\n\n".join(TEXT), None, "Das grüne Boot am Steg."]
 
 
 def test_a_page_without_prose_keeps_its_title_and_picture():
-    assert texts("<img src=l.svg><h1>Two books</h1><img src=a.jpg><ul><li><a href=/1>One</a><li><a href=/2>Two</a></ul>") == [
-        None,
-        "Two books",
-        None,
-    ]
+    page = "<img src=l.svg><h1>Two books</h1><img src=a.jpg><ul><li><a href=/1>One</a><li><a href=/2>Two</a></ul>"
+    assert texts_of(page) == [None, "Two books", None]
 
 
 def test_a_form_around_the_whole_page_takes_nothing_away():
-    assert texts(f"<form action=/page.aspx><div>{BODY}</div></form>") == ["\n\n".join(TEXT)]
+    assert texts_of(f"<form action=/page.aspx><div>{BODY}</div></form>") == ["\n\n".join(TEXT)]
 
 
 def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
     story = "".join(f"<p>{i}. {text}</p>" for i in range(4) for text in TEXT)
     comments = "".join(f"<div><p>{i}. {text}</p></div>" for i in range(10) for text in TEXT[:2])
-    found = texts(f"<div><div>{story}</div><div class=comments>{comments}</div></div>")
+    found = texts_of(f"<div><div>{story}</div><div class=comments>{comments}</div></div>")
     assert found == ["\n\n".join(f"{i}. {text}" for i in range(4) for text in TEXT)]
 
 
@@ -115,7 +108,7 @@ def test_a_caption_loses_who_made_the_picture(caption: str, said: str):
 
 def test_of_a_figure_text_loses_the_credit_and_the_image_keeps_it():
     figure = "<figure><img src=a.jpg><figcaption>Das grüne Boot. (Foto: Privat)</figcaption></figure>"
-    document = extract(f"<body><div>{BODY}{figure}{BODY.replace('See', 'Fluss')}</div>".encode(), "https://e.org/")
+    document = read(f"<div>{BODY}{figure}{BODY.replace('See', 'Fluss')}</div>")
     assert document.images[1].caption == "Das grüne Boot. (Foto: Privat)"
     assert document.texts[2].split("\n\n")[0] == "Das grüne Boot."
 

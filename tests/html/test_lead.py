@@ -2,15 +2,9 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import FERRY, read
 
-TEXT = [
-    "The ferry leaves the stone harbour at six each morning and carries flour, nails and letters over the lake.",
-    "Old Marten keeps a ledger of every crossing, and it shows that the winters were once colder than today.",
-    "Nobody knows who painted the hull green, though three families of the village claim that it was theirs.",
-    "When the fog is thick, the bell of the island rings twice a minute, and all the dogs of the village answer.",
-]
-BODY = "".join(f"<p>{text}</p>" for text in TEXT)
+BODY = "".join(f"<p>{text}</p>" for text in FERRY)
 SUMMARY = "A village lives by a boat that it paints <a href=/p>each spring</a>, and the boat lives by the village."
 SAID = "A village lives by a boat that it paints each spring, and the boat lives by the village."
 LINK = "<p><a href=/f>Send</a></p>"
@@ -19,7 +13,7 @@ LISTED = "- 500 g flour\n- 20 nails\n- Letters"
 
 
 def found(body: str) -> list[str | None]:
-    document = extract(f"<body>{body}</body>".encode(), "https://e.org/")
+    document = read(body)
     return [
         text or (image and image.url.rpartition("/")[2]) for text, image in zip(document.texts, document.images, strict=True)
     ]
@@ -39,7 +33,7 @@ def found(body: str) -> list[str | None]:
     ],
 )
 def test_title_pictures_summary_and_lists_before_the_text_stay(lead: str, kept: list[str]):
-    text = "\n\n".join(TEXT)
+    text = "\n\n".join(FERRY)
     expected = [f"{kept[-1]}\n\n{text}"] if not kept[-1].endswith(".jpg") else [*kept[-1:], text]
     assert found(f"<article><header>{lead}{LINK}</header><div>{BODY}</div></article>") == [*kept[:-1], *expected]
 
@@ -47,7 +41,7 @@ def test_title_pictures_summary_and_lists_before_the_text_stay(lead: str, kept: 
 def test_a_heading_as_long_as_a_paragraph_stays_above_a_picture_that_is_a_link():
     heading = " ".join(f"word{i}" for i in range(30))
     page = f"<article><h1>The ferry</h1><h2>{heading}</h2><a href=/b><img src=b.jpg></a>{LINK}{BODY}</article>"
-    assert found(page) == [f"The ferry\n\n{heading}", "b.jpg", "\n\n".join(TEXT)]
+    assert found(page) == [f"The ferry\n\n{heading}", "b.jpg", "\n\n".join(FERRY)]
 
 
 @pytest.mark.parametrize("name", ["meta", "inset", "teaser"])
@@ -55,10 +49,10 @@ def test_a_captioned_picture_stays_whatever_is_perhaps_boilerplate_around_it(nam
     figure = (
         f"<div class={name}><figure><div class={name}><img src=a.jpg></div><figcaption>The boat.</figcaption></figure></div>"
     )
-    assert found(f"<article>{figure}{BODY}</article>") == ["a.jpg", "\n\n".join(["The boat.", *TEXT])]
+    assert found(f"<article>{figure}{BODY}</article>") == ["a.jpg", "\n\n".join(["The boat.", *FERRY])]
 
 
 def test_a_summary_that_is_called_a_teaser_stays():
-    summary = f"{TEXT[0]} Daily."
+    summary = f"{FERRY[0]} Daily."
     page = f"<article><div class=teaser-text>{summary}</div><div>{BODY}</div></article>"
-    assert found(page) == ["\n\n".join([summary, *TEXT])]
+    assert found(page) == ["\n\n".join([summary, *FERRY])]

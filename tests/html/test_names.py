@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import texts_of
 from vlmdata.html.names import KNOWN, named
 
 PROSE = [
@@ -16,8 +16,7 @@ BUTTONS = "<ul><li><a href=/f>Share on Facebook</a><li><a href=/t>Send to a frie
 
 
 def texts(body: str) -> list[str | None]:
-    page = f"<body><article><p>{PROSE[0]}</p>{body}<p>{PROSE[1]}</p></article>"
-    return extract(page.encode(), "https://e.org/").texts
+    return texts_of(f"<article><p>{PROSE[0]}</p>{body}<p>{PROSE[1]}</p></article>")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +75,8 @@ def test_prose_amid_prose_stays_whatever_it_is_called(body: str, text: str):
 def test_what_others_say_goes_also_where_it_is_most_of_the_prose(name: str):
     story = "".join(f"<p>{i}. {text}</p>" for i in range(3) for text in PROSE)
     said = "".join(f"<p>{i}: {text}</p>" for i in range(8) for text in PROSE)
-    page = f"<body><div><div>{story}</div><div class={name}-box>{said}</div></div>"
-    assert extract(page.encode(), "https://e.org/").texts == ["\n\n".join(f"{i}. {text}" for i in range(3) for text in PROSE)]
+    page = f"<div><div>{story}</div><div class={name}-box>{said}</div></div>"
+    assert texts_of(page) == ["\n\n".join(f"{i}. {text}" for i in range(3) for text in PROSE)]
 
 
 def test_the_subjects_of_a_post_say_nothing_of_it():

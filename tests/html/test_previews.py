@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import read
 
 INLINE = "data:image/jpeg;base64," + "A" * 800
 BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
@@ -10,7 +10,7 @@ NEXT = "/_next/image?url=%2F{}.jpg&w={}&q=75"
 
 
 def shown(body: str) -> list[str]:
-    document = extract(f"<body><p>Some words.</p>{body}<p>More words.</p>".encode(), "https://e.org/")
+    document = read(f"<p>Some words.</p>{body}<p>More words.</p>")
     return [image.url.removeprefix("https://e.org") for image in document.images if image]
 
 
@@ -58,8 +58,7 @@ def test_two_images_stay_two(body: str, images: list[str]):
 
 def test_the_full_image_takes_over_what_only_the_preview_says():
     lazy = "<img src=/a.jpg?q=20 alt='A boat' width=900 height=500><noscript><img src=/a.jpg></noscript>"
-    body = f"<body><figure>{lazy}<figcaption>On a lake</figcaption></figure>"
-    document = extract(body.encode(), "https://e.org/")
+    document = read(f"<figure>{lazy}<figcaption>On a lake</figcaption></figure>")
     (image,) = (image for image in document.images if image)
     assert (image.url, image.alt, image.caption, image.others) == (
         "https://e.org/a.jpg",

@@ -2,21 +2,15 @@
 
 import pytest
 
-from vlmdata.html.document import extract
+from tests.html.pages import FERRY, texts_of
 
-TEXT = [
-    "The ferry leaves the stone harbour at six each morning and carries flour, nails and letters over the lake.",
-    "Old Marten keeps a ledger of every crossing, and it shows that the winters were once colder than today.",
-    "Nobody knows who painted the hull green, though three families of the village claim that it was theirs.",
-    "When the fog is thick, the bell of the island rings twice a minute, and all the dogs of the village answer.",
-]
-HALF = "".join(f"<p>{text}</p>" for text in TEXT)
+HALF = "".join(f"<p>{text}</p>" for text in FERRY)
 OTHER = "The new bridge over the river took nine years, and nobody in the valley remembers why it did."
 RELATED = "<div><p>{}</p><p>{} <a href=/b>All about bridges and tunnels of the valley</a></p></div>"
 
 
 def text_of(body: str) -> str:
-    return "\n\n".join(text for text in extract(f"<body>{body}</body>".encode(), "https://e.org/").texts if text)
+    return "\n\n".join(filter(None, texts_of(body)))
 
 
 @pytest.mark.parametrize(
@@ -29,13 +23,13 @@ def text_of(body: str) -> str:
     ],
 )
 def test_a_box_that_points_to_another_page_goes(box: str):
-    assert text_of(f"<article>{HALF}{box}{HALF}</article>") == "\n\n".join(TEXT * 2)
+    assert text_of(f"<article>{HALF}{box}{HALF}</article>") == "\n\n".join(FERRY * 2)
 
 
 def test_a_page_of_such_boxes_keeps_them():
-    boxes = "".join(f"<div><h3><a href=/{i}>The bridge {i}</a></h3><p>{i} {text}</p></div>" for i, text in enumerate(TEXT))
+    boxes = "".join(f"<div><h3><a href=/{i}>The bridge {i}</a></h3><p>{i} {text}</p></div>" for i, text in enumerate(FERRY))
     found = text_of(f"<main><p>{OTHER}</p>{boxes}</main>")
-    assert all(text in found for text in TEXT)
+    assert all(text in found for text in FERRY)
 
 
 def test_a_box_with_a_captioned_picture_is_a_figure():
@@ -46,5 +40,5 @@ def test_a_box_with_a_captioned_picture_is_a_figure():
 
 
 def test_links_that_stand_in_no_paragraph_go():
-    links = f"<div>{OTHER}<p>{TEXT[1]}</p><a href=/a>All of the ferry</a> | <a href=/b>News</a><p>{TEXT[2]}</p></div>"
-    assert text_of(f"<article>{HALF}{links}{HALF}</article>") == "\n\n".join([*TEXT, OTHER, *TEXT[1:3], *TEXT])
+    links = f"<div>{OTHER}<p>{FERRY[1]}</p><a href=/a>All of the ferry</a> | <a href=/b>News</a><p>{FERRY[2]}</p></div>"
+    assert text_of(f"<article>{HALF}{links}{HALF}</article>") == "\n\n".join([*FERRY, OTHER, *FERRY[1:3], *FERRY])

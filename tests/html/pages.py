@@ -1,0 +1,21 @@
+"""Pages for tests, made of a body, and what is read of them."""
+
+from vlmdata.html.document import Document, extract
+
+SITE = "https://e.org/"
+FERRY = [
+    "The ferry leaves the stone harbour at six each morning and carries flour, nails and letters over the lake.",
+    "Old Marten keeps a ledger of every crossing, and it shows that the winters were once colder than today.",
+    "Nobody knows who painted the hull green, though three families of the village claim that it was theirs.",
+    "When the fog is thick, the bell of the island rings twice a minute, and all the dogs of the village answer.",
+]
+
+
+def read(body: str) -> Document:
+    """Return the document of a page at SITE with this body."""
+    return extract(f"<html><body>{body}</body></html>".encode(), SITE)
+
+
+def texts_of(body: str) -> list[str | None]:
+    """Return the texts of a page with this body, null where an image stands."""
+    return read(body).texts
