@@ -7,6 +7,7 @@ import torch
 
 from tests.train.tiny import TINY, pack, rows, sample, tiny_model
 from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images, reading_block_mask
+from vlmdata_train.generate import generate
 from vlmdata_train.model import VisionLanguageModel, build_model
 
 pytestmark = pytest.mark.whole
@@ -89,7 +90,7 @@ def test_a_step_without_images_reaches_every_weight() -> None:
 def test_generation_with_a_cache_equals_the_full_forward() -> None:
     model = tiny_model(FLAMINGO)
     ids, pixels = sample(model, 12, 2, 5)
-    [new] = model.generate(pack(model, [(ids, pixels)]), max_new_tokens=5, stop_ids=[])
+    [new] = generate(model, pack(model, [(ids, pixels)]), max_new_tokens=5, stop_ids=[])
     for number in new:
         values = logits(model, (ids, pixels))[-1]
         values[[model.fusion.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
@@ -188,7 +189,7 @@ def test_what_is_generated_reads_the_whole_run(prompt: list[int]) -> None:
     batch = rows(
         model, [first[0], second[0]], [list(range(len(prompt)))] * 2, [[1] * len(prompt)] * 2, torch.cat([first[1], second[1]])
     )
-    for new, (ids, pixels) in zip(model.generate(batch, max_new_tokens=4, stop_ids=[]), (first, second), strict=True):
+    for new, (ids, pixels) in zip(generate(model, batch, max_new_tokens=4, stop_ids=[]), (first, second), strict=True):
         assert len(new) == 4
         for number in new:
             values = logits(model, (ids, pixels))[-1]

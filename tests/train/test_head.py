@@ -8,11 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
+from vlmdata_train.generate import generate
 from vlmdata_train.head import Head, head_of
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.optim import apply_parts
 from vlmdata_train.recipe import Lora, Part
 from vlmdata_train.step import Micro, Step
+from vlmdata_train.templates import ChatTemplate
+from vlmdata_train.tokens import image_token
 
 GEMMA_2 = {"model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "attn_logit_softcapping": 3.0}
 HEADS: dict[str, tuple[dict[str, Any], Head, bool]] = {
@@ -71,7 +74,7 @@ def test_autocast_gives_the_loss_of_fp32_up_to_rounding_and_a_gradient_to_every_
 def test_generation_equals_the_full_forward(family: str) -> None:
     model = model_of(HEADS[family][0])
     prompt, pixels = sample(model, 10, 1, 1)
-    [new] = model.generate(pack(model, [(prompt, pixels)]), max_new_tokens=6, stop_ids=[])
+    [new] = generate(model, pack(model, [(prompt, pixels)]), max_new_tokens=6, stop_ids=[])
     expected = list(prompt)
     for _ in range(6):
         with torch.no_grad():
@@ -85,16 +88,17 @@ def test_sampling_draws_from_the_capped_logits() -> None:
     """A cap of 0.01 makes all tokens as good as equally likely, so that the likeliest is seldom drawn."""
     model = model_of({**GEMMA_2, "final_logit_softcapping": 0.01})
     batch = pack(model, [sample(model, 10, 1, 1)])
-    [likeliest] = model.generate(batch, max_new_tokens=1, stop_ids=[])
+    [likeliest] = generate(model, batch, max_new_tokens=1, stop_ids=[])
     generator = torch.Generator().manual_seed(0)
-    drawn = [model.generate(batch, max_new_tokens=1, stop_ids=[], temperature=1.0, generator=generator)[0] for _ in range(20)]
+    drawn = [generate(model, batch, max_new_tokens=1, stop_ids=[], temperature=1.0, generator=generator)[0] for _ in range(20)]
     assert drawn.count(likeliest) < 3
 
 
 def test_a_tokenizer_without_an_end_token_goes_on_to_the_last_one_asked_for() -> None:
     model = model_of({})
     model.tokenizer.eos_token = None
-    [new] = model.generate(pack(model, [sample(model, 10, 1, 1)]), max_new_tokens=5)
+    stop_ids = ChatTemplate(model.tokenizer, image_token(model.tokenizer)).stop_ids
+    [new] = generate(model, pack(model, [sample(model, 10, 1, 1)]), max_new_tokens=5, stop_ids=stop_ids)
     assert len(new) == 5
 
 

@@ -21,6 +21,7 @@ from transformers import (
 from tests.train.parity import TEXT, one_row
 from tests.train.tiny import TINY, TOWER, tiny_model
 from vlmdata_train.encoders.open_clip import OpenClip
+from vlmdata_train.generate import generate
 from vlmdata_train.llava_io import fill_from_llava, llava_recipe
 from vlmdata_train.llava_save import save_llava
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
@@ -124,7 +125,7 @@ def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
     prepared = model.preprocess(picture(40, 60))
     ids = [image_token_id(model.tokenizer)] * prepared.tokens + [5, 6, 7]
     batch = one_row(ids, prepared.pixels, [prepared.tokens], [1], [prepared.size])
-    ours = model.generate(batch, max_new_tokens=6, stop_ids=[])[0]
+    ours = generate(model, batch, max_new_tokens=6, stop_ids=[])[0]
     mean, std = (torch.tensor(CLIP_COLOURS[name])[:, None, None] for name in ("mean", "std"))
     allowed = [n for n in range(len(model.tokenizer)) if n != image_token_id(model.tokenizer)]
     theirs = served.generate(

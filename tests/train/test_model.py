@@ -9,6 +9,7 @@ import torch
 
 from tests.train.tiny import TINY, pack, rows, sample, tiny_model
 from vlmdata.step import RecipeError
+from vlmdata_train.generate import generate
 from vlmdata_train.model import build_model, image_plan
 
 
@@ -102,7 +103,7 @@ def test_generation_with_a_cache_equals_the_full_forward_for_rows_of_any_length(
         [[1] * len(ids) + [0] * (length - len(ids)) for ids in (first, second)],
         torch.cat([first_pixels, second_pixels]),
     )
-    together = model.generate(batch, max_new_tokens=6, stop_ids=[])
+    together = generate(model, batch, max_new_tokens=6, stop_ids=[])
     for prompt, pixels, new in ((first, first_pixels, together[0]), (second, second_pixels, together[1])):
         expected = list(prompt)
         for _ in range(6):
@@ -116,8 +117,8 @@ def test_generation_with_a_cache_equals_the_full_forward_for_rows_of_any_length(
 def test_generation_stops_at_a_stop_token_and_leaves_it_out() -> None:
     model = tiny_model()
     batch = pack(model, [sample(model, 10, 1, 1)])
-    [tokens] = model.generate(batch, max_new_tokens=6, stop_ids=[])
-    assert model.generate(batch, max_new_tokens=6, stop_ids=[tokens[3]]) == [tokens[: tokens.index(tokens[3])]]
+    [tokens] = generate(model, batch, max_new_tokens=6, stop_ids=[])
+    assert generate(model, batch, max_new_tokens=6, stop_ids=[tokens[3]]) == [tokens[: tokens.index(tokens[3])]]
 
 
 def test_sampling_is_repeatable_and_top_p_near_zero_is_greedy() -> None:
@@ -126,10 +127,10 @@ def test_sampling_is_repeatable_and_top_p_near_zero_is_greedy() -> None:
 
     def draw(top_p: float, seed: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(seed)
-        return model.generate(batch, max_new_tokens=8, temperature=1.0, top_p=top_p, generator=generator)
+        return generate(model, batch, max_new_tokens=8, stop_ids=[], temperature=1.0, top_p=top_p, generator=generator)
 
     assert draw(1.0, 3) == draw(1.0, 3) != draw(1.0, 4)
-    assert draw(1e-6, 3) == model.generate(batch, max_new_tokens=8)
+    assert draw(1e-6, 3) == generate(model, batch, max_new_tokens=8, stop_ids=[])
 
 
 def test_images_of_several_sizes_are_encoded_in_reading_order() -> None:

@@ -19,6 +19,7 @@ from tests.train.parity import (
 )
 from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.attention import segment_block_mask
+from vlmdata_train.generate import generate
 from vlmdata_train.model import ModelRecipe
 
 TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
@@ -82,7 +83,7 @@ def test_generation_reads_the_whole_prompt_in_both_directions() -> None:
     ids, pixels = sample(model, 12, 1, 1)
     batch = pack(model, [(ids, pixels)])
     batch.labels.fill_(-100)
-    [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
+    [new] = generate(model, batch, max_new_tokens=4, stop_ids=[])
     for step, number in enumerate(new):
         longer = pack(model, [([*ids, *new[:step]], pixels)])
         longer.labels[0, : len(ids)] = -100

@@ -34,6 +34,7 @@ from tests.train.parity import (
 from tests.train.tiny import pack, randomise
 from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.encoders.qwen2_vl import in_squares
+from vlmdata_train.generate import generate
 from vlmdata_train.model import ModelRecipe, build_model
 from vlmdata_train.pixels import normalise
 from vlmdata_train.preprocessing.smart_size import smart_resize
@@ -155,7 +156,7 @@ def test_generation_goes_on_behind_the_images(family: str) -> None:
     model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
     batch = of_own_shapes(model, SIZES, seed=3)
-    [new] = model.generate(batch, max_new_tokens=4, stop_ids=[])
+    [new] = generate(model, batch, max_new_tokens=4, stop_ids=[])
     for number in new:
         with torch.no_grad():
             values = model.logits(batch)[0, -1]

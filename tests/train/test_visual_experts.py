@@ -12,6 +12,7 @@ from tests.train.test_lora import updates_of
 from tests.train.tiny import TINY, pack, randomise, sample, tiny_model
 from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.fusions.visual_experts import Experts
+from vlmdata_train.generate import generate
 from vlmdata_train.loop import run_training
 from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel, build_model
@@ -70,7 +71,7 @@ def test_packed_equals_separate_and_every_weight_learns() -> None:
 def test_generation_with_a_cache_equals_the_full_forward() -> None:
     model = tiny_model(COGVLM)
     ids, pixels = sample(model, 12, 1, 5)
-    [new] = model.generate(pack(model, [(ids, pixels)]), max_new_tokens=4, stop_ids=[])
+    [new] = generate(model, pack(model, [(ids, pixels)]), max_new_tokens=4, stop_ids=[])
     for number in new:
         values = logits(model, (ids, pixels))[-1]
         values[[model.fusion.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
@@ -108,10 +109,10 @@ def test_lora_of_the_language_model_acts_on_text_and_lora_of_the_experts_on_imag
 def test_merging_updates_changes_nothing_also_while_generating(parts: tuple[str, ...]) -> None:
     model = with_lora(*parts)
     samples = [sample(model, 20, 1, 1), sample(model, 15, 2, 2)]
-    before, said = logits(model, *samples), model.generate(pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
+    before, said = logits(model, *samples), generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
     assert merge_lora(model) * 2 == sum(len(list(model.fusion.parameters())) * 2 for _ in parts)
     torch.testing.assert_close(logits(model, *samples), before, rtol=1e-4, atol=1e-5)
-    assert model.generate(pack(model, samples[:1]), max_new_tokens=4, stop_ids=[]) == said
+    assert generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[]) == said
     one = logits(model, samples[0])
     with torch.no_grad():
         model.fusion.layers[0]["self_attn_v_proj"].weight.mul_(1.5)

@@ -12,6 +12,7 @@ from vlmdata.images.facts import ImageError
 from vlmdata.step import RecipeError
 from vlmdata_train.collate import Ready, build_batch, size_of
 from vlmdata_train.documents import Picture
+from vlmdata_train.generate import generate
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.prompts import IMAGE_MARK, Prompt, Prompter
 from vlmdata_train.restore import restore
@@ -53,9 +54,10 @@ class Conversation:
     def _generate(self, prompter: Prompter, prompt: Prompt) -> str:
         ready = [Ready(prompt, "chat", "")]
         batch = build_batch(ready, self.model.plan, prompter.pad_id, packed_tokens=None, broken=Counter())
-        tokens = self.model.generate(
-            to_device(batch, next(self.model.parameters()).device), max_new_tokens=self.max_tokens, temperature=self.temperature
-        )
+        tokens = generate(
+            self.model, to_device(batch, next(self.model.parameters()).device), max_new_tokens=self.max_tokens,
+            stop_ids=prompter.template.stop_ids, temperature=self.temperature,
+        )  # fmt: skip
         return prompter.said(tokens[0])
 
 

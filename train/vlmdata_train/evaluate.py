@@ -23,6 +23,7 @@ from vlmdata_train.count_line import CountLine
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks, gathered
 from vlmdata_train.documents import read_document
+from vlmdata_train.generate import generate
 from vlmdata_train.left_out import count_left_out, lines
 from vlmdata_train.loss import IGNORE
 from vlmdata_train.model import VisionLanguageModel
@@ -157,13 +158,13 @@ def _generate(
 ) -> list[Answer]:  # fmt: skip
     was_training = model.training
     model.eval()
-    answers = []
+    answers, stop_ids = [], reading.prompter.template.stop_ids
     for start in range(0, len(asked), at_once):
         some = asked[start : start + at_once]
         ready = [one for one, _ in some]
         batch = build_batch(ready, reading.plan, reading.prompter.pad_id, packed_tokens=None, broken=Counter())
         batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
-        tokens = model.generate(batch, max_new_tokens=max_new_tokens, is_over=is_over)
+        tokens = generate(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, is_over=is_over)
         for (one, truth), row in zip(some, tokens, strict=True):
             answers.append(Answer(one.source, one.key, truth, reading.prompter.said(row)))
         add(len(some))

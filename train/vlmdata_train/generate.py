@@ -6,7 +6,6 @@ B rows, one prompt a row, padded on the right; T prompt tokens, S all tokens so 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,20 +13,20 @@ from transformers import DynamicCache
 
 from vlmdata_train.attention import Packing
 from vlmdata_train.batch import Batch
+from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.tokens import image_token_id
 
-if TYPE_CHECKING:
-    from vlmdata_train.model import VisionLanguageModel
 
-
+@torch.no_grad()
 def generate(
-    model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float,
-    top_p: float, generator: torch.Generator | None, is_over: Callable[[bool], bool],
+    model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float = 0.0,
+    top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
 ) -> list[list[int]]:  # fmt: skip
-    """Return the new tokens of each row; temperature 0 takes the likeliest token.
+    """Continue each row of a batch (one prompt a row) and return the new tokens of each row, without the stop token.
 
-    `is_over` is asked after each token whether to end, and told whether all rows here have: ranks that share the weights must
-    take the same number of steps.
+    `stop_ids` end a row; `ChatTemplate.stop_ids` gives those of a tokenizer. Temperature 0 takes the likeliest token.
+    `is_over` is called after each token with whether all rows here have ended, and returns whether to stop: ranks that share
+    the weights must take the same number of steps. ValueError: the batch is packed.
     """
     if int(batch.segment_ids.max()) > 1:
         raise ValueError("generate takes one prompt a row, not packed samples")

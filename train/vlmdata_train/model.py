@@ -6,7 +6,7 @@ B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,14 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from vlmdata_train.attention import check_packing, layer_windows, make_packing
 from vlmdata_train.batch import Batch
-from vlmdata_train.generate import generate
 from vlmdata_train.head import Head, head_of
 from vlmdata_train.image_plan import ImagePlan, Prepared
 from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.parts import make_part
 from vlmdata_train.pixels import normalise
-from vlmdata_train.templates import ChatTemplate
-from vlmdata_train.tokens import image_token, image_token_id
+from vlmdata_train.tokens import image_token_id
 
 Entry = str | Mapping[str, Any]
 
@@ -196,22 +194,6 @@ class VisionLanguageModel(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """Return all logits (B, T, vocabulary): for tests and evaluation; a loss takes them in chunks."""
         return self.logits_of(self(batch))
-
-    @torch.no_grad()
-    def generate(
-        self, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int] | None = None, temperature: float = 0.0,
-        top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
-    ) -> list[list[int]]:  # fmt: skip
-        """Continue each row of a batch (one prompt a row) and return the new tokens of each, without the stop token.
-
-        Without `stop_ids` an answer ends with the token that ends texts, or the one that ends the chat template's turns.
-        """
-        if stop_ids is None:
-            stop_ids = ChatTemplate(self.tokenizer, image_token(self.tokenizer)).stop_ids
-        return generate(
-            self, batch, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, generator=generator,
-            stop_ids=stop_ids, is_over=is_over,
-        )  # fmt: skip
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the parts that a recipe freezes or gives a rate of its own; together they hold every weight."""
