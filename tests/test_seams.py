@@ -79,6 +79,16 @@ def crossings(code: str) -> list[tuple[int, str]]:
     return found
 
 
+def imports_of_the_trainer(code: str) -> list[tuple[int, str]]:
+    """Return the line and the name of each import of vlmdata_train, those inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        names = [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found += [(node.lineno, "vlmdata_train") for name in names if name.split(".")[0] == "vlmdata_train"]
+    return found
+
+
 def told(folder: str, look) -> list[str]:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
@@ -88,6 +98,12 @@ def told(folder: str, look) -> list[str]:
 @pytest.mark.parametrize("folder", ["tests", "bench"])
 def test_no_private_name_of_the_product_is_imported_read_or_patched(folder):
     assert told(folder, private_names) == []
+
+
+def test_the_product_does_not_import_its_trainer():
+    assert told("vlmdata", imports_of_the_trainer) == []
+    for code in ("import vlmdata_train", "def run():\n    from vlmdata_train.recipe import Recipe"):
+        assert len(imports_of_the_trainer(code)) == 1
 
 
 def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
