@@ -40,7 +40,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
-from vlmdata_train.recipe import Part, Recipe, parse
+from vlmdata_train.model_recipe import Part
+from vlmdata_train.recipe import Recipe, parse
 from vlmdata_train.tokens import image_token_id
 from vlmdata_train.upcoming import Upcoming
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.train.tiny import randomise
 from vlmdata_train.abstractors.pixel_shuffle import shuffle
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.parts import make_part, part_names
 
 CASES: dict[str, dict[str, Any]] = {

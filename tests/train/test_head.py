@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
+from vlmdata_train.freezing import apply_parts
 from vlmdata_train.generate import generate
 from vlmdata_train.head import Head, head_of
 from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.optim import apply_parts
-from vlmdata_train.recipe import Lora, Part
+from vlmdata_train.model_recipe import Lora, Part
 from vlmdata_train.step import Micro, Step
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tokens import image_token

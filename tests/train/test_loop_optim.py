@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from vlmdata_train.adamw import SplitAdamW, join, split
-from vlmdata_train.optim import apply_parts, make_optimizer, parameter_groups, schedule_factor, set_rates
-from vlmdata_train.recipe import Lora, Optimizer, Part
+from vlmdata_train.freezing import apply_parts
+from vlmdata_train.model_recipe import Lora, Part
+from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
+from vlmdata_train.recipe import Optimizer
 
 
 def test_splitting_keeps_every_bit_and_rounds_to_the_nearest():

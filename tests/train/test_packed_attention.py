@@ -9,7 +9,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.attention import make_packing, segment_block_mask
-from vlmdata_train.model import ModelRecipe, build_model
+from vlmdata_train.model import build_model
+from vlmdata_train.model_recipe import ModelRecipe
 
 pytestmark = pytest.mark.whole
 

@@ -27,7 +27,8 @@ from tests.train.parity import (
 )
 from vlmdata_train.batch import Batch
 from vlmdata_train.llava_io import our_name
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.model_recipe import ModelRecipe
 
 TOWER = {**VISION, "num_hidden_layers": 4}
 CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **TOWER}}}

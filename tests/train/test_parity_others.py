@@ -32,7 +32,8 @@ from tests.train.parity import (
     renamed,
 )
 from vlmdata_train.batch import Batch
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.model_recipe import ModelRecipe
 
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 

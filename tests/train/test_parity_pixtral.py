@@ -32,7 +32,8 @@ from tests.train.parity import (
     renamed,
 )
 from tests.train.tiny import pack, randomise
-from vlmdata_train.model import ModelRecipe, build_model
+from vlmdata_train.model import build_model
+from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.pixels import normalise
 
 VISION = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64,

@@ -35,7 +35,8 @@ from tests.train.tiny import pack, randomise
 from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.generate import generate
-from vlmdata_train.model import ModelRecipe, build_model
+from vlmdata_train.model import build_model
+from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.pixels import normalise
 from vlmdata_train.preprocessing.smart_size import smart_resize
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from vlmdata_train.batch import Batch
-from vlmdata_train.encoders import EncoderFacts
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.encoder_facts import EncoderFacts
+from vlmdata_train.model import VisionLanguageModel, build_model
+from vlmdata_train.model_recipe import ModelRecipe
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+IGNORE = -100  # the label of a token without a loss
+
 
 @dataclass
 class Batch:
     """B=1 row of packed tokens, or B padded rows; images of all rows in reading order."""
 
     input_ids: Tensor  # (B, T) int64; image token positions hold image_token_id
-    labels: Tensor  # (B, T) int64, -100 where no loss
+    labels: Tensor  # (B, T) int64, IGNORE where no loss
     position_ids: Tensor  # (B, T) int64, restarts at 0 for each packed segment
     segment_ids: Tensor  # (B, T) int32, 1.. for packed samples, 0 = padding
     pixels: list[Tensor] | Tensor  # (P, 3, H, W) when all have one size, else a list of (3, H, W)

@@ -15,7 +15,7 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compile each block in place. Weights must be frozen and open as they will stay: see optim.apply_parts."""
+    """Compile each block in place. Weights must be frozen and open as they will stay: see freezing.apply_parts."""
     for block in blocks:
         block.compile()
 

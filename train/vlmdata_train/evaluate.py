@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from vlmdata.images.facts import ImageError
 from vlmdata.redact import redacted
-from vlmdata_train.batch import Batch
+from vlmdata_train.batch import IGNORE, Batch
 from vlmdata_train.checks import check_evaluation
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.count_line import CountLine
@@ -25,7 +25,6 @@ from vlmdata_train.distributed import Ranks, gathered
 from vlmdata_train.documents import read_document
 from vlmdata_train.generate import generate
 from vlmdata_train.left_out import count_left_out, lines
-from vlmdata_train.loss import IGNORE
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.reading import Reading, Sample, source_of
 from vlmdata_train.restore import restore

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 
 
 @dataclass(frozen=True)

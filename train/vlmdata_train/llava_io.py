@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from vlmdata_train.head import Head
 from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.quiet import quiet
 from vlmdata_train.special_ids import drop_foreign_ids
 from vlmdata_train.tokens import image_token_id

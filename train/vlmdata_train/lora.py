@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from vlmdata_train.recipe import Lora
+from vlmdata_train.model_recipe import Lora
 
 # They hand the weights of their linear layers to a kernel and do not call the layers: an update beside one would not run.
 UNCALLED_IN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)

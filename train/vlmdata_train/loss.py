@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlmdata_train.batch import IGNORE
 from vlmdata_train.head import Head
-
-IGNORE = -100
 
 
 def answer_positions(labels: Tensor, segment_ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a recipe says of a model: the parts it is put together from. Read without torch, so that mistakes come at once."""
+"""What a recipe says of a model: its parts, and how each one is trained. Read without torch, so that mistakes come at once."""
 
 from __future__ import annotations
 
@@ -33,3 +33,38 @@ def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
     entry = model.language if not isinstance(model.language, str) else {model.language: {}}
     ((name, parameters),) = entry.items()
     return dataclasses.replace(model, language={name: {**(parameters or {}), **choices}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank updates in place of the part's own weights (Hu et al. 2021), by peft."""
+
+    rank: int = 128  # LLaVA-1.5's script
+    alpha: int = 256  # likewise; the update is scaled by alpha / rank
+    dropout: float = 0.05  # likewise
+
+    def __post_init__(self) -> None:
+        check_range(self, "rank alpha", least=1)
+        check_range(self, "dropout", least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What happens to one part of the model: frozen, trained at a rate, or trained through LoRA."""
+
+    frozen: bool = False
+    lr: float | None = None  # the recipe's `lr` where none is given
+    weight_decay: float | None = None  # the optimizer's where none is given
+    lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "lr weight_decay", least=0)
+
+
+def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
+    """Raise ValueError for the first of a part's numbers that is less than `least`, or not below `below`; None passes."""
+    for name in names.split():
+        value = getattr(part, name)
+        if value is not None and not least <= value < below:
+            bound = f" and less than {below}" if below < float("inf") else ""
+            raise ValueError(f"{name} is {least} or more{bound}, not {value}")

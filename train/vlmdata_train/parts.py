@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import vlmdata_train
 from vlmdata import catalog
 from vlmdata.step import RecipeError
 
@@ -27,7 +28,8 @@ FOLDERS = {  # the kinds of part, and the folder of each
 
 def part_names(kind: str) -> list[str]:
     """List the names that a recipe may use for one kind of part: the files of its folder."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / FOLDERS[kind])]))
+    package = [str(Path(folder) / FOLDERS[kind]) for folder in vlmdata_train.__path__]
+    return sorted(module.name for module in pkgutil.iter_modules(package))
 
 
 def check_name(kind: str, entry: Any) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vlmdata.intake.strings import is_blank
 from vlmdata.step import RecipeError
+from vlmdata_train.batch import IGNORE
 from vlmdata_train.documents import Document, Picture
-from vlmdata_train.loss import IGNORE
 from vlmdata_train.marks import IMAGE_MARK, MARKS
 from vlmdata_train.templates import ChatTemplate, Message, any_of
 from vlmdata_train.tool_calls import read_call

@@ -18,45 +18,10 @@ from vlmdata.recipe import PIPELINES
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
 from vlmdata_train.checkpoint_folder import model_of
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model_recipe import ModelRecipe, Part, check_range
 from vlmdata_train.parts import check_name
 
 STAGES = ("align", "instruct")
-
-
-def _check(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
-    """Raise ValueError for the first of a part's numbers that is less than `least`, or not below `below`; None passes."""
-    for name in names.split():
-        value = getattr(part, name)
-        if value is not None and not least <= value < below:
-            bound = f" and less than {below}" if below < float("inf") else ""
-            raise ValueError(f"{name} is {least} or more{bound}, not {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank updates in place of the part's own weights (Hu et al. 2021), by peft."""
-
-    rank: int = 128  # LLaVA-1.5's script
-    alpha: int = 256  # likewise; the update is scaled by alpha / rank
-    dropout: float = 0.05  # likewise
-
-    def __post_init__(self) -> None:
-        _check(self, "rank alpha", least=1)
-        _check(self, "dropout", least=0, below=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """What happens to one part of the model: frozen, trained at a rate, or trained through LoRA."""
-
-    frozen: bool = False
-    lr: float | None = None  # the recipe's `lr` where none is given
-    weight_decay: float | None = None  # the optimizer's where none is given
-    lora: Lora | None = None
-
-    def __post_init__(self) -> None:
-        _check(self, "lr weight_decay", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +32,8 @@ class TinyTokenizer:
     samples: int = 5000  # whose texts it is learned from
 
     def __post_init__(self) -> None:
-        _check(self, "vocabulary", least=264)  # bytes and special tokens
-        _check(self, "samples", least=1)
+        check_range(self, "vocabulary", least=264)  # bytes and special tokens
+        check_range(self, "samples", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +50,7 @@ class Batches:
     ahead: int = 4  # forward passes prepared in advance
 
     def __post_init__(self) -> None:
-        _check(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
+        check_range(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +67,8 @@ class Optimizer:
     warmup: float = 0.03  # LLaVA-1.5: this share of the run
 
     def __post_init__(self) -> None:
-        _check(self, "weight_decay eps clip", least=0)
-        _check(self, "beta1 beta2 warmup", least=0, below=1)
+        check_range(self, "weight_decay eps clip", least=0)
+        check_range(self, "beta1 beta2 warmup", least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +84,7 @@ class Speed:
     loss_chunk: int = 2048  # answer tokens whose logits exist at a time
 
     def __post_init__(self) -> None:
-        _check(self, "threads loss_chunk", least=1)
+        check_range(self, "threads loss_chunk", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +96,8 @@ class Checkpoints:
     keep_best: bool = True  # by held-out loss
 
     def __post_init__(self) -> None:
-        _check(self, "every", least=0)
-        _check(self, "keep", least=1)
+        check_range(self, "every", least=0)
+        check_range(self, "keep", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +112,9 @@ class HeldOut:
     answer_tokens: int = 32  # at most, in a generated answer
 
     def __post_init__(self) -> None:
-        _check(self, "fraction", least=0, below=1)
-        _check(self, "every samples answer_tokens", least=1)
-        _check(self, "answers", least=0)
+        check_range(self, "fraction", least=0, below=1)
+        check_range(self, "every samples answer_tokens", least=1)
+        check_range(self, "answers", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +129,7 @@ class Logs:
     spike: float = 6.0  # standard deviations of the last 100 losses above their mean
 
     def __post_init__(self) -> None:
-        _check(self, "every", least=1)
+        check_range(self, "every", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +158,8 @@ class Recipe:
     logs: Logs = field(default_factory=Logs)
 
     def __post_init__(self) -> None:
-        _check(self, "lr", least=0)
-        _check(self, "steps", least=1)
+        check_range(self, "lr", least=0)
+        check_range(self, "steps", least=1)
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs is more than 0, not {self.epochs}")
 

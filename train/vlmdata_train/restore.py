@@ -1,18 +1,20 @@
-"""From a checkpoint's folder back to a model that can be used."""
+"""Weights from disk: a checkpoint as a model ready for use, and the weights that a run starts from."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, recipe
-from vlmdata_train.checkpoint_folder import check_checkpoint
+from vlmdata_train.checkpoint_folder import check_checkpoint, is_checkpoint
+from vlmdata_train.freezing import apply_parts
+from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import with_tokenizer
-from vlmdata_train.optim import apply_parts
+from vlmdata_train.model_recipe import Lora, Part, with_tokenizer
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, recipe.Recipe]:
@@ -28,3 +30,23 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, recipe.Reci
     apply_parts(model.parts(), choice.parts)  # LoRA's weights must have their places
     checkpoint.load_model(folder, model)
     return model.requires_grad_(False).eval().to(kind), choice
+
+
+def fill(model: VisionLanguageModel, start: str) -> None:
+    """Put the weights to begin with into a model of the same parts. RecipeError names the first that does not fit."""
+    if is_checkpoint(start):
+        facts = json.loads((Path(start) / "recipe.json").read_text())
+        apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # LoRA needs its places
+        checkpoint.load_model(Path(start), model)
+        merge_lora(model)
+        return
+    from vlmdata_train.llava_io import fill_from_llava
+
+    try:
+        fill_from_llava(model, start)
+    except ValueError as error:
+        raise RecipeError(f"start: {error}") from None
+
+
+def _part(values: dict[str, Any]) -> Part:
+    return Part(lora=Lora(**values["lora"]) if values["lora"] else None)

@@ -26,16 +26,16 @@ from vlmdata_train.count_line import CountLine
 from vlmdata_train.data import Feed, Stream
 from vlmdata_train.distributed import Ranks, gathered, meet
 from vlmdata_train.documents import read_document
+from vlmdata_train.freezing import apply_parts, check_gates
 from vlmdata_train.log import Meter
 from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import ModelRecipe, with_template, with_tokenizer
+from vlmdata_train.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
 from vlmdata_train.no_samples import check_used
-from vlmdata_train.optim import apply_parts, check_gates
 from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample, is_held_out
-from vlmdata_train.recipe import Part, Recipe
-from vlmdata_train.start import fill
+from vlmdata_train.recipe import Recipe
+from vlmdata_train.restore import fill
 from vlmdata_train.step import Micro
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from vlmdata_train.loss import IGNORE
+from vlmdata_train.batch import IGNORE
 from vlmdata_train.plain import plain
 from vlmdata_train.prompts import Prompt
 

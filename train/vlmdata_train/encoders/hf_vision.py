@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.configs import config_of
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.unused import set_unused_aside
 
 

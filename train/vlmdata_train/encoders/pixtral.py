@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PixtralVisionModel
 
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.vision_half import VisionHalf
 
 

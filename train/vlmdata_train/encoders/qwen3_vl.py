@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.encoders.qwen2_vl import attended
 from vlmdata_train.vision_half import VisionHalf
 

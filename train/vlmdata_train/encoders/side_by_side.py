@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.parts import make_part
 
 

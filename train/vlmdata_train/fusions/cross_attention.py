@@ -16,7 +16,7 @@ from torch.nn import functional
 from vlmdata_train.attention import Packing
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 
 
 class CrossLayer(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdata_train.attention import Packing
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions import embedding_width
 
 

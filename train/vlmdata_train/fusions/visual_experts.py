@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlmdata_train.attention import Packing
 from vlmdata_train.blocks import blocks_of
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions import embedding_width
 from vlmdata_train.fusions.tokens import InPlace
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.pixels import Resample, pad, resize, to_tiles
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.pixels import Resample, resize, to_tiles
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.pixels import Resample, resize, to_tiles
 from vlmdata_train.preprocessing.native import RowEnds
 

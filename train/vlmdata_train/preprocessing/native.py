@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.encoders import EncoderFacts, Grid
+from vlmdata_train.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.pixels import Resample, pad, resize, to_tiles
 
 

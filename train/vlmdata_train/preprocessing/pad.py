@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vlmdata_train.encoders import EncoderFacts
+from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.pixels import Resample, mean_colour, pad, resize, to_tiles
 from vlmdata_train.preprocessing import OneTile
 
