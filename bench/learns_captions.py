@@ -24,13 +24,13 @@ import torch
 from bench import curves
 from bench.inputs.real_data import ROOT
 from bench.inputs.tars import write_tar
-from vlmdata_train import setup
+from vlmdata_train import open_feed
 from vlmdata_train.batch import Batch
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.evaluate import blanked
 from vlmdata_train.loop import run_training
-from vlmdata_train.recipe import parse
+from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
 from vlmdata_train.step import Micro, Step
 
@@ -120,7 +120,7 @@ def main() -> None:
         seconds, cpu = time.time() - started, time.process_time() - cpu
         curve = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
         model, _ = restore(result.checkpoint, "cpu")
-        feed = setup.feed_of(recipe, model, str(folder / "held"), CPU)
+        feed = open_feed.feed_of(recipe, model, str(folder / "held"), CPU)
         step = Step(model, chunk=2048, autocast=False)
         print(f"{learn} figures to learn, {held} held out, {choice.steps} steps, {seconds:.0f} s, {cpu:.0f} CPU s")
         print(f"{'step':>6} {'held-out loss':>14}")

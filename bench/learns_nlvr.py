@@ -27,11 +27,11 @@ import torch
 from bench import curves
 from bench.inputs.real_data import ROOT
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from vlmdata_train import setup
+from vlmdata_train import open_feed
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.evaluate import generate_answers, held_out_loss
 from vlmdata_train.loop import run_training
-from vlmdata_train.recipe import parse
+from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
 from vlmdata_train.step import Step
 
@@ -134,8 +134,8 @@ def main() -> None:
         result = run_training(recipe)
         seconds, cpu = time.time() - started, time.process_time() - cpu
         model, _ = restore(result.checkpoint, "cpu")
-        feed = setup.feed_of(recipe, model, str(folder / "held"), CPU)
-        samples = list(setup.some_samples(feed.reading, str(folder / "held"), held))
+        feed = open_feed.feed_of(recipe, model, str(folder / "held"), CPU)
+        samples = list(open_feed.some_samples(feed.reading, str(folder / "held"), held))
         asked = {sample["__key__"]: last_question(dict(sample)) for sample in samples}
         seen = list(generate_answers(model, feed.reading, samples, max_new_tokens=6))
         blind = list(generate_answers(model, feed.reading, samples, max_new_tokens=6, blank=True))

@@ -35,13 +35,15 @@ import numpy as np
 import torch
 
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.log import flops_per_token, matrix_peak, memory_bytes
+from vlmdata_train.flops import flops_per_token, matrix_peak
 from vlmdata_train.loop import run_training
+from vlmdata_train.meter import memory_bytes
 from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
 from vlmdata_train.model_recipe import Part
-from vlmdata_train.recipe import Recipe, parse
+from vlmdata_train.recipe import Recipe
+from vlmdata_train.recipe_file import parse
 from vlmdata_train.tokens import image_token_id
 from vlmdata_train.upcoming import Upcoming
 
@@ -191,7 +193,7 @@ def plain(stage: str, settings: dict[str, Any], data: str, steps: int, tiny: boo
     (width, layers, head, patch, side), (dim, inner, blocks, heads, vocabulary) = shape_of(stage, tiny)
     tokenizer = load_tokenizer(parts)
     reader: Any = SimpleNamespace(plan=image_plan(parts), tokenizer=tokenizer)  # all that a feed needs of a model
-    feed = setup.feed_of(recipe, reader, data, ranks, epochs=None)
+    feed = open_feed.feed_of(recipe, reader, data, ranks, epochs=None)
     batches = [batch for (batch, _), _ in zip(feed, range(min(steps, 8)), strict=False)]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(

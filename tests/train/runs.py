@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bench.inputs.tars import write_tar
 from tests.train.shards import caption_samples, conversation_samples
-from vlmdata_train.recipe import Recipe, parse
+from vlmdata_train.recipe import Recipe
+from vlmdata_train.recipe_file import parse
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

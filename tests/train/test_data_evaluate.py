@@ -9,7 +9,7 @@ import torch
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import conversation_samples, drawing
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.__main__ import main
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.evaluate import Answer, Score, blanked, generate_answers, held_out_loss, normalise, score, table
@@ -38,7 +38,7 @@ def loaded(tmp_path, **changes):
     recipe = tiny_recipe(write_data(tmp_path / "data", captions=20, conversations=10), tmp_path / "o", **changes)
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU)
-    return recipe, model, setup.feed_of(recipe, model, recipe.data, CPU)
+    return recipe, model, open_feed.feed_of(recipe, model, recipe.data, CPU)
 
 
 def test_the_held_out_loss_is_that_of_all_answer_tokens_whatever_the_batches(tmp_path):
@@ -61,7 +61,7 @@ def test_the_held_out_loss_is_that_of_all_answer_tokens_whatever_the_batches(tmp
 
 def test_generated_answers_belong_to_their_questions_and_blanked_images_are_grey(tmp_path):
     recipe, model, feed = loaded(tmp_path)
-    asked = setup.some_samples(feed.reading, recipe.data, 30)
+    asked = open_feed.some_samples(feed.reading, recipe.data, 30)
     answers = generate_answers(model, feed.reading, asked, max_new_tokens=4, at_once=7)
     truths = {a.key: a.truth for a in answers}
     assert len(answers) == 30 and truths["c00001"] == "a circle" and truths["000000"] == "a red square on white paper"

@@ -12,7 +12,7 @@ from bench.inputs.tars import document_sample, jpeg, write_tar
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, conversation_samples, drawing
 from vlmdata.step import RecipeError
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import count_left_out
 from vlmdata_train.places import Place, Position, redistribute
@@ -31,7 +31,7 @@ def model():
 
 def feed(data, rank=0, world=1, *, epochs=1, split=None, **changes):
     recipe = tiny_recipe(data, "unused", **changes)
-    return setup.feed_of(recipe, model(), data, Ranks(rank, world, CPU), seed=3, epochs=epochs, **(split or {}))
+    return open_feed.feed_of(recipe, model(), data, Ranks(rank, world, CPU), seed=3, epochs=epochs, **(split or {}))
 
 
 def keys(batches):
@@ -134,7 +134,7 @@ def test_the_held_out_share_is_seen_by_one_feed_and_the_rest_by_the_other(tmp_pa
     kept = keys(held)
     assert len(seen) + len(kept) == 200 and not set(seen) & set(kept)
     assert 20 <= len(kept) <= 60 and all(is_held_out(key.split()[1], 0.2) for key in kept)
-    some = [sample["__key__"] for sample in setup.some_samples(held.reading, data, 5)]
+    some = [sample["__key__"] for sample in open_feed.some_samples(held.reading, data, 5)]
     assert len(some) == 5 and set(some) <= {key.split()[1] for key in kept}
 
 

@@ -13,7 +13,7 @@ from tests.servers import LoopbackServer, reply
 from tests.train.runs import tiny_recipe
 from tests.train.shards import drawing
 from vlmdata import run
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
@@ -77,7 +77,7 @@ def test_conversations_with_images_on_the_web_become_prompts_with_their_pixels(t
     recipe = tiny_recipe(str(out), tmp_path / "run", steps=2)
     ranks = Ranks(0, 1, torch.device("cpu"))
     model: VisionLanguageModel = setup.make_model(recipe, recipe.model, ranks)
-    batches = [batch for batch, _ in setup.feed_of(recipe, model, str(out), ranks)]
+    batches = [batch for batch, _ in open_feed.feed_of(recipe, model, str(out), ranks)]
     texts, colours = [], set()
     for batch in batches:
         marks = batch.input_ids[0] == model.fusion.image_token_id

@@ -16,9 +16,9 @@ from vlmdata_train.__main__ import main
 from vlmdata_train.chat import Conversation
 from vlmdata_train.generate import generate
 from vlmdata_train.loop import run_training
-from vlmdata_train.recipe import parse
+from vlmdata_train.open_feed import prompter_of
+from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
-from vlmdata_train.setup import prompter_of
 from vlmdata_train.templates import IMAGE_MARK
 
 pytestmark = pytest.mark.whole

@@ -16,11 +16,12 @@ from tests.train.parity import of_own_shapes
 from tests.train.test_parity_qwen import RECIPE, RECIPE_3, RECIPE_25
 from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.batch import Batch
+from vlmdata_train.flops import flops_per_token
 from vlmdata_train.freezing import apply_parts
-from vlmdata_train.log import Meter, flops_per_token
+from vlmdata_train.meter import Meter, count
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.model_recipe import Lora, ModelRecipe, Part
-from vlmdata_train.setup import count, optimizer_bytes
+from vlmdata_train.optim import optimizer_bytes
 from vlmdata_train.step import Micro
 
 SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,

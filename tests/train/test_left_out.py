@@ -24,6 +24,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import REASONS as REASON_WORDS
 from vlmdata_train.left_out import LeftOut, count_left_out, left_out
 from vlmdata_train.loop import run_training
+from vlmdata_train.open_feed import some_samples
 from vlmdata_train.reading import is_held_out
 from vlmdata_train.run_progress import samples_of_steps
 from vlmdata_train.setup import some_samples

@@ -16,7 +16,7 @@ from torch import nn
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.saving import RANKS, save
 from vlmdata.step import RecipeError
-from vlmdata_train import checkpoint
+from vlmdata_train import checkpoint, open_feed
 from vlmdata_train.adamw import SplitAdamW
 from vlmdata_train.loop import run_training
 
@@ -125,7 +125,6 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
 
 
 def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
-    from vlmdata_train import setup
     from vlmdata_train.restore import restore
 
     data = write_data(tmp_path / "data")
@@ -137,7 +136,7 @@ def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
     model, _ = restore(moved, "cpu")
     saved = weights(moved)
     assert all(torch.equal(saved[name], tensor) for name, tensor in model.state_dict().items() if name in saved)
-    batch, _ = next(iter(setup.feed_of(recipe, model, data, RANKS)))
+    batch, _ = next(iter(open_feed.feed_of(recipe, model, data, RANKS)))
     assert torch.isfinite(model.logits(batch)).all()
 
 

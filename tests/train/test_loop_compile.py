@@ -5,7 +5,7 @@ import torch
 
 from tests.train.runs import tiny_recipe
 from tests.train.shards import MemoryStream, caption_samples, conversation_samples
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
@@ -32,7 +32,7 @@ def results(batches: int, *, compiled: bool, again: list[bool], attention: str =
         block.compile(backend="aot_eager")  # all of compiling but the kernels
     samples = caption_samples(60) + conversation_samples(30)
     packs = MemoryStream([samples[i::30] for i in range(30)])
-    reading = Reading(setup.prompter_of(model), model.plan, "instruct", 96)
+    reading = Reading(open_feed.prompter_of(model), model.plan, "instruct", 96)
     feed = Feed(lambda rank, world: packs, reading, Position(Place(0, 0, 1)), 192)
     source, step, numbers = Upcoming(feed, CPU.device), Step(model, chunk=64, autocast=False), []
     for micro in source.take(batches):

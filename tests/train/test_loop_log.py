@@ -11,8 +11,11 @@ from torch import nn
 
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from vlmdata.step import RecipeError
-from vlmdata_train.log import Meter, SpikeWatch, check_logs, flops_per_token
+from vlmdata_train.broken import SpikeWatch
+from vlmdata_train.flops import flops_per_token
+from vlmdata_train.log import check_logs
 from vlmdata_train.loop import run_training
+from vlmdata_train.meter import Meter
 from vlmdata_train.recipe import Logs
 from vlmdata_train.step import Step
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.train.runs import tiny_recipe, weights, write_data
-from vlmdata_train import setup
+from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
@@ -68,7 +68,7 @@ def gradients(recipe, accumulate: int):
     """The gradients of the first batches of the data, in one or in several pieces."""
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU)
-    feed, _ = setup.make_feeds(recipe, model, CPU)
+    feed, _ = open_feed.make_feeds(recipe, model, CPU)
     source = Upcoming(feed, CPU.device)
     micros = source.take(accumulate)
     source.close()
@@ -105,7 +105,7 @@ def test_packed_and_padded_batches_of_the_same_samples_have_the_same_gradients(t
 def test_a_micro_batch_counts_answers_as_the_loss_does(tmp_path):
     recipe = tiny_recipe(write_data(tmp_path / "data", conversations=8), tmp_path / "o")
     model = setup.make_model(recipe, recipe.model, CPU)
-    feed, _ = setup.make_feeds(recipe, model, CPU)
+    feed, _ = open_feed.make_feeds(recipe, model, CPU)
     batch, _ = next(iter(feed))
     micro = Micro.of(batch, CPU.device)
     total, of_sample = Step(model, chunk=8, autocast=False)(micro)

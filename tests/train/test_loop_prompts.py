@@ -7,7 +7,7 @@ import pytest
 
 from tests.train.runs import tiny_recipe, write_data
 from vlmdata.step import RecipeError
-from vlmdata_train import setup
+from vlmdata_train import open_feed
 from vlmdata_train.loop import run_training
 from vlmdata_train.restore import restore
 
@@ -25,7 +25,7 @@ def test_a_chat_template_of_the_recipe_is_trained_with_saved_and_kept(tmp_path, 
     assert json.loads((checkpoint / "recipe.json").read_text())["chat_template"] == TEMPLATE
     model, saved = restore(checkpoint, "cpu")
     assert model.tokenizer.chat_template == TEMPLATE and saved.loss == "last"
-    asked = setup.prompter_of(model).question([{"role": "user", "content": "What?"}], [])
+    asked = open_feed.prompter_of(model).question([{"role": "user", "content": "What?"}], [])
     assert model.tokenizer.decode(asked.input_ids) == "[user] What?<|end|>\n"
     again = tiny_recipe(data, tmp_path / "again", model=None, start=str(checkpoint), steps=1)
     assert restore(run_training(again).checkpoint, "cpu")[0].tokenizer.chat_template == TEMPLATE

@@ -15,7 +15,7 @@ from bench.inputs.tars import jpeg, write_tar
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.shards import conversation_samples
 from tests.train.tiny import pack, sample
-from vlmdata_train import checkpoint, setup
+from vlmdata_train import checkpoint, open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.lora import merge_lora
@@ -167,7 +167,7 @@ def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
     recipe.write_text(json.dumps(tree))
     alone = tiny_recipe(data, tmp_path / "unused", model=model, batches=rows)
     built = setup.make_model(alone, alone.model, Ranks(0, 1, torch.device("cpu")))
-    second = setup.feed_of(alone, built, data, Ranks(1, 2, torch.device("cpu")), seed=alone.seed, epochs=None)
+    second = open_feed.feed_of(alone, built, data, Ranks(1, 2, torch.device("cpu")), seed=alone.seed, epochs=None)
     key = next(k.split()[1] for batch, _ in second for k in batch.keys if int(k.split()[1][1:]) % 5)  # that has an image
     samples = conversation_samples(16)
     white = jpeg(np.full((48, 48, 3), 255, np.uint8))

@@ -16,7 +16,7 @@ def test_what_ends_the_trainer_is_told_without_secrets(error, is_line, monkeypat
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr("vlmdata_train.recipe.load", fails)
+    monkeypatch.setattr("vlmdata_train.recipe_file.load", fails)
     assert main(["align", "tiny"]) == 1
     told = capsys.readouterr().err
     assert "REDACTED@h/data?sig=REDACTED" in told and "SECRET" not in told

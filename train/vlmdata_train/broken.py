@@ -1,11 +1,42 @@
-"""What happens when the loss breaks: the recipe's rule, and the samples that are to blame."""
+"""Find a loss that breaks, and apply the recipe's rule to it."""
 
 from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
 
 from vlmdata_train.distributed import Ranks, gathered
 from vlmdata_train.log import Log
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.step import Micro
+
+
+class SpikeWatch:
+    """Judges losses against the last 100 accepted ones, of which it wants 20 before it judges."""
+
+    def __init__(self, deviations: float, window: int = 100) -> None:
+        self.deviations = deviations
+        self.recent: deque[float] = deque(maxlen=window)
+        self.refused = 0  # verdicts since the last accepted loss
+
+    def verdict(self, loss: float) -> str | None:
+        """Return None for a loss as expected, else "nan" or "spike"."""
+        self.refused += 1
+        if not math.isfinite(loss):
+            return "nan"
+        if len(self.recent) >= 20:
+            mean, deviation = statistics.fmean(self.recent), statistics.pstdev(self.recent)
+            # At least 2% of the mean: a loss that has become all but constant may move a little.
+            if loss > mean + self.deviations * max(deviation, 0.02 * abs(mean)):
+                return "spike"
+        return None
+
+    def accept(self, loss: float) -> None:
+        """Remember a loss whose step was taken: of data that changed its nature only the beginning is a spike."""
+        self.refused = 0
+        if math.isfinite(loss):
+            self.recent.append(loss)
 
 
 def goes_on(

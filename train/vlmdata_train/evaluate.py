@@ -26,9 +26,9 @@ from vlmdata_train.documents import read_document
 from vlmdata_train.generate import generate
 from vlmdata_train.left_out import count_left_out, lines
 from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.open_feed import feed_of, some_samples
 from vlmdata_train.reading import Reading, Sample, source_of
 from vlmdata_train.restore import restore
-from vlmdata_train.setup import feed_of, some_samples
 from vlmdata_train.step import Micro, Step, to_device
 
 

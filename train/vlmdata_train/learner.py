@@ -7,13 +7,12 @@ import math
 from torch import Tensor, nn
 
 from vlmdata.step import RecipeError
-from vlmdata_train import setup
 from vlmdata_train.blocks import blocks_of, compile_blocks, recompute
 from vlmdata_train.distributed import Ranks, spread, syncing, whole
-from vlmdata_train.log import flops_per_token
+from vlmdata_train.flops import flops_per_token
 from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.optim import make_optimizer, parameter_groups
+from vlmdata_train.optim import make_optimizer, optimizer_bytes, parameter_groups
 from vlmdata_train.recipe import Recipe, Speed
 from vlmdata_train.step import Micro, Step
 
@@ -47,7 +46,7 @@ class Learner:
 
     def fit(self, micro: Micro) -> int:
         """Recompute as few blocks as this GPU's memory asks, measured on one micro-batch. Returns how many."""
-        state_bytes = setup.optimizer_bytes(self.weights, self.recipe.optimizer.compact)
+        state_bytes = optimizer_bytes(self.weights, self.recipe.optimizer.compact)
         return fit_memory(self.layers, self.module, micro, state_bytes, CudaMemory(self.ranks.device), self.ranks)
 
     def add_gradients(self, micros: list[Micro], answers: float) -> list[Tensor]:

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from vlmdata.step import RecipeError
-from vlmdata_train import checkpoint, setup
-from vlmdata_train.broken import goes_on
+from vlmdata_train import checkpoint, open_feed, setup
+from vlmdata_train.broken import SpikeWatch, goes_on
 from vlmdata_train.count_line import CountLine
 from vlmdata_train.distributed import Ranks, gathered, joined, total
 from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
+from vlmdata_train.flops import matrix_peak
 from vlmdata_train.learner import Learner, check_speed
 from vlmdata_train.left_out import count_left_out, lines
-from vlmdata_train.log import Log, Meter, SpikeWatch, check_logs, matrix_peak
+from vlmdata_train.log import Log, check_logs
+from vlmdata_train.meter import Meter, count, step_line
 from vlmdata_train.optim import schedule_factor, set_rates
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.run_progress import Progress
@@ -60,7 +62,7 @@ class Run:
         self.last_saved = setup.resumable(recipe, self.checkpoints)
         setup.seed_everything(recipe.seed, ranks)
         self.model = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks)
-        self.feed, self.held_feed = setup.make_feeds(recipe, self.model, ranks)
+        self.feed, self.held_feed = open_feed.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
         self.step, self.seen = 0, 0  # steps made, samples of all ranks that came by, whatever they gave
@@ -78,7 +80,7 @@ class Run:
         self.losses: list[float] = []
         self.norm, self.rates = math.nan, dict[str, float]()  # of the last step
         self.held: HeldOutLoss | None = None  # the last evaluation
-        self.asked = setup.asked(recipe, self.held_feed)
+        self.asked = open_feed.asked(recipe, self.held_feed)
         self.progress = Progress(recipe, self.feed, ranks)
 
     def to_the_end(self) -> Result:
@@ -114,10 +116,10 @@ class Run:
 
     def _go_on_from(self, path: Path) -> None:
         saved = checkpoint.read_saved(path)
-        setup.check_data(self.recipe, self.feed, saved.facts["data"])
+        open_feed.check_data(self.recipe, self.feed, saved.facts["data"])
         checkpoint.load_model(path, self.model)
         checkpoint.load_optimizer(path, self.model, self.learner.optimizer)
-        setup.place_feed(self.feed, saved.data, self.ranks)
+        open_feed.place_feed(self.feed, saved.data, self.ranks)
         if len(saved.random) == self.ranks.world:
             checkpoint.restore_random(saved.random[self.ranks.rank], self.ranks.device)
         self.step, self.seen, self.best = saved.step, saved.facts["samples"], saved.facts["best"]
@@ -198,7 +200,7 @@ class Run:
             )
         learner.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss)
-        setup.count(self.meter, micros, sums, learner.costs, self.model)
+        count(self.meter, micros, sums, learner.costs, self.model)
 
     def _report(self) -> None:
         """Tell, evaluate and save what is due at this step and has not been done."""
@@ -223,7 +225,7 @@ class Run:
         blank = self._blank_answers()
         values |= {"blank_answers": blank} if blank else {}
         self.log.record("train", self.step, values)
-        self.log.say(setup.line(self.step, self.recipe, values))
+        self.log.say(step_line(self.step, self.recipe, values))
         self.meter = Meter()
 
     def _evaluate(self) -> None:
@@ -252,7 +254,7 @@ class Run:
         if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
             self.best = {"loss": self.held.loss, "step": self.step}
         facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent), "data": self.feed.names}
-        position = setup.feed_state(self.position, self.ranks)
+        position = open_feed.feed_state(self.position, self.ranks)
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
         self.last_saved = checkpoint.save(
             self.checkpoints, self.model, self.learner.optimizer, saved=state, recipe=self.recipe.describe(),

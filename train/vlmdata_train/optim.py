@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from vlmdata_train.adamw import SplitAdamW
+from vlmdata_train.adamw import SplitAdamW, local
 from vlmdata_train.model_recipe import Part
 from vlmdata_train.recipe import Optimizer
 
@@ -45,6 +45,11 @@ def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOpti
         return SplitAdamW(groups, betas=betas, eps=choice.eps, first=first)
     assert kinds == {torch.float32}, f"trained weights are a mixture of {kinds}"
     return torch.optim.AdamW(groups, betas=betas, eps=choice.eps, fused=True)
+
+
+def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
+    """Return what AdamW's state will take on this rank: two fp32 moments, and the lower half of a bf16 weight."""
+    return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
 
 
 def schedule_factor(kind: str, progress: float, warmup: float) -> float:

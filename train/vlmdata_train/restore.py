@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from vlmdata.step import RecipeError
-from vlmdata_train import checkpoint, recipe
+from vlmdata_train import checkpoint
 from vlmdata_train.checkpoint_folder import check_checkpoint, is_checkpoint
 from vlmdata_train.freezing import apply_parts
 from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.model_recipe import Lora, Part, with_tokenizer
+from vlmdata_train.recipe import Recipe, build_recipe
 
 
-def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, recipe.Recipe]:
+def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
     """Build a checkpoint's model with its weights and tokenizer, ready to answer, and return it with its recipe."""
     check_checkpoint(folder)
-    choice = recipe.parse(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
+    choice = build_recipe(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device cuda: torch sees no CUDA device")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

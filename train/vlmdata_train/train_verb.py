@@ -28,7 +28,7 @@ def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
     """Train by a recipe and print the path of the last checkpoint."""
     from vlmdata.recipe import read_settings
     from vlmdata_train.checks import check_training
-    from vlmdata_train.recipe import load
+    from vlmdata_train.recipe_file import load
 
     loaded = load(recipe, stage=stage, overrides=read_settings(settings))
     check_training(loaded)

@@ -1,0 +1,81 @@
+"""Read a training recipe from its YAML file, with the model of its start and the text of its chat template put in."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, TemplateSyntaxError
+
+from vlmdata import catalog
+from vlmdata.recipe import PIPELINES
+from vlmdata.step import RecipeError
+from vlmdata_train.checkpoint_folder import model_of
+from vlmdata_train.recipe import Recipe, build_recipe
+
+
+def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one that ships by its name (`tiny`), and check every word of it. Raises RecipeError."""
+    path = _locate(str(recipe))
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a training recipe is a mapping with model, data and parts")
+    for place, value in (overrides or {}).items():
+        _override(tree, place, value)
+    if stage is not None:
+        tree["stage"] = stage
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    if tree.get("model") is None and isinstance(tree.get("start"), str):
+        tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
+    if isinstance(tree.get("chat_template"), str):
+        tree = {**tree, "chat_template": _template(tree["chat_template"], f"{where}, chat_template")}
+    return build_recipe(tree, where)
+
+
+def _locate(recipe: str) -> Path:
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = sorted(PIPELINES.glob("train/*.yaml"))
+    for path in shipped:
+        if recipe in (path.stem, str(Path(*path.parts[-3:]))):
+            return path
+    raise RecipeError(f"there is no training recipe '{recipe}'.{catalog.suggest(recipe, [p.stem for p in shipped])}")
+
+
+def _template(given: str, where: str) -> str:
+    """Return a chat template, given as Jinja or as the name of a file of it. RecipeError: there is none, or it is no Jinja."""
+    text, place = given, where
+    if "{" not in given:
+        place = f"{where}: {given}"
+        try:
+            text = Path(given).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise RecipeError(f"{place} is neither Jinja nor a file of it: {why}") from None
+    # transformers' tags for what the assistant says; Jinja alone does not know them
+    plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)
+    except TemplateSyntaxError as error:
+        raise RecipeError(f"{place}, line {error.lineno}: {error.message}") from None
+    return text
+
+
+def _override(tree: dict[str, Any], place: str, value: Any) -> None:
+    *heads, last = place.split(".")
+    target = tree
+    for name in heads:
+        if not isinstance(target.get(name), dict):
+            target[name] = {}
+        target = target[name]
+    target[last] = value
