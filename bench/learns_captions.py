@@ -26,9 +26,9 @@ from bench.inputs.real_data import ROOT
 from bench.inputs.tars import write_tar
 from vlmdata_train import open_feed
 from vlmdata_train.batch import Batch
-from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.evaluate import blanked
+from vlmdata_train.feed import Feed
+from vlmdata_train.held_out import blanked
 from vlmdata_train.loop import run_training
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore

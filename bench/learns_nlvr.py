@@ -28,8 +28,9 @@ from bench import curves
 from bench.inputs.real_data import ROOT
 from bench.inputs.tars import document_sample, jpeg, write_tar
 from vlmdata_train import open_feed
+from vlmdata_train.answers import generate_answers
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.evaluate import generate_answers, held_out_loss
+from vlmdata_train.held_out import held_out_loss
 from vlmdata_train.loop import run_training
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore

@@ -42,10 +42,10 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.meter import memory_bytes
 from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
 from vlmdata_train.model_recipe import Part
+from vlmdata_train.prefetch import Upcoming
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.tokens import image_token_id
-from vlmdata_train.upcoming import Upcoming
 
 FROZEN = {"frozen": True}
 SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)

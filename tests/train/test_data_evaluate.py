@@ -11,9 +11,11 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import conversation_samples, drawing
 from vlmdata_train import open_feed, setup
 from vlmdata_train.__main__ import main
+from vlmdata_train.answers import Answer, generate_answers
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.evaluate import Answer, Score, blanked, generate_answers, held_out_loss, normalise, score, table
+from vlmdata_train.held_out import blanked, held_out_loss
 from vlmdata_train.loop import run_training
+from vlmdata_train.score import Score, normalise, score, table
 from vlmdata_train.step import Step
 
 pytestmark = pytest.mark.whole

@@ -15,8 +15,8 @@ from vlmdata.step import RecipeError
 from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import count_left_out
-from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.reading import Reading, is_held_out
+from vlmdata_train.sample_positions import Place, Position, redistribute
 
 pytestmark = pytest.mark.whole
 

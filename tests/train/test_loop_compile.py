@@ -7,13 +7,13 @@ from tests.train.runs import tiny_recipe
 from tests.train.shards import MemoryStream, caption_samples, conversation_samples
 from vlmdata_train import open_feed, setup
 from vlmdata_train.blocks import blocks_of, recompute
-from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
+from vlmdata_train.feed import Feed
 from vlmdata_train.memory import blocks_to_recompute, spaced
-from vlmdata_train.places import Place, Position
+from vlmdata_train.prefetch import Upcoming
 from vlmdata_train.reading import Reading
+from vlmdata_train.sample_positions import Place, Position
 from vlmdata_train.step import Step
-from vlmdata_train.upcoming import Upcoming
 
 pytestmark = pytest.mark.whole
 

@@ -8,8 +8,8 @@ from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.prefetch import Upcoming
 from vlmdata_train.step import Micro, Step
-from vlmdata_train.upcoming import Upcoming
 
 pytestmark = pytest.mark.whole
 

@@ -21,7 +21,6 @@ from transformers import (
     LlavaProcessor,
 )
 
-from vlmdata.step import RecipeError
 from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.clip_weights import clip_config, clip_weights
 from vlmdata_train.encoders.hf_vision import Tower
@@ -29,7 +28,6 @@ from vlmdata_train.encoders.open_clip import Tower as OpenClipTower
 from vlmdata_train.fusions.tokens import Tokens
 from vlmdata_train.head import Head
 from vlmdata_train.llava_io import NAMES, RESAMPLE
-from vlmdata_train.lora import merge_lora
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.positions.rope import Rope
 from vlmdata_train.preprocessing.anyres import Anyres
@@ -37,7 +35,6 @@ from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
 from vlmdata_train.prompts import written_before
-from vlmdata_train.restore import restore
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tokens import IMAGE, image_token, image_token_id
 
@@ -58,19 +55,6 @@ FLATTEN = (
 FLATTEN_TEXTS = FLATTEN.replace(
     "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
 )
-
-
-def export(checkpoint: Path, folder: Path) -> None:
-    """Write a checkpoint as `LlavaForConditionalGeneration` (or LLaVA-NeXT), LoRA folded in. RecipeError: it cannot be."""
-    if folder.exists() and any(folder.iterdir()):
-        raise RecipeError(f"{folder} is not empty: name another folder")
-    model, _ = restore(checkpoint, "cpu")
-    dtype = next(model.parameters()).dtype
-    merge_lora(model.float())  # a sum in bf16 would round the updates away
-    try:
-        save_llava(model.to(dtype), folder)
-    except ValueError as error:
-        raise RecipeError(f"{checkpoint}: {error}") from None
 
 
 def save_llava(model: VisionLanguageModel, folder: Path) -> None:

@@ -13,21 +13,23 @@ import torch
 
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, open_feed, setup
+from vlmdata_train.answers import held_out_answers
 from vlmdata_train.broken import SpikeWatch, goes_on
 from vlmdata_train.count_line import CountLine
 from vlmdata_train.distributed import Ranks, gathered, joined, total
-from vlmdata_train.evaluate import HeldOutLoss, held_out_answers, held_out_loss, score, table
 from vlmdata_train.flops import matrix_peak
+from vlmdata_train.held_out import HeldOutLoss, held_out_loss
 from vlmdata_train.learner import Learner, check_speed
 from vlmdata_train.left_out import count_left_out, lines
 from vlmdata_train.log import Log, check_logs
 from vlmdata_train.meter import Meter, count, step_line
 from vlmdata_train.optim import schedule_factor, set_rates
+from vlmdata_train.prefetch import Upcoming
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.run_progress import Progress
+from vlmdata_train.score import score, table
 from vlmdata_train.shown import shown
 from vlmdata_train.step import Micro
-from vlmdata_train.upcoming import Upcoming
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
 

@@ -15,14 +15,14 @@ from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.collate import tokens_of_picture
 from vlmdata_train.count_line import CountLine
-from vlmdata_train.data import Feed, Stream
 from vlmdata_train.distributed import Ranks, gathered, meet
+from vlmdata_train.feed import Feed, Stream
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.no_samples import check_used
-from vlmdata_train.places import Place, Position, redistribute
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample
 from vlmdata_train.recipe import Recipe
+from vlmdata_train.sample_positions import Place, Position, redistribute
 from vlmdata_train.tokens import image_token_id
 
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from vlmdata.loader.packed import KEPT_WINDOWS, PackedPlan
-from vlmdata_train.data import Feed
 from vlmdata_train.distributed import Ranks
+from vlmdata_train.feed import Feed
 from vlmdata_train.recipe import Recipe
 
 

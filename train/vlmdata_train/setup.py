@@ -13,9 +13,9 @@ import torch
 
 from vlmdata.step import RecipeError
 from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
-from vlmdata_train.data import Stream
 from vlmdata_train.distributed import Ranks, meet
 from vlmdata_train.documents import read_document
+from vlmdata_train.feed import Stream
 from vlmdata_train.freezing import apply_parts, check_gates
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.model_recipe import ModelRecipe, Part, with_template, with_tokenizer

@@ -16,7 +16,7 @@ def command(checkpoint: str, folder: str) -> None:
     from vlmdata_train.checks import check_export
 
     check_export(checkpoint, folder)
-    from vlmdata_train.llava_save import export
+    from vlmdata_train.export import export
     from vlmdata_train.quiet import quiet
 
     with quiet():  # it would draw bars for the files it writes

@@ -23,9 +23,9 @@ from vlmdata.thread import attempt
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.left_out import Unusable
-from vlmdata_train.places import Place, Position
 from vlmdata_train.prompts import Prompt
 from vlmdata_train.reading import Reading, Sample, source_of
+from vlmdata_train.sample_positions import Place, Position
 
 MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from vlmdata_train.data import Feed
-from vlmdata_train.places import Position
+from vlmdata_train.feed import Feed
+from vlmdata_train.sample_positions import Position
 from vlmdata_train.step import Micro
 
 

@@ -1,0 +1,23 @@
+"""Write a checkpoint as a folder that transformers, vLLM and others read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmdata.step import RecipeError
+from vlmdata_train.llava_save import save_llava
+from vlmdata_train.lora import merge_lora
+from vlmdata_train.restore import restore
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """Write a checkpoint as `LlavaForConditionalGeneration` (or LLaVA-NeXT), LoRA folded in. RecipeError: it cannot be."""
+    if folder.exists() and any(folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty: name another folder")
+    model, _ = restore(checkpoint, "cpu")
+    dtype = next(model.parameters()).dtype
+    merge_lora(model.float())  # a sum in bf16 would round the updates away
+    try:
+        save_llava(model.to(dtype), folder)
+    except ValueError as error:
+        raise RecipeError(f"{checkpoint}: {error}") from None
