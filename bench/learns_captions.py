@@ -32,7 +32,7 @@ from vlmdata_train.held_out import blanked
 from vlmdata_train.loop import run_training
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 RECIPE = {
@@ -89,11 +89,11 @@ def exchanged(batch: Batch) -> Batch:
 
 
 @torch.no_grad()
-def losses_with(step: Step, feed: Feed, change: Callable[[Batch], Batch]) -> dict[str, tuple[float, int]]:
+def losses_with(step: ModelWithLoss, feed: Feed, change: Callable[[Batch], Batch]) -> dict[str, tuple[float, int]]:
     """Return each held-out figure's summed caption loss and its tokens, with every batch changed."""
     losses = {}
     for batch, _ in feed:
-        micro = Micro.of(change(batch), CPU.device)
+        micro = MicroBatch.of(change(batch), CPU.device)
         for key, loss, tokens in zip(batch.keys, step(micro)[1].tolist(), micro.answers, strict=True):
             losses[key] = (loss, tokens)
     return losses
@@ -121,7 +121,7 @@ def main() -> None:
         curve = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
         model, _ = restore(result.checkpoint, "cpu")
         feed = open_feed.feed_of(recipe, model, str(folder / "held"), CPU)
-        step = Step(model, chunk=2048, autocast=False)
+        step = ModelWithLoss(model, chunk=2048, autocast=False)
         print(f"{learn} figures to learn, {held} held out, {choice.steps} steps, {seconds:.0f} s, {cpu:.0f} CPU s")
         print(f"{'step':>6} {'held-out loss':>14}")
         for record in curve:

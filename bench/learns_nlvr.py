@@ -34,7 +34,7 @@ from vlmdata_train.held_out import held_out_loss
 from vlmdata_train.loop import run_training
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
-from vlmdata_train.step import Step
+from vlmdata_train.step import ModelWithLoss
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
@@ -160,7 +160,7 @@ def main() -> None:
                 [(seen[i].truth, commonest[asked[seen[i].key]]) for i in own],
             ]
             print(f"{kind:<12} {len(own):>5} {exact(rows[0]):>8.1%} {exact(rows[1]):>8.1%} {exact(rows[2]):>10.1%}")
-        grey = held_out_loss(Step(model, chunk=2048, autocast=False), feed, 200, CPU, blank=True).loss
+        grey = held_out_loss(ModelWithLoss(model, chunk=2048, autocast=False), feed, 200, CPU, blank=True).loss
         print(f"held-out loss with grey images: {grey:.3f}")
         if choice.curve:
             title = "Loss per answer token: questions about NLVR's boxes"

@@ -42,7 +42,7 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.meter import memory_bytes
 from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
 from vlmdata_train.model_recipe import Part
-from vlmdata_train.prefetch import Upcoming
+from vlmdata_train.prefetch import Prefetcher
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.tokens import image_token_id
@@ -70,7 +70,7 @@ def one_image_at_a_time() -> None:
 
 def nothing_ahead() -> None:
     """Fetch and copy a batch only when it is asked for."""
-    take, fetch = Upcoming.take, Upcoming.fetch
+    take, fetch = Prefetcher.take, Prefetcher.fetch
 
     def late(self: Any, count: int) -> list[Any]:
         self.fetch = partial(fetch, self)
@@ -78,7 +78,7 @@ def nothing_ahead() -> None:
         self.fetch = lambda: None
         return micros
 
-    Upcoming.take = late  # type: ignore[method-assign]
+    Prefetcher.take = late  # type: ignore[method-assign]
 
 
 def varlen() -> None:

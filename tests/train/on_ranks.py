@@ -18,10 +18,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.train.tiny import LLAMA, TINY, pack, sample
 from vlmdata_train.blocks import blocks_of
-from vlmdata_train.distributed import gathered, joined, spread, whole
+from vlmdata_train.distributed import all_gather_objects, distribute, full_tensor, joined
 from vlmdata_train.memory import fit_memory
 from vlmdata_train.model import build_model
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 BLOCKS = 6
 
@@ -81,10 +81,10 @@ def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
             torch.manual_seed(0)
             config = {**LLAMA, "num_hidden_layers": BLOCKS}
             model = build_model(type(TINY)(encoder=TINY.encoder, language={"hf_causal": {"config": config}})).train()
-            step = Step(model, chunk=64, autocast=False)
+            step = ModelWithLoss(model, chunk=64, autocast=False)
             layers = blocks_of(model.language)
-            module = spread(step, layers, ranks, how)
-            micro = Micro.of(pack(model, [sample(model, 40, 1, ranks.rank), sample(model, 30, 1, 7)]), ranks.device)
+            module = distribute(step, layers, ranks, how)
+            micro = MicroBatch.of(pack(model, [sample(model, 40, 1, ranks.rank), sample(model, 30, 1, 7)]), ranks.device)
             with SavedTensors(0.0) as memory:
                 fit_memory(layers, module, micro, 0.0, memory, ranks)  # measures only, to know what a block takes
                 one = (memory.peak(), block_bytes(layers, module, micro, memory))
@@ -94,12 +94,16 @@ def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
             chosen.append([again, sum(block.gradient_checkpointing for block in layers)])
             total, _ = module(micro)
             total.backward()
-            gradients.append({name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None})
+            gradients.append({name: full_tensor(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None})
         same = all(torch.allclose(g[name], gradients[-1][name], atol=1e-5) for g in gradients for name in gradients[-1])
-        return {"chosen": gathered(chosen, ranks), "same": gathered(same, ranks), "weights": len(gradients[-1])}
+        return {
+            "chosen": all_gather_objects(chosen, ranks),
+            "same": all_gather_objects(same, ranks),
+            "weights": len(gradients[-1]),
+        }
 
 
-def block_bytes(layers: list[Any], module: Any, micro: Micro, memory: SavedTensors) -> float:
+def block_bytes(layers: list[Any], module: Any, micro: MicroBatch, memory: SavedTensors) -> float:
     """Return what the backward pass keeps of one block."""
     held = []
     for kept in (0, 1):

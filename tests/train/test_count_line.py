@@ -6,7 +6,7 @@ import pytest
 
 from tests.train.runs import tiny_recipe, write_data
 from vlmdata_train import count_line
-from vlmdata_train.count_line import RENEWED_S, TOLD_S, CountLine
+from vlmdata_train.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S, CountLine
 from vlmdata_train.evaluate import evaluate_checkpoint
 from vlmdata_train.loop import run_training
 
@@ -31,25 +31,28 @@ def shown(steps, capsys, **options):
 
 
 def test_in_a_pipe_a_line_is_written_now_and_then(capsys):
-    assert shown([TOLD_S / 2] * 5, capsys) == "asking: 20 of 100, 0.7/s, 120 s left\nasking: 40 of 100, 0.7/s, 90 s left\n"
-    assert shown([TOLD_S / 20] * 10, capsys) == ""
+    assert (
+        shown([PIPE_INTERVAL_S / 2] * 5, capsys)
+        == "asking: 20 of 100, 0.7/s, 120 s left\nasking: 40 of 100, 0.7/s, 90 s left\n"
+    )
+    assert shown([PIPE_INTERVAL_S / 20] * 10, capsys) == ""
 
 
 def test_in_a_terminal_one_line_is_renewed_and_taken_away(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "20")
-    written = shown([RENEWED_S] * 2, capsys)
+    written = shown([TERMINAL_INTERVAL_S] * 2, capsys)
     assert written == "\r\033[Kasking: 10 of 100, \r\033[Kasking: 20 of 100, \r\033[K"
-    assert shown([RENEWED_S / 9] * 5, capsys) == ""
+    assert shown([TERMINAL_INTERVAL_S / 9] * 5, capsys) == ""
 
 
 def test_other_ranks_write_nothing(capsys):
-    assert shown([TOLD_S] * 3, capsys, active=False) == ""
+    assert shown([PIPE_INTERVAL_S] * 3, capsys, active=False) == ""
 
 
 @pytest.mark.whole
 def test_a_run_and_an_evaluation_tell_how_far_they_are(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(count_line, "TOLD_S", 0.0)
+    monkeypatch.setattr(count_line, "PIPE_INTERVAL_S", 0.0)
     data = write_data(tmp_path / "data", captions=40)
     held_out = {"fraction": 0.3, "every": 2, "answers": 5}
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=2, held_out=held_out))

@@ -16,7 +16,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.held_out import blanked, held_out_loss
 from vlmdata_train.loop import run_training
 from vlmdata_train.score import Score, normalise, score, table
-from vlmdata_train.step import Step
+from vlmdata_train.step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 
@@ -47,7 +47,7 @@ def test_the_held_out_loss_is_that_of_all_answer_tokens_whatever_the_batches(tmp
     losses = []
     for batches in ({"tokens": 192}, {"tokens": 1024}, {"pack": False, "samples": 3}):
         _, model, feed = loaded(tmp_path, batches={"sample_tokens": 96, **batches})
-        losses.append(held_out_loss(Step(model, chunk=64, autocast=False), feed, 30, CPU))
+        losses.append(held_out_loss(ModelWithLoss(model, chunk=64, autocast=False), feed, 30, CPU))
     assert all(each.samples == 30 for each in losses)
     assert max(each.loss for each in losses) - min(each.loss for each in losses) < 1e-5
     _, model, feed = loaded(tmp_path)

@@ -16,7 +16,7 @@ from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import count_left_out
 from vlmdata_train.reading import Reading, is_held_out
-from vlmdata_train.sample_positions import Place, Position, redistribute
+from vlmdata_train.sample_positions import FeedPosition, SamplePosition, redistribute
 
 pytestmark = pytest.mark.whole
 
@@ -60,7 +60,7 @@ def test_resuming_behind_any_batch_gives_exactly_the_rest(tmp_path):
     assert len(whole) > 8
     for stop in range(0, len(whole), 3):
         again = feed(data, epochs=2)
-        again.position = Position.from_json(whole[stop][1].to_json())
+        again.position = FeedPosition.from_json(whole[stop][1].to_json())
         rest = list(again)
         assert len(rest) == len(whole) - stop - 1
         for (got, at), (want, wanted_at) in zip(rest, whole[stop + 1 :], strict=True):
@@ -88,10 +88,12 @@ def test_another_number_of_ranks_gives_the_rest_of_the_epoch_once(tmp_path, befo
 
 
 def test_only_what_a_slower_rank_missed_is_a_piece():
-    stand = [Position(Place(24, 0, 2, (0, 0, 0))), Position(Place(24, 1, 2, (0, 0, 0)))]
-    assert redistribute(stand, 1, units=4) == [Position(Place(24, 0, 1, (0, 0, 0)))]
-    stand = [Position(Place(48, 0, 2)), Position(Place(32, 1, 2))]
-    assert redistribute(stand, 1, units=4) == [Position(Place(48, 0, 1), (Place(32, 1, 2), Place(40, 1, 2)))]
+    stand = [FeedPosition(SamplePosition(24, 0, 2, (0, 0, 0))), FeedPosition(SamplePosition(24, 1, 2, (0, 0, 0)))]
+    assert redistribute(stand, 1, units=4) == [FeedPosition(SamplePosition(24, 0, 1, (0, 0, 0)))]
+    stand = [FeedPosition(SamplePosition(48, 0, 2)), FeedPosition(SamplePosition(32, 1, 2))]
+    assert redistribute(stand, 1, units=4) == [
+        FeedPosition(SamplePosition(48, 0, 1), (SamplePosition(32, 1, 2), SamplePosition(40, 1, 2)))
+    ]
     assert redistribute(stand, 2, units=4) == stand
 
 

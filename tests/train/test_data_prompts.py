@@ -123,7 +123,7 @@ def test_without_a_chat_template_or_with_one_that_shows_nothing_one_line_says_wh
     monkeypatch.setattr(prompter.tokenizer, "chat_template", None)
     with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template: give one as `chat_template`"):
         prompter.chat(CHAT)
-    assert prompter.plain(Document([PHOTO, "A circle."], None)).answers() > 0  # captions need none
+    assert prompter.plain(Document([PHOTO, "A circle."], None)).answer_tokens() > 0  # captions need none
     monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m['text'] }}{% endfor %}")
     with pytest.raises(RecipeError, match="shows no message"):
         prompter.chat(CHAT)
@@ -134,7 +134,7 @@ def test_without_a_chat_template_or_with_one_that_shows_nothing_one_line_says_wh
 
 @pytest.mark.parametrize("blank", ["", " \n", "\u200b\ufeff", "\u3000\t"])
 def test_an_answer_that_says_nothing_has_no_loss(prompter, blank):
-    assert prompter.chat(Document([PHOTO, "What is it?", blank], ["user", "user", "assistant"])).answers() == 0
+    assert prompter.chat(Document([PHOTO, "What is it?", blank], ["user", "user", "assistant"])).answer_tokens() == 0
     both = Document(["A?", blank, "B?", "It is red."], ["user", "assistant", "user", "assistant"])
     assert answered(prompter, prompter.chat(both)) == ["It is red.<|end|>"]
 
@@ -156,9 +156,9 @@ def test_trusted_tokens_are_real_tokens_and_what_makes_up_conversations_cannot_b
     talk = Document([PHOTO, "Where is it?", pointing], ["user", "user", "assistant"])
     prompt = trusting.chat(talk)
     assert tokenizer.get_vocab()["<|head|>"] in prompt.labels and answered(trusting, prompt) == [f"{pointing}<|end|>"]
-    assert trusting.said([n for n in prompt.labels if n != IGNORE]) == pointing
+    assert trusting.answer_text([n for n in prompt.labels if n != IGNORE]) == pointing
     assert tokenizer.get_vocab()["<|head|>"] not in prompter.chat(talk).input_ids
-    assert prompter.said([n for n in prompt.labels if n != IGNORE]) == "the cat"
+    assert prompter.answer_text([n for n in prompt.labels if n != IGNORE]) == "the cat"
     other = trusting.chat(Document(["<|head|>", "<|im_end|>"], ["user", "assistant"])).input_ids
     assert tokenizer.get_vocab()["<|head|>"] in other and tokenizer.get_vocab()["<|im_end|>"] not in other
     for name, says in (

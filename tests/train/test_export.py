@@ -154,9 +154,9 @@ def test_the_second_stage_goes_on_with_the_weights_and_the_tokenizer_of_the_firs
 
 def packing(ids: torch.Tensor) -> Any:
     """Return the attention of one sample."""
-    from vlmdata_train.attention import make_packing
+    from vlmdata_train.attention import plan_attention
 
-    return make_packing(torch.ones_like(ids))
+    return plan_attention(torch.ones_like(ids))
 
 
 @pytest.mark.parametrize(

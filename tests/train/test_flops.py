@@ -22,7 +22,7 @@ from vlmdata_train.meter import Meter, count
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.model_recipe import Lora, ModelRecipe, Part
 from vlmdata_train.optim import optimizer_bytes
-from vlmdata_train.step import Micro
+from vlmdata_train.step import MicroBatch
 
 SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
           "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip
@@ -52,7 +52,7 @@ def costs_of(model: VisionLanguageModel) -> dict[str, float]:
 def counted(model: VisionLanguageModel, batch: Batch, costs: dict[str, float], part: str) -> float:
     """Return what the meter counts of one part."""
     meter = Meter()
-    micro = Micro.of(replace(batch, sources=["a"], keys=["k"]), torch.device("cpu"))
+    micro = MicroBatch.of(replace(batch, sources=["a"], keys=["k"]), torch.device("cpu"))
     count(meter, [micro], [1.0], {name: cost if name == part else 0.0 for name, cost in costs.items()}, model)
     return meter.flops
 

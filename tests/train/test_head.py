@@ -13,7 +13,7 @@ from vlmdata_train.generate import generate
 from vlmdata_train.head import Head, head_of
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.model_recipe import Lora, Part
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tokens import image_token
 
@@ -41,7 +41,7 @@ def test_logits_and_loss_are_those_of_transformers(config: dict[str, Any], head:
     assert model.head == head and (model.lm_head.bias is not None) == has_bias
     batch = pack(model, [sample(model, 12, 1, 1)])
     answers = [(name, weight) for name, weight in model.named_parameters() if name.startswith("language")]
-    summed, _ = Step(model, chunk=5, autocast=False)(Micro.of(batch, torch.device("cpu")))
+    summed, _ = ModelWithLoss(model, chunk=5, autocast=False)(MicroBatch.of(batch, torch.device("cpu")))
     got = torch.autograd.grad(summed, [weight for _, weight in answers])
     with torch.no_grad():
         ours, embedded = model.logits(batch), model.embed(batch, None)
@@ -61,10 +61,10 @@ def test_logits_and_loss_are_those_of_transformers(config: dict[str, Any], head:
 )
 def test_autocast_gives_the_loss_of_fp32_up_to_rounding_and_a_gradient_to_every_weight(config: dict[str, Any]) -> None:
     model = model_of(config)
-    micro = Micro.of(pack(model, [sample(model, 12, 1, 1), sample(model, 30, 0, 2)]), torch.device("cpu"))
+    micro = MicroBatch.of(pack(model, [sample(model, 12, 1, 1), sample(model, 30, 0, 2)]), torch.device("cpu"))
     with torch.no_grad():
-        exact, _ = Step(model, chunk=5, autocast=False)(micro)
-    rounded, _ = Step(model, chunk=5, autocast=True)(micro)
+        exact, _ = ModelWithLoss(model, chunk=5, autocast=False)(micro)
+    rounded, _ = ModelWithLoss(model, chunk=5, autocast=True)(micro)
     assert torch.allclose(rounded, exact, rtol=0.01)
     rounded.backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []

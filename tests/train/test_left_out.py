@@ -22,7 +22,7 @@ from vlmdata.loader.lengths import Lengths
 from vlmdata.step import RecipeError
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.left_out import REASONS as REASON_WORDS
-from vlmdata_train.left_out import LeftOut, count_left_out, left_out
+from vlmdata_train.left_out import LeftOutCounts, count_left_out, reason_code
 from vlmdata_train.loop import run_training
 from vlmdata_train.open_feed import some_samples
 from vlmdata_train.reading import is_held_out
@@ -131,9 +131,9 @@ def test_blank_answers_of_samples_that_are_used_are_counted(tmp_path, capsys):
 
 
 def test_of_alternatives_all_must_be_left_out():
-    no_text, held_out = left_out("no_text"), left_out("held_out")
-    values = np.array([7, no_text, no_text, no_text, left_out("empty"), no_text, held_out, 5], np.int32)
-    found = LeftOut()
+    no_text, held_out = reason_code("no_text"), reason_code("held_out")
+    values = np.array([7, no_text, no_text, no_text, reason_code("empty"), no_text, held_out, 5], np.int32)
+    found = LeftOutCounts()
     found.add(3, Lengths(values, np.array([0, 2, 4, 5, 6, 7, 8]), ""))
     assert (found.samples, found.used) == (5, 2)
     assert found.reasons == {"no_text": 2, "empty": 1} and found.first == {"no_text": (3, 1), "empty": (3, 2)}

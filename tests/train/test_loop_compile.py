@@ -10,10 +10,10 @@ from vlmdata_train.blocks import blocks_of, recompute
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.feed import Feed
 from vlmdata_train.memory import blocks_to_recompute, spaced
-from vlmdata_train.prefetch import Upcoming
+from vlmdata_train.prefetch import Prefetcher
 from vlmdata_train.reading import Reading
-from vlmdata_train.sample_positions import Place, Position
-from vlmdata_train.step import Step
+from vlmdata_train.sample_positions import FeedPosition, SamplePosition
+from vlmdata_train.step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 
@@ -33,8 +33,8 @@ def results(batches: int, *, compiled: bool, again: list[bool], attention: str =
     samples = caption_samples(60) + conversation_samples(30)
     packs = MemoryStream([samples[i::30] for i in range(30)])
     reading = Reading(open_feed.prompter_of(model), model.plan, "instruct", 96)
-    feed = Feed(lambda rank, world: packs, reading, Position(Place(0, 0, 1)), 192)
-    source, step, numbers = Upcoming(feed, CPU.device), Step(model, chunk=64, autocast=False), []
+    feed = Feed(lambda rank, world: packs, reading, FeedPosition(SamplePosition(0, 0, 1)), 192)
+    source, step, numbers = Prefetcher(feed, CPU.device), ModelWithLoss(model, chunk=64, autocast=False), []
     for micro in source.take(batches):
         with torch.set_grad_enabled(learns):
             total, _ = step(micro)

@@ -17,7 +17,7 @@ from vlmdata_train.log import check_logs
 from vlmdata_train.loop import run_training
 from vlmdata_train.meter import Meter
 from vlmdata_train.recipe import Logs
-from vlmdata_train.step import Step
+from vlmdata_train.step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 
@@ -55,7 +55,7 @@ def test_the_loss_of_each_source_is_told_apart(tmp_path):
 
 def break_one(monkeypatch, value: float, at_call: int):
     """Make the loss of the first sample of one micro-batch `value`."""
-    original = Step.forward
+    original = ModelWithLoss.forward
     calls = []
 
     def forward(self, micro):
@@ -67,7 +67,7 @@ def break_one(monkeypatch, value: float, at_call: int):
             total = total * value
         return total, each
 
-    monkeypatch.setattr(Step, "forward", forward)
+    monkeypatch.setattr(ModelWithLoss, "forward", forward)
     return calls
 
 
@@ -153,9 +153,9 @@ def test_a_spike_is_judged_by_the_losses_before_it():
 
 def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata_train.loop.MAX_REFUSED", 3)
-    original = Step.forward
+    original = ModelWithLoss.forward
     monkeypatch.setattr(
-        Step, "forward", lambda self, micro: (original(self, micro)[0] * float("nan"), original(self, micro)[1])
+        ModelWithLoss, "forward", lambda self, micro: (original(self, micro)[0] * float("nan"), original(self, micro)[1])
     )
     logs = {"on_nan": "skip", "tensorboard": False}
     with pytest.raises(FloatingPointError, match="3 steps in a row were skipped"):
@@ -171,7 +171,7 @@ def test_flops_are_counted_six_four_and_two_for_each_weight():
 
 
 def test_a_meter_weighs_sources_by_their_tokens():
-    meter = Meter(tokens=90, places=100)
+    meter = Meter(tokens=90, padded_tokens=100)
     meter.add_losses({"a": (30.0, 10), "b": (10.0, 10)})
     values = meter.values(1, None)
     assert values["loss"] == 2.0 and values["loss_of"] == {"a": 3.0, "b": 1.0} and values["padding"] == 0.1

@@ -7,7 +7,7 @@ from torch import nn
 from vlmdata_train.adamw import SplitAdamW, join, split
 from vlmdata_train.freezing import apply_parts
 from vlmdata_train.model_recipe import Lora, Part
-from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_rates
+from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_learning_rates
 from vlmdata_train.recipe import Optimizer
 
 
@@ -85,7 +85,7 @@ def test_each_part_has_its_rate_and_only_matrices_decay():
     assert told[:2] == [("encoder", 2e-6, 0.5, 12), ("encoder", 2e-6, 0.0, 4)]
     assert told[2:] == [("language", 1e-3, 0.1, 20), ("language", 1e-3, 0.0, 13)]
     optimizer = make_optimizer(groups, Optimizer())
-    assert set_rates(optimizer, 0.5) == {"encoder": 1e-6, "language": 5e-4}
+    assert set_learning_rates(optimizer, 0.5) == {"encoder": 1e-6, "language": 5e-4}
 
 
 def test_frozen_parts_have_no_group_and_lora_only_its_own():

@@ -8,8 +8,8 @@ from vlmdata_train import open_feed, setup
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import run_training
 from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.prefetch import Upcoming
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.prefetch import Prefetcher
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 pytestmark = pytest.mark.whole
 
@@ -69,11 +69,11 @@ def gradients(recipe, accumulate: int):
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU)
     feed, _ = open_feed.make_feeds(recipe, model, CPU)
-    source = Upcoming(feed, CPU.device)
+    source = Prefetcher(feed, CPU.device)
     micros = source.take(accumulate)
     source.close()
     answers = sum(sum(m.answers) for m in micros)
-    step = Step(model, chunk=16, autocast=False)
+    step = ModelWithLoss(model, chunk=16, autocast=False)
     for micro in micros:
         (step(micro)[0] / answers).backward()
     return micros, {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -107,10 +107,10 @@ def test_a_micro_batch_counts_answers_as_the_loss_does(tmp_path):
     model = setup.make_model(recipe, recipe.model, CPU)
     feed, _ = open_feed.make_feeds(recipe, model, CPU)
     batch, _ = next(iter(feed))
-    micro = Micro.of(batch, CPU.device)
-    total, of_sample = Step(model, chunk=8, autocast=False)(micro)
+    micro = MicroBatch.of(batch, CPU.device)
+    total, of_sample = ModelWithLoss(model, chunk=8, autocast=False)(micro)
     assert torch.allclose(of_sample.sum(), total) and len(of_sample) == len(batch.keys)
-    assert sum(micro.answers) == int((batch.labels != -100).sum()) == len(micro.places)
+    assert sum(micro.answers) == int((batch.labels != -100).sum()) == len(micro.positions)
 
 
 def test_a_clip_of_zero_lets_every_gradient_pass(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
-from vlmdata_train.attention import make_packing, segment_block_mask
+from vlmdata_train.attention import plan_attention, segment_block_mask
 from vlmdata_train.model import build_model
 from vlmdata_train.model_recipe import ModelRecipe
 
@@ -154,7 +154,7 @@ def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> Non
 
 def test_an_unknown_backend_is_an_error() -> None:
     with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
-        make_packing(torch.ones(1, 4, dtype=torch.int32), backend="flash")
+        plan_attention(torch.ones(1, 4, dtype=torch.int32), backend="flash")
 
 
 @pytest.mark.parametrize(("fusion", "family"), [("tokens", LLAMA), ("cross_attention", LLAMA), ("tokens", GEMMA_2)])
@@ -187,7 +187,7 @@ def test_a_training_step_by_each_backend_that_steps_without_a_gpu(config: dict[s
     segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0]])
     places = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])
     embedded = torch.randn(1, 8, LLAMA["hidden_size"], dtype=torch.bfloat16)
-    packing = make_packing(segments, backend=backend)
+    packing = plan_attention(segments, backend=backend)
     if packing.bounds is not None:
         assert packing.bounds.tolist() == [0, 3, 7, 8] and packing.longest == 4
         language, places, embedded = language.to("meta"), places.to("meta"), embedded.to("meta")

@@ -98,5 +98,5 @@ def _update(
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's share of a tensor that FSDP has spread, or the tensor."""
+    """Return this rank's share of a tensor that FSDP has sharded, or the tensor."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

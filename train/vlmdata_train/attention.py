@@ -25,7 +25,7 @@ BACKENDS = ("segments", "varlen", "flex")
 
 
 @dataclass(eq=False)
-class Packing:
+class AttentionPlan:
     """What each token of a batch may see. Windows (None: the whole past) are those that the model's layers use."""
 
     backend: str  # segments, varlen, flex, or mask (while generating)
@@ -37,9 +37,9 @@ class Packing:
     prefix: Tensor | None = None  # (B, T) bool: tokens that all of their sample may see, also those before them
 
 
-def make_packing(
+def plan_attention(
     segment_ids: Tensor, *, backend: str = "auto", windows: Iterable[int | None] = (None,), prefix: Tensor | None = None
-) -> Packing:
+) -> AttentionPlan:
     """Plan the attention of (B, T) segments; 0 is padding. `auto`: FlexAttention on a GPU, per-segment SDPA on a CPU.
 
     `prefix` (B, T) marks what a sample may see from before it: PaliGemma's image and prompt.
@@ -51,13 +51,15 @@ def make_packing(
     if prefix is not None and (backend == "varlen" or set(windows) != {None}):
         raise ValueError("attention over a prefix goes with neither varlen nor sliding windows (of the language model)")
     if backend == "flex":
-        return Packing(backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)})
+        return AttentionPlan(
+            backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)}
+        )
     runs = segment_runs(segment_ids)
     if backend == "segments":
-        return Packing(backend, runs=[run for run in runs if segment_ids[run[0], run[1]] > 0], prefix=prefix)
+        return AttentionPlan(backend, runs=[run for run in runs if segment_ids[run[0], run[1]] > 0], prefix=prefix)
     starts = [row * segment_ids.shape[1] + start for row, start, _ in runs]
     bounds = torch.tensor([*starts, segment_ids.numel()], dtype=torch.int32, device=segment_ids.device)
-    return Packing(backend, runs=runs, bounds=bounds, longest=max(end - start for _, start, end in runs))
+    return AttentionPlan(backend, runs=runs, bounds=bounds, longest=max(end - start for _, start, end in runs))
 
 
 def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
@@ -128,7 +130,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    packing: Packing | None = None,
+    packing: AttentionPlan | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -172,7 +174,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scor
     return found.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+def _by_segment(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     out = torch.zeros_like(query[..., : value.shape[-1]])
     window = scores.window
     for row, start, end in packing.runs:
@@ -187,7 +189,7 @@ def _by_segment(packing: Packing, query: Tensor, key: Tensor, value: Tensor, sco
     return out
 
 
-def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+def _by_varlen(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     if scores.cap is not None:
         raise ValueError("attention: varlen does not cap scores, as this language model wants it: take `flex` or `segments`")
     from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
@@ -206,7 +208,7 @@ def _by_varlen(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scor
     return out.unflatten(0, (query.shape[0], query.shape[2])).transpose(1, 2)
 
 
-def _by_flex(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+def _by_flex(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     cap = scores.cap
 
     def capped(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -219,7 +221,7 @@ def _by_flex(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores
     )  # fmt: skip
 
 
-def _by_mask(packing: Packing, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+def _by_mask(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     return _attend(query, key, value, packing.masks[scores.window], scores)
 
 
@@ -261,7 +263,7 @@ def check_packing(language: Any) -> None:
         found.append(
             language.base_model(
                 inputs_embeds=embedding(ids), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]], device=device),
-                packing=make_packing(segment_ids, backend="segments"), use_cache=False,
+                packing=plan_attention(segment_ids, backend="segments"), use_cache=False,
             ).last_hidden_state[:, 3:].float()
         )  # fmt: skip
     language.train(training)

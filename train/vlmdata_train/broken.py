@@ -6,10 +6,10 @@ import math
 import statistics
 from collections import deque
 
-from vlmdata_train.distributed import Ranks, gathered
+from vlmdata_train.distributed import Ranks, all_gather_objects
 from vlmdata_train.log import Log
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.step import Micro
+from vlmdata_train.step import MicroBatch
 
 
 class SpikeWatch:
@@ -39,21 +39,22 @@ class SpikeWatch:
             self.recent.append(loss)
 
 
-def goes_on(
-    verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[Micro], sums: list[float], ranks: Ranks
+def may_update(
+    verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[MicroBatch], sums: list[float], ranks: Ranks
 ) -> bool:
-    """Apply the recipe's rule to a broken loss: stop (raises), skip the update (False), or only tell (True)."""
+    """Apply the recipe's rule to a broken loss: stop (raises), skip the update (False), or only log it (True)."""
     rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
     keys = [key for m in micros for key in m.batch.keys]
     counts = [n for m in micros for n in m.answers]
     means = [(s / max(n, 1), key) for s, n, key in zip(sums, counts, keys, strict=True)]
-    worst = _highest([pair for own in gathered(_highest(means), ranks) for pair in own])  # whichever rank had them
+    worst = _highest([pair for own in all_gather_objects(_highest(means), ranks) for pair in own])  # whichever rank had them
     named = "; ".join(f"{key} ({value:.3f})" for value, key in worst)
     text = f"step {step + 1}: {verdict}, loss {loss:.4f}; rule: {rule}; samples with the highest loss: {named}"
     log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
     log.say(text)
     if rule == "stop":
-        gathered(None, ranks)  # waits until the first rank has told: torchrun ends all ranks as soon as one has failed
+        # Wait until the first rank has logged it: torchrun ends all ranks as soon as one has failed.
+        all_gather_objects(None, ranks)
         raise FloatingPointError(text)
     return rule == "tell"
 

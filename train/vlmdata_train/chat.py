@@ -58,7 +58,7 @@ class Conversation:
             self.model, to_device(batch, next(self.model.parameters()).device), max_new_tokens=self.max_tokens,
             stop_ids=prompter.template.stop_ids, temperature=self.temperature,
         )  # fmt: skip
-        return prompter.said(tokens[0])
+        return prompter.answer_text(tokens[0])
 
 
 def talk(conversation: Conversation) -> None:

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 
 from vlmdata.step import RecipeError
 from vlmdata_train.checkpoint_folder import latest
-from vlmdata_train.distributed import Ranks, gathered, meet, share_like, whole
+from vlmdata_train.distributed import Ranks, all_gather_objects, barrier, distribute_like, full_tensor
 
 MAX_FILE_BYTES = 4 << 30
 
@@ -84,7 +84,7 @@ def save(
         _sync_folder(folder)
         for old in folder.glob(".part-*"):
             shutil.rmtree(old)
-    meet(ranks)
+    barrier(ranks)
     return final
 
 
@@ -114,7 +114,7 @@ def load_model(path: Path, model: nn.Module) -> None:
                 raise RecipeError(f"{path}: the model has no weight '{name}'; is the recipe's model the checkpoint's?")
             if parameters[name].shape != tensor.shape:
                 raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model wants {tuple(parameters[name].shape)}")
-            parameters[name].copy_(share_like(tensor, parameters[name]))
+            parameters[name].copy_(distribute_like(tensor, parameters[name]))
             found.add(name)
     missing = [name for name in parameters if name not in found]
     if missing:
@@ -128,7 +128,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
         weight, _, key = name.rpartition("/")
         p = parameters[weight]
         if key != "step":
-            tensor = share_like(tensor, p)
+            tensor = distribute_like(tensor, p)
         elif optimizer.defaults.get("fused"):  # whose kernels want the count beside the weight
             tensor = tensor.to(p.device)
         optimizer.state[p][key] = tensor
@@ -159,7 +159,7 @@ def restore_random(states: dict[str, Any], device: torch.device) -> None:
 
 def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
     """Return every rank's generators; every rank must call it."""
-    return gathered(random_states(ranks.device), ranks)
+    return all_gather_objects(random_states(ranks.device), ranks)
 
 
 def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -178,11 +178,11 @@ def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterat
 
 
 def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
-    """Write tensors to `kind-00000.safetensors …`; a spread tensor is put together on every rank, one at a time."""
+    """Write tensors to `kind-00000.safetensors …`; a sharded tensor is put together on every rank, one at a time."""
     held: dict[str, Tensor] = {}
     size = files = 0
     for name, tensor in tensors:
-        one = whole(tensor.detach())
+        one = full_tensor(tensor.detach())
         if not ranks.is_first:
             continue
         held[name] = one.to("cpu", copy=True).contiguous()
@@ -216,7 +216,7 @@ def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
         for file in previous.glob("frozen-*.safetensors"):
             _link(file, part / file.name)
             done = True
-    return bool(gathered(done, ranks)[0])
+    return bool(all_gather_objects(done, ranks)[0])
 
 
 def _link(source: Path, target: Path) -> None:

@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
-RENEWED_S = 0.5  # in a terminal, as `vlmdata run` does
-TOLD_S = 30.0  # in a pipe
+TERMINAL_INTERVAL_S = 0.5  # in a terminal, as `vlmdata run` does
+PIPE_INTERVAL_S = 30.0  # in a pipe
 
 
 class CountLine:
@@ -18,13 +18,13 @@ class CountLine:
         self.what, self.total, self.done = what, total, 0
         self._active, self._clock = active, clock
         self._is_terminal = sys.stderr.isatty()
-        self._began = self._told = clock()
+        self._began = self._last_shown = clock()
 
     def __enter__(self) -> CountLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._active and self._is_terminal and self._told != self._began:
+        if self._active and self._is_terminal and self._last_shown != self._began:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
@@ -35,9 +35,9 @@ class CountLine:
         """Take over a count made elsewhere, and show it if it is time to."""
         self.done, self.total = done, total
         now = self._clock()
-        if not self._active or now - self._told < (RENEWED_S if self._is_terminal else TOLD_S):
+        if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):
             return
-        self._told = now
+        self._last_shown = now
         rate = self.done / max(now - self._began, 1e-9)
         left = max(0, self.total - self.done) / rate if rate else 0.0
         line = f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.1f}/s, {left:,.0f} s left"

@@ -1,4 +1,4 @@
-"""One process or many: who we are under torchrun, and how the model is spread over the ranks."""
+"""One process or many: who we are under torchrun, and how the model is distributed over the ranks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def spread(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
+def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
     """Return the module as DDP, or with its weights sharded by FSDP2, each block a unit; itself on one rank.
 
     Gradients are averaged over the ranks, in fp32 under FSDP2.
@@ -87,7 +87,7 @@ def syncing(module: nn.Module, last: bool) -> Iterator[None]:
     yield
 
 
-def total(values: list[float], ranks: Ranks) -> list[float]:
+def all_reduce_sum(values: list[float], ranks: Ranks) -> list[float]:
     """Return the sums over all ranks, in fp64."""
     if ranks.world == 1:
         return values
@@ -96,7 +96,7 @@ def total(values: list[float], ranks: Ranks) -> list[float]:
     return tensor.tolist()
 
 
-def gathered(value: Any, ranks: Ranks) -> list[Any]:
+def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
     """Return every rank's value, in the order of the ranks. Values are what JSON can hold, or byte strings."""
     if ranks.world == 1:
         return [value]
@@ -105,8 +105,8 @@ def gathered(value: Any, ranks: Ranks) -> list[Any]:
     return values
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that FSDP has spread as one; every rank must call it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return all of a tensor that FSDP has sharded; every rank must call it."""
     if not isinstance(tensor, DTensor):
         return tensor
     if tensor.dtype == torch.int16:  # which NCCL cannot send
@@ -118,15 +118,15 @@ def _gather(tensor: Any) -> Tensor:
     return tensor.full_tensor()
 
 
-def share_like(tensor: Tensor, example: Tensor) -> Tensor:
-    """Return the whole `tensor` spread as `example` is."""
+def distribute_like(tensor: Tensor, example: Tensor) -> Tensor:
+    """Return `tensor` sharded as `example` is."""
     if not isinstance(example, DTensor):
         return tensor.to(example.device)
     # Every rank has read the whole tensor: none needs to be sent a share, and of int16 none could be.
     return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 
-def meet(ranks: Ranks) -> None:
+def barrier(ranks: Ranks) -> None:
     """Wait until every rank is here."""
     if ranks.world > 1:
         dist.barrier()

@@ -55,13 +55,13 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     """Return a document whose JSON has aligned lists, as we write it; a position that holds nothing is left out."""
     count = len(facts["texts"])
-    given = facts.get("roles")  # documents have none
-    turns = checked_turns(facts.get("turns"), given) if given else None
-    tools = checked_tools(facts.get("tools")) if given else None
+    all_roles = facts.get("roles")  # documents have none
+    turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
+    tools = checked_tools(facts.get("tools")) if all_roles else None
     positions: list[str | Picture] = []
     roles: list[str] = []
     said: list[Mapping[str, Any] | None] = []
-    entries = zip(facts["texts"], facts["metadata"], given or [""] * count, turns or [None] * count, strict=True)
+    entries = zip(facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, strict=True)
     for text, image, role, turn in entries:
         if isinstance(text, str):
             positions.append(_call(text) if turn and turn.get("kind") == "tool_call" else text)
@@ -73,7 +73,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
             continue
         roles.append(role)
         said.append(turn)
-    return Document(positions, roles if given else None, said if any(said) else None, tools)
+    return Document(positions, roles if all_roles else None, said if any(said) else None, tools)
 
 
 def _call(text: str) -> str:

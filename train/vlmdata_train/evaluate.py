@@ -11,11 +11,11 @@ from vlmdata_train.checks import check_evaluation
 from vlmdata_train.count_line import CountLine
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.held_out import held_out_loss
-from vlmdata_train.left_out import count_left_out, lines
+from vlmdata_train.left_out import count_left_out, left_out_lines
 from vlmdata_train.open_feed import feed_of, some_samples
 from vlmdata_train.restore import restore
 from vlmdata_train.score import score, table
-from vlmdata_train.step import Step
+from vlmdata_train.step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:
@@ -24,22 +24,22 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
     model, recipe = restore(Path(folder), device)
     ranks = Ranks(0, 1, next(model.parameters()).device)
     feed = feed_of(recipe, model, data, ranks)
-    step_of = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
+    model_with_loss = ModelWithLoss(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
     plan = feed.plan
     assert plan is not None
     count = min(samples, plan.samples(0))
     left_out = count_left_out(plan)
     if left_out.reasons:
-        print(redacted("\n".join(lines(left_out.record(plan, feed.reading.prompt), data))), file=sys.stderr)
-    told = []
+        print(redacted("\n".join(left_out_lines(left_out.record(plan, feed.reading.prompt), data))), file=sys.stderr)
+    report = []
     for blank in (False, True):
         how = "images blanked" if blank else "with images"
         with CountLine(f"{how}, loss", count) as line:
-            losses = held_out_loss(step_of, feed, samples, ranks, blank=blank, add=line.add)
-        asked = list(some_samples(feed.reading, data, samples))
-        with CountLine(f"{how}, answers", len(asked)) as line:
+            losses = held_out_loss(model_with_loss, feed, samples, ranks, blank=blank, add=line.add)
+        chosen = list(some_samples(feed.reading, data, samples))
+        with CountLine(f"{how}, answers", len(chosen)) as line:
             answers = generate_answers(
-                model, feed.reading, asked, max_new_tokens=answer_tokens, blank=blank, add=line.add
+                model, feed.reading, chosen, max_new_tokens=answer_tokens, blank=blank, add=line.add
             )  # fmt: skip
-        told += [f"{how}:", table(score(answers), losses.loss_of)]
-    return "\n".join(told)
+        report += [f"{how}:", table(score(answers), losses.loss_of)]
+    return "\n".join(report)

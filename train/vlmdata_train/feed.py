@@ -25,7 +25,7 @@ from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.left_out import Unusable
 from vlmdata_train.prompts import Prompt
 from vlmdata_train.reading import Reading, Sample, source_of
-from vlmdata_train.sample_positions import Place, Position
+from vlmdata_train.sample_positions import FeedPosition, SamplePosition
 
 MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
 
@@ -48,7 +48,7 @@ class Feed:
 
     open: Callable[[int, int], Stream]  # the stream of a rank among so many
     reading: Reading
-    position: Position  # to begin at
+    position: FeedPosition  # to begin at
     packed_tokens: int | None  # of a row; None: the stream gives single samples
     samples: int = 1  # of a batch, where nothing is packed
     workers: int = 2
@@ -63,38 +63,38 @@ class Feed:
         """How many units of the stream make a batch."""
         return 1 if self.packed_tokens is not None else self.samples
 
-    def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+    def __iter__(self) -> Iterator[tuple[Batch, FeedPosition]]:
         """Give batches until the stream ends. Leaving the loop early ends the threads."""
-        given: queue.Queue[Any] = queue.Queue(self.ahead)
+        batches: queue.Queue[Any] = queue.Queue(self.ahead)
         ended = threading.Event()
-        fill = functools.partial(self._fill, given, ended)
-        thread = threading.Thread(target=attempt, args=(fill, given.put), daemon=True, name="vlmdata-feed")
+        fill = functools.partial(self._fill, batches, ended)
+        thread = threading.Thread(target=attempt, args=(fill, batches.put), daemon=True, name="vlmdata-feed")
         thread.start()
         try:
-            while (item := given.get()) is not None:
+            while (item := batches.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
         finally:
             ended.set()
             while thread.is_alive():
-                _drain(given)
+                _drain(batches)
                 thread.join(0.01)
 
-    def _fill(self, given: queue.Queue, ended: threading.Event) -> None:
+    def _fill(self, batches: queue.Queue, ended: threading.Event) -> None:
         with ThreadPoolExecutor(self.workers, "vlmdata-feed") as pool:
             for item in self._batches(pool):
-                given.put(item)
+                batches.put(item)
                 if ended.is_set():
                     return
-        given.put(None)
+        batches.put(None)
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, Position]]:
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, FeedPosition]]:
         """Build some batches at a time, and give them in their order."""
-        building: deque[tuple[Future[Batch | None], Position, int]] = deque()
+        building: deque[tuple[Future[Batch | None], FeedPosition, int]] = deque()
         in_vain = 0  # samples since the last batch
 
-        def finish() -> Iterator[tuple[Batch, Position]]:
+        def finish() -> Iterator[tuple[Batch, FeedPosition]]:
             nonlocal in_vain
             future, after, tried = building.popleft()
             batch = future.result()
@@ -112,7 +112,7 @@ class Feed:
         while building:
             yield from finish()
 
-    def _steps(self) -> Iterator[tuple[list[Sample], Position, int]]:
+    def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
         """Give the samples of each batch, the position after them, and how many of the plan's samples came by for it.
 
         First come those of the pieces, then those of the main stream.
@@ -120,11 +120,11 @@ class Feed:
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
             samples, _, tried = next(self._stretch(piece), ([], piece, 0))
-            yield samples, Position(start.main, start.pieces[number:]), tried
+            yield samples, FeedPosition(start.main, start.pieces[number:]), tried
         for samples, place, tried in self._stretch(start.main):
-            yield samples, Position(place), tried
+            yield samples, FeedPosition(place), tried
 
-    def _stretch(self, start: Place) -> Iterator[tuple[list[Sample], Place, int]]:
+    def _stretch(self, start: SamplePosition) -> Iterator[tuple[list[Sample], SamplePosition, int]]:
         stream = self.open(start.rank, start.world)
         if start.position:
             _go_on(stream, start)
@@ -138,7 +138,7 @@ class Feed:
             self.skipped.update({"damaged": gone} if gone else {})
             # A pack goes without its damaged samples; a single one is replaced by the next.
             tried = len(samples) + (gone if self.packed_tokens is not None else 0)
-            yield samples, Place(state["position"], start.rank, start.world, hint), tried
+            yield samples, SamplePosition(state["position"], start.rank, start.world, hint), tried
 
     def first_prompt(self) -> Prompt | None:
         """Make the prompt of the first sample that the run can use; None if the first hundred give none."""
@@ -169,7 +169,7 @@ class Feed:
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 
 
-def _go_on(stream: Stream, start: Place) -> None:
+def _go_on(stream: Stream, start: SamplePosition) -> None:
     """Set a stream to a place. A finite one that stands at its end has ended: by itself it would begin its next epochs."""
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:
@@ -180,9 +180,9 @@ def _go_on(stream: Stream, start: Place) -> None:
         stream.load_state_dict({**state, "until": end})
 
 
-def _drain(given: queue.Queue) -> None:
+def _drain(batches: queue.Queue) -> None:
     try:
         while True:
-            given.get_nowait()
+            batches.get_nowait()
     except queue.Empty:
         pass

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from vlmdata_train.attention import Packing
+from vlmdata_train.attention import AttentionPlan
 from vlmdata_train.batch import Batch
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.tokens import image_token_id
@@ -37,7 +37,7 @@ def generate(
     masks = causal_masks(seen, positions, positions, model.windows)
     if model.fusion.prefix_of(batch.labels, batch.segment_ids) is not None:  # the whole prompt is the prefix
         masks = {None: seen[:, None, None].expand(-1, -1, seen.shape[1], -1)}
-    packing = Packing("mask", masks=masks)
+    packing = AttentionPlan("mask", masks=masks)
     places = model.place(batch)
     hidden = model.run_language(model.embed(batch, packing), places, packing, cache)
     begin = model.positions.after(places, lengths)  # (B,)
@@ -61,7 +61,7 @@ def generate(
         position = (lengths + step)[:, None]
         seen = torch.cat([seen, torch.ones_like(done)[:, None]], 1)
         key_positions = torch.cat([key_positions, position], 1)
-        own = Packing("mask", masks=causal_masks(seen, position, key_positions, model.windows), images=images)
+        own = AttentionPlan("mask", masks=causal_masks(seen, position, key_positions, model.windows), images=images)
         embedding = model.language.get_input_embeddings()(token[:, None])
         place = (begin + step)[:, None].expand(*places.shape[:-1], 1)
         hidden = model.run_language(embedding, place, own, cache)[:, -1]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import make_packing
+from vlmdata_train.attention import plan_attention
 
 
 @dataclass(frozen=True)
@@ -43,33 +43,33 @@ def head_of(language: Any) -> Head:
         raise ValueError(
             f"{name} has an output layer of type {type(layer).__name__}, which the trainer's loss does not compute"
         )
-    given = torch.linspace(-120, 120, layer.out_features, device=layer.weight.device)
-    read, last, found = _run(language, layer, given)
+    known = torch.linspace(-120, 120, layer.out_features, device=layer.weight.device)
+    read, last, found = _run(language, layer, known)
     if not torch.equal(read, last):
         raise ValueError(f"{name} changes its last hidden states before the output layer, which the trainer does not compute")
     numbers = _numbers_about_logits(language.config)
     scales = [1.0, *numbers, *(1 / number for number in numbers)]
     for scale, cap in itertools.product(scales, (None, *numbers)):
         form = Head(scale, cap)
-        wanted = form.finish(given)
+        wanted = form.finish(known)
         if found.shape == wanted.shape and (found - wanted).abs().max() <= 1e-5 * wanted.abs().max():
             return form
     fields = ", ".join(field for field in language.config.get_text_config().to_dict() if _is_about_logits(field))
     raise ValueError(f"{name} changes its logits in a way that the trainer's loss does not compute ({fields or 'by no field'})")
 
 
-def _run(language: Any, layer: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the output layer reads, the decoder's last hidden states, and the logits where the layer gives `given`."""
+def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the output layer reads, the decoder's last hidden states, and the logits where the layer gives `known`."""
     read: list[Tensor] = []
 
     def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         read.append(args[0])
-        return given.expand(output.shape)
+        return known.expand(output.shape)
 
     inputs = {
-        "inputs_embeds": language.get_input_embeddings()(torch.tensor([[1, 2, 3]], device=given.device)),
-        "position_ids": torch.arange(3, device=given.device)[None], "use_cache": False,
-        "packing": make_packing(torch.ones(1, 3, dtype=torch.int32), backend="segments"),
+        "inputs_embeds": language.get_input_embeddings()(torch.tensor([[1, 2, 3]], device=known.device)),
+        "position_ids": torch.arange(3, device=known.device)[None], "use_cache": False,
+        "packing": plan_attention(torch.ones(1, 3, dtype=torch.int32), backend="segments"),
     }  # fmt: skip
     training = language.training
     language.eval()

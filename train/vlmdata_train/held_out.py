@@ -12,9 +12,9 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlmdata_train.batch import IGNORE, Batch
-from vlmdata_train.distributed import Ranks, gathered
+from vlmdata_train.distributed import Ranks, all_gather_objects
 from vlmdata_train.feed import Feed
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 
 @dataclass(frozen=True)
@@ -28,42 +28,43 @@ class HeldOutLoss:
 
 @torch.no_grad()
 def held_out_loss(
-    step_of: Step, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False, add: Callable[[int], None] = lambda _: None
-) -> HeldOutLoss:
+    model_with_loss: ModelWithLoss, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False,
+    add: Callable[[int], None] = lambda _: None,
+) -> HeldOutLoss:  # fmt: skip
     """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
 
     It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one whose share is
     read goes on with the others, on a batch of nothing. `add` gets the number of samples of all ranks done since its last call.
     """
-    was_training = step_of.training
-    step_of.eval()
+    was_training = model_with_loss.training
+    model_with_loss.eval()
     sums: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     seen = 0
     batches: Any = iter(feed)
     while True:
         batch, _ = next(batches, (None, None)) if seen * ranks.world < samples else (None, None)
-        if not isinstance(step_of, FSDPModule):
+        if not isinstance(model_with_loss, FSDPModule):
             is_over = batch is None
         else:
-            is_over = not any(gathered(batch is not None, ranks))
+            is_over = not any(all_gather_objects(batch is not None, ranks))
         if is_over:
             break
         if batch is None:
-            step_of(Micro.of(nothing(), ranks.device))
+            model_with_loss(MicroBatch.of(nothing(), ranks.device))
             continue
-        micro = Micro.of(blanked(batch) if blank else batch, ranks.device)
-        _, of_sample = step_of(micro)
+        micro = MicroBatch.of(blanked(batch) if blank else batch, ranks.device)
+        _, of_sample = model_with_loss(micro)
         for source, loss, count in zip(batch.sources, of_sample.tolist(), micro.answers, strict=True):
             sums[source] += loss
             tokens[source] += count
         seen += len(batch.keys)
         add(len(batch.keys) * ranks.world)
     batches.close()
-    step_of.train(was_training)
-    if isinstance(step_of, FSDPModule):
-        step_of.reshard()  # its root stays whole after a forward pass without a backward one
-    every = gathered([dict(sums), dict(tokens), seen], ranks)
+    model_with_loss.train(was_training)
+    if isinstance(model_with_loss, FSDPModule):
+        model_with_loss.reshard()  # its root stays whole after a forward pass without a backward one
+    every = all_gather_objects([dict(sums), dict(tokens), seen], ranks)
     names = sorted({name for b in every for name in b[0]})
     loss = {name: sum(b[0].get(name, 0.0) for b in every) for name in names}
     counts = {name: sum(b[1].get(name, 0) for b in every) for name in names}

@@ -1,4 +1,4 @@
-"""The model with what makes it learn: its blocks as the recipe wants them, spread over the ranks, and its optimizer."""
+"""The model with what makes it learn: its blocks as the recipe wants them, distributed over the ranks, and its optimizer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from vlmdata.step import RecipeError
 from vlmdata_train.blocks import blocks_of, compile_blocks, recompute
-from vlmdata_train.distributed import Ranks, spread, syncing, whole
+from vlmdata_train.distributed import Ranks, distribute, full_tensor, syncing
 from vlmdata_train.flops import flops_per_token
 from vlmdata_train.memory import CudaMemory, fit_memory
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.optim import make_optimizer, optimizer_bytes, parameter_groups
 from vlmdata_train.recipe import Recipe, Speed
-from vlmdata_train.step import Micro, Step
+from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 
 def check_speed(speed: Speed, ranks: Ranks) -> None:
@@ -26,12 +26,14 @@ def check_speed(speed: Speed, ranks: Ranks) -> None:
 
 
 class Learner:
-    """A frozen and trained model, `step` with its loss, and its `optimizer`. Every rank must call every method."""
+    """A frozen and trained model, `model_with_loss`, and its `optimizer`. Every rank must call every method."""
 
     def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
-        # Order matters: freeze, then compile, then spread, then the optimizer (whose parameters spreading replaces).
+        # Order matters: freeze, then compile, then distribute, then make the optimizer (distribution replaces parameters).
         self.recipe, self.ranks = recipe, ranks
-        self.step = Step(model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast")
+        self.model_with_loss = ModelWithLoss(
+            model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast"
+        )
         self.layers = blocks_of(model.language)
         if recipe.speed.recompute == "all":
             recompute(self.layers, [True] * len(self.layers))
@@ -39,17 +41,17 @@ class Learner:
             compile_blocks(self.layers + blocks_of(model.encoder))
         trained = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.parts().items()}
         self.costs = flops_per_token(model.parts(), trained)
-        self.module = spread(self.step, self.layers, ranks, recipe.speed.parallel)
+        self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel)
         groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)
         self.optimizer = make_optimizer(groups, recipe.optimizer)
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def fit(self, micro: Micro) -> int:
+    def fit(self, micro: MicroBatch) -> int:
         """Recompute as few blocks as this GPU's memory asks, measured on one micro-batch. Returns how many."""
         state_bytes = optimizer_bytes(self.weights, self.recipe.optimizer.compact)
         return fit_memory(self.layers, self.module, micro, state_bytes, CudaMemory(self.ranks.device), self.ranks)
 
-    def add_gradients(self, micros: list[Micro], answers: float) -> list[Tensor]:
+    def add_gradients(self, micros: list[MicroBatch], answers: float) -> list[Tensor]:
         """Run a step's micro-batches forward and back; `answers` are all its answer tokens, of all ranks.
 
         Returns the summed loss of each sample, (S,) for each micro-batch, on the device.
@@ -65,7 +67,7 @@ class Learner:
 
     def check_gradients(self) -> None:
         """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
-        named = list(self.step.model.named_parameters())
+        named = list(self.model_with_loss.model.named_parameters())
         without = [name for name, p in named if p.requires_grad and p.grad is None]
         if without:
             raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
@@ -74,4 +76,4 @@ class Learner:
 
     def clip(self) -> float:
         """Scale the gradients down to the recipe's largest norm, and return the norm that they had."""
-        return float(whole(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))
+        return float(full_tensor(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))

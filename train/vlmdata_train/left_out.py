@@ -40,7 +40,7 @@ DIALOGUE = {  # what `vlmdata.intake.dialogue` finds wrong with a record
     "bad_tool_call_id": "the id of a call is no text",
     "bad_encoding": "a text has half a surrogate pair",
 }
-LEFT_OUT = 1 << 30  # tokens: more than any row holds; a reason's number is added
+FIRST_REASON_CODE = 1 << 30  # tokens: more than any row holds; a reason's number is added
 HELD_OUT = "held_out"  # on the other side of the split: no reason to tell anybody of
 REASONS = {
     HELD_OUT: "it belongs to the other side of held_out.fraction",
@@ -55,7 +55,7 @@ REASONS = {
     **{reason: f"a conversation: {meaning}" for reason, meaning in DIALOGUE.items()},
     **{reason: f"an image: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
 }
-_NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - LEFT_OUT}
+_NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - FIRST_REASON_CODE}
 _SHOWN = 4  # reasons with a line of their own in the terminal
 _DETAIL = 200  # characters
 PromptOf = Callable[[Mapping[str, Any]], Any]
@@ -70,13 +70,13 @@ class Unusable(Exception):
         self.reason, self.detail = reason, detail
 
 
-def left_out(reason: str) -> int:
+def reason_code(reason: str) -> int:
     """Return what stands for the length of a sample that is left out for this reason."""
-    return LEFT_OUT + _NUMBERS[reason]
+    return FIRST_REASON_CODE + _NUMBERS[reason]
 
 
 @dataclass
-class LeftOut:
+class LeftOutCounts:
     """The samples of a dataset, or of all of a mixture, that one side of the split could have."""
 
     samples: int = 0  # without those of the other side
@@ -93,9 +93,9 @@ class LeftOut:
         values = np.asarray(lengths.values)
         if lengths.starts is not None:
             least = np.minimum.reduceat(values, lengths.starts[:-1])
-            values = np.where(least < LEFT_OUT, least, values[lengths.starts[:-1]])
-        rows = np.flatnonzero(values >= LEFT_OUT)
-        numbers, firsts, counts = np.unique(values[rows] - LEFT_OUT, return_index=True, return_counts=True)
+            values = np.where(least < FIRST_REASON_CODE, least, values[lengths.starts[:-1]])
+        rows = np.flatnonzero(values >= FIRST_REASON_CODE)
+        numbers, firsts, counts = np.unique(values[rows] - FIRST_REASON_CODE, return_index=True, return_counts=True)
         self.samples += len(values)
         names = {number: reason for reason, number in _NUMBERS.items()}
         for number, first, count in zip(numbers.tolist(), firsts.tolist(), counts.tolist(), strict=True):
@@ -117,9 +117,9 @@ class LeftOut:
         return {"samples": self.samples, "used": self.used, "reasons": dict(most), "first": first, "details": details}
 
 
-def count_left_out(plan: PackedPlan) -> LeftOut:
+def count_left_out(plan: PackedPlan) -> LeftOutCounts:
     """Count what the measured lengths of a stream's datasets say is left out."""
-    found = LeftOut()
+    found = LeftOutCounts()
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)
     return found
@@ -147,8 +147,8 @@ def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
     return f"{redacted(found.address(place.shard))} {place.key}"
 
 
-def lines(record: dict[str, Any], data: str) -> list[str]:
-    """Return for the terminal what `LeftOut.record` made, of samples that `data` names."""
+def left_out_lines(record: dict[str, Any], data: str) -> list[str]:
+    """Return for the terminal what `LeftOutCounts.record` made, of samples that `data` names."""
     reasons = list(record["reasons"].items())
     text = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
     for reason, count in reasons[:_SHOWN]:

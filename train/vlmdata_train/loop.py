@@ -14,22 +14,22 @@ import torch
 from vlmdata.step import RecipeError
 from vlmdata_train import checkpoint, open_feed, setup
 from vlmdata_train.answers import held_out_answers
-from vlmdata_train.broken import SpikeWatch, goes_on
+from vlmdata_train.broken import SpikeWatch, may_update
 from vlmdata_train.count_line import CountLine
-from vlmdata_train.distributed import Ranks, gathered, joined, total
+from vlmdata_train.distributed import Ranks, all_gather_objects, all_reduce_sum, joined
 from vlmdata_train.flops import matrix_peak
 from vlmdata_train.held_out import HeldOutLoss, held_out_loss
 from vlmdata_train.learner import Learner, check_speed
-from vlmdata_train.left_out import count_left_out, lines
+from vlmdata_train.left_out import count_left_out, left_out_lines
 from vlmdata_train.log import Log, check_logs
 from vlmdata_train.meter import Meter, count, step_line
-from vlmdata_train.optim import schedule_factor, set_rates
-from vlmdata_train.prefetch import Upcoming
+from vlmdata_train.optim import schedule_factor, set_learning_rates
+from vlmdata_train.prefetch import Prefetcher
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.run_progress import Progress
+from vlmdata_train.run_progress import RunProgress
 from vlmdata_train.score import score, table
 from vlmdata_train.shown import shown
-from vlmdata_train.step import Micro
+from vlmdata_train.step import MicroBatch
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
 
@@ -72,27 +72,27 @@ class Run:
         self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
         if self.last_saved is not None:
-            self._go_on_from(self.last_saved)
+            self._resume(self.last_saved)
         self.log.say(setup.summary(recipe, self.model, ranks))
-        self._tell_data()
-        self.source = Upcoming(self.feed, ranks.device)
+        self._log_data()
+        self.source = Prefetcher(self.feed, ranks.device)
         self.position = self.source.position  # after the last step made
         self.has_ended = False  # the data, before the steps
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
-        self.norm, self.rates = math.nan, dict[str, float]()  # of the last step
+        self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step
         self.held: HeldOutLoss | None = None  # the last evaluation
-        self.asked = open_feed.asked(recipe, self.held_feed)
-        self.progress = Progress(recipe, self.feed, ranks)
+        self.questions = open_feed.held_out_questions(recipe, self.held_feed)
+        self.progress = RunProgress(recipe, self.feed, ranks)
 
     def to_the_end(self) -> Result:
         """Make the steps that are left, telling, evaluating and saving as the recipe says."""
-        recipe, rows = self.recipe, 0.0
+        recipe, micro_batches = self.recipe, 0.0
         self.learner.module.train()
         while not self.is_over:
             micros = self._take()
-            answers, rows, taken = self._counts(micros)
-            self.has_ended = rows < self.ranks.world * recipe.batches.accumulate  # some rank's data: all stop together
+            answers, micro_batches, taken = self._counts(micros)
+            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # some rank's data: all stop together
             if not self.has_ended:
                 self._learn(micros, answers)
                 self.step, self.seen = self.step + 1, self.seen + int(taken)
@@ -100,12 +100,12 @@ class Run:
             if self.losses:  # else a finished run was started again
                 self._report()
         self.source.close()
-        self._tell_skipped()
+        self._log_skipped()
         self.log.close()
-        if self.step == 0 and rows:
+        if self.step == 0 and micro_batches:
             raise RecipeError(
                 f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, and"
-                f" the data has {rows:.0f} in all: lower it, or raise `epochs`"
+                f" the data has {micro_batches:.0f} in all: lower it, or raise `epochs`"
             )
         if self.step == 0:
             raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(self.feed.skipped)}")
@@ -116,12 +116,12 @@ class Run:
         """Whether no step is left."""
         return self.has_ended or self.progress.is_over(self.step, self.seen)
 
-    def _go_on_from(self, path: Path) -> None:
+    def _resume(self, path: Path) -> None:
         saved = checkpoint.read_saved(path)
-        open_feed.check_data(self.recipe, self.feed, saved.facts["data"])
+        open_feed.check_same_data(self.recipe, self.feed, saved.facts["data"])
         checkpoint.load_model(path, self.model)
         checkpoint.load_optimizer(path, self.model, self.learner.optimizer)
-        open_feed.place_feed(self.feed, saved.data, self.ranks)
+        open_feed.resume_feed(self.feed, saved.data, self.ranks)
         if len(saved.random) == self.ranks.world:
             checkpoint.restore_random(saved.random[self.ranks.rank], self.ranks.device)
         self.step, self.seen, self.best = saved.step, saved.facts["samples"], saved.facts["best"]
@@ -129,7 +129,7 @@ class Run:
         self.watch.recent.extend(saved.facts["recent_losses"])
         self.log.say(f"resumed from {path}")
 
-    def _tell_data(self) -> None:
+    def _log_data(self) -> None:
         """Tell which samples are left out and why, and at the start of a run how its first sample reads."""
         if not self.ranks.is_first:
             return
@@ -141,7 +141,7 @@ class Run:
             if found.reasons:
                 record = found.record(feed.plan, feed.reading.prompt)
                 self.log.record("left_out", self.step, {"of": of, **record})
-                self.log.say("\n".join(lines(record, str(data))))
+                self.log.say("\n".join(left_out_lines(record, str(data))))
         template = self.feed.reading.prompter.template
         if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
             self.log.say("the chat template writes nothing behind an answer: the model does not learn where to stop")
@@ -150,13 +150,15 @@ class Run:
 
     def _skipped(self) -> dict[str, int]:
         """Return how many samples of all ranks gave nothing when their turn came, by reason. Every rank must call it."""
-        return dict(sum((Counter(own) for own in gathered(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common())
+        return dict(
+            sum((Counter(own) for own in all_gather_objects(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common()
+        )
 
     def _blank_answers(self) -> int:
         """Return how many answers of all ranks' samples had no loss because they say nothing. Every rank must call it."""
-        return int(total([float(self.feed.blank_answers)], self.ranks)[0])
+        return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
-    def _tell_skipped(self) -> None:
+    def _log_skipped(self) -> None:
         """Tell at the end what gave nothing though it was not left out: images that broke only when they were decoded."""
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
@@ -165,23 +167,23 @@ class Run:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
             self.log.say(f"gave nothing when their turn came: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
-    def _take(self) -> list[Micro]:
+    def _take(self) -> list[MicroBatch]:
         """Return the micro-batches of a step, fewer at the end of the data."""
         waited = time.perf_counter()
         micros = self.source.take(self.recipe.batches.accumulate)
         self.meter.waited += time.perf_counter() - waited
         return micros
 
-    def _counts(self, micros: list[Micro]) -> list[float]:
+    def _counts(self, micros: list[MicroBatch]) -> list[float]:
         """Return the answer tokens, the micro-batches and the samples that came by for a step, over all ranks."""
         own = [sum(sum(m.answers) for m in micros), len(micros), sum(m.batch.taken for m in micros)]
-        return total([float(number) for number in own], self.ranks)
+        return all_reduce_sum([float(number) for number in own], self.ranks)
 
-    def _learn(self, micros: list[Micro], answers: float) -> None:
+    def _learn(self, micros: list[MicroBatch], answers: float) -> None:
         """Make one optimizer step, unless the recipe's rule for a broken loss skips it or stops the run."""
         learner, choice, is_first = self.learner, self.recipe.optimizer, not self.losses
         share = self.progress.share(self.step, self.seen)
-        self.rates = set_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
+        self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
         if is_first and self.recipe.speed.recompute == "auto" and self.ranks.device.type == "cuda":
             self.log.say(f"recomputing {learner.fit(micros[0])} of {len(learner.layers)} blocks")
         shares = learner.add_gradients(micros, answers)
@@ -191,9 +193,9 @@ class Run:
         self.norm = learner.clip()
 
         sums = [loss for share in shares for loss in share.tolist()]
-        loss = total([sum(sums)], self.ranks)[0] / max(answers, 1)
+        loss = all_reduce_sum([sum(sums)], self.ranks)[0] / max(answers, 1)
         verdict = self.watch.verdict(loss if math.isfinite(self.norm) else math.nan)
-        if verdict is None or goes_on(verdict, self.recipe, self.log, self.step, loss, micros, sums, self.ranks):
+        if verdict is None or may_update(verdict, self.recipe, self.log, self.step, loss, micros, sums, self.ranks):
             self.watch.accept(loss)
             learner.optimizer.step()
         elif self.watch.refused >= MAX_REFUSED:
@@ -208,7 +210,7 @@ class Run:
         """Tell, evaluate and save what is due at this step and has not been done."""
         choice = self.recipe.checkpoints
         if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
-            self._tell()
+            self._log_steps()
         is_due = bool(choice.every) and (self.step % choice.every == 0 or self.is_over)
         is_saving = is_due and self.saved_at != self.step
         # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
@@ -218,10 +220,10 @@ class Run:
         if is_saving:
             self._save()
 
-    def _tell(self) -> None:
+    def _log_steps(self) -> None:
         """Record the steps since the last record."""
         values = self.meter.values(self.ranks.world, self.peak)
-        values |= {"norm": self.norm, "lr": self.rates, "samples": self.seen}
+        values |= {"norm": self.norm, "lr": self.learning_rates, "samples": self.seen}
         skipped = self._skipped()
         values |= {"skipped": skipped} if skipped else {}
         blank = self._blank_answers()
@@ -233,19 +235,19 @@ class Run:
     def _evaluate(self) -> None:
         """Measure the held-out loss, and the answers where the recipe asks for them."""
         assert self.held_feed is not None
-        choice, step_of = self.recipe.held_out, self.learner.step
+        choice, model_with_loss = self.recipe.held_out, self.learner.model_with_loss
         with CountLine("held-out loss", choice.samples, active=self.ranks.is_first) as line:
-            self.held = held_out_loss(step_of, self.held_feed, choice.samples, self.ranks, add=line.add)
+            self.held = held_out_loss(model_with_loss, self.held_feed, choice.samples, self.ranks, add=line.add)
         self.held_at = self.step
         self.log.say(f"step {self.step}: held-out loss {self.held.loss:.4f} on {self.held.samples} samples")
         values: dict[str, Any] = {"loss": self.held.loss, "loss_of": self.held.loss_of}
-        if self.asked:
+        if self.questions:
             reading = self.held_feed.reading
-            with CountLine("held-out answers", len(self.asked), active=self.ranks.is_first) as line:
-                given = held_out_answers(
-                    step_of, reading, self.asked, self.ranks, max_new_tokens=choice.answer_tokens, add=line.add
+            with CountLine("held-out answers", len(self.questions), active=self.ranks.is_first) as line:
+                answers = held_out_answers(
+                    model_with_loss, reading, self.questions, self.ranks, max_new_tokens=choice.answer_tokens, add=line.add
                 )  # fmt: skip
-            scores = score(given)
+            scores = score(answers)
             values["exact_of"] = {name: s.exact for name, s in scores.items()}
             self.log.say(table(scores, self.held.loss_of))
         self.log.record("held_out", self.step, values)
@@ -256,7 +258,7 @@ class Run:
         if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
             self.best = {"loss": self.held.loss, "step": self.step}
         facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent), "data": self.feed.names}
-        position = open_feed.feed_state(self.position, self.ranks)
+        position = open_feed.gather_positions(self.position, self.ranks)
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
         self.last_saved = checkpoint.save(
             self.checkpoints, self.model, self.learner.optimizer, saved=state, recipe=self.recipe.describe(),

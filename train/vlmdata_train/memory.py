@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vlmdata_train.blocks import recompute
-from vlmdata_train.distributed import Ranks, gathered
+from vlmdata_train.distributed import Ranks, all_gather_objects
 
 
 class Memory(Protocol):
@@ -58,8 +58,8 @@ def blocks_to_recompute(blocks: int, bytes_per_block: float, free_bytes: float) 
 def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes: float, memory: Memory, ranks: Ranks) -> int:
     """Measure a step with all blocks recomputed and with one kept, and recompute as few as fit. Returns how many.
 
-    `run` is the module as it is spread over the ranks, `later_bytes` what is not yet taken: the optimizer's state. Every rank
-    must call it; the one with the least room decides for all, for under FSDP a block's forward is a meeting of the ranks.
+    `run` is the module as it is distributed over the ranks, `later_bytes` what is not yet taken: the optimizer's state. Every
+    rank must call it; the one with the least room decides for all, for under FSDP all ranks run a block's forward together.
     """
     held = []
     for kept in (0, 1):
@@ -72,7 +72,7 @@ def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes:
         run.zero_grad(set_to_none=False)  # the gradients stay: they are part of the peak
         del total
     free = memory.limit() - memory.peak() - later_bytes
-    again = max(gathered(blocks_to_recompute(len(blocks), held[1] - held[0], free), ranks))
+    again = max(all_gather_objects(blocks_to_recompute(len(blocks), held[1] - held[0], free), ranks))
     recompute(blocks, spaced(len(blocks), again))
     run.zero_grad(set_to_none=True)
     return again

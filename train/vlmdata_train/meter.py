@@ -11,7 +11,7 @@ import torch
 
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.step import Micro
+from vlmdata_train.step import MicroBatch
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Meter:
     steps: int = 0
     waited: float = 0.0  # for data
     tokens: int = 0  # real ones, without padding
-    places: int = 0  # with padding
+    padded_tokens: int = 0  # padding included
     answers: int = 0  # tokens that have a loss
     samples: int = 0
     images: int = 0
@@ -47,7 +47,7 @@ class Meter:
             "tokens_per_s": round(self.tokens * world / elapsed, 1),
             "samples_per_s": round(self.samples * world / elapsed, 2),
             "images_per_s": round(self.images * world / elapsed, 2),
-            "padding": round(1 - self.tokens / max(self.places, 1), 4),
+            "padding": round(1 - self.tokens / max(self.padded_tokens, 1), 4),
             "data_wait": round(self.waited / elapsed, 4),
             "model_tflops": round(self.flops / elapsed / 1e12, 4),
             "memory_gib": round(memory_bytes() / 2**30, 2),
@@ -66,7 +66,9 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def count(meter: Meter, micros: list[Micro], sums: list[float], costs: dict[str, float], model: VisionLanguageModel) -> None:
+def count(
+    meter: Meter, micros: list[MicroBatch], sums: list[float], costs: dict[str, float], model: VisionLanguageModel
+) -> None:
     """Add one step to the meter; `sums` are the samples' summed losses, `costs` what `flops_per_token` gives.
 
     What passes the encoder are the patches of every tile as large as it is, with the class and register tokens that are given
@@ -78,7 +80,7 @@ def count(meter: Meter, micros: list[Micro], sums: list[float], costs: dict[str,
     for micro in micros:
         batch = micro.batch
         meter.tokens += micro.tokens
-        meter.places += micro.places_total
+        meter.padded_tokens += micro.padded_tokens
         meter.samples += len(micro.answers)
         meter.images += len(batch.tile_counts)
         grids = [model.plan.facts.grid(tile.shape[-2], tile.shape[-1]) for tile in batch.pixels]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vlmdata_train.attention import check_packing, layer_windows, make_packing
+from vlmdata_train.attention import check_packing, layer_windows, plan_attention
 from vlmdata_train.batch import Batch
 from vlmdata_train.head import Head, head_of
 from vlmdata_train.image_plan import ImagePlan, Prepared
@@ -57,7 +57,9 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
-    make_packing(probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe))  # may refuse
+    plan_attention(
+        probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe)
+    )  # may refuse
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
@@ -87,7 +89,7 @@ class VisionLanguageModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the last hidden states (B, T, D), after the final norm: `logits_of` makes logits of them."""
         prefix = self.fusion.prefix_of(batch.labels, batch.segment_ids)
-        packing = make_packing(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
+        packing = plan_attention(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
         embeddings = self.embed(batch, packing)
         return self.run_language(embeddings, self.place(batch), packing)
 
@@ -196,7 +198,7 @@ class VisionLanguageModel(nn.Module):
         return self.logits_of(self(batch))
 
     def parts(self) -> dict[str, nn.Module]:
-        """Return the parts that a recipe freezes or gives a rate of its own; together they hold every weight."""
+        """Return the parts that a recipe freezes or gives its own learning rate; together they hold every weight."""
         abstractor = self.abstractor
         if self.arrangement is not None:
             abstractor = nn.ModuleList([self.abstractor, self.arrangement])

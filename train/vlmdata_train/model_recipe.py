@@ -50,7 +50,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What happens to one part of the model: frozen, trained at a rate, or trained through LoRA."""
+    """What happens to one part of the model: frozen, trained at a learning rate, or trained through LoRA."""
 
     frozen: bool = False
     lr: float | None = None  # the recipe's `lr` where none is given

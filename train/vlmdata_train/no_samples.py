@@ -8,7 +8,7 @@ import numpy as np
 
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.step import RecipeError
-from vlmdata_train.left_out import REASONS, LeftOut, count_left_out, detail_of
+from vlmdata_train.left_out import REASONS, LeftOutCounts, count_left_out, detail_of
 from vlmdata_train.plain import plain
 from vlmdata_train.reading import Reading
 
@@ -29,7 +29,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
             raise RecipeError(f"held_out.fraction: none of the {most}: raise it. {_counts(found)}")
         return
     for number in range(len(plan.datasets)):
-        found = LeftOut()
+        found = LeftOutCounts()
         found.add(number, plan.lengths[number])
         if found.samples == 0:
             raise RecipeError(
@@ -39,7 +39,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
             raise RecipeError(f"{where}: {_why_none(plan, number, found, reading)}")
 
 
-def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) -> str:
+def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Reading) -> str:
     """Say why none of the samples that were counted is used: the reasons, what the first one holds, and what is meant."""
     text = f"no sample of {plan.datasets[dataset].name} can be used, {_counts(found)} of {found.samples:,}. "
     reason = found.reasons.most_common(1)[0][0]
@@ -58,5 +58,5 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOut, reading: Reading) 
     return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + READABLE
 
 
-def _counts(found: LeftOut) -> str:
+def _counts(found: LeftOutCounts) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.most_common())

@@ -15,14 +15,14 @@ from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.collate import tokens_of_picture
 from vlmdata_train.count_line import CountLine
-from vlmdata_train.distributed import Ranks, gathered, meet
+from vlmdata_train.distributed import Ranks, all_gather_objects, barrier
 from vlmdata_train.feed import Feed, Stream
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.no_samples import check_used
 from vlmdata_train.prompts import Prompter
 from vlmdata_train.reading import Reading, Sample
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.sample_positions import Place, Position, redistribute
+from vlmdata_train.sample_positions import FeedPosition, SamplePosition, redistribute
 from vlmdata_train.tokens import image_token_id
 
 
@@ -33,7 +33,7 @@ def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tupl
     """
     if ranks.is_first_here:
         made = _make_feeds(recipe, model, ranks)
-    meet(ranks)
+    barrier(ranks)
     return made if ranks.is_first_here else _make_feeds(recipe, model, ranks)
 
 
@@ -61,7 +61,7 @@ def feed_of(
     prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
     reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out)
     packing = Packing(
-        b.tokens if b.pack else longest, reading, reading.name(), overlong="drop", window=b.window, workers=b.workers,
+        b.tokens if b.pack else longest, reading, reading.cache_key(), overlong="drop", window=b.window, workers=b.workers,
         single=not b.pack,
     )  # fmt: skip
     with CountLine(redacted(f"measuring {data}"), active=ranks.is_first) as line:
@@ -71,7 +71,7 @@ def feed_of(
     state = opened.state_dict()
     return Feed(
         lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
-        Position(Place(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
+        FeedPosition(SamplePosition(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
         (state["index"], state["order"]), opened.plan,
     )  # fmt: skip
 
@@ -104,19 +104,19 @@ def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> 
     return itertools.islice((sample for sample in samples if reading.can_use(sample)), count)
 
 
-def asked(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
+def held_out_questions(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
     """Return the held-out samples whose answers are generated at each evaluation."""
     if held_feed is None:
         return []
     return list(some_samples(held_feed.reading, recipe.held_out.path or recipe.data, recipe.held_out.answers))
 
 
-def feed_state(position: Position, ranks: Ranks) -> list[dict[str, Any]]:
+def gather_positions(position: FeedPosition, ranks: Ranks) -> list[dict[str, Any]]:
     """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
-    return gathered(position.to_json(), ranks)
+    return all_gather_objects(position.to_json(), ranks)
 
 
-def check_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
+def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
     """Raise RecipeError where the samples, or their order, are not those that the saved run was given: `names` are its own."""
     if feed.names[0] != names[0]:
         raise RecipeError(
@@ -130,7 +130,7 @@ def check_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
         )
 
 
-def place_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
+def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
     """Set the feed to go on where the saved run stood, which may have had another number of ranks."""
-    positions = [Position.from_json(state) for state in states]
+    positions = [FeedPosition.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

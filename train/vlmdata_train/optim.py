@@ -53,7 +53,7 @@ def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
 
 
 def schedule_factor(kind: str, progress: float, warmup: float) -> float:
-    """Return what the rates are multiplied with at `progress`, the share of the run done, in [0, 1].
+    """Return what the learning rates are multiplied with at `progress`, the share of the run done, in [0, 1].
 
     A linear rise over the first `warmup` of the run, then constant, or down to 0 by a line or half a cosine.
     """
@@ -65,8 +65,8 @@ def schedule_factor(kind: str, progress: float, warmup: float) -> float:
     return left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
-def set_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
-    """Set each group's rate and return the rate of each part."""
+def set_learning_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
+    """Set each group's learning rate and return that of each part."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return {group["part"]: group["lr"] for group in optimizer.param_groups}

@@ -1,4 +1,4 @@
-"""What is trained on next, at hand before it is asked for."""
+"""Prefetches one micro-batch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import torch
 
 from vlmdata_train.feed import Feed
-from vlmdata_train.sample_positions import Position
-from vlmdata_train.step import Micro
+from vlmdata_train.sample_positions import FeedPosition
+from vlmdata_train.step import MicroBatch
 
 
-class Upcoming:
+class Prefetcher:
     """Micro-batches from the feed, one of them fetched and sent to the device ahead."""
 
     def __init__(self, feed: Feed, device: torch.device) -> None:
         self._batches: Iterator[Any] = iter(feed)
         self._device = device
-        self._next: tuple[Micro, Position] | None = None
+        self._next: tuple[MicroBatch, FeedPosition] | None = None
         self.position = feed.position
 
     def fetch(self) -> None:
-        """Have the next micro-batch at hand, if there is one."""
+        """Fetch the next micro-batch and begin to send it to the device, if there is one."""
         if self._next is None and (item := next(self._batches, None)) is not None:
-            self._next = Micro.of(item[0], self._device), item[1]
+            self._next = MicroBatch.of(item[0], self._device), item[1]
 
-    def take(self, count: int) -> list[Micro]:
+    def take(self, count: int) -> list[MicroBatch]:
         """Return the next `count`, fewer at the end of the data; `position` is then the one after them."""
         micros = []
         for _ in range(count):

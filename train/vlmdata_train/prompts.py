@@ -40,7 +40,7 @@ class Prompt:
     image_counts: list[int]
     blank_answers: int = 0  # messages of the assistant that say nothing, and so have no loss
 
-    def answers(self) -> int:
+    def answer_tokens(self) -> int:
         """Return how many tokens have a loss."""
         return sum(label != IGNORE for label in self.labels)
 
@@ -105,10 +105,10 @@ class Prompter:
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        asked = said[-1:] if self.last_only else said
-        trained = [number for number in asked if messages[number].get("train", True)]
+        candidates = said[-1:] if self.last_only else said
+        trained = [number for number in candidates if messages[number].get("train", True)]
         wanted = [number for number in trained if _says_something(messages[number])]
-        text, answers = self.template.answers(messages, wanted, self._tools(document))
+        text, answers = self.template.find_answers(messages, wanted, self._tools(document))
         return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
 
     def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
@@ -158,7 +158,7 @@ class Prompter:
         else:
             message.setdefault("said", []).append(self.clean(position))
 
-    def said(self, ids: list[int]) -> str:
+    def answer_text(self, ids: list[int]) -> str:
         """Return what generated tokens say, without control tokens that are not trusted and without outer white space."""
         names = self.template.control - self.trusted
         kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]

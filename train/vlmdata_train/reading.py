@@ -19,7 +19,7 @@ from vlmdata.loader.decoding import captions_of
 from vlmdata.step import RecipeError
 from vlmdata_train.documents import Document, facts_of, is_document, read_document
 from vlmdata_train.image_plan import ImagePlan
-from vlmdata_train.left_out import HELD_OUT, REASONS, Unusable, left_out
+from vlmdata_train.left_out import HELD_OUT, REASONS, Unusable, reason_code
 from vlmdata_train.prompts import Prompt, Prompter, truncate
 
 Sample = Mapping[str, Any]
@@ -69,17 +69,17 @@ class Reading:
             is_chat = document.roles is not None and self.stage == "instruct"
             raise Unusable("chat_template" if is_chat else "unreadable", str(error)) from None
         prompt = truncate(whole, self.sample_tokens)
-        if prompt.answers() == 0:
-            raise Unusable("no_answer_left" if whole.answers() else "no_loss")
+        if prompt.answer_tokens() == 0:
+            raise Unusable("no_answer_left" if whole.answer_tokens() else "no_loss")
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
         """Measure a sample without its images' bytes, as the loader gives it, or each of its alternative captions.
 
-        What gives no prompt here has the number of its reason, which is over LEFT_OUT.
+        What gives no prompt here has the number of its reason, which is over FIRST_REASON_CODE.
         """
         if not self.takes(sample["__key__"]):
-            return left_out(HELD_OUT)
+            return reason_code(HELD_OUT)
         try:
             facts = facts_of(sample)
             names = _image_members(sample, facts)
@@ -88,7 +88,7 @@ class Reading:
             sizes |= sample.get("__unsized__", {})  # whose header says why it cannot be used
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
         except (KeyError, TypeError, ValueError):
-            return left_out("unreadable")
+            return reason_code("unreadable")
         lengths = [self._length({**sample, **sizes, "__seed__": number}) for number in range(choices)]
         return lengths[0] if len(lengths) == 1 else lengths
 
@@ -96,9 +96,9 @@ class Reading:
         try:
             return len(self.prompt(sample).input_ids)
         except Unusable as error:
-            return left_out(error.reason)
+            return reason_code(error.reason)
 
-    def name(self) -> str:
+    def cache_key(self) -> str:
         """Name all that lengths depend on."""
         tokenizer = self.prompter.tokenizer
         facts = [

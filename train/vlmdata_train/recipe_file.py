@@ -52,13 +52,13 @@ def _locate(recipe: str) -> Path:
     raise RecipeError(f"there is no training recipe '{recipe}'.{catalog.suggest(recipe, [p.stem for p in shipped])}")
 
 
-def _template(given: str, where: str) -> str:
+def _template(entry: str, where: str) -> str:
     """Return a chat template, given as Jinja or as the name of a file of it. RecipeError: there is none, or it is no Jinja."""
-    text, place = given, where
-    if "{" not in given:
-        place = f"{where}: {given}"
+    text, place = entry, where
+    if "{" not in entry:
+        place = f"{where}: {entry}"
         try:
-            text = Path(given).read_text()
+            text = Path(entry).read_text()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise RecipeError(f"{place} is neither Jinja nor a file of it: {why}") from None

@@ -12,7 +12,7 @@ from vlmdata_train.feed import Feed
 from vlmdata_train.recipe import Recipe
 
 
-class Progress:
+class RunProgress:
     """How much of the run is done: by steps, or by samples where the recipe counts epochs."""
 
     def __init__(self, recipe: Recipe, feed: Feed, ranks: Ranks) -> None:

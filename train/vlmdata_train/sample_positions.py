@@ -1,8 +1,8 @@
-"""Where each rank stands in the data, and how a run goes on with another number of ranks.
+"""Sample positions: where each rank reads in the data, and how a run resumes with another number of ranks.
 
-Ranks take the units of a stream (packs, or samples) in turn, but need not stand at the same place: a unit may give
+Ranks take the units of a stream (packs, or samples) in turn, but need not be at the same position: a unit may give
 nothing. When their number changes, what a slower rank has not reached becomes a piece of its own, read as the old rank
-would have read it; the pieces are dealt to the new ranks, and the stream goes on behind the last of them. No sample is
+would have read it; the pieces are dealt to the new ranks, and the stream resumes behind the last of them. No sample is
 lost, none comes twice.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Place:
+class SamplePosition:
     """What rank `rank` of `world` reads from `position` on, counted in units over all ranks.
 
     `hint` spares the stream planning all packs before: see its state.
@@ -27,29 +27,29 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Position:
+class FeedPosition:
     """Single steps to be read first, then everything from `main` on."""
 
-    main: Place
-    pieces: tuple[Place, ...] = ()
+    main: SamplePosition
+    pieces: tuple[SamplePosition, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
 
     @staticmethod
-    def from_json(values: dict[str, Any]) -> Position:
+    def from_json(values: dict[str, Any]) -> FeedPosition:
         """Read what to_json made, before or after JSON made lists of tuples."""
-        return Position(_place(values["main"]), tuple(map(_place, values["pieces"])))
+        return FeedPosition(_sample_position(values["main"]), tuple(map(_sample_position, values["pieces"])))
 
 
-def _place(values: dict[str, Any]) -> Place:
+def _sample_position(values: dict[str, Any]) -> SamplePosition:
     hint = values["hint"]
-    return Place(**{**values, "hint": None if hint is None else tuple(hint)})
+    return SamplePosition(**{**values, "hint": None if hint is None else tuple(hint)})
 
 
-def redistribute(positions: Sequence[Position], world: int, *, units: int) -> list[Position]:
-    """Return where each of `world` ranks goes on after ranks that stood at `positions`; `units` of each rank to a step."""
+def redistribute(positions: Sequence[FeedPosition], world: int, *, units: int) -> list[FeedPosition]:
+    """Return where each of `world` ranks resumes after ranks that were at `positions`; `units` of each rank to a step."""
     if len(positions) == world:
         return list(positions)
     stride = units * positions[0].main.world
@@ -57,5 +57,7 @@ def redistribute(positions: Sequence[Position], world: int, *, units: int) -> li
     pieces = [piece for p in positions for piece in p.pieces]
     for p in positions:
         starts = range(p.main.position, last.position, stride)
-        pieces += [Place(start, p.main.rank, p.main.world, p.main.hint) for start in starts]
-    return [Position(Place(last.position, rank, world, last.hint), tuple(pieces[rank::world])) for rank in range(world)]
+        pieces += [SamplePosition(start, p.main.rank, p.main.world, p.main.hint) for start in starts]
+    return [
+        FeedPosition(SamplePosition(last.position, rank, world, last.hint), tuple(pieces[rank::world])) for rank in range(world)
+    ]

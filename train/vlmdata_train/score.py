@@ -23,7 +23,7 @@ def score(answers: list[Answer]) -> dict[str, Score]:
     """Compare answers with the truth, per source."""
     scores = {}
     for source in sorted({a.source for a in answers}):
-        own = [(normalise(a.truth), normalise(a.given)) for a in answers if a.source == source]
+        own = [(normalise(a.truth), normalise(a.generated)) for a in answers if a.source == source]
         commonest = Counter(truth for truth, _ in own).most_common(1)[0][1]
         scores[source] = Score(len(own), sum(t == g for t, g in own) / len(own), commonest / len(own))
     return scores

@@ -13,7 +13,7 @@ import torch
 
 from vlmdata.step import RecipeError
 from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
-from vlmdata_train.distributed import Ranks, meet
+from vlmdata_train.distributed import Ranks, barrier
 from vlmdata_train.documents import read_document
 from vlmdata_train.feed import Stream
 from vlmdata_train.freezing import apply_parts, check_gates
@@ -68,7 +68,7 @@ def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
         if ranks.is_first and (latest(out / "checkpoints") is None or not (folder / "tokenizer.json").exists()):
             texts = _texts(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1), recipe, choice.samples)
             train_tokenizer(texts, choice.vocabulary, folder)
-        meet(ranks)
+        barrier(ranks)
         return with_tokenizer(recipe.model, str(folder))
     return recipe.model
 

@@ -1,4 +1,4 @@
-"""One micro-batch on its way through the model: on the device, with the places that have a loss found beforehand.
+"""One micro-batch on its way through the model: on the device, with the positions that have a loss found beforehand.
 
 B rows, T tokens, D width, N tokens with a loss, S samples.
 """
@@ -17,20 +17,20 @@ from vlmdata_train.model import VisionLanguageModel
 
 
 @dataclass(frozen=True)
-class Micro:
+class MicroBatch:
     """A batch with what the loss needs, found on the host so that the device never waits for it."""
 
     batch: Batch
-    places: Tensor  # (N,) index into the flattened (B * T) positions that predict an answer
+    positions: Tensor  # (N,) index into the flattened (B * T) tokens: those that predict an answer
     labels: Tensor  # (N,) what they should predict
     sample_of: Tensor  # (N,) which sample each belongs to
     answers: list[int]  # of each sample, how many tokens have a loss
     tokens: int  # real ones
-    places_total: int  # B * T
+    padded_tokens: int  # B * T, padding included
 
     @staticmethod
-    def of(batch: Batch, device: torch.device) -> Micro:
-        """Find the places and send everything to the device, without waiting for the copies."""
+    def of(batch: Batch, device: torch.device) -> MicroBatch:
+        """Find what predicts an answer, and send everything to the device, without waiting for the copies."""
         predicts = answer_positions(batch.labels, batch.segment_ids)
         labels = answer_labels(batch.labels, predicts)
         rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
@@ -38,9 +38,9 @@ class Micro:
         sample_of = (batch.segment_ids.long() - 1 if is_packed else rows)[predicts]
         counts = torch.bincount(sample_of, minlength=len(batch.keys)).tolist()
         tokens, total = int((batch.segment_ids > 0).sum()), batch.labels.numel()
-        places = predicts.flatten().nonzero()[:, 0]
-        places, labels, sample_of = (_send(tensor, device) for tensor in (places, labels, sample_of))
-        return Micro(to_device(batch, device), places, labels, sample_of, counts, tokens, total)
+        positions = predicts.flatten().nonzero()[:, 0]
+        positions, labels, sample_of = (_send(tensor, device) for tensor in (positions, labels, sample_of))
+        return MicroBatch(to_device(batch, device), positions, labels, sample_of, counts, tokens, total)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -63,7 +63,7 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Step(nn.Module):
+class ModelWithLoss(nn.Module):
     """The model with its loss: what data parallelism wraps, so that the output layer is used inside its forward."""
 
     def __init__(self, model: VisionLanguageModel, *, chunk: int, autocast: bool) -> None:
@@ -72,13 +72,13 @@ class Step(nn.Module):
         self.chunk = chunk
         self.autocast = autocast
 
-    def forward(self, micro: Micro) -> tuple[Tensor, Tensor]:
+    def forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the summed loss, and each sample's share, (S,), without gradient."""
-        device = micro.places.device
+        device = micro.positions.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)
             layer = self.model.lm_head
-            weight, answers = layer.weight, hidden.flatten(0, 1)[micro.places]  # (V, D), (N, D)
+            weight, answers = layer.weight, hidden.flatten(0, 1)[micro.positions]  # (V, D), (N, D)
             if self.autocast:
                 weight, answers = weight.to(torch.bfloat16), answers.to(torch.bfloat16)
         total, each = token_losses(answers, weight, micro.labels, bias=layer.bias, head=self.model.head, chunk=self.chunk)

@@ -62,7 +62,7 @@ class ChatTemplate:
             )
         return text
 
-    def answers(
+    def find_answers(
         self, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None = None
     ) -> tuple[str, list[tuple[int, int]]]:
         """Return the conversation as the template writes it, and where in it each wanted message's answer stands.
@@ -188,8 +188,8 @@ class ChatTemplate:
         Or else the last token after a question, or after what a tool has said.
         """
         called = {**_answer(""), "tool_calls": [{"id": _ID, "name": _ANSWER, "arguments": {}}]}
-        told = {"role": "tool", "content": _MORE, "tool_call_id": _ID}
-        after = self._probe(_user(_WORD), called, told, add_generation_prompt=True).partition(_MORE)[2]
+        tool_message = {"role": "tool", "content": _MORE, "tool_call_id": _ID}
+        after = self._probe(_user(_WORD), called, tool_message, add_generation_prompt=True).partition(_MORE)[2]
         ends = []
         for text in (self._between, after):
             tokens = [found.start() for found in self._added.finditer(text)]

@@ -42,15 +42,15 @@ def with_short_ids(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     for message in map(dict, messages):
         calls = []
         for call in message.get("tool_calls") or []:
-            given = str(call.get("id", ""))
-            order.append(given if _SHORT.fullmatch(given) else f"c{len(order):08d}")
-            known[given] = order[-1]
+            original = str(call.get("id", ""))
+            order.append(original if _SHORT.fullmatch(original) else f"c{len(order):08d}")
+            known[original] = order[-1]
             calls.append({**call, "id": order[-1]})
         if calls:
             message["tool_calls"] = calls
         if message["role"] == "tool" and answered < len(order):
-            given = str(message.get("tool_call_id", ""))
-            message["tool_call_id"] = known[given] if given and given in known else order[answered]
+            original = str(message.get("tool_call_id", ""))
+            message["tool_call_id"] = known[original] if original and original in known else order[answered]
             answered += 1
         shown.append(message)
     return shown

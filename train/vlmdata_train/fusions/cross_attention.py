@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.attention import Packing
+from vlmdata_train.attention import AttentionPlan
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images
 from vlmdata_train.encoder_facts import EncoderFacts
@@ -81,7 +81,7 @@ class CrossLayers(nn.Module):
         return None
 
     def forward(
-        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
         """Leave the images where the layers find them; the embeddings stay as they are."""
         marks = ids == self.image_token_id

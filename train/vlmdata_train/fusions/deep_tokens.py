@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import Packing
+from vlmdata_train.attention import AttentionPlan
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions.tokens import InPlace
@@ -39,7 +39,7 @@ class DeepInPlace(InPlace):
             block.register_forward_hook(_Add(level), with_kwargs=True)
 
     def forward(
-        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
         """(B, T), (B, T, D), (V, (1 + L) D) -> (B, T, D)."""
         first, *deeper = features.chunk(1 + self.levels, -1)

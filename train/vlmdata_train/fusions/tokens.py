@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import Packing
+from vlmdata_train.attention import AttentionPlan
 from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions import embedding_width
 
@@ -34,7 +34,7 @@ class InPlace(nn.Module):
         return (count == (count - answers.long()).gather(1, start)) & (segment_ids > 0)
 
     def forward(
-        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
         """(B, T), (B, T, D), (V, D) -> (B, T, D): the v-th image token in reading order becomes the v-th feature."""
         places = ids == self.image_token_id

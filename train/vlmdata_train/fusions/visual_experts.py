@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import Packing
+from vlmdata_train.attention import AttentionPlan
 from vlmdata_train.blocks import blocks_of
 from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions import embedding_width
@@ -48,7 +48,7 @@ class Experts(InPlace):
                 module.register_forward_hook(_Choose(current, experts, name.replace(".", "_")))
 
     def forward(
-        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: Packing
+        self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
         """Put features in their places, and tell the layers where these are."""
         packing.images = ImagePlaces(ids == self.image_token_id)
