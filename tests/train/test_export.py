@@ -16,10 +16,10 @@ from vlmdata_train.__main__ import main
 from vlmdata_train.chat import Conversation
 from vlmdata_train.generate import generate
 from vlmdata_train.loop import run_training
+from vlmdata_train.marks import IMAGE_MARK
 from vlmdata_train.open_feed import prompter_of
 from vlmdata_train.recipe_file import parse
 from vlmdata_train.restore import restore
-from vlmdata_train.templates import IMAGE_MARK
 
 pytestmark = pytest.mark.whole
 

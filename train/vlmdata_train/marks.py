@@ -42,13 +42,23 @@ def _mark_inner(text: str, number: int) -> str:
     return text[:start] + _mark(words, number) + text[start + len(words) :]
 
 
+def split_at_images(content: str) -> list[tuple[str, str, str]]:
+    """Split a content at its images: each text between the line ends, or nothing, that join it to an image on either side.
+
+    Those line ends are ours and not the text's. Templates that take parts do without them; marks stand inside of them.
+    """
+    pieces = content.split(IMAGE_MARK)
+    split = []
+    for number, piece in enumerate(pieces):
+        start = int(number > 0 and piece.startswith("\n"))
+        end = len(piece) - int(number < len(pieces) - 1 and piece[start:].endswith("\n"))
+        split.append((piece[:start], piece[start:end], piece[end:]))
+    return split
+
+
 def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str, int], str]) -> dict[str, Any]:
     """Mark what a message says: its words and its thought, and of its calls the names."""
-    pieces = message["content"].split(IMAGE_MARK)
-    for place, piece in enumerate(pieces):
-        start = int(place > 0 and piece.startswith("\n"))  # the line end that joins a text to an image stays beside it
-        end = len(piece) - int(place < len(pieces) - 1 and piece[start:].endswith("\n"))
-        pieces[place] = piece[:start] + mark(piece[start:end], number) + piece[end:]
+    pieces = [before + mark(text, number) + after for before, text, after in split_at_images(message["content"])]
     marked = {**message, "content": IMAGE_MARK.join(pieces)}
     if message.get("reasoning_content"):
         marked["reasoning_content"] = mark(message["reasoning_content"], number)
@@ -81,10 +91,10 @@ def mask(text: str) -> str:
     return _MASK * len(text)
 
 
-def unmask(masked: str, said: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
+def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
     """Return where each text stands in `plain` if they, in their order, are all that was masked in it; else nothing."""
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
-    if [end - start for start, end in runs] != [len(text) for text in said.values()]:
+    if [end - start for start, end in runs] != [len(text) for text in texts.values()]:
         return {}
-    texts = iter(said.values())
-    return dict(zip(said, runs, strict=True)) if re.sub(f"{_MASK}+", lambda _: next(texts), masked) == plain else {}
+    in_order = iter(texts.values())
+    return dict(zip(texts, runs, strict=True)) if re.sub(f"{_MASK}+", lambda _: next(in_order), masked) == plain else {}

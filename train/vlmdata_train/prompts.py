@@ -19,8 +19,10 @@ from vlmdata.step import RecipeError
 from vlmdata_train.batch import IGNORE
 from vlmdata_train.documents import Document, Picture
 from vlmdata_train.marks import IMAGE_MARK, MARKS
-from vlmdata_train.templates import ChatTemplate, Message, any_of
+from vlmdata_train.render import Message
+from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tool_calls import read_call
+from vlmdata_train.turn_markup import any_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
