@@ -10,8 +10,10 @@ from bench.inputs.tars import document_sample, jpeg
 from tests.train.shards import caption_samples, drawing
 from vlmdata.step import RecipeError
 from vlmdata_train.batch import IGNORE
-from vlmdata_train.documents import Document, read_document
-from vlmdata_train.prompts import Prompter, truncate
+from vlmdata_train.document import Document
+from vlmdata_train.prompt import truncate
+from vlmdata_train.prompts import Prompter
+from vlmdata_train.read_document import read_document
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 from vlmdata_train.tokens import image_token_id
 

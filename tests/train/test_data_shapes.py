@@ -15,9 +15,10 @@ from bench.inputs.tars import jpeg
 from tests.train.shapes import CHATML, SHAPES, tokenizer_of
 from tests.train.shards import drawing
 from vlmdata_train.batch import IGNORE
-from vlmdata_train.documents import Document
+from vlmdata_train.document import Document
 from vlmdata_train.llava_save import served_template, served_tokenizer
-from vlmdata_train.prompts import Prompt, Prompter
+from vlmdata_train.prompt import Prompt
+from vlmdata_train.prompts import Prompter
 from vlmdata_train.tokens import image_token, image_token_id, load_tokenizer
 
 PHOTO = jpeg(drawing("red", "circle", 32))

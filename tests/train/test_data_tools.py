@@ -9,7 +9,7 @@ import pytest
 from tests.train.shapes import CHATML, tokenizer_of
 from tests.train.test_data_shapes import PHOTO, learnt, own_expanded, prompter_of
 from vlmdata_train.batch import IGNORE
-from vlmdata_train.documents import Document
+from vlmdata_train.document import Document
 from vlmdata_train.llava_save import served_template
 from vlmdata_train.prompts import Prompter
 

@@ -4,9 +4,9 @@ import pytest
 
 from tests.train.test_data_feed import model
 from vlmdata_train.batch import IGNORE
-from vlmdata_train.documents import Document
+from vlmdata_train.document import Document
 from vlmdata_train.open_feed import prompter_of
-from vlmdata_train.prompts import Prompt
+from vlmdata_train.prompt import Prompt
 from vlmdata_train.shown import HEAD, LINE, TAIL, shown
 
 

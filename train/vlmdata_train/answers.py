@@ -12,10 +12,10 @@ from torch.distributed.fsdp import FSDPModule
 from vlmdata.images.facts import ImageError
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.distributed import Ranks, all_gather_objects
-from vlmdata_train.documents import read_document
 from vlmdata_train.generate import generate
 from vlmdata_train.held_out import blanked
 from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.read_document import read_document
 from vlmdata_train.reading import Reading, Sample, source_of
 from vlmdata_train.step import ModelWithLoss, to_device
 

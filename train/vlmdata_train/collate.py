@@ -16,9 +16,9 @@ from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata_train.batch import IGNORE, Batch
-from vlmdata_train.documents import Picture
+from vlmdata_train.document import Picture
 from vlmdata_train.image_plan import ImagePlan
-from vlmdata_train.prompts import Prompt, truncate
+from vlmdata_train.prompt import Prompt, truncate
 
 
 @dataclass(frozen=True)

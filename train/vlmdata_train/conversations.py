@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import laid_out, read_dialogue
 from vlmdata.intake.members import IMAGES, TURNS, Members
 from vlmdata.intake.tool_calls import Unfit
+from vlmdata.loader.grouping import IMAGE_EXTENSIONS
+from vlmdata_train.document import Document, Turn
 
 
-def read_conversation(
-    facts: Mapping[str, Any], sample: Mapping[str, Any]
-) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None, list[Any] | None]:
-    """Return positions, roles, turns and tools, as a Document has them, of a sample whose JSON holds turns.
+def read_conversation(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
+    """Return the document of a sample whose JSON holds turns.
 
     Placeholders and empty image parts stand for the sample's image members, in the order of the numbers in their names, unless
     the JSON names images itself: by a member's name, or as base64. Raises Unfit, a ValueError, with the reasons of
@@ -34,4 +34,5 @@ def read_conversation(
     record = {**facts, **own.in_order(facts)}
     found = read_dialogue(record, TURNS, IMAGES, picture, otherwise=[sample[name] for name in own.names])
     positions, roles, turns = laid_out(found.messages)
-    return positions, roles, turns, None if found.tools is None else json.loads(found.tools)
+    tools = None if found.tools is None else json.loads(found.tools)
+    return Document(positions, roles, cast(list[Turn | None] | None, turns), tools)

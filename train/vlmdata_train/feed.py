@@ -23,7 +23,7 @@ from vlmdata.thread import attempt
 from vlmdata_train.batch import Batch
 from vlmdata_train.collate import Ready, build_batch
 from vlmdata_train.left_out import Unusable
-from vlmdata_train.prompts import Prompt
+from vlmdata_train.prompt import Prompt
 from vlmdata_train.reading import Reading, Sample, source_of
 from vlmdata_train.sample_positions import FeedPosition, SamplePosition
 

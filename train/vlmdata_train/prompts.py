@@ -7,8 +7,8 @@ gets when it is served. `templates.py` finds the answers in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,34 +17,18 @@ from numpy.typing import NDArray
 from vlmdata.intake.strings import is_blank
 from vlmdata.step import RecipeError
 from vlmdata_train.batch import IGNORE
-from vlmdata_train.documents import Document, Picture
-from vlmdata_train.marks import IMAGE_MARK, MARKS
+from vlmdata_train.cleaning import Cleaner
+from vlmdata_train.document import Document, Picture
+from vlmdata_train.marks import IMAGE_MARK
+from vlmdata_train.prompt import Prompt
 from vlmdata_train.render import Message
 from vlmdata_train.templates import ChatTemplate
 from vlmdata_train.tool_calls import read_call
-from vlmdata_train.turn_markup import any_of
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # OpenAI's
-_DEEPEST = 100
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Tokens of one sample. `image_starts[i]` is where image i begins, `image_counts[i]` how many tokens it takes."""
-
-    input_ids: list[int]
-    labels: list[int]  # aligned with input_ids; IGNORE where there is no loss
-    images: list[Picture]
-    image_starts: list[int]
-    image_counts: list[int]
-    blank_answers: int = 0  # messages of the assistant that say nothing, and so have no loss
-
-    def answer_tokens(self) -> int:
-        """Return how many tokens have a loss."""
-        return sum(label != IGNORE for label in self.labels)
 
 
 class Prompter:
@@ -70,11 +54,7 @@ class Prompter:
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
         self._template = ChatTemplate(tokenizer, self.image_token)
-        self._normalizer = tokenizer.backend_tokenizer.normalizer
-        # Tokens that are also looked for in normalized text
-        self._late = {token.content for token in tokenizer.added_tokens_decoder.values() if token.normalized}
-        self._late |= tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).keys()
-        self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
+        self._cleaner = Cleaner(tokenizer, self.image_token, self.trusted)
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 
@@ -140,11 +120,11 @@ class Prompter:
         for position, role, turn in zip(document.positions, document.roles, turns, strict=True):
             if role not in _ROLES:
                 raise ValueError(f"unknown role: {role}")  # a template may put it between the marks of a token
-            facts = turn or {}
+            facts: Mapping[str, object] = turn or {}
             if not messages or messages[-1]["role"] != role or facts.get("begins"):
-                named = {name: self._cleaned(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
+                named = {name: self._clean_json(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
                 messages.append({"role": role, "content": "", **named})
-            self._add(messages[-1], position, facts.get("kind"))
+            self._add(messages[-1], position, (turn or {}).get("kind"))
         for message in messages:
             message["content"] = "".join(_joined(message.pop("said", []), "\n"))
         return messages
@@ -156,7 +136,7 @@ class Prompter:
             before = [message["reasoning_content"]] if "reasoning_content" in message else []
             message["reasoning_content"] = "\n".join([*before, self.clean(position)])
         elif kind == "tool_call":
-            message.setdefault("tool_calls", []).append(self._cleaned(read_call(position)))
+            message.setdefault("tool_calls", []).append(self._clean_json(read_call(position)))
         else:
             message.setdefault("said", []).append(self.clean(position))
 
@@ -167,43 +147,14 @@ class Prompter:
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def clean(self, text: str) -> str:
-        """Take from a text what would act as markup: our marks, and what it spells of the conversation's control tokens.
+        """Take from a text what would act as markup: our marks, and what it spells of the conversation's control tokens."""
+        return self._cleaner.clean(text, self.template)
 
-        All else stays: added tokens that are ordinary text (line ends, blanks, tags, <think>), and those that are trusted.
-        """
-        # A word joiner inside the token's name leaves it readable and keeps a page from closing the turn it stands in.
-        control, late = self._control
-        text = _broken(MARKS.sub("\ufffd", text), control, "\u2060")
-        if late is not None and late.search(seen := self._normalizer.normalize_str(text)):
-            # A normalizer may take the joiner away, and write other letters as the name's.
-            return _broken(_broken(seen, late, " "), control, " ")
-        return text
-
-    @property
-    def _control(self) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """What a text must not spell, and what it must not spell once it is normalized; None: nothing is read then."""
-        template = self.template
-        if self._patterns is None or self._patterns[0] is not template:
-            names, late = (template.control | {self.image_token}) - self.trusted, None
-            if self._normalizer is not None:
-                late = any_of(self._normalizer.normalize_str(name).lstrip("▁") for name in names & self._late)
-            self._patterns = template, (any_of(names), late)
-        return self._patterns[1]
-
-    def _cleaned(self, value: Any, depth: int = 0) -> Any:
-        """Clean every text of a JSON value. ValueError: it is nested too deep for templates to write it."""
-        if depth > _DEEPEST:
-            raise ValueError(f"JSON nested deeper than {_DEEPEST} levels")
-        if isinstance(value, str):
-            return self.clean(value)
-        if isinstance(value, list):
-            return [self._cleaned(one, depth + 1) for one in value]
-        if isinstance(value, dict):
-            return {self.clean(name): self._cleaned(one, depth + 1) for name, one in value.items()}
-        return value
+    def _clean_json(self, value: Any) -> Any:
+        return self._cleaner.clean_json(value, self.template)
 
     def _tools(self, document: Document) -> list[Any] | None:
-        return self._cleaned(document.tools) if document.tools else None
+        return self._clean_json(document.tools) if document.tools else None
 
     def _end(self) -> str:
         return self.tokenizer.eos_token or "\n"
@@ -250,21 +201,6 @@ class Prompter:
         return (before[ends] > before[starts]) & (ids != self.image_token_id)
 
 
-def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
-    """Return the longest beginning within `max_tokens` that splits no image: one that would be cut ends it instead."""
-    end = min(max_tokens, len(prompt.input_ids))
-    kept = 0
-    for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True):
-        if start + count > end:
-            end = min(end, start)
-            break
-        kept += 1
-    return replace(
-        prompt, input_ids=prompt.input_ids[:end], labels=prompt.labels[:end], images=prompt.images[:kept],
-        image_starts=prompt.image_starts[:kept], image_counts=prompt.image_counts[:kept],
-    )  # fmt: skip
-
-
 def _images(document: Document) -> list[Picture]:
     return [p for p in document.positions if not isinstance(p, str)]
 
@@ -275,12 +211,6 @@ def _joined(said: list[str], between: str) -> Iterator[str]:
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between
         yield piece
-
-
-def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
-    while pattern.search(text):
-        text = pattern.sub(lambda m: m[0][:1] + joint + m[0][1:] if len(m[0]) > 1 else "\ufffd", text)
-    return text
 
 
 def _says_something(message: Message) -> bool:

@@ -17,10 +17,12 @@ from vlmdata.intake.strings import is_blank
 from vlmdata.intake.tool_calls import Unfit
 from vlmdata.loader.decoding import captions_of
 from vlmdata.step import RecipeError
-from vlmdata_train.documents import Document, facts_of, is_document, read_document
+from vlmdata_train.document import Document
 from vlmdata_train.image_plan import ImagePlan
 from vlmdata_train.left_out import HELD_OUT, REASONS, Unusable, reason_code
-from vlmdata_train.prompts import Prompt, Prompter, truncate
+from vlmdata_train.prompt import Prompt, truncate
+from vlmdata_train.prompts import Prompter
+from vlmdata_train.read_document import facts_of, is_document, read_document
 
 Sample = Mapping[str, Any]
 READING_VERSION = 5  # raise it when the same sample comes to give another prompt

@@ -14,12 +14,12 @@ import torch
 from vlmdata.step import RecipeError
 from vlmdata_train.checkpoint_folder import is_checkpoint, latest, model_of
 from vlmdata_train.distributed import Ranks, barrier
-from vlmdata_train.documents import read_document
 from vlmdata_train.feed import Stream
 from vlmdata_train.freezing import apply_parts, check_gates
 from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
 from vlmdata_train.open_feed import open_stream
+from vlmdata_train.read_document import read_document
 from vlmdata_train.reading import is_held_out
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.restore import fill

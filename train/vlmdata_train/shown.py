@@ -8,7 +8,7 @@ from typing import Any
 
 from vlmdata_train.batch import IGNORE
 from vlmdata_train.plain import plain
-from vlmdata_train.prompts import Prompt
+from vlmdata_train.prompt import Prompt
 
 HEAD, TAIL = 1200, 600  # characters that are shown of a long sample; with LINE for each of its lines, about a screen
 LINE = 60

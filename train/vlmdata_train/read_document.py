@@ -1,12 +1,11 @@
-"""What a sample of a shard holds: texts and pictures in their order, and who says each of them."""
+"""Read a sample of a shard as a document, whatever its form."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import checked_turns
@@ -14,24 +13,9 @@ from vlmdata.intake.members import holds_turns, turns_alone
 from vlmdata.intake.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata_train.conversations import read_conversation
+from vlmdata_train.document import Document, Picture, Turn
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
-
-Picture = bytes | tuple[int, int]  # an encoded image, or where lengths are only measured its width and height
-
-
-@dataclass(frozen=True)
-class Document:
-    """One sample, whatever it was: at each position a picture or a text, and who speaks there."""
-
-    positions: list[str | Picture]
-    roles: list[str] | None  # user, assistant, system, tool per position; None where nobody converses
-    # Per position, None or a mapping of: `begins`, true where a message begins though the same role spoke before; `kind`,
-    # `reasoning` or `tool_call` (JSON of a name and its arguments), of a text that is no plain text; `train`, false for a
-    # message without a loss; `name` and `tool_call_id` of a message, as in OpenAI's form. What is of a message stands at its
-    # first position.
-    turns: list[Mapping[str, Any] | None] | None = None
-    tools: list[Any] | None = None  # the functions on offer, JSON schemas, for the chat template
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
@@ -46,7 +30,7 @@ def read_document(sample: Mapping[str, Any]) -> Document:
         return _laid_out(facts, sample)
     captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
     if not captions and holds_turns(facts):
-        return Document(*read_conversation(facts, sample))
+        return read_conversation(facts, sample)
     captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
     images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
     return Document([*images, drawn_caption((captions or [""])[0], facts, sample.get("__seed__", 0))], None)
@@ -60,7 +44,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     tools = checked_tools(facts.get("tools")) if all_roles else None
     positions: list[str | Picture] = []
     roles: list[str] = []
-    said: list[Mapping[str, Any] | None] = []
+    kept_turns: list[Turn | None] = []
     entries = zip(facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, strict=True)
     for text, image, role, turn in entries:
         if isinstance(text, str):
@@ -68,12 +52,12 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
         elif isinstance(image, dict) and "file" in image:
             positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
         elif turn:
-            raise ValueError("bad_turns")  # said of nothing
+            raise ValueError("bad_turns")  # about nothing
         else:
             continue
         roles.append(role)
-        said.append(turn)
-    return Document(positions, roles if all_roles else None, said if any(said) else None, tools)
+        kept_turns.append(cast(Turn | None, turn))
+    return Document(positions, roles if all_roles else None, kept_turns if any(kept_turns) else None, tools)
 
 
 def _call(text: str) -> str:
