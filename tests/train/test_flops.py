@@ -18,7 +18,7 @@ from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.batch import Batch
 from vlmdata_train.flops import flops_per_token
 from vlmdata_train.freezing import apply_parts
-from vlmdata_train.meter import Meter, count
+from vlmdata_train.meter import Meter, add_step
 from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.model_recipe import Lora, ModelRecipe, Part
 from vlmdata_train.optim import optimizer_bytes
@@ -53,7 +53,7 @@ def counted(model: VisionLanguageModel, batch: Batch, costs: dict[str, float], p
     """Return what the meter counts of one part."""
     meter = Meter()
     micro = MicroBatch.of(replace(batch, sources=["a"], keys=["k"]), torch.device("cpu"))
-    count(meter, [micro], [1.0], {name: cost if name == part else 0.0 for name, cost in costs.items()}, model)
+    add_step(meter, [micro], [1.0], {name: cost if name == part else 0.0 for name, cost in costs.items()}, model)
     return meter.flops
 
 

@@ -106,19 +106,19 @@ def read_saved(path: Path) -> Saved:
 
 def load_model(path: Path, model: nn.Module) -> None:
     """Put a checkpoint's weights into a model of the same shape. RecipeError names the first that does not fit."""
-    parameters = dict(_unshared(model))
-    found = set()
+    weights = dict(_unshared(model))
+    missing = dict(weights)
     with torch.no_grad():
         for name, tensor in _read(path, "model", "frozen"):
-            if name not in parameters:
+            if name not in weights:
                 raise RecipeError(f"{path}: the model has no weight '{name}'; is the recipe's model the checkpoint's?")
-            if parameters[name].shape != tensor.shape:
-                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model wants {tuple(parameters[name].shape)}")
-            parameters[name].copy_(distribute_like(tensor, parameters[name]))
-            found.add(name)
-    missing = [name for name in parameters if name not in found]
+            weight = weights[name]
+            if weight.shape != tensor.shape:
+                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model wants {tuple(weight.shape)}")
+            weight.copy_(distribute_like(tensor, weight))
+            missing.pop(name, None)
     if missing:
-        raise RecipeError(f"{path}: lacks the weight '{missing[0]}' and {len(missing) - 1} others")
+        raise RecipeError(f"{path}: lacks the weight '{next(iter(missing))}' and {len(missing) - 1} others")
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:

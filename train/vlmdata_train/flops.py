@@ -19,8 +19,8 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     projector is, and 4 N and 6 for each weight of the updates with LoRA (Kaplan et al. 2020 count so; attention's own
     products are left out, and a table of embeddings counts like any weight).
 
-    `meter.count` says what passes a part. Keys and values of cross-attention are made of image features and not of text: where
-    there are any, they have their own entry, `fusion_features`.
+    `meter.add_step` says what passes a part. Keys and values of cross-attention are made of image features and not of text:
+    where there are any, they have their own entry, `fusion_features`.
     """
     learns = {
         name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()

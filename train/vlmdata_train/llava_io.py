@@ -6,8 +6,10 @@ LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers writes them (`LlavaFor
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
 from vlmdata_train.head import Head
@@ -77,12 +79,17 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
             f"{name}: in LLaVA's form logits are made by a weight alone, and {kind} adds a bias, scales or caps them"
         )
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
-    theirs = {our_name(key): value for key, value in reference.state_dict().items()}
-    ours = model.state_dict()
-    wrong = sorted(theirs.keys() ^ ours.keys()) or [key for key in ours if ours[key].shape != theirs[key].shape]
-    if wrong:
-        raise ValueError(f"{name}: its parts are not the recipe's, first in '{wrong[0]}'; leave `model` out to take its own")
-    model.load_state_dict(theirs)
+    weights = {our_name(key): value for key, value in reference.state_dict().items()}
+    misfits = _misfits(weights, model.state_dict())
+    if misfits:
+        raise ValueError(f"{name}: its parts are not the recipe's, first in '{misfits[0]}'; leave `model` out to take its own")
+    model.load_state_dict(weights)
+
+
+def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
+    """Name the weights that only one of two models has; where there are none, those that differ in shape."""
+    only_in_one = sorted(published.keys() ^ ours.keys())
+    return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 
 
 def _config(name: str) -> Any:

@@ -22,7 +22,7 @@ from vlmdata_train.held_out import HeldOutLoss, held_out_loss
 from vlmdata_train.learner import Learner, check_speed
 from vlmdata_train.left_out import count_left_out, left_out_lines
 from vlmdata_train.log import Log, check_logs
-from vlmdata_train.meter import Meter, count, step_line
+from vlmdata_train.meter import Meter, add_step, step_line
 from vlmdata_train.optim import schedule_factor, set_learning_rates
 from vlmdata_train.prefetch import Prefetcher
 from vlmdata_train.recipe import Recipe
@@ -204,7 +204,7 @@ class Run:
             )
         learner.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss)
-        count(self.meter, micros, sums, learner.costs, self.model)
+        add_step(self.meter, micros, sums, learner.costs, self.model)
 
     def _report(self) -> None:
         """Tell, evaluate and save what is due at this step and has not been done."""

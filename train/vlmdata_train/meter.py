@@ -66,7 +66,7 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def count(
+def add_step(
     meter: Meter, micros: list[MicroBatch], sums: list[float], costs: dict[str, float], model: VisionLanguageModel
 ) -> None:
     """Add one step to the meter; `sums` are the samples' summed losses, `costs` what `flops_per_token` gives.
