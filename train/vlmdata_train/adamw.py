@@ -67,7 +67,7 @@ class SplitAdamW(Optimizer):
                     state["low"] = torch.zeros_like(p, dtype=torch.int16)
                 state["step"] += 1
                 count = int(state["step"])
-                # As a tensor, so that the compiled update is not compiled anew for every rate and step.
+                # As a tensor, so that the compiled update is not compiled again for every learning rate and step.
                 if (count, p.device) not in made:
                     numbers = [group["lr"], group["lr"] * group["weight_decay"], 1 - beta1**count, (1 - beta2**count) ** 0.5]
                     made[count, p.device] = torch.tensor(numbers, dtype=torch.float32).to(p.device)

@@ -27,7 +27,7 @@ class SpikeWatch:
             return "nan"
         if len(self.recent) >= 20:
             mean, deviation = statistics.fmean(self.recent), statistics.pstdev(self.recent)
-            # At least 2% of the mean: a loss that has become all but constant may move a little.
+            # At least 2% of the mean: a loss that is nearly constant may move a little.
             if loss > mean + self.deviations * max(deviation, 0.02 * abs(mean)):
                 return "spike"
         return None

@@ -24,8 +24,8 @@ from vlmdata_train.step import to_device
 
 @dataclass
 class Conversation:
-    """The turns so far, with the images in the first of them. A model that was only aligned gives captions: it goes on
-    with what is asked as with the beginning of one."""
+    """The turns so far, with the images in the first of them. A model that was only aligned gives captions: it continues
+    the question as if it began a caption."""
 
     model: VisionLanguageModel
     images: list[Picture]

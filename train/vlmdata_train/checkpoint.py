@@ -44,7 +44,7 @@ class Saved:
     step: int
     data: Any  # the loader's position
     random: list[dict[str, Any]]  # each rank's generators
-    facts: dict[str, Any]  # losses and counts that the loop goes on from
+    facts: dict[str, Any]  # losses and counts that the loop resumes from
 
 
 def save(
@@ -92,7 +92,7 @@ def prune(folder: Path, keep: int, best: str | None) -> None:
     """Remove all but the newest `keep` checkpoints and the best."""
     for path in sorted(folder.glob("step_*"))[:-keep]:
         if path.name != best:
-            gone = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # no reader may meet it half removed
+            gone = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # no reader may find it half removed
             shutil.rmtree(gone)
 
 

@@ -1,4 +1,4 @@
-"""How far something has come that takes a while, on stderr: a renewed line in a terminal, now and then one in a pipe."""
+"""The progress of something that takes a while, on stderr: one line rewritten in a terminal, a line now and then in a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PIPE_INTERVAL_S = 30.0  # in a pipe
 
 
 class CountLine:
-    """Counts up to `total`. What ends within the first of these spans shows nothing. Use it as a context."""
+    """Counts up to `total`. Nothing is shown before the first interval has passed. Use it as a context."""
 
     def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.total, self.done = what, total, 0
@@ -28,11 +28,11 @@ class CountLine:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
-        """Add to the count, and show it if the last time was long enough ago."""
+        """Add to the count, and show it if the interval has passed."""
         self.show(self.done + count, self.total)
 
     def show(self, done: int, total: int) -> None:
-        """Take over a count made elsewhere, and show it if it is time to."""
+        """Set the count, and show it if the interval has passed."""
         self.done, self.total = done, total
         now = self._clock()
         if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):

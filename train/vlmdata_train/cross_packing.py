@@ -72,7 +72,7 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return what one token of each row, (B,), goes on to see: for the tokens generated after it."""
+        """Return what one token of each row, (B,), sees, for the tokens generated after it."""
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)
 

@@ -46,7 +46,7 @@ class Stream(Protocol):
 class Feed:
     """An iterable of (batch, position after it). `skipped` counts the samples that gave nothing, by reason."""
 
-    open: Callable[[int, int], Stream]  # the stream of a rank among so many
+    open: Callable[[int, int], Stream]  # the stream of a rank, by its number and the number of ranks
     reading: Reading
     position: FeedPosition  # to begin at
     packed_tokens: int | None  # of a row; None: the stream gives single samples
@@ -127,7 +127,7 @@ class Feed:
     def _stretch(self, start: SamplePosition) -> Iterator[tuple[list[Sample], SamplePosition, int]]:
         stream = self.open(start.rank, start.world)
         if start.position:
-            _go_on(stream, start)
+            _resume_at(stream, start)
         units, damaged = iter(stream), stream.skipped
         while taken := list(itertools.islice(units, self.units)):
             state = stream.state_dict()
@@ -169,8 +169,8 @@ class Feed:
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 
 
-def _go_on(stream: Stream, start: SamplePosition) -> None:
-    """Set a stream to a place. A finite one that stands at its end has ended: by itself it would begin its next epochs."""
+def _resume_at(stream: Stream, start: SamplePosition) -> None:
+    """Set a stream to a position. A finite stream at its end is over: without `until` it would begin its next epochs."""
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:
         state["window"] = list(start.hint)

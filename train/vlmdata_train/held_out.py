@@ -33,8 +33,9 @@ def held_out_loss(
 ) -> HeldOutLoss:  # fmt: skip
     """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
 
-    It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one whose share is
-    read goes on with the others, on a batch of nothing. `add` gets the number of samples of all ranks done since its last call.
+    It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one that has read
+    its share continues with the others, on empty batches. `add` gets the number of samples that all ranks did since its last
+    call.
     """
     was_training = model_with_loss.training
     model_with_loss.eval()

@@ -1,7 +1,7 @@
 """Which samples give nothing to learn from, and why: counted before the first step, from what the loader measured.
 
 A sample's length is measured once and kept. For a sample that is left out its reason is kept in the length's place, as a
-number over any row's tokens, so that the loader drops it from its packs and every later run tells the same.
+number over any row's tokens, so that the loader drops it from its packs and every later run reports the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DIALOGUE = {  # what `vlmdata.intake.dialogue` finds wrong with a record
     "bad_encoding": "a text has half a surrogate pair",
 }
 FIRST_REASON_CODE = 1 << 30  # tokens: more than any row holds; a reason's number is added
-HELD_OUT = "held_out"  # on the other side of the split: no reason to tell anybody of
+HELD_OUT = "held_out"  # on the other side of the split: not reported
 REASONS = {
     HELD_OUT: "it belongs to the other side of held_out.fraction",
     "no_text": "it has no text",

@@ -1,4 +1,4 @@
-"""What the run tells: to the terminal, as JSON lines, to TensorBoard, and to wandb where a project is named."""
+"""The log of a run: to the terminal, as JSON lines, to TensorBoard, and to wandb where a project is named."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Result:
 
 
 def run_training(recipe: Recipe) -> Result:
-    """Train, or go on from the last checkpoint in `recipe.out`; done already, it returns at once."""
+    """Train, or resume from the last checkpoint in `recipe.out`; a finished run returns at once."""
     if recipe.speed.threads is not None:
         torch.set_num_threads(recipe.speed.threads)
     with joined(recipe.speed.device) as ranks:
@@ -67,7 +67,7 @@ class Run:
         self.feed, self.held_feed = open_feed.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
-        self.step, self.seen = 0, 0  # steps made, samples of all ranks that came by, whatever they gave
+        self.step, self.seen = 0, 0  # steps made, samples of all ranks that were read, used or not
         self.held_at = self.saved_at = -1  # the steps of the last evaluation and of the last checkpoint
         self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
@@ -86,7 +86,7 @@ class Run:
         self.progress = RunProgress(recipe, self.feed, ranks)
 
     def to_the_end(self) -> Result:
-        """Make the steps that are left, telling, evaluating and saving as the recipe says."""
+        """Make the remaining steps; log, evaluate and save as the recipe says."""
         recipe, micro_batches = self.recipe, 0.0
         self.learner.module.train()
         while not self.is_over:
@@ -130,7 +130,7 @@ class Run:
         self.log.say(f"resumed from {path}")
 
     def _log_data(self) -> None:
-        """Tell which samples are left out and why, and at the start of a run how its first sample reads."""
+        """Log which samples are left out and why, and at the start of a run its first sample as the model reads it."""
         if not self.ranks.is_first:
             return
         held = self.recipe.held_out.path or f"{self.recipe.data}, held out"
@@ -159,7 +159,7 @@ class Run:
         return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
     def _log_skipped(self) -> None:
-        """Tell at the end what gave nothing though it was not left out: images that broke only when they were decoded."""
+        """Log at the end which samples gave nothing though not left out: their images broke when they were decoded."""
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
             self.log.say(f"{blank:,} answers were empty or blank and had no loss")
@@ -207,7 +207,7 @@ class Run:
         add_step(self.meter, micros, sums, learner.costs, self.model)
 
     def _report(self) -> None:
-        """Tell, evaluate and save what is due at this step and has not been done."""
+        """Log, evaluate and save what is due at this step and not done yet."""
         choice = self.recipe.checkpoints
         if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
             self._log_steps()
@@ -221,7 +221,7 @@ class Run:
             self._save()
 
     def _log_steps(self) -> None:
-        """Record the steps since the last record."""
+        """Log the steps since the last record."""
         values = self.meter.values(self.ranks.world, self.peak)
         values |= {"norm": self.norm, "lr": self.learning_rates, "samples": self.seen}
         skipped = self._skipped()

@@ -131,6 +131,6 @@ def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
 
 
 def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
-    """Set the feed to go on where the saved run stood, which may have had another number of ranks."""
+    """Set the feed to where the saved run stopped, which may have had another number of ranks."""
     positions = [FeedPosition.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

@@ -32,7 +32,7 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 
 
 class Prompter:
-    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` tells how many tokens an image takes.
+    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
 
     `trusted` are tokens that the data may write; `last_only` leaves the loss to the last answer of a conversation. RecipeError:
     a token that cannot be trusted.
@@ -98,7 +98,7 @@ class Prompter:
         return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
 
     def beginning(self, images: list[Picture], text: str) -> Prompt:
-        """Images and the beginning of a caption, for a model to go on with."""
+        """Images and the beginning of a caption, for a model to continue."""
         return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
 
     def before_answer(self, document: Document) -> tuple[Prompt, str]:

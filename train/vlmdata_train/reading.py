@@ -30,7 +30,7 @@ READING_VERSION = 5  # raise it when the same sample comes to give another promp
 
 @dataclass(frozen=True)
 class Reading:
-    """Small and picklable: the loader measures lengths with it in processes of its own."""
+    """Small and picklable: the loader measures lengths with it in its own processes."""
 
     prompter: Prompter
     plan: ImagePlan

@@ -93,7 +93,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What is never trained on: a share of the samples by their key, or a dataset of its own."""
+    """What is never trained on: a share of the samples by their key, or another dataset."""
 
     fraction: float = 0.0
     path: str | None = None
@@ -110,7 +110,7 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """What is told, and what happens when the loss breaks."""
+    """What is logged, and what happens when the loss breaks."""
 
     every: int = 10  # steps
     tensorboard: bool = True

@@ -90,7 +90,7 @@ class Renderer:
 
     @cached_property
     def _shows_thoughts(self) -> bool:
-        """Whether it writes the thought of an answer that stands in a field of its own."""
+        """Whether it writes the thought of an answer where it stands in a separate field."""
         shown = {**answer(self._content(ANSWER)), "reasoning_content": MORE}
         return self.form is not None and MORE in self.run_as_is([user(self._content(WORD)), shown])
 

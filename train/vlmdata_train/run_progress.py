@@ -25,7 +25,7 @@ class RunProgress:
             self.samples = min(used_samples(feed.plan, recipe.epochs), most)
 
     def share(self, step: int, samples: int) -> float:
-        """Return the share of the run done, in [0, 1]. `samples` are those that came by, whatever they gave."""
+        """Return the share of the run done, in [0, 1]. `samples` are those that were read, used or not."""
         if self.steps is not None:
             return step / self.steps
         assert self.samples is not None

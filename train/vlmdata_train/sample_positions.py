@@ -1,7 +1,7 @@
 """Sample positions: where each rank reads in the data, and how a run resumes with another number of ranks.
 
 Ranks take the units of a stream (packs, or samples) in turn, but need not be at the same position: a unit may give
-nothing. When their number changes, what a slower rank has not reached becomes a piece of its own, read as the old rank
+nothing. When their number changes, what a slower rank has not reached becomes a separate piece, read as the old rank
 would have read it; the pieces are dealt to the new ranks, and the stream resumes behind the last of them. No sample is
 lost, none comes twice.
 """

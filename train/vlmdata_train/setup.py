@@ -25,7 +25,7 @@ from vlmdata_train.recipe import Recipe
 from vlmdata_train.restore import fill
 from vlmdata_train.tiny_tokenizer import train_tokenizer
 
-# What may differ between a run and the one it goes on from: nothing that changes the weights already made.
+# What may differ between a run and the one it resumes: nothing that changes the weights already made.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
 # What recipes of earlier versions do not say, and what they meant.
@@ -33,7 +33,7 @@ SINCE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "a
 
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
-    """Return the checkpoint to go on from. RecipeError: it is of a run with another recipe."""
+    """Return the checkpoint to resume from. RecipeError: it is of a run with another recipe."""
     if recipe.start is not None:
         model_of(recipe.start)
     found = latest(checkpoints)

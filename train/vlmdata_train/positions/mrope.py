@@ -1,6 +1,6 @@
 """Three positions for each token, time, row and column, each turning its own share of the rotary angles: Qwen2-VL's M-RoPE.
 
-Wang et al. 2024, Qwen2-VL. Text has all three alike. An image stands still in time, and the text after it goes on behind
+Wang et al. 2024, Qwen2-VL. Text has all three alike. An image stands still in time, and the text after it continues behind
 its longer side. B rows, T tokens, E head width.
 """
 
