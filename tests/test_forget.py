@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 from PIL import Image
-from vlmdata.engine.store import LocalStore
 
 from tests.engine.site import download, hashes, ledger, manifest, site
 from tests.sources.pictures import picture

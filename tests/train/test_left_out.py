@@ -27,7 +27,6 @@ from vlmdata_train.loop import run_training
 from vlmdata_train.open_feed import some_samples
 from vlmdata_train.reading import is_held_out
 from vlmdata_train.run_progress import samples_of_steps
-from vlmdata_train.setup import some_samples
 from vlmdata_train.tokens import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole

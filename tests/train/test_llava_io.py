@@ -24,7 +24,7 @@ from vlmdata_train.encoders.open_clip import OpenClip
 from vlmdata_train.generate import generate
 from vlmdata_train.llava_io import fill_from_llava, llava_recipe
 from vlmdata_train.llava_save import save_llava
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel, build_model
+from vlmdata_train.model import VisionLanguageModel, build_model
 from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.tokens import byte_tokenizer, image_token_id
 

@@ -10,7 +10,6 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.intake.dialogue import laid_out, read_dialogue
 from vlmdata.intake.members import IMAGES, TURNS, Members
 from vlmdata.intake.tool_calls import Unfit
-from vlmdata.loader.grouping import IMAGE_EXTENSIONS
 from vlmdata_train.document import Document, Turn
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
 from vlmdata_train.head import Head
-from vlmdata_train.model import ModelRecipe, VisionLanguageModel
+from vlmdata_train.model import VisionLanguageModel
 from vlmdata_train.model_recipe import ModelRecipe
 from vlmdata_train.quiet import quiet
 from vlmdata_train.special_ids import drop_foreign_ids
