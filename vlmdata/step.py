@@ -22,20 +22,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlmdata.redact import redacted
+from vlmdata.errors import RecipeError as RecipeError  # steps of users import it from here
 from vlmdata.row import ROW, alive, set_column
 
 T = TypeVar("T")
 Gives = Literal["pairs", "documents", "conversations"]
 Piece = str | NDArray  # the path or address of an .npy file, or the array itself
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # like the builtin `map`, in order
-
-
-class RecipeError(ValueError):
-    """A user's mistake, found before any work starts: says where, what, and how to mend it, in one line without secrets."""
-
-    def __init__(self, message: object):
-        super().__init__(redacted(str(message)))
 
 
 class Part(Protocol):

@@ -11,18 +11,11 @@ from typing import Any
 
 from vlmdata.engine.shortage import ADVICE
 from vlmdata.engine.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
-from vlmdata.redact import redacted
+from vlmdata.errors import WorkFailed
 
 STRIKES = 2  # deaths of its worker after which a call is done alone
 MACHINE = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
 LAST_STRIKE = 8  # deaths after which we give up: somebody or something keeps killing us
-
-
-class WorkFailed(RuntimeError):
-    """A call could not be done: our own error with its traceback, or workers that keep dying. Its text holds no secrets."""
-
-    def __init__(self, message: object):
-        super().__init__(redacted(str(message)))
 
 
 @dataclass

@@ -23,13 +23,16 @@ from vlmdata.engine.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.openpart import NOTES
 from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
+from vlmdata.engine.store import Store
+from vlmdata.engine.worker import PartCall
+from vlmdata.errors import Error
 from vlmdata.recipe import Recipe
 
 PUBLISHERS = 16  # copies within an object store at once
 CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
 
 
-class SumsDiffer(AssertionError):
+class SumsDiffer(Error, AssertionError):
     """Rows got lost or doubled: a fault of ours, found before anything is published."""
 
 

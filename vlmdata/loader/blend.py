@@ -15,6 +15,7 @@ from math import ceil
 
 import numpy as np
 
+from vlmdata.errors import InputError
 from vlmdata.loader.order import Ints, key, noise
 
 SPAN = 4096
@@ -25,7 +26,7 @@ def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
     """Scale weights to the sum 1, exactly as they were written (0.1 is 1/10). Raises ValueError for impossible ones."""
     exact = [weight if isinstance(weight, Fraction) else Fraction(str(weight)) for weight in weights]
     if any(weight < 0 for weight in exact) or not sum(exact):
-        raise ValueError(f"weights must be 0 or more and not all 0: {list(map(float, exact))}")
+        raise InputError(f"weights must be 0 or more and not all 0: {list(map(float, exact))}")
     return [weight / sum(exact) for weight in exact]
 
 
@@ -46,7 +47,7 @@ class Blend:
 
     def __post_init__(self) -> None:
         if self.starts[0] != 0 or sorted(set(self.starts)) != self.starts:
-            raise ValueError(f"stages must begin at 0 and grow: {self.starts}")
+            raise InputError(f"stages must begin at 0 and grow: {self.starts}")
         self._before = [np.zeros(len(self.rates[0]), np.int64)]
         for stage in range(1, len(self.starts)):
             self._before.append(self.counts(self.starts[stage], stage - 1))

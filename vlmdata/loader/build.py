@@ -16,6 +16,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.find import PathLike, Shards, find_shards
 from vlmdata.loader.index import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.scan import scan
@@ -52,7 +53,7 @@ def build_index(
         for number, (table, damage) in enumerate(_scan_all(found, image_sizes, workers), 1):
             table = _without(table, found.excluded.get(found.names[number - 1], frozenset()))
             if damage and on_error == "raise":
-                raise ValueError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
+                raise InputError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
             if damage:
                 warnings.warn(f"{damage}: its whole samples are kept, {table.num_rows} of them", stacklevel=2)
             waiting.append(table)
@@ -64,7 +65,7 @@ def build_index(
                 report(number, len(found.names))
         writer.write(pa.concat_tables(waiting).unify_dictionaries() if waiting else INDEX.empty_table())
         if not rows:
-            raise ValueError(f"no samples in {found.base}: {len(found.names)} tars hold no files with a key and an extension")
+            raise InputError(f"no samples in {found.base}: {len(found.names)} tars hold no files with a key and an extension")
     return target
 
 
@@ -75,7 +76,7 @@ def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
 
 def _beside(found: Shards) -> Path:
     if "://" in found.base:
-        raise ValueError(f"say where the index of {found.base} shall lie: out=PATH")
+        raise InputError(f"say where the index of {found.base} shall lie: out=PATH")
     return Path(found.base) / INDEX_FILE
 
 
@@ -119,7 +120,7 @@ class _Scanner:
         self.process.stdin.flush()
         head = self.process.stdout.read(16)
         if len(head) < 16:
-            raise RuntimeError(f"the process that reads {request[0]} died with exit status {self.process.wait()}")
+            raise WorkFailed(f"the process that reads {request[0]} died with exit status {self.process.wait()}")
         table_size, note_size = struct.unpack("<QQ", head)
         table = pa.ipc.open_stream(self.process.stdout.read(table_size)).read_all()
         damage, failure = json.loads(self.process.stdout.read(note_size))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import xxhash
 
+from vlmdata.errors import InputError
 from vlmdata.loader.build import OnError, build_index
 from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join, named_split, split_file
 from vlmdata.loader.flat import FlatIndex, open_index
@@ -98,13 +99,13 @@ def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, 
     base = _folder_of(path)
     if index.base is not None:
         if not is_given:
-            raise ValueError(
+            raise InputError(
                 f"{file} is of tars elsewhere, in {index.base or 'several places'}: give the index file by its path"
             )
         base = index.base
     name = first_outside(base, index.shards, file) if base else None  # without a base names are whole addresses
     if name is not None:
-        raise ValueError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
+        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
     return base
 
 
@@ -127,7 +128,7 @@ def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | No
         return _fetch_index(text, cache)
     file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
     if file.exists() and not file.is_file():
-        raise ValueError(f"{file} is no file: remove it, or restore the index that was there")
+        raise InputError(f"{file} is no file: remove it, or restore the index that was there")
     return file.absolute() if file.is_file() else None
 
 
@@ -185,9 +186,9 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     if missing:
         what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
         if on_error == "raise":
-            raise ValueError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
+            raise InputError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
     if dataset.is_beside:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
-            raise ValueError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")
+            raise InputError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from vlmdata.errors import InputError
+
 FOLDER = ".nv-meta"
 FILES = ("split.yaml", "split.json")  # JSON is YAML too
 DEFAULT = "train"
@@ -48,13 +50,13 @@ def read_splits(file: str) -> Splits:
     try:
         tree = yaml.load(_text(file), yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
     parts: Any = tree.get("split_parts") if isinstance(tree, dict) else None
     exclude: Any = (tree.get("exclude") or []) if isinstance(tree, dict) else None
     if not (isinstance(parts, dict) and all(isinstance(name, str) and _is_names(names) for name, names in parts.items())):
-        raise ValueError(f"{file}: `split_parts` is meant to list the tars of each split, as in {{train: [shard_000.tar]}}")
+        raise InputError(f"{file}: `split_parts` is meant to list the tars of each split, as in {{train: [shard_000.tar]}}")
     if not _is_names(exclude):
-        raise ValueError(f"{file}: `exclude` is meant to list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
+        raise InputError(f"{file}: `exclude` is meant to list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
     return Splits(file, parts, exclude)
 
 

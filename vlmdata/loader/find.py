@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from vlmdata.errors import InputError
 from vlmdata.loader.energon import DEFAULT, Splits, find_split_file, read_splits
 
 PathLike = str | os.PathLike
@@ -68,10 +69,10 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
     excluded: dict[str, frozenset[str]] = {}
     found = [address for path in given for address in _expand(os.fspath(path), excluded)]
     if not found:
-        raise ValueError(f"no tars in {', '.join(map(str, given))}")
+        raise InputError(f"no tars in {', '.join(map(str, given))}")
     twice = len(found) - len(set(found))
     if twice:
-        raise ValueError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
+        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
     base = _common_folder(found)
     names = [address[len(base) :].lstrip("/") if base else address for address in found]
     return Shards(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
@@ -106,16 +107,16 @@ def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
     file = split_file(path)
     if file is None:
         if split is not None:
-            raise ValueError(f"{folder} has no .nv-meta/split.yaml, so #{split} names nothing in it")
+            raise InputError(f"{folder} has no .nv-meta/split.yaml, so #{split} names nothing in it")
         return None
     base = folder if is_remote(folder) else os.path.abspath(folder)
     names, samples = _names_of(read_splits(file), split or DEFAULT, folder)
     outside = first_outside(base, names, Path(file))
     if outside is not None:
-        raise ValueError(f"{file} names a tar outside of {base}: {outside!r}")
+        raise InputError(f"{file} names a tar outside of {base}: {outside!r}")
     missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing, first {missing[0]!r}"
         )
     excluded.update({join(base, name): keys for name, keys in samples.items()})
@@ -126,11 +127,11 @@ def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[
     """Return the tars of a split without those excluded, and of those that are left the keys of the excluded samples."""
     if split not in splits.parts:
         others = ", ".join(f"{folder}#{name}" for name in splits.parts)
-        raise ValueError(f"{splits.file} has no split {split!r}. There is: {others}")
+        raise InputError(f"{splits.file} has no split {split!r}. There is: {others}")
     exclude = set(_expand_strange(splits.exclude, splits.file))
     names = [name for name in _expand_strange(splits.parts[split], splits.file) if name not in exclude]
     if not names:
-        raise ValueError(f"{splits.file} lists no tars for the split {split!r}")
+        raise InputError(f"{splits.file} lists no tars for the split {split!r}")
     keys: dict[str, set[str]] = {name: set() for name in names}
     for entry in exclude:
         name, sign, key = entry.partition(".tar/")
@@ -148,7 +149,7 @@ def _expand_strange(patterns: list[str], file: str) -> list[str]:
             span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
             count *= int(span[2]) - int(span[1]) + 1 if span else inside.count(",") + 1
             if (".." in inside and not span) or count + len(names) > _MOST_NAMES:
-                raise ValueError(f"{file}: {pattern[:80]!r} stands for too many names, or for none")
+                raise InputError(f"{file}: {pattern[:80]!r} stands for too many names, or for none")
         names += expand_braces(pattern)
     return names
 
@@ -168,7 +169,7 @@ def _expand(path: str, excluded: dict[str, frozenset[str]]) -> Iterator[str]:
         elif os.path.exists(one):
             yield os.path.abspath(one)
         else:
-            raise ValueError(f"{one} does not exist")
+            raise InputError(f"{one} does not exist")
 
 
 def _expand_remote(address: str) -> Iterator[str]:

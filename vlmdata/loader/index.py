@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.errors import Error
 from vlmdata.thread import has_room
 from vlmdata.untrusted import errors_as, one_line
 
@@ -40,7 +41,7 @@ INDEX = pa.schema(
 )
 
 
-class NoIndex(ValueError):
+class NoIndex(Error, ValueError):
     """A file that is no index of samples, or a damaged one: the message names it."""
 
 

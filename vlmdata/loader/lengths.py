@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from vlmdata.errors import InputError
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.interrupt import ignore
 from vlmdata.loader.dataset import Dataset
@@ -180,7 +181,7 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
             tokens = DAMAGED
         found = [tokens] if isinstance(tokens, int) else tokens
         if not found or min(found) < 1:
-            raise ValueError(f"sample {place.key!r} of {reader.dataset.name} has the length {tokens}: at least 1 is meant")
+            raise InputError(f"sample {place.key!r} of {reader.dataset.name} has the length {tokens}: at least 1 is meant")
         values += found
         counts.append(len(found))
     return np.array(values, np.int32), np.array(counts)

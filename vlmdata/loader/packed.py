@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
+from vlmdata.errors import InputError
 from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order import Ints, distinct, key
 from vlmdata.loader.packing import Overlong, Packs, each_alone, pack
@@ -47,7 +48,7 @@ class Packing:
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.window) < 1:
-            raise ValueError(f"tokens and window are 1 or more, not {self.tokens} and {self.window}")
+            raise InputError(f"tokens and window are 1 or more, not {self.tokens} and {self.window}")
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
@@ -160,7 +161,7 @@ class PackedPlan:
         after = (epoch, window + 1) if window + 1 < self.epoch_windows else (epoch + 1, 0)
         packs = before + self._count(epoch, window)
         if after == (epoch + 1, 0) and (epoch, 0, packs) in self._known:
-            raise ValueError(f"no sample fits into {self.packing.tokens} tokens: raise `tokens`, or give `overlong='alone'`")
+            raise InputError(f"no sample fits into {self.packing.tokens} tokens: raise `tokens`, or give `overlong='alone'`")
         self._known.append((*after, packs))
 
     def _count(self, epoch: int, window: int) -> int:

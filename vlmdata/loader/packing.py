@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from vlmdata.errors import InputError
 from vlmdata.loader.fill import best_fit, match
 from vlmdata.loader.order import Ints, key, noise
 
@@ -48,7 +49,7 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
     what attention costs), so that ranks that take neighbouring packs wait little for each other.
     """
     if size < 1 or (len(lengths) and lengths.min() < 1):
-        raise ValueError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
+        raise InputError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
     usable = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
     clipped = np.minimum(lengths[usable], size)
     histogram = np.bincount(clipped, minlength=size + 1)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xxhash
 
+from vlmdata.errors import InputError
 from vlmdata.loader.blend import Blend, as_rates
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.order import ORDER_VERSION, Ints, Order, distinct, key, noise
@@ -72,7 +73,7 @@ class Plan:
         return None
 
     def use_hint(self, hint: list[int]) -> None:
-        raise ValueError("the state is of a packed stream, and this one is not packed")
+        raise InputError("the state is of a packed stream, and this one is not packed")
 
     @cached_property
     def index_digest(self) -> str:
@@ -105,7 +106,7 @@ def make_plan(
     """
     rows = [len(dataset.index) for dataset in datasets]
     if by == "tokens" and tokens is None:
-        raise ValueError('weights by="tokens" need lengths: give pack=Packing(...)')
+        raise InputError('weights by="tokens" need lengths: give pack=Packing(...)')
 
     def shares(values: Sequence[float]) -> list[Fraction]:
         exact = [Fraction(str(value)) for value in values]

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmdata.errors import Error
 from vlmdata.loader.build import OnError
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.flat import Place
@@ -36,7 +37,7 @@ class _Ends(dict[str, bytes]):
 _ENDS = _Ends()
 
 
-class DamagedSample(ValueError):
+class DamagedSample(Error, ValueError):
     """A sample that cannot be read or decoded: names the shard, the byte and what to do. on_error="skip" passes over it."""
 
 

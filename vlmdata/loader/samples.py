@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from vlmdata.errors import InputError
 from vlmdata.loader.audit import Audit, audit, audit_packs
 from vlmdata.loader.build import OnError
 from vlmdata.loader.flat import Place
@@ -106,17 +107,17 @@ class Samples:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state`, on any number of ranks and workers. Raises ValueError if index or order are not the same."""
         if not {"position", "index", "order"} <= state.keys():
-            raise ValueError(f"this is no state of a stream: it has {', '.join(map(str, state)) or 'nothing'}")
+            raise InputError(f"this is no state of a stream: it has {', '.join(map(str, state)) or 'nothing'}")
         if state["index"] != self.plan.index_digest:
-            raise ValueError(
+            raise InputError(
                 f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"
                 " removed or rewritten since, so what was already given is not known. Restore them, or begin anew"
             )
         if state["order"] != self.plan.order_digest:
-            raise ValueError("the state was saved with another seed, shuffle, weights or packing: use the same, or begin anew")
+            raise InputError("the state was saved with another seed, shuffle, weights or packing: use the same, or begin anew")
         layout = self._layout()
         if state.get("worker") not in (None, [layout.worker, layout.workers, layout.stride]):
-            raise ValueError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")
+            raise InputError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")
         if "window" in state:
             self.plan.use_hint(state["window"])
         self._origin = self._position = int(state["position"])
@@ -340,14 +341,14 @@ def position_of(batch: Any) -> int:
     """The position that a batch carries. Raises ValueError if it carries none."""
     position = getattr(batch, "position", None)
     if position is None:
-        raise ValueError("this carries no position: give the stream batch=N, and the DataLoader batch_size=None")
+        raise InputError("this carries no position: give the stream batch=N, and the DataLoader batch_size=None")
     return position
 
 
 def ranks(rank: int | None, world: int | None) -> tuple[int, int]:
     """This process among the ranks: as given, else as torch.distributed says, else as torchrun's environment says."""
     if (rank is None) != (world is None):
-        raise ValueError("give both rank and world, or neither")
+        raise InputError("give both rank and world, or neither")
     if rank is None or world is None:
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
@@ -355,5 +356,5 @@ def ranks(rank: int | None, world: int | None) -> tuple[int, int]:
         else:
             rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not 0 <= rank < world:
-        raise ValueError(f"rank {rank} is not one of {world}")
+        raise InputError(f"rank {rank} is not one of {world}")
     return rank, world

@@ -5,6 +5,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from vlmdata.errors import InputError
 from vlmdata.loader.build import OnError
 from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
 from vlmdata.loader.find import PathLike
@@ -99,15 +100,15 @@ def _check(*, batch: int | None, epochs: int | None, threads: int, by: str, tail
     """Raise ValueError for an argument that would be taken for another one, or for nothing."""
     for name, number, least in (("batch", batch, 1), ("epochs", epochs, 1), ("threads", threads, 0)):
         if number is not None and (not isinstance(number, Integral) or number < least):
-            raise ValueError(f"{name} is a whole number, {least} or more, not {number!r}")
+            raise InputError(f"{name} is a whole number, {least} or more, not {number!r}")
     for name, value, kind in (("by", by, By), ("tail", tail, Tail), ("on_error", on_error, OnError)):
         if value not in get_args(kind):
-            raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, not {value!r}")
+            raise InputError(f"{name} is one of {', '.join(get_args(kind))}, not {value!r}")
 
 
 def _weights(paths: Sequence[Any], values: Mapping[str, float]) -> list[float]:
     """The weights of one stage, in the order of the datasets; a dataset it does not name has none."""
     unknown = set(values) - set(paths)
     if unknown:
-        raise ValueError(f"later weights name {sorted(unknown)}, but the blend is of {list(map(str, paths))}")
+        raise InputError(f"later weights name {sorted(unknown)}, but the blend is of {list(map(str, paths))}")
     return [values.get(path, 0) for path in paths]
