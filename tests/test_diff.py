@@ -11,7 +11,7 @@ from tests.loader.tars import write_tar
 from tests.servers import reply
 from vlmdata import run
 from vlmdata.cli import main
-from vlmdata.diff import diff
+from vlmdata.compare import diff
 from vlmdata.recipe import parse
 
 pytestmark = pytest.mark.whole

@@ -11,7 +11,7 @@ from tests.engine.site import manifest, site
 from tests.sources.pictures import picture
 from tests.test_forget import samples
 from vlmdata import run
-from vlmdata.export import export
+from vlmdata.export_dataset import export
 from vlmdata.exports.messages import record_of
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError

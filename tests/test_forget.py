@@ -20,9 +20,9 @@ from vlmdata import run, stream
 from vlmdata.cli import main
 from vlmdata.engine.audit import audit
 from vlmdata.engine.folder import LocalStore
+from vlmdata.explain import why
 from vlmdata.recipe import parse
 from vlmdata.takedown import Request, finish, forget
-from vlmdata.why import why
 
 pytestmark = pytest.mark.whole
 

@@ -12,8 +12,8 @@ from tests.engine.site import download, ledger, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import run
 from vlmdata.cli import main
+from vlmdata.explain import why
 from vlmdata.takedown import Request, forget
-from vlmdata.why import why
 
 pytestmark = pytest.mark.whole
 

@@ -12,9 +12,9 @@ from vlmdata.cli import main
 from vlmdata.engine import lookup
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.ledger import ledger_rows
+from vlmdata.explain import dropped_for, tell, why
 from vlmdata.intake.rows import bad_record
 from vlmdata.row import conform
-from vlmdata.why import dropped_for, tell, why
 
 pytestmark = pytest.mark.whole
 
@@ -35,7 +35,7 @@ def test_every_row_is_found_by_its_key_its_address_and_its_hash(out):
 
 def test_a_word_that_no_row_holds_finds_none_though_hashes_meet(out, monkeypatch):
     line = ledger(out)[0]
-    monkeypatch.setattr("vlmdata.why.candidates", lambda store, name, words: np.arange(64, dtype=np.int32))
+    monkeypatch.setattr("vlmdata.explain.candidates", lambda store, name, words: np.arange(64, dtype=np.int32))
     assert why(out, line["key"]) == [line]
     assert why(out, "https://nowhere.example/x.jpg") == []
 

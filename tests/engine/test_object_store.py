@@ -13,9 +13,9 @@ from tests.engine.site import hashes, site
 from vlmdata import run, stream
 from vlmdata.engine.audit import audit
 from vlmdata.engine.open import open_store
+from vlmdata.explain import why
 from vlmdata.step import RecipeError
 from vlmdata.takedown import Request, forget
-from vlmdata.why import why
 
 pytestmark = pytest.mark.whole
 

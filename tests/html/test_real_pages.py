@@ -21,7 +21,7 @@ from tests.html import odd_archives
 from tests.html.test_reading_order import spoken
 from tests.real_data import real_data
 from vlmdata import recipe, run
-from vlmdata.export import export
+from vlmdata.export_dataset import export
 from vlmdata.row import conform
 from vlmdata.sources.warc import Warc
 

@@ -11,6 +11,6 @@ EXAMPLES = "vlmdata diff OLD NEW"
 @argument("a", "a finished dataset", shell_complete=folders)
 @argument("b", "another, or the same built with other settings", shell_complete=folders)
 def command(a: str, b: str) -> None:
-    from vlmdata.diff import diff, tell
+    from vlmdata.compare import diff, tell
 
     print(tell(diff(a, b)))

@@ -17,7 +17,7 @@ vlmdata export TALKS --to messages CHATS
 @argument("target", "folder to write; it must not exist", shell_complete=folders)
 @click.option("--to", "form", type=click.Choice(exports.names()), default="parquet", show_default=True, help="format to write")
 def command(out: str, target: str, form: str) -> None:
-    from vlmdata.export import export
+    from vlmdata.export_dataset import export
     from vlmdata.redact import redacted
 
     samples = export(out, form, target)

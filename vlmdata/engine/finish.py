@@ -23,8 +23,6 @@ from vlmdata.engine.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.openpart import NOTES
 from vlmdata.engine.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.plan import Plan
-from vlmdata.engine.store import Store
-from vlmdata.engine.worker import PartCall
 from vlmdata.errors import Error
 from vlmdata.recipe import Recipe
 
