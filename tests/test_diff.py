@@ -20,8 +20,8 @@ pytestmark = pytest.mark.whole
 def test_every_way_a_row_can_go_is_told_with_its_step(tmp_path, capsys):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "a", local=True, workers=1)
-        run(web.recipe, tmp_path / "loose", set={"image_size.min_side": 10}, local=True, workers=1)
-        run(web.recipe, tmp_path / "small", set={"resize.size": 40}, local=True, workers=1)
+        run(web.recipe, tmp_path / "loose", overrides={"image_size.min_side": 10}, local=True, workers=1)
+        run(web.recipe, tmp_path / "small", overrides={"resize.size": 40}, local=True, workers=1)
         table = pq.read_table(tmp_path / "urls.parquet")
         pq.write_table(table.slice(2), tmp_path / "urls.parquet")
         run(web.recipe, tmp_path / "fewer", local=True, workers=1)

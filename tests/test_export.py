@@ -24,7 +24,7 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     with site(folder, 48, samples=20) as web:
         run(web.recipe, folder / "out", local=True, workers=1)
-        run(web.recipe, folder / "documents", set={"shards.layout": "documents"}, local=True, workers=1)
+        run(web.recipe, folder / "documents", overrides={"shards.layout": "documents"}, local=True, workers=1)
     return folder / "out"
 
 

@@ -147,7 +147,7 @@ def test_neither_a_moved_threshold_nor_a_build_from_nothing_brings_it_back(web, 
     wanted = needles(out, line)
     forget(out, Request(urls=[line["url"]]))
     asked = len(web.requests())
-    run(web.recipe, out, set={"image_size.min_side": 10}, local=True, workers=1)
+    run(web.recipe, out, overrides={"image_size.min_side": 10}, local=True, workers=1)
     assert len(web.requests()) == asked and manifest(out)["kept"] == 72 - 1 + 6
     shutil.rmtree(out / "work")
     (out / "manifest.json").unlink()
@@ -279,7 +279,7 @@ def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, 
     assert all(traces(out, needle) for needle in wanted)
     forget(out, Request(urls=[url]))
     assert traces(out, *wanted) == [] and audit(out, read_bytes=True) == []
-    run(recipe, out, set={"resize.size": 32}, local=True, workers=1)
+    run(recipe, out, overrides={"resize.size": 32}, local=True, workers=1)
     assert manifest(out)["kept"] == len(kept(web.out)) - 1 and traces(out, *wanted) == []
 
 
@@ -290,10 +290,10 @@ def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
         table = pq.read_table(listing)
         again = table.slice(0, 1).set_column(1, "caption", pa.array(["another text of it"]))
         pq.write_table(pa.concat_tables([table, again]), listing)
-        run(web.recipe, tmp_path / "out", set={"part_rows": 100}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"part_rows": 100}, local=True, workers=1)
         line = next(line for line in kept(tmp_path / "out") if line["url"].endswith("/0.jpg"))
         forget(tmp_path / "out", Request(keys=[line["key"]]))
-        run(web.recipe, tmp_path / "out", set={"part_rows": 100, "image_size.min_side": 10}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"part_rows": 100, "image_size.min_side": 10}, local=True, workers=1)
     left = [sample for sample in samples(tmp_path / "out").values() if json.loads(sample["json"])["url"].endswith("/0.jpg")]
     assert [simplejpeg.decode_jpeg(sample["jpg"]).shape[0] for sample in left] == [48]
 

@@ -84,5 +84,5 @@ def test_a_row_is_found_and_forgotten_by_its_whole_address_alone(signed, tmp_pat
 def test_a_list_that_was_signed_anew_is_the_same_source(signed, tmp_path):
     _, recipe, address = signed
     first = run(recipe, tmp_path / "out", local=True, workers=1)
-    again = run(recipe, tmp_path / "out", local=True, workers=1, set={"source.path": f"{address}-OF-TODAY"})
+    again = run(recipe, tmp_path / "out", local=True, workers=1, overrides={"source.path": f"{address}-OF-TODAY"})
     assert again == json.loads(json.dumps(first))

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmdata import recipe as recipes
+from vlmdata.arguments import check_bool, check_path, check_text, check_whole, texts_of
 from vlmdata.dataset import finish_pending, settle
 from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.base import Store
@@ -39,40 +40,48 @@ def run(
     recipe: str | Path | Recipe,
     out: str | Path,
     *,
-    set: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
     address: str | None = None,
     local: bool = False,
     workers: int | None = None,
     limit: int | None = None,
-    again: tuple[str, ...] = (),
+    retry: str | Sequence[str] = (),
     open_workers: Callable[[Job, int], contextlib.AbstractContextManager[Workers]] | None = None,
 ) -> dict[str, Any]:
     """Build the dataset in OUT and return its manifest. What an earlier run did is not done again.
 
-    `set` overrides parameters by dotted path. `workers` processes (one per core by default) run on a Ray cluster at
-    `address`, on a Ray of this machine, or with `local` without Ray. `limit`: only that many rows, in the order of the
-    plan. `again`: reasons of failed fetches to try once more. `open_workers` takes the job and the number of workers and
-    opens them, in place of `address` and `local`. Raises RecipeError before any work for a user's mistake.
+    `recipe` is a file, the name of a recipe that ships, or a Recipe; `overrides` changes parameters of the former two by
+    dotted path. `workers` processes (one per core by default) run on a Ray cluster at `address`, on a Ray of this machine,
+    or with `local` without Ray. `limit`: only that many rows, in the order of the plan. `retry`: reasons of failed fetches
+    to try once more, as `timeout`. `open_workers` takes the job and the number of workers and opens them, in place of
+    `address` and `local`. Raises RecipeError or InputError before any work for a user's mistake, and WorkFailed later.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else recipes.load(recipe, set)
+    check_whole(1, workers=workers)
+    check_whole(0, limit=limit)
+    check_bool(local=local)
+    check_path(out=out)
+    if address is not None:
+        check_text(address=address)
+    reasons = tuple(texts_of(retry=retry))
+    recipe = recipes.load(recipe, overrides)
     check(recipe)
     store = open_store(out)
     settle(store)
-    if not again and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
+    if not reasons and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
         return load_manifest(store)
     with alone(store):
         finish_pending(store)
         if plan.load(store) is None:
             tombstones.adopt(store, recipe.source)
         made = plan.make(recipe, store)
-        if not again and is_done(store, recipe, made, limit):  # by whom we waited for
+        if not reasons and is_done(store, recipe, made, limit):  # by whom we waited for
             return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
-        log = RunLog(store, recipe.describe(), limit=limit, again=again, workers=count, address=address)
+        log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
         with log:  # which notes a failure
             opened = open_workers or functools.partial(_workers, address=address, local=local)
             workers_of = functools.partial(opened, Job(recipe, str(store.url)), count)
-            manifest = _build(recipe, store, made, log, workers_of, limit, again)
+            manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
 
@@ -84,14 +93,14 @@ def _build(
     log: RunLog,
     workers_of: Callable[[], contextlib.AbstractContextManager[Workers]],
     limit: int | None,
-    again: tuple[str, ...],
+    retry: tuple[str, ...],
 ) -> dict[str, Any]:
     rows = made.rows if limit is None else min(limit, made.rows or limit)
     folder = store.path("work") if isinstance(store, LocalStore) else None
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(rows, log, folder))
         driver = Driver(stack.enter_context(workers_of()), OPEN_PARTS, folder)
-        calls, counts = _passes(chain(recipe), made, store, driver, progress, limit, again)
+        calls, counts = _passes(chain(recipe), made, store, driver, progress, limit, retry)
         progress.stage("pack")
         manifest = finish(store, recipe, made, driver, calls, counts, limit)
         manifest["files"] |= write_pages(store, manifest)
@@ -135,7 +144,7 @@ def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool
 
 
 def _passes(
-    links: list[Link], made: Plan, store: Store, driver: Driver, progress: Progress, limit: int | None, again: tuple[str, ...]
+    links: list[Link], made: Plan, store: Store, driver: Driver, progress: Progress, limit: int | None, retry: tuple[str, ...]
 ) -> tuple[list[PartCall], list[dict[str, Any]]]:
     """Take every part through the chain, pass by pass, and return the last calls with their counts."""
     takes = _takes(made, driver, limit)
@@ -161,7 +170,7 @@ def _passes(
         working = [one for one in links[done:end] if one.kind != "free"]
         if working:
             progress.stage(" + ".join(one.step.name for one in working))
-            _advance(driver, [PartCall(part, take, end, decided) for part, take in takes], again, progress, working[0].kind)
+            _advance(driver, [PartCall(part, take, end, decided) for part, take in takes], retry, progress, working[0].kind)
         done = end
     calls = [PartCall(part, take, len(links), decided) for part, take in takes]
     progress.stage("count")
@@ -172,11 +181,11 @@ def _part(result: tuple[Any, Any]) -> int:
     return result[0][0].part
 
 
-def _advance(driver: Driver, calls: list[PartCall], again: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
+def _advance(driver: Driver, calls: list[PartCall], retry: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
     on_gpus = kind == "model" and driver.workers.gpus
     together = OPEN_PARTS if kind == "ingest" else OPEN_ON_GPU if on_gpus else 1
     results = {}
-    todo = ((call, again) for call in calls)
+    todo = ((call, retry) for call in calls)
     for args, counts in driver.map("advance", todo, together=together, tracked=True, with_models=kind == "model"):
         results[args[0].part] = counts
         progress.add(counts)

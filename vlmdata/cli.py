@@ -35,14 +35,13 @@ def _main(argv: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Print what went wrong and return the status. Call it while the error is handled."""
-    from vlmdata.engine.driver import WorkFailed
     from vlmdata.engine.shortage import ADVICE, in_short, is_short_of_memory
+    from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.redact import redacted
-    from vlmdata.step import RecipeError
 
-    if isinstance(error, (RecipeError, WorkFailed)):
+    if isinstance(error, (RecipeError, InputError, WorkFailed)):
         print(f"vlmdata: {error}", file=sys.stderr)
-        return 2 if isinstance(error, RecipeError) else 1
+        return 1 if isinstance(error, WorkFailed) else 2
     if isinstance(error, OSError):
         print(f"vlmdata: {redacted(str(error))}. Fix this and run the same command again; it resumes.", file=sys.stderr)
     elif is_short_of_memory(error):

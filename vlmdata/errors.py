@@ -18,7 +18,7 @@ class RecipeError(Error, ValueError):
 
 
 class InputError(Error, ValueError):
-    """Tars, an index, a saved state or an argument that the loader cannot use: says which, and how to fix it."""
+    """An argument, tars, an index or a saved state that cannot be used: says which, and how to fix it."""
 
 
 class WorkFailed(Error, RuntimeError):

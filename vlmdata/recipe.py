@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from vlmdata import catalog
+from vlmdata.arguments import check_overrides, wrong
 from vlmdata.engine.columns import COLUMNS
 from vlmdata.loader.index import INDEX
 from vlmdata.redact import redacted_tree
@@ -57,11 +58,19 @@ class Recipe:
         return redacted_tree(json.loads(json.dumps(tree)))  # tuples become lists, as when it is read back
 
 
-def load(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe file, or one that ships by its name, and check every word of it. Raises RecipeError.
 
     `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (a step by its name).
+    A Recipe comes back as it is, and takes no overrides.
     """
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise RecipeError("overrides change a recipe of a file; make another Recipe with dataclasses.replace")
+        return recipe
+    if not isinstance(recipe, str | Path) or not str(recipe):
+        raise wrong("recipe", "a file, the name of a recipe that ships, or a Recipe", recipe)
+    check_overrides(overrides)
     tree, path = read(recipe, overrides)
     return parse(tree, path)
 

@@ -96,9 +96,9 @@ def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_pa
         run(web.recipe, out, local=True, workers=2)
         assert published(out) == hashes(tmp_path / "out")
         asked = len(web.requests())
-        run(web.recipe, out, set={"image_size.min_side": 10}, local=True, workers=1)
+        run(web.recipe, out, overrides={"image_size.min_side": 10}, local=True, workers=1)
         assert len(web.requests()) == asked
-        run(web.recipe, tmp_path / "out", set={"image_size.min_side": 10}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"image_size.min_side": 10}, local=True, workers=1)
     assert published(out) == hashes(tmp_path / "out")
     assert audit(out, read_bytes=True) == []
     keys = [sample["__key__"] for sample in stream(out, torch=False, cache=tmp_path / "cache")]

@@ -82,29 +82,29 @@ def test_moving_a_threshold_fetches_nothing_and_gives_what_a_fresh_run_gives(tmp
     with site(tmp_path, 160) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=2)
         asked = len(web.requests())
-        run(web.recipe, tmp_path / "out", set={"image_size.min_side": 10}, local=True, workers=2)
+        run(web.recipe, tmp_path / "out", overrides={"image_size.min_side": 10}, local=True, workers=2)
         assert len(web.requests()) == asked
         assert manifest(tmp_path / "out")["kept"] == 130
-        run(web.recipe, tmp_path / "fresh", set={"image_size.min_side": 10}, local=True, workers=1)
+        run(web.recipe, tmp_path / "fresh", overrides={"image_size.min_side": 10}, local=True, workers=1)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
 def test_a_looser_filter_before_the_download_fetches_only_what_it_had_rejected(tmp_path):
     with site(tmp_path, 64) as web:
-        run(web.recipe, tmp_path / "out", set={"text_length.min_chars": 26}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"text_length.min_chars": 26}, local=True, workers=1)
         first = set(web.requests())
-        run(web.recipe, tmp_path / "out", set={"text_length.min_chars": 1}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"text_length.min_chars": 1}, local=True, workers=1)
         second = web.requests()[len(first) :]
         assert len(first) == 54 and len(second) == 10 and not first & set(second)
-        run(web.recipe, tmp_path / "fresh", set={"text_length.min_chars": 1}, local=True, workers=1)
+        run(web.recipe, tmp_path / "fresh", overrides={"text_length.min_chars": 1}, local=True, workers=1)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
 def test_a_stricter_filter_leaves_no_shard_of_the_larger_dataset_behind(tmp_path):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
-        run(web.recipe, tmp_path / "out", set={"text_length.min_chars": 26}, local=True, workers=1)
-        run(web.recipe, tmp_path / "fresh", set={"text_length.min_chars": 26}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"text_length.min_chars": 26}, local=True, workers=1)
+        run(web.recipe, tmp_path / "fresh", overrides={"text_length.min_chars": 26}, local=True, workers=1)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
@@ -122,7 +122,7 @@ def test_retry_fetches_only_what_failed_for_the_named_reasons(tmp_path):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         asked = len(web.requests())
-        run(web.recipe, tmp_path / "out", again=("http_404",), local=True, workers=1)
+        run(web.recipe, tmp_path / "out", retry=("http_404",), local=True, workers=1)
         again = web.requests()[asked:]
         assert len(again) == 4 and all("/missing/" in path for path in again)
 

@@ -55,7 +55,7 @@ def test_the_recipe_that_ships_builds_documents_that_others_can_read(tmp_path):
     shipped["steps"] = [download() if step == "download" else step for step in shipped["steps"]]
     path = tmp_path / "pages.yaml"
     path.write_text(yaml.safe_dump(shipped, sort_keys=False))
-    made = run(path, tmp_path / "out", set={"image_url_frequency.max_count": 8}, local=True, workers=1)
+    made = run(path, tmp_path / "out", overrides={"image_url_frequency.max_count": 8}, local=True, workers=1)
     ledger = pq.read_table(tmp_path / "out" / "ledger").to_pylist()
     assert made["rows"] == len(ledger) == 14
     assert made["other_records"] == {"media_image": 14} and "records make no row: media_image 14" in summary(made, "out")
@@ -126,7 +126,7 @@ def test_clip_score_says_of_each_image_how_well_which_text_fits_and_rejects_imag
         scores += [(facts["key"], score) for score in own if score is not None]
     values = sorted(score for _, score in scores)
     limit = values[len(values) // 2]
-    made = run(path, tmp_path / "out", set={"clip_score.min_score": limit}, local=True, workers=1)
+    made = run(path, tmp_path / "out", overrides={"clip_score.min_score": limit}, local=True, workers=1)
     left = {facts["key"]: [score for score in facts["scores"]["clip_score"] if score] for facts in facts_of(tmp_path / "out")}
     assert sorted(score for own in left.values() for score in own) == values[len(values) // 2 :]
     assert made["kept"] == len({key for key, score in scores if score >= limit}) < first["kept"]

@@ -116,7 +116,7 @@ def built(source: list[Path], folder: Path, **changes: object) -> dict:
     shipped["steps"] = [step for step in shipped["steps"] if step != "download"]
     path = folder / "pages.yaml"
     path.write_text(yaml.safe_dump(shipped, sort_keys=False))
-    return run(path, folder / "out", set=changes, local=True, workers=1)
+    return run(path, folder / "out", overrides=changes, local=True, workers=1)
 
 
 def drops(made: dict) -> Counter:

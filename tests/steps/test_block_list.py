@@ -144,5 +144,5 @@ def test_a_list_that_grew_takes_what_was_stored_out_of_the_tars(tmp_path):
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         kept = manifest(tmp_path / "out")["kept"]
         (tmp_path / "sha256").write_text(hashlib.sha256(web.bodies["/good/5.jpg"]).hexdigest())
-        run(web.recipe, tmp_path / "out", set={"shards.samples": 10}, local=True, workers=1)
+        run(web.recipe, tmp_path / "out", overrides={"shards.samples": 10}, local=True, workers=1)
     assert manifest(tmp_path / "out")["kept"] == kept - 1

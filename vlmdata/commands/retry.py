@@ -48,6 +48,6 @@ def command(out: str, only: str | None, recipe: str | None, settings: tuple[str,
     chosen = load(recipe, read_settings(settings)) if recipe else parse(before["recipe"])
     if not recipe and MARK in json.dumps(before["recipe"]):
         raise RecipeError(f"{out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
-    manifest = run(chosen, out, again=tuple(wanted), **options)
+    manifest = run(chosen, out, retry=wanted, **options)
     print(summary(manifest, out))
     print(f"{manifest['kept'] - before['kept']:,} more rows kept than before")

@@ -53,5 +53,5 @@ def command(recipe: str, settings: tuple[str, ...], out: str, **options: Any) ->
     from vlmdata.recipe import read_settings
     from vlmdata.show import summary
 
-    manifest = run(recipe, out, set=read_settings(settings), **options)
+    manifest = run(recipe, out, overrides=read_settings(settings), **options)
     print(summary(manifest, out))

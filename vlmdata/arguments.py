@@ -1,0 +1,76 @@
+"""Checks of what callers give to public functions. Each raises InputError: the argument, what it takes, and what came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from vlmdata.errors import InputError
+
+SHOWN = 100  # characters of a value
+
+
+def check_whole(least: int, **values: Any) -> None:
+    """Refuse what is neither None nor a whole number of at least `least`."""
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+            raise wrong(name, f"a whole number, {least} or more", value)
+
+
+def check_bool(**values: Any) -> None:
+    """Refuse what is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise wrong(name, "True or False", value)
+
+
+def check_choice(choices: Collection[str], **values: Any) -> None:
+    """Refuse what is not one of `choices`."""
+    for name, value in values.items():
+        if not isinstance(value, str) or value not in choices:
+            raise wrong(name, f"one of {', '.join(choices)}", value)
+
+
+def check_path(**values: Any) -> None:
+    """Refuse what is neither a path nor an address, and the empty text, which would be the current folder."""
+    for name, value in values.items():
+        if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+            raise wrong(name, "a path or an address", value)
+
+
+def check_text(**values: Any) -> None:
+    """Refuse what is no text."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise wrong(name, "a text", value)
+
+
+def check_callable(**values: Any) -> None:
+    """Refuse what is neither None nor can be called."""
+    for name, value in values.items():
+        if value is not None and not callable(value):
+            raise wrong(name, "a function", value)
+
+
+def check_overrides(overrides: Any) -> None:
+    """Refuse what is neither None nor a mapping from dotted paths to values."""
+    if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(name, str) for name in overrides)):
+        raise wrong("overrides", "a mapping such as {'source.path': 'urls.parquet'}", overrides)
+
+
+def texts_of(**values: Any) -> list[str]:
+    """Return the texts of one argument, given as a single text or as a list of them."""
+    ((name, value),) = values.items()
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Sequence | set | frozenset) or not all(isinstance(text, str) for text in value):
+        raise wrong(name, "a text or a list of texts", value)
+    return list(value)
+
+
+def wrong(name: str, wanted: str, value: Any) -> InputError:
+    """Return the error for a value of another kind than is wanted."""
+    shown = " ".join(repr(value).split())
+    return InputError(f"{name} is {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
