@@ -32,7 +32,7 @@ from tests.engine.site import Site, download, hashes, ledger, site
 from tests.engine.test_killed import start, workers_of
 from vlmdata.engine.audit import audit
 from vlmdata.engine.local import CONTEXT
-from vlmdata.takedown import Request, finish, forget
+from vlmdata.takedown import Request, finish, take_down
 
 EVERY_S = 3.0  # between kills, at first; a fifth of it more after each, so that a run ends on a slow machine too
 KINDS = {"points": 8, "worker": 4, "random": 4, "forget": 3, "trouble": 3, "actors": 1}  # how often, to one another
@@ -132,7 +132,7 @@ def takedowns(ground: Ground, dice: random.Random) -> int:
         kills += 1
         finish(out)
         assert audit(out, read_bytes=True) == []
-    forget(out, request)
+    take_down(out, request)
     words = [line["url"].encode() for line in lines]
     assert not [path for path in out.rglob("*") if path.is_file() and any(word in path.read_bytes() for word in words)]
     shutil.rmtree(out / "work")

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.engine.site import manifest, picture, site
 from vlmdata import recipe as recipes
 from vlmdata import run
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -126,6 +126,6 @@ def test_two_datasets_in_one_cache_give_each_its_own_images(tmp_path, monkeypatc
 def test_forgetting_renews_card_and_sums(out, tmp_path):
     out = shutil.copytree(out, tmp_path / "out")
     line = pq.read_table(out / "index.parquet")["key"][0].as_py()
-    forget(out, Request(keys=[line]))
+    forget(out, key=[line])
     sums = manifest(out)["provenance"]["license"]
     assert sorted(sums.values()) == [17, 18] and "35 samples of 48 rows" in (out / "README.md").read_text()

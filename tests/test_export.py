@@ -35,7 +35,7 @@ def raw(loaded: datasets.Dataset, column: str) -> datasets.Dataset:
 
 @pytest.mark.parametrize("to", ["parquet", "hf"])
 def test_pairs_keep_every_byte(out, tmp_path, to):
-    assert export(out, to, tmp_path / "to") == 36
+    assert export(out, tmp_path / "to", to=to) == 36
     if to == "hf":
         loaded = datasets.load_from_disk(str(tmp_path / "to"))
     else:
@@ -50,7 +50,7 @@ def test_pairs_keep_every_byte(out, tmp_path, to):
 
 def test_documents_become_aligned_lists(out, tmp_path):
     source = out.parent / "documents"
-    export(source, "parquet", tmp_path / "to")
+    export(source, tmp_path / "to", to="parquet")
     loaded = raw(datasets.load_dataset(str(tmp_path / "to"), split="train", cache_dir=str(tmp_path / "cache")), "images")
     expected = samples(source)
     for row in loaded:
@@ -61,7 +61,7 @@ def test_documents_become_aligned_lists(out, tmp_path):
 
 
 def test_a_folder_comes_back_in_as_the_source_files(out, tmp_path):
-    export(out, "folder", tmp_path / "to")
+    export(out, tmp_path / "to", to="folder")
     recipe = tmp_path / "again.yaml"
     steps = [{"resize": {"mode": "no", "skip_reencode": True}}]
     recipe.write_text(yaml.safe_dump({"source": {"type": "files", "path": str(tmp_path / "to")}, "steps": steps}))
@@ -74,7 +74,7 @@ def test_a_folder_comes_back_in_as_the_source_files(out, tmp_path):
 
 
 def test_parquet_comes_back_in_as_the_source_hf_dataset(out, tmp_path):
-    export(out, "parquet", tmp_path / "to")
+    export(out, tmp_path / "to", to="parquet")
     recipe = tmp_path / "again.yaml"
     steps = [{"resize": {"mode": "no", "skip_reencode": True}}]
     recipe.write_text(yaml.safe_dump({"source": {"type": "hf_dataset", "path": str(tmp_path / "to")}, "steps": steps}))
@@ -86,7 +86,7 @@ def test_parquet_comes_back_in_as_the_source_hf_dataset(out, tmp_path):
 
 def test_what_exists_is_not_written_over(out, tmp_path):
     with pytest.raises(RecipeError, match="exists"):
-        export(out, "parquet", tmp_path)
+        export(out, tmp_path, to="parquet")
     assert list(Path(tmp_path).iterdir()) == []
 
 
@@ -126,7 +126,7 @@ def test_conversations_come_back_as_the_messages_they_were(tmp_path):
     for number in range(2):
         recipe = parse({"source": {"type": "messages", "path": path}, "shards": {"layout": "documents"}})
         assert run(recipe, tmp_path / f"out{number}", local=True, workers=1)["dropped"] == []
-        assert export(tmp_path / f"out{number}", "messages", tmp_path / str(number)) == 2
+        assert export(tmp_path / f"out{number}", tmp_path / str(number), to="messages") == 2
         path = str(tmp_path / str(number) / "messages.jsonl")
         found = sorted(map(json.loads, Path(path).read_text().splitlines()), key=lambda record: "images" in record)
         images = found[1].pop("images")
@@ -137,7 +137,7 @@ def test_conversations_come_back_as_the_messages_they_were(tmp_path):
 
 def test_what_is_no_conversation_is_no_message(out, tmp_path):
     with pytest.raises(RecipeError, match="is no conversation, and the form messages holds no other: export it as parquet"):
-        export(out.parent / "documents", "messages", tmp_path / "to")
+        export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
 

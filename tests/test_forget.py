@@ -89,8 +89,7 @@ def test_no_byte_of_it_stays_and_all_else_does(out, by):
     before, line = samples(out), one_of(out)
     wanted = needles(out, line)
     assert all(traces(out, needle) for needle in wanted)
-    request = {"url": Request(urls=[line["url"]]), "key": Request(keys=[line["key"]])}
-    receipt = forget(out, request.get(by) or Request(sha256=[line["images"][0]["sha256"]]))
+    receipt = forget(out, **{by: line["images"][0][by] if by == "sha256" else line[by]})
     assert traces(out, *wanted) == []
     assert samples(out) == {key: sample for key, sample in before.items() if key != line["key"]}
     assert audit(out, read_bytes=True) == []
@@ -103,7 +102,7 @@ def test_no_byte_of_it_stays_and_all_else_does(out, by):
 def test_only_the_tars_that_held_it_are_written(out):
     line = kept(out)[25]
     before = hashes(out)
-    forget(out, Request(urls=[line["url"]]))
+    forget(out, url=[line["url"]])
     changed = {name for name, digest in hashes(out).items() if before.get(name) != digest}
     assert {name for name in changed if name.endswith(".tar")} == {line["shard"]}
 
@@ -112,12 +111,12 @@ def test_an_address_means_the_picture_under_every_other_address(tmp_path):
     with site(tmp_path, 16) as web:
         web.server.routes["/good/1.jpg"] = web.server.routes["/good/0.jpg"]
         run(web.recipe, tmp_path / "out", local=True, workers=1)
-        receipt = forget(tmp_path / "out", Request(urls=[web.server.url("/good/0.jpg")]))
+        receipt = forget(tmp_path / "out", url=[web.server.url("/good/0.jpg")])
     assert sorted(line["url"] for line in receipt["removed"]) == [web.server.url(f"/good/{n}.jpg") for n in (0, 1)]
 
 
 def test_a_whole_domain_takes_dropped_rows_too_and_leaves_an_empty_dataset_whole(out):
-    forget(out, Request(domains=["127.0.0.1"]))
+    forget(out, domain=["127.0.0.1"])
     assert {line["outcome"] for line in ledger(out)} == {"forgotten"}
     assert not list(out.glob("*.tar")) and audit(out, read_bytes=True) == []
     assert manifest(out)["dropped"] == [{"step": "forget", "reason": "forgotten", "rows": 96}]
@@ -145,7 +144,7 @@ def test_a_list_and_what_is_not_there(out, tmp_path, capsys):
 def test_neither_a_moved_threshold_nor_a_build_from_nothing_brings_it_back(web, out):
     line = one_of(out)
     wanted = needles(out, line)
-    forget(out, Request(urls=[line["url"]]))
+    forget(out, url=[line["url"]])
     asked = len(web.requests())
     run(web.recipe, out, overrides={"image_size.min_side": 10}, local=True, workers=1)
     assert len(web.requests()) == asked and manifest(out)["kept"] == 72 - 1 + 6
@@ -161,7 +160,7 @@ def test_the_same_picture_under_another_address_is_not_stored(web, out):
     """The hash stands for the picture: what was forgotten by hash before it was fetched never reaches a file."""
     body = next(body for path, body in web.bodies.items() if "good" in path)
     shutil.rmtree(out / "work")
-    forget(out, Request(sha256=[hashlib.sha256(body).hexdigest()]))
+    forget(out, sha256=[hashlib.sha256(body).hexdigest()])
     (out / "manifest.json").unlink()
     run(web.recipe, out, local=True, workers=1)
     assert manifest(out)["kept"] == 71
@@ -177,7 +176,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
     line = one_of(web.out)
     wanted = needles(web.out, line)
     shutil.copytree(web.out, tmp_path / "after")
-    forget(tmp_path / "after", Request(urls=[line["url"]]))
+    forget(tmp_path / "after", url=[line["url"]])
     states = hashes(web.out), hashes(tmp_path / "after")
     seen = set()
     for at in range(1000):
@@ -186,7 +185,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
         with monkeypatch.context() as patch:
             changes = _killing(patch, at)
             with contextlib.suppress(Killed):
-                forget(out, Request(urls=[line["url"]]))
+                forget(out, url=[line["url"]])
             ended = len(changes) <= at
         finish(out)
         assert audit(out, read_bytes=True) == []
@@ -205,7 +204,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
-        forget(out, Request(urls=[line["url"]]))
+        forget(out, url=[line["url"]])
     before = files(out)
     for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
         assert main([str(word) for word in verb]) == 2
@@ -225,7 +224,7 @@ def test_who_changes_a_dataset_finishes_its_takedown_first(out, verb, monkeypatc
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
-        forget(out, Request(urls=[line["url"]]))
+        forget(out, url=[line["url"]])
     assert main([verb, str(out)]) == 0
     assert why(out, line["key"])[0]["outcome"] == "forgotten"
 
@@ -277,7 +276,7 @@ def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, 
     url = line["images"][0]["url"]
     wanted += [url.encode(), samples(web.out)[why(web.out, url)[0]["key"]]["jpg"][-200:]]
     assert all(traces(out, needle) for needle in wanted)
-    forget(out, Request(urls=[url]))
+    forget(out, url=[url])
     assert traces(out, *wanted) == [] and audit(out, read_bytes=True) == []
     run(recipe, out, overrides={"resize.size": 32}, local=True, workers=1)
     assert manifest(out)["kept"] == len(kept(web.out)) - 1 and traces(out, *wanted) == []
@@ -292,7 +291,7 @@ def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
         pq.write_table(pa.concat_tables([table, again]), listing)
         run(web.recipe, tmp_path / "out", overrides={"part_rows": 100}, local=True, workers=1)
         line = next(line for line in kept(tmp_path / "out") if line["url"].endswith("/0.jpg"))
-        forget(tmp_path / "out", Request(keys=[line["key"]]))
+        forget(tmp_path / "out", key=[line["key"]])
         run(web.recipe, tmp_path / "out", overrides={"part_rows": 100, "image_size.min_side": 10}, local=True, workers=1)
     left = [sample for sample in samples(tmp_path / "out").values() if json.loads(sample["json"])["url"].endswith("/0.jpg")]
     assert [simplejpeg.decode_jpeg(sample["jpg"]).shape[0] for sample in left] == [48]

@@ -1,14 +1,116 @@
 """The public face of vlmdata: functions with the words of the command line, and errors that one base holds together."""
 
+import ast
+import importlib
+import inspect
+import os
 import pickle
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from vlmdata import errors, run, step
+import vlmdata
+from tests.engine.site import site
+from vlmdata import errors, step
 from vlmdata.engine.finish import SumsDiffer
 from vlmdata.loader.index import NoIndex
 from vlmdata.loader.read import DamagedSample
 from vlmdata.recipe import load
+
+ROOT = Path(__file__).parent.parent
+FUNCTIONS = ["build_index", "check", "diff", "export", "forget", "retry", "run", "stream", "why"]
+IN_PYTHON = {"--set": "overrides", "--bytes": "read_bytes", "URL_OR_KEY": "word", "tars": "paths", "A": "a", "B": "b"}
+ONLY_PRINTED = {"--json", "--receipt"}  # a Python user has the value itself
+
+
+def python(code: str, *options: str) -> str:
+    command = [sys.executable, *options, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_what_is_public_is_listed_and_documented():
+    assert sorted(vlmdata.__all__) == sorted([*FUNCTIONS, "Decode", "Packing", "Error", "RecipeError", "__version__"])
+    assert set(vlmdata.__all__) <= set(dir(vlmdata))
+    for name in FUNCTIONS:
+        assert inspect.isfunction(getattr(vlmdata, name)) and getattr(vlmdata, name).__doc__
+    with pytest.raises(AttributeError, match="module 'vlmdata' has no attribute 'runs'"):
+        vlmdata.runs  # noqa: B018
+
+
+def test_a_type_checker_is_told_of_what_python_gives():
+    tree = ast.parse(Path(vlmdata.__file__).read_text())
+    told = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    for name in set(vlmdata.__all__) - {"__version__"}:
+        assert getattr(importlib.import_module(told[name]), name) is getattr(vlmdata, name)
+
+
+def test_no_module_takes_the_place_of_a_public_name():
+    modules = [module.name for module in pkgutil.iter_modules(vlmdata.__path__)]
+    assert not set(modules) & set(vlmdata.__all__)
+    code = f"""
+import importlib, inspect
+for name in {sorted(set(modules) - {"__main__"})!r}:
+    importlib.import_module("vlmdata." + name)
+import vlmdata
+from vlmdata import {", ".join(FUNCTIONS)}
+print(all(inspect.isfunction(getattr(vlmdata, name)) for name in {FUNCTIONS!r}), inspect.isfunction(why))
+"""
+    assert python(code).split() == ["True", "True"]
+
+
+def test_importing_vlmdata_imports_nothing_large():
+    code = "import sys, vlmdata; print({'numpy', 'pyarrow', 'torch', 'typing', 'yaml'} & set(sys.modules))"
+    assert python(code, "-S", "-E").strip() == "set()"
+
+
+def test_the_version_is_there_installed_and_in_a_checkout():
+    code = "import vlmdata; print(vlmdata.__version__)"
+    assert python(code).strip() == python(code, "-S").strip() == vlmdata.__version__
+
+
+class Words(list[str]):
+    """Takes the place of a parser, and notes the names of the arguments."""
+
+    def add_argument(self, name: str, **options: object) -> None:
+        self.append(str(options.get("metavar", name)) if not name.startswith("-") else name)
+
+
+@pytest.mark.parametrize("verb", ["check", "diff", "export", "forget", "index", "retry", "run", "why"])
+def test_a_function_has_the_words_of_its_command(verb):
+    words = Words()
+    importlib.import_module(f"vlmdata.commands.{verb}").arguments(words)
+    function = getattr(vlmdata, {"index": "build_index"}.get(verb, verb))
+    known = set(inspect.signature(function).parameters)
+    for word in set(words) - ONLY_PRINTED:
+        name = IN_PYTHON.get(word, word.strip("-").replace("-", "_"))
+        assert name in known or (verb, name) == ("check", "recipe"), (verb, word)
+
+
+def test_a_dataset_from_beginning_to_end(tmp_path):
+    out, where = tmp_path / "out", {"local": True, "workers": 1}
+    with site(tmp_path, 16) as web:
+        assert vlmdata.check(web.recipe) == []
+        manifest = vlmdata.run(web.recipe, out, **where)
+        assert (manifest["rows"], manifest["kept"]) == (16, 12)
+        assert vlmdata.check(out) == vlmdata.check(out, read_bytes=True) == vlmdata.diff(out, out) == []
+        missing = vlmdata.why(out, "http_404")
+        assert [line["outcome"] for line in vlmdata.why(out, missing[0]["key"])] == ["dropped"]
+        assert len(vlmdata.why(out, "http_404", limit=1)) == 1 < len(missing) + 1
+        before = len(web.requests())
+        assert vlmdata.retry(out, **where)["kept"] == 12 and len(web.requests()) == before  # no reason passes
+        assert vlmdata.retry(out, only="http_404", **where)["kept"] == 12
+        assert len(web.requests()) == before + len(missing)
+        kept = [sample["__key__"] for sample in vlmdata.stream(out, torch=False, cache=tmp_path / "cache")]
+        assert vlmdata.export(out, tmp_path / "pictures", to="folder") == len(kept) == 12
+        receipt = vlmdata.forget(out, key=kept[0], dry_run=True)
+        assert receipt["samples"] == 1 and vlmdata.check(out) == []
+        assert vlmdata.forget(out, key=[kept[0]]) == receipt
+        assert vlmdata.run(web.recipe, out, **where)["kept"] == 11
+    (out / "00000.tar").write_bytes(b"")
+    assert len(vlmdata.check(out)) == 1
 
 
 @pytest.mark.parametrize(
@@ -24,36 +126,76 @@ from vlmdata.recipe import load
 )
 def test_every_error_is_one_of_ours_and_of_python_says_no_secret_and_travels_between_processes(kind, builtin):
     error = pickle.loads(pickle.dumps(kind("no tars at s3://KEY:SECRET@bucket/set")))
-    assert type(error) is kind and isinstance(error, errors.Error) and isinstance(error, builtin)
+    assert type(error) is kind and isinstance(error, vlmdata.Error) and isinstance(error, builtin)
     assert "SECRET@" not in str(error) and "bucket/set" in str(error)
 
 
 def test_steps_of_users_find_recipe_error_where_it_was():
-    assert step.RecipeError is errors.RecipeError
+    assert step.RecipeError is vlmdata.RecipeError is errors.RecipeError
+
+
+NO_PATH = "is a path or an address, not"
+NO_DATASET = "is no finished dataset: it has no manifest.json"
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("function", "given", "says"),
     [
-        ({"overrides": "source.path=a"}, "overrides is a mapping such as {'source.path': 'urls.parquet'}, not 'source.path=a'"),
-        ({"recipe": 5}, "recipe is a file, the name of a recipe that ships, or a Recipe, not 5"),
-        ({"out": ""}, "out is a path or an address, not ''"),
-        ({"workers": 0}, "workers is a whole number, 1 or more, not 0"),
-        ({"workers": True}, "workers is a whole number, 1 or more, not True"),
-        ({"limit": 1.5}, "limit is a whole number, 0 or more, not 1.5"),
-        ({"local": "yes"}, "local is True or False, not 'yes'"),
-        ({"retry": [503]}, "retry is a text or a list of texts, not [503]"),
-        ({"address": 6379}, "address is a text, not 6379"),
-        ({"recipe": "caption"}, "there is no recipe 'caption'. Did you mean 'captions'?"),
+        ("run", {"overrides": "source.path=a"}, "overrides is a mapping such as {'source.path': 'urls.parquet'}, not"),
+        ("run", {"recipe": 5}, "recipe is a file, the name of a recipe that ships, or a Recipe, not 5"),
+        ("run", {"out": ""}, f"out {NO_PATH} ''"),
+        ("run", {"workers": 0}, "workers is a whole number, 1 or more, not 0"),
+        ("run", {"workers": True}, "workers is a whole number, 1 or more, not True"),
+        ("run", {"limit": 1.5}, "limit is a whole number, 0 or more, not 1.5"),
+        ("run", {"local": "yes"}, "local is True or False, not 'yes'"),
+        ("run", {"retry": [503]}, "retry is a text or a list of texts, not [503]"),
+        ("run", {"address": 6379}, "address is a text, not 6379"),
+        ("run", {"recipe": "caption"}, "there is no recipe 'caption'. Did you mean 'captions'?"),
+        ("check", {"target": None}, "recipe is a file, the name of a recipe that ships, or a Recipe, not None"),
+        ("check", {"target": "."}, NO_DATASET),
+        ("check", {"target": ".", "overrides": {"part_rows": 5}}, "overrides change a recipe, and . is a dataset"),
+        ("check", {"target": "captions", "read_bytes": 1}, "read_bytes is True or False, not 1"),
+        ("check", {"target": "captions", "overrides": {"source.path": "absent.parquet"}}, "absent.parquet"),
+        ("why", {"out": 3, "word": "a"}, f"out {NO_PATH} 3"),
+        ("why", {"out": ".", "word": 3}, "word is a text, not 3"),
+        ("why", {"out": ".", "word": "a", "limit": 0}, "limit is a whole number, 1 or more, not 0"),
+        ("why", {"out": ".", "word": "a"}, NO_DATASET),
+        ("retry", {"out": []}, f"out {NO_PATH} []"),
+        ("retry", {"out": ".", "only": 503}, "only is a text or a list of texts, not 503"),
+        ("retry", {"out": "."}, NO_DATASET),
+        ("diff", {"a": ".", "b": None}, f"b {NO_PATH} None"),
+        ("diff", {"a": ".", "b": "."}, NO_DATASET),
+        ("export", {"out": ".", "target": "new", "to": "csv"}, "to is one of parquet, hf, folder, messages, not 'csv'"),
+        ("export", {"out": ".", "target": 1}, f"target {NO_PATH} 1"),
+        ("export", {"out": ".", "target": "."}, "exists; name a folder that does not"),
+        ("export", {"out": ".", "target": "new"}, NO_DATASET),
+        ("forget", {"out": "."}, "say what to forget"),
+        ("forget", {"out": ".", "url": 1}, "url is a text or a list of texts, not 1"),
+        ("forget", {"out": ".", "like": [1]}, "like is a path or a list of paths, not [1]"),
+        ("forget", {"out": ".", "like": "absent.jpg"}, "absent.jpg: cannot be read as an image"),
+        ("forget", {"out": ".", "key": "a", "bits": -1}, "bits is a whole number, 0 or more, not -1"),
+        ("forget", {"out": ".", "key": "a", "dry_run": 1}, "dry_run is True or False, not 1"),
+        ("forget", {"out": ".", "key": "a"}, NO_DATASET),
+        ("build_index", {"paths": "absent"}, "absent does not exist"),
+        ("build_index", {"paths": "."}, "no tars in ."),
+        ("build_index", {"paths": 5}, "paths is a path or a list of paths, not 5"),
+        ("build_index", {"paths": ".", "workers": -1}, "workers is a whole number, 1 or more, not -1"),
+        ("build_index", {"paths": ".", "image_sizes": "no"}, "image_sizes is True or False, not 'no'"),
+        ("build_index", {"paths": ".", "on_error": "stop"}, "on_error is one of raise, skip, not 'stop'"),
+        ("build_index", {"paths": ".", "out": 5}, f"out {NO_PATH} 5"),
+        ("build_index", {"paths": ".", "report": 5}, "report is a function, not 5"),
     ],
 )
-def test_a_wrong_argument_of_run_is_one_line_before_any_work(tmp_path, given, says):
-    with pytest.raises(errors.Error) as caught:
-        run(**{"recipe": "captions", "out": tmp_path / "out", "local": True, **given})
-    assert str(caught.value) == says and list(tmp_path.iterdir()) == []
+def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    always = {"recipe": "captions", "out": "out", "local": True} if function == "run" else {}
+    with pytest.raises(vlmdata.Error) as caught:
+        getattr(vlmdata, function)(**{**always, **given})
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert os.listdir() == []
 
 
 def test_overrides_change_a_file_and_no_recipe_that_was_read(tmp_path):
     recipe = load("captions", {"source.path": "urls.parquet"})
     with pytest.raises(errors.RecipeError, match="overrides change a recipe of a file"):
-        run(recipe, tmp_path / "out", overrides={"part_rows": 10})
+        vlmdata.run(recipe, tmp_path / "out", overrides={"part_rows": 10})

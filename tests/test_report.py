@@ -30,7 +30,7 @@ from vlmdata.report.lines import Line, lines
 from vlmdata.report.scan import scan
 from vlmdata.report.tally import Tally
 from vlmdata.report.write import share, write_report
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -312,7 +312,7 @@ def test_what_was_forgotten_leaves_the_report_too(out, tmp_path):
     shutil.copytree(out, tmp_path / "out")
     words = sorted(set(re.findall(r"the picture served at /\d+\.jpg", page_of(out))))
     urls = [line["url"] for line in ledger(out) if line["outcome"] == "kept" and f"/{words[0].split('/')[-1]}" in line["url"]]
-    forget(tmp_path / "out", Request(urls=urls))
+    forget(tmp_path / "out", url=urls)
     assert words[0] not in page_of(tmp_path / "out") and words[1] in page_of(tmp_path / "out")
     assert audit(tmp_path / "out", read_bytes=True) == []
 

@@ -13,7 +13,7 @@ from tests.servers import LoopbackServer, reply
 from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.explain import why
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -75,7 +75,7 @@ def test_a_row_is_found_and_forgotten_by_its_whole_address_alone(signed, tmp_pat
     third, fourth = (why(tmp_path / "out", url) for url in urls[2:4])
     assert [len(third), len(fourth)] == [1, 1] and third != fourth
     assert len(why(tmp_path / "out", third[0]["url"])) == 2  # what the ledger shows stands for both
-    forget(tmp_path / "out", Request(urls=[urls[2]]))
+    forget(tmp_path / "out", url=[urls[2]])
     outcomes = {line["key"]: line["outcome"] for line in ledger(tmp_path / "out")}
     assert outcomes[third[0]["key"]] == "forgotten"
     assert outcomes[fourth[0]["key"]] == "kept"

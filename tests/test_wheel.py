@@ -25,6 +25,8 @@ def test_the_wheel_holds_two_packages_and_their_data(tmp_path):
         "vlmdata/demo/clip/open_clip_model.safetensors",
         "vlmdata/demo/figures.jsonl",
         "vlmdata/report/page.html",
+        "vlmdata/py.typed",
+        "vlmdata_train/py.typed",
     ):
         assert needed in names
     assert sum(name.startswith("vlmdata/demo/figures/") for name in names) == 220

@@ -1,19 +1,68 @@
 """Build, filter, deduplicate, pack and stream data for vision-language models."""
 
+import importlib
+
 TYPE_CHECKING = False  # not from typing, which takes most of the time that importing this package takes
 if TYPE_CHECKING:
-    from vlmdata.build import run as run
-    from vlmdata.loader.stream import stream as stream
+    from vlmdata.build import run
+    from vlmdata.compare import diff
+    from vlmdata.errors import Error, RecipeError
+    from vlmdata.explain import why
+    from vlmdata.export_dataset import export
+    from vlmdata.loader.build import build_index
+    from vlmdata.loader.decoding import Decode
+    from vlmdata.loader.packed import Packing
+    from vlmdata.loader.stream import stream
+    from vlmdata.refetch import retry
+    from vlmdata.takedown import forget
+    from vlmdata.verify import check
+
+    __version__: str
+
+__all__ = [
+    "Decode",
+    "Error",
+    "Packing",
+    "RecipeError",
+    "__version__",
+    "build_index",
+    "check",
+    "diff",
+    "export",
+    "forget",
+    "retry",
+    "run",
+    "stream",
+    "why",
+]
+
+_HOMES = {  # no module has the name of a function: importing it would put it in the function's place
+    "Decode": "vlmdata.loader.decoding",
+    "Error": "vlmdata.errors",
+    "Packing": "vlmdata.loader.packed",
+    "RecipeError": "vlmdata.errors",
+    "build_index": "vlmdata.loader.build",
+    "check": "vlmdata.verify",
+    "diff": "vlmdata.compare",
+    "export": "vlmdata.export_dataset",
+    "forget": "vlmdata.takedown",
+    "retry": "vlmdata.refetch",
+    "run": "vlmdata.build",
+    "stream": "vlmdata.loader.stream",
+    "why": "vlmdata.explain",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import what is public only when it is used: importing vlmdata stays quick."""
-    if name == "run":
-        from vlmdata.build import run
+    if name == "__version__":
+        from vlmdata.version import version
 
-        return run
-    if name == "stream":
-        from vlmdata.loader.stream import stream
-
-        return stream
+        return version()
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'vlmdata' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

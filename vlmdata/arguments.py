@@ -36,7 +36,7 @@ def check_choice(choices: Collection[str], **values: Any) -> None:
 def check_path(**values: Any) -> None:
     """Refuse what is neither a path nor an address, and the empty text, which would be the current folder."""
     for name, value in values.items():
-        if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        if not _is_path(value):
             raise wrong(name, "a path or an address", value)
 
 
@@ -70,7 +70,20 @@ def texts_of(**values: Any) -> list[str]:
     return list(value)
 
 
+def paths_of(**values: Any) -> list[str]:
+    """Return the paths of one argument, given as a single path or as a list of them."""
+    ((name, value),) = values.items()
+    paths = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(paths, Sequence | set | frozenset) or not all(_is_path(path) for path in paths):
+        raise wrong(name, "a path or a list of paths", value)
+    return [os.fspath(path) for path in paths]
+
+
 def wrong(name: str, wanted: str, value: Any) -> InputError:
     """Return the error for a value of another kind than is wanted."""
     shown = " ".join(repr(value).split())
     return InputError(f"{name} is {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike) and bool(os.fspath(value))

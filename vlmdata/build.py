@@ -64,7 +64,8 @@ def run(
         check_text(address=address)
     reasons = tuple(texts_of(retry=retry))
     recipe = recipes.load(recipe, overrides)
-    check(recipe)
+    for note in check_recipe(recipe):
+        print(f"vlmdata: {note}", file=sys.stderr)
     store = open_store(out)
     settle(store)
     if not reasons and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
@@ -110,27 +111,31 @@ def _build(
         return manifest
 
 
-def check(recipe: Recipe) -> None:
-    """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step."""
-    _check_layout(recipe)
+def check_recipe(recipe: Recipe) -> list[str]:
+    """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step.
+
+    Return what is worth knowing before the run, one line each.
+    """
+    notes = _check_layout(recipe)
     recipe.source.check()
     if recipe.source.by_address and recipe.first(Download) is None:
-        print("vlmdata: the images stand at addresses; without the step `download` all rows are dropped", file=sys.stderr)
+        notes.append("the images stand at addresses; without the step `download` all rows are dropped")
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
         raise RecipeError("download: verify needs hashes that the source states: name their column, url_list: {hash: sha256}")
     for step in recipe.steps:
         step.check()
+    return notes
 
 
-def _check_layout(recipe: Recipe) -> None:
-    """Raise RecipeError where the layout holds no row of the source; say on stderr where it holds few."""
+def _check_layout(recipe: Recipe) -> list[str]:
+    """Raise RecipeError where the layout holds no row of the source; return a line where it holds few."""
     name, gives = file_name(recipe.source), recipe.source.gives
     if recipe.shards.layout == "documents" or gives == "pairs":
-        return
+        return []
     why = f"{name} gives {gives}, and the layout captions holds rows of one image and one text: set shards.layout to documents"
     if gives == "conversations":
         raise RecipeError(why)
-    print(f"vlmdata: {why}, or most rows are dropped", file=sys.stderr)
+    return [f"{why}, or most rows are dropped"]
 
 
 def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from vlmdata.arguments import check_path
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.index import open_index, read_open, read_span, sample_of
@@ -62,8 +63,9 @@ def diff(a: str | Path, b: str | Path) -> list[Change]:
     """Compare two datasets row by row: largest change first, rows that fared alike left out.
 
     Samples are compared by their bytes; those of tars with the same SHA-256 are not read. Memory is that of both ledgers'
-    keys and outcomes and of both indexes: about 200 bytes a row.
+    keys and outcomes and of both indexes: about 200 bytes a row. Raises RecipeError for what is no finished dataset.
     """
+    check_path(a=a, b=b)
     left, right = _side(a), _side(b)
     joined = left.fates.join(right.fates, "key", join_type="full outer", right_suffix="_b").sort_by("key")
     before, after = (pc.fill_null(joined[name], ABSENT) for name in ("fate", "fate_b"))

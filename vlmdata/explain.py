@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from vlmdata.arguments import check_path, check_text, check_whole
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.base import Store
 from vlmdata.engine.columns import COLUMNS
@@ -18,15 +19,21 @@ from vlmdata.engine.parquet import open_parquet
 from vlmdata.redact import redacted
 
 
-def why(out: str | Path, word: str) -> list[dict[str, Any]]:
-    """Return the ledger's lines about a key, an address of a page or an image, or the SHA-256 of an image as it was fetched.
+def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    """Return the ledger's lines about a row: what became of it, by which step, and what had been measured.
 
-    One of ten million rows takes under a second. Raises RecipeError where OUT is no finished dataset.
+    `word` is a key, an address of a page or an image, the SHA-256 of an image as it was fetched, or a reason as `min_side`:
+    then the first `limit` rows that were dropped for it. One of ten million rows takes under a second. Raises RecipeError
+    where OUT is no finished dataset.
     """
+    check_path(out=out)
+    check_text(word=word)
+    check_whole(1, limit=limit)
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
     # the lookup holds the hash of the whole address, the ledger none of its secrets: one signature finds its row alone
-    return [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
+    found = [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
+    return found or dropped_for(out, word, limit)
 
 
 def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:

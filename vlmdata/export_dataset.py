@@ -9,19 +9,21 @@ import uuid
 from pathlib import Path
 
 from vlmdata import exports
+from vlmdata.arguments import check_choice, check_path
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.open import open_store
 from vlmdata.step import RecipeError
 
 
-def export(out: str | Path, to: str, target: str | Path) -> int:
+def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     """Write a finished dataset in another form to a folder that does not exist yet, and return the number of samples.
 
-    The folder appears when all of it is written. Raises RecipeError for an unknown form, a target that exists, and as messages
-    for what is no conversation.
+    `to` is "parquet" (with image columns), "hf" (what `datasets.load_from_disk` opens), "folder" (plain files) or "messages"
+    (conversations). The folder appears when all of it is written. Raises RecipeError for a target that exists, where OUT is
+    no finished dataset, and as messages for what is no conversation.
     """
-    if to not in exports.names():
-        raise RecipeError(f"there is no form '{to}'; there is: {', '.join(exports.names())}")
+    check_path(out=out, target=target)
+    check_choice(exports.names(), to=to)
     target = Path(target).absolute()
     if target.exists():
         raise RecipeError(f"{target} exists; name a folder that does not")

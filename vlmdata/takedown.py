@@ -12,6 +12,7 @@ import datetime
 import json
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.arguments import check_bool, check_path, check_whole, paths_of, texts_of
 from vlmdata.dataset import finish_pending, read_manifest, settle
 from vlmdata.engine import erase, provenance, rewrite, tombstones
 from vlmdata.engine import plan as plans
@@ -52,6 +54,10 @@ class Request:
     likenesses: list[int] = field(default_factory=list)
     bits: int = LIKENESS_BITS
 
+    def names_any(self) -> bool:
+        """Say whether anything is to be forgotten."""
+        return bool(self.words() or self.domains or self.likenesses)
+
     def words(self) -> list[str]:
         """Return what the ledger's lookup finds."""
         return [*self.urls, *self.keys, *self.sha256]
@@ -70,22 +76,54 @@ def likeness(image: str | Path) -> int:
         raise RecipeError(f"{image}: cannot be read as an image: {error}") from None
 
 
-def forget(out: str | Path, request: Request, *, dry: bool = False) -> dict[str, Any]:
-    """Remove every sample the request names, with its tombstone, and return the receipt. `dry`: only say what would go.
+def forget(
+    out: str | Path,
+    *,
+    url: str | Sequence[str] = (),
+    domain: str | Sequence[str] = (),
+    key: str | Sequence[str] = (),
+    sha256: str | Sequence[str] = (),
+    like: str | Path | Sequence[str | Path] = (),
+    bits: int = LIKENESS_BITS,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Remove samples for good, and return a receipt: what was removed, from which tars, and what was not found.
 
-    An image in a document takes the document with it, an address every copy of its picture. What was asked for and is not
-    there gets its tombstone too.
+    Named by addresses of pages or images, domains with all hosts below them, keys of samples, SHA-256 of images as they were
+    fetched, or `like`: image files; all images go whose perceptual hash differs from theirs by at most `bits` of 64. An
+    image in a document takes the document with it, an address every copy of its picture. No later run brings them back,
+    nor what was named and is not there. `dry_run`: only say what would go. With nothing named a takedown that was
+    interrupted is finished, and the receipt is empty. Raises RecipeError where there is none, for a file that is no image,
+    and where OUT is no finished dataset.
     """
-    if not (request.words() or request.domains or request.likenesses):
+    check_path(out=out)
+    check_whole(0, bits=bits)
+    check_bool(dry_run=dry_run)
+    request = Request(
+        texts_of(url=url),
+        texts_of(domain=domain),
+        texts_of(key=key),
+        [sha.lower() for sha in texts_of(sha256=sha256)],
+        [likeness(image) for image in paths_of(like=like)],
+        bits,
+    )
+    if not (request.names_any() or dry_run) and finish(out):
+        return {}
+    return take_down(out, request, dry_run=dry_run)
+
+
+def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> dict[str, Any]:
+    """Remove every sample the request names, with its tombstone, and return the receipt. `dry_run`: only say what would go."""
+    if not request.names_any():
         raise RecipeError("say what to forget: an address, a domain, a key, a SHA-256 or a likeness")
-    if not dry:
+    if not dry_run:
         settle(open_store(out, probe=False))
     read_manifest(out)  # says it where there is no finished dataset
     store = open_store(out)
     with alone(store):
-        if not dry:
+        if not dry_run:
             finish_pending(store)
-        return _forget(store, str(out), request, dry)
+        return _forget(store, str(out), request, dry_run)
 
 
 def finish(out: str | Path) -> bool:
@@ -96,7 +134,7 @@ def finish(out: str | Path) -> bool:
     return found
 
 
-def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, Any]:
+def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str, Any]:
     manifest = load_manifest(store)
     found, lines = _find(store, manifest, request)
     asked = set(map(redacted, request.urls))
@@ -112,7 +150,7 @@ def _forget(store: Store, out: str, request: Request, dry: bool) -> dict[str, An
     else:
         wider = request
     receipt = _receipt(out, manifest, request, lines)
-    if not dry:
+    if not dry_run:
         folder = f"{FOLDER}/{uuid.uuid4().hex}"
         record = _record(store, folder, manifest, wider, found, lines)
         number = len(tombstones.records(store))

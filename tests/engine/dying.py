@@ -26,7 +26,7 @@ from vlmdata.engine.local import CONTEXT, LocalWorkers
 from vlmdata.engine.worker import Worker
 from vlmdata.engine.workers import Ended
 from vlmdata.steps.download import Download
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import Request, take_down
 from vlmdata.web.pace import Pace
 
 DIED = 137
@@ -124,7 +124,7 @@ def _forget(out: Path, request: Request, change: int | None) -> None:
     _quiet()
     if change is not None:
         die_before(change, out)
-    forget(out, request)
+    take_down(out, request)
 
 
 def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> None:

@@ -21,7 +21,7 @@ from vlmdata.engine.lease import Lease
 from vlmdata.engine.manifest import alone
 from vlmdata.engine.worker import Worker
 from vlmdata.recipe import load
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -120,7 +120,7 @@ def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanw
         recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
         zombie = Worker(Job(recipe, str(out)))
         zombie.pace = _pace(recipe)
-        forget(out, Request(urls=[line["url"]]))
+        forget(out, url=[line["url"]])
         with pytest.raises(OSError, match="taken down while"):
             zombie.advance(PartCall(0, None, 1, ()))
         zombie.close()
@@ -140,7 +140,7 @@ def test_a_merge_brings_nothing_back_that_one_of_its_sources_forgot(out, tmp_pat
 
     shutil.copytree(out, tmp_path / "copy")  # holds it still
     line = kept(out)[4]
-    forget(out, Request(urls=[line["url"]]) if by == "url" else Request(keys=[line["key"]]))
+    forget(out, **{by: line[by]})
     recipe = tmp_path / "merge.yaml"
     source = {"type": "webdataset", "path": [str(out), str(tmp_path / "copy")]}
     recipe.write_text(yaml.safe_dump({"source": source, "steps": [{"resize": {"mode": "no", "skip_reencode": True}}]}))

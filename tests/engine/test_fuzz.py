@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from tests.engine.site import picture
 from vlmdata import catalog, recipe
-from vlmdata.build import check
 from vlmdata.engine.keys import content_keys
 from vlmdata.row import conform
 from vlmdata.sources.hf_dataset import HfDataset
@@ -28,6 +27,7 @@ from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
+from vlmdata.verify import check
 
 pytestmark = [pytest.mark.whole, pytest.mark.fuzz, pytest.mark.timeout(1200)]
 relaxed = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -15,7 +15,7 @@ from vlmdata.engine.audit import audit
 from vlmdata.engine.open import open_store
 from vlmdata.explain import why
 from vlmdata.step import RecipeError
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -105,7 +105,7 @@ def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_pa
     assert len(keys) == 39
     line = why(out, keys[7])[0]
     assert (line["outcome"], why(out, line["url"])) == ("kept", [line])
-    forget(out, Request(urls=[line["url"]]))
+    forget(out, url=[line["url"]])
     assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
     assert not [name for name, body in objects(out).items() if line["url"].encode() in body]
 

@@ -17,7 +17,7 @@ import pytest
 from tests.engine.site import site
 from vlmdata import cli, run, stream
 from vlmdata.loader.index import INDEX
-from vlmdata.takedown import Request, forget
+from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
@@ -125,7 +125,7 @@ def test_every_field_of_a_takedown(
     with monkeypatch.context() as patch:
         if is_pending:
             patch.setattr("vlmdata.takedown.finish_pending", lambda store: None)
-        forget(out, Request(keys=[key]))
+        forget(out, key=[key])
     record = out / "forgotten" / "00000.json"
     whole = json.loads(record.read_text())
     assert is_pending == ("swap" in whole)

@@ -10,10 +10,10 @@ import pytest
 from tests.engine.site import download, ledger, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import run
-from vlmdata.build import check
 from vlmdata.intake.places import hash_column
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
+from vlmdata.verify import check
 
 
 def test_a_hash_is_hex_or_bytes_and_anything_else_is_none():

@@ -203,7 +203,7 @@ def no_image_is_lost(folder: Path) -> None:
     """Export to Parquet, and load by the card: both have every image, also of documents longer than the first ones."""
     images = [sum(image is not None for image in facts["images"]) for facts in documents(folder / "out")]
     assert images[0] < max(images)
-    export(folder / "out", "parquet", folder / "parquet")
+    export(folder / "out", folder / "parquet")
     loaded = datasets.load_dataset(str(folder / "parquet"), split="train", cache_dir=str(folder / "cache"))
     loaded = loaded.cast_column("images", datasets.List(datasets.Image(decode=False)))
     assert sorted(sum(image is not None for image in row["images"]) for row in loaded) == sorted(images)

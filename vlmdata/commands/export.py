@@ -20,5 +20,5 @@ def command(out: str, target: str, form: str) -> None:
     from vlmdata.export_dataset import export
     from vlmdata.redact import redacted
 
-    samples = export(out, form, target)
+    samples = export(out, target, to=form)
     print(f"{redacted(target)}: {samples:,} samples as {form}")

@@ -51,16 +51,12 @@ def kinds(command: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="only say what would be removed")
 def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: tuple[str, ...]) -> None:
     from vlmdata.redact import redacted
-    from vlmdata.takedown import Request, finish, forget, likeness
+    from vlmdata.takedown import forget
 
-    if not any(values.values()) and not dry_run and finish(out):
+    removal = forget(out, **{name: lines(values[name]) for name in KINDS}, bits=bits, dry_run=dry_run)
+    if not removal:
         print("the takedown that was interrupted is finished")
         return
-    given = {name: lines(values[name]) for name in KINDS}
-    likenesses = [likeness(path) for path in given["like"]]
-    hashes = [sha.lower() for sha in given["sha256"]]
-    request = Request(given["url"], given["domain"], given["key"], hashes, likenesses, bits)
-    removal = forget(out, request, dry=dry_run)
     done = "would be forgotten" if dry_run else "forgotten"
     print(f"{len(removal['removed']):,} rows {done}, {removal['samples']:,} of them samples in {len(removal['shards']):,} tars")
     if missing := removal["not_found"]:

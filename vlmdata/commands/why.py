@@ -20,10 +20,10 @@ vlmdata why OUT bad_record
 @click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="with a reason: number of rows to show")
 @click.option("--json", "as_json", is_flag=True, help="print the ledger's lines as JSON, one per line")
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
-    from vlmdata.explain import dropped_for, tell, why
+    from vlmdata.explain import tell, why
     from vlmdata.redact import redacted, redacted_tree
 
-    lines = why(out, word) or dropped_for(out, word, limit)
+    lines = why(out, word, limit=limit)
     for line in lines:
         print(json.dumps(redacted_tree(line), default=str) if as_json else tell(line, redacted(word)))
     if not lines:

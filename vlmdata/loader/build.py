@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole, paths_of
 from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.find import PathLike, Shards, find_shards
 from vlmdata.loader.index import INDEX, INDEX_FILE, IndexWriter
@@ -41,7 +42,13 @@ def build_index(
     each image's header too. A tar that is cut or broken raises ValueError, naming it and the byte; with on_error="skip" its
     whole samples are kept, the rest is a warning. `report(done, shards)` is called after each shard.
     """
-    found = paths if isinstance(paths, Shards) else find_shards(paths)
+    check_whole(1, workers=workers)
+    check_bool(image_sizes=image_sizes)
+    check_choice(get_args(OnError), on_error=on_error)
+    check_callable(report=report)
+    if out is not None:
+        check_path(out=out)
+    found = paths if isinstance(paths, Shards) else find_shards(paths_of(paths=paths))
     target = Path(out) if out is not None else _beside(found)
     workers = max(1, min(workers or os.cpu_count() or 1, len(found.names) // _FEW))
     schema = INDEX

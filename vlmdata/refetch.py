@@ -1,0 +1,60 @@
+"""Fetching again what failed for a reason that passes: time-outs, full hosts, servers that were down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmdata.arguments import check_path, texts_of
+from vlmdata.build import run
+from vlmdata.dataset import read_manifest, settle
+from vlmdata.engine.open import open_store
+from vlmdata.recipe import Recipe, load, parse
+from vlmdata.redact import MARK
+from vlmdata.step import RecipeError
+from vlmdata.web.outcomes import is_passing
+
+
+def retry(
+    out: str | Path,
+    *,
+    only: str | Sequence[str] = (),
+    recipe: str | Path | Recipe | None = None,
+    overrides: dict[str, Any] | None = None,
+    address: str | None = None,
+    local: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Fetch again what failed in passing, and return the manifest; where nothing did, the dataset stays as it is.
+
+    `only`: reasons, such as `timeout` or `http_503`; without it every passing one. `recipe` with `overrides`: what built the
+    dataset, where its addresses hold secrets, which the manifest does not keep. `address`, `local` and `workers` as in `run`.
+    Raises RecipeError for a reason for which no row failed, and where OUT is no finished dataset.
+    """
+    before, reasons = reasons_to_retry(out, only)
+    if not reasons:
+        return before
+    if recipe is None:
+        if overrides:
+            raise RecipeError("overrides change a recipe: add the file that built the dataset (--recipe FILE)")
+        if MARK in json.dumps(before["recipe"]):
+            raise RecipeError(f"{out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
+    built = parse(before["recipe"]) if recipe is None else load(recipe, overrides)
+    return run(built, out, retry=reasons, address=address, local=local, workers=workers)
+
+
+def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest of a dataset and the reasons for which `retry` fetches again. It finishes an interrupted takedown.
+
+    Raises RecipeError for a reason in `only` for which no row failed.
+    """
+    check_path(out=out)
+    wanted = texts_of(only=only)
+    settle(open_store(out, probe=False))
+    manifest = read_manifest(out)
+    found = sorted({line["reason"] for line in manifest["dropped"] if line["step"] == "download"})
+    if unknown := set(wanted) - set(found):
+        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}; the reasons are: {', '.join(found)}")
+    return manifest, wanted or [reason for reason in found if is_passing(reason)]
