@@ -83,7 +83,7 @@ def floor(folder: Path) -> Callable[[], Iterable]:
 def vlmdata(folder: Path, batch: int | None = None) -> Callable[[], Iterable]:
     from vlmdata import stream
 
-    samples = stream(folder, batch=batch, cache=folder.parent / "cache", torch=False)
+    samples = stream(folder, batch_size=batch, cache=folder.parent / "cache", torch=False)
     return lambda: samples if batch is None else itertools.chain.from_iterable(samples)
 
 
@@ -283,7 +283,7 @@ def resume(folder: Path) -> None:
     from vlmdata import stream
 
     def fresh() -> Any:
-        return stream(folder, batch=32, cache=folder.parent / "cache", torch=False)
+        return stream(folder, batch_size=32, cache=folder.parent / "cache", torch=False)
 
     whole = [sample["__key__"] for batch in fresh() for sample in batch if "__pad__" not in sample]
     exact, waits = 0, []
@@ -349,7 +349,7 @@ def write_headers(place: Path) -> int:
     """Write the headers that the samples of the first batch are known by, with a cache of its own; return how many samples."""
     samples, state = _in_the_middle(place, place.parent / "headers")
     index, position = samples.plan.datasets[0].index, state["position"] + samples.rank
-    batch = index.locate(samples.plan.at(position + samples.world * np.arange(32)).rows)
+    batch = index.locate(samples.plan.at(position + samples.world_size * np.arange(32)).rows)
     for sample in batch:
         with open(place / index.shards[sample.shard], "r+b") as tar:
             for name, offset, size in zip(sample.names, sample.offsets, sample.sizes, strict=True):
@@ -364,7 +364,7 @@ def _in_the_middle(place: Path, cache: Path) -> tuple[Any, dict[str, Any]]:
     """A stream, and the state of one in the middle of an epoch."""
     from vlmdata import stream
 
-    samples = stream(place, batch=32, seed=1, rank=2, world=3, cache=cache, torch=False)
+    samples = stream(place, batch_size=32, seed=1, rank=2, world_size=3, cache=cache, torch=False)
     return samples, samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
 
 

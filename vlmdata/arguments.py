@@ -12,11 +12,16 @@ from vlmdata.errors import InputError
 SHOWN = 100  # characters of a value
 
 
-def check_whole(least: int, **values: Any) -> None:
-    """Refuse what is neither None nor a whole number of at least `least`."""
+def check_whole(least: int | None, **values: Any) -> None:
+    """Refuse what is no whole number, or smaller than `least`."""
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
-            raise wrong(name, f"a whole number, {least} or more", value)
+        if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+            raise wrong(name, "a whole number" if least is None else f"a whole number, {least} or more", value)
+
+
+def check_whole_or_none(least: int, **values: Any) -> None:
+    """Refuse what is neither None nor a whole number of at least `least`."""
+    check_whole(least, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_bool(**values: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata import recipe as recipes
-from vlmdata.arguments import check_bool, check_path, check_text, check_whole, texts_of
+from vlmdata.arguments import check_bool, check_path, check_text, check_whole_or_none, texts_of
 from vlmdata.dataset import finish_pending, settle
 from vlmdata.engine import decisions, plan, tombstones
 from vlmdata.engine.base import Store
@@ -56,8 +56,8 @@ def run(
     to try once more, as `timeout`. `open_workers` takes the job and the number of workers and opens them, in place of
     `address` and `local`. Raises RecipeError or InputError before any work for a user's mistake, and WorkFailed later.
     """
-    check_whole(1, workers=workers)
-    check_whole(0, limit=limit)
+    check_whole_or_none(1, workers=workers)
+    check_whole_or_none(0, limit=limit)
     check_bool(local=local)
     check_path(out=out)
     if address is not None:

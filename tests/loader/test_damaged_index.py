@@ -88,7 +88,7 @@ def test_flat_files_lengths_and_packs_are_made_again(
     folder = caption_set(tmp_path / "tars", [4, 3])
     build_index(folder)
     packing = Packing(20, five, "five", workers=1)
-    expected = contents(folder, tmp_path / "cache", pack=packing)
+    expected = contents(folder, tmp_path / "cache", packing=packing)
     (file,) = tmp_path.rglob(name)
     size = file.stat().st_size
     if harm == "gone":
@@ -96,10 +96,10 @@ def test_flat_files_lengths_and_packs_are_made_again(
     else:
         file.write_bytes(file.read_bytes()[: size // 2] if harm == "cut" else b"\xff" * size)
     try:
-        found = contents(folder, tmp_path / "cache", pack=packing)
+        found = contents(folder, tmp_path / "cache", packing=packing)
     except ValueError as error:  # seen only when the first samples are looked for: the next start makes it again
         assert "is now removed" in str(error)
-        found = contents(folder, tmp_path / "cache", pack=packing)
+        found = contents(folder, tmp_path / "cache", packing=packing)
     assert found == expected
 
 

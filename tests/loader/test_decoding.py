@@ -77,7 +77,7 @@ def test_augmentation_belongs_to_the_sample_and_its_epoch(tmp_path: Path) -> Non
         return {sample["__key__"]: sample["jpg"].tobytes() for sample in samples if "__pad__" not in sample}
 
     whole = epoch(1)
-    assert epoch(1, threads=2, rank=0, world=2) | epoch(1, rank=1, world=2) == whole
+    assert epoch(1, threads=2, rank=0, world_size=2) | epoch(1, rank=1, world_size=2) == whole
     assert all(epoch(0)[key] != whole[key] for key in whole)
 
 

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.whole
 LAST_LINES = [
     "next(iter(stream(PATH, cache=CACHE)))",
     "next(iter(stream(PATH, cache=CACHE, torch=False, threads=4)))",
-    "kept = iter(stream(PATH, cache=CACHE, threads=4, batch=2)); next(kept)",
-    "next(iter(stream(PATH, cache=CACHE, batch=2).loader(workers=1)))",
-    "kept = iter(DataLoader(stream(PATH, cache=CACHE, batch=2), batch_size=None, num_workers=1)); next(kept)",
+    "kept = iter(stream(PATH, cache=CACHE, threads=4, batch_size=2)); next(kept)",
+    "next(iter(stream(PATH, cache=CACHE, batch_size=2).loader(num_workers=1)))",
+    "kept = iter(DataLoader(stream(PATH, cache=CACHE, batch_size=2), batch_size=None, num_workers=1)); next(kept)",
 ]
 
 

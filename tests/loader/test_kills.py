@@ -22,7 +22,7 @@ TRAINER = """
 import json, os, sys
 from vlmdata import stream
 folder, cache, log, rank, world, workers, batch = sys.argv[1:8]
-samples = stream(folder, batch=int(batch), epochs=2, rank=int(rank), world=int(world), cache=cache)
+samples = stream(folder, batch_size=int(batch), epochs=2, rank=int(rank), world_size=int(world), cache=cache)
 if len(sys.argv) > 8:
     samples.load_state_dict(json.loads(sys.argv[8]))
 with open(log, "a", buffering=1) as file:
@@ -67,12 +67,12 @@ def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tm
 
 
 def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, batch=4, cache=tmp_path)
-    whole = keys_of(stream(tars, batch=4, cache=tmp_path, torch=False))
+    samples = stream(tars, batch_size=4, cache=tmp_path)
+    whole = keys_of(stream(tars, batch_size=4, cache=tmp_path, torch=False))
     given: list[str] = []
     others = _children()
     with pytest.raises(RuntimeError, match="worker"):
-        for number, batch in enumerate(samples.loader(2, prefetch=1)):
+        for number, batch in enumerate(samples.loader(2, prefetch_factor=1)):
             given += [sample["__key__"] for sample in batch]
             if number == 5:
                 for worker in _children() - others:
@@ -81,7 +81,7 @@ def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tm
                     time.sleep(0.01)
     state = samples.state_dict()
     assert state["position"] == len(given) >= 24
-    again = stream(tars, batch=4, cache=tmp_path)
+    again = stream(tars, batch_size=4, cache=tmp_path)
     again.load_state_dict(state)
     assert given + keys_of(again.loader(3)) == whole
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
-from vlmdata.loader.blend import Blend, as_rates
+from vlmdata.loader.blend import BlendOrder, as_rates
 from vlmdata.loader.order import Order, permute
+from vlmdata.loader.stream import Blend
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 65_535, 65_537, 200_001])
@@ -55,7 +56,7 @@ def test_batches_are_as_mixed_as_at_random() -> None:
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=5).filter(any), st.integers(1, 30_000), st.integers(0, 9))
 def test_a_blend_counts_draws_without_gaps_in_exact_shares(weights: list[int], size: int, seed: int) -> None:
-    blend = Blend([0], [as_rates(weights)], seed)
+    blend = BlendOrder([0], [as_rates(weights)], seed)
     datasets, draws = blend.at(np.arange(size))
     for number, weight in enumerate(weights):
         assert np.array_equal(draws[datasets == number], np.arange((datasets == number).sum()))
@@ -63,7 +64,7 @@ def test_a_blend_counts_draws_without_gaps_in_exact_shares(weights: list[int], s
         assert abs((datasets == number).sum() - share) <= 64
     assert np.array_equal(blend.counts(size), np.bincount(datasets, minlength=len(weights)))
     some = np.arange(0, size, 97)
-    assert np.array_equal(Blend([0], [as_rates(weights)], seed).at(some)[0], datasets[some])
+    assert np.array_equal(BlendOrder([0], [as_rates(weights)], seed).at(some)[0], datasets[some])
 
 
 def test_weights_are_taken_as_written() -> None:
@@ -74,7 +75,7 @@ def test_weights_are_taken_as_written() -> None:
 
 def test_epochs_of_each_dataset(tmp_path: Path) -> None:
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
-    samples = stream({a: 1, b: 2.5}, by="epochs", cache=tmp_path, torch=False)
+    samples = stream(Blend({a: 1, b: 2.5}, by="epochs"), cache=tmp_path, torch=False)
     assert len(samples) == 130
     urls = [sample["__url__"] for sample in samples]
     assert sum(url.startswith(a) for url in urls) == 30
@@ -87,7 +88,7 @@ def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> Non
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
 
     def course() -> list:
-        return stream({a: 1, b: 0}, later={20: {b: 1}, 50: {a: 1, b: 1}}, epochs=2, cache=tmp_path, torch=False)  # type: ignore
+        return stream(Blend({a: 1, b: 0}, later={20: {b: 1}, 50: {a: 1, b: 1}}), epochs=2, cache=tmp_path, torch=False)  # type: ignore
 
     samples = list(course())
     urls = [sample["__url__"].startswith(a) for sample in samples]
@@ -99,7 +100,7 @@ def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> Non
     assert keys_of(later) == keys_of(samples)[45:]
     assert later.audit(trials=2).positions == 70  # type: ignore
     with pytest.raises(ValueError, match="later weights name"):
-        stream({a: 1}, later={5: {"c": 1}}, cache=tmp_path, torch=False)
+        stream(Blend({a: 1}, later={5: {"c": 1}}), cache=tmp_path, torch=False)
 
 
 def test_audit_proves_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

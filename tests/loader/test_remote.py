@@ -10,6 +10,7 @@ from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote
 from vlmdata.loader.build import build_index
+from vlmdata.loader.stream import Cache
 
 
 @pytest.mark.parametrize("with_index", [True, False])
@@ -43,7 +44,7 @@ def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(remote, "BLOCK", 4096)
     folder = caption_set(tmp_path / "tars", [100, 100], size=2000)
     bound = 100_000
-    samples = stream(f"file://{folder}", cache=tmp_path / "cache", cache_bytes=bound, torch=False)
+    samples = stream(f"file://{folder}", cache=Cache(tmp_path / "cache", bound), torch=False)
     assert sum(path.stat().st_size for path in folder.glob("*.tar")) > 5 * bound
     assert len(keys_of(samples)) == 200
     held = sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").glob("??/*"))
@@ -52,7 +53,7 @@ def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_workers_share_the_cache(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [60, 41], size=20_000)
-    samples = stream(f"file://{folder}", batch=8, cache=tmp_path / "cache")
+    samples = stream(f"file://{folder}", batch_size=8, cache=tmp_path / "cache")
     keys = [s["__key__"] for batch in samples.loader(2) for s in batch if "__pad__" not in s]
     assert len(keys) == len(set(keys)) == 101
     size = sum(path.stat().st_size for path in folder.glob("*.tar"))

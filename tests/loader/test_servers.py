@@ -86,7 +86,7 @@ def test_a_bucket_is_read_as_the_folder(tars: Path, tmp_path: Path, with_index: 
         assert contents(stream(f"{place}/set", cache=tmp_path / "b", torch=False)) == local
         rows = Rows(f"{place}/set", cache=tmp_path / "c")
         assert sorted(rows[row]["txt"] for row in range(len(rows))) == sorted(text for _, _, text in local)
-        workers = stream(f"{place}/set", batch=8, cache=tmp_path / "d").loader(2)
+        workers = stream(f"{place}/set", batch_size=8, cache=tmp_path / "d").loader(2)
         assert keys_of(workers)[:88] == [key for key, _, _ in local]
 
 
@@ -94,7 +94,7 @@ def test_a_web_server_is_asked_once_for_each_block(web: Any, tars: Path, tmp_pat
     names = [f"{address_of(web)}/{number:05}.tar" for number in range(3)]
     local = contents(stream(tars, cache=tmp_path / "a", torch=False))
     assert contents(stream(names, cache=tmp_path / "b", torch=False)) == local
-    by_index = stream(f"{address_of(web)}/index.parquet", batch=8, cache=tmp_path / "c")
+    by_index = stream(f"{address_of(web)}/index.parquet", batch_size=8, cache=tmp_path / "c")
     web.asked.clear()
     keys = keys_of(by_index.loader(3))
     assert keys[:88] == [key for key, _, _ in local]
@@ -119,7 +119,7 @@ def test_packs_of_a_bucket_are_those_of_the_folder(tars: Path, tmp_path: Path) -
 
     def packs(place: Any, cache: str) -> list[list[str]]:
         return [
-            [sample["__key__"] for sample in one] for one in stream(place, pack=packing, cache=tmp_path / cache, torch=False)
+            [sample["__key__"] for sample in one] for one in stream(place, packing=packing, cache=tmp_path / cache, torch=False)
         ]
 
     with bucket() as place:
@@ -145,7 +145,8 @@ def test_a_tar_gone_from_a_bucket_is_named_or_its_samples_are_skipped(tars: Path
 READER = """
 import json, sys
 from vlmdata import stream
-samples = stream(sys.argv[1], cache=sys.argv[2], cache_bytes=int(sys.argv[3]), seed=int(sys.argv[4]), torch=False, threads=2)
+from vlmdata.loader.stream import Cache
+samples = stream(sys.argv[1], cache=Cache(sys.argv[2], int(sys.argv[3])), seed=int(sys.argv[4]), torch=False, threads=2)
 print(json.dumps(sorted((sample["__key__"], len(sample["jpg"])) for sample in samples)))
 """
 

@@ -109,7 +109,7 @@ def test_a_tar_cut_after_it_was_indexed(tmp_path: Path) -> None:
     tar.write_bytes(tar.read_bytes()[:512])
     with pytest.raises(ValueError, match=r"00001\.tar, byte 512, sample '1-0': member 'jpg' has 0 of its"):
         read(folder, tmp_path)
-    skipping = stream(folder, cache=tmp_path, torch=False, batch=2, on_error="skip")
+    skipping = stream(folder, cache=tmp_path, torch=False, batch_size=2, on_error="skip")
     with pytest.warns(UserWarning, match="skipped"):
         assert set(keys_of(skipping)) == {"0-0", "0-1", "0-2"}
     assert len(skipping) == 3 and skipping.skipped >= 3

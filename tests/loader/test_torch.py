@@ -32,28 +32,28 @@ def plain(tars: Path, tmp_path: Path, **options: Any) -> list[str]:
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
 def test_batches_come_in_order_from_any_number_of_workers(tars: Path, tmp_path: Path, workers: int) -> None:
-    wanted = plain(tars, tmp_path, batch=8)
-    samples = stream(tars, batch=8, cache=tmp_path)
+    wanted = plain(tars, tmp_path, batch_size=8)
+    samples = stream(tars, batch_size=8, cache=tmp_path)
     loader = DataLoader(samples, batch_size=None, num_workers=workers)
     assert len(loader) == 13
     assert keys_of(loader) == wanted
-    own = stream(tars, batch=8, cache=tmp_path)
+    own = stream(tars, batch_size=8, cache=tmp_path)
     assert keys_of(own.loader(workers)) == wanted
     assert own.position == 100
-    assert keys_of(own.loader(workers)) == plain(tars, tmp_path, batch=8, epochs=3)[100 : 100 + 104]
+    assert keys_of(own.loader(workers)) == plain(tars, tmp_path, batch_size=8, epochs=3)[100 : 100 + 104]
 
 
 @pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 0), (2, 3)])
 def test_prefetched_batches_do_not_count(tars: Path, tmp_path: Path, workers: int, then: int) -> None:
-    wanted = plain(tars, tmp_path, batch=8)
-    samples = stream(tars, batch=8, cache=tmp_path)
-    given = list(islice(samples.loader(workers, prefetch=4), 5))
+    wanted = plain(tars, tmp_path, batch_size=8)
+    samples = stream(tars, batch_size=8, cache=tmp_path)
+    given = list(islice(samples.loader(workers, prefetch_factor=4), 5))
     state = json.loads(json.dumps(samples.state_dict()))
     assert state["position"] == 40
-    again = stream(tars, batch=8, cache=tmp_path)
+    again = stream(tars, batch_size=8, cache=tmp_path)
     again.load_state_dict(state)
     assert keys_of(given) + keys_of(again.loader(then)) == wanted
-    by_hand = stream(tars, batch=8, cache=tmp_path)
+    by_hand = stream(tars, batch_size=8, cache=tmp_path)
     batches = list(islice(DataLoader(by_hand, batch_size=None, num_workers=workers), 3))
     assert [position_of(batch) for batch in batches] == [8, 16, 24]
     assert by_hand.state_dict(after=batches[2])["position"] == 24
@@ -62,12 +62,12 @@ def test_prefetched_batches_do_not_count(tars: Path, tmp_path: Path, workers: in
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stateful_data_loader(tars: Path, tmp_path: Path, workers: int) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
-    wanted = plain(tars, tmp_path, batch=8)
+    wanted = plain(tars, tmp_path, batch_size=8)
     for steps in (0, 3, 6, 12):
-        first = stateful(stream(tars, batch=8, cache=tmp_path), batch_size=None, num_workers=workers)
+        first = stateful(stream(tars, batch_size=8, cache=tmp_path), batch_size=None, num_workers=workers)
         given = list(islice(first, steps))
         state = first.state_dict()
-        second = stateful(stream(tars, batch=8, cache=tmp_path), batch_size=None, num_workers=workers)
+        second = stateful(stream(tars, batch_size=8, cache=tmp_path), batch_size=None, num_workers=workers)
         second.load_state_dict(state)
         assert keys_of(given) + keys_of(second) == wanted
 
@@ -82,11 +82,11 @@ def test_samples_one_by_one_in_batches_of_the_data_loader(tars: Path, tmp_path: 
 
 def test_more_workers_and_ranks_than_samples(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [1])
-    samples = stream(folder, batch=2, cache=tmp_path, rank=2, world=3)
+    samples = stream(folder, batch_size=2, cache=tmp_path, rank=2, world_size=3)
     batches = list(DataLoader(samples, batch_size=None, num_workers=3))
     assert [len(batch) for batch in batches] == [2] and all(sample["__pad__"] for sample in batches[0])
     assert samples.tail_samples() == (5, 0)
-    dropping = stream(folder, batch=2, cache=tmp_path, tail="drop", torch=False)
+    dropping = stream(folder, batch_size=2, cache=tmp_path, drop_last=True, torch=False)
     assert list(dropping) == [] and len(dropping) == 0 and dropping.tail_samples() == (0, 1)
 
 
@@ -94,10 +94,10 @@ def test_threads_and_collate(tars: Path, tmp_path: Path) -> None:
     def collate(samples: list) -> dict:
         return {"size": torch.tensor([len(sample["jpg"]) for sample in samples]), "__key__": [s["__key__"] for s in samples]}
 
-    threaded = stream(tars, batch=8, threads=3, collate=collate, cache=tmp_path)
+    threaded = stream(tars, batch_size=8, threads=3, collate_fn=collate, cache=tmp_path)
     batches = list(islice(threaded, 4))
     assert threaded.position == 32
-    assert [key for batch in batches for key in batch["__key__"]] == plain(tars, tmp_path, batch=8)[:32]
+    assert [key for batch in batches for key in batch["__key__"]] == plain(tars, tmp_path, batch_size=8)[:32]
     assert batches[0]["size"].shape == (8,)
 
 
@@ -118,7 +118,9 @@ def test_what_goes_to_a_device_keeps_its_shape(tars: Path, tmp_path: Path) -> No
         == "meta"
     )
     assert moved["b"][1] == "x" and moved["c"].right == "y" and moved["d"][1] == 7 and batch["a"].device.type == "cpu"
-    samples = stream(tars, batch=8, collate=lambda made: torch.tensor([len(one["jpg"]) for one in made]), cache=tmp_path)
+    samples = stream(
+        tars, batch_size=8, collate_fn=lambda made: torch.tensor([len(one["jpg"]) for one in made]), cache=tmp_path
+    )
     given = torch.cat(list(samples.loader(2, pin_memory=True, device="cpu")))
     assert len(given) == 104 and given.device.type == "cpu"
 
@@ -134,7 +136,7 @@ def test_workers_report_what_they_skip(tmp_path: Path) -> None:
     build_index(folder)
     tar = folder / "00001.tar"
     tar.write_bytes(tar.read_bytes()[:512])
-    samples = stream(folder, batch=4, cache=tmp_path, on_error="skip")
+    samples = stream(folder, batch_size=4, cache=tmp_path, on_error="skip")
     assert {key[0] for key in keys_of(samples.loader(2))} == {"0"}
     assert samples.skipped >= 20 and samples.position == 40
 
@@ -145,7 +147,7 @@ from vlmdata import stream
 from vlmdata.loader.build import build_index
 from vlmdata.loader.rows import Rows
 group.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
-samples = stream(sys.argv[1], batch=6, cache=sys.argv[4])
+samples = stream(sys.argv[1], batch_size=6, cache=sys.argv[4])
 for batch in samples.loader(1):
     group.barrier()
     print(" ".join(sample["__key__"] for sample in batch if "__pad__" not in sample))
@@ -169,7 +171,8 @@ def test_two_ranks_of_a_process_group(tars: Path, tmp_path: Path) -> None:
 
 def test_without_torch(tars: Path, tmp_path: Path) -> None:
     program = (
-        "import sys, vlmdata; samples = list(vlmdata.stream(sys.argv[1], batch=8, threads=2, cache=sys.argv[2], torch=False));"
-        " assert len(samples) == 13 and 'torch' not in sys.modules, 'torch' in sys.modules"
+        "import sys, vlmdata\n"
+        "samples = list(vlmdata.stream(sys.argv[1], batch_size=8, threads=2, cache=sys.argv[2], torch=False))\n"
+        "assert len(samples) == 13 and 'torch' not in sys.modules, 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(tars), str(tmp_path)], check=True)

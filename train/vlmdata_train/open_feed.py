@@ -91,7 +91,9 @@ def open_stream(
     The shares of a mixture are shares of the samples, packed or not.
     """
     try:
-        return stream(data, seed=seed, epochs=epochs, rank=rank, world=world, pack=packing, on_error="skip", torch=False)
+        return stream(
+            data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing, on_error="skip", torch=False
+        )
     except RecipeError:  # of the model or the recipe, met while lengths are measured
         raise
     except (OSError, ValueError) as error:

@@ -64,7 +64,7 @@ def _trial(plan: Plan, chance: random.Random, first: int) -> int:
     while position < end:
         layout = Layout(chance.randint(1, 64), 0, chance.randint(1, 9), 0, chance.randint(1, 5))
         steps = min(layout.steps(position, end, drop=False), chance.randint(1, 40))
-        each = [(rank, worker) for rank in range(layout.world) for worker in range(layout.workers)]
+        each = [(rank, worker) for rank in range(layout.world_size) for worker in range(layout.num_workers)]
         given += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
         position = min(position + steps * layout.stride, end)
     together = np.sort(np.concatenate(given))

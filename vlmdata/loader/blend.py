@@ -31,7 +31,7 @@ def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
 
 
 @dataclass
-class Blend:
+class BlendOrder:
     """Stages of a blend: from position `starts[s]` on, `rates[s]` hold; `starts[0]` is 0.
 
     No run crosses a multiple of `period`, so that shares that are whole numbers there hold exactly. 0 means none.

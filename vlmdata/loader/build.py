@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole, paths_of
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of
 from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.find import PathLike, Shards, find_shards
 from vlmdata.loader.index import INDEX, INDEX_FILE, IndexWriter
@@ -42,7 +42,7 @@ def build_index(
     each image's header too. A tar that is cut or broken raises ValueError, naming it and the byte; with on_error="skip" its
     whole samples are kept, the rest is a warning. `report(done, shards)` is called after each shard.
     """
-    check_whole(1, workers=workers)
+    check_whole_or_none(1, workers=workers)
     check_bool(image_sizes=image_sizes)
     check_choice(get_args(OnError), on_error=on_error)
     check_callable(report=report)

@@ -66,6 +66,8 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
     splits means those of `FOLDER#val`, or of its split `train` where none is named.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise InputError("no path is given")
     excluded: dict[str, frozenset[str]] = {}
     found = [address for path in given for address in _expand(os.fspath(path), excluded)]
     if not found:

@@ -10,11 +10,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import xxhash
 
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_text, check_whole, check_whole_or_none, wrong
 from vlmdata.errors import InputError
 from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order import Ints, distinct, key
@@ -47,8 +48,14 @@ class Packing:
     report: Report | None = None  # of how many samples are measured, see `measure_lengths`
 
     def __post_init__(self) -> None:
-        if min(self.tokens, self.window) < 1:
-            raise InputError(f"tokens and window are 1 or more, not {self.tokens} and {self.window}")
+        check_whole(1, tokens=self.tokens, window=self.window)
+        check_whole_or_none(1, workers=self.workers)
+        check_text(name=self.name)
+        check_choice(get_args(Overlong), overlong=self.overlong)
+        check_bool(single=self.single)
+        check_callable(report=self.report)
+        if not callable(self.measure):
+            raise wrong("measure", "a function", self.measure)
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)

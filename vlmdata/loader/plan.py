@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from vlmdata.errors import InputError
-from vlmdata.loader.blend import Blend, as_rates
+from vlmdata.loader.blend import BlendOrder, as_rates
 from vlmdata.loader.dataset import Dataset
 from vlmdata.loader.order import ORDER_VERSION, Ints, Order, distinct, key, noise
 
@@ -40,7 +40,7 @@ class Plan:
 
     datasets: list[Dataset]
     orders: list[Order]
-    blend: Blend
+    blend: BlendOrder
     epoch_size: int
     seed: int
 
@@ -106,7 +106,7 @@ def make_plan(
     """
     rows = [len(dataset.index) for dataset in datasets]
     if by == "tokens" and tokens is None:
-        raise InputError('weights by="tokens" need lengths: give pack=Packing(...)')
+        raise InputError('weights by="tokens" need lengths: give packing=Packing(...)')
 
     def shares(values: Sequence[float]) -> list[Fraction]:
         exact = [Fraction(str(value)) for value in values]
@@ -121,49 +121,49 @@ def make_plan(
         size = sum(round(Fraction(str(weight)) * count) for weight, count in zip(weights, rows, strict=True))
     stages = {0: shares(weights), **{start: shares(values) for start, values in (later or {}).items()}}
     starts = sorted(stages)
-    blend = Blend(starts, [stages[start] for start in starts], key(seed, 1), shuffle, size if by == "epochs" else 0)
+    blend = BlendOrder(starts, [stages[start] for start in starts], key(seed, 1), shuffle, size if by == "epochs" else 0)
     orders = [Order(count, key(seed, number), shuffle) for number, count in enumerate(rows)]
     return Plan(list(datasets), orders, blend, size, seed)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How positions are dealt: to `world` ranks, `batch` each a step, the steps to the `workers` of a rank in turn."""
+    """How positions are dealt: to `world_size` ranks, `batch_size` each a step, the steps to the workers of a rank in turn."""
 
-    batch: int = 1
+    batch_size: int = 1
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     worker: int = 0
-    workers: int = 1
+    num_workers: int = 1
 
     @property
     def stride(self) -> int:
         """The positions of one step over all ranks."""
-        return self.batch * self.world
+        return self.batch_size * self.world_size
 
     def steps(self, start: int, end: int, *, drop: bool) -> int:
         """How many steps every rank has from `start` to `end`; `drop` leaves out a last one that is not full."""
         return (end - start) // self.stride if drop else -(-(end - start) // self.stride)
 
     def deal(self, start: int, end: End, most: int, *, drop: bool) -> Iterator[tuple[Ints, Ints, int]]:
-        """Give this worker's steps, some at a time: their numbers (s,), their positions (s, batch), and the end if known.
+        """Give this worker's steps, some at a time: their numbers (s,), their positions (s, batch_size), and the end if known.
 
-        A rank takes every world-th position, so that it stays with the same lanes of the order. The first portion is
+        A rank takes every world_size-th position, so that it stays with the same lanes of the order. The first portion is
         small, so that the first batch comes soon; they grow until they have `most` positions. `end(upto)` is the end and
         True, or a bound past `upto` and False.
         """
-        portion, first = max(1, 32 // self.batch), self.worker
+        portion, first = max(1, 32 // self.batch_size), self.worker
         while True:
-            upto = start + (first + portion * self.workers) * self.stride
+            upto = start + (first + portion * self.num_workers) * self.stride
             bound, is_end = end(upto)
             steps = self.steps(start, bound, drop=drop or not is_end)
-            numbers = np.arange(first, min(steps, first + portion * self.workers), self.workers)
+            numbers = np.arange(first, min(steps, first + portion * self.num_workers), self.num_workers)
             if not len(numbers):
                 return
             own = start + self.rank + numbers[:, None] * self.stride
-            yield numbers, own + np.arange(self.batch) * self.world, bound if is_end else 1 << 62
-            first = int(numbers[-1]) + self.workers
-            portion = max(1, min(portion * 4, most // self.batch))
+            yield numbers, own + np.arange(self.batch_size) * self.world_size, bound if is_end else 1 << 62
+            first = int(numbers[-1]) + self.num_workers
+            portion = max(1, min(portion * 4, most // self.batch_size))
 
 
 def digest(facts: object) -> str:

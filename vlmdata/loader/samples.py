@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from vlmdata.loader.packed import PackedPlan
 from vlmdata.loader.plan import Layout, Plan
 from vlmdata.loader.read import DamagedSample, Reader, Sample
 
-Tail = Literal["pad", "drop"]
 PORTION = 2048  # positions planned at once
 AHEAD = 2  # batches made ahead of the reader, at least
 _TRIES = 1000  # positions tried to replace a damaged one before giving up
@@ -52,7 +51,7 @@ Step = tuple[int, int, Any]  # the position after it, this worker's own state th
 class Samples:
     """Iterates over the samples of a plan from the current position to the end of the current epochs.
 
-    The position counts samples handed out over all ranks. With `batch` None samples come one by one. See `stream` for the
+    The position counts samples handed out over all ranks. With `batch_size` None samples come one by one. See `stream` for the
     parameters.
     """
 
@@ -60,26 +59,26 @@ class Samples:
         self,
         plan: Plan | PackedPlan,
         *,
-        batch: int | None = None,
+        batch_size: int | None = None,
+        collate_fn: Callable[[list], Any] | None = None,
+        drop_last: bool = False,
         epochs: int | None = 1,
-        tail: Tail = "pad",
         decode: Callable[[Sample], Any] | None = None,
-        collate: Callable[[list], Any] | None = None,
         rank: int | None = None,
-        world: int | None = None,
+        world_size: int | None = None,
         threads: int = 0,
         on_error: OnError = "raise",
         readers: list[Reader] | None = None,
     ) -> None:
         self.plan = plan
-        self.batch = batch
+        self.batch_size = batch_size
+        self.collate_fn = collate_fn
+        self.drop_last = drop_last
         self.epochs = epochs
-        self.tail = tail
         self.decode = decode
-        self.collate = collate
         self.threads = threads
         self.on_error = on_error
-        self.rank, self.world = ranks(rank, world)
+        self.rank, self.world_size = ranks(rank, world_size)
         self.skipped = 0
         self._is_remote = any(dataset.is_remote for dataset in plan.datasets)
         self._readers = readers or [Reader(dataset) for dataset in plan.datasets]
@@ -100,8 +99,8 @@ class Samples:
         if hint is not None:
             state["window"] = hint
         layout = self._layout()
-        if layout.workers > 1:
-            state |= {"worker": [layout.worker, layout.workers, layout.stride], "until": self._end()}
+        if layout.num_workers > 1:
+            state |= {"worker": [layout.worker, layout.num_workers, layout.stride], "until": self._end()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,7 +115,7 @@ class Samples:
         if state["order"] != self.plan.order_digest:
             raise InputError("the state was saved with another seed, shuffle, weights or packing: use the same, or begin anew")
         layout = self._layout()
-        if state.get("worker") not in (None, [layout.worker, layout.workers, layout.stride]):
+        if state.get("worker") not in (None, [layout.worker, layout.num_workers, layout.stride]):
             raise InputError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")
         if "window" in state:
             self.plan.use_hint(state["window"])
@@ -136,8 +135,8 @@ class Samples:
     # -- lengths
 
     def __len__(self) -> int:
-        """Steps of one iteration on each rank, from where it began: the same on all. Samples, with batch=None."""
-        return self._layout().steps(self._origin, self._end(), drop=self.tail == "drop")
+        """Steps of one iteration on each rank, from where it began: the same on all. Samples, with batch_size=None."""
+        return self._layout().steps(self._origin, self._end(), drop=self.drop_last)
 
     def _end(self) -> int:
         """Where the iteration ends that begins at the origin: `epochs` epochs, less what was given of them before."""
@@ -150,7 +149,7 @@ class Samples:
     def tail_samples(self) -> tuple[int, int]:
         """How many samples are given twice to fill the last step, and how many are left out, at the end of an iteration."""
         over = (self._end() - self._origin) % self._layout().stride
-        return (0, over) if self.tail == "drop" else (-over % self._layout().stride, 0)
+        return (0, over) if self.drop_last else (-over % self._layout().stride, 0)
 
     def audit(self, epoch: int = 0, *, trials: int = 10, seed: int = 0) -> Audit:
         """Prove from the index, without reading tars, that an epoch gives every sample once: see `audit`."""
@@ -173,7 +172,7 @@ class Samples:
             reader.forked()
         for after, own, made in self._made(layout, start):
             self._position = own
-            yield after, made if self.batch is None else self._finish(made, after)
+            yield after, made if self.batch_size is None else self._finish(made, after)
         if self.epochs is not None:
             self.finished(start)
 
@@ -188,8 +187,8 @@ class Samples:
         self._until = None
 
     def _finish(self, units: list, position: int) -> Any:
-        if self.collate is not None:
-            return self.collate(units)
+        if self.collate_fn is not None:
+            return self.collate_fn(units)
         batch = Batch(units)
         batch.position, batch.skipped = position, self.skipped
         return batch
@@ -198,7 +197,7 @@ class Samples:
         planned = self._planned(layout, start)
         if self.threads:
             return self._made_ahead(layout, planned)
-        make = self._make if self.batch is None else self._make_all
+        make = self._make if self.batch_size is None else self._make_all
         return ((after, own, make(units)) for after, own, units in planned)
 
     def _made_ahead(self, layout: Layout, planned: Iterator[Step]) -> Iterator[Step]:
@@ -206,11 +205,11 @@ class Samples:
         waiting: deque[tuple[int, int, list[Future]]] = deque()
         is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
-        piece = -(-layout.batch // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
-        least = max(AHEAD, 2 * self.threads // layout.batch)
+        piece = -(-layout.batch_size // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
+        least = max(AHEAD, 2 * self.threads // layout.batch_size)
         try:
             for after, own, units in planned:
-                units = [units] if self.batch is None else units
+                units = [units] if self.batch_size is None else units
                 pieces = [units[first : first + piece] for first in range(0, len(units), piece)]
                 waiting.append((after, own, [pool.submit(self._make_all, units) for units in pieces]))
                 if len(waiting) > least:
@@ -223,7 +222,7 @@ class Samples:
 
     def _result(self, after: int, own: int, pieces: list[Future]) -> Step:
         made = [unit for piece in pieces for unit in piece.result()]
-        return after, own, made[0] if self.batch is None else made
+        return after, own, made[0] if self.batch_size is None else made
 
     def _planned(self, layout: Layout, start: int) -> Iterator[Step]:
         """Each step of this worker, with what is to be made for it."""
@@ -234,15 +233,15 @@ class Samples:
             return self.plan.end(start, self.epochs, upto) if self.epochs else (1 << 62, True)
 
         waiting: list[Step] = []
-        for numbers, positions, known_end in layout.deal(start, end, PORTION, drop=self.tail == "drop"):
+        for numbers, positions, known_end in layout.deal(start, end, PORTION, drop=self.drop_last):
             units = self._plan_units(positions.ravel(), known_end)
             steps: list[Any] = units
-            if self.batch is not None:
-                steps = [units[first : first + self.batch] for first in range(0, len(units), self.batch)]
+            if self.batch_size is not None:
+                steps = [units[first : first + self.batch_size] for first in range(0, len(units), self.batch_size)]
             after = np.minimum(start + layout.stride * (numbers + 1), known_end).tolist()
             # the state in a worker is its own: as if all workers had done as many steps
-            done = start + layout.stride * (numbers - layout.worker + layout.workers)
-            own = after if layout.workers == 1 else np.minimum(done, known_end).tolist()
+            done = start + layout.stride * (numbers - layout.worker + layout.num_workers)
+            own = after if layout.num_workers == 1 else np.minimum(done, known_end).tolist()
             portion = list(zip(after, own, steps, strict=True))
             if not self._is_remote or numbers[0] == layout.worker:
                 yield from portion
@@ -324,7 +323,7 @@ class Samples:
 
     def _layout(self) -> Layout:
         """How positions are dealt, as far as this process knows; `Stream` adds the DataLoader's workers."""
-        return Layout(self.batch or 1, self.rank, self.world)
+        return Layout(self.batch_size or 1, self.rank, self.world_size)
 
 
 @cache
@@ -341,20 +340,20 @@ def position_of(batch: Any) -> int:
     """The position that a batch carries. Raises ValueError if it carries none."""
     position = getattr(batch, "position", None)
     if position is None:
-        raise InputError("this carries no position: give the stream batch=N, and the DataLoader batch_size=None")
+        raise InputError("this carries no position: give the stream batch_size=N, and the DataLoader batch_size=None")
     return position
 
 
-def ranks(rank: int | None, world: int | None) -> tuple[int, int]:
+def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """This process among the ranks: as given, else as torch.distributed says, else as torchrun's environment says."""
-    if (rank is None) != (world is None):
-        raise InputError("give both rank and world, or neither")
-    if rank is None or world is None:
+    if (rank is None) != (world_size is None):
+        raise InputError("give both rank and world_size, or neither")
+    if rank is None or world_size is None:
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
-            rank, world = distributed.get_rank(), distributed.get_world_size()
+            rank, world_size = distributed.get_rank(), distributed.get_world_size()
         else:
-            rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if not 0 <= rank < world:
-        raise InputError(f"rank {rank} is not one of {world}")
-    return rank, world
+            rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank {rank} is not one of {world_size}: ranks count from 0")
+    return rank, world_size

@@ -1,114 +1,221 @@
 """`vlmdata.stream`: from tars to samples in a seeded order, with exact state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args, overload
 
+from vlmdata.arguments import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_path,
+    check_whole,
+    check_whole_or_none,
+    paths_of,
+    wrong,
+)
 from vlmdata.errors import InputError
 from vlmdata.loader.build import OnError
-from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
+from vlmdata.loader.dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
 from vlmdata.loader.find import PathLike
 from vlmdata.loader.packed import PackedPlan, Packing
-from vlmdata.loader.plan import By, make_plan
-from vlmdata.loader.read import Sample, open_readers
-from vlmdata.loader.samples import Samples, Tail
+from vlmdata.loader.plan import By, Plan, make_plan
+from vlmdata.loader.read import Reader, Sample, open_readers
+from vlmdata.loader.samples import Samples
 
 if TYPE_CHECKING:
     from vlmdata.loader.torch_stream import Stream
 
-Paths = PathLike | Sequence[PathLike] | Mapping[str, float]
+
+Weights = Mapping[str, float] | Mapping[Path, float]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several datasets in one stream: {path: weight}. `by` says what weights mean.
+
+    "samples": shares of the samples; "tokens", with packing: shares of the tokens; "epochs": epochs of each dataset in one
+    epoch of the blend. `later`: other weights from a position on, {samples handed out over all ranks: {path: weight}}.
+    """
+
+    weights: Weights
+    by: By = "samples"
+    later: Mapping[int, Weights] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice(get_args(By), by=self.by)
+        if not isinstance(self.later, Mapping):
+            raise wrong("later", "a mapping {position: {path: weight}}", self.later)
+        for start in self.later:
+            check_whole(0, **{"a position of later": start})
+        for name, weights in (("weights", self.weights), *(("later", weights) for weights in self.later.values())):
+            if not isinstance(weights, Mapping) or not weights:
+                raise wrong(name, "a mapping {path: weight}", weights)
+            for path, weight in weights.items():
+                check_path(**{f"a path of {name}": path})
+                if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+                    raise wrong(f"the weight of {path}", "a number, 0 or more", weight)
+            if unknown := sorted(map(str, set(weights) - set(self.weights))):
+                raise InputError(f"later weights name {unknown}, but the blend is of {list(map(str, self.weights))}")
+
+    def stages(self) -> dict[int, list[float]]:
+        """Return the later weights in the order of the datasets; a dataset that a stage does not name has none."""
+        later: Mapping[int, Mapping[Any, float]] = self.later
+        return {start: [weights.get(path, 0) for path in self.weights] for start, weights in later.items()}
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where indexes of others' tars and plans of packs are kept, and up to `max_bytes` of remote tars."""
+
+    folder: PathLike = CACHE
+    max_bytes: int = CACHE_BYTES
+
+    def __post_init__(self) -> None:
+        check_path(folder=self.folder)
+        check_whole(0, max_bytes=self.max_bytes)
+
+
+Paths = PathLike | Sequence[PathLike] | Weights | Blend
+
+
+class Options(TypedDict, total=False):
+    """The options of `stream` as a type checker sees them; what they mean and their defaults stand there."""
+
+    batch_size: int | None
+    collate_fn: Callable[[list], Any] | None
+    drop_last: bool
+    epochs: int | None
+    seed: int
+    shuffle: bool
+    decode: Callable[[Sample], Any] | None
+    packing: Packing | None
+    rank: int | None
+    world_size: int | None
+    threads: int
+    on_error: OnError
+    cache: PathLike | Cache
+
+
+@overload
+def stream(path: Paths, *, torch: Literal[True] = True, **options: Unpack[Options]) -> "Stream": ...
+
+
+@overload
+def stream(path: Paths, *, torch: Literal[False], **options: Unpack[Options]) -> Samples: ...
+
+
+@overload
+def stream(path: Paths, *, torch: bool, **options: Unpack[Options]) -> Samples: ...
 
 
 def stream(
     path: Paths,
     *,
-    batch: int | None = None,
+    batch_size: int | None = None,
+    collate_fn: Callable[[list], Any] | None = None,
+    drop_last: bool = False,
     epochs: int | None = 1,
     seed: int = 0,
     shuffle: bool = True,
     decode: Callable[[Sample], Any] | None = None,
-    collate: Callable[[list], Any] | None = None,
-    by: By = "samples",
-    later: Mapping[int, Mapping[str, float]] | None = None,
-    pack: Packing | None = None,
-    tail: Tail = "pad",
+    packing: Packing | None = None,
     rank: int | None = None,
-    world: int | None = None,
+    world_size: int | None = None,
     threads: int = 0,
     on_error: OnError = "raise",
-    cache: PathLike = CACHE,
-    cache_bytes: int = CACHE_BYTES,
+    cache: PathLike | Cache = CACHE,
     torch: bool = True,
-) -> "Stream":
+) -> Samples:
     """Iterate over WebDataset tars: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend.
 
     A sample is a dict of its members' bytes by extension, with `__key__`, `__url__`, and `__seed__`, a random number that
     belongs to this sample in this epoch. Each iteration gives `epochs` epochs (None: no end) from where the last one ended;
     every sample comes exactly once per epoch over all ranks and workers.
 
-    - `batch`: samples a step on each rank, handed out as a list, or as `collate` makes it; None gives single samples.
-    - `decode`: makes a sample from the dict of bytes; see `vlmdata.loader.decoding`.
-    - `by`: what weights mean: shares of the samples, of the tokens (with `pack`), or epochs of each dataset in one epoch of
-      the blend. `later`: other weights from a position on, {samples given over all ranks: {path: weight}}.
-    - `pack`: fill sequences of so many tokens; what is handed out, batched and counted are then packs, lists of samples.
-    - `tail`: ranks have equal steps, so the last step is filled with samples of the next epoch, which have `__pad__`, or
-      dropped; `tail_samples()` says how many.
-    - `rank`, `world`: of torch.distributed, or torchrun's environment, unless given.
-    - `threads`: read and decode ahead in this many threads (`.loader(workers=N)` does it in processes).
+    - `path`: a `Blend` also says what weights mean, and other weights from a position on.
+    - `batch_size`: samples a step on each rank, handed out as a list, or as `collate_fn` makes it; None: single samples.
+    - `drop_last`: ranks have equal steps, so the last step is filled with samples of the next epoch, which have `__pad__`,
+      or with `drop_last` left out; `tail_samples()` says how many.
+    - `decode`: makes a sample from the dict of bytes: see `Decode`.
+    - `packing`: fill sequences of some number of tokens; what is handed out, batched and counted is then packs, lists of
+      samples.
+    - `rank`, `world_size`: of torch.distributed, or torchrun's environment, unless given.
+    - `threads`: read and decode ahead in this many threads (`.loader(num_workers=N)` does it in processes).
     - `on_error`: "skip" replaces what cannot be read or decoded by the next sample, and counts in `.skipped`.
-    - `cache`: where indexes of others' tars, plans of packs, and up to `cache_bytes` of remote tars are kept.
-    - `torch`: False gives the same without torch, which is then not imported.
+    - `cache`: folder for indexes of others' tars, plans of packs, and 20 GB of remote tars; or a `Cache`.
+    - `torch`: True gives a `Stream`, a torch IterableDataset with `.loader()`; False gives `Samples`, which iterate in the
+      same way, without importing torch.
 
-    Raises ValueError where the tars, their index, or the arguments do not fit together.
+    Raises ValueError (InputError) where the tars, their index, or the arguments do not fit together.
     """
-    _check(batch=batch, epochs=epochs, threads=threads, by=by, tail=tail, on_error=on_error)
-    paths = list(path) if isinstance(path, Mapping) else [path]
-    datasets = [open_dataset(one, cache, on_error) for one in paths]
-    folder = Path(cache).expanduser()
-    readers = open_readers(datasets, folder, cache_bytes, on_error)
-    lengths = [pack.lengths(reader, folder) for reader in readers] if pack is not None else []
-    samples = make_plan(
-        datasets,
-        list(path.values()) if isinstance(path, Mapping) else [1],
-        by=by,
-        later={start: _weights(paths, values) for start, values in (later or {}).items()},
-        seed=seed,
-        shuffle=shuffle,
-        tokens=[known.mean() for known in lengths] if pack is not None and by == "tokens" else None,
-    )
-    plan = samples if pack is None else PackedPlan(samples, lengths, pack, folder)
+    check_whole_or_none(1, batch_size=batch_size, epochs=epochs, world_size=world_size)
+    check_whole_or_none(0, rank=rank)
+    check_whole(0, threads=threads)
+    check_whole(None, seed=seed)
+    check_bool(drop_last=drop_last, shuffle=shuffle, torch=torch)
+    check_callable(collate_fn=collate_fn, decode=decode)
+    check_choice(get_args(OnError), on_error=on_error)
+    if packing is not None and not isinstance(packing, Packing):
+        raise wrong("packing", "a Packing", packing)
+    if collate_fn is not None and batch_size is None:
+        raise InputError("collate_fn makes a batch of a list of samples: give batch_size too")
+    if not isinstance(cache, Cache):
+        check_path(cache=cache)
+        cache = Cache(cache)
+    paths, blend = _datasets_of(path)
+    folder = Path(cache.folder).expanduser()
+    datasets = [open_dataset(one, folder, on_error) for one in paths]
+    readers = open_readers(datasets, folder, cache.max_bytes, on_error)
     kind: type[Samples] = Samples
     if torch:
         from vlmdata.loader.torch_stream import Stream as kind
-    return kind(  # type: ignore[return-value]
-        plan,
-        batch=batch,
+    return kind(
+        _plan_of(datasets, readers, blend, packing, folder, seed=seed, shuffle=shuffle),
+        batch_size=batch_size,
+        collate_fn=collate_fn,
+        drop_last=drop_last,
         epochs=epochs,
-        tail=tail,
         decode=decode,
-        collate=collate,
         rank=rank,
-        world=world,
+        world_size=world_size,
         threads=threads,
         on_error=on_error,
         readers=readers,
     )
 
 
-def _check(*, batch: int | None, epochs: int | None, threads: int, by: str, tail: str, on_error: str) -> None:
-    """Raise ValueError for an argument that would be taken for another one, or for nothing."""
-    for name, number, least in (("batch", batch, 1), ("epochs", epochs, 1), ("threads", threads, 0)):
-        if number is not None and (not isinstance(number, Integral) or number < least):
-            raise InputError(f"{name} is a whole number, {least} or more, not {number!r}")
-    for name, value, kind in (("by", by, By), ("tail", tail, Tail), ("on_error", on_error, OnError)):
-        if value not in get_args(kind):
-            raise InputError(f"{name} is one of {', '.join(get_args(kind))}, not {value!r}")
+def _datasets_of(path: Any) -> tuple[list[Any], Blend | None]:
+    """Return the path of each dataset, and how they are blended; None for a single one."""
+    if isinstance(path, Mapping | Blend):
+        blend = path if isinstance(path, Blend) else Blend(path)
+        return list(blend.weights), blend
+    paths_of(path=path)
+    return [path], None
 
 
-def _weights(paths: Sequence[Any], values: Mapping[str, float]) -> list[float]:
-    """The weights of one stage, in the order of the datasets; a dataset it does not name has none."""
-    unknown = set(values) - set(paths)
-    if unknown:
-        raise InputError(f"later weights name {sorted(unknown)}, but the blend is of {list(map(str, paths))}")
-    return [values.get(path, 0) for path in paths]
+def _plan_of(
+    datasets: list[Dataset],
+    readers: list[Reader],
+    blend: Blend | None,
+    packing: Packing | None,
+    folder: Path,
+    *,
+    seed: int,
+    shuffle: bool,
+) -> Plan | PackedPlan:
+    """Return what stands at each position: samples, or packs, for which lengths are measured that the folder does not hold."""
+    lengths = [packing.lengths(reader, folder) for reader in readers] if packing is not None else []
+    by = "samples" if blend is None else blend.by
+    samples = make_plan(
+        datasets,
+        [1] if blend is None else list(blend.weights.values()),
+        by=by,
+        later={} if blend is None else blend.stages(),
+        seed=seed,
+        shuffle=shuffle,
+        tokens=[known.mean() for known in lengths] if packing is not None and by == "tokens" else None,
+    )
+    return samples if packing is None else PackedPlan(samples, lengths, packing, folder)

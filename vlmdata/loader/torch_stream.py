@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from vlmdata.arguments import check_bool, check_whole
 from vlmdata.loader.plan import Layout
 from vlmdata.loader.samples import Samples
 
@@ -18,29 +19,37 @@ class Stream(Samples, IterableDataset):
         layout = super()._layout()
         if info is None:
             return layout
-        return Layout(layout.batch, layout.rank, layout.world, info.id, info.num_workers)
+        return Layout(layout.batch_size, layout.rank, layout.world_size, info.id, info.num_workers)
 
     def loader(
-        self, workers: int = 0, *, pin_memory: bool = False, prefetch: int = 2, device: str | torch.device | None = None
+        self,
+        num_workers: int = 0,
+        *,
+        pin_memory: bool = False,
+        prefetch_factor: int = 2,
+        device: str | torch.device | None = None,
     ) -> "Loader":
-        """Batches made by `workers` processes, `prefetch` of them ahead in each.
+        """Batches made by `num_workers` processes, `prefetch_factor` of them ahead in each.
 
         The stream's state follows what this hands out, not what is prefetched. With a GPU as `device`, a batch's tensors, in
         dicts, lists and tuples, are copied there from pinned memory while the one before is in use.
         """
-        return Loader(self, workers, pin_memory or device is not None, prefetch, device)
+        check_whole(0, num_workers=num_workers)
+        check_whole(1, prefetch_factor=prefetch_factor)
+        check_bool(pin_memory=pin_memory)
+        return Loader(self, num_workers, pin_memory or device is not None, prefetch_factor, device)
 
 
 class Loader:
     """Iterates over a stream with worker processes, from the stream's position, and moves that position along."""
 
     def __init__(
-        self, stream: Stream, workers: int, pin_memory: bool, prefetch: int, device: str | torch.device | None
+        self, stream: Stream, num_workers: int, pin_memory: bool, prefetch_factor: int, device: str | torch.device | None
     ) -> None:
         self.stream = stream
-        self.workers = workers
+        self.num_workers = num_workers
         self.pin_memory = pin_memory and torch.cuda.is_available()
-        self.prefetch = prefetch
+        self.prefetch_factor = prefetch_factor
         self.device = None if device is None else torch.device(device)
 
     def __len__(self) -> int:
@@ -56,10 +65,10 @@ class Loader:
         loader: DataLoader = DataLoader(
             _Tagged(self.stream),
             batch_size=None,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             collate_fn=_as_it_is,
             pin_memory=self.pin_memory,
-            prefetch_factor=self.prefetch if self.workers else None,
+            prefetch_factor=self.prefetch_factor if self.num_workers else None,
         )
         steps: Iterator[tuple[int, int, Any]] = iter(loader)
         if self.device is not None and self.device.type == "cuda":

@@ -1,0 +1,163 @@
+"""What `stream` takes: the names that PyTorch's users know, the types that a checker sees, and one clear line for a mistake."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from tests.loader.tars import caption_set, keys_of
+from vlmdata import Error, Packing, stream
+from vlmdata.loader.samples import Samples
+from vlmdata.loader.stream import Blend, Cache, Options
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return caption_set(tmp_path_factory.mktemp("tars"), [5, 5])
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"batch_size": 0}, "batch_size is a whole number, 1 or more, not 0"),
+        ({"batch_size": -1}, "batch_size is a whole number, 1 or more, not -1"),
+        ({"batch_size": True}, "batch_size is a whole number, 1 or more, not True"),
+        ({"epochs": 0}, "epochs is a whole number, 1 or more, not 0"),  # it would never end
+        ({"epochs": 1.5}, "epochs is a whole number, 1 or more, not 1.5"),
+        ({"seed": None}, "seed is a whole number, not None"),
+        ({"threads": -1}, "threads is a whole number, 0 or more, not -1"),
+        ({"threads": None}, "threads is a whole number, 0 or more, not None"),
+        ({"shuffle": 1000}, "shuffle is True or False, not 1000"),
+        ({"drop_last": "no"}, "drop_last is True or False, not 'no'"),
+        ({"torch": "cuda"}, "torch is True or False, not 'cuda'"),
+        ({"decode": "pil"}, "decode is a function, not 'pil'"),
+        ({"collate_fn": [], "batch_size": 2}, "collate_fn is a function, not []"),
+        ({"collate_fn": list}, "collate_fn makes a batch of a list of samples: give batch_size too"),
+        ({"packing": 4096}, "packing is a Packing, not 4096"),
+        ({"rank": "0", "world_size": 2}, "rank is a whole number, 0 or more, not '0'"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2: ranks count from 0"),
+        ({"rank": 0}, "give both rank and world_size, or neither"),
+        ({"world_size": 2}, "give both rank and world_size, or neither"),
+        ({"on_error": "ignore"}, "on_error is one of raise, skip, not 'ignore'"),
+        ({"on_error": ["skip"]}, "on_error is one of raise, skip, not ['skip']"),
+        ({"cache": 10**9}, "cache is a path or an address, not 1000000000"),
+        ({"path": 5}, "path is a path or a list of paths, not 5"),
+        ({"path": None}, "path is a path or a list of paths, not None"),
+        ({"path": ["a", 5]}, "path is a path or a list of paths, not ['a', 5]"),
+        ({"path": []}, "no path is given"),
+        ({"path": {}}, "weights is a mapping {path: weight}, not {}"),
+        ({"path": {"a": "much"}}, "the weight of a is a number, 0 or more, not 'much'"),
+        ({"path": {"a": -1}}, "the weight of a is a number, 0 or more, not -1"),
+        ({"path": {"a": float("nan")}}, "the weight of a is a number, 0 or more, not nan"),
+        ({"path": {5: 1}}, "a path of weights is a path or an address, not 5"),
+        ({"path": "absent"}, "absent does not exist"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict[str, Any], says: str) -> None:
+    with pytest.raises(Error) as caught:
+        stream(**{"path": tars, "cache": tmp_path, "torch": False, **argument})
+    assert isinstance(caught.value, ValueError) and str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Blend({"a": 1}, by="epoch"), "by is one of samples, epochs, tokens, not 'epoch'"),  # type: ignore[arg-type]
+        (lambda: Blend(["a"]), "weights is a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
+        (lambda: Blend({"a": 1}, later=[5]), "later is a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
+        (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later is a whole number, 0 or more, not 1.5"),  # type: ignore
+        (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend is of ['a']"),
+        (lambda: Cache("a", max_bytes=2.5), "max_bytes is a whole number, 0 or more, not 2.5"),  # type: ignore[arg-type]
+        (lambda: Packing(0, len, "any"), "tokens is a whole number, 1 or more, not 0"),
+        (lambda: Packing(8, "len", "any"), "measure is a function, not 'len'"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, 5), "name is a text, not 5"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, "any", "cut"), "overlong is one of alone, drop, not 'cut'"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, "any", workers=0), "workers is a whole number, 1 or more, not 0"),
+    ],
+)
+def test_a_wrong_group_of_options_is_one_line(make: Any, says: str) -> None:
+    with pytest.raises(Error) as caught:
+        make()
+    assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("old", ["batch", "collate", "tail", "world", "pack", "by", "later", "cache_bytes", "workers"])
+def test_a_name_that_is_none_is_a_type_error(tars: Path, old: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
+        stream(tars, **{old: 1})
+
+
+def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, tmp_path: Path) -> None:
+    samples = stream(tars, batch_size=2, cache=tmp_path)
+    for wrong, says in (
+        ({"num_workers": -1}, "num_workers is a whole number, 0 or more, not -1"),
+        ({"prefetch_factor": 0}, "prefetch_factor is a whole number, 1 or more, not 0"),
+        ({"pin_memory": 1}, "pin_memory is True or False, not 1"),
+    ):
+        with pytest.raises(Error) as caught:
+            samples.loader(**wrong)  # type: ignore[arg-type]
+        assert str(caught.value) == says
+    with pytest.raises(TypeError, match="workers"):
+        samples.loader(workers=2)  # type: ignore[call-arg]
+    assert sorted(keys_of(samples.loader(num_workers=0))) == sorted(keys_of(stream(tars, cache=tmp_path, torch=False)))
+
+
+def test_a_checker_sees_every_option() -> None:
+    taken = get_type_hints(stream)
+    seen = get_type_hints(Options)
+    assert seen == {name: kind for name, kind in taken.items() if name not in ("path", "torch", "return")}
+    assert set(inspect.signature(stream).parameters) == {"path", "torch", *seen}
+
+
+def test_without_torch_the_same_samples_come(tars: Path, tmp_path: Path) -> None:
+    plain = stream(tars, cache=Cache(tmp_path), torch=False)
+    assert type(plain) is Samples and keys_of(plain) == keys_of(stream(tars, cache=tmp_path))
+
+
+CHECKED = """
+from pathlib import Path
+from typing import Any, assert_type
+
+import vlmdata
+from vlmdata import Packing, stream
+from vlmdata.loader.samples import Samples
+from vlmdata.loader.stream import Blend, Cache
+from vlmdata.loader.torch_stream import Loader, Stream
+
+
+def with_torch(flag: bool) -> None:
+    assert_type(stream("a"), Stream)
+    assert_type(vlmdata.stream(Path("a"), batch_size=2, drop_last=True, torch=True), Stream)
+    assert_type(stream({"a": 0.5, "b": 1}, cache=Cache("c", 5), torch=False), Samples)
+    assert_type(stream(Blend({Path("a"): 1}, by="epochs"), packing=Packing(8, len, "any"), torch=flag), Samples)
+    assert_type(stream(["a", "b"]).loader(num_workers=2), Loader)
+    stream("a", batch=2)  # wrong: old name
+    stream("a", on_error="stop")  # wrong: no such choice
+    stream("a", torch=False).loader()  # wrong: only with torch
+
+
+assert_type(vlmdata.__version__, str)
+assert_type(vlmdata.forget("a", url="b"), dict[str, Any])
+assert_type(vlmdata.check("a"), list[str])
+assert_type(vlmdata.build_index("a"), Path)
+assert_type(vlmdata.export("a", "b"), int)
+"""
+
+
+@pytest.mark.whole
+def test_mypy_sees_what_stream_returns(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    file = tmp_path / "checked.py"
+    file.write_text(CHECKED)
+    wrong = [number for number, line in enumerate(CHECKED.splitlines(), 1) if "# wrong" in line]
+    command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "--no-error-summary"]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--config-file", os.devnull, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT)})
+    told = sorted({int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line})
+    assert told == wrong, done.stdout + done.stderr
