@@ -68,11 +68,10 @@ def check_overrides(overrides: Any) -> None:
 def texts_of(**values: Any) -> list[str]:
     """Return the texts of one argument, given as a single text or as a list of them."""
     ((name, value),) = values.items()
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, Sequence | set | frozenset) or not all(isinstance(text, str) for text in value):
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence | set | frozenset) or not all(isinstance(text, str) and text for text in texts):
         raise wrong(name, "a text or a list of texts", value)
-    return list(value)
+    return list(texts)
 
 
 def paths_of(**values: Any) -> list[str]:

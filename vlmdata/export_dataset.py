@@ -24,6 +24,8 @@ def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     """
     check_path(out=out, target=target)
     check_choice(exports.names(), to=to)
+    if "://" in str(target):
+        raise RecipeError(f"{target}: export writes to a folder on this machine, and no address")
     target = Path(target).absolute()
     if target.exists():
         raise RecipeError(f"{target} exists; name a folder that does not")

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from tests.loader.tars import caption_set, keys_of
-from vlmdata import Error, Packing, stream
+from vlmdata import Decode, Error, Packing, stream
 from vlmdata.loader.samples import Samples
 from vlmdata.loader.stream import Blend, Cache, Options
 
@@ -79,6 +79,11 @@ def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict
         (lambda: Packing(8, len, 5), "name is a text, not 5"),  # type: ignore[arg-type]
         (lambda: Packing(8, len, "any", "cut"), "overlong is one of alone, drop, not 'cut'"),  # type: ignore[arg-type]
         (lambda: Packing(8, len, "any", workers=0), "workers is a whole number, 1 or more, not 0"),
+        (lambda: Decode("336"), "size is a whole number, 1 or more, not '336'"),  # type: ignore[arg-type]
+        (lambda: Decode(8, "crop"), "mode is one of no, border, keep_ratio, keep_ratio_largest, center_crop, not 'crop'"),  # type: ignore
+        (lambda: Decode(8, filter="cubic"), "filter is one of bilinear, area, not 'cubic'"),  # type: ignore[arg-type]
+        (lambda: Decode(8, augment=True), "augment is a function, not True"),  # type: ignore[arg-type]
+        (lambda: Decode(8, max_pixels=0), "max_pixels is a whole number, 1 or more, not 0"),
     ],
 )
 def test_a_wrong_group_of_options_is_one_line(make: Any, says: str) -> None:
@@ -106,6 +111,23 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
     with pytest.raises(TypeError, match="workers"):
         samples.loader(workers=2)  # type: ignore[call-arg]
     assert sorted(keys_of(samples.loader(num_workers=0))) == sorted(keys_of(stream(tars, cache=tmp_path, torch=False)))
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (5, "state is what state_dict() returned, not 5"),
+        ({}, "this is no state of a stream: it has nothing"),
+        ({"position": "4", "index": "a", "order": "b"}, "position is a whole number, 0 or more, not '4'"),
+    ],
+)
+def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
+    samples = stream(tars, cache=tmp_path, torch=False)
+    with pytest.raises(Error) as caught:
+        samples.load_state_dict(state)
+    assert str(caught.value) == says
+    with pytest.raises(Error, match="epoch is a whole number, 0 or more, not -1"):
+        samples.set_epoch(-1)
 
 
 def test_a_checker_sees_every_option() -> None:

@@ -12,16 +12,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_whole, check_whole_or_none
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
-from vlmdata.images.resize import ResizeRule, place_on, scale_to, transform
+from vlmdata.images.resize import MODES, ResizeRule, place_on, scale_to, transform
+from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read import DamagedSample, Sample
 
 Pixels = NDArray[np.uint8]
+FILTERS = ("bilinear", "area")
 Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 
@@ -45,6 +48,14 @@ class Decode:
     alternatives: bool = True
     max_pixels: int = MAX_PIXELS
     max_memory_mb: int = MAX_MEMORY_MB
+
+    def __post_init__(self) -> None:
+        check_whole_or_none(1, size=self.size)
+        check_choice(MODES, mode=self.mode)
+        check_choice(FILTERS, filter=self.filter)
+        check_callable(augment=self.augment)
+        check_bool(alternatives=self.alternatives)
+        check_whole(1, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb)
 
     def __call__(self, sample: Sample) -> Sample:
         result: Sample = {}

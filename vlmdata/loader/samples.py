@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlmdata.arguments import check_whole, wrong
 from vlmdata.errors import InputError
 from vlmdata.loader.audit import Audit, audit, audit_packs
 from vlmdata.loader.build import OnError
@@ -105,8 +106,11 @@ class Samples:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after `state`, on any number of ranks and workers. Raises ValueError if index or order are not the same."""
+        if not isinstance(state, Mapping):
+            raise wrong("state", "what state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
             raise InputError(f"this is no state of a stream: it has {', '.join(map(str, state)) or 'nothing'}")
+        check_whole(0, position=state["position"])
         if state["index"] != self.plan.index_digest:
             raise InputError(
                 f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"
@@ -124,6 +128,7 @@ class Samples:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
+        check_whole(0, epoch=epoch)
         self._origin = self._position = self.plan.epoch_start(epoch)
         self._until = None
 
