@@ -18,7 +18,7 @@ from vlmdata import errors, step
 from vlmdata.engine.finish import SumsDiffer
 from vlmdata.loader.index import NoIndex
 from vlmdata.loader.read import DamagedSample
-from vlmdata.recipe import load
+from vlmdata.recipe import load, parse
 
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = ["build_index", "check", "diff", "export", "forget", "retry", "run", "stream", "why"]
@@ -134,6 +134,7 @@ def test_steps_of_users_find_recipe_error_where_it_was():
     assert step.RecipeError is vlmdata.RecipeError is errors.RecipeError
 
 
+CHECKABLE = parse({"source": {"type": "html", "path": __file__}, "shards": {"layout": "documents"}})
 NO_PATH = "is a path or an address, not"
 NO_DATASET = "is no finished dataset: it has no manifest.json"
 
@@ -185,6 +186,9 @@ NO_DATASET = "is no finished dataset: it has no manifest.json"
         ("build_index", {"paths": ".", "image_sizes": "no"}, "image_sizes is True or False, not 'no'"),
         ("build_index", {"paths": ".", "on_error": "stop"}, "on_error is one of raise, skip, not 'stop'"),
         ("build_index", {"paths": ".", "out": 5}, f"out {NO_PATH} 5"),
+        ("build_index", {"paths": ".", "out": "."}, "out is the path of a file, as index.parquet, not '.'"),
+        ("run", {"out": "foo://bucket/set", "recipe": CHECKABLE}, "foo://bucket/set: Protocol not known: foo"),
+        ("why", {"out": "foo://bucket/set", "word": "a"}, "foo://bucket/set: Protocol not known: foo"),
         ("build_index", {"paths": ".", "report": 5}, "report is a function, not 5"),
     ],
 )

@@ -45,6 +45,22 @@ def check_path(**values: Any) -> None:
             raise wrong(name, "a path or an address", value)
 
 
+def check_protocol(*addresses: str | os.PathLike) -> None:
+    """Refuse addresses of a kind that fsspec does not know, or for which a package is missing; paths pass."""
+    for given in addresses:
+        address = os.fspath(given)
+        if "://" not in address:
+            continue
+        import fsspec
+
+        try:
+            for part in address.split("::"):  # fsspec's chains, as zip://name::/folder/file.zip
+                if "://" in part:
+                    fsspec.get_filesystem_class(part.partition("://")[0])
+        except (ValueError, ImportError) as error:
+            raise InputError(f"{address}: {error}") from None
+
+
 def check_text(**values: Any) -> None:
     """Refuse what is no text."""
     for name, value in values.items():
@@ -78,7 +94,7 @@ def paths_of(**values: Any) -> list[str]:
     """Return the paths of one argument, given as a single path or as a list of them."""
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
-    if not isinstance(paths, Sequence | set | frozenset) or not all(_is_path(path) for path in paths):
+    if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):
         raise wrong(name, "a path or a list of paths", value)
     return [os.fspath(path) for path in paths]
 

@@ -2,15 +2,18 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import Decode, Error, Packing, stream
+from vlmdata.arguments import check_protocol
 from vlmdata.loader.samples import Samples
 from vlmdata.loader.stream import Blend, Cache, Options
 
@@ -56,7 +59,10 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"path": {"a": -1}}, "the weight of a is a number, 0 or more, not -1"),
         ({"path": {"a": float("nan")}}, "the weight of a is a number, 0 or more, not nan"),
         ({"path": {5: 1}}, "a path of weights is a path or an address, not 5"),
+        ({"path": {"absent"}}, "path is a path or a list of paths, not {'absent'}"),  # it has no order
         ({"path": "absent"}, "absent does not exist"),
+        ({"path": "foo://bucket/set"}, "foo://bucket/set: Protocol not known: foo"),
+        ({"path": ["foo://bucket/0.tar"]}, "foo://bucket/0.tar: Protocol not known: foo"),
     ],
 )
 def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict[str, Any], says: str) -> None:
@@ -92,6 +98,24 @@ def test_a_wrong_group_of_options_is_one_line(make: Any, says: str) -> None:
     assert str(caught.value) == says
 
 
+def test_chained_addresses_and_paths_pass() -> None:
+    check_protocol("zip://0.tar::/folder/set.zip", "simplecache::file:///folder/0.tar", Path("0.tar"), "memory://set")
+    with pytest.raises(Error, match="Protocol not known: foo"):
+        check_protocol("zip://0.tar::foo://folder/set.zip")
+
+
+@pytest.mark.parametrize("length", [0, "5", 2.5, [], [4, 0], None])
+def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
+    packing = Packing(64, lambda sample: length, f"{length!r}", workers=1)
+    with pytest.raises(Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}: a whole number")):
+        stream(tars, packing=packing, cache=tmp_path, torch=False)
+
+
+def test_a_length_may_be_of_numpy(tars: Path, tmp_path: Path) -> None:
+    packing = Packing(64, lambda sample: np.int64(len(sample["txt"])), "numpy", workers=1)
+    assert sum(map(len, stream(tars, packing=packing, cache=tmp_path, torch=False))) == 10
+
+
 @pytest.mark.parametrize("old", ["batch", "collate", "tail", "world", "pack", "by", "later", "cache_bytes", "workers"])
 def test_a_name_that_is_none_is_a_type_error(tars: Path, old: str) -> None:
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
@@ -104,6 +128,7 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
         ({"num_workers": -1}, "num_workers is a whole number, 0 or more, not -1"),
         ({"prefetch_factor": 0}, "prefetch_factor is a whole number, 1 or more, not 0"),
         ({"pin_memory": 1}, "pin_memory is True or False, not 1"),
+        ({"device": "gpu"}, "device is a device of torch, such as 'cuda', not 'gpu'"),
     ):
         with pytest.raises(Error) as caught:
             samples.loader(**wrong)  # type: ignore[arg-type]

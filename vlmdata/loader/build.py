@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of, wrong
 from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.find import PathLike, Shards, find_shards
 from vlmdata.loader.index import INDEX, INDEX_FILE, IndexWriter
@@ -48,6 +48,8 @@ def build_index(
     check_callable(report=report)
     if out is not None:
         check_path(out=out)
+        if os.path.isdir(out):
+            raise wrong("out", "the path of a file, as index.parquet", out)
     found = paths if isinstance(paths, Shards) else find_shards(paths_of(paths=paths))
     target = Path(out) if out is not None else _beside(found)
     workers = max(1, min(workers or os.cpu_count() or 1, len(found.names) // _FEW))

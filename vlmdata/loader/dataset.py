@@ -10,6 +10,7 @@ from pathlib import Path
 
 import xxhash
 
+from vlmdata.arguments import check_protocol
 from vlmdata.errors import InputError
 from vlmdata.loader.build import OnError, build_index
 from vlmdata.loader.find import Shards, find_shards, first_outside, is_remote, join, named_split, split_file
@@ -64,6 +65,7 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
     kept under `cache`, named by the tars' addresses, sizes and times. Raises ValueError where tars and index do not belong
     together; with on_error="skip", missing tars are left for the reader.
     """
+    check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
     cache = Path(cache).expanduser()
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else ", ".join(os.fspath(one) for one in path)
     file = _index_beside(path, cache)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from vlmdata.arguments import check_protocol
 from vlmdata.errors import InputError
 from vlmdata.loader.energon import DEFAULT, Splits, find_split_file, read_splits
 
@@ -68,6 +69,7 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
         raise InputError("no path is given")
+    check_protocol(*given)
     excluded: dict[str, frozenset[str]] = {}
     found = [address for path in given for address in _expand(os.fspath(path), excluded)]
     if not found:

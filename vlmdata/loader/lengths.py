@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,10 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
             if reader.on_error == "raise":
                 raise
             tokens = DAMAGED
-        found = [tokens] if isinstance(tokens, int) else tokens
-        if not found or min(found) < 1:
-            raise InputError(f"sample {place.key!r} of {reader.dataset.name} has the length {tokens}: at least 1 is meant")
+        found = [tokens] if isinstance(tokens, Integral) else tokens
+        if not (isinstance(found, list | tuple) and found and all(isinstance(one, Integral) and one >= 1 for one in found)):
+            where = f"sample {place.key!r} of {reader.dataset.name}"
+            raise InputError(f"{where} has the length {tokens!r}: a whole number, or a list of them, of at least 1 is meant")
         values += found
         counts.append(len(found))
     return np.array(values, np.int32), np.array(counts)

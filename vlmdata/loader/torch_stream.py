@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from vlmdata.arguments import check_bool, check_whole
+from vlmdata.arguments import check_bool, check_whole, wrong
 from vlmdata.loader.plan import Layout
 from vlmdata.loader.samples import Samples
 
@@ -50,7 +50,10 @@ class Loader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory and torch.cuda.is_available()
         self.prefetch_factor = prefetch_factor
-        self.device = None if device is None else torch.device(device)
+        try:
+            self.device = None if device is None else torch.device(device)
+        except (RuntimeError, TypeError):
+            raise wrong("device", "a device of torch, such as 'cuda'", device) from None
 
     def __len__(self) -> int:
         return len(self.stream)
