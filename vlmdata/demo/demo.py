@@ -58,9 +58,8 @@ def _train(out: Path) -> list[float]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             status = process.wait()
-        except BaseException:
-            process.terminate()  # it ends in order; the `with` waits for it
-            raise
+        finally:
+            process.terminate()  # where this was interrupted; the `with` waits for it
     if status != 0:
         raise RecipeError(f"the demo's training ended with status {status}; what it says stands above")
     records = [json.loads(line) for line in (out / "model/log.jsonl").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vlmdata.arguments import check_protocol
 from vlmdata.engine.base import Store
 from vlmdata.engine.folder import LocalStore
 from vlmdata.engine.objects import ObjectStore
@@ -17,6 +18,7 @@ def open_store(url: str | Path, *, probe: bool = True) -> Store:
     text = str(url)
     if "://" not in text or text.startswith("file://"):
         return LocalStore(Path(text.removeprefix("file://")))
+    check_protocol(text)
     store = ObjectStore(text)
     if probe:
         store.probe()

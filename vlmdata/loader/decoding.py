@@ -19,7 +19,6 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, place_on, scale_to, transform
-from vlmdata.loader.grouping import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read import DamagedSample, Sample
 
