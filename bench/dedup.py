@@ -88,7 +88,7 @@ def embeddings(count: int) -> np.ndarray:
 
 
 def hamming_ours(count: int = 1_000_000, distance: int = 8) -> Result:
-    from vlmdata.similar.hamming import pairs_within
+    from vlmdata.similarity.hamming import pairs_within
 
     data = hashes(count)
     pairs, cost = timed(lambda: pairs_within(data, distance, threads=2))
@@ -130,8 +130,8 @@ def hamming_imagededup() -> Result:
 
 
 def minhash_ours() -> Result:
-    from vlmdata.similar.lsh import similar_text_edges
-    from vlmdata.similar.minhash import grams_of, jaccard, sketch
+    from vlmdata.similarity.lsh import similar_text_edges
+    from vlmdata.similarity.minhash import grams_of, jaccard, sketch
 
     data = texts(200_000)
     _, sketching = timed(lambda: sketch(data, grams_of(5)))
@@ -194,7 +194,7 @@ def minhash_datasketch() -> Result:
 
 
 def cosine_ours() -> Result:
-    from vlmdata.similar.cosine import pairs_above, quantise
+    from vlmdata.similarity.cosine import pairs_above, quantise
 
     data = embeddings(100_000)
     pairs, cost = timed(lambda: np.concatenate(list(pairs_above(quantise(data), 0.95, threads=2))))
@@ -227,7 +227,7 @@ def cosine_faiss(kind: str) -> Result:
 
 
 def growth(count: int) -> Result:
-    from vlmdata.similar.hamming import distinct_pairs, edges_within
+    from vlmdata.similarity.hamming import distinct_pairs, edges_within
     from vlmdata.steps.dedupe_phash import kept_of_hashes
 
     data = hashes(count)

@@ -22,11 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.engine import finish, ledger, pack, plan
-from vlmdata.engine.calls import PartCall
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.partlog import Blob, PartLog
-from vlmdata.engine.sample import samples
+from vlmdata.engine.drive import publish as finish
+from vlmdata.engine.output import ledger, pack
+from vlmdata.engine.output.sample import samples
+from vlmdata.engine.partitions import plan
+from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.store.folder import LocalStore
 from vlmdata.recipe import parse
 from vlmdata.row import IMAGE, flatten, set_column
 

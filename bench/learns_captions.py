@@ -24,15 +24,15 @@ import torch
 from bench import curves
 from bench.inputs.real_data import ROOT
 from bench.inputs.tars import write_tar
-from vlmdata_train import open_feed
-from vlmdata_train.batch import Batch
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data import open_feed
+from vlmdata_train.data.feed import Feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.feed import Feed
-from vlmdata_train.held_out import blanked
-from vlmdata_train.loop import run_training
+from vlmdata_train.loop.held_out import blanked
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.batch import Batch
 from vlmdata_train.recipe_file import parse
-from vlmdata_train.restore import restore
-from vlmdata_train.step import MicroBatch, ModelWithLoss
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 RECIPE = {

@@ -27,14 +27,14 @@ import torch
 from bench import curves
 from bench.inputs.real_data import ROOT
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from vlmdata_train import open_feed
-from vlmdata_train.answers import generate_answers
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.held_out import held_out_loss
-from vlmdata_train.loop import run_training
+from vlmdata_train.loop.answers import generate_answers
+from vlmdata_train.loop.held_out import held_out_loss
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.step import ModelWithLoss
 from vlmdata_train.recipe_file import parse
-from vlmdata_train.restore import restore
-from vlmdata_train.step import ModelWithLoss
 
 CPU = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}

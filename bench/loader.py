@@ -253,7 +253,7 @@ def speed(folder: Path, overlays: list[str]) -> None:
 
 def shuffle_quality() -> None:
     """Shards seen in 32 consecutive samples, and samples of 256 that share a run of 64 neighbours with another one."""
-    from vlmdata.loader.order import Order
+    from vlmdata.loader.order.order import Order
 
     print("\n| shuffle of 1,000,000 samples, 100 shards | shards in 32 | pairs of one run in 256 | reads at once |")
     print("|---|---|---|---|")
@@ -309,7 +309,7 @@ def growth(folder: Path, rows: int, shards: int) -> None:
     """
     import pyarrow as pa
 
-    from vlmdata.loader.index import INDEX, MEMBER, IndexWriter
+    from vlmdata.loader.index.index import INDEX, MEMBER, IndexWriter
 
     place, each, span = folder / f"{rows}", rows // shards, 52_224
     place.mkdir()

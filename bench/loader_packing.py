@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from vlmdata.loader.packing import Packs, pack
+from vlmdata.loader.order.packing import Packs, pack
 
 SIZES = (2048, 4096, 8192, 32768)
 FEWEST_FIT = 0.7  # sizes that less of the samples fit in are passed over, and so are the samples that do not fit

@@ -27,9 +27,9 @@ from selectolax.lexbor import LexborHTMLParser
 from bench.inputs.real_data import ROOT
 from bench.inputs.shingles import precision_and_recall
 from bench.inputs.strings import score_of_strings
-from vlmdata.html.archive import records, volumes
+from vlmdata.archives.archive import records, volumes
+from vlmdata.archives.http_message import parse_response
 from vlmdata.html.document import extract
-from vlmdata.html.http_message import parse_response
 from vlmdata.html.obelics import KEPT, SPECIAL, UNWRAPPED
 
 Page = tuple[bytes, str]  # as a server sent it, address

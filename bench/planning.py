@@ -36,8 +36,8 @@ def write_list(path: Path, rows: int) -> None:
 def plan(folder: str) -> None:
     """Plan the list in `folder` and print what it took. Runs in a process of its own."""
     from vlmdata import recipe
-    from vlmdata.engine import plan as plans
-    from vlmdata.engine.open import open_store
+    from vlmdata.engine.partitions import plan as plans
+    from vlmdata.engine.store.open import open_store
 
     made = recipe.parse({"source": {"type": "url_list", "path": f"{folder}/list.parquet"}, "steps": ["text_length"]})
     before = peak_mb()

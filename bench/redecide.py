@@ -30,13 +30,14 @@ import pyarrow.parquet as pq
 
 from bench.dedup import hashes
 from vlmdata import recipe as recipes
-from vlmdata.engine import decisions, plan
-from vlmdata.engine.calls import Job, PartCall
-from vlmdata.engine.chain import inputs
-from vlmdata.engine.ingest import Ingest
-from vlmdata.engine.open import open_store
-from vlmdata.engine.partlog import Blob, PartLog
-from vlmdata.engine.worker import Worker
+from vlmdata.engine.drive import decide as decisions
+from vlmdata.engine.partitions import plan
+from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.work.chain import inputs
+from vlmdata.engine.work.ingest import Ingest
+from vlmdata.engine.work.worker import Worker
 from vlmdata.row import flatten, set_column
 from vlmdata.steps.dedupe_phash import DedupePhash
 

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.engine.ledger import ROWS_PER_FILE
-from vlmdata.engine.open import open_store
-from vlmdata.loader.index import INDEX
+from vlmdata.engine.output.ledger import ROWS_PER_FILE
+from vlmdata.engine.store.open import open_store
+from vlmdata.loader.index.index import INDEX
 from vlmdata.report.write import write_report
 
 STEPS: list[dict[str, Any]] = [{"download": {}}, {"image_size": {"min_side": 200, "max_aspect": 3.0, "of": "original"}}]

@@ -35,17 +35,18 @@ import numpy as np
 import torch
 
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from vlmdata_train import open_feed, setup
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.flops import flops_per_token, matrix_peak
-from vlmdata_train.loop import run_training
-from vlmdata_train.meter import memory_bytes
-from vlmdata_train.model import VisionLanguageModel, image_plan, load_tokenizer
-from vlmdata_train.model_recipe import Part
-from vlmdata_train.prefetch import Prefetcher
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.flops import flops_per_token, matrix_peak
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.meter import memory_bytes
+from vlmdata_train.loop.prefetch import Prefetcher
+from vlmdata_train.model.model import VisionLanguageModel, image_plan, load_tokenizer
+from vlmdata_train.model.model_recipe import Part
+from vlmdata_train.model.tokens import image_token_id
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.recipe_file import parse
-from vlmdata_train.tokens import image_token_id
 
 FROZEN = {"frozen": True}
 SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)

@@ -30,8 +30,8 @@ from pathlib import Path
 from tests.engine.dying import DIED, die_before, dying_forget, dying_run, jumping_clock, little_memory, spoiled_run
 from tests.engine.site import Site, download, hashes, ledger, site
 from tests.engine.test_killed import start, workers_of
-from vlmdata.engine.audit import audit
-from vlmdata.engine.local import CONTEXT
+from vlmdata.audit import audit
+from vlmdata.engine.drive.processes import CONTEXT
 from vlmdata.takedown import Request, finish, take_down
 
 EVERY_S = 3.0  # between kills, at first; a fifth of it more after each, so that a run ends on a slow machine too

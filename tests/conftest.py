@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 from hypothesis import HealthCheck, settings  # only now: what these import may read the environment
 
 from tests.outside import Outside
-from vlmdata.engine.local import CONTEXT
+from vlmdata.engine.drive.processes import CONTEXT
 
 # A shell starts what runs in its background with Ctrl-C ignored, and child processes inherit that: some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,7 +42,7 @@ settings.register_profile("chaos", settings.get_profile("suite"), derandomize=Fa
 settings.load_profile("suite")
 
 # Hundreds of worker processes are forked from one that has imported this: open_clip alone takes six CPU seconds.
-CONTEXT.set_forkserver_preload(["vlmdata.engine.worker", "tests.engine.dying", "open_clip", "datasets"])
+CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying", "open_clip", "datasets"])
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

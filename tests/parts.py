@@ -3,9 +3,9 @@
 import threading
 from pathlib import Path
 
-from vlmdata.engine import tombstones
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.openpart import Keep, OpenPart
+from vlmdata.engine.partitions import tombstones
+from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.work.open_partition import Keep, OpenPart
 
 
 def open_part(folder: Path) -> OpenPart:

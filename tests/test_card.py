@@ -46,9 +46,9 @@ def test_datasets_loads_the_folder_by_its_card(out, tmp_path):
 def test_a_later_document_with_more_images_loses_none(tmp_path):
     """The first hundred documents have one image, the last has four and a field of its own."""
     from vlmdata.card import features, member_names
-    from vlmdata.engine.folder import LocalStore
-    from vlmdata.engine.pack import pack
-    from vlmdata.engine.sample import Sample
+    from vlmdata.engine.output.pack import pack
+    from vlmdata.engine.output.sample import Sample
+    from vlmdata.engine.store.folder import LocalStore
 
     store = LocalStore(tmp_path / "out")
     chosen = []

@@ -9,9 +9,9 @@ from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import run
 from vlmdata.cli import main
-from vlmdata.engine.sample import samples
+from vlmdata.engine.output.sample import samples
 from vlmdata.fields import FIELDS, carried, is_ours, other_names
-from vlmdata.intake.rows import pair, tables
+from vlmdata.readers.rows import pair, tables
 from vlmdata.recipe import parse
 from vlmdata.row import conform
 from vlmdata.sources.files import Files

@@ -17,9 +17,9 @@ from PIL import Image
 from tests.engine.site import download, hashes, ledger, manifest, site
 from tests.sources.pictures import picture
 from vlmdata import run, stream
+from vlmdata.audit import audit
 from vlmdata.cli import main
-from vlmdata.engine.audit import audit
-from vlmdata.engine.folder import LocalStore
+from vlmdata.engine.store.folder import LocalStore
 from vlmdata.explain import why
 from vlmdata.recipe import parse
 from vlmdata.takedown import Request, finish, forget
@@ -203,7 +203,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
 def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing(web, out, tmp_path, monkeypatch, capsys):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
+        patch.setattr("vlmdata.engine.forget.pending.roll_forward", _killed)
         forget(out, url=[line["url"]])
     before = files(out)
     for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
@@ -223,7 +223,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
 def test_who_changes_a_dataset_finishes_its_takedown_first(out, verb, monkeypatch):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("vlmdata.engine.pending.roll_forward", _killed)
+        patch.setattr("vlmdata.engine.forget.pending.roll_forward", _killed)
         forget(out, url=[line["url"]])
     assert main([verb, str(out)]) == 0
     assert why(out, line["key"])[0]["outcome"] == "forgotten"

@@ -15,8 +15,8 @@ import pytest
 import vlmdata
 from tests.engine.site import site
 from vlmdata import errors, step
-from vlmdata.engine.finish import SumsDiffer
-from vlmdata.loader.index import NoIndex
+from vlmdata.engine.drive.publish import SumsDiffer
+from vlmdata.loader.index.index import NoIndex
 from vlmdata.loader.read import DamagedSample
 from vlmdata.recipe import load, parse
 

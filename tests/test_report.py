@@ -20,8 +20,8 @@ from tests.engine.site import download, hashes, ledger, manifest, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import recipe as recipes
 from vlmdata import run
-from vlmdata.engine.audit import audit
-from vlmdata.engine.open import open_store
+from vlmdata.audit import audit
+from vlmdata.engine.store.open import open_store
 from vlmdata.report.bins import make, short
 from vlmdata.report.charts import charts
 from vlmdata.report.examples import choose

@@ -12,8 +12,8 @@ from tests.engine.site import picture
 from tests.rows import captions
 from vlmdata import recipe as recipes
 from vlmdata import run
-from vlmdata.engine.columns import LEDGER
-from vlmdata.engine.open import open_store
+from vlmdata.columns import LEDGER
+from vlmdata.engine.store.open import open_store
 from vlmdata.report.charts import charts
 from vlmdata.report.lines import Line, lines
 from vlmdata.report.scan import Facts, scan

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.rows import document, table
 from vlmdata.row import flatten
-from vlmdata.similar.verdict import drop_duplicate_images, living_images
+from vlmdata.similarity.verdict import drop_duplicate_images, living_images
 
 ROWS = [["a"], [{"url": "1"}, "b", {"url": "2"}], [], [{"url": "3"}, {"url": "4"}]]
 

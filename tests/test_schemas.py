@@ -11,7 +11,7 @@ import yaml
 from tests.engine.site import manifest, site
 from tests.rows import document, table
 from vlmdata import run
-from vlmdata.engine.sample import samples
+from vlmdata.engine.output.sample import samples
 from vlmdata.recipe import PIPELINES
 from vlmdata.schema import text
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.fixtures.own_step import Lines, Words
-from vlmdata.engine.chain import chain
+from vlmdata.engine.work.chain import chain
 from vlmdata.recipe import Recipe, Shards
 from vlmdata.step import Step, id_of
 from vlmdata.steps.language import Language

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vlmdata.thread import attempt
+from vlmdata.process.thread import attempt
 
 
 def test_what_the_work_returns_is_returned():

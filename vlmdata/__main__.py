@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from vlmdata.stopped import STOPPED
+from vlmdata.process.stopped import STOPPED
 
 
 def main() -> int:

@@ -13,20 +13,21 @@ from typing import Any
 from vlmdata import recipe as recipes
 from vlmdata.arguments import check_bool, check_path, check_text, check_whole_or_none, texts_of
 from vlmdata.dataset import finish_pending, settle
-from vlmdata.engine import decisions, plan, tombstones
-from vlmdata.engine.base import Store
-from vlmdata.engine.calls import Job, PartCall
-from vlmdata.engine.chain import Link, chain, stops
-from vlmdata.engine.driver import Driver
-from vlmdata.engine.finish import finish
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.gpus import visible_gpus, wants_gpu
-from vlmdata.engine.manifest import alone, confirm_alone, load_manifest, write_manifest
-from vlmdata.engine.open import open_store
-from vlmdata.engine.plan import Plan
-from vlmdata.engine.progress import Progress
-from vlmdata.engine.runlog import RunLog
-from vlmdata.engine.workers import Workers
+from vlmdata.engine.drive import decide as decisions
+from vlmdata.engine.drive.driver import Driver
+from vlmdata.engine.drive.gpus import visible_gpus, wants_gpu
+from vlmdata.engine.drive.progress import Progress
+from vlmdata.engine.drive.publish import finish
+from vlmdata.engine.drive.workers import Workers
+from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest, write_manifest
+from vlmdata.engine.output.runlog import RunLog
+from vlmdata.engine.partitions import plan, tombstones
+from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.plan import Plan
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.work.chain import Link, chain, stops
 from vlmdata.pages import write_pages
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
@@ -220,7 +221,7 @@ def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator
     web = job.recipe.first(Download)
     pool: Workers
     if local:
-        from vlmdata.engine.local import LocalWorkers
+        from vlmdata.engine.drive.processes import LocalWorkers
 
         pool = LocalWorkers(job, count, web, visible_gpus() if wants_gpu(job.recipe) else ())
         try:
@@ -228,7 +229,7 @@ def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator
         finally:
             pool.close()
         return
-    from vlmdata.engine import on_ray
+    from vlmdata.engine.drive import on_ray
 
     with on_ray.cluster(address, count) as total:
         on_ray.every_node_reads(job.out)

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.compute as pc
 import yaml
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.index import open_index
+from vlmdata.engine.output.samples_index import open_index
+from vlmdata.engine.store.base import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.sizes import megabytes
 

@@ -7,8 +7,9 @@ import traceback
 import warnings
 from typing import Any
 
-from vlmdata import commands, interrupt
-from vlmdata.stopped import STOPPED
+from vlmdata import commands
+from vlmdata.process import interrupt
+from vlmdata.process.stopped import STOPPED
 from vlmdata.verbs import Verbs, call
 
 VERBS = Verbs(
@@ -35,8 +36,8 @@ def _main(argv: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Print what went wrong and return the status. Call it while the error is handled."""
-    from vlmdata.engine.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.errors import InputError, RecipeError, WorkFailed
+    from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted
 
     if isinstance(error, (RecipeError, InputError, WorkFailed)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlmdata.engine import pending
-from vlmdata.engine.base import Store
-from vlmdata.engine.manifest import MANIFEST, alone, load_manifest
-from vlmdata.engine.open import open_store
-from vlmdata.engine.tombstones import is_pending
+from vlmdata.engine.forget import pending
+from vlmdata.engine.output.manifest import MANIFEST, alone, load_manifest
+from vlmdata.engine.partitions.tombstones import is_pending
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
 from vlmdata.pages import rewrite_pages
 from vlmdata.step import RecipeError
 

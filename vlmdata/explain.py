@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow.compute as pc
 
 from vlmdata.arguments import check_path, check_text, check_whole
+from vlmdata.columns import COLUMNS
 from vlmdata.dataset import read_manifest
-from vlmdata.engine.base import Store
-from vlmdata.engine.columns import COLUMNS
-from vlmdata.engine.ledger import ledger_files, take_rows, words_of
-from vlmdata.engine.lookup import candidates
-from vlmdata.engine.open import open_store
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.output.ledger import ledger_files, take_rows, words_of
+from vlmdata.engine.output.lookup import candidates
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.redact import redacted
 
 

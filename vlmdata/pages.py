@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmdata.card import CARD, write_card
-from vlmdata.engine.base import Store
+from vlmdata.engine.store.base import Store
 from vlmdata.report.write import REPORT, write_report
 
 

@@ -14,8 +14,8 @@ import yaml
 
 from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
-from vlmdata.engine.columns import COLUMNS
-from vlmdata.loader.index import INDEX
+from vlmdata.columns import COLUMNS
+from vlmdata.loader.index.index import INDEX
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.index import open_index, places, read_span, sample_of
-from vlmdata.engine.open import open_store
+from vlmdata.engine.output.samples_index import open_index, places, read_span, sample_of
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
 from vlmdata.redact import redacted
 from vlmdata.sizes import megabytes
 

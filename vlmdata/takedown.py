@@ -24,16 +24,18 @@ import pyarrow.compute as pc
 
 from vlmdata.arguments import check_bool, check_path, check_whole, paths_of, texts_of
 from vlmdata.dataset import finish_pending, read_manifest, settle
-from vlmdata.engine import erase, provenance, rewrite, tombstones
-from vlmdata.engine import plan as plans
-from vlmdata.engine.base import Store
-from vlmdata.engine.ledger import PARTS, ledger_files, take_rows, words_of
-from vlmdata.engine.lookup import candidates
-from vlmdata.engine.manifest import alone, confirm_alone, load_manifest
-from vlmdata.engine.open import open_store
-from vlmdata.engine.parquet import open_parquet
-from vlmdata.engine.records import WORK_FIX, Parts, read_record
-from vlmdata.engine.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
+from vlmdata.engine.forget import erase, rewrite
+from vlmdata.engine.output import provenance
+from vlmdata.engine.output.ledger import PARTS, ledger_files, take_rows, words_of
+from vlmdata.engine.output.lookup import candidates
+from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest
+from vlmdata.engine.partitions import plan as plans
+from vlmdata.engine.partitions import tombstones
+from vlmdata.engine.partitions.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.parquet_files import open_parquet
+from vlmdata.engine.store.records import WORK_FIX, Parts, read_record
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError

@@ -24,7 +24,7 @@ def check(target: str | Path | Recipe, *, overrides: dict[str, Any] | None = Non
     if is_dataset(target):
         if overrides:
             raise RecipeError(f"overrides change a recipe, and {target} is a dataset")
-        from vlmdata.engine.audit import audit
+        from vlmdata.audit import audit
 
         check_path(target=target)
         return audit(str(target), read_bytes=read_bytes)

@@ -21,16 +21,16 @@ from typing import Any
 
 from vlmdata import build
 from vlmdata.cli import main
-from vlmdata.engine.calls import Job
-from vlmdata.engine.local import CONTEXT, LocalWorkers
-from vlmdata.engine.worker import Worker
-from vlmdata.engine.workers import Ended
+from vlmdata.engine.drive.processes import CONTEXT, LocalWorkers
+from vlmdata.engine.drive.workers import Ended
+from vlmdata.engine.partitions.calls import Job
+from vlmdata.engine.work.worker import Worker
 from vlmdata.steps.download import Download
 from vlmdata.takedown import Request, take_down
 from vlmdata.web.pace import Pace
 
 DIED = 137
-CONTEXT.set_forkserver_preload(["vlmdata.engine.worker", "tests.engine.dying"])  # hundreds of processes start from it
+CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # hundreds of processes start from it
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}  # event -> its path
 

@@ -13,13 +13,13 @@ import yaml
 from tests.engine.site import download, ledger, manifest, site
 from tests.test_forget import samples, traces
 from vlmdata import run
-from vlmdata.engine import lease as leases
-from vlmdata.engine.audit import audit
-from vlmdata.engine.calls import Job, PartCall
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.lease import Lease
-from vlmdata.engine.manifest import alone
-from vlmdata.engine.worker import Worker
+from vlmdata.audit import audit
+from vlmdata.engine.output.manifest import alone
+from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.store import lease as leases
+from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.lease import Lease
+from vlmdata.engine.work.worker import Worker
 from vlmdata.recipe import load
 from vlmdata.takedown import forget
 
@@ -59,8 +59,8 @@ def test_two_runs_with_different_recipes_leave_a_whole_dataset(out):
 
 HOLDING = """
 import pathlib, sys, time
-from vlmdata.engine.lease import Lease
-from vlmdata.engine.folder import LocalStore
+from vlmdata.engine.store.lease import Lease
+from vlmdata.engine.store.folder import LocalStore
 with Lease(LocalStore(pathlib.Path(sys.argv[1])), "lease", print):
     print("held", flush=True)
     time.sleep(999)

@@ -1,7 +1,7 @@
 """Of a blob on an object store the first images are asked for one by one, then the whole at once."""
 
-from vlmdata.engine import blobcache
-from vlmdata.engine.blobcache import BlobCache
+from vlmdata.engine.store import blobcache
+from vlmdata.engine.store.blobcache import BlobCache
 
 
 def test_the_fourth_read_fetches_the_whole_blob_and_later_ones_nothing(monkeypatch):

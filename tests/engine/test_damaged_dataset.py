@@ -76,7 +76,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from vlmdata.engine import lookup
-from vlmdata.engine.parquet import bounds
+from vlmdata.engine.store.parquet_files import bounds
 lookup.GROUP = 50
 data = lookup.encode_entries(np.arange(150), np.arange(150, dtype=np.int32))
 begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")

@@ -21,12 +21,14 @@ from tests.engine.site import Site, hashes, site
 from tests.engine.test_killed import is_at_work
 from tests.servers import LoopbackServer, Request, Wire, reply
 from tests.web.ask import options
-from vlmdata import run, thread
+from vlmdata import run
 from vlmdata.cli import main
-from vlmdata.engine import local, on_ray
-from vlmdata.engine.driver import WorkFailed
-from vlmdata.engine.ingest import fetch
-from vlmdata.engine.worker import Worker
+from vlmdata.engine.drive import on_ray
+from vlmdata.engine.drive import processes as local
+from vlmdata.engine.drive.driver import WorkFailed
+from vlmdata.engine.work.ingest import fetch
+from vlmdata.engine.work.worker import Worker
+from vlmdata.process import thread
 from vlmdata.web.client import Client
 from vlmdata.web.pace import Pace
 
@@ -210,7 +212,7 @@ def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("vlmdata.web.client.Transfer", none)
-    monkeypatch.setattr("vlmdata.engine.ingest.LOOK_S", 0.01)
+    monkeypatch.setattr("vlmdata.engine.work.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
         with pytest.raises(RuntimeError, match="stopped early") as told:
@@ -223,7 +225,7 @@ def test_what_the_machine_lacks_is_told_as_that_through_the_client(monkeypatch):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("vlmdata.web.client.Transfer", none)
-    monkeypatch.setattr("vlmdata.engine.ingest.LOOK_S", 0.01)
+    monkeypatch.setattr("vlmdata.engine.work.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server, pytest.raises(OSError, match="Too many open files"):
         chosen = options(robots=False)
         list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine.dying import DIED, die_before, dying_run, spoiled_run
 from tests.engine.site import download, hashes, ledger, site
-from vlmdata.engine.audit import audit
+from vlmdata.audit import audit
 
 pytestmark = [pytest.mark.whole, pytest.mark.timeout(1200)]
 STRIDE = 11  # `make chaos` takes every change

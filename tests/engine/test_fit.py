@@ -10,8 +10,8 @@ from tests.loader.tars import write_tar
 from tests.rows import document, table
 from tests.sources.pictures import picture
 from vlmdata import run
-from vlmdata.engine.audit import audit
-from vlmdata.engine.fit import Fit
+from vlmdata.audit import audit
+from vlmdata.engine.work.fit import Fit
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 from vlmdata.verify import check

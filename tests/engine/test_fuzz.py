@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.engine.site import picture
 from vlmdata import catalog, recipe
-from vlmdata.engine.keys import content_keys
+from vlmdata.engine.partitions.keys import content_keys
 from vlmdata.row import conform
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.sources.html import Html

@@ -5,7 +5,7 @@ import pytest
 from tests.engine.nodes import nodes
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
-from vlmdata.engine.gpus import visible_gpus
+from vlmdata.engine.drive.gpus import visible_gpus
 from vlmdata.models import machine
 
 pytestmark = pytest.mark.whole

@@ -13,8 +13,8 @@ import pytest
 from tests.engine.site import Site, hashes, site
 from tests.engine.test_killed import commits, is_at_work, unfinished
 from vlmdata import run
-from vlmdata.engine import on_ray
-from vlmdata.engine.driver import WorkFailed
+from vlmdata.engine.drive import on_ray
+from vlmdata.engine.drive.driver import WorkFailed
 from vlmdata.step import RecipeError
 
 STOPPED = "vlmdata: stopped; run the same command again to resume"

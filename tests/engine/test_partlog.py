@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.partlog import Blob, PartLog
+from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.store.folder import LocalStore
 
 
 def entry(values: list[int | None], inputs: list[int]) -> pa.Table:

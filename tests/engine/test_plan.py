@@ -4,12 +4,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vlmdata.engine import plan
-from vlmdata.engine.calls import PartCall
-from vlmdata.engine.finish import SumsDiffer, check_sums, ledger_pieces, shard_pieces
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.keys import content_keys, number_repeats
-from vlmdata.intake.find import File
+from vlmdata.engine.drive.publish import SumsDiffer, check_sums, ledger_pieces, shard_pieces
+from vlmdata.engine.partitions import plan
+from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.keys import content_keys, number_repeats
+from vlmdata.engine.store.folder import LocalStore
+from vlmdata.readers.find import File
 from vlmdata.recipe import Recipe, Shards, parse
 from vlmdata.row import conform
 from vlmdata.sources.webdataset import Webdataset

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine.site import site
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.progress import Progress
-from vlmdata.engine.runlog import RunLog, clear_errors
+from vlmdata.engine.drive.progress import Progress
+from vlmdata.engine.output.runlog import RunLog, clear_errors
+from vlmdata.engine.store.folder import LocalStore
 
 pytestmark = pytest.mark.whole
 

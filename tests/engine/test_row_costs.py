@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from tests.images.pictures import photo, saved
 from tests.parts import open_part
-from vlmdata.engine.ingest import Ingest
-from vlmdata.engine.row_costs import RowCosts
+from vlmdata.engine.work.ingest import Ingest
+from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.row import conform
 from vlmdata.steps.resize import Resize
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.rows import document, table
-from vlmdata.engine.sample import samples
+from vlmdata.engine.output.sample import samples
 from vlmdata.row import drop_images, drop_texts, flatten
 
 A, B = ({"url": f"http://ex.com/{n}.jpg", "blob": "b", "offset": 0, "size": 9, "format": "jpeg"} for n in "ab")

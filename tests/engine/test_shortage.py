@@ -9,9 +9,9 @@ import pytest
 
 from tests.engine.dying import in_process, little_memory
 from vlmdata.cli import main
-from vlmdata.engine.driver import WorkFailed, result_of
-from vlmdata.engine.shortage import in_short, is_short_of_memory, told
-from vlmdata.engine.workers import Ended
+from vlmdata.engine.drive.driver import WorkFailed, result_of
+from vlmdata.engine.drive.workers import Ended
+from vlmdata.process.shortage import in_short, is_short_of_memory, told
 
 
 def caught(error: BaseException, cause: BaseException | None = None) -> BaseException:

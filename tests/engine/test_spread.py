@@ -15,7 +15,7 @@ from tests.engine.site import download, hashes, manifest, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import run
 from vlmdata.demo.recipe import HERE
-from vlmdata.engine.local import LocalWorkers
+from vlmdata.engine.drive.processes import LocalWorkers
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.engine.dying import DIED, dying_run, in_process, jumping_clock, little_memory, spoiled_run
 from tests.engine.site import hashes, site
-from vlmdata.engine.driver import WorkFailed, result_of
-from vlmdata.engine.workers import Ended
+from vlmdata.engine.drive.driver import WorkFailed, result_of
+from vlmdata.engine.drive.workers import Ended
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 

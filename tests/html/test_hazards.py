@@ -5,7 +5,7 @@ import time
 import pytest
 
 from vlmdata.html.document import Limits, extract
-from vlmdata.intake import pages
+from vlmdata.readers import pages
 
 pytestmark = pytest.mark.whole
 

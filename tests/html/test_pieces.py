@@ -16,10 +16,10 @@ from fastwarc.stream_io import Lz4Writer, ZstdWriter, zstd_train_dictionary_from
 from bench.inputs.archives import arc, framed, gz, http, warc
 from tests.buckets import bucket
 from tests.images.pictures import photo, saved
-from vlmdata.html import sequential
-from vlmdata.html.archive import Record, piece_records, pieces, records, volumes
-from vlmdata.html.remote import open_archive
-from vlmdata.html.sequential import Sequential
+from vlmdata.archives import sequential
+from vlmdata.archives.archive import Record, piece_records, pieces, records, volumes
+from vlmdata.archives.remote import open_archive
+from vlmdata.archives.sequential import Sequential
 from vlmdata.row import conform
 from vlmdata.sources import warc as module
 from vlmdata.sources.warc import Warc
@@ -212,7 +212,7 @@ def test_a_later_piece_of_a_stream_goes_on_where_the_one_before_ended(tmp_path, 
     monkeypatch.setattr(sequential, "RING_BYTES", 300_000)
     ranges = pieces(volume, 10_000_000, 20_000)
     opened = []
-    monkeypatch.setattr("vlmdata.html.volume.open_archive", lambda path: opened.append(1) or open_archive(path))
+    monkeypatch.setattr("vlmdata.archives.volume.open_archive", lambda path: opened.append(1) or open_archive(path))
     for start, end in ranges:
         list(piece_records(volume, start, end, MAX_BYTES))
     assert len(ranges) > 10 and len(opened) <= 1, "once at most: from where planning left it to the start"

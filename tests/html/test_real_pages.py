@@ -16,8 +16,8 @@ import yaml
 from warcio.archiveiterator import ArchiveIterator
 
 from bench.inputs.crawl import CNXML, Crawl, articles, sites, textbook
+from tests.archives import odd_archives
 from tests.fixtures import Find, fixture
-from tests.html import odd_archives
 from tests.html.test_reading_order import spoken
 from tests.real_data import real_data
 from vlmdata import recipe, run

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.loader.tars import END, file, header, pax, record
-from vlmdata.loader.grouping import contents
-from vlmdata.loader.scan import scan
-from vlmdata.loader.tar import members
+from vlmdata.loader.index.grouping import contents
+from vlmdata.loader.index.scan import scan
+from vlmdata.loader.index.tar import members
 
 A, B = (file(b"%c.jpg" % name, b"picture") + file(b"%c.txt" % name, b"words") for name in b"ab")
 TRASH = b"trash!!!" * 64

@@ -13,9 +13,9 @@ import pytest
 
 from tests.loader.tars import caption_set
 from vlmdata import stream
-from vlmdata.loader import flat
-from vlmdata.loader.build import build_index
-from vlmdata.loader.index import INDEX
+from vlmdata.loader.index import flat
+from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.index import INDEX
 from vlmdata.loader.packed import Packing
 
 

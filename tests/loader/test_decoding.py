@@ -12,7 +12,7 @@ from PIL import Image
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
-from vlmdata.loader.index import INDEX, IndexRow, IndexWriter, index_table
+from vlmdata.loader.index.index import INDEX, IndexRow, IndexWriter, index_table
 from vlmdata.loader.read import DamagedSample
 from vlmdata.loader.rows import Rows
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdata import stream
-from vlmdata.loader.grouping import samples
-from vlmdata.loader.tar import Member, TarDamage, members
+from vlmdata.loader.index.grouping import samples
+from vlmdata.loader.index.tar import Member, TarDamage, members
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/.", exclude_categories=["Cs"]), min_size=1, max_size=12)
 KEYS = st.builds("/".join, st.lists(st.one_of(NAMES, st.just("long" * 40)), min_size=1, max_size=3))

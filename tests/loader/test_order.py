@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
-from vlmdata.loader.blend import BlendOrder, as_rates
-from vlmdata.loader.order import Order, permute
+from vlmdata.loader.order.blend import BlendOrder, as_rates
+from vlmdata.loader.order.order import Order, permute
 from vlmdata.loader.stream import Blend
 
 

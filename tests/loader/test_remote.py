@@ -9,7 +9,7 @@ import pytest
 from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.stream import Cache
 
 

@@ -19,7 +19,7 @@ from tests.buckets import bucket
 from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.rows import Rows
 

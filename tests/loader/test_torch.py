@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.rows import Rows
 from vlmdata.loader.samples import position_of
 from vlmdata.loader.torch_stream import to_device
@@ -144,7 +144,7 @@ def test_workers_report_what_they_skip(tmp_path: Path) -> None:
 RANK = """
 import sys, torch.distributed as group
 from vlmdata import stream
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.rows import Rows
 group.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
 samples = stream(sys.argv[1], batch_size=6, cache=sys.argv[4])

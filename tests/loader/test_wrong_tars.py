@@ -13,7 +13,7 @@ import pytest
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader import read as reading
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.rows import Rows
 
 Files = list[tuple[str, bytes]]

@@ -9,8 +9,8 @@ import pytest
 from tests.loader.tars import write_tar
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
-from vlmdata.engine.sample import samples
-from vlmdata.intake.rows import tables
+from vlmdata.engine.output.sample import samples
+from vlmdata.readers.rows import tables
 from vlmdata.row import conform
 from vlmdata.sources.llava_json import LlavaJson
 from vlmdata.sources.messages import Messages

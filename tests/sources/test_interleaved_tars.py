@@ -10,9 +10,9 @@ from tests.images.pictures import photo, saved
 from tests.loader.tars import write_tar
 from tests.rows import document, table
 from tests.sources.reading import read_all
-from vlmdata.engine.folder import LocalStore
-from vlmdata.engine.pack import pack
-from vlmdata.engine.sample import samples
+from vlmdata.engine.output.pack import pack
+from vlmdata.engine.output.sample import samples
+from vlmdata.engine.store.folder import LocalStore
 from vlmdata.sources.interleaved_tars import InterleavedTars
 
 JPEG = saved(photo(64, 48), "JPEG")

@@ -36,7 +36,7 @@ def test_rows_of_csv_are_told_by_the_line_on_which_they_begin(tmp_path, encoding
 
 
 def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlmdata.intake.whole_rows.READ", 1 << 16)
+    monkeypatch.setattr("vlmdata.readers.whole_rows.READ", 1 << 16)
     (tmp_path / "b").mkdir()
     lines = ["url,caption", *(f'http://a.org/{n},"x\n\ny"' if n % 3 else f"http://a.org/{n}" for n in range(30_000))]
     (tmp_path / "b/list.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
@@ -106,7 +106,7 @@ def test_lines_of_json_are_told_by_their_number(tmp_path, kind):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_records_of_a_json_array_are_told_by_line_and_number(tmp_path, encoding, monkeypatch):
-    monkeypatch.setattr("vlmdata.intake.records.READ", 64)
+    monkeypatch.setattr("vlmdata.readers.records.READ", 64)
     text = '\n\n[{"url": "http://a.org/"},\n 7,\n\n' + '{"url": "http://b.org/"},\n' * 20 + ' "x", [1]]'
     (tmp_path / "a.json").write_bytes(text.encode(encoding))
     assert [(place, problem) for _, place, problem in places(UrlList(path=str(tmp_path), caption=""))] == [

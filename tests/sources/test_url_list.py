@@ -16,7 +16,7 @@ import pytest
 from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.reading import pairs_of, read_all
-from vlmdata.intake import lists
+from vlmdata.readers import lists
 from vlmdata.sources.url_list import UrlList
 from vlmdata.step import RecipeError
 

@@ -14,14 +14,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFile
 
 from bench.inputs.archives import arc, gz, http, warc
+from tests.archives import odd_archives
 from tests.buckets import bucket
 from tests.fixtures import fixture
-from tests.html import odd_archives
 from tests.images.pictures import photo, saved
 from tests.real_data import real_data
 from tests.servers import LoopbackServer, reply
 from tests.sources.reading import read_all
-from vlmdata.html import remote
+from vlmdata.archives import remote
 from vlmdata.row import conform
 from vlmdata.sources import warc as module
 from vlmdata.sources.warc import Warc

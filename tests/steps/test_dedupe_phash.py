@@ -6,7 +6,7 @@ import pytest
 
 from tests.rows import captions
 from vlmdata.row import set_column
-from vlmdata.similar.hamming import distinct_pairs
+from vlmdata.similarity.hamming import distinct_pairs
 from vlmdata.step import RecipeError
 from vlmdata.steps.dedupe_phash import DedupePhash, kept_of_hashes
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.parts import open_part
 from tests.rows import document, table
-from vlmdata.engine.ingest import Ingest
+from vlmdata.engine.work.ingest import Ingest
 from vlmdata.steps.image_format import ImageFormat
 from vlmdata.steps.resize import Resize
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vlmdata.engine.keys import content_keys, number_repeats
+from vlmdata.engine.partitions.keys import content_keys, number_repeats
 from vlmdata.recipe import load
 from vlmdata.row import conform, flatten, set_column
 from vlmdata.steps.clip_score import ClipScore

@@ -11,7 +11,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from tests.images.pictures import saved
 from tests.parts import open_part
 from tests.rows import document, table
-from vlmdata.engine.ingest import Ingest
+from vlmdata.engine.work.ingest import Ingest
 from vlmdata.models.folder import identity
 from vlmdata.step import RecipeError
 from vlmdata.steps.nsfw_images import NsfwImages

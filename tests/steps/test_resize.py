@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.engine.site import picture
 from tests.parts import open_part
-from vlmdata.engine.ingest import Ingest
-from vlmdata.engine.openpart import OpenPart
+from vlmdata.engine.work.ingest import Ingest
+from vlmdata.engine.work.open_partition import OpenPart
 from vlmdata.recipe import parse
 from vlmdata.row import conform
 from vlmdata.step import RecipeError

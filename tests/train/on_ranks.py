@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from tests.train.tiny import LLAMA, TINY, pack, sample
-from vlmdata_train.blocks import blocks_of
 from vlmdata_train.distributed import all_gather_objects, distribute, full_tensor, joined
-from vlmdata_train.memory import fit_memory
-from vlmdata_train.model import build_model
-from vlmdata_train.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop.memory import fit_memory
+from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.blocks import blocks_of
+from vlmdata_train.model.model import build_model
 
 BLOCKS = 6
 

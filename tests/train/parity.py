@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.tiny import pack, randomise
-from vlmdata_train.batch import Batch
-from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlmdata_train import checkpoint
+from vlmdata_train.convert import checkpoint
 from vlmdata_train.distributed import Ranks
 
 RANKS = Ranks(0, 1, torch.device("cpu"))

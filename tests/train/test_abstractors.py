@@ -7,8 +7,8 @@ import torch
 
 from tests.train.tiny import randomise
 from vlmdata_train.abstractors.pixel_shuffle import shuffle
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
-from vlmdata_train.parts import make_part, part_names
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.parts import make_part, part_names
 
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tests.sources.pictures import picture
-from vlmdata_train.document import Document
-from vlmdata_train.read_document import read_document
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.read_document import read_document
 
 ONE, TWO = picture(8), picture(9)
 DATA = "data:image/png;base64," + base64.b64encode(TWO).decode()

@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from tests.train.runs import tiny_recipe, write_data
-from vlmdata_train import count_line
-from vlmdata_train.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S, CountLine
+from vlmdata_train.data import count_line
+from vlmdata_train.data.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S, CountLine
 from vlmdata_train.evaluate import evaluate_checkpoint
-from vlmdata_train.loop import run_training
+from vlmdata_train.loop.loop import run_training
 
 
 class Clock:

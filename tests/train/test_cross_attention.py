@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.train.tiny import TINY, pack, rows, sample, tiny_model
-from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images, reading_block_mask
-from vlmdata_train.generate import generate
-from vlmdata_train.model import VisionLanguageModel, build_model
+from vlmdata_train.model.cross_packing import Seen, cross_attend, first_of_runs, latest_images, reading_block_mask
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model import VisionLanguageModel, build_model
 
 pytestmark = pytest.mark.whole
 

@@ -9,14 +9,15 @@ import torch
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import conversation_samples, drawing
-from vlmdata_train import open_feed, setup
 from vlmdata_train.__main__ import main
-from vlmdata_train.answers import Answer, generate_answers
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.held_out import blanked, held_out_loss
-from vlmdata_train.loop import run_training
-from vlmdata_train.score import Score, normalise, score, table
-from vlmdata_train.step import ModelWithLoss
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.answers import Answer, generate_answers
+from vlmdata_train.loop.held_out import blanked, held_out_loss
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.score import Score, normalise, score, table
+from vlmdata_train.loop.step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 

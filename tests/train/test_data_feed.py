@@ -12,11 +12,12 @@ from bench.inputs.tars import document_sample, jpeg, write_tar
 from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, conversation_samples, drawing
 from vlmdata.step import RecipeError
-from vlmdata_train import open_feed, setup
+from vlmdata_train.data import open_feed
+from vlmdata_train.data.left_out import count_left_out
+from vlmdata_train.data.reading import Reading, is_held_out
+from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition, redistribute
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.left_out import count_left_out
-from vlmdata_train.reading import Reading, is_held_out
-from vlmdata_train.sample_positions import FeedPosition, SamplePosition, redistribute
+from vlmdata_train.loop import setup
 
 pytestmark = pytest.mark.whole
 

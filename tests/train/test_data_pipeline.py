@@ -13,10 +13,11 @@ from tests.servers import LoopbackServer, reply
 from tests.train.runs import tiny_recipe
 from tests.train.shards import drawing
 from vlmdata import run
-from vlmdata_train import open_feed, setup
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import run_training
-from vlmdata_train.model import VisionLanguageModel
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.model import VisionLanguageModel
 
 pytestmark = pytest.mark.whole
 

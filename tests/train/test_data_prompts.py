@@ -9,13 +9,13 @@ import pytest
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.shards import caption_samples, drawing
 from vlmdata.step import RecipeError
-from vlmdata_train.batch import IGNORE
-from vlmdata_train.document import Document
-from vlmdata_train.prompt import truncate
-from vlmdata_train.prompts import Prompter
-from vlmdata_train.read_document import read_document
-from vlmdata_train.tiny_tokenizer import train_tokenizer
-from vlmdata_train.tokens import image_token_id
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.prompt import truncate
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.data.read_document import read_document
+from vlmdata_train.data.tiny_tokenizer import train_tokenizer
+from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.tokens import image_token_id
 
 # The shapes of chat templates, after those of ChatML, Llama 3, Vicuna, Gemma (which trims and renames) and Qwen 3 (which
 # puts an empty thought before the last answer only).

@@ -14,12 +14,12 @@ from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizer
 from bench.inputs.tars import jpeg
 from tests.train.shapes import CHATML, SHAPES, tokenizer_of
 from tests.train.shards import drawing
-from vlmdata_train.batch import IGNORE
-from vlmdata_train.document import Document
-from vlmdata_train.llava_save import served_template, served_tokenizer
-from vlmdata_train.prompt import Prompt
-from vlmdata_train.prompts import Prompter
-from vlmdata_train.tokens import image_token, image_token_id, load_tokenizer
+from vlmdata_train.convert.llava_save import served_template, served_tokenizer
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.tokens import image_token, image_token_id, load_tokenizer
 
 PHOTO = jpeg(drawing("red", "circle", 32))
 ODD = "  def f():\n    return 1\n\n\n<b>bold</b>\t\tand <table>\u2028 é 😀  end \n"

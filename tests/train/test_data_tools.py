@@ -8,10 +8,10 @@ import pytest
 
 from tests.train.shapes import CHATML, tokenizer_of
 from tests.train.test_data_shapes import PHOTO, learnt, own_expanded, prompter_of
-from vlmdata_train.batch import IGNORE
-from vlmdata_train.document import Document
-from vlmdata_train.llava_save import served_template
-from vlmdata_train.prompts import Prompter
+from vlmdata_train.convert.llava_save import served_template
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.model.batch import IGNORE
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"name": "weather", "arguments": {"city": "Zürich", "days": 2}}

@@ -12,9 +12,9 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import drawing
 from tests.train.test_loop_log import records
 from vlmdata import run
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata_train.evaluate import evaluate_checkpoint
-from vlmdata_train.loop import run_training
+from vlmdata_train.loop.loop import run_training
 
 pytestmark = pytest.mark.whole
 

@@ -29,7 +29,7 @@ from vlmdata_train.encoders.hf_vision import HfVision
 from vlmdata_train.encoders.open_clip import OpenClip
 from vlmdata_train.encoders.raw_patches import RawPatches
 from vlmdata_train.encoders.side_by_side import SideBySide
-from vlmdata_train.parts import make_part, part_names
+from vlmdata_train.model.parts import make_part, part_names
 
 pytestmark = pytest.mark.whole
 

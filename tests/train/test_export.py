@@ -14,12 +14,12 @@ from tests.train.shards import drawing
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
 from vlmdata_train.chat import Conversation
-from vlmdata_train.generate import generate
-from vlmdata_train.loop import run_training
-from vlmdata_train.marks import IMAGE_MARK
-from vlmdata_train.open_feed import prompter_of
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.open_feed import prompter_of
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.generate import generate
 from vlmdata_train.recipe_file import parse
-from vlmdata_train.restore import restore
 
 pytestmark = pytest.mark.whole
 
@@ -154,7 +154,7 @@ def test_the_second_stage_goes_on_with_the_weights_and_the_tokenizer_of_the_firs
 
 def packing(ids: torch.Tensor) -> Any:
     """Return the attention of one sample."""
-    from vlmdata_train.attention import plan_attention
+    from vlmdata_train.model.attention import plan_attention
 
     return plan_attention(torch.ones_like(ids))
 

@@ -15,14 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.train.parity import of_own_shapes
 from tests.train.test_parity_qwen import RECIPE, RECIPE_3, RECIPE_25
 from tests.train.tiny import TINY, pack, sample, tiny_model
-from vlmdata_train.batch import Batch
-from vlmdata_train.flops import flops_per_token
-from vlmdata_train.freezing import apply_parts
-from vlmdata_train.meter import Meter, add_step
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.model_recipe import Lora, ModelRecipe, Part
-from vlmdata_train.optim import optimizer_bytes
-from vlmdata_train.step import MicroBatch
+from vlmdata_train.loop.flops import flops_per_token
+from vlmdata_train.loop.meter import Meter, add_step
+from vlmdata_train.loop.optim import optimizer_bytes
+from vlmdata_train.loop.step import MicroBatch
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.freezing import apply_parts
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
 
 SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
           "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip

@@ -8,14 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
-from vlmdata_train.freezing import apply_parts
-from vlmdata_train.generate import generate
-from vlmdata_train.head import Head, head_of
-from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import Lora, Part
-from vlmdata_train.step import MicroBatch, ModelWithLoss
-from vlmdata_train.templates import ChatTemplate
-from vlmdata_train.tokens import image_token
+from vlmdata_train.data.templates import ChatTemplate
+from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.freezing import apply_parts
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.head import Head, head_of
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import Lora, Part
+from vlmdata_train.model.tokens import image_token
 
 GEMMA_2 = {"model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "attn_logit_softcapping": 3.0}
 HEADS: dict[str, tuple[dict[str, Any], Head, bool]] = {

@@ -16,18 +16,18 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, drawing
 from tests.train.test_data_feed import feed, model
 from tests.train.test_loop_log import records
-from vlmdata.intake import dialogue, members, tool_calls
-from vlmdata.loader.build import build_index
+from vlmdata.loader.index.build import build_index
 from vlmdata.loader.lengths import Lengths
+from vlmdata.readers import dialogue, members, tool_calls
 from vlmdata.step import RecipeError
+from vlmdata_train.data.left_out import REASONS as REASON_WORDS
+from vlmdata_train.data.left_out import LeftOutCounts, count_left_out, reason_code
+from vlmdata_train.data.open_feed import some_samples
+from vlmdata_train.data.reading import is_held_out
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.left_out import REASONS as REASON_WORDS
-from vlmdata_train.left_out import LeftOutCounts, count_left_out, reason_code
-from vlmdata_train.loop import run_training
-from vlmdata_train.open_feed import some_samples
-from vlmdata_train.reading import is_held_out
-from vlmdata_train.run_progress import samples_of_steps
-from vlmdata_train.tokens import CHAT_TEMPLATE
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.run_progress import samples_of_steps
+from vlmdata_train.model.tokens import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole
 

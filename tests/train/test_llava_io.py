@@ -20,13 +20,13 @@ from transformers import (
 
 from tests.train.parity import TEXT, one_row
 from tests.train.tiny import TINY, TOWER, tiny_model
+from vlmdata_train.convert.llava_io import fill_from_llava, llava_recipe
+from vlmdata_train.convert.llava_save import save_llava
 from vlmdata_train.encoders.open_clip import OpenClip
-from vlmdata_train.generate import generate
-from vlmdata_train.llava_io import fill_from_llava, llava_recipe
-from vlmdata_train.llava_save import save_llava
-from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import ModelRecipe
-from vlmdata_train.tokens import byte_tokenizer, image_token_id
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.tokens import byte_tokenizer, image_token_id
 
 pytestmark = pytest.mark.whole
 

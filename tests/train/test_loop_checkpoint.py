@@ -16,9 +16,10 @@ from torch import nn
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.saving import RANKS, save
 from vlmdata.step import RecipeError
-from vlmdata_train import checkpoint, open_feed
-from vlmdata_train.adamw import SplitAdamW
-from vlmdata_train.loop import run_training
+from vlmdata_train.convert import checkpoint
+from vlmdata_train.data import open_feed
+from vlmdata_train.loop.adamw import SplitAdamW
+from vlmdata_train.loop.loop import run_training
 
 pytestmark = pytest.mark.whole
 
@@ -125,7 +126,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
 
 
 def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
-    from vlmdata_train.restore import restore
+    from vlmdata_train.convert.restore import restore
 
     data = write_data(tmp_path / "data")
     recipe = tiny_recipe(data, tmp_path / "out", tokenizer={"vocabulary": 300})

@@ -5,15 +5,16 @@ import torch
 
 from tests.train.runs import tiny_recipe
 from tests.train.shards import MemoryStream, caption_samples, conversation_samples
-from vlmdata_train import open_feed, setup
-from vlmdata_train.blocks import blocks_of, recompute
+from vlmdata_train.data import open_feed
+from vlmdata_train.data.feed import Feed
+from vlmdata_train.data.reading import Reading
+from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.feed import Feed
-from vlmdata_train.memory import blocks_to_recompute, spaced
-from vlmdata_train.prefetch import Prefetcher
-from vlmdata_train.reading import Reading
-from vlmdata_train.sample_positions import FeedPosition, SamplePosition
-from vlmdata_train.step import ModelWithLoss
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.memory import blocks_to_recompute, spaced
+from vlmdata_train.loop.prefetch import Prefetcher
+from vlmdata_train.loop.step import ModelWithLoss
+from vlmdata_train.model.blocks import blocks_of, recompute
 
 pytestmark = pytest.mark.whole
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from vlmdata.step import RecipeError
-from vlmdata_train.broken import SpikeWatch
-from vlmdata_train.flops import flops_per_token
-from vlmdata_train.log import check_logs
-from vlmdata_train.loop import run_training
-from vlmdata_train.meter import Meter
+from vlmdata_train.loop.broken import SpikeWatch
+from vlmdata_train.loop.flops import flops_per_token
+from vlmdata_train.loop.log import check_logs
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.meter import Meter
+from vlmdata_train.loop.step import ModelWithLoss
 from vlmdata_train.recipe import Logs
-from vlmdata_train.step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 
@@ -152,7 +152,7 @@ def test_a_spike_is_judged_by_the_losses_before_it():
 
 
 def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlmdata_train.loop.MAX_REFUSED", 3)
+    monkeypatch.setattr("vlmdata_train.loop.loop.MAX_REFUSED", 3)
     original = ModelWithLoss.forward
     monkeypatch.setattr(
         ModelWithLoss, "forward", lambda self, micro: (original(self, micro)[0] * float("nan"), original(self, micro)[1])

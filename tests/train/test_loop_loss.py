@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vlmdata_train.batch import IGNORE
-from vlmdata_train.head import Head
-from vlmdata_train.loss import answer_labels, answer_positions, token_losses
+from vlmdata_train.loop.loss import answer_labels, answer_positions, token_losses
+from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.head import Head
 
 HEADS = {
     "plain": Head(), "capped": Head(cap=3.0), "scaled": Head(scale=0.25), "scaled and capped": Head(scale=2.0, cap=5.0),

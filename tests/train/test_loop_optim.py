@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from vlmdata_train.adamw import SplitAdamW, join, split
-from vlmdata_train.freezing import apply_parts
-from vlmdata_train.model_recipe import Lora, Part
-from vlmdata_train.optim import make_optimizer, parameter_groups, schedule_factor, set_learning_rates
+from vlmdata_train.loop.adamw import SplitAdamW, join, split
+from vlmdata_train.loop.optim import make_optimizer, parameter_groups, schedule_factor, set_learning_rates
+from vlmdata_train.model.freezing import apply_parts
+from vlmdata_train.model.model_recipe import Lora, Part
 from vlmdata_train.recipe import Optimizer
 
 

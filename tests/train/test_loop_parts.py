@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from tests.train.runs import tiny_recipe, weights, write_data
-from vlmdata_train import open_feed, setup
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import run_training
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.prefetch import Prefetcher
-from vlmdata_train.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.loop.prefetch import Prefetcher
+from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.model import VisionLanguageModel
 
 pytestmark = pytest.mark.whole
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.train.runs import tiny_recipe, write_data
 from vlmdata.step import RecipeError
-from vlmdata_train import open_feed
-from vlmdata_train.loop import run_training
-from vlmdata_train.restore import restore
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data import open_feed
+from vlmdata_train.loop.loop import run_training
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|end|>\n{% endfor %}"
 

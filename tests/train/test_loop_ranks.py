@@ -15,11 +15,13 @@ from bench.inputs.tars import jpeg, write_tar
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from tests.train.shards import conversation_samples
 from tests.train.tiny import pack, sample
-from vlmdata_train import checkpoint, open_feed, setup
+from vlmdata_train.convert import checkpoint
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import run_training
-from vlmdata_train.lora import merge_lora
-from vlmdata_train.restore import restore
+from vlmdata_train.loop import setup
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.lora import merge_lora
 
 ROOT = Path(__file__).resolve().parents[2]
 # Each rank is a process that must import torch first.

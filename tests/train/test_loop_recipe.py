@@ -9,7 +9,7 @@ from tests.train.runs import MODEL, write_data
 from vlmdata.recipe import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
-from vlmdata_train.model_recipe import Lora, Part
+from vlmdata_train.model.model_recipe import Lora, Part
 from vlmdata_train.recipe_file import load, parse
 
 GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}

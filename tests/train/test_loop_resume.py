@@ -10,7 +10,7 @@ from bench.inputs.tars import write_tar
 from tests.train.runs import tiny_recipe, weights, write_data
 from tests.train.shards import conversation_samples
 from vlmdata.step import RecipeError
-from vlmdata_train.loop import run_training
+from vlmdata_train.loop.loop import run_training
 
 pytestmark = pytest.mark.whole
 
@@ -67,7 +67,7 @@ def test_a_run_whose_samples_have_changed_is_refused(tmp_path):
 def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):
     data = write_data(tmp_path / "data", captions=40)
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1))
-    from vlmdata_train.checkpoint import read_saved
+    from vlmdata_train.convert.checkpoint import read_saved
 
     assert read_saved(result.checkpoint).facts["samples"] == 40
 

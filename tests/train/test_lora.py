@@ -18,13 +18,13 @@ from tests.train.test_parity_qwen import RECIPE as QWEN_2
 from tests.train.test_parity_qwen import RECIPE_3 as QWEN_3
 from tests.train.test_parity_qwen import RECIPE_25 as QWEN_25
 from tests.train.tiny import TINY, TOWER, pack, randomise, sample, tiny_model
-from vlmdata_train.batch import Batch
-from vlmdata_train.freezing import apply_parts, check_gates
-from vlmdata_train.lora import add_lora, linear_layers, merge_lora
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.model_recipe import Lora, ModelRecipe, Part
-from vlmdata_train.parts import part_names
-from vlmdata_train.unused import set_unused_aside
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.freezing import apply_parts, check_gates
+from vlmdata_train.model.lora import add_lora, linear_layers, merge_lora
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
+from vlmdata_train.model.parts import part_names
+from vlmdata_train.model.unused import set_unused_aside
 
 pytestmark = pytest.mark.whole
 

@@ -9,8 +9,8 @@ import torch
 
 from tests.train.tiny import TINY, pack, rows, sample, tiny_model
 from vlmdata.step import RecipeError
-from vlmdata_train.generate import generate
-from vlmdata_train.model import build_model, image_plan
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model import build_model, image_plan
 
 
 @pytest.mark.parametrize(

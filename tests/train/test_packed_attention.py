@@ -8,9 +8,9 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
-from vlmdata_train.attention import plan_attention, segment_block_mask
-from vlmdata_train.model import build_model
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.attention import plan_attention, segment_block_mask
+from vlmdata_train.model.model import build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 pytestmark = pytest.mark.whole
 

@@ -25,10 +25,10 @@ from tests.train.parity import (
     of_squares,
     randomised,
 )
-from vlmdata_train.batch import Batch
-from vlmdata_train.llava_io import our_name
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.convert.llava_io import our_name
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 TOWER = {**VISION, "num_hidden_layers": 4}
 CLIP = {"hf_vision": {"config": {"model_type": "clip_vision_model", **TOWER}}}

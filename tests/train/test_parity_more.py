@@ -25,7 +25,7 @@ from tests.train.parity import (
     renamed,
     with_images,
 )
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 LLAMA = {"model_type": "llama", **TEXT}
 FIRST = {

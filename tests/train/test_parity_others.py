@@ -31,9 +31,9 @@ from tests.train.parity import (
     randomised,
     renamed,
 )
-from vlmdata_train.batch import Batch
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
 

@@ -32,9 +32,9 @@ from tests.train.parity import (
     renamed,
 )
 from tests.train.tiny import pack, randomise
-from vlmdata_train.model import build_model
-from vlmdata_train.model_recipe import ModelRecipe
-from vlmdata_train.pixels import normalise
+from vlmdata_train.model.model import build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.pixels import normalise
 
 VISION = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64,
           "patch_size": 8, "head_dim": 8}  # fmt: skip

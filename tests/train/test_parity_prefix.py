@@ -18,9 +18,9 @@ from tests.train.parity import (
     renamed,
 )
 from tests.train.tiny import TINY, pack, sample, tiny_model
-from vlmdata_train.attention import segment_block_mask
-from vlmdata_train.generate import generate
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.attention import segment_block_mask
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
 GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}

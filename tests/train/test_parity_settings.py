@@ -16,8 +16,8 @@ from tests.train.parity import (
     of_squares,
     randomised,
 )
-from vlmdata_train.llava_io import our_name
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.convert.llava_io import our_name
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 RECIPE = ModelRecipe(
     encoder={"hf_vision": {"config": {"model_type": "clip_vision_model", **VISION}}}, preprocessing="pad", abstractor="mlp",

@@ -21,9 +21,9 @@ from transformers.models.llava import LlavaImageProcessor, LlavaImageProcessorPi
 from transformers.models.llava_next import LlavaNextImageProcessor, LlavaNextImageProcessorPil, LlavaNextProcessor
 from transformers.models.siglip import SiglipImageProcessor, SiglipImageProcessorPil
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
-from vlmdata_train.parts import make_part, part_names
-from vlmdata_train.pixels import normalise
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.parts import make_part, part_names
+from vlmdata_train.model.pixels import normalise
 from vlmdata_train.preprocessing.anyres import Anyres, fitted, select_best_resolution, unpadded
 from vlmdata_train.preprocessing.dynamic_tiles import nearest_grid
 from vlmdata_train.preprocessing.native import Native

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from tests.train.runs import MODEL, write_data
-from vlmdata_train.quiet import quiet
-from vlmdata_train.tokens import byte_tokenizer
+from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.tokens import byte_tokenizer
 
 # Runs commands one after another, in one process, for each process imports torch first.
 RUN = """

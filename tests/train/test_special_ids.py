@@ -15,9 +15,9 @@ from tests.train.tiny import TINY, pack, tiny_model
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
 from vlmdata_train.languages.hf_causal import HfCausal
-from vlmdata_train.loop import run_training
-from vlmdata_train.model import build_model
-from vlmdata_train.tokens import byte_tokenizer, image_token_id
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.model import build_model
+from vlmdata_train.model.tokens import byte_tokenizer, image_token_id
 
 SHAPE = {name: value for name, value in LLAMA.items() if name != "model_type"}
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -10,16 +10,16 @@ from torch import nn
 from tests.train.runs import MODEL, tiny_recipe, write_data
 from tests.train.test_lora import updates_of
 from tests.train.tiny import TINY, pack, randomise, sample, tiny_model
-from vlmdata_train.blocks import blocks_of, recompute
-from vlmdata_train.freezing import apply_parts
+from vlmdata_train.convert.restore import restore
 from vlmdata_train.fusions.visual_experts import Experts
-from vlmdata_train.generate import generate
-from vlmdata_train.loop import run_training
-from vlmdata_train.lora import merge_lora
-from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import Lora, Part
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.blocks import blocks_of, recompute
+from vlmdata_train.model.freezing import apply_parts
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.lora import merge_lora
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import Lora, Part
 from vlmdata_train.positions.shared import shared_positions
-from vlmdata_train.restore import restore
 
 pytestmark = pytest.mark.whole
 

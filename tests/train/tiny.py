@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Blip2VisionConfig, Blip2VisionModel
 
-from vlmdata_train.batch import Batch
-from vlmdata_train.encoder_facts import EncoderFacts
-from vlmdata_train.model import VisionLanguageModel, build_model
-from vlmdata_train.model_recipe import ModelRecipe
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

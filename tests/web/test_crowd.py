@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from tests.web.ask import options
 from vlmdata.cli import main
-from vlmdata.engine import plan
-from vlmdata.engine.folder import LocalStore
+from vlmdata.engine.partitions import plan
+from vlmdata.engine.store.folder import LocalStore
 from vlmdata.recipe import parse
 from vlmdata.web.crowd import crowd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from vlmdata import interrupt
+from vlmdata.process import interrupt
 
 STOPPED = "vlmdata train: stopped; run the same command again to resume from the last checkpoint"
 
@@ -33,7 +33,7 @@ def _main(arguments: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Print what went wrong and return the status. Call it while the error is handled."""
-    from vlmdata.loader.index import NoIndex
+    from vlmdata.loader.index.index import NoIndex
     from vlmdata.loader.read import DamagedSample
     from vlmdata.redact import redacted
     from vlmdata.step import RecipeError

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from vlmdata.images.facts import ImageError
 from vlmdata.step import RecipeError
-from vlmdata_train.collate import Ready, build_batch, size_of
-from vlmdata_train.document import Picture
-from vlmdata_train.generate import generate
-from vlmdata_train.marks import IMAGE_MARK
-from vlmdata_train.model import VisionLanguageModel
-from vlmdata_train.open_feed import prompter_of
-from vlmdata_train.prompt import Prompt
-from vlmdata_train.prompts import Prompter
-from vlmdata_train.restore import restore
-from vlmdata_train.step import to_device
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data.collate import Ready, build_batch, size_of
+from vlmdata_train.data.document import Picture
+from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.open_feed import prompter_of
+from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.loop.step import to_device
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model import VisionLanguageModel
 
 
 @dataclass

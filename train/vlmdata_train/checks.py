@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlmdata.loader.find import find_shards, is_remote
-from vlmdata.loader.index import INDEX_FILE
+from vlmdata.loader.index.find import find_shards, is_remote
+from vlmdata.loader.index.index import INDEX_FILE
 from vlmdata.step import RecipeError
-from vlmdata_train.checkpoint_folder import check_checkpoint, check_start
+from vlmdata_train.convert.checkpoint_folder import check_checkpoint, check_start
 from vlmdata_train.recipe import Recipe
 
 

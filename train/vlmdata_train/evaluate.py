@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 from vlmdata.redact import redacted
-from vlmdata_train.answers import generate_answers
 from vlmdata_train.checks import check_evaluation
-from vlmdata_train.count_line import CountLine
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data.count_line import CountLine
+from vlmdata_train.data.left_out import count_left_out, left_out_lines
+from vlmdata_train.data.open_feed import feed_of, some_samples
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.held_out import held_out_loss
-from vlmdata_train.left_out import count_left_out, left_out_lines
-from vlmdata_train.open_feed import feed_of, some_samples
-from vlmdata_train.restore import restore
-from vlmdata_train.score import score, table
-from vlmdata_train.step import ModelWithLoss
+from vlmdata_train.loop.answers import generate_answers
+from vlmdata_train.loop.held_out import held_out_loss
+from vlmdata_train.loop.score import score, table
+from vlmdata_train.loop.step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:

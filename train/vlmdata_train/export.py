@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlmdata.step import RecipeError
-from vlmdata_train.llava_save import save_llava
-from vlmdata_train.lora import merge_lora
-from vlmdata_train.restore import restore
+from vlmdata_train.convert.llava_save import save_llava
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.model.lora import merge_lora
 
 
 def export(checkpoint: Path, folder: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from vlmdata import catalog
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
-from vlmdata_train.model_recipe import ModelRecipe, Part, check_range
-from vlmdata_train.parts import check_name
+from vlmdata_train.model.model_recipe import ModelRecipe, Part, check_range
+from vlmdata_train.model.parts import check_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jinja2 import Environment, TemplateSyntaxError
 from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
 from vlmdata.step import RecipeError
-from vlmdata_train.checkpoint_folder import model_of
+from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.recipe import Recipe, build_recipe
 
 

@@ -32,7 +32,7 @@ def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
 
     loaded = load(recipe, stage=stage, overrides=read_settings(settings))
     check_training(loaded)
-    from vlmdata_train.loop import run_training  # torch, which takes seconds: after what can be wrong without it
+    from vlmdata_train.loop.loop import run_training  # torch, which takes seconds: after what can be wrong without it
 
     result = run_training(loaded)
     if os.environ.get("RANK", "0") == "0":

@@ -14,8 +14,8 @@ EXAMPLES = "vlmdata clean OUT"
 @argument("out", "a finished dataset on this machine", shell_complete=folders)
 def command(out: str) -> None:
     from vlmdata.dataset import read_manifest, settle
-    from vlmdata.engine.folder import LocalStore
-    from vlmdata.engine.manifest import alone
+    from vlmdata.engine.output.manifest import alone
+    from vlmdata.engine.store.folder import LocalStore
     from vlmdata.sizes import megabytes
     from vlmdata.step import RecipeError
 

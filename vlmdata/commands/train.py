@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from vlmdata import interrupt
+from vlmdata.process import interrupt
 from vlmdata.verbs import COMPLETE, CompletionItem, Verb, argument
 
 EXAMPLES = """

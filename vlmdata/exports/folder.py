@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.stored_samples import members, shards
+from vlmdata.engine.output.stored_samples import members, shards
+from vlmdata.engine.store.base import Store
 
 
 def write(store: Store, draft: Path, layout: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.stored_samples import shards
+from vlmdata.engine.output.stored_samples import shards
+from vlmdata.engine.store.base import Store
 from vlmdata.exports.parquet import GROUP, features, rows_of
 
 

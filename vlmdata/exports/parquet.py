@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.index import sample_of
-from vlmdata.engine.stored_samples import members, shards
+from vlmdata.engine.output.samples_index import sample_of
+from vlmdata.engine.output.stored_samples import members, shards
+from vlmdata.engine.store.base import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 
 GROUP = 100  # samples of one row group: the Hub's viewer reads a page of that many

@@ -1,0 +1,1 @@
+"""Image bytes to pixels and back, within limits; hashes and measures."""

@@ -1,0 +1,1 @@
+"""From tars to training samples: `stream` and what is below it."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vlmdata.loader.order import Ints
+from vlmdata.loader.order.order import Ints
 from vlmdata.loader.packed import PackedPlan
-from vlmdata.loader.plan import Layout, Plan
+from vlmdata.loader.schedule import Layout, Plan
 
 PORTION = 1 << 16
 

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from vlmdata.errors import InputError
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.interrupt import ignore
-from vlmdata.loader.dataset import Dataset
-from vlmdata.loader.flat import Place
-from vlmdata.loader.index import NoIndex, numbers_of, parsing
-from vlmdata.loader.order import Ints
+from vlmdata.loader.index.dataset import Dataset
+from vlmdata.loader.index.flat import Place
+from vlmdata.loader.index.index import NoIndex, numbers_of, parsing
+from vlmdata.loader.index.scan import image_size
+from vlmdata.loader.order.order import Ints
 from vlmdata.loader.read import DamagedSample, Reader, Sample
-from vlmdata.loader.scan import image_size
+from vlmdata.process.interrupt import ignore
 
 Measure = Callable[[Sample], int | list[int]]
 Report = Callable[[int, int], None]

@@ -18,10 +18,10 @@ import xxhash
 from vlmdata.arguments import check_bool, check_callable, check_choice, check_text, check_whole, check_whole_or_none, wrong
 from vlmdata.errors import InputError
 from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
-from vlmdata.loader.order import Ints, distinct, key
-from vlmdata.loader.packing import Overlong, Packs, each_alone, pack
-from vlmdata.loader.plan import Picks, Plan, digest
+from vlmdata.loader.order.order import Ints, distinct, key
+from vlmdata.loader.order.packing import Overlong, Packs, each_alone, pack
 from vlmdata.loader.read import Reader
+from vlmdata.loader.schedule import Picks, Plan, digest
 from vlmdata.untrusted import Failed, errors_as
 
 PACKING_VERSION = 2  # of the order: another one is another stream

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdata.errors import Error
-from vlmdata.loader.build import OnError
-from vlmdata.loader.dataset import Dataset
-from vlmdata.loader.flat import Place
-from vlmdata.loader.header import SIZE_AT, has_samples, is_member
-from vlmdata.loader.tar import BLOCK
+from vlmdata.loader.index.build import OnError
+from vlmdata.loader.index.dataset import Dataset
+from vlmdata.loader.index.flat import Place
+from vlmdata.loader.index.header import SIZE_AT, has_samples, is_member
+from vlmdata.loader.index.tar import BLOCK
 
 if TYPE_CHECKING:
     from vlmdata.loader.remote import RemoteTar, RemoteTars

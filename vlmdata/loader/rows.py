@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vlmdata.loader.dataset import CACHE, CACHE_BYTES, open_dataset
-from vlmdata.loader.find import PathLike
-from vlmdata.loader.order import key, noise
+from vlmdata.loader.index.dataset import CACHE, CACHE_BYTES, open_dataset
+from vlmdata.loader.index.find import PathLike
+from vlmdata.loader.order.order import key, noise
 from vlmdata.loader.read import Sample, open_readers
 
 

@@ -17,13 +17,13 @@ from vlmdata.arguments import (
     wrong,
 )
 from vlmdata.errors import InputError
-from vlmdata.loader.build import OnError
-from vlmdata.loader.dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
-from vlmdata.loader.find import PathLike
+from vlmdata.loader.index.build import OnError
+from vlmdata.loader.index.dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
+from vlmdata.loader.index.find import PathLike
 from vlmdata.loader.packed import PackedPlan, Packing
-from vlmdata.loader.plan import By, Plan, make_plan
 from vlmdata.loader.read import Reader, Sample, open_readers
 from vlmdata.loader.samples import Samples
+from vlmdata.loader.schedule import By, Plan, make_plan
 
 if TYPE_CHECKING:
     from vlmdata.loader.torch_stream import Stream

@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vlmdata.arguments import check_bool, check_whole, wrong
-from vlmdata.loader.plan import Layout
 from vlmdata.loader.samples import Samples
+from vlmdata.loader.schedule import Layout
 
 
 class Stream(Samples, IterableDataset):

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.ledger import ledger_files
+from vlmdata.engine.output.ledger import ledger_files
+from vlmdata.engine.store.base import Store
 from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
 from vlmdata.report.ledger import stretches

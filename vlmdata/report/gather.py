@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vlmdata.engine.base import Store
+from vlmdata.engine.store.base import Store
 from vlmdata.report import lines as thresholds
 from vlmdata.report.charts import charts
 from vlmdata.report.examples import Chosen, Example, choose

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.parquet import open_parquet
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.parquet_files import open_parquet
 
 STRETCH = 20_000  # rows at a time
 

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.blob import read_blob
-from vlmdata.engine.index import open_index, places, read_span
-from vlmdata.engine.tombstones import STEP as FORGOTTEN
+from vlmdata.engine.output.samples_index import open_index, places, read_span
+from vlmdata.engine.partitions.tombstones import STEP as FORGOTTEN
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.blob import read_blob
 from vlmdata.images.decode import decode
 from vlmdata.images.encode import encode
 from vlmdata.images.facts import ImageError

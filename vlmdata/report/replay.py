@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata import recipe as recipes
-from vlmdata.engine.base import Store
-from vlmdata.engine.calls import Job, PartCall
-from vlmdata.engine.ledger import PARTS
-from vlmdata.engine.plan import RECORD as PLAN
-from vlmdata.engine.records import WORK_FIX, Parts, read_record
-from vlmdata.engine.worker import Worker
+from vlmdata.engine.output.ledger import PARTS
+from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.plan import RECORD as PLAN
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.records import WORK_FIX, Parts, read_record
+from vlmdata.engine.work.worker import Worker
 from vlmdata.step import RecipeError
 
 

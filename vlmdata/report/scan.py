@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.columns import COLUMNS
-from vlmdata.engine.ledger import ledger_files
+from vlmdata.columns import COLUMNS
+from vlmdata.engine.output.ledger import ledger_files
+from vlmdata.engine.store.base import Store
 from vlmdata.report.heavy import Heavy
 from vlmdata.report.items import (
     SIDES,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.index import open_index
+from vlmdata.engine.output.samples_index import open_index
+from vlmdata.engine.store.base import Store
 from vlmdata.report.tally import Tally
 from vlmdata.row import numbers
 

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 from markupsafe import escape
 
-from vlmdata.engine.base import Store
-from vlmdata.engine.shortage import is_short_of_memory
+from vlmdata.engine.store.base import Store
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.report.gather import gather
 from vlmdata.report.pictures import clean
 from vlmdata.sizes import megabytes

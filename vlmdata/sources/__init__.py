@@ -1,0 +1,1 @@
+"""The sources of recipes, one file each."""

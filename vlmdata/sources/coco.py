@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.intake.find import File, find
-from vlmdata.intake.formats import check_json
-from vlmdata.intake.nested import words
-from vlmdata.intake.opened import opened
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import called, image_named, keep_addresses, web_address
-from vlmdata.intake.places import boxes as boxes_in
-from vlmdata.intake.places import whole_numbers
-from vlmdata.intake.rows import pair, placed, tables
-from vlmdata.intake.strings import clean
+from vlmdata.readers.find import File, find
+from vlmdata.readers.formats import check_json
+from vlmdata.readers.nested import words
+from vlmdata.readers.opened import opened
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import called, image_named, keep_addresses, web_address
+from vlmdata.readers.places import boxes as boxes_in
+from vlmdata.readers.places import whole_numbers
+from vlmdata.readers.rows import pair, placed, tables
+from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
 ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that tell where an image of the folder came from

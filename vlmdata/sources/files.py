@@ -9,23 +9,23 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.intake import lists
-from vlmdata.intake.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
-from vlmdata.intake.captions import named_columns, without_captions
-from vlmdata.intake.dotted import NO_TEXT, value_at
-from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.named import named_rows
-from vlmdata.intake.nested import words
-from vlmdata.intake.opened import Damage
-from vlmdata.intake.overlooked import TEXTS, in_sibling, overlooked
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import keep_addresses
-from vlmdata.intake.reach import folder_of, is_folder
-from vlmdata.intake.rows import bad_record, pair, placed, tables
-from vlmdata.intake.sample_facts import not_said, with_origin
-from vlmdata.intake.strings import caption_text, check_encoding, clean, is_blank
-from vlmdata.intake.tars import names_within
-from vlmdata.intake.zipped import Unusable
+from vlmdata.readers import lists
+from vlmdata.readers.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
+from vlmdata.readers.captions import named_columns, without_captions
+from vlmdata.readers.dotted import NO_TEXT, value_at
+from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.named import named_rows
+from vlmdata.readers.nested import words
+from vlmdata.readers.opened import Damage
+from vlmdata.readers.overlooked import TEXTS, in_sibling, overlooked
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import keep_addresses
+from vlmdata.readers.reach import folder_of, is_folder
+from vlmdata.readers.rows import bad_record, pair, placed, tables
+from vlmdata.readers.sample_facts import not_said, with_origin
+from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
+from vlmdata.readers.tars import names_within
+from vlmdata.readers.zipped import Unusable
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images of one part

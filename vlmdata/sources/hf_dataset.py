@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.intake.captions import HEAD, named_columns, none_of, without_captions
-from vlmdata.intake.dotted import NO_TEXT, held, names_in, value_at
-from vlmdata.intake.find import File, find
-from vlmdata.intake.hub import Opened, is_local, open_dataset, what_is_wrong
-from vlmdata.intake.lists import Layout, check_columns, column_names
-from vlmdata.intake.named import count_rows, named_rows
-from vlmdata.intake.nested import flat, holds_bytes, plain_rows, words
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import called, in_text, keep_addresses
-from vlmdata.intake.rows import captioned, placed, tables
-from vlmdata.intake.strings import clean, is_blank
+from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
+from vlmdata.readers.dotted import NO_TEXT, held, names_in, value_at
+from vlmdata.readers.find import File, find
+from vlmdata.readers.hub import Opened, is_local, open_dataset, what_is_wrong
+from vlmdata.readers.lists import Layout, check_columns, column_names
+from vlmdata.readers.named import count_rows, named_rows
+from vlmdata.readers.nested import flat, holds_bytes, plain_rows, words
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import called, in_text, keep_addresses
+from vlmdata.readers.rows import captioned, placed, tables
+from vlmdata.readers.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
 

@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.nested import words
-from vlmdata.intake.opened import UNREADABLE, seekable
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import ENDINGS, in_place, inline
-from vlmdata.intake.places import hash_column, whole_numbers
-from vlmdata.intake.rows import bad_record, pair, tables
-from vlmdata.intake.sample_facts import told
-from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import MAX_IMAGE, read_tar, tar_rows
-from vlmdata.loader.grouping import TarSample
-from vlmdata.loader.tar import Read
+from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.tar import Read
+from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.nested import words
+from vlmdata.readers.opened import UNREADABLE, seekable
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import ENDINGS, in_place, inline
+from vlmdata.readers.places import hash_column, whole_numbers
+from vlmdata.readers.rows import bad_record, pair, tables
+from vlmdata.readers.sample_facts import told
+from vlmdata.readers.strings import clean
+from vlmdata.readers.tars import MAX_IMAGE, read_tar, tar_rows
 from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files
 from vlmdata.sources.webdataset import Webdataset

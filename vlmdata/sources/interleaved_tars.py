@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from vlmdata.fields import renamed
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
-from vlmdata.intake.documents import positions
-from vlmdata.intake.find import File, find
-from vlmdata.intake.frames import Frames
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import in_place, inline
-from vlmdata.intake.rows import document, reject, tables
-from vlmdata.intake.strings import clean
-from vlmdata.intake.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
-from vlmdata.loader.grouping import TarSample
-from vlmdata.loader.tar import Member, Read
+from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.tar import Member, Read
+from vlmdata.readers.documents import positions
+from vlmdata.readers.find import File, find
+from vlmdata.readers.frames import Frames
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import in_place, inline
+from vlmdata.readers.rows import document, reject, tables
+from vlmdata.readers.strings import clean
+from vlmdata.readers.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
 from vlmdata.step import Source
 
 FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order

@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.intake.find import File, find
-from vlmdata.intake.lists import named_pieces
-from vlmdata.intake.opened import opened, raw_file
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.records import no_json
-from vlmdata.intake.rows import bad_record, document, reject, tables
-from vlmdata.intake.strings import clean
+from vlmdata.readers.find import File, find
+from vlmdata.readers.lists import named_pieces
+from vlmdata.readers.opened import opened, raw_file
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.records import no_json
+from vlmdata.readers.rows import bad_record, document, reject, tables
+from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")

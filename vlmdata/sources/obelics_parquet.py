@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.intake.documents import parsed, positions, told
-from vlmdata.intake.find import File, find
-from vlmdata.intake.lists import named_pieces, open_parquet
-from vlmdata.intake.opened import UNREADABLE, raw_file
-from vlmdata.intake.pairs import json_object
-from vlmdata.intake.pictures import inline
-from vlmdata.intake.rows import bad_record, document, reject, tables
-from vlmdata.intake.strings import clean
+from vlmdata.readers.documents import parsed, positions, told
+from vlmdata.readers.find import File, find
+from vlmdata.readers.lists import named_pieces, open_parquet
+from vlmdata.readers.opened import UNREADABLE, raw_file
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.pictures import inline
+from vlmdata.readers.rows import bad_record, document, reject, tables
+from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import one_line
 

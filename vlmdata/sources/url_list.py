@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.intake import lists
-from vlmdata.intake.base64_images import image_in
-from vlmdata.intake.captions import caption_column, named_columns, without_captions
-from vlmdata.intake.dotted import resolve
-from vlmdata.intake.find import File, find
-from vlmdata.intake.lists import Chunk, Layout
-from vlmdata.intake.pairs import pairs
-from vlmdata.intake.places import box_column, hash_column, whole_numbers
-from vlmdata.intake.rows import bad_records, captioned, pair, placed, tables
-from vlmdata.intake.strings import blank_as_null, check_encoding, decode, from_python
+from vlmdata.readers import lists
+from vlmdata.readers.base64_images import image_in
+from vlmdata.readers.captions import caption_column, named_columns, without_captions
+from vlmdata.readers.dotted import resolve
+from vlmdata.readers.find import File, find
+from vlmdata.readers.lists import Chunk, Layout
+from vlmdata.readers.pairs import pairs
+from vlmdata.readers.places import box_column, hash_column, whole_numbers
+from vlmdata.readers.rows import bad_records, captioned, pair, placed, tables
+from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 

@@ -10,18 +10,20 @@ import fsspec
 import pyarrow as pa
 
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
-from vlmdata.intake.dialogue import checked_turns, read_dialogue
-from vlmdata.intake.dotted import NO_TEXT, value_at
-from vlmdata.intake.find import File, find, is_remote
-from vlmdata.intake.members import IMAGES, TURNS, Members, holds_turns, turns_alone
-from vlmdata.intake.nested import words
-from vlmdata.intake.pairs import json_object, one_text
-from vlmdata.intake.pictures import in_place, inline, keep_addresses
-from vlmdata.intake.rows import captioned, document, pair, reject, tables
-from vlmdata.intake.sample_facts import not_said, of_document, told, with_origin
-from vlmdata.intake.strings import caption_text, check_encoding, clean, is_blank
-from vlmdata.intake.talks import conversation
-from vlmdata.intake.tars import (
+from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.tar import Member, Read
+from vlmdata.readers.dialogue import checked_turns, read_dialogue
+from vlmdata.readers.dotted import NO_TEXT, value_at
+from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.members import IMAGES, TURNS, Members, holds_turns, turns_alone
+from vlmdata.readers.nested import words
+from vlmdata.readers.pairs import json_object, one_text
+from vlmdata.readers.pictures import in_place, inline, keep_addresses
+from vlmdata.readers.rows import captioned, document, pair, reject, tables
+from vlmdata.readers.sample_facts import not_said, of_document, told, with_origin
+from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
+from vlmdata.readers.talks import conversation
+from vlmdata.readers.tars import (
     ENDINGS,
     MAX_CAPTION,
     MAX_IMAGE,
@@ -32,9 +34,7 @@ from vlmdata.intake.tars import (
     sample_json,
     tar_rows,
 )
-from vlmdata.intake.tool_calls import Unfit, checked_tools, json_text
-from vlmdata.loader.grouping import TarSample
-from vlmdata.loader.tar import Member, Read
+from vlmdata.readers.tool_calls import Unfit, checked_tools, json_text
 from vlmdata.step import RecipeError, Source
 
 

@@ -1,0 +1,1 @@
+"""The steps of recipes, one file each."""

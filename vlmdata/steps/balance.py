@@ -9,7 +9,7 @@ import pyarrow as pa
 import xxhash
 
 from vlmdata.row import alive, drop_rows, flatten
-from vlmdata.similar.ngrams import contained
+from vlmdata.similarity.ngrams import contained
 from vlmdata.splitmix import mixed
 from vlmdata.step import RecipeError, Step
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import aligned, drop_texts, flatten
-from vlmdata.similar.ngrams import Index, coverage, index_of
-from vlmdata.similar.references import TEXTS, identity_of, texts_in
+from vlmdata.similarity.ngrams import Index, coverage, index_of
+from vlmdata.similarity.references import TEXTS, identity_of, texts_in
 from vlmdata.step import Part, RecipeError, Step
 
 

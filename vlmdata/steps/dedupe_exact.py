@@ -8,14 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.row import alive, flatten, in_one, set_column
-from vlmdata.similar.clusters import best_first, best_of_groups
-from vlmdata.similar.verdict import (
-    columns_of,
-    drop_duplicate_images,
-    drop_duplicate_rows,
-    living_images,
-    numbered,
-)
+from vlmdata.similarity.clusters import best_first, best_of_groups
+from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, drop_duplicate_rows, living_images, numbered
 from vlmdata.step import Step, scatter
 
 

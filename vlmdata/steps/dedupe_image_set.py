@@ -6,7 +6,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from vlmdata.row import alive, flatten
-from vlmdata.similar.latest import keep_latest
+from vlmdata.similarity.latest import keep_latest
 from vlmdata.step import Step
 
 

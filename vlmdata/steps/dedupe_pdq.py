@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import aligned, flatten
-from vlmdata.similar.clusters import stand_ins
-from vlmdata.similar.embeddings import has_value
-from vlmdata.similar.hamming256 import MAX_DISTANCE, Words, distinct_pairs_256
-from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
+from vlmdata.similarity.clusters import stand_ins
+from vlmdata.similarity.embeddings import has_value
+from vlmdata.similarity.hamming256 import MAX_DISTANCE, Words, distinct_pairs_256
+from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Step
 
 

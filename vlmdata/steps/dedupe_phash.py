@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import flatten
-from vlmdata.similar.blocks import MAX_DISTANCE, Hashes
-from vlmdata.similar.clusters import stand_ins
-from vlmdata.similar.hamming import distinct_pairs
-from vlmdata.similar.runs import Ids
-from vlmdata.similar.spread import IN_A_TASK, buckets_for, near_pairs
-from vlmdata.similar.verdict import columns_of, drop_duplicate_images, living_images
+from vlmdata.similarity.blocks import MAX_DISTANCE, Hashes
+from vlmdata.similarity.clusters import stand_ins
+from vlmdata.similarity.hamming import distinct_pairs
+from vlmdata.similarity.runs import Ids
+from vlmdata.similarity.spread import IN_A_TASK, buckets_for, near_pairs
+from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Spread, Step
 
 

@@ -6,15 +6,15 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.similar.clusters import leaders
-from vlmdata.similar.cosine import Int8, pairs_above, quantise, squared_norms
-from vlmdata.similar.embeddings import embeddings_in, has_value, without_values
-from vlmdata.similar.kmeans import spherical_kmeans
-from vlmdata.similar.runs import Ids
-from vlmdata.similar.semdedup import by_hardness, roots, semantic_duplicates
-from vlmdata.similar.spread import compared, cosine_pairs, cosines_of, load, starts_of
-from vlmdata.similar.spread_cells import semantic_duplicates_in
-from vlmdata.similar.verdict import Candidates, columns_of, drop_duplicate_images, living_images
+from vlmdata.similarity.clusters import leaders
+from vlmdata.similarity.cosine import Int8, pairs_above, quantise, squared_norms
+from vlmdata.similarity.embeddings import embeddings_in, has_value, without_values
+from vlmdata.similarity.kmeans import spherical_kmeans
+from vlmdata.similarity.runs import Ids
+from vlmdata.similarity.semdedup import by_hardness, roots, semantic_duplicates
+from vlmdata.similarity.spread import compared, cosine_pairs, cosines_of, load, starts_of
+from vlmdata.similarity.spread_cells import semantic_duplicates_in
+from vlmdata.similarity.verdict import Candidates, columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Spread, Step
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import aligned, drop_images, flatten
-from vlmdata.similar.embeddings import embeddings_in
+from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import Part, RecipeError, Step
 
 BLOCK_PRODUCTS = 1 << 24  # rows times centroids at a time: 64 MiB

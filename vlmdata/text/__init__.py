@@ -1,0 +1,1 @@
+"""Measures of texts: words, quality, personal data."""

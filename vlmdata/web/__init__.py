@@ -1,0 +1,1 @@
+"""Reaching the web: client, address guard, robots, rate limits, opt-outs."""

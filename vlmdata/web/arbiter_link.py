@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vlmdata.thread import Thread, attempt
+from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.pace import Ask, Grant, News, Report
 
 Messages = tuple[list[Ask], list[Report], list[News]]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pycurl
 
-from vlmdata.thread import Thread, attempt
+from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.arbiter_link import Arbiter, ArbiterLink
 from vlmdata.web.block import BlockList
 from vlmdata.web.curl_loop import CurlLoop

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlmdata.thread import Thread
+from vlmdata.process.thread import Thread
 
 KEPT_S = 60.0  # getaddrinfo does not tell a record's time to live; libcurl keeps answers as long
 KEPT_FAILURE_S = {"dns_failed": 300.0, "dns_temporary": 5.0}

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.abstractors.pixel_shuffle import SquareLayers, coarser
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def average(features: Tensor, grid: Grid, side: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlmdata_train.abstractors.patch_merger import Merger
 from vlmdata_train.abstractors.pixel_shuffle import coarser
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class SquareMerger(Merger):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 @dataclass(frozen=True)

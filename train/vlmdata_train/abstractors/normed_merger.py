@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vlmdata_train.abstractors.pixel_shuffle import coarser
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):

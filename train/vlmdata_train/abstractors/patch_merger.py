@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from vlmdata_train.abstractors.pixel_shuffle import coarser
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Merger(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from vlmdata_train.abstractors.mlp import Mlp
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:

@@ -17,7 +17,7 @@ def command(checkpoint: str, folder: str) -> None:
 
     check_export(checkpoint, folder)
     from vlmdata_train.export import export
-    from vlmdata_train.quiet import quiet
+    from vlmdata_train.model.quiet import quiet
 
     with quiet():  # it would draw bars for the files it writes
         export(Path(checkpoint), Path(folder))

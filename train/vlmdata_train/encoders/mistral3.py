@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.encoders.pixtral import Pixtral, Tower
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class SquareTower(Tower):

@@ -17,8 +17,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from vlmdata.catalog import suggest
-from vlmdata_train.encoder_facts import EncoderFacts
-from vlmdata_train.unused import set_unused_aside
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.unused import set_unused_aside
 
 
 class Tower(nn.Module):

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
-from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.encoders.qwen2_vl import attended
-from vlmdata_train.vision_half import VisionHalf
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from vlmdata_train.encoder_facts import EncoderFacts
-from vlmdata_train.vision_half import VisionHalf
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):

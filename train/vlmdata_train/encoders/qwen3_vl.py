@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.encoders.qwen2_vl import attended
-from vlmdata_train.vision_half import VisionHalf
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.vision_half import VisionHalf
 
 HALF = (0.5, 0.5, 0.5)  # mean and deviation of the published processor
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vlmdata_train.encoder_facts import EncoderFacts
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class Patches(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoder_facts import EncoderFacts
-from vlmdata_train.parts import make_part
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.parts import make_part
 
 
 class Towers(nn.Module):

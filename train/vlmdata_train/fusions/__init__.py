@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from vlmdata_train.encoder_facts import EncoderFacts
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 def embedding_width(facts: EncoderFacts, language_width: int) -> int:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.attention import AttentionPlan
-from vlmdata_train.blocks import blocks_of
-from vlmdata_train.cross_packing import Seen, cross_attend, first_of_runs, latest_images
-from vlmdata_train.encoder_facts import EncoderFacts
+from vlmdata_train.model.attention import AttentionPlan
+from vlmdata_train.model.blocks import blocks_of
+from vlmdata_train.model.cross_packing import Seen, cross_attend, first_of_runs, latest_images
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class CrossLayer(nn.Module):

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import AttentionPlan
-from vlmdata_train.blocks import blocks_of
-from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions.tokens import InPlace
+from vlmdata_train.model.attention import AttentionPlan
+from vlmdata_train.model.blocks import blocks_of
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 @dataclass(eq=False)

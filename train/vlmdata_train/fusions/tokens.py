@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.attention import AttentionPlan
-from vlmdata_train.encoder_facts import EncoderFacts
 from vlmdata_train.fusions import embedding_width
+from vlmdata_train.model.attention import AttentionPlan
+from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class InPlace(nn.Module):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from vlmdata_train.attention import use_packed_attention
-from vlmdata_train.configs import config_of
-from vlmdata_train.quiet import quiet
-from vlmdata_train.special_ids import drop_foreign_ids, with_special_ids
-from vlmdata_train.tokens import BYTES, load_tokenizer
+from vlmdata_train.model.attention import use_packed_attention
+from vlmdata_train.model.configs import config_of
+from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.special_ids import drop_foreign_ids, with_special_ids
+from vlmdata_train.model.tokens import BYTES, load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.batch import Batch
-from vlmdata_train.image_plan import ImagePlan
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.image_plan import ImagePlan
 
 
 def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:

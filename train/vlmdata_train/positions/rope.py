@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmdata_train.batch import Batch
-from vlmdata_train.image_plan import ImagePlan
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.image_plan import ImagePlan
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmdata_train.batch import Batch
-from vlmdata_train.image_plan import ImagePlan
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.image_plan import ImagePlan
 
 
 def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class OneTile:

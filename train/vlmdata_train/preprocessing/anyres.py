@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
-from vlmdata_train.pixels import Resample, pad, resize, to_tiles
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 
 def select_best_resolution(width: int, height: int, canvases: list[tuple[int, int]]) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vlmdata_train.encoder_facts import EncoderFacts
-from vlmdata_train.pixels import Resample, resize, to_tiles
+from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.pixels import Resample, resize, to_tiles
 from vlmdata_train.preprocessing import OneTile
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
-from vlmdata_train.pixels import Resample, pad, resize, to_tiles
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 
 @dataclass(frozen=True)

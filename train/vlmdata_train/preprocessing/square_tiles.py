@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.encoder_facts import EncoderFacts, Grid
-from vlmdata_train.pixels import Resample, resize, to_tiles
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 MAX_SIDE = 4096  # what Idefics3 never goes beyond
 

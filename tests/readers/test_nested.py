@@ -1,0 +1,42 @@
+"""The texts that a plain value holds, whatever kind of list or JSON they stand in."""
+
+import pytest
+
+from vlmdata.readers.nested import words
+
+NO_LIST = ["[1, 2]", '["a", 5]', '[{"a": 1}]', "[a", "[cat] on a mat", '["a"] and more', '{"a": ["b"]}', "[" * 100_000]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ('["a", "b"]', ["a", "b"]),
+        (' \n["a", null]\n', ["a"]),
+        (b'["a", "b"]', ["a", "b"]),
+        (['["a", "b"]', "c"], ["a", "b", "c"]),
+        ("[]", []),
+        ([7], ["7"]),
+        ([7, None, "a"], ["7", "a"]),
+        ('[""]', [""]),
+        ("", [""]),
+        *[(text, [text]) for text in NO_LIST],
+    ],
+)
+def test_a_text_that_is_a_list_of_texts_in_json_stands_for_them(value, found):
+    assert words(value) == (found, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ('["\\ud800"]', "bad_encoding"),
+        (b"\xff", "bad_encoding"),
+        ({"a": "b"}, "no_text"),
+        (True, "no_text"),
+        ([["a", {}]], "no_text"),
+        ([101, 7592, 102], "no_text"),
+        ([[0.5, 1.5]], "no_text"),
+    ],
+)
+def test_what_is_no_text_is_told(value, fault):
+    assert words(value)[1] == fault

@@ -1,0 +1,1 @@
+"""Weights and checkpoints: saved, restored, read from and written as published models."""

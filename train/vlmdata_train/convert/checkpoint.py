@@ -1,0 +1,250 @@
+"""Checkpoints: whole, atomic, without pickle, readable on any number of ranks.
+
+A checkpoint is a folder `step_00000100`. It is written under another name, synced, and renamed: a folder of that name is
+complete, whatever was killed and when. Inside:
+
+    model-00000.safetensors …       trained weights and buffers, by name
+    frozen-00000.safetensors …      frozen weights, hard-linked from checkpoint to checkpoint: written once
+    optimizer-00000.safetensors …   the optimizer's tensors, as `weight/state`
+    state.json                      step, loader position, random states, losses
+    recipe.json, tokenizer/         what it takes to use it
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vlmdata.step import RecipeError
+from vlmdata_train.convert.checkpoint_folder import latest
+from vlmdata_train.distributed import Ranks, all_gather_objects, barrier, distribute_like, full_tensor
+
+MAX_FILE_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint says beside its tensors."""
+
+    step: int
+    data: Any  # the loader's position
+    random: list[dict[str, Any]]  # each rank's generators
+    facts: dict[str, Any]  # losses and counts that the loop resumes from
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    saved: Saved,
+    recipe: dict[str, Any],
+    tokenizer: Any,
+    ranks: Ranks,
+) -> Path:
+    """Write `folder/step_N`, all of it or nothing; every rank must call it. Returns its path."""
+    final = folder / f"step_{saved.step:08d}"
+    previous = latest(folder)
+    part = folder / f".part-{uuid.uuid4().hex[:8]}"
+    if ranks.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".part-*"):  # of a run that was killed
+            shutil.rmtree(left_over)
+        part.mkdir()
+    named = _unshared(model)
+    frozen = {name for name, p in named if isinstance(p, nn.Parameter) and not p.requires_grad}
+    _write(part, "model", ((n, p) for n, p in named if n not in frozen), ranks)
+    if not _linked_frozen(previous, part, ranks):
+        _write(part, "frozen", ((n, p) for n, p in named if n in frozen), ranks)
+    _write(part, "optimizer", _optimizer_tensors(dict(named), optimizer), ranks)
+    if ranks.is_first:
+        tokenizer.save_pretrained(part / "tokenizer")
+        (part / "recipe.json").write_text(json.dumps(recipe, indent=1))
+        state = {"step": saved.step, "data": saved.data, "random": saved.random, "facts": saved.facts}
+        (part / "state.json").write_text(json.dumps(state))
+        _sync(part)
+        if final.exists():  # the same step, saved again by a run that was resumed from before it
+            final.rename(folder / f".part-{uuid.uuid4().hex[:8]}")
+        part.rename(final)
+        _sync_folder(folder)
+        for old in folder.glob(".part-*"):
+            shutil.rmtree(old)
+    barrier(ranks)
+    return final
+
+
+def prune(folder: Path, keep: int, best: str | None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best."""
+    for path in sorted(folder.glob("step_*"))[:-keep]:
+        if path.name != best:
+            gone = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # no reader may find it half removed
+            shutil.rmtree(gone)
+
+
+def read_saved(path: Path) -> Saved:
+    """Read what a checkpoint says beside its tensors. RecipeError where it is damaged."""
+    try:
+        return Saved(**json.loads((path / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path / "state.json", error) from error
+
+
+def load_model(path: Path, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model of the same shape. RecipeError names the first that does not fit."""
+    weights = dict(_unshared(model))
+    missing = dict(weights)
+    with torch.no_grad():
+        for name, tensor in _read(path, "model", "frozen"):
+            if name not in weights:
+                raise RecipeError(f"{path}: the model has no weight '{name}'; is the recipe's model the checkpoint's?")
+            weight = weights[name]
+            if weight.shape != tensor.shape:
+                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model wants {tuple(weight.shape)}")
+            weight.copy_(distribute_like(tensor, weight))
+            missing.pop(name, None)
+    if missing:
+        raise RecipeError(f"{path}: lacks the weight '{next(iter(missing))}' and {len(missing) - 1} others")
+
+
+def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Put a checkpoint's optimizer state back, each tensor in its own type (torch's own loading would round to bf16)."""
+    parameters = dict(_unshared(model))
+    for name, tensor in _read(path, "optimizer"):
+        weight, _, key = name.rpartition("/")
+        p = parameters[weight]
+        if key != "step":
+            tensor = distribute_like(tensor, p)
+        elif optimizer.defaults.get("fused"):  # whose kernels want the count beside the weight
+            tensor = tensor.to(p.device)
+        optimizer.state[p][key] = tensor
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the state of every random generator of this process, as JSON values."""
+    generator: Any = np.random.get_state(legacy=True)
+    kind, keys, *rest = generator
+    version, numbers, gauss = random.getstate()
+    states = {"torch": _text(torch.get_rng_state()), "python": [version, list(numbers), gauss]}
+    states["numpy"] = [str(kind), np.asarray(keys).tolist(), *rest]
+    if device.type == "cuda":
+        states["cuda"] = _text(torch.cuda.get_rng_state(device))
+    return states
+
+
+def restore_random(states: dict[str, Any], device: torch.device) -> None:
+    """Set every random generator of this process as it was."""
+    torch.set_rng_state(_tensor(states["torch"]))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(_tensor(states["cuda"]), device)
+
+
+def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
+    """Return every rank's generators; every rank must call it."""
+    return all_gather_objects(random_states(ranks.device), ranks)
+
+
+def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return parameters and persistent buffers by name, one name for each tensor that several share."""
+    names = model.state_dict(keep_vars=True)
+    seen: dict[int, str] = {}
+    for name, tensor in names.items():
+        seen.setdefault(id(tensor), name)
+    return [(name, names[name]) for name in seen.values()]
+
+
+def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for name, p in named.items():
+        for key, value in sorted(optimizer.state.get(p, {}).items()):
+            yield f"{name}/{key}", value if torch.is_tensor(value) else torch.tensor(value)
+
+
+def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
+    """Write tensors to `kind-00000.safetensors …`; a sharded tensor is put together on every rank, one at a time."""
+    held: dict[str, Tensor] = {}
+    size = files = 0
+    for name, tensor in tensors:
+        one = full_tensor(tensor.detach())
+        if not ranks.is_first:
+            continue
+        held[name] = one.to("cpu", copy=True).contiguous()
+        size += held[name].nbytes
+        if size >= MAX_FILE_BYTES:
+            save_file(held, folder / f"{kind}-{files:05d}.safetensors")
+            held, size, files = {}, 0, files + 1
+    if held:
+        save_file(held, folder / f"{kind}-{files:05d}.safetensors")
+
+
+def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+    for kind in kinds:
+        for file in sorted(path.glob(f"{kind}-*.safetensors")):
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for name in tensors.keys():  # noqa: SIM118  it is no dict
+                        yield name, tensors.get_tensor(name)
+            except (OSError, SafetensorError) as error:
+                raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> RecipeError:
+    return RecipeError(f"{file}: damaged ({error}): remove {file.parent}, and the run goes on from the checkpoint before it")
+
+
+def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
+    """Link the frozen weights of the run's last checkpoint, which has the same ones; say whether that was done."""
+    done = False
+    if ranks.is_first and previous is not None:
+        for file in previous.glob("frozen-*.safetensors"):
+            _link(file, part / file.name)
+            done = True
+    return bool(all_gather_objects(done, ranks)[0])
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _sync(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _text(tensor: Tensor) -> str:
+    return base64.b64encode(tensor.numpy().tobytes()).decode()
+
+
+def _tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -1,0 +1,58 @@
+"""Which folder is a checkpoint, and which parts a run starts from. Read without torch, so that mistakes come at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vlmdata.step import RecipeError
+from vlmdata_train.model.model_recipe import ModelRecipe, with_tokenizer
+
+
+def latest(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint of a run, if there is one."""
+    return max(folder.glob("step_*"), key=lambda p: p.name, default=None)
+
+
+def is_checkpoint(start: str) -> bool:
+    """Say whether a start is a checkpoint of the trainer's own."""
+    return (Path(start) / "recipe.json").exists()
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise RecipeError for a folder that is no checkpoint, with the newest one in it if it is a run."""
+    if is_checkpoint(str(folder)):
+        return
+    newest = latest(folder) or latest(folder / "checkpoints")
+    if newest:
+        raise RecipeError(f"{folder} is no checkpoint: it has no recipe.json. Did you mean '{newest}'?")
+    what = "it has no recipe.json" if folder.exists() else "it does not exist"
+    raise RecipeError(f"{folder} is no checkpoint: {what}")
+
+
+def check_start(start: str) -> None:
+    """Raise RecipeError for a start that is neither a checkpoint nor a folder of a model, nor could be a model's hub name."""
+    if is_checkpoint(start):
+        return
+    newest = latest(Path(start)) or latest(Path(start) / "checkpoints")
+    if newest:
+        raise RecipeError(f"start: {start} is a run. Did you mean '{newest}'?")
+    is_path = start.startswith(("/", ".", "~")) or start.count("/") > 1  # a hub name is OWNER/NAME
+    if (Path(start).is_dir() or is_path) and not (Path(start) / "config.json").exists():
+        raise RecipeError(f"start: {start} is neither a checkpoint nor a model that transformers finds")
+
+
+def model_of(start: str) -> ModelRecipe:
+    """Return the parts of the model to begin with, its tokenizer among them. RecipeError: there is none, or of another form."""
+    check_start(start)
+    if is_checkpoint(start):
+        facts = json.loads((Path(start) / "recipe.json").read_text())
+        return with_tokenizer(ModelRecipe(**facts["model"]), str(Path(start) / "tokenizer"))
+    from vlmdata_train.convert.llava_io import llava_recipe  # transformers' models take seconds to import
+
+    try:
+        return llava_recipe(start)
+    except OSError:
+        raise RecipeError(f"start: {start} is neither a checkpoint nor a model that transformers finds") from None
+    except ValueError as error:
+        raise RecipeError(f"start: {' '.join(str(error).split())}") from None

@@ -1,0 +1,224 @@
+"""A trained model in LLaVA's form as a folder that transformers, vLLM and others read: weights, configuration, processor."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessor,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+)
+
+from vlmdata_train.abstractors.mlp import Mlp
+from vlmdata_train.convert.clip_weights import clip_config, clip_weights
+from vlmdata_train.convert.llava_io import NAMES, RESAMPLE
+from vlmdata_train.data.prompts import written_before
+from vlmdata_train.data.templates import ChatTemplate
+from vlmdata_train.encoders.hf_vision import Tower
+from vlmdata_train.encoders.open_clip import Tower as OpenClipTower
+from vlmdata_train.fusions.tokens import Tokens
+from vlmdata_train.model.head import Head
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.tokens import IMAGE, image_token, image_token_id
+from vlmdata_train.positions.rope import Rope
+from vlmdata_train.preprocessing.anyres import Anyres
+from vlmdata_train.preprocessing.centre_crop import CentreCrop
+from vlmdata_train.preprocessing.pad import Pad
+from vlmdata_train.preprocessing.resize import Resize
+
+# A language model's own template may know texts only, or write a text otherwise than a list of one; transformers' processors
+# hand it lists of parts. This joins them as the trainer does: images side by side, everything else on a line of its own.
+FLATTEN = (
+    "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
+    "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
+    "{%- set flat.turns = flat.turns + [message] -%}{%- else -%}{%- set all = namespace(text='', last='') -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- set piece = '" + IMAGE + "' if part['type'] == 'image' else part['text'] -%}"
+    "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
+    "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
+    "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line of its own: templates may be indented
+)
+# The same for texts alone: a content with an image stays a list.
+FLATTEN_TEXTS = FLATTEN.replace(
+    "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
+)
+
+
+def save_llava(model: VisionLanguageModel, folder: Path) -> None:
+    """Write a model and its processor as transformers reads them. ValueError names the part that LLaVA does not have.
+
+    LoRA must be merged before: `lora.merge_lora`.
+    """
+    _check_form(model)
+    theirs, weights = _tower(model.encoder)
+    rest = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
+    weights = {f"model.vision_tower.{name}": value for name, value in weights.items()}
+    weights |= {their_name(name): value for name, value in rest.items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    anyres = isinstance(model.plan.preprocessing, Anyres)
+    config = _config(model, theirs, LlavaNextConfig if anyres else LlavaConfig)
+    with torch.device("meta"):
+        reference = (LlavaNextForConditionalGeneration if anyres else LlavaForConditionalGeneration)(config)
+    reference.load_state_dict(weights, assign=True)
+    reference.generation_config = _generation(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    reference.save_pretrained(folder)
+    _processor(model, config).save_pretrained(folder)
+
+
+def _check_form(model: VisionLanguageModel) -> None:
+    plan, encoder = model.plan, model.encoder
+    if isinstance(encoder, OpenClipTower):
+        try:
+            clip_config(encoder.visual)
+        except ValueError as error:
+            raise ValueError(f"encoder: {error}; this model cannot be saved in LLaVA's form") from None
+    is_tower = isinstance(encoder, OpenClipTower) or (
+        isinstance(encoder, Tower) and encoder.extra <= 1 and not encoder.interpolate
+    )
+    wants = {
+        "encoder": (
+            is_tower and not encoder.norm,
+            "an hf_vision or open_clip tower in its own size, without norm and register tokens",
+        ),
+        "preprocessing": (
+            isinstance(plan.preprocessing, Pad | CentreCrop | Resize)
+            or (isinstance(plan.preprocessing, Anyres) and plan.preprocessing.max_tiles is None),
+            "pad, centre_crop, resize or anyres without max_tiles",
+        ),
+        "abstractor": (
+            isinstance(plan.abstractor, Mlp) and plan.abstractor.layers == 2 and not plan.abstractor.norm,
+            "an mlp of 2 layers without norm",
+        ),
+        "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
+        "positions": (isinstance(model.positions, Rope), "rope"),
+        "language": (
+            model.head == Head() and model.lm_head.bias is None, "an output layer without bias, whose logits are as they come"
+        ),
+    }  # fmt: skip
+    for part, (is_llava, form) in wants.items():
+        if not is_llava:
+            raise ValueError(f"{part}: LLaVA's form has {form}; this model cannot be saved as one")
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        raise ValueError("merge the LoRA updates first: vlmdata_train.model.lora.merge_lora(model)")
+
+
+def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Return the tower's configuration in transformers, and its weights by their names there."""
+    if isinstance(encoder, OpenClipTower):
+        return clip_config(encoder.visual), clip_weights(encoder.visual)
+    return encoder.model.config, encoder.model.state_dict()
+
+
+def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
+    encoder, plan = model.encoder, model.plan
+    side, count = plan.facts.image_size, vision.num_hidden_layers
+    if isinstance(encoder, OpenClipTower):  # whose indices count blocks from 0
+        layers = [index if index < 0 else index - count for index in encoder.indices]
+    else:
+        layers = [layer - count - 1 for layer in encoder.layers]
+    options: dict[str, Any] = {}
+    if isinstance(plan.preprocessing, Anyres):
+        options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
+    text = copy.deepcopy(model.language.config)
+    text.architectures = [type(model.language).__name__]  # vLLM builds the language model by it
+    return kind(
+        vision_config=vision, text_config=text,
+        image_token_index=image_token_id(model.tokenizer), image_seq_length=plan.grid_of(side, side).tokens,
+        vision_feature_layer=layers[0] if len(layers) == 1 else layers,
+        vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
+        projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
+        tie_word_embeddings=model.language.config.tie_word_embeddings, dtype=next(model.parameters()).dtype, **options,
+    )  # fmt: skip
+
+
+def _drops_class_token(encoder: Any) -> bool:
+    return encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
+
+
+def _generation(model: VisionLanguageModel) -> GenerationConfig:
+    """Return how transformers should generate: it stops where the chat template ends a turn, and says only what we would."""
+    config, tokenizer = model.language.generation_config, model.tokenizer
+    own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    stops = ChatTemplate(tokenizer, image_token(tokenizer)).stop_ids
+    config.eos_token_id = own if set(stops) <= set(own) else stops if len(stops) > 1 else stops[0]
+    config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
+    rows = model.language.get_input_embeddings().weight.shape[0]
+    config.suppress_tokens = [image_token_id(tokenizer), *range(len(tokenizer), rows)]
+    return config
+
+
+def _processor(model: VisionLanguageModel, config: Any) -> Any:
+    plan, side = model.plan, model.plan.facts.image_size
+    square = {"height": side, "width": side}
+    common: dict[str, Any] = {
+        "image_mean": list(plan.facts.mean), "image_std": list(plan.facts.std), "crop_size": square,
+        "size": {"shortest_edge": side}, "resample": RESAMPLE[plan.preprocessing.resample],
+    }  # fmt: skip
+    if isinstance(plan.preprocessing, Anyres):
+        images: Any = LlavaNextImageProcessor(**common, image_grid_pinpoints=config.image_grid_pinpoints)
+    elif isinstance(plan.preprocessing, Pad):
+        images = LlavaImageProcessor(**common, do_pad=True)
+    elif isinstance(plan.preprocessing, Resize):
+        images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
+    else:
+        images = CLIPImageProcessor(**common)
+    # the processor takes one from its count for a class token that is dropped
+    has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
+    options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
+    return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
+        image_processor=images, tokenizer=served_tokenizer(model.tokenizer), image_token=image_token(model.tokenizer),
+        **options, vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=served_template(model.tokenizer),
+    )  # fmt: skip
+
+
+def served_template(tokenizer: Any) -> str | dict[str, str] | None:
+    """Return the chat template that gives a processor the same prompts as the trainer makes; None: the tokenizer has none.
+
+    It takes contents as lists of parts.
+    """
+    template = ChatTemplate(tokenizer, image_token(tokenizer))
+    if template.form == "text_parts":
+        raise ValueError("chat_template: it takes texts as lists of parts and knows no image; give another one")
+    flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
+    if isinstance(template.source, dict):
+        return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
+    return template.source and flatten + template.source.removeprefix(flatten)
+
+
+def served_tokenizer(tokenizer: Any) -> Any:
+    """Return the tokenizer with which a processor writes the beginning of a text once.
+
+    Transformers' processors leave it to the template only where its text begins with `bos_token`: of a tokenizer that begins
+    texts with another token, as its template does too, that one becomes it.
+    """
+    begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
+    if not begin or begin[0] == tokenizer.bos_token:
+        return tokenizer
+    if not ChatTemplate(tokenizer, image_token(tokenizer)).header.startswith("".join(begin)):
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = begin[0]
+    return tokenizer
+
+
+def their_name(name: str) -> str:
+    """Rename one of our weights to transformers' LLaVA."""
+    for theirs, ours in NAMES:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise ValueError(f"'{name}' has no place in a LLaVA model")

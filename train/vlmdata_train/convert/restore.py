@@ -1,0 +1,53 @@
+"""Weights from disk: a checkpoint as a model ready for use, and the weights that a run starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmdata.step import RecipeError
+from vlmdata_train.convert import checkpoint
+from vlmdata_train.convert.checkpoint_folder import check_checkpoint, is_checkpoint
+from vlmdata_train.model.freezing import apply_parts
+from vlmdata_train.model.lora import merge_lora
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import Lora, Part, with_tokenizer
+from vlmdata_train.recipe import Recipe, build_recipe
+
+
+def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
+    """Build a checkpoint's model with its weights and tokenizer, ready to answer, and return it with its recipe."""
+    check_checkpoint(folder)
+    choice = build_recipe(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("--device cuda: torch sees no CUDA device")
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model = build_model(with_tokenizer(choice.model, str(folder / "tokenizer")))
+    if choice.speed.precision == "bf16":
+        model.to(torch.bfloat16)
+    apply_parts(model.parts(), choice.parts)  # LoRA's weights must have their places
+    checkpoint.load_model(folder, model)
+    return model.requires_grad_(False).eval().to(kind), choice
+
+
+def fill(model: VisionLanguageModel, start: str) -> None:
+    """Put the weights to begin with into a model of the same parts. RecipeError names the first that does not fit."""
+    if is_checkpoint(start):
+        facts = json.loads((Path(start) / "recipe.json").read_text())
+        apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # LoRA needs its places
+        checkpoint.load_model(Path(start), model)
+        merge_lora(model)
+        return
+    from vlmdata_train.convert.llava_io import fill_from_llava
+
+    try:
+        fill_from_llava(model, start)
+    except ValueError as error:
+        raise RecipeError(f"start: {error}") from None
+
+
+def _part(values: dict[str, Any]) -> Part:
+    return Part(lora=Lora(**values["lora"]) if values["lora"] else None)

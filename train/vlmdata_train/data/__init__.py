@@ -1,0 +1,1 @@
+"""From samples to batches: reading, prompts, packing, the feed."""

@@ -1,0 +1,37 @@
+"""Conversations in tars of others: a JSON of `conversations` or `messages`, as LLaVA and OpenAI have them, beside images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from vlmdata.images.formats import IMAGE_EXTENSIONS
+from vlmdata.readers.dialogue import laid_out, read_dialogue
+from vlmdata.readers.members import IMAGES, TURNS, Members
+from vlmdata.readers.tool_calls import Unfit
+from vlmdata_train.data.document import Document, Turn
+
+
+def read_conversation(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
+    """Return the document of a sample whose JSON holds turns.
+
+    Placeholders and empty image parts stand for the sample's image members, in the order of the numbers in their names, unless
+    the JSON names images itself: by a member's name, or as base64. Raises Unfit, a ValueError, with the reasons of
+    `read_dialogue`, or `no_file`: such an image is not there.
+    """
+    own = Members((name for name in sample if name.rpartition(".")[2] in IMAGE_EXTENSIONS), str(sample.get("__key__", "")))
+
+    def picture(where: Any) -> Any:
+        image = own.find(where)
+        if "member" in image:
+            return sample[image["member"]]
+        if image.get("reason") or image.get("data") is None:
+            raise Unfit(image.get("reason") or "no_file")
+        return image["data"]
+
+    record = {**facts, **own.in_order(facts)}
+    found = read_dialogue(record, TURNS, IMAGES, picture, otherwise=[sample[name] for name in own.names])
+    positions, roles, turns = laid_out(found.messages)
+    tools = None if found.tools is None else json.loads(found.tools)
+    return Document(positions, roles, cast(list[Turn | None] | None, turns), tools)

@@ -1,0 +1,62 @@
+"""Data of which no sample can be used: the line that is written instead of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vlmdata.loader.packed import PackedPlan
+from vlmdata.step import RecipeError
+from vlmdata_train.data.left_out import REASONS, LeftOutCounts, count_left_out, detail_of
+from vlmdata_train.data.plain import plain
+from vlmdata_train.data.reading import Reading
+
+READABLE = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
+_MEMBERS = 8  # of a sample are named
+
+
+def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
+    """Raise RecipeError, with `where` as its place, if a reading can use no sample of a dataset, or of one of a mixture."""
+    if reading.wants_held_out:
+        found = count_left_out(plan)
+        if found.samples == 0:
+            raise RecipeError(
+                f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
+            )
+        if found.used == 0:
+            most = f"{found.samples} samples held out of {data} can be used"
+            raise RecipeError(f"held_out.fraction: none of the {most}: raise it. {_counts(found)}")
+        return
+    for number in range(len(plan.datasets)):
+        found = LeftOutCounts()
+        found.add(number, plan.lengths[number])
+        if found.samples == 0:
+            raise RecipeError(
+                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on"
+            )
+        if found.used == 0:
+            raise RecipeError(f"{where}: {_why_none(plan, number, found, reading)}")
+
+
+def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Reading) -> str:
+    """Say why none of the samples that were counted is used: the reasons, what the first one holds, and what is meant."""
+    text = f"no sample of {plan.datasets[dataset].name} can be used, {_counts(found)} of {found.samples:,}. "
+    reason = found.reasons.most_common(1)[0][0]
+    if reason == "no_answer_left":
+        side = reading.plan.facts.image_size
+        return text + (
+            f"A sample is cut to at most {reading.sample_tokens} tokens, of which an image of {side} x {side} takes "
+            f"{reading.plan.tokens_of(side, side)}: raise `batches.sample_tokens`"
+        )
+    number, row = found.first[reason]
+    (place,) = plan.datasets[number].index.locate(np.array([row]))
+    first, detail = f"{place.key} of {plan.datasets[number].address(place.shard)}", detail_of(plan, number, row, reading.prompt)
+    if reason not in ("no_text", "unreadable"):
+        return text + plain(f"The first is {first}: {detail or REASONS[reason]}")
+    names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
+    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + READABLE
+
+
+def _counts(found: LeftOutCounts) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.most_common())

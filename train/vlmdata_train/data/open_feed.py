@@ -1,0 +1,138 @@
+"""Open data: the stream of a dataset or a mixture, what makes prompts of it, and the feed of batches."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from vlmdata import stream
+from vlmdata.loader.packed import Packing
+from vlmdata.redact import redacted
+from vlmdata.step import RecipeError
+from vlmdata_train.data.collate import tokens_of_picture
+from vlmdata_train.data.count_line import CountLine
+from vlmdata_train.data.feed import Feed, Stream
+from vlmdata_train.data.no_samples import check_used
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.data.reading import Reading, Sample
+from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition, redistribute
+from vlmdata_train.distributed import Ranks, all_gather_objects, barrier
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.tokens import image_token_id
+from vlmdata_train.recipe import Recipe
+
+
+def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
+    """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it.
+
+    The first rank of each machine measures the samples' lengths, the others read what it wrote into the machine's cache.
+    """
+    if ranks.is_first_here:
+        made = _make_feeds(recipe, model, ranks)
+    barrier(ranks)
+    return made if ranks.is_first_here else _make_feeds(recipe, model, ranks)
+
+
+def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
+    held = recipe.held_out
+    rounds = None if recipe.epochs is None else math.ceil(recipe.epochs)
+    train = feed_of(recipe, model, recipe.data, ranks, seed=recipe.seed, epochs=rounds, held_out=held.fraction)
+    if held.path is not None:
+        return train, feed_of(recipe, model, held.path, ranks, where="held_out.path")
+    if held.fraction > 0:
+        return train, feed_of(recipe, model, recipe.data, ranks, held_out=held.fraction, wants_held_out=True)
+    return train, None
+
+
+def feed_of(
+    recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
+    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, where: str = "data",
+) -> Feed:  # fmt: skip
+    """Return the feed of a dataset for a model, in the recipe's shape. It measures the samples' lengths first.
+
+    RecipeError, with `where` as its place: the data cannot be read, or hold no sample to use.
+    """
+    b = recipe.batches
+    longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
+    prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
+    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out)
+    packing = Packing(
+        b.tokens if b.pack else longest, reading, reading.cache_key(), overlong="drop", window=b.window, workers=b.workers,
+        single=not b.pack,
+    )  # fmt: skip
+    with CountLine(redacted(f"measuring {data}"), active=ranks.is_first) as line:
+        measuring = replace(packing, report=line.show)
+        opened = open_stream(data, seed, ranks.rank, ranks.world, epochs, measuring, where=where)
+    check_used(opened.plan, data, reading, where)
+    state = opened.state_dict()
+    return Feed(
+        lambda rank, world: open_stream(data, seed, rank, world, epochs, packing), reading,
+        FeedPosition(SamplePosition(0, ranks.rank, ranks.world)), b.tokens if b.pack else None, b.samples, b.workers, b.ahead,
+        (state["index"], state["order"]), opened.plan,
+    )  # fmt: skip
+
+
+def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
+    """Return what makes prompts for a model. RecipeError: a token that cannot be trusted."""
+    tokens_of = partial(tokens_of_picture, model.plan)
+    return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
+
+
+def open_stream(
+    data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None,
+    *, where: str = "data",
+) -> Stream:  # fmt: skip
+    """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. RecipeError: it cannot be read.
+
+    The shares of a mixture are shares of the samples, packed or not.
+    """
+    try:
+        return stream(
+            data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing, on_error="skip", torch=False
+        )
+    except RecipeError:  # of the model or the recipe, met while lengths are measured
+        raise
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
+    """Give the first `count` samples of a dataset that a reading can use, in the order of a stream."""
+    samples = open_stream(data, 0, 0, 1, epochs=1)
+    return itertools.islice((sample for sample in samples if reading.can_use(sample)), count)
+
+
+def held_out_questions(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
+    """Return the held-out samples whose answers are generated at each evaluation."""
+    if held_feed is None:
+        return []
+    return list(some_samples(held_feed.reading, recipe.held_out.path or recipe.data, recipe.held_out.answers))
+
+
+def gather_positions(position: FeedPosition, ranks: Ranks) -> list[dict[str, Any]]:
+    """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
+    return all_gather_objects(position.to_json(), ranks)
+
+
+def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
+    """Raise RecipeError where the samples, or their order, are not those that the saved run was given: `names` are its own."""
+    if feed.names[0] != names[0]:
+        raise RecipeError(
+            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so what it was given is not known:"
+            " restore it, or name another `out` and begin from the checkpoint with `start`"
+        )
+    if feed.names[1] != names[1]:
+        raise RecipeError(
+            f"held_out.fraction: the samples of the run in {recipe.out} were packed by another one, or by another version of"
+            " the program: go on with that, or name another `out` and begin from the checkpoint with `start`"
+        )
+
+
+def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
+    """Set the feed to where the saved run stopped, which may have had another number of ranks."""
+    positions = [FeedPosition.from_json(state) for state in states]
+    feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

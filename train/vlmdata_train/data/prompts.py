@@ -1,0 +1,237 @@
+"""A sample becomes tokens: which text the model sees, where the images stand, and which tokens have a loss.
+
+A conversation is tokenized as a whole, as its tokenizer's own chat template writes it: so the ids are those that the model
+gets when it is served. `templates.py` finds the answers in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.readers.strings import is_blank
+from vlmdata.step import RecipeError
+from vlmdata_train.data.cleaning import Cleaner
+from vlmdata_train.data.document import Document, Picture
+from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.render import Message
+from vlmdata_train.data.templates import ChatTemplate
+from vlmdata_train.data.tool_calls import read_call
+from vlmdata_train.model.batch import IGNORE
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # OpenAI's
+
+
+class Prompter:
+    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
+
+    `trusted` are tokens that the data may write; `last_only` leaves the loss to the last answer of a conversation. RecipeError:
+    a token that cannot be trusted.
+    """
+
+    def __init__(
+        self, tokenizer: Any, image_token_id: int, tokens_of: Callable[[Picture], int], *, trusted: Collection[str] = (),
+        last_only: bool = False,
+    ) -> None:  # fmt: skip
+        if not tokenizer.is_fast:
+            raise ValueError(f"{tokenizer.name_or_path}: a fast tokenizer is needed: it knows where its tokens lie in a text")
+        self.tokenizer = tokenizer
+        self.image_token_id = image_token_id
+        self.image_token: str = tokenizer.convert_ids_to_tokens(image_token_id)
+        self.tokens_of = tokens_of
+        self.trusted, self.last_only = frozenset(trusted), last_only
+        self.pad_id: int = tokenizer.pad_token_id
+        self._begin = written_before(tokenizer, self.image_token)
+        self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
+        self._name_ids = np.array(sorted(self._names))
+        self._template = ChatTemplate(tokenizer, self.image_token)
+        self._cleaner = Cleaner(tokenizer, self.image_token, self.trusted)
+        for name in sorted(self.trusted):
+            _check_trusted(name, self.template, self.image_token)
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The tokenizer's chat template as it now is."""
+        if self._template.source != self.tokenizer.chat_template:
+            self._template = ChatTemplate(self.tokenizer, self.image_token)
+        return self._template
+
+    def plain(self, document: Document) -> Prompt:
+        """Stage 1 of LLaVA, its prompt "plain": the image's tokens, then the caption, which has the loss, and the end."""
+        images = self.template.image_text * len(_images(document))
+        caption = " ".join(self.clean(p).strip() for p in document.positions if isinstance(p, str)) + self._end()
+        return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
+
+    def page(self, document: Document) -> Prompt:
+        """An interleaved page: paragraphs and images in their order, with empty lines between them; every text has a loss.
+
+        Images without a text between them stand side by side.
+        """
+        said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
+        text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
+        return self._encode(text, [(0, len(text))], _images(document))
+
+    def chat(self, document: Document) -> Prompt:
+        """A conversation through the tokenizer's chat template; the loss is on what the assistant says and its end.
+
+        A message that says nothing, or is marked as not trained, has none.
+        """
+        messages = self.messages(document)
+        said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        candidates = said[-1:] if self.last_only else said
+        trained = [number for number in candidates if messages[number].get("train", True)]
+        wanted = [number for number in trained if _says_something(messages[number])]
+        text, answers = self.template.find_answers(messages, wanted, self._tools(document))
+        return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
+
+    def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
+        """The prompt that asks for the next answer: messages whose contents hold IMAGE_MARK where an image stands."""
+        return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
+
+    def beginning(self, images: list[Picture], text: str) -> Prompt:
+        """Images and the beginning of a caption, for a model to continue."""
+        return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
+
+    def before_answer(self, document: Document) -> tuple[Prompt, str]:
+        """Return the prompt up to the last answer, and that answer: what evaluation generates from and compares with."""
+        if document.roles is None:
+            text = " ".join(p.strip() for p in document.positions if isinstance(p, str))
+            return self.beginning(_images(document), ""), text
+        messages = self.messages(document)
+        last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
+        seen = sum(m["content"].count(IMAGE_MARK) for m in messages[:last])
+        prompt = self.question(messages[:last], _images(document)[:seen], tools=self._tools(document))
+        return prompt, messages[last]["content"]
+
+    def messages(self, document: Document) -> list[dict[str, Any]]:
+        """Join neighbouring positions of one role into one message; an image stands on its own line beside text."""
+        assert document.roles is not None
+        messages: list[dict[str, Any]] = []
+        turns = document.turns or [None] * len(document.positions)
+        for position, role, turn in zip(document.positions, document.roles, turns, strict=True):
+            if role not in _ROLES:
+                raise ValueError(f"unknown role: {role}")  # a template may put it between the marks of a token
+            facts: Mapping[str, object] = turn or {}
+            if not messages or messages[-1]["role"] != role or facts.get("begins"):
+                named = {name: self._clean_json(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
+                messages.append({"role": role, "content": "", **named})
+            self._add(messages[-1], position, (turn or {}).get("kind"))
+        for message in messages:
+            message["content"] = "".join(_joined(message.pop("said", []), "\n"))
+        return messages
+
+    def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
+        if not isinstance(position, str):
+            message.setdefault("said", []).append(IMAGE_MARK)
+        elif kind == "reasoning":
+            before = [message["reasoning_content"]] if "reasoning_content" in message else []
+            message["reasoning_content"] = "\n".join([*before, self.clean(position)])
+        elif kind == "tool_call":
+            message.setdefault("tool_calls", []).append(self._clean_json(read_call(position)))
+        else:
+            message.setdefault("said", []).append(self.clean(position))
+
+    def answer_text(self, ids: list[int]) -> str:
+        """Return what generated tokens say, without control tokens that are not trusted and without outer white space."""
+        names = self.template.control - self.trusted
+        kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
+
+    def clean(self, text: str) -> str:
+        """Take from a text what would act as markup: our marks, and what it spells of the conversation's control tokens."""
+        return self._cleaner.clean(text, self.template)
+
+    def _clean_json(self, value: Any) -> Any:
+        return self._cleaner.clean_json(value, self.template)
+
+    def _tools(self, document: Document) -> list[Any] | None:
+        return self._clean_json(document.tools) if document.tools else None
+
+    def _end(self) -> str:
+        return self.tokenizer.eos_token or "\n"
+
+    def _encode(self, text: str, answers: Sequence[tuple[int, int]], images: list[Picture]) -> Prompt:
+        """Tokenize a whole text, as its model will see it, and put as many image tokens as each image takes.
+
+        `answers` are the ranges of characters that have a loss.
+        """
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokens = encoded["input_ids"]
+        begin = [] if tokens[: len(self._begin)] == self._begin else self._begin
+        if tokens.count(self.image_token_id) != len(images):
+            found, name = tokens.count(self.image_token_id), self.tokenizer.name_or_path
+            raise ValueError(f"the chat template of {name} shows {found} of {len(images)} images")
+        ids = np.array(tokens, dtype=np.int64)
+        labels = np.where(self._learned(text, ids, encoded["offset_mapping"], answers), ids, IGNORE)
+        counts = [self.tokens_of(image) for image in images]
+        repeats = np.ones(len(ids), dtype=np.int64)
+        places = np.flatnonzero(ids == self.image_token_id)
+        repeats[places] = counts
+        starts = len(begin) + (np.cumsum(repeats) - repeats)[places]
+        return Prompt(
+            [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(), images,
+            starts.tolist(), counts,
+        )  # fmt: skip
+
+    def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
+        """Say which tokens (T,) of a text have a loss: those with a character in an answer, images never."""
+        has_loss = np.zeros(len(text) + 1, dtype=np.int64)
+        for start, end in answers:
+            has_loss[start:end] = 1
+        before = np.concatenate([[0], np.cumsum(has_loss)])
+        starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T.copy()
+        last = np.concatenate([[0], ends[:-1]])
+        # A token of no characters is of blanks, which some tokenizers leave out of their tokens' ranges, or a blank that the
+        # tokenizer writes itself: then it belongs to what follows it.
+        is_left_out = (starts == ends) & (last < starts)
+        starts, ends = np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
+        for i in np.flatnonzero(np.isin(ids, self._name_ids)).tolist():
+            at = text.find(self._names[int(ids[i])], starts[i], ends[i])
+            if at >= 0:  # an added token, which may have swallowed white space beside it
+                starts[i], ends[i] = at, at + 1
+        return (before[ends] > before[starts]) & (ids != self.image_token_id)
+
+
+def _images(document: Document) -> list[Picture]:
+    return [p for p in document.positions if not isinstance(p, str)]
+
+
+def _joined(said: list[str], between: str) -> Iterator[str]:
+    """Give texts and images with what stands between them; nothing stands between two images."""
+    for number, piece in enumerate(said):
+        if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
+            yield between
+        yield piece
+
+
+def _says_something(message: Message) -> bool:
+    said = [message["content"], message.get("reasoning_content", "")]
+    return bool(message.get("tool_calls")) or not all(
+        is_blank(_EMPTY_THOUGHT.sub("", text).replace(IMAGE_MARK, "")) for text in said
+    )
+
+
+def written_before(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens that the tokenizer itself writes before a text, which it must know: a BOS, or nothing."""
+    bare, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
+    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:at]
+
+
+def _check_trusted(name: str, template: ChatTemplate, image_token: str) -> None:
+    """Raise RecipeError for a token that the tokenizer does not have, or that conversations are made of."""
+    tokenizer = template.tokenizer
+    if name not in tokenizer.get_vocab():
+        raise RecipeError(f"trusted_tokens: the tokenizer {tokenizer.name_or_path} has no token '{name}'")
+    ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, image_token}
+    if name in template.turn_markers | ends:
+        raise RecipeError(f"trusted_tokens: '{name}' opens or ends turns, or stands for an image: no text may write it")

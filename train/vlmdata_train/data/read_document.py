@@ -1,0 +1,86 @@
+"""Read a sample of a shard as a document, whatever its form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
+from vlmdata.loader.decoding import drawn_caption, text_of
+from vlmdata.readers.dialogue import checked_turns
+from vlmdata.readers.members import holds_turns, turns_alone
+from vlmdata.readers.tool_calls import Unfit, calls_of, checked_tools
+from vlmdata_train.data.conversations import read_conversation
+from vlmdata_train.data.document import Document, Picture, Turn
+
+_IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
+
+
+def read_document(sample: Mapping[str, Any]) -> Document:
+    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), a conversation, or images with a caption.
+
+    A caption is a member (`txt`) or, where there is none, `caption` or `text` of the JSON. Of one with alternatives one is
+    drawn each epoch, by the sample's random number. A conversation of others is `conversations` or `messages` in the JSON.
+    Raises KeyError or ValueError, with the reason word of the sources of conversations.
+    """
+    facts = facts_of(sample)
+    if is_document(facts, sample):
+        return _laid_out(facts, sample)
+    captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
+    if not captions and holds_turns(facts):
+        return read_conversation(facts, sample)
+    captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
+    images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
+    return Document([*images, drawn_caption((captions or [""])[0], facts, sample.get("__seed__", 0))], None)
+
+
+def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
+    """Return a document whose JSON has aligned lists, as we write it; a position that holds nothing is left out."""
+    count = len(facts["texts"])
+    all_roles = facts.get("roles")  # documents have none
+    turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
+    tools = checked_tools(facts.get("tools")) if all_roles else None
+    positions: list[str | Picture] = []
+    roles: list[str] = []
+    kept_turns: list[Turn | None] = []
+    entries = zip(facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, strict=True)
+    for text, image, role, turn in entries:
+        if isinstance(text, str):
+            positions.append(_call(text) if turn and turn.get("kind") == "tool_call" else text)
+        elif isinstance(image, dict) and "file" in image:
+            positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
+        elif turn:
+            raise ValueError("bad_turns")  # about nothing
+        else:
+            continue
+        roles.append(role)
+        kept_turns.append(cast(Turn | None, turn))
+    return Document(positions, roles if all_roles else None, kept_turns if any(kept_turns) else None, tools)
+
+
+def _call(text: str) -> str:
+    """Return a call as JSON of `name` and `arguments`. Raises ValueError: it is no call, or several."""
+    calls = calls_of(text)
+    if len(calls) != 1:
+        raise Unfit("bad_tool_call")
+    return calls[0]
+
+
+def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read.
+
+    A list of turns counts as `messages`.
+    """
+    try:
+        facts = json.loads(sample["json"]) if "json" in sample else {}
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    return facts if isinstance(facts, dict) else turns_alone(facts)
+
+
+def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
+    """Say whether a sample's JSON lays out its positions; others' may have such columns beside an image and its caption."""
+    has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
+    return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)

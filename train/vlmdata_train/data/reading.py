@@ -1,0 +1,157 @@
+"""How a run reads a sample: which prompt, how long, and whether it belongs to what is trained on or to what is held out.
+
+The same reading measures every sample's length, by which the loader packs, and makes its prompt when its turn comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from vlmdata.images.facts import ImageError
+from vlmdata.loader.decoding import captions_of
+from vlmdata.readers.strings import is_blank
+from vlmdata.readers.tool_calls import Unfit
+from vlmdata.step import RecipeError
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.left_out import HELD_OUT, REASONS, Unusable, reason_code
+from vlmdata_train.data.prompt import Prompt, truncate
+from vlmdata_train.data.prompts import Prompter
+from vlmdata_train.data.read_document import facts_of, is_document, read_document
+from vlmdata_train.model.image_plan import ImagePlan
+
+Sample = Mapping[str, Any]
+READING_VERSION = 5  # raise it when the same sample comes to give another prompt
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Small and picklable: the loader measures lengths with it in its own processes."""
+
+    prompter: Prompter
+    plan: ImagePlan
+    stage: str
+    sample_tokens: int  # at most
+    held_out: float = 0.0  # share of the samples, by their key, that only evaluation sees
+    wants_held_out: bool = False
+
+    def takes(self, key: str) -> bool:
+        """Say whether a sample is on this reading's side of the split."""
+        return self.held_out == 0 or is_held_out(key, self.held_out) == self.wants_held_out
+
+    def can_use(self, sample: Sample) -> bool:
+        """Say whether a sample is on this reading's side of the split and gives a prompt."""
+        try:
+            return self.takes(sample["__key__"]) and bool(self.prompt(sample).input_ids)
+        except Unusable:
+            return False
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
+        try:
+            document = read_document(sample)
+        except Unfit as error:
+            raise Unusable(str(error) if str(error) in REASONS else "unreadable") from None
+        except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
+            raise Unusable("unreadable", f"{type(error).__name__}: {error}") from None
+        if not any(_says_something(position) for position in document.positions):
+            raise Unusable("no_text")
+        _check_answers(document)
+        try:
+            whole = self._choose(document)
+        except ImageError as error:
+            raise Unusable(error.reason, str(error)) from None
+        except RecipeError:  # no chat template: a mistake of the user's
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            is_chat = document.roles is not None and self.stage == "instruct"
+            raise Unusable("chat_template" if is_chat else "unreadable", str(error)) from None
+        prompt = truncate(whole, self.sample_tokens)
+        if prompt.answer_tokens() == 0:
+            raise Unusable("no_answer_left" if whole.answer_tokens() else "no_loss")
+        return prompt
+
+    def __call__(self, sample: Sample) -> int | list[int]:
+        """Measure a sample without its images' bytes, as the loader gives it, or each of its alternative captions.
+
+        What gives no prompt here has the number of its reason, which is over FIRST_REASON_CODE.
+        """
+        if not self.takes(sample["__key__"]):
+            return reason_code(HELD_OUT)
+        try:
+            facts = facts_of(sample)
+            names = _image_members(sample, facts)
+            found = zip(names, map(tuple, sample["__images__"]), strict=True)
+            sizes = {name: size for name, size in found if name in sample["__image_names__"]}
+            sizes |= sample.get("__unsized__", {})  # whose header says why it cannot be used
+            choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
+        except (KeyError, TypeError, ValueError):
+            return reason_code("unreadable")
+        lengths = [self._length({**sample, **sizes, "__seed__": number}) for number in range(choices)]
+        return lengths[0] if len(lengths) == 1 else lengths
+
+    def _length(self, sample: Sample) -> int:
+        try:
+            return len(self.prompt(sample).input_ids)
+        except Unusable as error:
+            return reason_code(error.reason)
+
+    def cache_key(self) -> str:
+        """Name all that lengths depend on."""
+        tokenizer = self.prompter.tokenizer
+        facts = [
+            READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
+            self.sample_tokens, self.held_out, self.wants_held_out, sorted(self.prompter.trusted), self.prompter.last_only,
+            list(REASONS),
+        ]  # fmt: skip
+        return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
+
+    def _choose(self, document: Document) -> Prompt:
+        """Choose the prompt by what the document is: a conversation, a page, or a caption pair."""
+        if document.roles is not None and self.stage == "instruct":
+            return self.prompter.chat(document)
+        if document.roles is not None:  # LLaVA's stage 1 reads of a conversation the image and what the assistant says
+            turns = document.turns or [None] * len(document.positions)
+            every = zip(document.positions, document.roles, turns, strict=True)
+            kept = [
+                p for p, role, turn in every if not isinstance(p, str) or (role == "assistant" and not (turn or {}).get("kind"))
+            ]
+            return self.prompter.plain(Document(kept, None))
+        texts = [number for number, position in enumerate(document.positions) if isinstance(position, str)]
+        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # also of several images
+        return self.prompter.plain(document) if is_caption else self.prompter.page(document)
+
+
+def _says_something(position: Any) -> bool:
+    return isinstance(position, str) and not is_blank(position)
+
+
+def _check_answers(document: Document) -> None:
+    """Raise Unusable for a conversation without an answer that says something."""
+    if document.roles is None:
+        return
+    pairs = zip(document.positions, document.roles, strict=True)
+    answers = [p for p, role in pairs if isinstance(p, str) and role == "assistant"]
+    if not any(map(_says_something, answers)):
+        raise Unusable("empty_answer" if answers else "no_answer")
+
+
+def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
+    """Name the members that a sample's image sizes belong to: a document's own order is that of its positions."""
+    if not is_document(facts, sample):
+        return sample["__image_names__"]
+    return [image["file"].removeprefix(sample["__key__"] + ".") for image in facts["metadata"] if image]
+
+
+def is_held_out(key: str, fraction: float) -> bool:
+    """Say whether a sample belongs to the held-out share: a pure function of its key."""
+    return xxhash.xxh3_64_intdigest(key.encode()) / 2**64 < fraction
+
+
+def source_of(sample: Sample) -> str:
+    """Name the dataset of a sample for the logs: the folder of its tar."""
+    return str(sample.get("__url__", "")).rpartition("/")[0].rpartition("/")[2] or "data"

@@ -1,0 +1,164 @@
+"""Run a tokenizer's chat template on messages, each in the form that the template takes.
+
+Nothing here knows a model by its name. What a template takes is found by rendering small conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from vlmdata.step import RecipeError
+from vlmdata_train.data.marks import IMAGE_MARK, split_at_images
+from vlmdata_train.data.tool_calls import shown_call, with_short_ids
+
+WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # what the small conversations say
+CALL_ID = "c00000000"  # as `with_short_ids` gives them
+
+Message = Mapping[str, Any]  # `role` and `content`, a text with IMAGE_MARKs; what else templates read, as transformers names it
+
+
+class Renderer:
+    """Renders messages by the chat template of one tokenizer, which may have none."""
+
+    def __init__(self, tokenizer: Any, image_token: str) -> None:
+        self.tokenizer = tokenizer
+        self.image_token = image_token
+        self.source = tokenizer.chat_template
+
+    @cached_property
+    def _texts(self) -> Collection[str]:
+        return [self.source] if isinstance(self.source, str) else list((self.source or {}).values())
+
+    def mentions(self, *names: str) -> bool:
+        """Say whether the template's source has one of these words."""
+        return any(name in text for text in self._texts for name in names)
+
+    def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
+        """Run the template. ValueError: it refuses these messages, for the order of their roles as a rule.
+
+        RecipeError: there is none, or it shows no message.
+        """
+        if self.source is None:
+            raise RecipeError(self.named("has no chat template: give one as `chat_template` in the recipe"))
+        if any(message.get("tool_calls") for message in messages) and self._wants_short_ids:
+            messages = with_short_ids(messages)
+        text = self._run([self._shown(message) for message in messages], tools, add_generation_prompt)
+        if self.form is None:
+            raise RecipeError(
+                self.named("has a chat template that shows no message: give another one as `chat_template` in the recipe")
+            )
+        return text
+
+    def probe(self, *messages: Message, add_generation_prompt: bool = False) -> str:
+        """Return what the template writes for a small conversation; nothing where it refuses it."""
+        if self.form is None:
+            return ""
+        try:
+            return self.run_as_is([self._shown(message) for message in messages], add_generation_prompt)
+        except ValueError:
+            return ""
+
+    def run_as_is(self, shown: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
+        """Run the template on messages that are in its form already; return nothing where it refuses them."""
+        try:
+            return self._run(shown, None, add_generation_prompt)
+        except ValueError:
+            return ""
+
+    def named(self, says: str) -> str:
+        """Return a sentence about the tokenizer, by its name."""
+        return f"the tokenizer {self.tokenizer.name_or_path or type(self.tokenizer).__name__} {says}"
+
+    @cached_property
+    def form(self) -> str | None:
+        """How the template takes a content: as a `text`, as `parts` (a list of texts and images), as `both`, as `text_parts`.
+
+        `text_parts`: a list of one text, in which the image token stands. None: it shows no content at all.
+        """
+        if self.source is None:
+            return None
+        takes_text = WORD in self.run_as_is([user(WORD)])
+        with_image = self.run_as_is([user([{"type": "image"}, {"type": "text", "text": WORD}])])
+        takes_parts = WORD in with_image and with_image.count(self.image_token) == 1
+        if takes_text or takes_parts:
+            return "both" if takes_text and takes_parts else "text" if takes_text else "parts"
+        return "text_parts" if WORD in self.run_as_is([user([{"type": "text", "text": WORD}])]) else None
+
+    @cached_property
+    def _shows_thoughts(self) -> bool:
+        """Whether it writes the thought of an answer where it stands in a separate field."""
+        shown = {**answer(self._content(ANSWER)), "reasoning_content": MORE}
+        return self.form is not None and MORE in self.run_as_is([user(self._content(WORD)), shown])
+
+    @cached_property
+    def _wants_text(self) -> bool:
+        """Whether it takes the arguments of a call as text, which it writes as it is, and not as an object."""
+        return not self._takes_call({}) and self._takes_call("{}")
+
+    @cached_property
+    def _wants_short_ids(self) -> bool:
+        """Whether it takes only ids of calls that have nine letters and digits."""
+        arguments = "{}" if self._wants_text else {}
+        return not self._takes_call(arguments, "call_1") and self._takes_call(arguments)
+
+    def _takes_call(self, arguments: Any, call_id: str = CALL_ID) -> bool:
+        calls = [shown_call({"id": call_id, "name": MORE, "arguments": arguments})]
+        return MORE in self.run_as_is([user(self._content(WORD)), {**answer(self._content("")), "tool_calls": calls}])
+
+    def _run(self, shown: list[dict[str, Any]], tools: list[Any] | None, add_generation_prompt: bool) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                shown, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+            # a stranger's program
+            raise ValueError(f"the chat template refuses it: {error}") from None
+
+    def _shown(self, message: Message) -> dict[str, Any]:
+        """Return a message in the form that this template takes. ValueError: it has no place for what is said."""
+        shown = {name: value for name, value in message.items() if name not in ("train", "reasoning_content", "tool_calls")}
+        content, reasoning, calls = message["content"], message.get("reasoning_content"), message.get("tool_calls")
+        if reasoning and self._shows_thoughts:
+            shown["reasoning_content"] = reasoning
+        elif reasoning:  # in the form that models without a field of their own learn it in
+            content = f"<think>\n{reasoning}\n</think>\n\n{content}"
+        if calls:
+            if not self.mentions("tool_calls"):
+                raise ValueError("the chat template refuses it: it has no place for tool calls")
+            shown["tool_calls"] = [shown_call(call, as_text=self._wants_text) for call in calls]
+        if message["role"] == "tool" and self.mentions("observation") and not self.mentions("'tool'", '"tool"'):
+            shown["role"] = "observation"
+        shown["content"] = self._content(content)
+        return shown
+
+    def _content(self, content: str) -> str | list[dict[str, str]]:
+        has_image = IMAGE_MARK in content
+        if self.form == "parts" or (self.form == "both" and has_image):
+            return _parts(content)
+        text = content.replace(IMAGE_MARK, self.image_token)
+        return [{"type": "text", "text": text}] if self.form == "text_parts" else text
+
+
+def user(content: Any) -> dict[str, Any]:
+    """Return a message of the user."""
+    return {"role": "user", "content": content}
+
+
+def answer(content: Any) -> dict[str, Any]:
+    """Return a message of the assistant."""
+    return {"role": "assistant", "content": content}
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    """Split a content into parts, images and texts, without the line ends that join texts to images."""
+    parts: list[dict[str, str]] = []
+    for number, (_, text, _) in enumerate(split_at_images(content)):
+        if number > 0:
+            parts.append({"type": "image"})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts or [{"type": "text", "text": ""}]

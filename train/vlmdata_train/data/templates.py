@@ -1,0 +1,163 @@
+"""A tokenizer's own chat template: how it writes a conversation, and where an answer stands in what it writes.
+
+`render.py` runs the template, `turn_markup.py` knows what it writes around messages, and an answer is found by marks around
+it (`marks.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from vlmdata_train.data.marks import mark_whole, mark_within, marked_message, mask, unmark, unmask
+from vlmdata_train.data.render import Message, Renderer
+from vlmdata_train.data.turn_markup import TurnMarkup
+
+_CLOSED = re.compile(r"\s*</think>")
+
+Span = tuple[int, int]  # where a text begins and ends
+
+
+class ChatTemplate:
+    """The chat template of one tokenizer. It may be made for a tokenizer without one: then only special tokens are known."""
+
+    def __init__(self, tokenizer: Any, image_token: str) -> None:
+        self.tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer, image_token)
+        self._markup = TurnMarkup(self._renderer)
+
+    @property
+    def source(self) -> Any:
+        """The template as Jinja, or several by their names; None where there is none."""
+        return self._renderer.source
+
+    @property
+    def form(self) -> str | None:
+        """How the template takes a content; see `Renderer.form`."""
+        return self._renderer.form
+
+    @property
+    def header(self) -> str:
+        """What stands before a first question."""
+        return self._markup.header
+
+    @property
+    def image_text(self) -> str:
+        """What the template writes for an image, without white space and words."""
+        return self._markup.image_text
+
+    @property
+    def control(self) -> frozenset[str]:
+        """The tokens that a text must not spell: special ones, and those that the template itself opens and ends turns with."""
+        return self._markup.control
+
+    @property
+    def turn_markers(self) -> frozenset[str]:
+        """The tokens that open and end turns."""
+        return self._markup.openers | self._markup.enders
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids at which an answer has ended: the end-of-sequence token and the one that ends the assistant's turn."""
+        return self._markup.stop_ids
+
+    @property
+    def ends_turns(self) -> bool:
+        """Whether anything stands behind an answer, from which a model learns to stop."""
+        return bool(self._markup.endings)
+
+    def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
+        """Run the template. ValueError: it refuses these messages, for the order of their roles as a rule.
+
+        RecipeError: there is none, or it shows no message.
+        """
+        return self._renderer.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+
+    def find_answers(
+        self, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None = None
+    ) -> tuple[str, list[Span]]:
+        """Return the conversation as the template writes it, and where in it each wanted message's answer stands.
+
+        `wanted` are indices of messages. An answer reaches to the end of the token that ends its turn. ValueError: the template
+        refuses the messages, or rewrites an answer so that its place is unknown.
+        """
+        plain = self.render(messages, tools=tools, add_generation_prompt=False)
+        for find in (
+            lambda: self._find_marked(plain, messages, wanted, tools, mark_whole),
+            lambda: self._find_marked(plain, messages, wanted, tools, mark_within),
+            lambda: self._find_masked(plain, messages, wanted, tools),
+        ):
+            if (spans := find()) is not None:
+                return plain, spans
+        says = "has a chat template that rewrites answers, or leaves them out: their place is unknown"
+        raise ValueError(self._renderer.named(says))
+
+    def _find_marked(
+        self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None,
+        mark: Callable[[str, int], str],
+    ) -> list[Span] | None:  # fmt: skip
+        """Find answers by marks around them; None where the template does not write all of them as it writes the texts."""
+        # What stands before a message bounds where it begins, if its own first words are not in its content.
+        before = {n - 1 for n in wanted if messages[n].get("tool_calls") or not _begins_with_words(messages[n])}
+        looked_for = set(wanted) | before
+        marked = [marked_message(m, number, mark) if number in looked_for else m for number, m in enumerate(messages)]
+        text, places = unmark(self.render(marked, tools=tools, add_generation_prompt=False))
+        if text != plain or not places.keys() >= set(wanted):
+            return None
+        return [self._span(plain, number, messages[number], places) for number in sorted(wanted)]
+
+    def _find_masked(
+        self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
+    ) -> list[Span] | None:
+        """Find answers by masks, one mark for each of their characters: for a template that looks at how long an answer is."""
+        texts = {
+            n: messages[n]["content"] for n in sorted(wanted) if not messages[n].keys() & {"reasoning_content", "tool_calls"}
+        }
+        masked = [{**m, "content": mask(texts[number])} if number in texts else m for number, m in enumerate(messages)]
+        places = unmask(self.render(masked, tools=tools, add_generation_prompt=False), texts, plain)
+        if places.keys() != set(wanted):
+            return None
+        return [(start, self._end(plain, messages[number], end)) for number, (start, end) in places.items()]
+
+    def _span(self, plain: str, number: int, message: Message, places: Mapping[int, Span]) -> Span:
+        first, last = places[number]
+        start = first
+        words = message["content"].strip()
+        # Some templates leave out what is said beside a call.
+        is_left_out = bool(message.get("tool_calls")) and not plain[
+            first : first + len(message["content"])
+        ].lstrip().startswith(words)
+        if is_left_out or not _begins_with_words(message):
+            before = places.get(number - 1, (0, 0))[1]
+            start = self._start(plain, before if before <= first else 0, first)
+        return start, self._end(plain, message, last)
+
+    def _start(self, plain: str, before: int, mark: int) -> int:
+        """Return where an answer begins, a thought or a call, whose first marked words stand at `mark`: after what opens it."""
+        for openings in self._markup.openings:
+            opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]
+            if opened:
+                return max(opened)
+        words = plain[before:mark].rstrip()
+        return before + len(words) - len("<think>") if words.endswith("<think>") else mark
+
+    def _end(self, plain: str, message: Message, mark: int) -> int:
+        """Return where a turn ends whose last marked words end at `mark`: behind its end token, before what opens the next."""
+        ending = self._markup.ending
+        if message.get("tool_calls"):  # whose JSON continues behind the name
+            for found in self._markup.added.finditer(plain, mark):
+                if ended := ending.match(plain, found.start()):
+                    return ended.end()
+                if found[0] in self._markup.openers:
+                    return found.start()
+            return len(plain)
+        if closed := _CLOSED.match(plain, mark):  # a thought without an answer behind it
+            mark = closed.end()
+        ended = ending.match(plain, mark)
+        return ended.end() if ended else mark
+
+
+def _begins_with_words(message: Message) -> bool:
+    content = message["content"].lstrip()
+    return bool(content) and not content.startswith("<think>") and not message.get("reasoning_content")

@@ -1,0 +1,79 @@
+"""The model with what makes it learn: its blocks as the recipe wants them, distributed over the ranks, and its optimizer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from vlmdata.step import RecipeError
+from vlmdata_train.distributed import Ranks, distribute, full_tensor, syncing
+from vlmdata_train.loop.flops import flops_per_token
+from vlmdata_train.loop.memory import CudaMemory, fit_memory
+from vlmdata_train.loop.optim import make_optimizer, optimizer_bytes, parameter_groups
+from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.blocks import blocks_of, compile_blocks, recompute
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.recipe import Recipe, Speed
+
+
+def check_speed(speed: Speed, ranks: Ranks) -> None:
+    """Raise RecipeError for what this device cannot do, before the run begins."""
+    if speed.compile and ranks.device.type == "cpu":
+        raise RecipeError(
+            "speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch: set it to false"
+        )
+
+
+class Learner:
+    """A frozen and trained model, `model_with_loss`, and its `optimizer`. Every rank must call every method."""
+
+    def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
+        # Order matters: freeze, then compile, then distribute, then make the optimizer (distribution replaces parameters).
+        self.recipe, self.ranks = recipe, ranks
+        self.model_with_loss = ModelWithLoss(
+            model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast"
+        )
+        self.layers = blocks_of(model.language)
+        if recipe.speed.recompute == "all":
+            recompute(self.layers, [True] * len(self.layers))
+        if recipe.speed.compile:
+            compile_blocks(self.layers + blocks_of(model.encoder))
+        trained = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.parts().items()}
+        self.costs = flops_per_token(model.parts(), trained)
+        self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel)
+        groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)
+        self.optimizer = make_optimizer(groups, recipe.optimizer)
+        self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def fit(self, micro: MicroBatch) -> int:
+        """Recompute as few blocks as this GPU's memory asks, measured on one micro-batch. Returns how many."""
+        state_bytes = optimizer_bytes(self.weights, self.recipe.optimizer.compact)
+        return fit_memory(self.layers, self.module, micro, state_bytes, CudaMemory(self.ranks.device), self.ranks)
+
+    def add_gradients(self, micros: list[MicroBatch], answers: float) -> list[Tensor]:
+        """Run a step's micro-batches forward and back; `answers` are all its answer tokens, of all ranks.
+
+        Returns the summed loss of each sample, (S,) for each micro-batch, on the device.
+        """
+        shares = []
+        for number, micro in enumerate(micros):
+            with syncing(self.module, number == len(micros) - 1):
+                summed, of_sample = self.module(micro)
+                # Every answer token of the step weighs the same, however the step is cut into micro-batches and ranks.
+                (summed * (self.ranks.world / max(answers, 1))).backward()
+            shares.append(of_sample)
+        return shares
+
+    def check_gradients(self) -> None:
+        """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
+        named = list(self.model_with_loss.model.named_parameters())
+        without = [name for name, p in named if p.requires_grad and p.grad is None]
+        if without:
+            raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
+        with_one = [name for name, p in named if not p.requires_grad and p.grad is not None]
+        assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
+
+    def clip(self) -> float:
+        """Scale the gradients down to the recipe's largest norm, and return the norm that they had."""
+        return float(full_tensor(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))

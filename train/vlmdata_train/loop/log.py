@@ -1,0 +1,83 @@
+"""The log of a run: to the terminal, as JSON lines, to TensorBoard, and to wandb where a project is named."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmdata.redact import redacted
+from vlmdata.step import RecipeError
+from vlmdata_train.data.plain import plain
+from vlmdata_train.recipe import Logs
+
+
+def check_logs(choice: Logs) -> None:
+    """Raise RecipeError if what is to be logged to is not installed, before the run begins."""
+    for wanted, package in ((choice.tensorboard, "tensorboard"), (choice.wandb is not None, "wandb")):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise RecipeError(f"logs.{package}: the package {package} is not installed; install it, or leave it out")
+
+
+class Log:
+    """Writes records. Only the first rank has one; the others' calls do nothing."""
+
+    def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
+        self.active = active
+        self._board: Any = None
+        self._wandb: Any = None
+        if not active:
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        self._lines = open(out / "log.jsonl", "a")  # noqa: SIM115  open as long as the run
+        if choice.tensorboard:
+            self._board = _summary_writer(out / "tensorboard")
+        if choice.wandb is not None:
+            import wandb
+
+            self._wandb = wandb.init(project=choice.wandb, dir=str(out), config=dict(recipe))
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write one record everywhere; nested values get names like `loss/captions`."""
+        if not self.active:
+            return
+        self._lines.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
+        self._lines.flush()
+        flat = {f"{kind}/{name}": value for name, value in _flat(values) if isinstance(value, int | float)}
+        if self._board is not None:
+            for name, value in flat.items():
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(flat, step=step)
+
+    def say(self, text: str) -> None:
+        """Write lines to the terminal, that is to stderr: stdout is for results. Strangers' keys and texts are among them."""
+        if self.active:
+            print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Write out what is still held."""
+        if not self.active:
+            return
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _summary_writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # needs the extra vlmdata[train]
+
+    return SummaryWriter(str(folder))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        pairs += _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else [(prefix + name, value)]
+    return pairs

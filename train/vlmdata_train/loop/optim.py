@@ -1,0 +1,72 @@
+"""The optimizer: parameter groups with their learning rates, AdamW, the schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer as TorchOptimizer
+
+from vlmdata_train.loop.adamw import SplitAdamW, local
+from vlmdata_train.model.model_recipe import Part
+from vlmdata_train.recipe import Optimizer
+
+
+def parameter_groups(
+    parts: Mapping[str, nn.Module], table: Mapping[str, Part], lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return AdamW's groups: per part its trained matrices, with decay, and its trained vectors, without.
+
+    A weight that two parts share (tied embeddings) belongs to the first that names it.
+    """
+    groups = []
+    taken: set[int] = set()
+    for name, module in parts.items():
+        part = table.get(name, Part())
+        rate = lr if part.lr is None else part.lr
+        decay = weight_decay if part.weight_decay is None else part.weight_decay
+        fresh = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+        taken |= {id(p) for p in fresh}
+        for params, wd in (([p for p in fresh if p.ndim > 1], decay), ([p for p in fresh if p.ndim <= 1], 0.0)):
+            if params:
+                groups.append({"params": params, "lr": rate, "initial_lr": rate, "weight_decay": wd, "part": name})
+    return groups
+
+
+def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOptimizer:
+    """Return AdamW: torch's own for fp32 weights, ours for bf16 ones, which keeps the bits that bf16 rounds away."""
+    kinds = {p.dtype for group in groups for p in group["params"]}
+    betas = (choice.beta1, choice.beta2)
+    if kinds == {torch.bfloat16}:
+        first = torch.bfloat16 if choice.compact else torch.float32
+        return SplitAdamW(groups, betas=betas, eps=choice.eps, first=first)
+    assert kinds == {torch.float32}, f"trained weights are a mixture of {kinds}"
+    return torch.optim.AdamW(groups, betas=betas, eps=choice.eps, fused=True)
+
+
+def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
+    """Return what AdamW's state will take on this rank: two fp32 moments, and the lower half of a bf16 weight."""
+    return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
+
+
+def schedule_factor(kind: str, progress: float, warmup: float) -> float:
+    """Return what the learning rates are multiplied with at `progress`, the share of the run done, in [0, 1].
+
+    A linear rise over the first `warmup` of the run, then constant, or down to 0 by a line or half a cosine.
+    """
+    if progress < warmup:
+        return progress / warmup
+    if kind == "constant":
+        return 1.0
+    left = (1.0 - min(progress, 1.0)) / (1.0 - warmup) if warmup < 1 else 0.0
+    return left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
+
+
+def set_learning_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
+    """Set each group's learning rate and return that of each part."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}

@@ -1,0 +1,43 @@
+"""Prefetches one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from vlmdata_train.data.feed import Feed
+from vlmdata_train.data.sample_positions import FeedPosition
+from vlmdata_train.loop.step import MicroBatch
+
+
+class Prefetcher:
+    """Micro-batches from the feed, one of them fetched and sent to the device ahead."""
+
+    def __init__(self, feed: Feed, device: torch.device) -> None:
+        self._batches: Iterator[Any] = iter(feed)
+        self._device = device
+        self._next: tuple[MicroBatch, FeedPosition] | None = None
+        self.position = feed.position
+
+    def fetch(self) -> None:
+        """Fetch the next micro-batch and begin to send it to the device, if there is one."""
+        if self._next is None and (item := next(self._batches, None)) is not None:
+            self._next = MicroBatch.of(item[0], self._device), item[1]
+
+    def take(self, count: int) -> list[MicroBatch]:
+        """Return the next `count`, fewer at the end of the data; `position` is then the one after them."""
+        micros = []
+        for _ in range(count):
+            self.fetch()
+            if self._next is None:
+                break
+            micro, self.position = self._next
+            self._next = None
+            micros.append(micro)
+        return micros
+
+    def close(self) -> None:
+        """End the feed's threads."""
+        self._batches.close()  # type: ignore[attr-defined]

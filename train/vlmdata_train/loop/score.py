@@ -1,0 +1,56 @@
+"""Scores of generated answers against the true ones, per source."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vlmdata_train.loop.answers import Answer
+
+
+@dataclass(frozen=True)
+class Score:
+    """Generated answers against the true ones, of one source. Shares are in [0, 1]."""
+
+    samples: int
+    exact: float  # the same after normalising
+    majority: float  # what always giving the commonest answer would reach
+
+
+def score(answers: list[Answer]) -> dict[str, Score]:
+    """Compare answers with the truth, per source."""
+    scores = {}
+    for source in sorted({a.source for a in answers}):
+        own = [(normalise(a.truth), normalise(a.generated)) for a in answers if a.source == source]
+        commonest = Counter(truth for truth, _ in own).most_common(1)[0][1]
+        scores[source] = Score(len(own), sum(t == g for t, g in own) / len(own), commonest / len(own))
+    return scores
+
+
+def normalise(answer: str) -> str:
+    """Take from an answer what VQA's evaluation takes: case, articles, punctuation, spaces; and write digits for words.
+
+    Source: Antol et al. 2015, the steps of their evaluation that matter for single words; a decimal point stays.
+    """
+    text = re.sub(r"(?<!\d)[.]|[.](?!\d)|[^\w\s.]", " ", answer.lower())
+    words = [NUMBERS.get(word, word) for word in text.split() if word not in ("a", "an", "the")]
+    return " ".join(words)
+
+
+NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+}
+
+
+def table(scores: Mapping[str, Score], losses: Mapping[str, float] | None = None) -> str:
+    """Return the scores as text, a line for each source."""
+    lines = [f"{'source':<24} {'samples':>8} {'loss':>8} {'exact':>8} {'majority':>8}"]
+    for source in sorted({*scores, *(losses or {})}):
+        s = scores.get(source)
+        loss = f"{losses[source]:.4f}" if losses and source in losses else "-"
+        count, exact, majority = (f"{s.samples}", f"{s.exact:.1%}", f"{s.majority:.1%}") if s else ("-", "-", "-")
+        lines.append(f"{source:<24} {count:>8} {loss:>8} {exact:>8} {majority:>8}")
+    return "\n".join(lines)

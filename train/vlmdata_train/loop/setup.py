@@ -1,0 +1,122 @@
+"""What a run puts together before its first step."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmdata.step import RecipeError
+from vlmdata_train.convert.checkpoint_folder import is_checkpoint, latest, model_of
+from vlmdata_train.convert.restore import fill
+from vlmdata_train.data.feed import Stream
+from vlmdata_train.data.open_feed import open_stream
+from vlmdata_train.data.read_document import read_document
+from vlmdata_train.data.reading import is_held_out
+from vlmdata_train.data.tiny_tokenizer import train_tokenizer
+from vlmdata_train.distributed import Ranks, barrier
+from vlmdata_train.model.freezing import apply_parts, check_gates
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
+from vlmdata_train.recipe import Recipe
+
+# What may differ between a run and the one it resumes: nothing that changes the weights already made.
+MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
+
+# What recipes of earlier versions do not say, and what they meant.
+SINCE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
+
+
+def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
+    """Return the checkpoint to resume from. RecipeError: it is of a run with another recipe."""
+    if recipe.start is not None:
+        model_of(recipe.start)
+    found = latest(checkpoints)
+    if found is None:
+        return None
+    now = json.loads(json.dumps(recipe.describe()))
+    before = SINCE | json.loads((found / "recipe.json").read_text())
+    changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
+    if changed:
+        raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: name another `out`, or remove it")
+    return found
+
+
+def seed_everything(seed: int, ranks: Ranks) -> None:
+    """Seed torch. The same on every rank, for the weights are drawn on every rank."""
+    torch.manual_seed(seed)
+    if ranks.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
+    """Return the model's parts, with the tokenizer put in: a given one, the start's, or a tiny one learned now, once."""
+    return with_template(_with_its_tokenizer(recipe, out, ranks), recipe.chat_template)
+
+
+def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
+    if recipe.start is not None and is_checkpoint(recipe.start):  # its weights mean nothing with another one
+        return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
+    choice = recipe.tokenizer
+    if choice is not None:
+        folder = out / "tokenizer"
+        if ranks.is_first and (latest(out / "checkpoints") is None or not (folder / "tokenizer.json").exists()):
+            texts = _texts(open_stream(recipe.data, recipe.seed, 0, 1, epochs=1), recipe, choice.samples)
+            train_tokenizer(texts, choice.vocabulary, folder)
+        barrier(ranks)
+        return with_tokenizer(recipe.model, str(folder))
+    return recipe.model
+
+
+def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
+    for sample in itertools.islice(samples, count):
+        if is_held_out(sample["__key__"], recipe.held_out.fraction):
+            continue
+        try:
+            positions = read_document(sample).positions
+        except (KeyError, TypeError, ValueError):  # counted when the sample's turn comes
+            continue
+        yield from (position for position in positions if isinstance(position, str))
+
+
+def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
+    """Build the model on the device, in its precision, with the weights to start from, frozen as the table says.
+
+    RecipeError: its parts do not go together.
+    """
+    try:
+        with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
+            model = build_model(parts)
+    except (OSError, ValueError) as error:  # of a part, or of transformers: parts that do not go together, an unknown name
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from None
+    if recipe.start is not None:
+        fill(model, recipe.start)
+    if recipe.speed.precision == "bf16":
+        model.to(torch.bfloat16)
+    try:
+        apply_parts(model.parts(), recipe.parts)
+        check_gates(model.parts(), recipe.parts)
+    except ValueError as error:
+        raise RecipeError(f"parts, {' '.join(str(error).split())}") from None
+    if not any(p.requires_grad for p in model.parameters()):
+        raise RecipeError("parts: every part that has weights is frozen, nothing would be trained")
+    return model.to(ranks.device)
+
+
+def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
+    """Say in a few lines what will be trained."""
+    lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
+    for name, part in model.parts().items():
+        weights = sum(p.numel() for p in part.parameters())
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        choice = recipe.parts.get(name, Part())
+        rate = recipe.lr if choice.lr is None else choice.lr
+        how = f"lr {rate:g}" + (", LoRA" if choice.lora else "") if trained else "frozen"
+        if weights:
+            lines.append(f"  {name:<10} {weights / 1e6:10.3f} M weights, {trained / 1e6:10.3f} M trained, {how}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The vision-language model: its parts joined, attention, LoRA, generation."""

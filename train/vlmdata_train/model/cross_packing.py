@@ -1,0 +1,133 @@
+"""Which images each token may read, when samples and their images are packed together.
+
+Images side by side, with no token between them, are a run, and the text after a run reads all of it. A token that a prompt
+writes between two images, such as Idefics' `<fake_token_around_image>`, is text as any other and ends the run.
+
+B rows, T tokens, I images, V features of all images, H heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlmdata_train.model.attention import BLOCK, block_mask, flex
+
+
+def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
+    """Return for each token the number of the latest image of its own sample, -1 before the first: (B, T) -> (B, T).
+
+    Images are numbered through the whole batch in reading order; an image token's latest image is its own.
+    """
+    count = marks.flatten().cumsum(0).view_as(marks)  # images up to and with this token
+    place = torch.arange(marks.shape[1], device=marks.device)
+    begins = torch.ones_like(marks, dtype=torch.bool)
+    begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    start = torch.where(begins, place, 0).cummax(1).values  # where each token's segment begins
+    before = (count - marks.to(count.dtype)).gather(1, start)  # images before the segment
+    return torch.where((count > before) & (segment_ids > 0), count - 1, -1)
+
+
+def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
+    """Return for each token the first image of the run that its latest one belongs to, or -1: (B, T) -> (B, T).
+
+    A run is image tokens side by side in one sample. A token reads from this image to the latest one: the text after a run
+    all of it, up to the next image; an image token its own image and those before it in its run. It does not read the images
+    behind it, so that what a token reads depends on nothing that follows, cut or not, generated or not.
+    """
+    opens = marks.clone()
+    opens[:, 1:] &= ~marks[:, :-1] | (segment_ids[:, 1:] != segment_ids[:, :-1])
+    place = torch.arange(marks.shape[1], device=marks.device)
+    opened = torch.where(opens, place, 0).cummax(1).values  # where the latest run begins
+    return torch.where(latest >= 0, latest.gather(1, opened), -1)
+
+
+@dataclass(eq=False)
+class Seen:
+    """The features of all images of a batch, and who may read them."""
+
+    features: Tensor  # (V, W)
+    of_feature: Tensor  # (V,) the image that each feature belongs to
+    latest: Tensor  # (B, T) the last image that each token reads, or -1
+    first: Tensor  # (B, T) the first one, or -1: the same, or that of a run
+    backend: str  # as in attention.py
+    runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # tokens start, end, features start, end
+    mask: Any = None  # FlexAttention's BlockMask, tokens of all rows by features
+
+    @staticmethod
+    def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
+        """Plan who reads what; `counts` are the features of each image."""
+        sizes = torch.tensor(counts, dtype=torch.int64, device=features.device)
+        number = torch.arange(len(counts), device=features.device)
+        of_feature = number.repeat_interleave(sizes, output_size=sum(counts))
+        seen = Seen(features, of_feature, latest, first, backend)
+        if backend == "segments":
+            seen.runs = reading_runs(latest, first, counts)
+        elif backend in ("flex", "varlen") and counts:
+            seen.mask = reading_block_mask(latest.flatten(), of_feature, first.flatten())
+        return seen
+
+    def at(self, places: Tensor) -> Seen:
+        """Return what one token of each row, (B,), sees, for the tokens generated after it."""
+        latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
+        return Seen(self.features, self.of_feature, latest, first, self.backend)
+
+
+def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple[int, int, int, int]]:
+    """List neighbouring tokens (row-major) that read the same images, with the range of these images' features."""
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    images = torch.stack([first.flatten(), latest.flatten()], 1).cpu()
+    cuts = [0, *(torch.nonzero((images[1:] != images[:-1]).any(1)).flatten() + 1).tolist(), len(images)]
+    return [
+        (start, end, starts[one], starts[other + 1])
+        for start, end, (one, other) in zip(cuts[:-1], cuts[1:], images[cuts[:-1]].tolist(), strict=True)
+        if other >= 0
+    ]
+
+
+def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None = None) -> Any:
+    """Build FlexAttention's mask of tokens (Q,) by features (V,) from the range of images in each block.
+
+    Without `first` each token reads its latest image alone.
+    """
+    begins = latest if first is None else first
+
+    def reads(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (begins[q] <= of_feature[k]) & (of_feature[k] <= latest[q])
+
+    none = torch.iinfo(latest.dtype).max  # tokens that read nothing widen no range
+    low, high = _blocks(begins.where(begins >= 0, none), none).amin(1), _blocks(latest, -1).amax(1)
+    least, most = _blocks(of_feature, none).amin(1), _blocks(of_feature, -1).amax(1)
+    meets = (low[:, None] <= most) & (least <= high[:, None])
+    return block_mask(meets[None], torch.zeros_like(meets)[None], reads, (len(latest), len(of_feature)))
+
+
+def _blocks(values: Tensor, filler: int) -> Tensor:
+    missing = -len(values) % BLOCK
+    return torch.cat([values, values.new_full((missing,), filler)]).view(-1, BLOCK)
+
+
+def cross_attend(seen: Seen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(1, H, B T, E), (1, H, V, E) twice -> (B T, H, E); zeros for a token that reads no image."""
+    if key.shape[2] == 0:  # no image: zeros that still reach every weight, for ranks must agree on who has a gradient
+        out = query * 0 + key.sum() + value.sum()
+    elif seen.backend == "segments":
+        out = torch.zeros_like(query)
+        for start, end, first, last in seen.runs:
+            out[:, :, start:end] = functional.scaled_dot_product_attention(
+                query[:, :, start:end], key[:, :, first:last], value[:, :, first:last]
+            )
+    elif seen.backend == "mask":
+        begins, latest = seen.first.flatten()[:, None], seen.latest.flatten()[:, None]
+        visible = (begins <= seen.of_feature) & (seen.of_feature <= latest)  # (B T, V)
+        out = functional.scaled_dot_product_attention(query, key, value, visible)
+        out = torch.where(visible.any(1)[:, None], out, 0.0)
+    else:
+        out = flex(query.is_cuda)(query, key, value, block_mask=seen.mask)
+    return out[0].transpose(0, 1)

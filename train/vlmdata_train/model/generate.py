@@ -1,0 +1,85 @@
+"""Continue prompts token by token with a cache of keys and values.
+
+B rows, one prompt a row, padded on the right; T prompt tokens, S all tokens so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from vlmdata_train.model.attention import AttentionPlan
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.tokens import image_token_id
+
+
+@torch.no_grad()
+def generate(
+    model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float = 0.0,
+    top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
+) -> list[list[int]]:  # fmt: skip
+    """Continue each row of a batch (one prompt a row) and return the new tokens of each row, without the stop token.
+
+    `stop_ids` end a row; `ChatTemplate.stop_ids` gives those of a tokenizer. Temperature 0 takes the likeliest token.
+    `is_over` is called after each token with whether all rows here have ended, and returns whether to stop: ranks that share
+    the weights must take the same number of steps. ValueError: the batch is packed.
+    """
+    if int(batch.segment_ids.max()) > 1:
+        raise ValueError("generate takes one prompt a row, not packed samples")
+    cache = DynamicCache()  # without the model's configuration: a sliding layer would drop keys that masks still count
+    lengths = (batch.segment_ids > 0).sum(1)  # (B,)
+    seen = batch.segment_ids > 0  # (B, S), keys that may be attended
+    positions = batch.position_ids
+    masks = causal_masks(seen, positions, positions, model.windows)
+    if model.fusion.prefix_of(batch.labels, batch.segment_ids) is not None:  # the whole prompt is the prefix
+        masks = {None: seen[:, None, None].expand(-1, -1, seen.shape[1], -1)}
+    packing = AttentionPlan("mask", masks=masks)
+    places = model.place(batch)
+    hidden = model.run_language(model.embed(batch, packing), places, packing, cache)
+    begin = model.positions.after(places, lengths)  # (B,)
+    hidden = hidden[torch.arange(len(hidden)), lengths - 1]  # (B, D), the last token of each prompt
+    images = None if packing.images is None else packing.images.at(lengths - 1)
+    stops = torch.tensor(sorted(stop_ids), device=hidden.device)
+    rows: list[list[int]] = [[] for _ in range(len(hidden))]
+    done = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
+    key_positions = positions
+    for step in range(max_new_tokens):
+        logits = model.logits_of(hidden).float()
+        logits[:, len(model.tokenizer) :] = -torch.inf  # rows that only fill up the embedding matrix
+        logits[:, image_token_id(model.tokenizer)] = -torch.inf  # an image cannot be said
+        token = choose(logits, temperature, top_p, generator)  # (B,)
+        done |= torch.isin(token, stops)
+        for row, (finished, number) in enumerate(zip(done.tolist(), token.tolist(), strict=True)):
+            if not finished:
+                rows[row].append(number)
+        if step == max_new_tokens - 1 or is_over(bool(done.all())):
+            break
+        position = (lengths + step)[:, None]
+        seen = torch.cat([seen, torch.ones_like(done)[:, None]], 1)
+        key_positions = torch.cat([key_positions, position], 1)
+        own = AttentionPlan("mask", masks=causal_masks(seen, position, key_positions, model.windows), images=images)
+        embedding = model.language.get_input_embeddings()(token[:, None])
+        place = (begin + step)[:, None].expand(*places.shape[:-1], 1)
+        hidden = model.run_language(embedding, place, own, cache)[:, -1]
+    return rows
+
+
+def causal_masks(seen: Tensor, queries: Tensor, keys: Tensor, windows: Iterable[int | None]) -> dict[int | None, Tensor]:
+    """Return who may see whom: keys seen (B, S), positions (B, T) and (B, S) -> bool (B, 1, T, S) for each window."""
+    gap = queries[:, :, None] - keys[:, None]  # (B, T, S)
+    causal = (gap >= 0) & seen[:, None]
+    return {window: (causal if window is None else causal & (gap < window))[:, None] for window in windows}
+
+
+def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
+    """Pick a token for each row of (B, vocabulary): the likeliest, or drawn from the smallest set that holds top_p."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    chances, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
+    drawn = torch.multinomial(chances, 1, generator=generator)
+    return order.gather(1, drawn)[:, 0]

@@ -1,0 +1,93 @@
+"""From hidden states to logits: the output layer, and what some language models do to its result.
+
+Cohere and Granite multiply it by a number, Gemma 2 caps it by a tanh. Generation, evaluation and the chunked loss all
+compute the same. D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdata_train.model.attention import plan_attention
+
+
+@dataclass(frozen=True)
+class Head:
+    """What follows the output layer's weight and bias: logits become cap * tanh(scale * logits / cap)."""
+
+    scale: float = 1.0  # Cohere's logit_scale, one over Granite's logits_scaling
+    cap: float | None = None  # Gemma 2's final_logit_softcapping; None: no cap
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Scale and cap what the output layer gives, (..., V) -> (..., V)."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+@torch.no_grad()
+def head_of(language: Any) -> Head:
+    """Return what a language model does to its output layer's result. ValueError: it is none of the known forms.
+
+    Which number of its configuration scales, divides or caps is found out and not taken from a list of models: Granite
+    divides by the field with which HyperCLOVA X multiplies. The output layer's result is replaced by known numbers, and what
+    comes out of the model is compared with each form.
+    """
+    name, layer = type(language).__name__, language.get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        raise ValueError(
+            f"{name} has an output layer of type {type(layer).__name__}, which the trainer's loss does not compute"
+        )
+    known = torch.linspace(-120, 120, layer.out_features, device=layer.weight.device)
+    read, last, found = _run(language, layer, known)
+    if not torch.equal(read, last):
+        raise ValueError(f"{name} changes its last hidden states before the output layer, which the trainer does not compute")
+    numbers = _numbers_about_logits(language.config)
+    scales = [1.0, *numbers, *(1 / number for number in numbers)]
+    for scale, cap in itertools.product(scales, (None, *numbers)):
+        form = Head(scale, cap)
+        wanted = form.finish(known)
+        if found.shape == wanted.shape and (found - wanted).abs().max() <= 1e-5 * wanted.abs().max():
+            return form
+    fields = ", ".join(field for field in language.config.get_text_config().to_dict() if _is_about_logits(field))
+    raise ValueError(f"{name} changes its logits in a way that the trainer's loss does not compute ({fields or 'by no field'})")
+
+
+def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the output layer reads, the decoder's last hidden states, and the logits where the layer gives `known`."""
+    read: list[Tensor] = []
+
+    def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        read.append(args[0])
+        return known.expand(output.shape)
+
+    inputs = {
+        "inputs_embeds": language.get_input_embeddings()(torch.tensor([[1, 2, 3]], device=known.device)),
+        "position_ids": torch.arange(3, device=known.device)[None], "use_cache": False,
+        "packing": plan_attention(torch.ones(1, 3, dtype=torch.int32), backend="segments"),
+    }  # fmt: skip
+    training = language.training
+    language.eval()
+    last = language.base_model(**inputs).last_hidden_state
+    hook = layer.register_forward_hook(replace)
+    try:
+        logits = language(**inputs).logits
+    finally:
+        hook.remove()
+    language.train(training)
+    return read[0], last, logits[0, -1]
+
+
+def _numbers_about_logits(config: Any) -> list[float]:
+    values = config.get_text_config().to_dict()
+    numbers = [value for field, value in values.items() if _is_about_logits(field)]
+    return [float(number) for number in numbers if isinstance(number, int | float) and number not in (0, 1, True, False)]
+
+
+def _is_about_logits(field: str) -> bool:
+    return "logit" in field or "lm_head" in field or "soft_cap" in field or "softcap" in field

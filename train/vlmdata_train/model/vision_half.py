@@ -1,0 +1,45 @@
+"""The tower of a whole published model, such as Qwen2-VL's, or one of its kind from scratch: what such parts have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from vlmdata_train.model.encoder_facts import EncoderFacts
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class VisionHalf:
+    """Exactly one of `name` (a published model, of which the tower is taken) and `config` (random weights) is given."""
+
+    kind: ClassVar[Any]  # the tower's class in transformers
+    place: ClassVar[str]  # its name within the whole model
+    name: str | None = None
+    config: dict[str, Any] | None = None  # as the tower's own configuration names its fields
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give either name (published weights) or config (from scratch)")
+
+    def load_config(self) -> Any:
+        """Return the tower's configuration, without any weights."""
+        if self.config is not None:
+            return self.kind.config_class(**self.config)
+        return AutoConfig.from_pretrained(str(self.name)).vision_config
+
+    def load_model(self) -> nn.Module:
+        """Return the tower of transformers with its weights."""
+        if self.name is None:
+            return self.kind(self.load_config())
+        whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
+        return whole.model.get_submodule(self.place)
+
+    def sizes(self, width: int, smallest: int, patch: int) -> EncoderFacts:
+        """Return facts of a tower for images of any size: `smallest` px a side at least, in CLIP's colours as published."""
+        return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD)

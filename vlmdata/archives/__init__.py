@@ -1,0 +1,1 @@
+"""Web archives (WARC, ARC): records, pages and the images they hold."""

@@ -1,0 +1,148 @@
+"""Where the images of a collection of archives lie: found once on a machine, shared by its workers, mapped instead of read.
+
+The headers of each archive are gone through by whichever worker comes first, while the others do other archives. An entry is
+the hash of an address, a volume and an offset: 20 bytes for each image, redirect and revisited response.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from vlmdata.archives.archive import Record, records
+from vlmdata.archives.http_message import body_start, parse_response
+from vlmdata.archives.sniff import START, is_image
+from vlmdata.archives.volume import Volume
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_VERSION = 2  # of what the files hold
+_WAIT_S = 0.2
+_WANTED, _REVISIT, _OTHER = 0, 1, 2  # an image or a redirect; a revisit; a response that a revisit may mean
+_PLACE = np.dtype([("volume", "u4"), ("offset", "u8")])
+
+
+def shared_folder() -> Path:
+    """Return where the workers of a machine keep what they found, of one user alone; it goes with other temporary files."""
+    folder = Path(tempfile.gettempdir()) / f"vlmdata-archives-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to another user: remove it, or set TMPDIR to a folder of your own")
+    return folder
+
+
+def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) -> tuple[NDArray, NDArray]:
+    """Return the keys of all addresses, sorted, (n,) of uint64, and where each lies, (n,) of volume and offset.
+
+    `folder` keeps them for the next who asks, and whoever asks meanwhile shares the work.
+    """
+    paths = [folder / f"{_hash(_VERSION, max_bytes, volume.identity()):016x}.volume" for volume in volumes]
+    whole = folder / f"{_hash(*(path.name for path in paths)):016x}.collection"
+    left = [] if whole.exists() else list(range(len(paths)))
+    while left:
+        busy = [n for n in left if not _made(paths[n], partial(_write_volume, volumes[n], max_bytes))]
+        if len(busy) == len(left):
+            time.sleep(_WAIT_S)
+        left = busy
+    while not _made(whole, lambda out: _write_collection(paths, out)):
+        time.sleep(_WAIT_S)
+    count = whole.stat().st_size // (8 + _PLACE.itemsize)
+    if count == 0:
+        return np.zeros(0, np.uint64), np.zeros(0, _PLACE)
+    return np.memmap(whole, np.uint64, "r", shape=(count,)), np.memmap(whole, _PLACE, "r", offset=8 * count, shape=(count,))
+
+
+def address_key(url: str) -> int:
+    """Return 64 bits for an address: scheme, fragment, default port and the way of escaping do not count."""
+    rest = url.partition("#")[0].partition("://")[2] or url
+    host, slash, path = rest.partition("/")
+    host = host.lower().removesuffix(":80").removesuffix(":443")
+    return xxhash.xxh3_64_intdigest(f"{host}/{unquote(path) if slash else ''}".encode("utf-8", "surrogatepass"))
+
+
+def _made(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
+    """See that a file is there, written now if need be; False while another writes it. Who dies over it leaves it to others."""
+    if path.exists():
+        return True
+    draft = path.with_suffix(path.suffix + ".draft")
+    with draft.open("ab") as out:
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if path.exists():  # made since we looked; what we opened is the draft that became it, or a new one
+            draft.unlink(missing_ok=True)
+            return True
+        out.truncate(0)
+        write(out)
+        out.flush()
+        draft.replace(path)
+    return True
+
+
+def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
+    """Write four arrays, one after the other: what each entry is, its key, its offset, and the hash of its digest or 0."""
+    kinds, keys, offsets, digests = array("B"), array("Q"), array("Q"), array("Q")
+    for record in records(volume, max_bytes=max_bytes * 2):
+        if record.url is None or record.kind not in ("response", "resource", "revisit"):
+            continue
+        digest = record.headers.get("warc-payload-digest")
+        kind = _REVISIT if record.kind == "revisit" else _WANTED if _is_wanted(record) else _OTHER
+        if kind == _WANTED or digest:
+            kinds.append(kind)
+            keys.append(address_key(record.url))
+            offsets.append(record.offset)
+            digests.append(_hash(digest) if digest else 0)
+    for column in (kinds, keys, offsets, digests):
+        out.write(column.tobytes())
+
+
+def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
+    """Write sorted keys, then places. Of an address the first response stands, else what its first revisit means."""
+    parts = [_columns(path, number) for number, path in enumerate(paths)]
+    kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    first_of, first = np.unique(np.where(kinds == _REVISIT, 0, digests), return_index=True)  # of each digest
+    meant = np.searchsorted(first_of, digests).clip(max=max(0, len(first_of) - 1))
+    known = (kinds == _REVISIT) & (first_of[meant] == digests) & (digests != 0)
+    row = np.concatenate([np.flatnonzero(kinds == _WANTED), np.flatnonzero(known)])
+    at = np.where(known, first[meant], np.arange(len(keys)))[row]
+    sorted_keys, chosen = np.unique(keys[row], return_index=True)
+    places = np.zeros(len(chosen), _PLACE)
+    places["volume"], places["offset"] = volumes[at[chosen]], offsets[at[chosen]]
+    out.write(sorted_keys.tobytes())
+    out.write(places.tobytes())
+
+
+def _columns(path: Path, volume: int) -> tuple[NDArray, ...]:
+    count = path.stat().st_size // 25
+    with path.open("rb") as file:
+        kinds = np.fromfile(file, np.uint8, count)
+        keys, offsets, digests = (np.fromfile(file, np.uint64, count) for _ in range(3))
+    return kinds, keys, offsets, digests, np.full(count, volume, np.uint32)
+
+
+def _hash(*facts: object) -> int:
+    return xxhash.xxh3_64_intdigest(repr(facts).encode())
+
+
+def _is_wanted(record: Record) -> bool:
+    """Say whether a record is a redirect or an image, by what it declares or by its first bytes."""
+    if record.kind == "resource":
+        return record.headers.get("content-type", "").lower().startswith("image/") or is_image(record.block[:START])
+    response = parse_response(record.block[:16_384], max_bytes=0, with_body=False)
+    if response.status in REDIRECTS:
+        return True
+    if response.status != 200:
+        return False
+    return response.media_type.startswith("image/") or is_image(body_start(record.block, START))

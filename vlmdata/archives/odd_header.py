@@ -1,0 +1,47 @@
+"""Headers of records that FastWARC does not understand: version and fields in any spelling, bare line feeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import BinaryIO, NamedTuple
+
+from vlmdata.archives.frames import begins_record, read_at
+
+_MOST = 2048  # bytes of most headers
+_LONGEST = 65_536
+_END = re.compile(rb"\n\r*\n")
+_LENGTH = re.compile(r"\d{1,15}", re.ASCII)
+
+
+class Header(NamedTuple):
+    fields: dict[str, str]  # names in lower case; the first of equal ones
+    size: int  # bytes up to the content
+    length: int  # bytes of content as stated, 0 where that is no number
+
+
+def header_at(file: BinaryIO, place: int) -> Header | None:
+    """Return the header of the record at an offset of an unpacked file, None where none is whole."""
+    head = read_at(file, place, _MOST)
+    end = _END.search(head)
+    if end is None and len(head) == _MOST:
+        head += read_at(file, place + _MOST, _LONGEST - _MOST)
+        end = _END.search(head)
+    if end is None or not begins_record(head):
+        return None
+    fields: dict[str, str] = {}
+    last = ""
+    for line in head[: end.start()].decode("utf-8", "replace").split("\n")[1:]:
+        if line[:1] in (" ", "\t"):
+            fields[last] = f"{fields.get(last, '')} {line.strip()}".strip()
+            continue
+        name, _, value = line.partition(":")
+        last = name.strip().lower()
+        fields.setdefault(last, value.strip())
+    return Header(fields, end.end(), stated_length(fields))
+
+
+def stated_length(fields: Mapping[str, str]) -> int:
+    """Return the bytes of content that a header states, names in lower case; 0 where that is no number."""
+    stated = fields.get("content-length", "").strip()
+    return int(stated) if _LENGTH.fullmatch(stated) else 0

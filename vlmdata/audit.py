@@ -1,0 +1,69 @@
+"""The audit: whether a finished dataset still is what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.dataset import read_manifest
+from vlmdata.engine.output.samples_index import open_index
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.parquet_files import open_parquet
+from vlmdata.step import RecipeError
+
+CHUNK = 8 << 20
+
+
+def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
+    """Return what is wrong with a dataset, one line each: missing or altered files, sums that differ.
+
+    Sizes and sums take a moment; `read_bytes` compares every SHA-256.
+    """
+    manifest = read_manifest(out)
+    store = open_store(out, probe=False)
+    faults = [fault for name, facts in manifest["files"].items() if (fault := _file_fault(store, name, facts, read_bytes))]
+    if faults:
+        return faults
+    ledgers = [name for name in manifest["files"] if name.startswith("ledger/")]
+    try:
+        outcomes = [_column(store, name, "outcome") for name in ledgers]
+        keys = _keys(store)
+    except RecipeError as error:  # of a damaged file, named
+        return [str(error)]
+    sums = {
+        "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),
+        "kept rows in the ledger": (sum(column.to_pylist().count("kept") for column in outcomes), manifest["kept"]),
+        "samples in the index": (len(keys), manifest["kept"]),
+        "different keys in the index": (len(set(keys)), manifest["kept"]),
+        "rows dropped": (sum(line["rows"] for line in manifest["dropped"]), manifest["rows"] - manifest["kept"]),
+    }
+    return [f"{what}: {found:,}, the manifest says {said:,}" for what, (found, said) in sums.items() if found != said]
+
+
+def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool) -> str | None:
+    try:
+        size = store.size(name)
+    except FileNotFoundError:
+        return f"{name}: missing"
+    if size != facts["bytes"]:
+        return f"{name}: {size:,} bytes, the manifest says {facts['bytes']:,}"
+    if not read_bytes:
+        return None
+    digest = hashlib.sha256()
+    for start in range(0, size, CHUNK):
+        digest.update(store.read_range(name, start, min(CHUNK, size - start)))
+    return None if digest.hexdigest() == facts["sha256"] else f"{name}: its bytes differ from those the manifest was made of"
+
+
+def _keys(store: Store) -> list[str]:
+    with open_index(store) as index:
+        return [key for table in index.groups(("key",)) for key in table["key"].to_pylist()]
+
+
+def _column(store: Store, name: str, column: str) -> pa.ChunkedArray:
+    with open_parquet(store, name) as file:
+        return file.read(columns=[column])[column]

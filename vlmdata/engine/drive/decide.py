@@ -1,0 +1,180 @@
+"""Decisions over all rows: the driver makes each once, on a few columns, and keeps it in a file that workers apply."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata.engine.drive.driver import Driver
+from vlmdata.engine.partitions import keys
+from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.decided import ITEMS, STRETCH, Columns, select_fields
+from vlmdata.engine.partitions.pieces import clear_pieces, keep_piece
+from vlmdata.engine.store.base import Store
+from vlmdata.row import ROW, alive, flatten, in_one
+from vlmdata.step import Spread, Step
+
+VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
+OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
+SLICE = 512
+TOGETHER = 64  # tables of parts that are joined at a time
+
+
+def columns_for(step: Step) -> Columns:
+    """Return what a step over all rows is shown: the key, the verdict so far, and what it reads, item fields by name.
+
+    A column that it changes and does not say to read is shown whole."""
+    read = step.columns_read()
+    narrow: dict[str, set[str]] = {}
+    for name in read:
+        column, _, field = name.partition(".")
+        if column in ITEMS and field:
+            narrow.setdefault(column, {*OF_ITEM}).add(field)
+    columns: Columns = {}
+    for name in dict.fromkeys(["key", *VERDICT, *read, *step.columns_changed()]):
+        column = name.partition(".")[0] if name.partition(".")[0] in ITEMS else name
+        whole = column in read or column not in narrow
+        columns[column] = () if whole else tuple(f.name for f in ROW.field(column).type.value_type if f.name in narrow[column])
+    return columns
+
+
+def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, driver: Driver, store: Store) -> str:
+    """Let link `number` decide over all `total` rows, which the calls give, and return the name of the file that says how."""
+    columns = columns_for(step)
+    if not step.spread_above or total <= step.spread_above:
+        projected = driver.map("project", [(call, columns) for call in calls], together=1)
+        return decide(step, _in_order(projected, calls), store)
+    clear_pieces(store)  # what a killed run left
+    made = driver.map("piece", [(call, columns, number) for call in calls], together=1)
+    names: list[dict[str, Any]] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for table, kept in _in_order(made, calls):
+            names.append(kept)
+            yield table
+
+    spread = Spread(names, _run_on(driver), lambda array: keep_piece(store, array))
+    name = decide(step, tables(), store, lambda rows: step.decide_spread(rows, spread))
+    clear_pieces(store)
+    return name
+
+
+def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
+    """Let a step decide over all rows and return the name of the file that holds what it changed.
+
+    The file is named by its content, so the same decision has the same name, however often it is made.
+    """
+    before = joined(tables)
+    after = (how or step.decide)(before)
+    assert len(after) == len(before), f"{step.name} must return the rows it was given"
+    names = list(dict.fromkeys(["part", "row", *VERDICT, *step.columns_changed()]))
+    changed = alive(before) & ~alive(after)
+    fields: Columns = {}
+    for column in dict.fromkeys(["cluster", *step.columns_changed()]):
+        differs, fields[column] = _differences(before, after, column)
+        changed |= differs
+    kept = {name: select_fields(after, name, fields[name]) if fields.get(name) else after[name] for name in names}
+    kept = {name: values for name, values in kept.items() if name not in ITEMS or fields[name]}
+    return _keep(pa.table(kept).filter(pa.array(changed)), step.name, store)
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return tables as one, each column in one piece; none is kept as it was given: rows are held once, one column twice.
+
+    What came through a pipe lies in small pieces, whose memory the system would not get back: a few are copied at a time.
+    """
+    groups: list[pa.Table] = []
+    few: list[pa.Table] = []
+    for table in tables:
+        few.append(table)
+        if len(few) == TOGETHER:
+            groups.append(pa.concat_tables(few).combine_chunks())
+            few.clear()
+    whole = pa.concat_tables([*groups, *few])
+    del groups, few
+    for place, name in enumerate(whole.column_names):
+        whole = whole.set_column(place, name, whole[name].combine_chunks())
+        pa.default_memory_pool().release_unused()
+    return whole
+
+
+def number_repeats(tables: list[pa.Table], store: Store) -> str:
+    """Give rows whose key an earlier part of an archive has too the next free number. Returns the file that says so."""
+    table = pa.concat_tables(tables).combine_chunks()
+    bare = [key.split("_")[0] for key in table["key"].to_pylist()]
+    numbered = pa.array(keys.number_repeats(bare), pa.string())
+    table = table.set_column(table.column_names.index("key"), "key", numbered)
+    changed = pc.not_equal(numbered, pa.concat_tables(tables)["key"].combine_chunks())
+    return _keep(table.select(["part", "row", "key"]).filter(changed), "keys", store)
+
+
+def _keep(table: pa.Table, name: str, store: Store) -> str:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=STRETCH)
+    data = sink.getvalue().to_pybytes()
+    file = f"work/decisions/{name}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    store.put_new(file, data)
+    return file
+
+
+def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Say for each row whether a column changed, and of items in which of their fields."""
+    if column not in ITEMS:
+        return _differs(in_one(before[column]), in_one(after[column])), ()
+    old, new = flatten(before, column), flatten(after, column)
+    rows = np.zeros(len(before), dtype=bool)
+    fields = []
+    for field in old.items.type:
+        differs = _differs(old.field(field.name), new.field(field.name))
+        if differs.any():
+            fields.append(field.name)
+            rows[old.parents[differs]] = True
+    return rows, tuple(fields)
+
+
+def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
+    if old.equals(new):
+        return np.zeros(len(old), dtype=bool)
+    if not pa.types.is_nested(old.type):
+        one_null = np.asarray(pc.xor(old.is_null(), new.is_null()))
+        return one_null | np.asarray(pc.fill_null(pc.not_equal(old, new), False))
+    differs = np.zeros(len(old), dtype=bool)  # alternatives of texts: slices that are equal as a whole are not looked into
+    for start in range(0, len(old), SLICE):
+        left, right = old.slice(start, SLICE), new.slice(start, SLICE)
+        if not left.equals(right):
+            differs[start : start + SLICE] = [a != b for a, b in zip(left.to_pylist(), right.to_pylist(), strict=True)]
+    return differs
+
+
+def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
+    """Return a `map` that does its tasks on the workers; one lost with its worker is done again, and gives the same."""
+
+    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        waiting: dict[int, Any] = {}
+        wanted = 0
+        calls = ((number, function, task) for number, task in enumerate(tasks))
+        for args, result in driver.map("search", calls, together=1):
+            waiting[args[0]] = result
+            while wanted in waiting:
+                yield waiting.pop(wanted)
+                wanted += 1
+
+    return run
+
+
+def _in_order(results: Iterable[tuple[tuple[Any, ...], Any]], calls: Sequence[PartCall]) -> Iterator[Any]:
+    """Yield what each call gave in the order of the calls, as soon as those before it have ended."""
+    waiting: dict[int, Any] = {}
+    parts = deque(call.part for call in calls)
+    for args, result in results:
+        waiting[args[0].part] = result
+        del result
+        while parts and parts[0] in waiting:
+            yield waiting.pop(parts.popleft())

@@ -1,0 +1,264 @@
+"""Workers as Ray actors: on this machine by default, on a cluster where an address is given."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmdata.engine.drive.driver import WorkFailed
+from vlmdata.engine.drive.workers import Ended
+from vlmdata.engine.partitions.calls import Job
+from vlmdata.engine.work.worker import Worker
+from vlmdata.process.interrupt import handlers_kept
+from vlmdata.process.shortage import told
+from vlmdata.process.thread import attempt
+from vlmdata.step import RecipeError
+from vlmdata.untrusted import Failed, errors_as, one_line
+
+STARTS = 2  # attempts to start Ray on this machine
+STORE_BYTES = 150_000_000  # no image goes through the object store
+MOST_CHARS = 30  # of the folder for temporary files: the path of a socket of Ray's, 75 characters longer, may have 107 bytes
+NEW_PACES = 8  # actors that keep the pace after the first; more would tell that something kills them all
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, workers: int) -> Iterator[int]:
+    """Connect to a cluster, or start Ray on this machine for as long as the block lasts. Gives the CPUs there are."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    short = len(tempfile.gettempdir()) <= MOST_CHARS
+    folder = tempfile.mkdtemp(prefix="vd-", dir=None if short else "/tmp")
+    try:
+        with handlers_kept():
+            if address:
+                _connect(ray, address, **quiet)
+            else:
+                here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": workers}
+                _start(ray, _temp_dir=folder, **here, **quiet)
+        yield int(ray.cluster_resources().get("CPU", 1))
+    except ray.exceptions.RayError as error:  # of a cluster that was lost
+        raise WorkFailed(f"Ray failed: {_short(error)}; run the same command again to resume") from None
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(ray: Any, address: str, **options: Any) -> None:
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # also Exception itself
+        ray.init(address=address, **options)
+
+
+def _start(ray: Any, **options: Any) -> None:
+    """Start Ray on this machine. On a busy one a start can run into Ray's own time limit of 15 s (ray#65983)."""
+    for number in range(STARTS):
+        try:
+            with errors_as(_start_failed):
+                ray.init(address="local", **options)
+            return
+        except WorkFailed:
+            ray.shutdown()
+            if number == STARTS - 1:
+                raise
+
+
+def _start_failed(error: Exception) -> Exception:
+    """Return WorkFailed for what the processes that Ray starts raise: RuntimeError, TimeoutError, Exception itself."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+        return error  # a full disk, say, which the next attempt would meet too
+    return WorkFailed(f"Ray does not start here: {_short(error)}; try again, or with --local")
+
+
+def _short(error: Exception) -> str:
+    return one_line(error)[:200]
+
+
+class RayWorkers:
+    """`count` actors, one CPU each; the first `gpus` of them have a GPU each, which Ray gives them on whatever node.
+
+    `pace` is the actor that keeps the run's Pace, None where no step asks the web.
+    """
+
+    def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: int = 0):
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.count = count
+        self._ray = ray
+        self._job = job
+        self.gpus = min(gpus, count)
+        self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
+        self._options["max_concurrency"] = together + 1
+        self.pace: Any = None
+        if web:  # on the driver's node: as long as the run lives, so does its pace
+            here = self._ray.get_runtime_context().get_node_id()
+            beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
+            again = {"max_restarts": NEW_PACES, "max_task_retries": NEW_PACES}  # it forgets who rests, as with the same command
+            options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": beside_us, **again}
+            self.pace = ray.remote(_pace_class()).options(**options).remote(web)
+        self._calls: dict[Any, tuple[int, int]] = {}
+        self._starting: dict[Any, int] = {}
+        self._actors: list[Any] = [None] * count
+        for number in range(count):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
+        proxy = _RemotePace(self.pace) if self.pace is not None else None
+        options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
+        self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
+        self._starting[self._actors[number].ready.remote()] = number
+
+    def is_ready(self, worker: int) -> bool:
+        return worker not in self._starting.values()
+
+    def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
+        self._calls[self._actors[worker].call.remote(method, args)] = (worker, ticket)
+
+    def wait(self) -> list[Ended]:
+        waiting = [*self._calls, *self._starting]
+        ready, _ = self._ray.wait(waiting, num_returns=1)
+        more, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        ended: list[Ended] = []
+        dead: set[int] = set()
+        for call in {*ready, *more}:
+            if call in self._starting:
+                self._settle(call)
+                continue
+            worker, ticket = self._calls.pop(call)
+            ended.append(self._result(call, worker, ticket))
+            if ended[-1].died:
+                dead.add(worker)
+        for call, (worker, ticket) in list(self._calls.items()):
+            if worker in dead:
+                del self._calls[call]
+                ended.append(Ended(worker, ticket, died="with the others of its worker"))
+        for worker in dead:
+            self._start(worker)
+        return ended
+
+    def _settle(self, call: Any) -> None:
+        number = self._starting.pop(call)
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayActorError as error:
+            if "creation task" in str(error):  # it raised while it was made, and would again
+                raise WorkFailed(f"a worker cannot start: {error}") from None
+            self._start(number)
+
+    def _result(self, call: Any, worker: int, ticket: int) -> Ended:
+        errors = self._ray.exceptions
+        try:
+            result, error = self._ray.get(call)
+        except errors.OutOfMemoryError:
+            return Ended(worker, ticket, died="out of memory")
+        except errors.ActorUnavailableError:
+            return Ended(worker, ticket, died="node lost")
+        except errors.ActorDiedError as died:
+            return Ended(worker, ticket, died=_how(str(died)))
+        except errors.RayActorError as died:
+            return Ended(worker, ticket, died=_how(str(died)))
+        return Ended(worker, ticket, result, error)
+
+    def close(self) -> None:
+        for actor in self._actors:
+            with contextlib.suppress(Failed), errors_as(Failed):
+                self._ray.kill(actor)
+        if self.pace is not None:
+            self._ray.kill(self.pace)
+
+
+def _how(message: str) -> str:
+    """Say in a word how an actor died; Ray tells only in prose."""
+    if "SIGKILL" in message or "killed" in message.lower():
+        return "SIGKILL"
+    if "node" in message.lower() and "died" in message.lower():
+        return "node lost"
+    return "crashed"
+
+
+class _Actor:
+    """A Worker in an actor's process. Our own errors come back as text, so that any of them can travel."""
+
+    def __init__(self, job: Job, pace: Any):
+        self.worker = Worker(job, pace)
+
+    def ready(self) -> None:
+        """Answer, so that the driver knows this worker has a place."""
+
+    def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
+        def work() -> tuple[Any, str | None]:
+            return getattr(self.worker, method)(*args), None
+
+        return attempt(work, lambda error: (None, told(error)))  # the driver reports the error
+
+
+def _pace_class() -> type:
+    from vlmdata.web.pace import Pace
+
+    return Pace
+
+
+class _RemotePace:
+    """The run's Pace, as a worker's client calls it."""
+
+    is_local = False
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    def exchange(self, *args: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(self._actor.exchange.remote(*args))
+        except ray.exceptions.RayActorError:
+            raise ConnectionError("the actor that keeps the pace of all workers is lost") from None
+
+
+def gpus() -> int:
+    """Return how many GPUs the cluster has."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def every_node_reads(out: str) -> None:
+    """Raise RecipeError when a node of the cluster cannot read what the driver wrote under OUT."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2 or "://" in out:
+        return
+    token = secrets.token_hex(8)
+    probe = Path(out) / "work" / f"probe-{token}"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text(token)
+    read = ray.remote(num_cpus=0)(_read_text)
+    try:
+        answers = [
+            read.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)).remote(str(probe)) for n in nodes
+        ]
+        blind = [node for node, answer in zip(nodes, ray.get(answers), strict=True) if answer != token]
+    finally:
+        probe.unlink()
+    if blind:
+        raise RecipeError(f"{out} is not the same folder on {len(blind)} of {len(nodes)} nodes; give a shared path or s3://…")
+
+
+def _read_text(path: Path | str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None

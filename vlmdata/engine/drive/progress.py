@@ -1,0 +1,140 @@
+"""Progress on stderr: one line that renews itself in a terminal; in a pipe one line a stage and one with an estimate."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter, deque
+from types import TracebackType
+from typing import Any
+
+from vlmdata.engine.output.runlog import RunLog
+from vlmdata.sizes import megabytes
+
+EVERY_S = 0.5
+WINDOW_S = 60.0  # the rate is that of the last minute: what an earlier run did goes by in a moment and tells nothing
+ESTIMATE_PARTS = 3  # after so many parts that were fetched now, what is to come can be told
+REASONS = 3  # the most frequent ones are named
+
+
+class Progress:
+    """Counts the rows of the present stage by outcome, and says rate, bytes and time left.
+
+    `rows` is how many there are in all, None where that is not known; `folder` is where the images go, if on this machine.
+    """
+
+    def __init__(self, rows: int | None, log: RunLog, folder: Any = None):
+        self.total = rows
+        self.log = log
+        self.folder = folder
+        self.is_terminal = sys.stderr.isatty()
+        self.is_estimated = False
+        self.began = self.told = time.monotonic()
+        self.recent: deque[tuple[float, int]] = deque()  # when, and how many rows there were then
+        self.known: Counter[str] = Counter()  # outcomes as last told
+        self._begin("")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end_stage()
+
+    def stage(self, name: str) -> None:
+        """Begin a stage: what was counted before is closed with a line of its own."""
+        self._end_stage()
+        self._begin(name)
+        self.log.add("stage", name=name)
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Count a part that ended: rows, alive, dropped (by step and reason), bytes of images written now."""
+        now = time.monotonic()
+        self.rows += counts["rows"]
+        self.alive += counts["alive"]
+        self.dropped.update(counts["dropped"])
+        self.bytes += counts["bytes"]
+        if counts["bytes"]:
+            self.fresh_rows += counts["rows"]
+            self.fresh_parts += 1
+        self.recent.append((now, self.rows))
+        while self.recent[0][0] < now - WINDOW_S and len(self.recent) > 2:
+            self.recent.popleft()
+        if self.is_terminal and now - self.told >= EVERY_S:
+            self.told = now
+            self._renew(self._line())
+        if not self.is_estimated and self.fresh_parts >= ESTIMATE_PARTS and self.total and self.rows < self.total:
+            self._estimate(self.total)
+
+    def _begin(self, name: str) -> None:
+        self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_parts = name, 0, 0, 0, 0, 0
+        self.dropped: Counter[str] = Counter()
+        self.began = self.told = time.monotonic()
+        self.recent = deque([(self.began, 0)])
+
+    def _rate(self) -> float:
+        """Return rows per second over the last minute."""
+        (first, before), (last, rows) = self.recent[0], self.recent[-1]
+        return (rows - before) / max(last - first, 1e-3)
+
+    def _line(self) -> str:
+        """Return the live line: short, so that the outcomes find room in a terminal of 80 columns."""
+        rate = self._rate()
+        text = f"{self.name} {self.rows:,} rows {rate:,.0f}/s"
+        if self.bytes:
+            text += f" {_bytes(self.bytes)}"
+        if self.total and self.rows < self.total:
+            text += f" {self.rows / self.total:.0%} {_clock((self.total - self.rows) / max(rate, 1e-9))} left"
+        return text + self._outcomes(short=True)
+
+    def _outcomes(self, *, short: bool = False) -> str:
+        """Return how many rows live, and what most of the others were dropped for; `short`: without the steps' names."""
+        if not self.dropped:
+            return ""
+        most = self.dropped.most_common(REASONS)
+        named = [f"{why.partition(': ')[2] if short else why} {count:,}" for why, count in most]
+        rest = self.dropped.total() - sum(count for _, count in most)
+        return f"  alive {self.alive:,}; " + ", ".join([*named, *([f"others {rest:,}"] if rest else [])])
+
+    def _estimate(self, total: int) -> None:
+        """Say once what the whole will take, and whether the disk has it."""
+        self.is_estimated = True
+        images = self.bytes / self.fresh_rows * total
+        left = _clock((total - self.rows) / max(self._rate(), 1e-9))
+        text = f"estimate for {total:,} rows: {_bytes(images)} of images and as much again in tars, {left} left"
+        if self.folder is not None:
+            free = shutil.disk_usage(self.folder).free + self.bytes
+            text += f"; {_bytes(free)} free" + ("" if free > 2 * images else ": NOT ENOUGH")
+        self._say(text)
+
+    def _end_stage(self) -> None:
+        if not self.name:
+            return
+        seconds = time.monotonic() - self.began
+        line = self.name
+        if self.rows:
+            line = f"{self.name:<28} {self.rows:>12,} rows {self.rows / max(seconds, 1e-9):>8,.0f}/s"
+            line += f" {_bytes(self.bytes):>9}" if self.bytes else ""
+        self._say(f"{line:<62} {seconds:7.1f} s{self._outcomes() if self.dropped != self.known else ''}")
+        self.known = self.dropped
+        facts = {"rows": self.rows, "alive": self.alive, "dropped": dict(self.dropped), "bytes": self.bytes}
+        self.log.add("counts", name=self.name, seconds=round(seconds, 1), **(facts if self.rows else {}))
+        self.name = ""
+
+    def _say(self, line: str) -> None:
+        sys.stderr.write(f"\r\033[K{line}\n" if self.is_terminal else f"{line}\n")
+        sys.stderr.flush()
+
+    def _renew(self, line: str) -> None:
+        """Show a line in place of the last one, cut to the terminal's width: a longer one would leave its beginning behind."""
+        sys.stderr.write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.flush()
+
+
+def _bytes(size: float) -> str:
+    return megabytes(int(size))
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

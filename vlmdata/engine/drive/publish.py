@@ -1,0 +1,192 @@
+"""The output of a run: shards, index and ledger, their sums checked, put in their places."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.drive.driver import Driver
+from vlmdata.engine.output import provenance
+from vlmdata.engine.output.ledger import ROWS_PER_FILE, record_parts
+from vlmdata.engine.output.manifest import MANIFEST, confirm_alone
+from vlmdata.engine.output.pack import INDEX_FORMAT, shard_name
+from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.plan import Plan
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.work import fit
+from vlmdata.engine.work.chain import chain
+from vlmdata.engine.work.open_partition import NOTES
+from vlmdata.errors import Error
+from vlmdata.recipe import Recipe
+
+PUBLISHERS = 16  # copies within an object store at once
+CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
+
+
+class SumsDiffer(Error, AssertionError):
+    """Rows got lost or doubled: a fault of ours, found before anything is published."""
+
+
+def shard_pieces(calls: list[PartCall], kept: list[int], samples: int) -> list[list[tuple[PartCall, int, int]]]:
+    """Say for each shard which kept rows of which parts it takes: exactly `samples` each, the last what is left."""
+    shards: list[list[tuple[PartCall, int, int]]] = []
+    room = 0
+    for call, count in zip(calls, kept, strict=True):
+        start = 0
+        while start < count:
+            if not room:
+                shards.append([])
+                room = samples
+            stop = min(count, start + room)
+            shards[-1].append((call, start, stop))
+            room -= stop - start
+            start = stop
+    return shards
+
+
+def ledger_pieces(calls: list[PartCall], kept: list[int], part_rows: int) -> list[list[tuple[PartCall, int]]]:
+    """Say for each file of the ledger which parts it holds, each with the number of rows kept before it."""
+    per_file = max(1, ROWS_PER_FILE // part_rows)
+    before = 0
+    lines = []
+    for call, count in zip(calls, kept, strict=True):
+        lines.append((call, before))
+        before += count
+    return [lines[i : i + per_file] for i in range(0, len(lines), per_file)]
+
+
+def finish(
+    store: Store,
+    recipe: Recipe,
+    plan: Plan,
+    driver: Driver,
+    calls: list[PartCall],
+    counts: list[dict[str, Any]],
+    limit: int | None,
+) -> dict[str, Any]:
+    """Pack and publish. `counts` has rows and alive of every part. Returns the manifest, which is not written yet.
+
+    Until it is written OUT is not readable.
+    """
+    kept = [count["alive"] for count in counts]
+    pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
+    shards = [result for _, result in sorted(driver.map("pack", pieces, together=1), key=lambda pair: pair[0][0])]
+    files = list(enumerate(ledger_pieces(calls, kept, recipe.part_rows)))
+    ledgers = [result for _, result in sorted(driver.map("ledger", files, together=1), key=lambda pair: pair[0][0])]
+    rows = sum(count["rows"] for count in counts)
+    check_sums(rows, sum(kept), shards, ledgers)
+    manifest: dict[str, Any] = {
+        "rows": rows,
+        "limit": limit,
+        "kept": sum(kept),
+        "dropped": _dropped(recipe, ledgers),
+        "other_records": dict(sum((f["others"] for f in ledgers), Counter())),
+        "source": plan.source,
+        "recipe": recipe.describe(),
+        "versions": versions(),
+        "models": models(store, recipe),
+        "provenance": provenance.total(shard["provenance"] for shard in shards),
+        "files": publish(store, shards, ledgers),
+    }
+    record_parts(store, calls, counts)
+    return manifest
+
+
+def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
+    """Raise SumsDiffer where ledger and shards together do not hold each of the rows, and each of those kept, once."""
+    sums = {
+        "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
+        "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
+        "samples in the shards": (sum(s["samples"] for s in shards), kept),
+        "outcomes": (sum(f["kept"] + sum(n for *_, n in f["dropped"]) for f in ledgers), rows),
+    }
+    for what, (found, expected) in sums.items():
+        if found != expected:
+            raise SumsDiffer(f"{what}: {found}, but there should be {expected}; nothing was published")
+
+
+def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sum up drops by step and reason, in the order of the recipe, largest first within a step."""
+    sums: dict[tuple[str, str], int] = {}
+    for file in ledgers:
+        for step, reason, count in file["dropped"]:
+            sums[step, reason] = sums.get((step, reason), 0) + count
+    order = {name: number for number, name in enumerate([*(step.name for step in recipe.steps), fit.LABEL])}
+    listed = sorted(sums.items(), key=lambda item: (order.get(item[0][0], -1), -item[1], item[0][1] or ""))
+    return [{"step": step, "reason": reason, "rows": count} for (step, reason), count in listed]
+
+
+def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put every file in its place, take away what an earlier build left, and return the facts of each for the manifest.
+
+    Until the manifest is there OUT is not readable.
+    """
+    confirm_alone(store)
+    store.delete(MANIFEST)
+    store.delete_drafts("", "ledger", "lookup")
+    files: dict[str, Any] = {}
+    with ThreadPoolExecutor(PUBLISHERS) as pool:
+        list(pool.map(lambda pair: store.publish(pair[1]["tar"], shard_name(pair[0])), enumerate(shards)))
+    for number, shard in enumerate(shards):
+        files[shard_name(number)] = {"bytes": shard["bytes"], "sha256": shard["sha256"], "samples": shard["samples"]}
+    for number, ledger in enumerate(ledgers):
+        store.publish(ledger["file"], f"ledger/{number:05d}.parquet")
+        files[f"ledger/{number:05d}.parquet"] = {"bytes": ledger["bytes"], "sha256": ledger["sha256"], "rows": ledger["rows"]}
+        words = ledger["lookup"]
+        store.publish(words["file"], f"lookup/{number:05d}.parquet")
+        files[f"lookup/{number:05d}.parquet"] = {"bytes": words["bytes"], "sha256": words["sha256"]}
+    files["index.parquet"] = _join_index(store, [shard["index"] for shard in shards])
+    present = [name for folder in ("", "ledger", "lookup") for name in store.list(folder)]
+    present = [name for name in present if name.endswith((".tar", ".parquet"))]
+    for name in sorted(set(present) - set(files)):
+        store.delete(name)
+    return files
+
+
+def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
+    """Write index.parquet, a row group for each shard, and return its facts."""
+    from vlmdata.loader.index.index import INDEX
+
+    schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
+    schema = pa.unify_schemas([INDEX, *schemas])
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, **INDEX_FORMAT) as writer:
+        for name in pieces:
+            table = pq.read_table(pa.BufferReader(store.read(name)))
+            for field in schema:
+                if field.name not in table.column_names:
+                    table = table.append_column(field.name, pa.nulls(len(table), field.type))
+            writer.write_table(table.select(schema.names).cast(schema))
+    data = sink.getvalue().to_pybytes()
+    store.put("index.parquet", data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """Return what the steps noted of the models they measured with: weights by their hash, preprocessing, precision."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    names = store.list(NOTES)
+    for link in chain(recipe):
+        own = [json.loads(store.read(name)) for name in names if link.measure and name.startswith(f"{NOTES}/{link.measure}.")]
+        if own:
+            found[link.step.name] = own
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides over bytes and scores."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in CODECS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

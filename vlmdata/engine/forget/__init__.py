@@ -1,0 +1,1 @@
+"""Taking samples out of a dataset for good."""

@@ -1,0 +1,177 @@
+"""Erasing forgotten rows from work/: plan, logs, blobs, decisions, packed attempts. Each step can be repeated after a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata.engine.output.runlog import clear_errors
+from vlmdata.engine.partitions import plan as plans
+from vlmdata.engine.partitions.decided import STRETCH
+from vlmdata.engine.partitions.partition_log import PartLog
+from vlmdata.engine.partitions.pieces import clear_pieces
+from vlmdata.engine.partitions.plan import PARTS_PER_FILE, Plan
+from vlmdata.engine.partitions.tombstones import KEY_DIGITS, blank
+from vlmdata.engine.store.base import Store
+from vlmdata.row import flatten
+
+THREADS = 4
+Cells = dict[int, list[int]]  # part -> its rows
+Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
+
+
+def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield some columns of every part's rows as work/ has them; parts of archives that were never read have none."""
+    plan = plans.load(store)
+    if plan is None:
+        return
+    for number, name in enumerate(plan.files):
+        with store.open(name) as opened:
+            file = pq.ParquetFile(opened)
+            present = [column for column in columns if column in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                yield number * PARTS_PER_FILE + group, file.read_row_group(group, columns=present)
+    if not plan.is_list:
+        for part in range(plan.parts):
+            rows = PartLog(store, part).rows()
+            if rows is not None:
+                yield part, rows
+
+
+def erase(store: Store, cells: Cells, keys: set[str]) -> None:
+    """Leave nothing under work/ of these rows but their keys. `keys` are without the numbers of repeats."""
+    plan = plans.load(store)
+    if plan is not None:
+        _erase_logs(store, cells)
+        _erase_plan(store, plan, cells)
+        _erase_decisions(store, cells)
+    clear_pieces(store)  # of a decision that was killed
+    _delete_attempts(store, plan, keys)
+    clear_errors(store)
+
+
+def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
+    for number, name in enumerate(plan.files):
+        first = number * PARTS_PER_FILE
+        if not any(first <= part < first + PARTS_PER_FILE for part in cells):
+            continue
+        sink = io.BytesIO()
+        with store.open(name) as opened:
+            file = pq.ParquetFile(opened)
+            with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd", write_statistics=False) as writer:
+                for group in range(file.num_row_groups):
+                    rows = file.read_row_group(group)
+                    hit = np.isin(np.arange(len(rows)), cells.get(first + group, []))
+                    writer.write_table(_blank_as(rows, hit), row_group_size=len(rows))
+        store.put(name, sink.getvalue())
+
+
+def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
+    """Blank rows; the verdict is left to the tombstones where the table has no column for it, or one of no strings."""
+    return blank(rows, hit).select(rows.column_names).cast(rows.schema)
+
+
+def erase_part(store: Store, part: int, rows: list[int]) -> None:
+    """Erase rows of one part's log, tables and blobs: for a worker that committed them while they were taken down."""
+    _erase_log(store, part, rows)
+
+
+def _erase_logs(store: Store, cells: Cells) -> None:
+    used: set[str] = set()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for names in pool.map(lambda part: _erase_log(store, part, cells[part]), cells):
+            used |= names
+    for name in store.list("work/data"):
+        part = int(name.rpartition("/")[2].partition(".")[0])
+        if part in cells and name not in used:  # of an attempt that was killed before its commit
+            store.delete(name)
+
+
+def _erase_log(store: Store, part: int, rows: list[int]) -> set[str]:
+    """Erase rows of one part and return the files that its log names. Images go first: the tables say where they lie."""
+    log = PartLog(store, part)
+    names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
+    if not rows or not log.entries:
+        return names
+    tables = [pq.read_table(pa.BufferReader(store.read(entry["table"]))) for entry in log.entries]
+    gone: Spans = defaultdict(set)
+    kept: Spans = defaultdict(set)
+    changed = []
+    for entry, table in zip(log.entries, tables, strict=True):
+        number = np.arange(len(table)) if entry["rows"] else table["row"].to_numpy()
+        hit = np.isin(number, rows)
+        _collect(table, hit, gone, kept)
+        changed.append(_blank_as(table, hit) if entry["rows"] else table.filter(pa.array(~hit)))
+    for blob, spans in gone.items():
+        store.erase(blob, sorted(spans - kept[blob]))
+    for entry, old, new in zip(log.entries, tables, changed, strict=True):
+        if not new.equals(old):
+            sink = io.BytesIO()
+            pq.write_table(new, sink, compression="zstd")
+            store.put(entry["table"], sink.getvalue())
+    return names
+
+
+def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None:
+    """Note where in work/ the images of rows lie. Rows of one address share an image, which stays while one of them does."""
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        images = column
+        if pa.types.is_struct(column.type) and "images" in [field.name for field in column.type]:
+            images = column.field("images")
+        elif name != "images":
+            continue
+        flat = flatten(pa.table({"images": images}), "images")
+        places = zip(*(flat.field(field).to_pylist() for field in ("blob", "offset", "size")), strict=True)
+        for (blob, offset, size), forgotten in zip(places, hit[flat.parents], strict=True):
+            if blob is not None and blob.startswith("work/"):
+                (gone if forgotten else kept)[blob].add((offset, size))
+
+
+def _erase_decisions(store: Store, cells: Cells) -> None:
+    """Take the rows' lines out of every decision; a decision made anew without them has another name."""
+    for name in store.list("work/decisions"):
+        table = pq.read_table(pa.BufferReader(store.read(name)))
+        place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
+        hit = np.isin(place, [part << 32 | row for part, rows in cells.items() for row in rows])
+        if hit.any():
+            sink = io.BytesIO()
+            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=STRETCH)
+            store.put(name, sink.getvalue())
+
+
+def _without(store: Store, name: str, keys: pa.Array) -> list[str]:
+    """Return the files of a packed shard that holds none of these keys; of another one delete the record."""
+    record: dict[str, Any] = json.loads(store.read(name))
+    with store.open(record["index"]) as opened:
+        held = pq.read_table(opened, columns=["key"])["key"]
+    if not pc.any(pc.is_in(pc.utf8_slice_codeunits(held, 0, KEY_DIGITS), keys)).as_py():
+        return [name, record["tar"], record["index"]]
+    store.delete(name)  # it goes first: without it the others are no longer looked for
+    return []
+
+
+def _delete_attempts(store: Store, plan: Plan | None, keys: set[str]) -> None:
+    """Delete what is made again when it is wanted: drafts of the ledger, packed shards that hold such a sample."""
+    for name in store.list("work/ledger"):
+        store.delete(name)
+    wanted = pa.array(sorted(keys), pa.string())
+    with ThreadPoolExecutor(THREADS) as pool:
+        records = [name for name in store.list("work/shards") if name.endswith(".json")]
+        whole = {name for names in pool.map(lambda record: _without(store, record, wanted), records) for name in names}
+    for name in store.list("work/shards"):
+        if name not in whole:
+            store.delete(name)
+    for name in store.list("work/plan"):
+        if plan is not None and name not in plan.files:
+            store.delete(name)
+    store.delete_drafts()

@@ -1,0 +1,1 @@
+"""What a run publishes: samples in tars, the index, the ledger and the manifest."""

@@ -1,0 +1,97 @@
+"""The lookup: for each file of the ledger one that says in which of its rows a word stands.
+
+A word is a key, an address of a page or an image, or the SHA-256 of an image. Its 48-bit hashes lie sorted in Parquet, so
+the statistics of row groups say which few of them to read; who reads compares the words themselves, for hashes may meet.
+Bloom filters would say which row group of the ledger may hold a word, but pyarrow cannot ask one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.parquet_files import bounds, damage, open_parquet
+from vlmdata.redact import redacted_column
+from vlmdata.row import flatten, in_one
+
+GROUP = 1 << 15  # entries of one row group: about 200 kB to read for one word
+FOLDER = "lookup"
+
+
+def hash_of(word: str) -> int:
+    """Return 48 bits of a word's hash: of a billion words one in 280,000 meets another in a given file."""
+    return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) >> 16
+
+
+def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all words of ledger rows, sorted, and the row of each: int64 (N,), int32 (N,)."""
+    images = flatten(table, "images")
+    own = np.arange(len(table))
+    columns = [(table["key"], own), (images.field("sha256"), images.parents)]
+    for urls, rows in ((in_one(table["url"]), own), (images.field("url"), images.parents)):
+        columns += [(urls, rows), (redacted_column(urls), rows)]  # with and without what the ledger leaves out of it
+    hashes, numbers = [], []
+    for words, parents in columns:
+        texts = words.to_pylist()
+        there = np.array([text is not None for text in texts], dtype=bool)
+        hashes.append(np.fromiter((hash_of(text) for text in texts if text is not None), np.int64, int(there.sum())))
+        numbers.append(parents[there])
+    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(numbers).astype(np.int32)
+    order = np.lexsort((all_rows, all_hashes))
+    all_hashes, all_rows = all_hashes[order], all_rows[order]
+    new = np.ones(len(order), dtype=bool)  # a caption pair's address is its image's too
+    new[1:] = (np.diff(all_hashes) != 0) | (np.diff(all_rows) != 0)
+    return all_hashes[new], all_rows[new]
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return the lookup of ledger rows as the bytes of a Parquet file: `hash` and `row`, sorted by hash."""
+    return encode_entries(*entries(table))
+
+
+def encode_entries(hashes: np.ndarray, rows: np.ndarray) -> bytes:
+    """Return sorted entries as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"hash": hashes, "row": rows}),
+        sink,
+        row_group_size=GROUP,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"hash": "DELTA_BINARY_PACKED", "row": "PLAIN"},
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def facts(name: str, data: bytes) -> dict[str, Any]:
+    """Return what the manifest says of a file."""
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def name_for(ledger: str) -> str:
+    """Return the name of the lookup of a file of the ledger."""
+    return f"{FOLDER}/{ledger.rpartition('/')[2]}"
+
+
+def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
+    """Return the rows of a ledger file in which one of these words may stand, sorted."""
+    wanted = np.unique(np.array([hash_of(word) for word in words], dtype=np.int64))
+    found = [np.zeros(0, np.int32)]
+    with open_parquet(store, name_for(ledger)) as file:
+        for number in range(file.num_row_groups if file.metadata.num_rows else 0):
+            least, largest = bounds(file.metadata, number)
+            first, last = np.searchsorted(wanted, least), np.searchsorted(wanted, largest, "right")
+            if first < last:
+                group = file.read_row_group(number)
+                if group["row"].null_count or group["hash"].null_count:
+                    raise damage(store, name_for(ledger), "a hash or a row is missing")
+                rows = group["row"].to_numpy()
+                found.append(rows[np.isin(group["hash"].to_numpy(), wanted[first:last])])
+    return np.unique(np.concatenate(found))

@@ -1,0 +1,118 @@
+"""The index of a dataset and the samples it points to, checked before anybody uses them: both may be strangers'."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.parquet_files import damage, open_parquet
+from vlmdata.loader.index.index import INDEX_FILE
+from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as
+
+NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # of a sample and of a member as we write them: no path
+TAR = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}\.tar$"
+CHECKED = ("key", "shard", "offset", "size", "members")
+
+
+class Index:
+    """An open index.parquet. Its `schema` is that of the loader's INDEX, with scores behind."""
+
+    def __init__(self, store: Store, file: pq.ParquetFile) -> None:
+        self._store, self._file = store, file
+        self.schema: pa.Schema = file.schema_arrow
+
+    def groups(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+        """Yield its rows, a row group at a time. Raises RecipeError where a row can be none of a dataset of ours."""
+        wanted = None if columns is None else [name for name in self.schema.names if name in {*columns, *CHECKED}]
+        for number in range(self._file.num_row_groups):
+            table = self._file.read_row_group(number, columns=wanted)
+            if fault := _fault(table):
+                raise damage(self._store, INDEX_FILE, fault)
+            yield table if columns is None else table.select([name for name in self.schema.names if name in columns])
+
+
+@contextlib.contextmanager
+def open_index(store: Store) -> Iterator[Index]:
+    """Open a dataset's index for the block. Raises RecipeError, naming it, where it turns out to be damaged."""
+    with open_parquet(store, INDEX_FILE) as file:
+        yield Index(store, file)
+
+
+def _fault(table: pa.Table) -> str | None:
+    """Return what is wrong unless every sample has names of ours, a member `json`, and its members lie within it."""
+    table.validate(full=True)  # a damaged dictionary or list points outside of its values
+    members = table["members"].combine_chunks()
+    flat = members.flatten()
+    names = [table["key"], table["shard"].cast(pa.string()), flat.field("name")]
+    numbers = [table["offset"], table["size"], flat.field("offset"), flat.field("size")]
+    if any(column.null_count for column in (*names, *numbers, members, flat)):
+        return "a key, a tar, a place or a member is missing"
+    for column, pattern in zip(names, (NAME, TAR, NAME), strict=True):
+        odd = column.filter(pc.invert(pc.match_substring_regex(column, pattern)))
+        if len(odd):
+            return f"{odd[0].as_py()[:200]!r} is no name of a sample, a tar or a member"
+    parents = np.repeat(np.arange(len(table)), np.asarray(pc.list_value_length(members)))
+    start, size, at, length = (np.asarray(column) for column in numbers)
+    inside = at - start[parents]
+    if (
+        (start < 0).any()
+        or (at < 0).any()
+        or (length < 0).any()
+        or (inside < 0).any()
+        or (length > size[parents] - inside).any()
+    ):
+        return "a member lies outside of its sample"
+    facts = np.bincount(parents[np.asarray(pc.equal(flat.field("name"), "json"))], minlength=len(table))
+    if (facts != 1).any():
+        return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members json"
+    return None
+
+
+def places(line: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return offset and size of each member of a row of the index, by name."""
+    return {member["name"]: (member["offset"], member["size"]) for member in line["members"]}
+
+
+def read_span(store: Store, shard: str, offset: int, size: int) -> bytes:
+    """Return bytes of a tar. Raises RecipeError where it ends before them."""
+    data = store.read_range(shard, offset, size)
+    if len(data) != size:
+        raise _short(store, shard, offset + size)
+    return data
+
+
+def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: int) -> bytes:
+    """Return bytes of a tar that is open already. Raises RecipeError where it ends before them."""
+    if size > opened.seek(0, 2) - offset:  # asked first: reading reserves the memory for a lie
+        raise _short(store, shard, offset + size)
+    opened.seek(offset)
+    return opened.read(size)
+
+
+def _short(store: Store, shard: str, end: int) -> RecipeError:
+    return RecipeError(
+        f"{store.url}/{shard} ends before byte {end}, to which {INDEX_FILE} says it reaches. Restore both, or build again"
+    )
+
+
+@contextlib.contextmanager
+def sample_of(store: Store, shard: str, key: str) -> Iterator[None]:
+    """Raise RecipeError, naming tar and sample, for whatever its bytes make who reads them raise."""
+
+    def becomes(error: Exception) -> Exception:
+        if is_short_of_memory(error):
+            return error
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return RecipeError(f"{store.url}/{shard}, sample {key}: {said}. Restore the tar, or build the dataset again")
+
+    with errors_as(becomes, passes=(RecipeError, OSError)):  # JSON of any shape, a tar within
+        yield

@@ -1,0 +1,137 @@
+"""The log of a part: what has been measured on it, one committed entry after another.
+
+An entry is a Parquet file of measured columns, perhaps a blob of images, and a record that names both. Entries are numbered
+and created exclusively, so of two workers on one part the first to finish is right and the other finds its work done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.records import WORK_FIX, Entry, read_record
+
+
+class PartLog:
+    """The committed entries of one part, read once."""
+
+    def __init__(self, store: Store, part: int):
+        self.store = store
+        self.part = part
+        self.folder = f"work/log/{part:06d}"
+        self.entries = [read_record(store, name, Entry, WORK_FIX) for name in store.list(self.folder)]
+
+    def rows(self) -> pa.Table | None:
+        """Return the rows that a reader of an archive committed, or None."""
+        for entry in self.entries:
+            if entry["rows"]:
+                return pq.read_table(pa.BufferReader(self.store.read(entry["table"])))
+        return None
+
+    def measured(self, name: str, wanted: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, pa.Array | None]:
+        """Look up a measurement for the rows `wanted` (truth per row), whose present inputs are given (uint64 per row).
+
+        Returns which rows have it, and a struct array of its columns for exactly those rows, in row order. A later entry
+        wins over an earlier one; a value measured on other inputs does not count.
+        """
+        found = np.full(len(wanted), -1)
+        arrays = []
+        base = 0
+        for entry in self.entries:
+            if name not in entry["measures"]:
+                continue
+            file = pq.ParquetFile(pa.BufferReader(self.store.read(entry["table"])))  # `read_table` takes a third longer
+            table = file.read(columns=["row", name], use_threads=False)
+            values = table[name].combine_chunks()
+            row = table["row"].to_numpy()
+            has = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False) & (row < len(wanted)))
+            stored = values.field("input").take(pa.array(has))  # no nulls left: with nulls numpy would make floats of them
+            same = stored.to_numpy() == inputs[row[has]]
+            has = has[same]
+            found[row[has]] = base + has
+            arrays.append(values)
+            base += len(values)
+        have = (found >= 0) & wanted
+        return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
+
+    def others(self) -> dict[str, int]:
+        """Return how many records of each kind a reader of an archive found that make no rows."""
+        return next((entry["others"] for entry in self.entries if entry["rows"]), {})
+
+    def commit(
+        self,
+        table: pa.Table,
+        measures: list[str],
+        blobs: list[str],
+        *,
+        rows: bool = False,
+        others: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Add an entry: what was measured, or with `rows` what a reader of an archive found.
+
+        Returns False, with the table removed, when another worker added one since this log was read.
+        """
+        name = attempt_name("work/data", self.part, "parquet")
+        with self.store.new_file(name) as file:
+            pq.write_table(table, file, compression="zstd")
+        record: dict[str, Any] = {"table": name, "measures": measures, "blobs": blobs, "rows": rows, "count": len(table)}
+        record["others"] = dict(others or {})
+        record_name = f"{self.folder}/{len(self.entries):04d}.json"
+        if self.store.put_new(record_name, json.dumps(record, sort_keys=True).encode()):
+            self.entries.append(record)
+            return True
+        for loser in [name, *blobs]:
+            self.store.delete(loser)
+        return False
+
+
+def attempt_name(folder: str, part: int, ending: str) -> str:
+    """Return a file name that no other attempt at this part has."""
+    return f"{folder}/{part:06d}.{uuid.uuid4().hex[:16]}.{ending}"
+
+
+class Blob:
+    """Images of one part in the order they end, in one file, opened when the first one comes. Not thread-safe."""
+
+    def __init__(self, store: Store, part: int):
+        self.store = store
+        self.name = attempt_name("work/data", part, "blob")
+        self.size = 0
+        self._context: Any = None
+        self._file: IO[bytes] | None = None
+
+    def add(self, data: bytes) -> int:
+        """Append and return the offset."""
+        if self._file is None:
+            self._context = self.store.new_file(self.name)
+            self._file = self._context.__enter__()
+        self._file.write(data)
+        self.size += len(data)
+        return self.size - len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes written before, durable or not yet."""
+        assert self._file is not None
+        self._file.flush()
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> list[str]:
+        """Make what was written durable and return the names of the files there are: one or none."""
+        if self._file is None:
+            return []
+        self._file = None
+        self._context.__exit__(None, None, None)
+        return [self.name]
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        for name in self.close():
+            self.store.delete(name)

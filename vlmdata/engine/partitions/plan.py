@@ -1,0 +1,279 @@
+"""The plan: which rows each part holds, written once.
+
+A list is laid in the order of its keys and cut into parts of equal size, so that every part is a fair sample of the whole
+and the addresses of one host are spread; memory stays flat because rows pass through buckets on disk. Of an archive only
+the pieces are planned: a piece is a part, and its rows are made by the worker that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.engine.partitions import tombstones
+from vlmdata.engine.partitions.keys import content_keys, key_order, number_repeats
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.records import WORK_FIX, Planned, read_record
+from vlmdata.recipe import Recipe, fingerprint
+from vlmdata.redact import MARK, redacted, redacted_tree
+from vlmdata.row import ROW, conform, flatten
+from vlmdata.step import RecipeError, Source, id_of
+from vlmdata.steps.download import Download
+from vlmdata.web.crowd import crowd
+
+RECORD = "work/plan.json"
+PARTS_PER_FILE = 64
+IN_MEMORY_BYTES = 64_000_000  # more than this is never sorted at once: a longer list goes through buckets on disk
+BUCKETS = 256
+MAX_DEPTH = 3  # buckets of buckets of buckets: 16 million, after which what is still together is one row many times over
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was planned: `files` hold the rows of a list, 64 parts to a file; or `pieces` say what each part reads."""
+
+    source: str  # fingerprint of the source: another one is refused
+    part_rows: int
+    parts: int
+    rows: int | None  # known at once for a list, after reading for archives
+    files: list[str]
+    pieces: list[dict[str, Any]]  # without secrets
+
+    def piece(self, part: int, source: Source) -> dict[str, Any]:
+        """Return what a part of an archive reads, with the secrets of addresses that the plan leaves out put back."""
+        piece = self.pieces[part]
+        if MARK not in json.dumps(piece):
+            return piece
+        whole = {stored: path for path, stored in _stored(source).items()}
+        return {name: whole.get(value, value) if isinstance(value, str) else value for name, value in piece.items()}
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the plan holds the rows of a list, perhaps none; else it says what pieces an archive has."""
+        return not self.pieces
+
+    def read_part(self, store: Store, part: int) -> pa.Table:
+        """Return the rows of a part of a list as the source gave them, with keys; of a list without a row none."""
+        if not self.files:
+            return ROW.empty_table()
+        with store.open(self.files[part // PARTS_PER_FILE]) as file:
+            return conform(pq.ParquetFile(file).read_row_group(part % PARTS_PER_FILE))
+
+
+def load(store: Store) -> Plan | None:
+    """Return the plan of a dataset, or None where nothing has been planned."""
+    try:
+        record = read_record(store, RECORD, Planned, WORK_FIX)
+    except FileNotFoundError:
+        return None
+    return Plan(**{one.name: record[one.name] for one in fields(Plan)})
+
+
+def make(recipe: Recipe, store: Store) -> Plan:
+    """Return the plan in OUT, written now if there is none. Raises RecipeError if OUT belongs to another source."""
+    identity = source_identity(recipe.source)
+    plan = load(store)
+    if plan is None:
+        store.put_new(RECORD, json.dumps(asdict(_write(recipe, store, identity))).encode())
+        plan = load(store)  # a driver beside us may have been first
+        assert plan is not None
+    if plan.source != identity:
+        raise RecipeError(f"{store.url} was built from another source; give another --out, or remove it")
+    return plan
+
+
+def source_identity(source: Source) -> str:
+    """Return a fingerprint of the source's parameters and of its files' names and sizes."""
+    given = asdict(source)
+    parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
+    parameters.pop("path", None)  # the files say it better: a folder may have moved
+    names = [(redacted(Path(name).name), size) for name, size in source.files()]
+    # redacted: with a new signature the address is the same
+    return fingerprint(id_of(source), redacted_tree(parameters), names)
+
+
+def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
+    source = recipe.source
+    stored = _stored(source)
+    pieces = [] if source.shuffled else [{k: _lean_path(v, stored) for k, v in piece.items()} for piece in source.pieces()]
+    if pieces:
+        return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
+    files: list[str] = []
+    sample: list[str | None] = []
+    rows = 0
+    forgotten = tombstones.load(store, recipe)
+    with tempfile.TemporaryDirectory(prefix="vlmdata-plan-") as folder:
+        parts = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
+        for group in _batched(parts, PARTS_PER_FILE):
+            files.append(f"work/plan/{len(files):05d}.{uuid.uuid4().hex[:12]}.parquet")
+            lean = _lean(forgotten.apply(pa.concat_tables(group)))
+            with store.new_file(files[-1]) as out:
+                pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
+            rows += len(lean)
+            sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order: a fair one
+    web = recipe.first(Download)
+    if web and (warning := crowd(sample, rows, web)):
+        print(f"vlmdata: {warning}", file=sys.stderr)
+    return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
+
+
+def _stored(source: Source) -> dict[str, str]:
+    """Return each file of a source by its path: without secrets, and with a number where others look the same then."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for path, _ in source.files():
+        text = redacted(path)
+        found[path] = text if text == path or not counts[text] else f"{text}#{counts[text]}"
+        counts[text] += 1
+    return found
+
+
+def _lean_path(value: Any, stored: dict[str, str]) -> Any:
+    return stored.get(value, redacted(value)) if isinstance(value, str) else value
+
+
+def _lean(rows: pa.Table) -> pa.Table:
+    """Leave out the columns, and the fields of images and texts, that hold nothing: `conform` gives them back.
+
+    A part of a list of addresses has two columns in use out of forty; writing the others takes most of the time.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name in rows.column_names:
+        array = rows[name].combine_chunks()
+        if name in ("images", "texts") and array.null_count < len(array):
+            flat = flatten(rows, name)
+            used = [f for f in flat.items.type if flat.field(f.name).null_count < len(flat.items)] or [flat.items.type[0]]
+            values = [flat.field(field.name) for field in used]
+            items = pa.StructArray.from_arrays(values, fields=used, mask=flat.items.is_null())
+            columns[name] = pa.ListArray.from_arrays(flat.offsets, items, mask=array.is_null() if array.null_count else None)
+        elif array.null_count < len(array):
+            columns[name] = array
+    return pa.table(columns)
+
+
+def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a list sorted by key, numbered among identical ones, bucket by bucket."""
+    waiting: list[pa.Table] = []
+    size = 0
+    buckets: Buckets | None = None
+    for piece in source.pieces():
+        for table in source.read(piece):
+            table = conform(table)
+            table = table.set_column(0, "key", pa.array(content_keys(table), pa.string()))
+            if "id" in table.column_names:
+                table = table.drop_columns(["id"])
+            waiting.append(table)
+            size += table.nbytes
+            if size > IN_MEMORY_BYTES:
+                buckets = buckets or Buckets(folder / "0", table.schema)
+                buckets.add(pa.concat_tables(waiting))
+                waiting, size = [], 0
+                pa.default_memory_pool().release_unused()
+    if buckets is None:
+        if waiting:
+            yield _sorted(pa.concat_tables(waiting))
+        return
+    if waiting:
+        buckets.add(pa.concat_tables(waiting))
+        waiting = []
+    for table in buckets.tables():
+        yield _sorted(table)
+        pa.default_memory_pool().release_unused()  # else what it keeps grows with the list
+
+
+def _sorted(rows: pa.Table) -> pa.Table:
+    keys = rows["key"].to_pylist()
+    order = key_order(keys)
+    rows = rows.take(pa.array(order))
+    return rows.set_column(0, "key", pa.array(number_repeats([keys[i] for i in order]), pa.string()))
+
+
+class Buckets:
+    """Rows on disk in 256 files by two digits of their keys: sorting each sorts the whole. One too large is divided again."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
+        folder.mkdir()
+        self.folder = folder
+        self.depth = depth  # pairs of digits that all keys here have in common
+        self.schema = schema
+        self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
+        self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
+        self.sizes = [0] * BUCKETS  # bytes
+
+    def add(self, rows: pa.Table) -> None:
+        """Append rows, each to its bucket, in the order they come."""
+        rows = rows.combine_chunks()
+        digits = slice(2 * self.depth, 2 * self.depth + 2)
+        bucket = pa.array([int(key[digits], 16) for key in rows["key"].to_pylist()], pa.int16())
+        order = pa.compute.sort_indices(bucket)  # stable, as identical rows must stay in order
+        rows, bucket = rows.take(order), bucket.take(order)
+        starts = pa.array(range(BUCKETS + 1), pa.int16())
+        bounds = bucket.to_numpy().searchsorted(starts.to_numpy())
+        for number, writer in enumerate(self.writers):
+            if bounds[number + 1] > bounds[number]:
+                mine = rows.slice(bounds[number], bounds[number + 1] - bounds[number])
+                writer.write_table(mine)
+                self.sizes[number] += mine.nbytes
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Close the files and yield the rows in tables, each with keys above those of the one before."""
+        for writer in self.writers:
+            writer.close()
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            if not size:
+                continue
+            if size > IN_MEMORY_BYTES and self.depth + 1 < MAX_DEPTH:
+                yield from self._divided(path).tables()
+                continue
+            with pa.OSFile(str(path)) as file:
+                table = pa.ipc.open_stream(file).read_all()
+            path.unlink()
+            yield table
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _divided(self, path: Path) -> Buckets:
+        smaller = Buckets(path.with_suffix(""), self.schema, self.depth + 1)
+        with pa.OSFile(str(path)) as file:
+            for batch in pa.ipc.open_stream(file):
+                smaller.add(pa.Table.from_batches([batch]))
+        path.unlink()
+        return smaller
+
+
+def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut a stream of tables into tables of exactly `rows` rows; the last has what is left."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        while len(table):
+            piece = table.slice(0, rows - count)
+            held.append(piece)
+            count += len(piece)
+            table = table.slice(len(piece))
+            if count == rows:
+                yield pa.concat_tables(held).combine_chunks()
+                held, count = [], 0
+    if count:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

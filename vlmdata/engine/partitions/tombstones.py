@@ -1,0 +1,189 @@
+"""Tombstones: what was forgotten, as hashes, so that no later run brings it back.
+
+Each `forget` leaves one record in OUT/forgotten. It holds keys (hashes already) and BLAKE2b hashes of addresses, hosts and
+SHA-256 values; of a likeness the perceptual hash. `clean` leaves them alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.records import PendingTakedown, Takedown, read_record
+from vlmdata.recipe import Recipe
+from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
+from vlmdata.step import Source
+from vlmdata.steps.block_list import BlockList
+
+FOLDER = "forgotten"
+STEP = "forget"
+REASON = "forgotten"
+TAKEN_DOWN = "samples were taken down while this was at work"
+KEY_DIGITS = 24  # identical rows have one key but for a number behind it
+SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # as sources note it of tars that vlmdata wrote
+CONTENT = (
+    *("url", "images", "texts", "roles", "turns", "tools", "stated_hashes", "extra"),
+    *("place", "problem", "cluster", "value", "threshold"),
+)
+
+
+@dataclass
+class Tombstones:
+    """Everything a dataset must not hold again. Rows match by key, page, image address or host; images by their bytes too."""
+
+    hashes: set[str] = field(default_factory=set)  # of "url ...", "domain ...", "sha256 ..."
+    keys: set[str] = field(default_factory=set)  # without the number of repeats
+    likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
+    records: int = 0  # how many takedowns there were when these were read
+    blocks: BlockList | None = None  # what the recipe's own lists forbid; another verdict, but the same places to look
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes or self.keys or self.likenesses or self.blocks)
+
+    def holds_address(self, url: str | None) -> bool:
+        """Say whether an address, its host or a domain above it was forgotten."""
+        if url is None:
+            return False
+        return hash_of("url", url) in self.hashes or any(hash_of("domain", host) in self.hashes for host in domains_of(url))
+
+    def holds_image(self, sha256: str | None, phash: int | None) -> bool:
+        """Say whether an image of these hashes was forgotten."""
+        if sha256 is not None and hash_of("sha256", sha256) in self.hashes:
+            return True
+        return phash is not None and any((phash ^ like).bit_count() <= bits for like, bits in self.likenesses)
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """Return rows with `drop` set where they were forgotten, and nothing left of them but the key."""
+        if not self or not len(rows):
+            return rows
+        if self.blocks:
+            rows = _without_bytes(self.blocks.decide(rows), self.blocks.name)
+        images = flatten(rows, "images")
+        bad = np.array([key[:KEY_DIGITS] in self.keys for key in rows["key"].to_pylist()], dtype=bool)
+        bad |= self._taken_from(rows["extra"].to_pylist())
+        bad |= [self.holds_address(url) for url in rows["url"].to_pylist()]
+        by_address = np.array([self.holds_address(url) for url in images.field("url").to_pylist()], dtype=bool)
+        bad[images.parents[by_address]] = True
+        hashes = zip(*(images.field(name).to_pylist() for name in ("sha256", "phash", "data")), strict=True)
+        same = [self.holds_image(sha or (data and hashlib.sha256(data).hexdigest()), like) for sha, like, data in hashes]
+        rows = drop_images(rows, np.array(same, dtype=bool), STEP, reason=REASON)
+        rows = drop_rows(rows, bad, STEP, reason=REASON)
+        return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
+
+    def _taken_from(self, extras: list[str | None]) -> np.ndarray:
+        """Say which rows came from a sample of another dataset whose key was forgotten there."""
+        if not self.keys:
+            return np.zeros(len(extras), dtype=bool)
+        found = [SOURCE_KEY.search(extra or "") for extra in extras]
+        return np.array([hit is not None and hit[1] in self.keys for hit in found], dtype=bool)
+
+
+def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
+    """Return rows without the inline bytes of images that a step rejected: they are not to reach any file."""
+    images = flatten(rows, "images")
+    gone = pc.fill_null(pc.equal(images.field("drop"), step), False)
+    if not pc.any(pc.and_(gone, images.field("data").is_valid())).as_py():
+        return rows
+    fields = [images.field(f.name) if f.name != "data" else pc.if_else(gone, None, images.field("data")) for f in IMAGE]
+    items = pa.StructArray.from_arrays(fields, fields=list(IMAGE), mask=images.items.is_null())
+    return set_column(rows, "images", images.rebuild(items))
+
+
+def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
+    """Return rows with content and verdict gone where `where` is true: what stays is the key, and that it was forgotten."""
+    if not where.any():
+        return rows
+    kept = pa.array(np.arange(len(rows)), mask=where)
+    for name in rows.column_names:
+        if name in CONTENT or name not in ROW.names:
+            rows = set_column(rows, name, rows[name].combine_chunks().take(kept))
+    for name, word in (("drop", STEP), ("reason", REASON)):
+        if name in rows.column_names:
+            old = rows[name].to_pylist()
+            rows = set_column(
+                rows, name, pa.array([word if hit else o for hit, o in zip(where, old, strict=True)], pa.string())
+            )
+    return rows
+
+
+def hash_of(kind: str, value: str) -> str:
+    """Return the 128-bit hash under which a word is kept."""
+    return hashlib.blake2b(f"{kind} {value}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def domains_of(url: str) -> list[str]:
+    """Return an address's host and the domains above it: of https://a.b.org/ those are a.b.org, b.org and org."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # a bracket that never closes: such an address has no host
+        return []
+    labels = host.split(".")
+    return [".".join(labels[start:]) for start in range(len(labels))] if host else []
+
+
+def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Return names and contents of all records, oldest first. Raises RecipeError for a damaged one."""
+    return [(name, _read(store, name)) for name in _names(store)]
+
+
+def is_pending(store: Store) -> bool:
+    """Say whether the last takedown was decided but is not done."""
+    names = _names(store)
+    return bool(names) and "swap" in _read(store, names[-1])
+
+
+def _names(store: Store) -> list[str]:
+    return [name for name in store.list(FOLDER) if name.endswith(".json")]
+
+
+def _read(store: Store, name: str) -> dict[str, Any]:
+    fix = "Restore it: without it what was taken down comes back"
+    record = read_record(store, name, Takedown, fix)
+    return read_record(store, name, PendingTakedown, fix) if "swap" in record else record
+
+
+def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
+    """Return all tombstones of a dataset; with a recipe also what its lists forbid."""
+    blocks = next((step for step in recipe.steps if isinstance(step, BlockList)), None) if recipe else None
+    found = Tombstones(blocks=blocks)
+    for _, record in records(store):
+        found.records += 1
+        found.hashes |= set(record["hashes"])
+        found.keys |= {key[:KEY_DIGITS] for key in record["keys"]}
+        found.likenesses += [(int(like, 16), bits) for like, bits in record["likenesses"]]
+    return found
+
+
+def are_all(store: Store, known: Tombstones) -> bool:
+    """Say whether there was no takedown since these were read; costs one listing."""
+    return len(_names(store)) == known.records
+
+
+def adopt(store: Store, source: Source) -> None:
+    """Take over the tombstones of the datasets that a source reads, before anything of it is planned.
+
+    They lie beside a dataset's tars and beside what was exported from it, there one folder up.
+    """
+    files = [os.path.dirname(path) for path, _ in source.files() if path.startswith("/") or "://" in path]
+    folders = sorted({*files, *(os.path.dirname(folder) for folder in files)})
+    for folder in folders:
+        for _, record in records(open_store(folder, probe=False)) if _can_be_listed(folder) else []:
+            mine = records(store)
+            tombstone = {name: record[name] for name in ("at", "keys", "hashes", "likenesses")} | {"rows": 0}
+            if tombstone not in [known for _, known in mine]:
+                store.put_new(f"{FOLDER}/{len(mine):05d}.json", json.dumps(tombstone, sort_keys=True).encode())
+
+
+def _can_be_listed(folder: str) -> bool:
+    return folder.strip("/") != "" and not folder.endswith((":", ":/")) and not folder.startswith(("http:", "https:", "hf:"))

@@ -1,0 +1,1 @@
+"""Where a dataset lies: a local folder or an object store, with exclusive creation."""

@@ -1,0 +1,126 @@
+"""A lease on an object store: one holder at a time, taken by exclusive creation, lost only by silence.
+
+The record with the highest number governs. Whoever wants the lease creates the next number once the present holder has let
+go, is known to be dead, or has left its record unchanged for SILENCE_S by the waiter's own clock, so that clocks need not
+agree. A number is never used twice while a higher one stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vlmdata.engine.store.base import Store
+
+BEAT_S = 5.0
+SILENCE_S = 60.0
+POLL_S = 1.0
+
+
+class Lease:
+    """Held from `with` on; `is_held` says whether nobody took it meanwhile, as happens to a holder that was suspended."""
+
+    def __init__(self, store: Store, folder: str, waits: Callable[[str], None]):
+        self.store = store
+        self.folder = folder
+        self.waits = waits
+        self._record = {"holder": holder(), "process": process(os.getpid()), "beat": 0, "free": False}
+        self._name = ""
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Lease:
+        seen: tuple[str, bytes] | None = None
+        since = time.monotonic()
+        while True:
+            name, data = self._highest()
+            if (name, data) != seen:
+                if seen is None and not _is_over(data):
+                    self.waits(json.loads(data)["holder"])
+                seen, since = (name, data), time.monotonic()
+            if _is_over(data) or time.monotonic() - since > SILENCE_S:
+                if self._take(name):
+                    break
+            else:
+                time.sleep(POLL_S)
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._beating.join()
+        self._write(free=True)
+
+    def is_held(self) -> bool:
+        """Say whether this is still the highest record."""
+        return self._highest()[0] == self._name
+
+    def _highest(self) -> tuple[str, bytes]:
+        """Return name and content of the record that governs: empty where there is none."""
+        while True:
+            names = self.store.list(self.folder)
+            if not names:
+                return "", b""
+            try:
+                return names[-1], self.store.read(names[-1])
+            except FileNotFoundError:  # its successor removed it
+                continue
+
+    def _take(self, after: str) -> bool:
+        number = int(after.rpartition("/")[2].partition(".")[0]) + 1 if after else 1
+        name = f"{self.folder}/{number:09d}.json"
+        if not self.store.put_new(name, json.dumps(self._record).encode()):
+            return False
+        names = self.store.list(self.folder)
+        if names[-1] != name:  # we were slow, and the number had been used and removed
+            self.store.delete(name)
+            return False
+        self._name = name
+        for old in names[:-1]:
+            self.store.delete(old)
+        return True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._record["beat"] = uuid.uuid4().hex
+            self._write()
+
+    def _write(self, **changes: Any) -> None:
+        self.store.put(self._name, json.dumps({**self._record, **changes}).encode())
+
+
+def _is_over(data: bytes) -> bool:
+    """Say whether there is no holder, or one that let go or is known to be dead."""
+    if not data:
+        return True
+    record = json.loads(data)
+    return record["free"] or is_dead(record["process"])
+
+
+def holder() -> str:
+    """Name this process as a person would look for it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def process(pid: int) -> list[str] | None:
+    """Return what tells a process from all others: kernel, name space, number and start; None where that cannot be had."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        return [boot, os.readlink("/proc/self/ns/pid"), str(pid), started]
+    except OSError:
+        return None
+
+
+def is_dead(who: list[str] | None) -> bool:
+    """Say whether a process is one of this machine and gone. Of other machines nothing can be known."""
+    here = process(os.getpid())
+    return who is not None and here is not None and who[:2] == here[:2] and process(int(who[2])) != who

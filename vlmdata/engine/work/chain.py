@@ -1,0 +1,116 @@
+"""The chain: a recipe's steps as the engine does them, each with the name under which its measurements are kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from vlmdata.engine.work.fit import Fit
+from vlmdata.engine.work.ingest import Ingest
+from vlmdata.recipe import Recipe, fingerprint
+from vlmdata.row import flatten
+from vlmdata.step import Step, id_of
+from vlmdata.steps.download import Download
+from vlmdata.steps.resize import Resize
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of the chain. `measure` names its measurement: the step, its version, what it depends on, but no threshold."""
+
+    step: Step
+    measure: str | None
+
+    @property
+    def kind(self) -> str:
+        """What kind of pass the link belongs to: links of one kind that stand together are done in one pass."""
+        if self.step.sees_all:
+            return "all"
+        if isinstance(self.step, Ingest):
+            return "ingest"
+        if self.step.needs:
+            return "model"
+        return "rows" if self.measure else "free"
+
+
+def chain(recipe: Recipe) -> list[Link]:
+    """Return the links of a recipe: `download` and `resize` joined into one, the rest one for one, then `Fit`."""
+    links: list[Link] = []
+    writer: dict[str, str] = {}  # column -> the measurement that wrote it last
+    for step in _joined(recipe.steps):
+        name = None
+        if step.writes:
+            parameters = {field: asdict(step)[field] for field in step.measured_by}
+            above = sorted(writer[column] for column in step.columns_read() if column in writer)
+            kind = id_of(step).rpartition(".")[2]
+            name = f"{kind}-{fingerprint(id_of(step), step.version, parameters, step.identity(), above)}"
+            writer.update((step.column(column), name) for column in step.writes)
+        links.append(Link(step, name))
+    return [*links, Link(Fit(pairs_only=recipe.shards.layout == "captions"), None)]
+
+
+def _joined(steps: tuple[Step, ...]) -> list[Step]:
+    joined: list[Step] = []
+    for step in steps:
+        if isinstance(step, Download):
+            joined.append(Ingest(download=step))
+        elif isinstance(step, Resize):
+            before = joined[-1] if joined else None
+            if isinstance(before, Ingest) and before.resize is None:
+                joined[-1] = Ingest(download=before.download, resize=step)
+            else:
+                joined.append(Ingest(resize=step))
+        else:
+            joined.append(step)
+    return joined
+
+
+def stops(links: list[Link]) -> list[int]:
+    """Return after how many links each pass ends: where the kind of work changes, and before each decision over all rows."""
+    ends = []
+    working = None  # the kind of the last link that measures
+    for number, link in enumerate(links):
+        if link.kind == "all":
+            ends.append(number)
+            working = None
+        elif link.kind != "free":
+            if working not in (None, link.kind):
+                ends.append(number)
+            working = link.kind
+    if working:
+        ends.append(len(links))
+    return sorted(set(ends) - {0})
+
+
+def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+    """Return for each row a hash of what a measurement looks at, uint64 (N,): a stored value counts only while it holds.
+
+    Of images and texts only the living ones count, so that a document is measured again when one of them was rejected.
+    """
+    parts = [_words(rows, column) for column in columns if column in rows.column_names]
+    return np.array(
+        [xxhash.xxh3_64_intdigest("\x1e".join(fields).encode("utf-8", "surrogatepass")) for fields in zip(*parts, strict=True)],
+        dtype=np.uint64,
+    )
+
+
+def _words(rows: pa.Table, column: str) -> list[str]:
+    """Return one text for each row that stands for a column's living values."""
+    if column == "images":
+        flat = flatten(rows, "images")
+        names = ("sha256", "url", "blob", "offset")
+        fields = zip(*(flat.field(name).to_pylist() for name in names), strict=True)
+        items = [sha or f"{url}\x1d{blob}\x1d{offset}" for sha, url, blob, offset in fields]
+    elif column == "texts":
+        flat = flatten(rows, "texts")
+        pairs = zip(flat.field("text").to_pylist(), flat.field("alternatives").to_pylist(), strict=True)
+        items = ["\x1d".join([text or "", *(others or [])]) for text, others in pairs]
+    else:
+        return [repr(value) for value in rows[column].to_pylist()]
+    words: list[list[str]] = [[] for _ in range(len(rows))]
+    for item, row, living in zip(items, flat.parents, flat.alive(), strict=True):
+        words[row].append(item if living else "")
+    return ["\x1f".join(items) for items in words]

@@ -1,0 +1,282 @@
+"""Fetch, decode, resize, keep: `download` and `resize` as one pass, so that no original is ever written to disk.
+
+Images end in the order the web gives them: each is decoded as it comes and appended to the part's blob, and the rows
+point into the blob. Nothing waits for a slow host but the part that asked it; the worker has several parts open.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.engine.partitions.tombstones import REASON, STEP
+from vlmdata.engine.work.row_costs import RowCosts
+from vlmdata.images import img2dataset
+from vlmdata.images.header import ImageError, read_header
+from vlmdata.images.process import price, process
+from vlmdata.process.thread import Thread, attempt
+from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten, numbers
+from vlmdata.step import Part, Step
+from vlmdata.steps.download import Download
+from vlmdata.steps.resize import Resize
+
+if TYPE_CHECKING:
+    from vlmdata.engine.work.open_partition import OpenPart
+    from vlmdata.web.client import Client, Fetched
+
+LOOK_S = 1.0  # how often who waits for an answer looks whether the client is still there
+DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in Processed
+MEASURED = [*DONE, "original_format", "boxes"]
+FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(Step):
+    """Images by address or in bytes become images in a blob, measured; what failed keeps its place with the reason."""
+
+    id: ClassVar = "vlmdata.engine.ingest"
+    reads: ClassVar = ("images",)
+    writes: ClassVar = {"images": ROW.field("images").type}
+    version: ClassVar = 3  # the format as fetched is kept since 2; memory and cost are limited since 3
+    measured_by: ClassVar = ("resize",)  # how a fetch went is final once committed, whatever the limits were
+
+    download: Download | None = None
+    resize: Resize | None = None
+    label: str = field(default="ingest", init=False)
+
+    def identity(self) -> str:
+        """Return the engine where it is not ours, for its pixels are others, and the hash that was verified: whoever changes
+        that has the images fetched again."""
+        words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
+        return " ".join(word for word in words if word != "vlmdata")
+
+    def _engine(self) -> str:
+        return self.download.engine if self.download else "vlmdata"
+
+    def _verified(self) -> str:
+        return self.download.verify if self.download else ""
+
+    def columns_read(self) -> tuple[str, ...]:
+        return ("images", "stated_hashes") if self._verified() else self.reads
+
+    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+        flat = flatten(rows, "images")
+        given = {name: flat.field(name).to_pylist() for name in FACTS}
+        stated: list[str | None] = _stated(rows, flat) if self._verified() else [None] * len(flat.items)
+        columns = {name: list(values) for name, values in given.items()}
+        done = np.zeros(len(flat.items), bool)
+        for positions, facts in self._outcomes(flat, given, stated, part):  # type: ignore[arg-type]
+            done[positions] = True
+            for name, value in facts.items():
+                for position in positions:
+                    columns[name][position] = value
+        arrays = [pa.array(columns[f.name], f.type) if f.name in columns else flat.field(f.name) for f in IMAGE]
+        data = IMAGE.get_field_index("data")
+        arrays[data] = pc.if_else(pa.array(done), pa.scalar(None, pa.binary()), arrays[data])
+        items = pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=flat.items.is_null())
+        return {"images": flat.rebuild(items)}
+
+    def _outcomes(
+        self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], part: OpenPart
+    ) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Yield what became of each image, with its positions, and then of those beyond their row's sum of cost."""
+        rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat, stated)
+        costs = RowCosts(twins, flat.parents, rule.max_cost)
+        for position, body, failure in self._bodies(flat, list(twins), stated, part):
+            if failure is not None:
+                yield twins[position], failure
+            elif part.journal(position):
+                yield twins[position], self._verdict("decoder_crash")
+            elif costs.admits(position, self._price(body, boxes[position])):
+                yield twins[position], self._process(body, boxes[position], part)
+            else:
+                costs.park(position, body)
+        beyond = costs.beyond()
+        for position, body in costs.parked(beyond):
+            part.journal(position)
+            yield twins[position], self._process(body, boxes[position], part)
+        for position, cost in beyond.items():  # the place in a blob stays, so that bytes written there can be erased
+            facts = {name: given[name][position] for name in MEASURED}
+            yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
+
+    def _verdict(self, reason: str, value: float | None = None, threshold: float | None = None) -> dict[str, Any]:
+        """Return the rejection of an image whose bytes came."""
+        name = (self.resize or self.download or self).name
+        return {"drop": name, "reason": reason, "value": value, "threshold": threshold}
+
+    def _rule(self) -> Resize:
+        return self.resize or Resize(mode="no", skip_reencode=True)
+
+    def _price(self, body: bytes, boxes: Any) -> float:
+        """Return what decoding and blurring cost; of what has no header nothing, for it is not decoded."""
+        rule = self._rule()
+        try:
+            return price(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
+        except ImageError:
+            return 0.0
+
+    def _twins(self, flat: Flat, stated: list[str | None]) -> dict[int, list[int]]:
+        """Return the positions to do, each with the positions that hold the same image."""
+        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
+        bodies = flat.field("data")
+        groups: dict[Any, list[int]] = {}
+        for position, (identity, living) in enumerate(zip(fields, flat.alive(), strict=True)):
+            if living:
+                data = bodies[position].as_py()
+                digest = None if data is None else hashlib.sha256(data).digest()
+                groups.setdefault(repr((*identity, digest)), []).append(position)
+        return {positions[0]: positions for positions in groups.values()}
+
+    def _bodies(
+        self, flat: Flat, positions: list[int], stated: list[str | None], part: OpenPart
+    ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+        """Yield position, encoded bytes and verdict of every image, at once or as the web gives them."""
+        most = self._rule().max_memory_mb * 1e6
+        step, kind = self.download.name if self.download else self.name, self._verified()
+        bodies = flat.field("data")
+        fields = {name: flat.field(name).to_pylist() for name in ("blob", "offset", "size", "url")}
+        asked = {}
+        for position in positions:
+            blob, offset, size, url = (values[position] for values in fields.values())
+            if bodies[position].is_valid:
+                yield position, bodies[position].as_py(), None
+            elif blob is not None and size > most:
+                yield position, b"", self._verdict("too_large", size / 1e6, most / 1e6)
+            elif blob is not None:
+                yield position, part.image_bytes(blob, offset, size), None
+            elif self.download is None or url is None:
+                yield position, b"", {"drop": step, "reason": "no_address" if url is None else "not_downloaded"}
+            elif kind and stated[position] is None:
+                yield position, b"", {"drop": step, "reason": "no_hash"}
+            else:
+                asked[position] = url
+        if asked and self.download:
+            for position, body, failure in self._fetched(asked, self.download, part):
+                if body is not None and kind and _hash(kind, body) != stated[position]:
+                    body, failure = None, f"wrong_{kind}"
+                yield position, body or b"", None if failure is None else {"drop": step, "reason": failure}
+
+    def _fetched(
+        self, asked: dict[int, str], download: Download, part: OpenPart
+    ) -> Iterator[tuple[int, bytes | None, str | None]]:
+        if download.engine == "vlmdata":
+            return fetch(asked, part.client(download))
+        from vlmdata.web.img2dataset import Fetcher
+
+        return part.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
+
+    def _process(self, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
+        """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
+        rule = self._rule()
+        limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
+        blocks = part.tombstones.blocks
+        if blocks and (reason := blocks.match(body, rule.max_memory_mb)):
+            return {"drop": blocks.name, "reason": reason}
+        try:
+            blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
+            resized = process if self._engine() == "vlmdata" else img2dataset.process
+            with part.decoding:
+                done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
+        except ImageError as error:
+            return self._verdict(error.reason, error.value, error.threshold)
+        if part.tombstones.holds_image(done.sha256, done.phash):
+            return {"drop": STEP, "reason": REASON}
+        return {
+            "blob": part.blob.name,
+            "offset": part.blob.add(done.data),
+            "size": len(done.data),
+            **{name: getattr(done, name) for name in DONE},
+            "original_format": done.source_format,
+            "boxes": done.boxes,
+        }
+
+    def failed(self, images: pa.Array, reasons: tuple[str, ...]) -> np.ndarray:
+        """Say for each row whether one of its images failed for one of these reasons."""
+        flat = flatten(pa.table({"images": images}), "images")
+        hit = np.isin(np.array(flat.field("reason").to_pylist(), dtype=object), reasons)
+        return np.bincount(flat.parents[hit], minlength=len(images)) > 0
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        """Reject rows all of whose images failed, with the reason of the first."""
+        flat = flatten(rows, "images")
+        living = flat.alive()
+        left = np.bincount(flat.parents[living], minlength=len(rows))
+        first = flat.first(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~living)
+        bad = (left == 0) & (first >= 0) & alive(rows)
+        at = pa.array(first, mask=first < 0)
+        names = np.array(flat.field("drop").take(at).to_pylist(), dtype=object)
+        verdict = {field: flat.field(field).take(at) for field in ("reason", "value", "threshold")}
+        own = {"reason": np.array(verdict["reason"].to_pylist(), dtype=object)}
+        own |= {field: numbers(verdict[field]) for field in ("value", "threshold")}
+        for name in sorted(set(names[bad])):
+            rows = drop_rows(rows, bad & (names == name), name, **own)
+        return rows
+
+
+def _stated(rows: pa.Table, flat: Flat) -> list[str | None]:
+    """Return for every position of `images` the hash that the source states."""
+    lists = zip(rows["stated_hashes"].to_pylist(), np.bincount(flat.parents, minlength=len(rows)).tolist(), strict=True)
+    return [one for hashes, count in lists for one in (hashes or [None] * count)]
+
+
+def _hash(kind: str, body: bytes) -> str:
+    return hashlib.new(kind, body, usedforsecurity=False).hexdigest()
+
+
+def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:
+    """Return boxes in pixels of the upright picture as shares of its sides, 0 to 1. Raises ImageError."""
+    width, height = read_header(body).upright_size
+    return [(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes]
+
+
+def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
+    """Yield each position with its bytes or its failure, in the order they end."""
+    ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException] = queue.SimpleQueue()
+
+    def end(position: int, fetched: Fetched) -> None:
+        client.hold(len(fetched.body or b""))
+        ended.put((position, fetched))
+
+    def ask() -> None:  # a thread of its own, for the client holds us back while too much is in flight
+        for position, url in addresses.items():
+            client.submit(url, functools.partial(end, position))
+
+    Thread(attempt, ask, ended.put, name="ask").start()
+    for _ in addresses:
+        answer = _next(ended, client)
+        if isinstance(answer, BaseException):
+            raise answer
+        position, fetched = answer
+        if fetched.failure == "closed":  # no outcome of this row, which must not be committed
+            _raise_why(client)
+        yield position, fetched.body, fetched.failure
+        client.release(len(fetched.body or b""))
+
+
+def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client: Client) -> tuple[int, Fetched] | BaseException:
+    """Return the next answer; raises where the client has ended and there will be none."""
+    while True:
+        over = client.has_ended  # seen before we wait: what it said last is in the queue
+        try:
+            return ended.get(timeout=0.0 if over else LOOK_S)
+        except queue.Empty:
+            if over:
+                _raise_why(client)
+
+
+def _raise_why(client: Client) -> NoReturn:
+    try:
+        client.close()  # raises what broke it
+    except RuntimeError as error:
+        if isinstance(error.__cause__, OSError):  # the machine's: told as that, and no fault of ours
+            raise error.__cause__ from None
+        raise
+    raise RuntimeError("the web client was closed while rows waited for it")

@@ -1,0 +1,1 @@
+"""Where each sample lies: tars are found, scanned and indexed."""

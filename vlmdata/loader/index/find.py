@@ -1,0 +1,215 @@
+"""From what a user calls a dataset to its tars: a folder, a tar, a pattern, an address, or a list of these."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from vlmdata.arguments import check_protocol
+from vlmdata.errors import InputError
+from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
+
+PathLike = str | os.PathLike
+_MOST_NAMES = 1_000_000  # that a stranger's braces may stand for
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples that are left out, by name."""
+
+    base: str
+    names: list[str]
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def address(self, name: str) -> str:
+        return join(self.base, name)
+
+
+def join(base: str, name: str) -> str:
+    """The address of a shard: absolute names and addresses stand for themselves."""
+    if "://" in name or os.path.isabs(name):
+        return name
+    return f"{base.rstrip('/')}/{name}" if "://" in base else os.path.join(base, name)
+
+
+def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | None:
+    """The first name that leads out of `base`, the folder or address that a list of names speaks of, if one does.
+
+    An absolute path, an address, `..`, or a link to elsewhere lead out; a link to where the file `listed_in` really lies
+    does not, for a cache of downloads keeps all files of a dataset elsewhere.
+    """
+    links: set[str] = set()
+    allowed = [Path(base).resolve(), listed_in.resolve().parent]
+    if not is_remote(base) and os.path.isdir(base):
+        with os.scandir(base) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+    for name in names:
+        if not name or os.path.isabs(name) or ".." in name.split("/") or any(sign in name for sign in ("://", "\0")):
+            return name
+        if is_remote(base):
+            if "::" in name:  # fsspec takes what follows for the address of another file
+                return name
+        elif "/" in name or name in links:
+            place = Path(base, name).resolve()
+            if not any(place.is_relative_to(folder) for folder in allowed):
+                return name
+    return None
+
+
+def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
+    """List the tars that `paths` means. Raises ValueError, saying what was looked for, if there are none.
+
+    A folder means its *.tar, or those of its subfolders if it has none of its own; `{000..123}` and `{a,b}` are expanded as
+    by a shell, * ? [] are matched. Listings are sorted; what is listed one by one keeps its order. A folder with Energon's
+    splits means those of `FOLDER#val`, or of its split `train` where none is named.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise InputError("no path is given")
+    check_protocol(*given)
+    excluded: dict[str, frozenset[str]] = {}
+    found = [address for path in given for address in _expand(os.fspath(path), excluded)]
+    if not found:
+        raise InputError(f"no tars in {', '.join(map(str, given))}")
+    twice = len(found) - len(set(found))
+    if twice:
+        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
+    base = _common_folder(found)
+    names = [address[len(base) :].lstrip("/") if base else address for address in found]
+    return Shards(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address for fsspec; `file://` is one too, but plain paths are read faster."""
+    return "://" in path
+
+
+def named_split(path: str) -> tuple[str, str | None]:
+    """Part `FOLDER#val` into the folder and the split's name, which is None where none is named."""
+    folder, sign, split = path.rpartition("#")
+    if not sign or not folder or "/" in split or (not is_remote(path) and os.path.exists(path)):
+        return path, None
+    return folder, split
+
+
+def split_file(path: str) -> str | None:
+    """Return Energon's split file of a folder, given with or without a split's name; None where it has none."""
+    folder, split = named_split(path)
+    if folder.endswith((".tar", ".parquet")) or (not is_remote(folder) and not os.path.isdir(folder)):
+        return None
+    if split is None and folder.startswith("http"):  # such a server may answer anything to a name that is not there
+        return None
+    return find_split_file(folder)
+
+
+def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
+    """List the tars of a split, and note the samples of each that are left out; None for what is no folder with splits."""
+    folder, split = named_split(path)
+    file = split_file(path)
+    if file is None:
+        if split is not None:
+            raise InputError(f"{folder} has no .nv-meta/split.yaml, so #{split} names nothing in it")
+        return None
+    base = folder if is_remote(folder) else os.path.abspath(folder)
+    names, samples = _names_of(read_splits(file), split or DEFAULT, folder)
+    outside = first_outside(base, names, Path(file))
+    if outside is not None:
+        raise InputError(f"{file} names a tar outside of {base}: {outside!r}")
+    missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
+    if missing:
+        raise InputError(
+            f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing, first {missing[0]!r}"
+        )
+    excluded.update({join(base, name): keys for name, keys in samples.items()})
+    return [join(base, name) for name in names]
+
+
+def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[str, frozenset[str]]]:
+    """Return the tars of a split without those excluded, and of those that are left the keys of the excluded samples."""
+    if split not in splits.parts:
+        others = ", ".join(f"{folder}#{name}" for name in splits.parts)
+        raise InputError(f"{splits.file} has no split {split!r}. There is: {others}")
+    exclude = set(_expand_strange(splits.exclude, splits.file))
+    names = [name for name in _expand_strange(splits.parts[split], splits.file) if name not in exclude]
+    if not names:
+        raise InputError(f"{splits.file} lists no tars for the split {split!r}")
+    keys: dict[str, set[str]] = {name: set() for name in names}
+    for entry in exclude:
+        name, sign, key = entry.partition(".tar/")
+        if sign and f"{name}.tar" in keys:
+            keys[f"{name}.tar"].add(key)
+    return names, {name: frozenset(own) for name, own in keys.items() if own}
+
+
+def _expand_strange(patterns: list[str], file: str) -> list[str]:
+    """Write out the braces of a stranger's patterns. Raises ValueError where they would fill the memory."""
+    names: list[str] = []
+    for pattern in patterns:
+        count = 1
+        for inside in re.findall(r"\{([^{}]*)\}", pattern):
+            span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
+            count *= int(span[2]) - int(span[1]) + 1 if span else inside.count(",") + 1
+            if (".." in inside and not span) or count + len(names) > _MOST_NAMES:
+                raise InputError(f"{file}: {pattern[:80]!r} stands for too many names, or for none")
+        names += expand_braces(pattern)
+    return names
+
+
+def _expand(path: str, excluded: dict[str, frozenset[str]]) -> Iterator[str]:
+    for one in expand_braces(path):
+        tars = _split(one, excluded)
+        if tars is not None:
+            yield from tars
+        elif is_remote(one):
+            yield from _expand_remote(one)
+        elif any(sign in one for sign in "*?[") and not os.path.exists(one):
+            yield from map(os.path.abspath, sorted(glob.glob(one, recursive=True)))
+        elif os.path.isdir(one):
+            folder = Path(one).absolute()
+            yield from map(str, sorted(folder.glob("*.tar")) or sorted(folder.rglob("*.tar")))
+        elif os.path.exists(one):
+            yield os.path.abspath(one)
+        else:
+            raise InputError(f"{one} does not exist")
+
+
+def _expand_remote(address: str) -> Iterator[str]:
+    import fsspec
+
+    signs = "*[" if address.startswith("http") else "*?["  # a ? begins the query of a web address
+    is_pattern = any(sign in address for sign in signs)
+    if address.endswith(".tar") and not is_pattern:
+        yield address
+        return
+    files, path = fsspec.core.url_to_fs(address)
+    pattern = path if is_pattern else path.rstrip("/") + "/*.tar"
+    yield from (files.unstrip_protocol(name) for name in sorted(files.glob(pattern)))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out `{000..123}` (digits keep their width) and `{a,b}`, as a shell does."""
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices: list[list[str]] = []
+    for number, part in enumerate(parts):
+        span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
+        if number % 2 == 0:
+            choices.append([part])
+        elif span:
+            first, last = span.groups()
+            choices.append([str(value).zfill(len(first)) for value in range(int(first), int(last) + 1)])
+        else:
+            choices.append(part.split(","))
+    return ["".join(choice) for choice in product(*choices)]
+
+
+def _common_folder(addresses: list[str]) -> str:
+    folders = [address.rpartition("/")[0] for address in addresses]
+    base = folders[0]
+    while base and any(folder != base and not folder.startswith(base + "/") for folder in folders):
+        base = base.rpartition("/")[0]
+    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # of different servers: whole addresses
+        return ""
+    return base or "/"

@@ -1,0 +1,155 @@
+"""The index of a dataset: one row per sample in shard order, `index.parquet`, beside the tars.
+
+Whatever a loader needs to know of a tar without opening it: where each member lies, how long its text is, how large its
+images are. Further float columns hold scores; the loader passes over them.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlmdata.errors import Error
+from vlmdata.process.thread import has_room
+from vlmdata.untrusted import errors_as, one_line
+
+INDEX_FILE = "index.parquet"
+MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+IMAGE = pa.struct([("width", pa.int32()), ("height", pa.int32())])
+INDEX = pa.schema(
+    [
+        ("key", pa.string()),
+        # file name of the tar, relative to the index's folder, or to the place that the file's metadata notes as `base`; with
+        # an empty `base` a whole address
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
+        # of the sample's first tar header
+        ("offset", pa.int64()),
+        # of the whole span, headers and padding included
+        ("size", pa.int64()),
+        # name: what follows the key's first dot ("jpg", "0.jpg"); offset: of the data in the tar; size: without padding
+        ("members", pa.list_(MEMBER)),
+        # characters of text where its writer knew them; bytes of the text or JSON member in an index of others' tars
+        ("text_chars", pa.int32()),
+        # null where they were never read
+        ("images", pa.list_(IMAGE)),
+    ]
+)
+
+
+class NoIndex(Error, ValueError):
+    """A file that is no index of samples, or a damaged one: the message names it."""
+
+
+@contextmanager
+def parsing(file: str | os.PathLike) -> Iterator[None]:
+    """Raise NoIndex, naming the file, for whatever its bytes make a parser raise; OSError where it cannot be read."""
+
+    def becomes(error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.errno:
+            return OSError(error.errno, error.strerror, str(file))
+        if isinstance(error, MemoryError) and not has_room():
+            return error
+        return NoIndex(f"{file} is damaged: {one_line(error)[:120]}. Restore it, or index the tars again (vlmdata index)")
+
+    with errors_as(becomes, passes=(NoIndex,)):  # Arrow raises eight kinds of error over damage, NumPy more
+        yield
+
+
+class IndexRow(NamedTuple):
+    """One sample of the index; see INDEX. `members` are (name, offset, size), `images` (width, height)."""
+
+    key: str
+    shard: str
+    offset: int
+    size: int
+    members: Sequence[tuple[str, int, int]]
+    text_chars: int
+    images: Sequence[tuple[int, int]] | None
+
+
+def index_table(rows: Iterable[IndexRow]) -> pa.Table:
+    """Put rows into one table of the schema INDEX."""
+    keys, shards, offsets, sizes, members, chars, images = zip(*rows, strict=True) if (rows := list(rows)) else ((),) * 7
+    flat = [member for sample in members for member in sample]
+    pixels = [image for sample in images for image in sample or ()]
+    columns = [
+        pa.array(keys, pa.string()),
+        pa.array(shards, pa.string()).dictionary_encode(),
+        pa.array(offsets, pa.int64()),
+        pa.array(sizes, pa.int64()),
+        _nested([len(sample) for sample in members], flat, MEMBER),
+        pa.array(chars, pa.int32()),
+        _nested([None if sample is None else len(sample) for sample in images], pixels, IMAGE),
+    ]
+    return pa.Table.from_arrays(columns, schema=INDEX)
+
+
+def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructType) -> pa.ListArray:
+    """A list column: `counts` items for each row (None: a null row) of the tuples in `flat`."""
+    ends = np.cumsum([0, *(count or 0 for count in counts)], dtype=np.int32)
+    nulls = pa.array([count is None for count in counts], pa.bool_()) if None in counts else None
+    parts = list(zip(*flat, strict=True)) if flat else [() for _ in of]
+    fields = [pa.array(part, field.type) for part, field in zip(parts, of, strict=True)]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.StructArray.from_arrays(fields, fields=list(of)), mask=nulls)
+
+
+class IndexWriter:
+    """Writes an index piece by piece, for sets that do not fit in memory: it appears at `path` when the block ends well."""
+
+    def __init__(self, path: str | os.PathLike, schema: pa.Schema = INDEX) -> None:
+        self.path = Path(path)
+        self.schema = schema
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+
+    def __enter__(self) -> "IndexWriter":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # offsets and sizes grow by small steps: delta encoding makes the file a third of what dictionaries make it
+        integers = ["offset", "size", "members.list.element.offset", "members.list.element.size", "text_chars"]
+        self._writer = pq.ParquetWriter(
+            self._part,
+            self.schema,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=["shard", "members.list.element.name"],
+            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+        )
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; each call makes its own row groups, of at most 131,072 rows."""
+        self._writer.write_table(table.cast(self.schema), row_group_size=1 << 17)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._writer.close()
+        if kind is None:
+            os.replace(self._part, self.path)
+        else:
+            self._part.unlink()
+
+
+def numbers_of(array: pa.Array) -> np.ndarray:
+    """A column of numbers, not copied. Not to_numpy, which imports pandas: 0.3 s of opening a set. ValueError for nulls."""
+    if array.null_count:
+        raise ValueError("a number is missing")
+    kind = "i" if pa.types.is_signed_integer(array.type) else "u"
+    data = np.frombuffer(array.buffers()[1] or b"", f"{kind}{array.type.byte_width}")
+    return data[array.offset : array.offset + len(array)]
+
+
+def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
+    """Raise NoIndex, naming the columns, unless `schema` holds the columns of INDEX."""
+    wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
+    if wrong:
+        why = f"its columns {wrong} are missing or of other types"
+        raise NoIndex(f"{file} is not an index of samples: {why}. Make one: vlmdata index")
+
+
+def _same(found: pa.Field, wanted: pa.Field) -> bool:
+    if wanted.name == "shard":
+        return found.type == pa.string() or pa.types.is_dictionary(found.type)
+    return found.type.equals(wanted.type)

@@ -1,0 +1,159 @@
+"""Filling packs over the histogram of lengths: samples of one length are interchangeable, so only counts matter.
+
+The idea of a histogram is that of Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit
+decreasing is quick, but puts like with like: packs of one length, which often means one kind of sample, and gaps that
+nothing fits. `match` draws most of each pack at random and looks for the two lengths that end it, so packs are mixed and cost
+nearly the same.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.loader.order.order import Ints, key, noise
+
+ROUNDS = 40
+IDLE_ROUNDS = 4  # in a row that end next to no pack
+FEWEST = 64  # samples left for best-fit decreasing
+
+
+class Slots(NamedTuple):
+    """A place in a pack for each sample: its length and its pack, of `packs`."""
+
+    lengths: Ints
+    owners: Ints
+    packs: int
+
+
+def best_fit(histogram: Ints, size: int) -> Slots:
+    """Best-fit decreasing; `histogram[n]` samples have length n, 0 < n <= size.
+
+    Samples go to the open pack with the least room that is enough, as many of them as fit, so that a step handles all packs
+    of one room and all samples of one length that go there.
+    """
+    by_room: dict[int, list[Ints]] = {}
+    rooms = 0  # bit r is set where packs with room r are open
+    lengths, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    opened = 0
+    for length in np.flatnonzero(histogram)[::-1].tolist():
+        left = int(histogram[length])
+        while left:
+            fitting = rooms >> length
+            if fitting:
+                room = length + (fitting & -fitting).bit_length() - 1
+                free = np.concatenate(by_room.pop(room))
+                rooms ^= 1 << room
+            else:
+                room = size
+                free = np.arange(opened, opened - (-left // (size // length)))
+                opened += len(free)
+            each = room // length
+            full, rest = divmod(left, each)
+            full = min(full, len(free))
+            counts = np.full(full, each)
+            if full < len(free) and rest and full * each + rest == left:
+                counts = np.append(counts, rest)
+            owners.append(np.repeat(free[: len(counts)], counts))
+            lengths.append(np.full(int(counts.sum()), length))
+            left -= int(counts.sum())
+            changed = [(room - each * length, free[:full]), (room - rest * length, free[full : len(counts)])]
+            for now, some in [*changed, (room, free[len(counts) :])]:
+                if len(some) and now:
+                    by_room.setdefault(now, []).append(some)
+                    rooms |= 1 << now
+    return Slots(np.concatenate(lengths), np.concatenate(owners), opened)
+
+
+def match(histogram: Ints, size: int, seed: int) -> Slots:
+    """Fill packs at random up to their last two samples, and choose those to fit; what is left over goes to best_fit.
+
+    Packs that nothing ends to within 1/256 are taken apart and drawn again, in rounds. Where 5.2 samples would fill a pack,
+    every other round makes packs of six, from the smallest samples: six at random would rarely fit.
+    """
+    left = histogram.copy()
+    lengths, owners, packs, idle = [], [], 0, 0
+    for number in range(ROUNDS):
+        count = int(left.sum())
+        if count < FEWEST:
+            break
+        each = size * count / int(left @ np.arange(len(left)))  # samples a pack: with 5.2, fives and some sixes
+        members, pool, packs_wanted = max(2, math.floor(each)), left, count
+        if number % 2 and each % 1 > 0.01:
+            members = math.ceil(each)
+            pool, packs_wanted = _smallest(left, size / members), int(count * (each % 1) / each)
+        base = _draw(pool, members - 2, packs_wanted, key(seed, number))
+        base = base[base.sum(axis=1) < size]
+        left -= np.bincount(base.ravel(), minlength=len(left))
+        ends = _end_packs(size - base.sum(axis=1), left, size, ascending=number % 2 == 0)
+        ended = ends[:, 0] > 0
+        left += np.bincount(base[~ended].ravel(), minlength=len(left))
+        done = np.hstack([base, ends])[ended]
+        lengths.append(done[done > 0])
+        owners.append((packs + np.repeat(np.arange(len(done)), done.shape[1]))[done.ravel() > 0])
+        packs += len(done)
+        idle = idle + 1 if len(done) <= len(ended) / 100 else 0
+        if idle == IDLE_ROUNDS:
+            break
+    rest = best_fit(left, size)
+    return Slots(np.concatenate([*lengths, rest.lengths]), np.concatenate([*owners, rest.owners + packs]), packs + rest.packs)
+
+
+def _smallest(left: Ints, mean: float) -> Ints:
+    """The smallest samples, as many as have this mean length."""
+    lengths = np.arange(len(left))
+    counts, sums = np.cumsum(left), np.cumsum(left * lengths)
+    return np.where(sums <= counts * mean, left, 0)
+
+
+def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
+    """Lengths of `most` samples, at random, for each of the packs wanted, or of those that half of the samples fill."""
+    pool = np.repeat(np.arange(len(left)), left)
+    packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
+    if len(pool) < packs * most:
+        return np.zeros((0, most), np.int64)
+    chosen = np.argsort(noise(of, np.arange(len(pool))), kind="stable")[: packs * most]
+    return pool[chosen].reshape(packs, most)
+
+
+def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
+    """For each room one or two lengths that fill it, or 0, 0: (packs, 2). Takes them out of `left`."""
+    ends = np.zeros((len(rooms), 2), np.int64)
+    slack = min(16, max(1, size // 256))
+    least = int(np.argmax(left > 0))
+    order = np.argsort(rooms, kind="stable")
+    values, starts, counts = np.unique(rooms[order], return_index=True, return_counts=True)
+    for value, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        waiting = order[start : start + count]
+        for room in range(value, max(0, value - slack), -1):
+            if room >= 2 * least:
+                pairs = _pairs(left, room, least, len(waiting), ascending)
+                ends[waiting[: len(pairs)]] = pairs
+                waiting = waiting[len(pairs) :]
+            if left[room]:
+                single = min(int(left[room]), len(waiting))
+                ends[waiting[:single], 0] = room
+                left[room] -= single
+                waiting = waiting[single:]
+            if not len(waiting):
+                break
+    return ends
+
+
+def _pairs(left: Ints, room: int, least: int, most: int, ascending: bool) -> NDArray[np.int64]:
+    """At most so many pairs of lengths, of `least` or more, that sum to `room`, taken out of `left`: (n, 2)."""
+    smaller = np.arange(max(least, room - len(left) + 1), room // 2 + 1)
+    there = np.minimum(left[smaller], left[room - smaller])
+    if len(there) and room % 2 == 0:
+        there[-1] = left[room // 2] // 2
+    found = np.flatnonzero(there)
+    if not len(found):
+        return np.zeros((0, 2), np.int64)
+    if not ascending:
+        found = found[::-1]
+    taken = np.diff(np.minimum(np.cumsum(there[found]), most), prepend=0)
+    first = np.repeat(smaller[found], taken)
+    np.subtract.at(left, first, 1)
+    np.subtract.at(left, room - first, 1)
+    return np.stack([first, room - first], axis=1)

@@ -1,0 +1,88 @@
+"""Which samples share a sequence: lengths in, packs out, a pure function.
+
+Samples of one length are interchangeable: `fill.py` says which lengths share a pack, then the samples of each length are
+dealt to the packs in the order of their positions, so that packs are read in nearly the order of the samples.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vlmdata.errors import InputError
+from vlmdata.loader.order.fill import best_fit, match
+from vlmdata.loader.order.order import Ints, key, noise
+
+Overlong = Literal["alone", "drop"]
+GOOD_ENOUGH = 0.004  # of padding; above, best-fit decreasing is tried too
+MIXING_COSTS = 0.01  # so many more packs are taken for packs that are mixed
+COST_GROUP = 64  # neighbouring packs of like cost: as many ranks have equal work in a step
+
+
+@dataclass(frozen=True)
+class Packs:
+    """Pack p holds the samples `members[starts[p]:starts[p + 1]]`, numbers in the lengths given. No sample is split.
+
+    `tokens` is the sum of the lengths packed, `capacity` what the packs could hold; overlong samples count as `size`.
+    """
+
+    starts: Ints
+    members: Ints
+    tokens: int
+    capacity: int
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def padding(self) -> float:
+        """The share of the packs' tokens that is padding, in [0, 1)."""
+        return 1 - self.tokens / self.capacity if self.capacity else 0.0
+
+
+def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone") -> Packs:
+    """Fill packs of `size` tokens with samples of these lengths, each of at least 1.
+
+    A sample longer than `size` has a pack of its own ("alone": whoever makes the batch cuts its text), or is left out and
+    counted ("drop"). Packs are in random order, in groups of 64 of nearly equal cost (the sum of squared lengths, which is
+    what attention costs), so that ranks that take neighbouring packs wait little for each other.
+    """
+    if size < 1 or (len(lengths) and lengths.min() < 1):
+        raise InputError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
+    usable = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
+    clipped = np.minimum(lengths[usable], size)
+    histogram = np.bincount(clipped, minlength=size + 1)
+    slots = match(histogram, size, seed)
+    if 1 - clipped.sum() / (slots.packs * size or 1) > GOOD_ENOUGH:
+        tight = best_fit(histogram, size)
+        slots = tight if tight.packs * (1 + MIXING_COSTS) < slots.packs else slots
+    count = slots.packs
+    cost = np.bincount(slots.owners, slots.lengths.astype(np.float64) ** 2, minlength=count)
+    rank = _shuffle_alike(cost, seed)[slots.owners]
+    items = np.argsort(clipped, kind="stable")
+    owner = np.empty(len(items), np.int64)
+    owner[items] = rank[np.lexsort((rank, slots.lengths))]
+    members = usable[np.argsort(owner, kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))])
+    return Packs(starts, members, int(clipped.sum()), count * size, len(lengths) - len(usable))
+
+
+def each_alone(lengths: Ints, size: int, *, overlong: Overlong = "alone") -> Packs:
+    """Give each sample a pack of its own, in the order of the samples; those longer than `size` as in `pack`."""
+    members = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
+    tokens = int(np.minimum(lengths[members], size).sum())
+    return Packs(np.arange(len(members) + 1), members, tokens, len(members) * size, len(lengths) - len(members))
+
+
+def _shuffle_alike(cost: np.ndarray, seed: int) -> Ints:
+    """The rank of each pack in the order: groups of like cost, in random order, each shuffled."""
+    count = len(cost)
+    by_cost = np.lexsort((noise(key(seed, 1), np.arange(count)), cost))
+    group = np.arange(count) // COST_GROUP
+    group_chance = noise(key(seed, 2), group)
+    group_chance[group == count // COST_GROUP] = np.iinfo(np.uint64).max  # a last group that is not full stays last
+    order = by_cost[np.lexsort((noise(key(seed, 3), by_cost), group, group_chance))]
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    return rank

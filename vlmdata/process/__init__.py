@@ -1,0 +1,1 @@
+"""What a process meets: signals, threads that fail, a machine without memory."""

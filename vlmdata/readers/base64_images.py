@@ -1,0 +1,33 @@
+"""Images inside a table: base64 in a column of text, as OFA and Chinese-CLIP publish them, or plain bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vlmdata.readers.pictures import from_base64, inline
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+BEGINNING = 256  # bytes by which base64 is told from the bytes of an image, which hold others from the start
+
+
+def image_in(value: Any) -> dict[str, Any]:
+    """Return the image that a cell of a table holds, as fields of IMAGE, rejected as `no_image` or `bad_base64`.
+
+    A cell may be a list of one, or a mapping with `bytes`. Both alphabets of base64 are read, with or without padding, also
+    behind `data:image/jpeg;base64,`.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping):  # as `datasets` keeps an image
+        value = value.get("bytes")
+    data = value.encode("utf-8", "replace") if isinstance(value, str) else value
+    if not isinstance(data, bytes) or not data.strip():
+        return {"drop": "source", "reason": "no_image"}
+    data = data.strip() if isinstance(value, str) else data
+    if data[:5].lower() == b"data:":
+        data = data.partition(b",")[2]
+    elif not isinstance(value, str) and not _BASE64.fullmatch(data[:BEGINNING]):
+        return inline(data)
+    return from_base64(data)

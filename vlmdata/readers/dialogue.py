@@ -1,0 +1,361 @@
+"""What a record of a conversation says, in any published form, as messages: who speaks, and texts and images in order.
+
+No file is opened here: `image_of` makes of what a record names an image, whatever that is to the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlmdata.readers.strings import clean, is_blank
+from vlmdata.readers.tool_calls import Unfit, calls_of, json_text, offered
+
+PLACEHOLDER = "<image>"
+ROLES = {
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "observation", "function", "ipython"), "tool"),
+    **dict.fromkeys(("tool_response", "tool_result", "tool_output", "function_response", "function_result"), "tool"),
+}
+CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a call in JSON
+REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
+LEARNED = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 is without a loss
+UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn or, where a text has <video> or <audio>, of a record
+DETAILS = ("train_detail", "training_detail")  # a loss for parts of a message
+MORE = frozenset(
+    (*REASONING, *LEARNED, *UNREAD, *DETAILS, "tool_calls", "function_call", "name", "tool_call_id", "image", "images")
+)
+SAID = frozenset(("user", "assistant", "system", "tool"))  # the roles of a row
+ImageOf = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A text that is no plain text: `kind` is "reasoning" or "tool_call", as in a row's `turns`."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one speaks in one turn: parts are texts, Marked, and images as `image_of` made them."""
+
+    role: str
+    parts: list[Any]
+    own: Mapping[str, Any] = field(default_factory=dict)  # train, name, tool_call_id
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A record's messages with its images in their places; `tools` is a JSON text; `used` names the fields that were read."""
+
+    messages: list[Message]
+    tools: str | None
+    used: frozenset[str]
+
+
+def read_dialogue(
+    record: Mapping[str, Any],
+    turns: Sequence[str],
+    images: Sequence[str],
+    image_of: ImageOf,
+    *,
+    nulls: bool = True,
+    otherwise: Sequence[Any] = (),
+) -> Dialogue:
+    """Return what a record says. Raises Unfit, with the reason, where it is no conversation to learn from.
+
+    `turns` and `images` are the fields that may hold them: the first that holds something counts. `otherwise` are the images of
+    a record that names none itself. A system prompt beside the turns comes first, unless they begin with one. `nulls` is that
+    of `calls_of`.
+    """
+    messages = [_message(turn, image_of, nulls) for turn in _turns(first_of(record, turns))]
+    used = {*turns, *images}
+    prompt = record.get("system")
+    if isinstance(prompt, str) and prompt.strip() and messages and messages[0].role != "system":
+        messages.insert(0, Message("system", [_whole(prompt)]))
+        used.add("system")
+    check_messages(messages)
+    shown = [name for name in UNREAD if record.get(name)]
+    if any(_marks(message.parts, f"<{name.removesuffix('s')}>") for name in shown for message in messages):
+        raise Unfit("unknown_part")
+    tools, name = offered(record, nulls=nulls)
+    beside: list[Any] = [image_of(where) for where in images_of(first_of(record, images))]
+    if not beside and not any(_has_image(message) for message in messages):
+        beside = list(otherwise)
+    return Dialogue(_placed(messages, beside), tools, frozenset(used | ({name} if name else set())))
+
+
+def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the value of the first of the fields that holds something; JSON in a text as what it is."""
+    value = next((record[name] for name in names if record.get(name)), None)
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def images_of(value: Any) -> list[Any]:
+    """Return what a record's field of images names: one image, or a list of them."""
+    if isinstance(value, list):
+        return [one for one in value if not _is_nothing(one)]
+    return [] if _is_nothing(value) else [value]
+
+
+def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
+    """Return the positions of messages, the role of each, and what `turns` says of each; None where it says nothing.
+
+    A message of nothing keeps one empty text. Blank texts beside an image, which only part it from the next, go.
+    """
+    positions: list[Any] = []
+    roles: list[str] = []
+    said: list[Mapping[str, Any] | None] = []
+    for message in messages:
+        parts = _kept(message.parts)
+        own: dict[str, Any] = dict(message.own)
+        if message.role == "tool" or (roles and roles[-1] == message.role):
+            own["begins"] = True
+        for part in parts:
+            about = {**own, "kind": part.kind} if isinstance(part, Marked) else own
+            said.append(about or None)
+            own = {}
+        positions += [part.text if isinstance(part, Marked) else part for part in parts]
+        roles += [message.role] * len(parts)
+    return positions, roles, said if any(said) else None
+
+
+def _kept(parts: Sequence[Any]) -> list[Any]:
+    def is_between(number: int) -> bool:
+        return any(_is_image(one) for one in (*parts[max(number - 1, 0) : number], *parts[number + 1 : number + 2]))
+
+    kept = [
+        part
+        for number, part in enumerate(parts)
+        if not isinstance(part, str) or not (part == "" or (not part.strip() and is_between(number)))
+    ]
+    return kept or [""]
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise Unfit for a conversation in which nobody asks, nobody answers, or no answer says anything."""
+    roles = {message.role for message in messages}
+    if not roles:
+        raise Unfit("no_turns")
+    if "user" not in roles:
+        raise Unfit("no_user_turn")
+    if "assistant" not in roles:
+        raise Unfit("no_assistant_turn")
+    said = [part for message in messages if message.role == "assistant" for part in message.parts]
+    if all(isinstance(part, str) and is_blank(part) for part in said):
+        raise Unfit("empty_answer")
+
+
+def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
+    """Return what a sample's JSON says in `turns`, one entry for each of its roles. Raises Unfit for another shape or role."""
+    if not all(isinstance(role, str) and role in SAID for role in roles):
+        raise Unfit("unknown_role")
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != len(roles) or not all(map(_is_entry, given)):
+        raise Unfit("bad_turns")
+    return [dict(one) if one else None for one in given]
+
+
+def _is_entry(entry: Any) -> bool:
+    if entry is None:
+        return True
+    fits: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("begins", "train"), lambda value: isinstance(value, bool)),
+        **dict.fromkeys(("name", "tool_call_id"), lambda value: isinstance(value, str)),
+        "kind": lambda value: value in ("reasoning", "tool_call"),
+    }
+    return isinstance(entry, Mapping) and all(name in fits and fits[name](value) for name, value in entry.items())
+
+
+def role_of(name: object) -> str:
+    """Return user, assistant, system or tool for what a data set calls them. Raises Unfit."""
+    role = ROLES.get(_plain(name))
+    if role is None:
+        raise Unfit("unknown_role")
+    return role
+
+
+def _plain(name: object) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_") if isinstance(name, str) else ""
+
+
+def _is_image(part: Any) -> bool:
+    return not isinstance(part, str | Marked)
+
+
+def _has_image(message: Message) -> bool:
+    return any(map(_is_image, message.parts))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Say whether a value names no image: null, an empty text, or a struct without any field, as Parquet has them."""
+    return not any(value.values()) if isinstance(value, Mapping) else value is None or value == ""
+
+
+def _turns(said: Any) -> list[Mapping[str, Any]]:
+    if isinstance(said, Mapping):  # a struct of lists, as `datasets` once wrote a list of structs
+        lists = [value for value in said.values() if isinstance(value, list)]
+        if len(lists) != len(said) or len({len(one) for one in lists}) != 1:
+            raise Unfit("no_turns")
+        said = [dict(zip(said, values, strict=True)) for values in zip(*lists, strict=True)]
+    if not isinstance(said, list) or not all(isinstance(turn, Mapping) for turn in said):
+        raise Unfit("no_turns")
+    return [one for given in said for one in _question_and_answer(given)]
+
+
+def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a turn, or the two that {"user": ..., "assistant": ...} holds."""
+    if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
+        return [turn]
+    return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]
+
+
+def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message:
+    """Return a turn as a message, its reasoning first and its calls last; an image part without an image is a placeholder."""
+    name = turn["role"] if turn.get("role") is not None else turn.get("from")
+    content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
+    if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(MORE):
+        return Message(ROLES[name], [_whole(content)])  # most turns, in a third of the time
+    calls = [turn[one] for one in ("tool_calls", "function_call") if turn.get(one) and not _is_nothing(turn[one])]
+    if is_call := _plain(name) in CALLERS:
+        calls, content = ([content] if content or not calls else []) + calls, None
+    elif content is None and not calls and not any(turn.get(one) for one in REASONING):
+        raise Unfit("no_text")
+    role = "assistant" if is_call else role_of(name)
+    made = [Marked("tool_call", text) for value in calls for text in calls_of(value, nulls=nulls)]
+    if made and role != "assistant":
+        raise Unfit("bad_tool_call")
+    thought = _reasoning(turn, role)
+    if content is None and (made or thought):
+        return Message(role, [*thought, *made], _own(turn))
+    if role == "tool" and isinstance(content, Mapping):  # what a tool gave, as an object
+        content = json_text(content, "no_text")
+    given = [content] if isinstance(content, str) else content
+    if not isinstance(given, list):
+        raise Unfit("no_text")
+    parts = _with_images([_part(part, role, image_of) for part in given], turn, image_of)
+    return Message(role, [*thought, *parts, *made], _own(turn))
+
+
+def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
+    """Return a turn's parts with the images that the turn itself names: in place of its placeholders, else before its text."""
+    if any(images_of(turn.get(name)) for name in UNREAD):
+        raise Unfit("unknown_part")
+    images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
+    if images and _marks(parts):
+        return _placed([Message("user", parts)], images)[0].parts
+    return [*images, *parts]
+
+
+def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `turns` says of a message as a whole. Raises Unfit.
+
+    A weight is that of the loss: 0 is without one, any other number with one, for a loss here is not weighted.
+    """
+    given = [turn[name] for name in LEARNED if turn.get(name) is not None]
+    if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
+        raise Unfit("bad_weight")
+    if len({bool(one) for one in given}) > 1 or any(turn.get(name) for name in DETAILS):
+        raise Unfit("bad_weight")
+    own: dict[str, Any] = {} if all(given) else {"train": False}
+    for name in ("name", "tool_call_id"):
+        if turn.get(name):
+            if not isinstance(turn[name], str):
+                raise Unfit(f"bad_{name}")
+            own[name] = _whole(turn[name])
+    return own
+
+
+def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
+    """Return a message's reasoning, which different fields may say, but one text. A truth value is a switch, no text."""
+    given = [turn[name] for name in REASONING if turn.get(name) and not isinstance(turn[name], bool)]
+    texts = {_reasoned(one) for one in given} - {""}
+    if len(texts) > 1 or (texts and role != "assistant"):
+        raise Unfit("bad_reasoning")
+    return [Marked("reasoning", text) for text in texts]
+
+
+def _reasoned(value: Any) -> str:
+    """Return reasoning that is a text, or parts of text."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    if len(found) < len(texts):
+        raise Unfit("bad_reasoning")
+    return _whole("".join(found))
+
+
+def _part(part: object, role: str, image_of: ImageOf) -> Any:
+    if isinstance(part, str):
+        return _whole(part)
+    if not isinstance(part, Mapping):
+        raise Unfit("unknown_part")
+    kind = part.get("type") or ("image" if part.get("image") else "text")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return _whole(part["text"])
+    if kind in ("thinking", "reasoning") and role == "assistant":
+        return Marked("reasoning", _reasoned(next((part[one] for one in (*REASONING, "text") if part.get(one)), "")))
+    if kind not in ("image", "image_url"):
+        raise Unfit("unknown_part")
+    source = part.get("source")  # Anthropic's {"type": "base64", "data": ...} or {"type": "url", "url": ...}
+    part = {**source, "base64": source.get("data"), **part} if isinstance(source, Mapping) else part
+    named = (part.get(name) for name in ("image", "image_url", "url", "path", "base64"))
+    where = next((one for one in named if not _is_nothing(one)), None)
+    if isinstance(where, str) and where == part.get("base64") and not where.startswith("data:"):
+        where = f"data:;base64,{where}"
+    return PLACEHOLDER if where is None else image_of(where)
+
+
+def _whole(text: str) -> str:
+    """Return a text. Raises Unfit for half a surrogate pair in it."""
+    if clean(text) != text:
+        raise Unfit("bad_encoding")
+    return text
+
+
+def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
+    """Put the record's own images in place of placeholders, in order; images in parts stay where they are. Raises Unfit.
+
+    Where no message has a placeholder a single image stands before the first user's text, as LLaVA's own reader puts it.
+    """
+    marks = sum(_marks(message.parts) for message in messages)
+    if any(map(_has_image, messages)):
+        if images or marks:
+            raise Unfit("images_both_in_parts_and_beside")
+        return messages
+    if marks == 0 and len(images) == 1:
+        first = next(number for number, message in enumerate(messages) if message.role == "user")
+        asked = messages[first]
+        return [*messages[:first], Message("user", [*images, *asked.parts], asked.own), *messages[first + 1 :]]
+    if marks != len(images):
+        raise Unfit("more_placeholders_than_images" if marks > len(images) else "more_images_than_placeholders")
+    left = iter(images)
+    return [Message(one.role, [p for part in one.parts for p in _shown(part, left)], one.own) for one in messages]
+
+
+def _marks(parts: Sequence[Any], mark: str = PLACEHOLDER) -> int:
+    return sum(part.count(mark) for part in parts if isinstance(part, str))
+
+
+def _shown(part: Any, images: Any) -> list[Any]:
+    """Return a text's pieces with images between them; white space directly beside a placeholder goes with it."""
+    if not isinstance(part, str) or PLACEHOLDER not in part:
+        return [part]
+    first, *others = part.split(PLACEHOLDER)
+    found: list[Any] = [first.rstrip()]
+    for number, other in enumerate(others, 1):
+        found += [next(images), other.strip() if number < len(others) else other.lstrip()]
+    return found

@@ -1,0 +1,50 @@
+"""Documents that others made: aligned lists of texts and images as rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vlmdata.readers.pages import paragraphs
+from vlmdata.readers.strings import clean
+
+SIZES = ("rendered_width", "rendered_height", "original_width", "original_height")
+
+
+def positions(
+    texts: Sequence[Any], images: Sequence[Any], image_of: Callable[[int, Any], dict[str, Any] | None]
+) -> Iterator[dict[str, Any] | str]:
+    """Yield paragraphs and images in order; a position may hold either, both (the image first) or neither.
+
+    `image_of` makes an image's fields from its position and entry, or None where there is none.
+    """
+    for place in range(max(len(texts), len(images))):
+        entry = images[place] if place < len(images) else None
+        image = image_of(place, entry) if entry not in (None, "") else None
+        if image is not None:
+            yield image
+        text = texts[place] if place < len(texts) else None
+        if isinstance(text, str):
+            yield from paragraphs(text)
+
+
+def told(metadata: Any) -> dict[str, Any]:
+    """Return what OBELICS's metadata of an image says, as fields of IMAGE."""
+    if not isinstance(metadata, Mapping):
+        return {}
+    sizes = {name: metadata.get(name) for name in SIZES}
+    found: dict[str, Any] = {name: size for name, size in sizes.items() if type(size) is int and 0 <= size < 1 << 31}
+    if isinstance(metadata.get("alt_text"), str):
+        found["alt"] = clean(metadata["alt_text"])
+    return found
+
+
+def parsed(text: Any, kind: type) -> Any:
+    """Return JSON text, or what is no text any more, where it is of the kind wanted; else an empty one."""
+    if isinstance(text, str):
+        try:
+            text = json.loads(text)
+        except (ValueError, RecursionError):
+            return kind()
+    return text if isinstance(text, kind) else kind()

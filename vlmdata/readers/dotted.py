@@ -1,0 +1,137 @@
+"""Columns named by a dotted path, as `caption.en`: a field of a struct, of a JSON object or of JSON in a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.readers.nested import plain_values
+from vlmdata.readers.strings import decode
+
+NO_TEXT = b"\xff"  # stands for what is no text and no object: a caption or address of bytes that decode as nothing is bad
+
+
+def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
+    """Return the column that a name means, and the fields that lead on from it; None: there is no such column.
+
+    A column that has the dots in its own name comes first.
+    """
+    words = name.split(".")
+    for count in range(len(words), 0, -1):
+        if (head := ".".join(words[:count])) in known:
+            return head, words[count:]
+    return None
+
+
+def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
+    """Return the columns of a schema and, by their paths, the fields of structs and of lists of structs in them."""
+    found: list[str] = []
+    for field in kind:
+        name = before + field.name
+        inner = held(field.type)
+        found += [name, *(names_in(inner, f"{name}.") if pa.types.is_struct(inner) else [])]
+    return found
+
+
+def held(kind: pa.DataType) -> pa.DataType:
+    """Return the type of what lists of a type hold, however deep; of an extension type that which it is stored as."""
+    while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
+        kind = inner
+    return kind
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Say whether values of a type are lists, of whatever kind."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
+    """Return what a path leads to in a column: an Arrow array where all on the way are structs, else plain values.
+
+    A text that does not decode gives NO_TEXT; `otherwise` is that of `reach`.
+    """
+    column, is_json = _stored(column)
+    while path and pa.types.is_struct(column.type):
+        if column.type.get_field_index(path[0]) < 0:
+            return pa.nulls(len(column), pa.string())
+        column, is_json = _stored(pc.struct_field(column, path[0]))
+        path = path[1:]
+    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)  # pyarrow 26 casts them wrongly
+    if not path and not is_json and not is_view:
+        return column
+    try:
+        texts, bad = decode(column, encoding)
+        values, wrong = texts.to_pylist(), bad.tolist()
+    except TypeError:  # lists, maps: as they are
+        values, wrong = plain_values(column)
+        values = [_with_mappings(value, column.type) for value in values]
+    if is_json:
+        values = [value if value is None else _parsed(value, NO_TEXT) for value in values]
+    return [NO_TEXT if one else reach(value, path, otherwise) for value, one in zip(values, wrong, strict=True)]
+
+
+def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
+    """Return the texts or structs that an extension type keeps, anything else as it is, and whether they are JSON."""
+    kind = _kept(column.type)
+    return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
+
+
+def _kept(kind: pa.DataType) -> pa.DataType:
+    """Return what an extension type keeps its values as where these are texts or nested: not the bytes of an UUID."""
+    if not isinstance(kind, pa.BaseExtensionType):
+        return kind
+    stored = kind.storage_type
+    is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_nested)
+    return stored if any(holds(stored) for holds in is_text) else kind
+
+
+def _with_mappings(value: Any, kind: pa.DataType) -> Any:
+    """Return a plain value with mappings for maps, which Arrow gives as pairs; a repeated key gives a list."""
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        found: dict[str, list[Any]] = {}
+        for key, item in value:
+            name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+            found.setdefault(name, []).append(_with_mappings(item, kind.item_type))
+        return {name: items[0] if len(items) == 1 else items for name, items in found.items()}
+    if pa.types.is_struct(kind):
+        return {field.name: _with_mappings(value[field.name], field.type) for field in kind}
+    return [_with_mappings(one, kind.value_type) for one in value] if is_list(kind) else value
+
+
+def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = None) -> Any:
+    """Return what a record holds under a column's name or a dotted path, as `reach` does."""
+    found = resolve(name, record)
+    return None if found is None else reach(record[found[0]], found[1], otherwise)
+
+
+def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> Any:
+    """Return what a path leads to in a plain value; of a list one value for each item, a single one alone.
+
+    None: it leads to a null or to a field that an object does not have; `otherwise`: on the way stands no object.
+    """
+    while path:
+        if isinstance(value, str):
+            value = _parsed(value, otherwise) if value.strip() else None
+        if isinstance(value, list):
+            found = [otherwise if isinstance(one, list) else reach(one, path, otherwise) for one in value]
+            return found[0] if len(found) == 1 else found
+        if not isinstance(value, dict):
+            return None if value is None else otherwise
+        step = resolve(".".join(path), value)
+        if step is None:
+            return None
+        value, path = value[step[0]], step[1]
+    return value
+
+
+def _parsed(text: str, otherwise: bytes | None) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return otherwise

@@ -1,0 +1,251 @@
+"""A dataset as the datasets library opens it, with the only files that its rows, its card and its state may name."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.lists import ENDING, Layout, column_names
+from vlmdata.readers.pictures import ENDINGS
+from vlmdata.readers.reach import Reach, folder_of
+from vlmdata.safe_path import Refused, real_path_inside
+from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as, one_line
+
+READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
+READERS[".zip"] = "imagefolder"
+CARDS = ("README.md", ".huggingface.yaml")  # where the library looks for the patterns of a dataset's files
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A split as the library gives it, its rows undecoded; or, of a local image folder, its tables of file names.
+
+    Without either the split has no row: the library opens none such.
+    """
+
+    data: Any
+    reach: Reach
+    tables: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=4)
+def open_dataset(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...] = ()) -> Opened:
+    """Return a split of a dataset, in Arrow's form: nothing in it is decoded or opened. Raises RecipeError.
+
+    `texts` are columns that CSV holds as texts, whatever they look like: a caption may be "NA", "007" or "true".
+    """
+    with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}")):
+        return _open(path, name, split, revision, streaming, texts)
+
+
+def what_is_wrong(error: BaseException) -> str:
+    """Return in one line what the library says, and what was below it: often it says no more than that there is an error."""
+    return ": ".join(dict.fromkeys(one_line(one) for one in (error, error.__cause__) if one is not None))
+
+
+def is_local(path: str) -> bool:
+    """Say whether `path` means files, on this machine or in a store, and not a name on the Hub."""
+    return is_remote(path) or os.path.exists(path) or glob.has_magic(path)
+
+
+def _open(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...]) -> Opened:
+    if os.path.isdir(path) and {"state.json", "dataset_dict.json"} & set(os.listdir(path)):
+        _check_saved(path)
+        return _saved(path, split, streaming)
+    files = [] if os.path.isdir(path) and name else _readable(path)
+    if files is None:
+        return Opened(None, Reach(folder_of(path, tuple(READERS))))
+    if files:
+        reader = _reader(files)
+        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # of zips the library takes the folder around them
+        builder = _builder(texts, reader, data_files={split: files}, **labels)
+    else:
+        _check_cards(path, revision)
+        builder = _builder(texts, path, name or None, revision=revision or None)
+    return _split_of(builder, path, split, streaming)
+
+
+def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
+    """Return the library's builder of a dataset; of CSV one that takes no value in `texts` for a number or for missing."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import Csv
+
+    builder = datasets.load_dataset_builder(*source, **options)
+    if not isinstance(builder, Csv):
+        return builder
+    return datasets.load_dataset_builder(*source, **options, converters=dict.fromkeys(texts, str))
+
+
+def _saved(path: str, split: str, streaming: bool) -> Opened:
+    """Open what `save_to_disk` wrote, of several splits the one alone: another one may be empty."""
+    import datasets
+
+    folder = path
+    if "dataset_dict.json" in os.listdir(path):
+        splits = _json(os.path.join(path, "dataset_dict.json"))["splits"]
+        if split not in splits:
+            raise ValueError(f"there is no split '{split}'; there is: {', '.join(splits)}")
+        folder = os.path.join(path, split)
+    if not _json(os.path.join(folder, "state.json"))["_data_files"]:
+        return Opened(None, Reach(path))
+    saved = datasets.Dataset.load_from_disk(folder)
+    saved = saved.to_iterable_dataset(num_shards=max(1, len(saved) // 1000)) if streaming else saved
+    return Opened(saved.with_format("arrow"), Reach(path))
+
+
+def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
+    from datasets.packaged_modules.csv.csv import Csv
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    folder = folder_of(path, tuple(READERS)) if is_local(path) else f"hf://datasets/{path}"
+    made_in: tuple[str, ...] = ()
+    if isinstance(builder, ImageFolder):
+        made_in = (folder,) if is_local(path) else _on_the_hub(path)
+        named = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
+        tables = tuple(file for file in named if os.path.basename(file) in ImageFolder.METADATA_FILENAMES)
+        if tables and is_local(path):
+            return Opened(None, Reach(folder), tables)
+    if streaming:
+        data = builder.as_streaming_dataset(split=split)
+    else:
+        builder.download_and_prepare()
+        counts = {name: info.num_examples for name, info in (builder.info.splits or {}).items()}
+        if counts.get(split.partition("[")[0]) == 0:
+            return Opened(None, Reach(folder, made_in))
+        data = builder.as_dataset(split=split)
+        if (
+            isinstance(builder, Csv) and "__index_level_0__" in data.column_names
+        ):  # pandas takes the first field for an index, and shifts all the others
+            raise ValueError("lines have more fields than the header; `url_list` reads the others and tells which these are")
+    return Opened(data.with_format("arrow"), Reach(folder, made_in))
+
+
+def _on_the_hub(name: str) -> tuple[str, ...]:
+    """Return where the library finds the images of an image folder of the Hub: streamed, downloaded, unpacked."""
+    from datasets.config import EXTRACTED_DATASETS_PATH
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    downloaded = os.path.join(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}")
+    return f"hf://datasets/{name}@", downloaded, str(EXTRACTED_DATASETS_PATH)
+
+
+def _readable(path: str) -> list[str] | None:
+    """Return the files of a path in one of READERS' formats; none of a folder that holds images, and of a name on the Hub.
+
+    None: there are such files, and they hold no row.
+    """
+    if not is_local(path):
+        return []
+    every = [file.path for file in find(path, ("",))]
+    if any(file.lower().endswith(ENDINGS) for file in every):
+        return []
+    found = find(path, tuple(READERS))
+    files = [file.path for file in found if not _is_empty(file)]  # the library's readers end at a file without a row
+    if not files:
+        return None
+    tables = [file for file in files if not file.lower().endswith(".json")]  # beside those it is dataset_infos.json
+    return tables or files
+
+
+def _is_empty(file: File) -> bool:
+    """Say whether a local file has no byte, or is a small list without a row."""
+    if is_remote(file.path) or not file.size:
+        return not is_remote(file.path)
+    if file.size > 1 << 16 or not file.path.lower().endswith(tuple(ENDING)):
+        return False
+    try:
+        return column_names(file.path, Layout()) is None
+    except (RecipeError, OSError):  # damaged, or another format than its name says: the library says so
+        return False
+
+
+def _reader(files: Sequence[str]) -> str:
+    """Return the library's reader for files. Raises RecipeError unless they are all of one format that we read."""
+    kinds = {os.path.splitext(file)[1].lower() for file in files}
+    if other := sorted(kinds - READERS.keys()):
+        raise ValueError(f"'{other[0]}' is no format of a dataset; these are: {', '.join(READERS)}")
+    readers = sorted({READERS[kind] for kind in kinds})
+    if len(readers) > 1:
+        several = ", ".join(sorted(kinds))
+        raise ValueError(f"the files are of several formats ({several}): name those of one, as in 'data/*.parquet'")
+    return readers[0]
+
+
+def _check_saved(folder: str) -> None:
+    """Raise ValueError where the state of a saved dataset names a file outside its folder."""
+    about = os.path.join(folder, "dataset_dict.json")
+    for split in _json(about).get("splits", ()) if os.path.isfile(about) else ():
+        _check_inside(str(split), folder, folder)
+    for state in glob.iglob(os.path.join(glob.escape(folder), "**", "state.json"), recursive=True):
+        for name in _filenames(_json(state)):
+            _check_inside(name, os.path.dirname(state), folder)
+
+
+def _filenames(state: object) -> Iterable[str]:
+    if isinstance(state, dict):
+        for name, value in state.items():
+            yield from [str(value)] if name == "filename" else _filenames(value)
+    elif isinstance(state, list):
+        for one in state:
+            yield from _filenames(one)
+
+
+def _json(path: str) -> Any:
+    with open(path, "rb") as file:
+        return json.load(file)
+
+
+def _check_cards(path: str, revision: str) -> None:
+    """Raise ValueError where the card of a dataset names files outside of it: the library would list and read them."""
+    for name in CARDS:
+        for pattern in _patterns(_card(path, name, revision)):
+            if os.path.isabs(pattern) or "://" in pattern or "::" in pattern or ".." in pattern.replace("\\", "/").split("/"):
+                raise ValueError(f"{name} names data outside the dataset: '{pattern}'")
+
+
+def _card(path: str, name: str, revision: str) -> Any:
+    """Return the metadata of a card, of a folder or of a dataset on the Hub; {} where there is none."""
+    import yaml
+    from huggingface_hub import DatasetCard, hf_hub_download
+
+    if os.path.isdir(path):
+        file = os.path.join(path, name)
+    else:
+        try:
+            file = hf_hub_download(path, name, repo_type="dataset", revision=revision or None)
+        except (OSError, ValueError):  # no such card, repository or name: the library says which
+            return {}
+    if not os.path.isfile(file):
+        return {}
+    if name.endswith(".md"):
+        return DatasetCard.load(file).data.to_dict()  # as the library reads it
+    with open(file, encoding="utf-8") as text:
+        return yaml.safe_load(text)
+
+
+def _patterns(card: Any) -> Iterable[str]:
+    """Yield the patterns of files of every configuration of a card."""
+    for one in (card.get("configs") or ()) if isinstance(card, dict) else ():
+        yield from _texts([one.get("data_files"), one.get("data_dir")] if isinstance(one, dict) else one)
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _check_inside(name: str, base: str, folder: str) -> None:
+    try:
+        real_path_inside(os.path.join(base, name), folder)
+    except Refused as error:
+        raise ValueError(f"its state names '{name}': {error}") from None

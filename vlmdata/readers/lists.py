@@ -1,0 +1,308 @@
+"""Lists in any common format as a stream of chunks of columns, with flat memory however long the list is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata.catalog import suggest
+from vlmdata.readers import delimited, records
+from vlmdata.readers.dotted import NO_TEXT, at, names_in, reach, resolve
+from vlmdata.readers.find import File
+from vlmdata.readers.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
+from vlmdata.readers.pairs import json_object
+from vlmdata.readers.rows import Bad
+from vlmdata.readers.strings import decode
+from vlmdata.readers.tars import names_within
+from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
+
+Format = Literal["auto", "parquet", "csv", "tsv", "json", "jsonl", "txt"]
+ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+ENDING[".txt"] = "txt"
+ENDINGS = [e + c for e in ENDING for c in ("", *COMPRESSED)]
+ROWS = 50_000  # in a chunk
+LINE = "line"  # the one column of a text file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a list is written, where its name does not say it."""
+
+    format: Format = "auto"
+    encoding: str = "utf-8"
+    names: Sequence[str] = ()  # of the columns of CSV and TSV without a header
+    delimiter: str = ""
+    quoted: bool | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a list: the wanted columns, as Arrow arrays or as plain values, and the rest as JSON objects."""
+
+    columns: dict[str, Any]
+    extra: pa.Array | None
+    bad_encoding: np.ndarray  # for each row, whether a value in `extra` does not decode
+    bad_records: list[Bad]  # met on the way, that are no rows
+
+
+def format_of(path: str, layout: Layout) -> str:
+    """Return the format of a file. Raises RecipeError where neither its name nor the recipe tells."""
+    if layout.format != "auto":
+        return layout.format
+    name = bare_name(path)
+    for ending, found in ENDING.items():
+        if name.endswith(ending):
+            return found
+    known = ", ".join(sorted(set(ENDING.values())))
+    raise RecipeError(f"{path}: its name does not tell the format; say `format:`, one of {known}")
+
+
+def column_names(path: str, layout: Layout) -> list[str] | None:
+    """Return the columns of a list from its beginning alone (of JSON those of the first 100 records); None: it has no row."""
+    kind = format_of(path, layout)
+    if kind == "txt":
+        return [LINE]
+    if kind == "parquet":
+        with seekable(path) as file:
+            parquet = open_parquet(file, path)
+            return parquet and names_in(parquet.schema_arrow)
+    with opened(path) as file:
+        if kind in ("csv", "tsv"):
+            return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
+        items = records.items(file, kind, layout.encoding)
+        first = next(items, None)
+        if first is None:
+            return None
+        some = itertools.islice((item for item in itertools.chain([first], items) if isinstance(item, dict)), 100)
+        return list(dict.fromkeys(name for record in some for name in record))
+
+
+def check_file(path: str, layout: Layout, wanted: Sequence[str]) -> None:
+    """Raise RecipeError as `check_columns` does for a list that has a row; one that has none needs no columns."""
+    if (names := column_names(path, layout)) is not None:
+        check_columns(path, names, wanted)
+
+
+def first_columns(files: Sequence[File], layout: Layout, used: Collection[str]) -> list[str]:
+    """Return the columns of the first file of a list that has a row, without those used."""
+    found = (names for file in files if (names := column_names(file.path, layout)) is not None)
+    return [name for name in next(found, []) if name not in used]
+
+
+def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
+    """Return a piece for each file: its path, and its name within the folder that holds them all, by which records are told."""
+    return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
+
+
+def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise RecipeError, with the nearest name, for a wanted column, or field of a struct, that a list does not have."""
+    for name in wanted:
+        found = resolve(name, known)
+        if found is None or (found[1] and any(one.startswith(f"{found[0]}.") for one in known)):
+            folded = {other.lower(): other for other in known}
+            near = f" Did you mean '{folded[name.lower()]}'?" if name.lower() in folded else suggest(name, list(known))
+            raise RecipeError(f"{path}: there is no column '{name}'.{near}")
+
+
+def chunks(
+    file: File,
+    layout: Layout,
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    parts: range | None = None,
+    *,
+    rows: int = ROWS,
+) -> Iterator[Chunk]:
+    """Yield a list's rows in their order. `extra` names the columns to carry along, new name to old, or all the others.
+
+    `parts`: of a Parquet file only these row groups; `rows`: in a chunk, at most, but of CSV. Raises RecipeError for a file
+    that is damaged or lacks a column.
+    """
+    kind = format_of(file.path, layout)
+    if kind == "parquet":
+        with seekable(file.path) as stream:
+            yield from _parquet_chunks(stream, file.path, wanted, extra, parts, rows)
+        return
+    with opened(file.path) as stream:
+        if kind in ("csv", "tsv"):
+            of = (layout.encoding, layout.delimiter, layout.names, layout.quoted)
+            for table, bad in delimited.tables(stream, kind, *of):
+                yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
+            return
+        for good, bad in records.batches(stream, kind, layout.encoding, rows):
+            yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
+
+
+def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
+    """Yield chunks with a function that says where a row of theirs lies in the list `name`.
+
+    It is the row, counted from 1; after a record that cannot be read, which may have been any number of rows, the list alone.
+    """
+    first, is_counted = 1, True
+    for chunk in some:
+        is_counted = is_counted and not chunk.bad_records
+        yield chunk, functools.partial(_row_in, name, first if is_counted else None)
+        first += len(chunk.bad_encoding)
+
+
+def _row_in(name: str, first: int | None, number: int) -> str:
+    return name if first is None else f"{name}, row {first + number}"
+
+
+def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
+    """Open a Parquet file for reading as a stream; None: it has no row, or not even a byte. Raises RecipeError."""
+    if not stream.seek(0, os.SEEK_END):
+        return None
+    try:
+        # pages, not whole column chunks; pre_buffer would keep all that was read until the end, which is the file's size
+        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+        return parquet if parquet.metadata.num_rows else None
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _parquet_chunks(
+    stream: Any, path: str, wanted: Sequence[str], extra: Mapping[str, str] | Literal["all"], parts: range | None, rows: int
+) -> Iterator[Chunk]:
+    parquet = open_parquet(stream, path)
+    if parquet is None:
+        return
+    known = parquet.schema_arrow
+    check_columns(path, names_in(known), [*wanted, *(extra.values() if extra != "all" else ())])
+    others = _carried(known, wanted) if extra == "all" else extra
+    names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
+    if twice := [name for name in names if known.names.count(name) > 1]:
+        raise RecipeError(f"{path}: the column '{twice[0]}' stands there twice: rename one, or name others in `extra:`")
+    groups = None if parts is None else list(parts)
+    try:
+        for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
+            yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
+    except UNREADABLE as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _column(name: str, known: Sequence[str]) -> str:
+    found = resolve(name, known)
+    assert found is not None, "columns were checked"
+    return found[0]
+
+
+def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
+    """Name the columns that `all` means: not those used, not pandas' index, no bytes."""
+    return {
+        field.name: field.name
+        for field in schema
+        if field.name not in wanted and not field.name.startswith("__index_level_") and not _holds_bytes(field.type)
+    }
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(holds(kind) for holds in is_bytes)
+
+
+def _from_table(
+    path: str,
+    table: pa.Table,
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    bad: list[Bad],
+    encoding: str,
+) -> Chunk:
+    if extra == "all":
+        extra = {name: name for name in table.column_names if name not in wanted}
+    check_columns(path, table.column_names, [*wanted, *extra.values()])
+    wrong = np.zeros(len(table), bool)
+    values: dict[str, list[Any]] = {}
+    for new, old in extra.items():
+        column = _at(table, old, encoding)
+        if isinstance(column, list):
+            wrong |= np.array([value == NO_TEXT for value in column], bool)
+            values[new] = column
+            continue
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+        try:
+            column, bad_here = decode(column, encoding)
+            wrong |= bad_here
+        except TypeError:
+            pass  # numbers, lists: as they are
+        values[new] = _plain(path, old, column)
+    json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+    carried = pa.array(json, pa.string()) if values else None
+    return Chunk({name: _at(table, name, encoding, NO_TEXT) for name in wanted}, carried, wrong, bad)
+
+
+def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = None) -> Any:
+    """Return a column, or what a dotted path leads to: an Arrow array or plain values."""
+    found = resolve(name, table.column_names)
+    assert found is not None, "columns were checked"
+    return at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
+
+
+def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
+    """Return a column as plain values; dates beyond the years that Python knows as texts."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError, KeyError) as error:  # a year of five digits; half a character; an unknown time zone
+        if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+            with contextlib.suppress(pa.ArrowInvalid):
+                return column.cast(pa.string()).to_pylist()
+        raise RecipeError(
+            f"{path}: the column '{name}' ({column.type}) cannot be carried: {error}; name others in `extra:`"
+        ) from None
+
+
+def _from_records(
+    path: str,
+    rows: list[dict[str, Any]],
+    wanted: Sequence[str],
+    extra: Mapping[str, str] | Literal["all"],
+    bad: list[Bad],
+    *,
+    is_text: bool,
+) -> Chunk:
+    columns = {name: [_field(row, name, NO_TEXT) for row in rows] for name in wanted}
+    for name, values in columns.items():
+        if any(rows) and all(value is None for value in values):
+            check_columns(path, list(dict.fromkeys(key for row in rows for key in row)), [name])
+    if is_text or (extra != "all" and not extra):
+        return Chunk(columns, None, np.zeros(len(rows), bool), bad)
+    if extra == "all":
+        others = [{name: value for name, value in row.items() if name not in wanted} for row in rows]
+    else:
+        others = [{new: _field(row, old) for new, old in extra.items()} for row in rows]
+    return Chunk(columns, *_as_json(others), bad)
+
+
+def _as_json(records: list[dict[str, Any]]) -> tuple[pa.Array, np.ndarray]:
+    """Return records as JSON, null for empty ones, and which of them hold half a surrogate pair: these are null too."""
+    texts = [json_object(one) if one else None for one in records]
+    try:
+        return pa.array(texts, pa.string()), np.zeros(len(records), bool)
+    except UnicodeEncodeError:
+        wrong = np.array([text is not None and not _encodes(text) for text in texts], dtype=bool)
+        return pa.array([None if w else t for t, w in zip(texts, wrong, strict=True)], pa.string()), wrong
+
+
+def _field(row: dict[str, Any], name: str, otherwise: bytes | None = None) -> Any:
+    return row[name] if name in row else reach(row, name.split("."), otherwise) if "." in name else None
+
+
+def _encodes(text: str) -> bool:
+    return text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")

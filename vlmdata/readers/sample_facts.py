@@ -1,0 +1,91 @@
+"""What the JSON beside an image says of it, and which of its fields go along with the row."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vlmdata.fields import is_ours, renamed
+from vlmdata.readers.documents import SIZES
+from vlmdata.readers.nested import words
+from vlmdata.readers.places import boxes
+from vlmdata.readers.strings import clean, is_blank
+
+_DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
+_TALK = frozenset(("turns", "tools"))  # of a document with roles
+_MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
+_METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
+_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # as engine/partitions/keys.py makes them
+
+
+def told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sample's JSON says of its image, where it says it in the right type."""
+    found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
+    found |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
+    if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
+        found["time_s"] = facts["time_s"]
+    if places := boxes(facts.get("boxes")):
+        found["boxes"] = places
+    if re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))):
+        found["sha256"] = facts["sha256"]
+    if re.fullmatch("[0-9a-f]{1,16}", str(facts.get("phash"))):
+        found["phash"] = int(str(facts["phash"]), 16)
+    return found
+
+
+def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the JSON of the sample `key` that its row does not say: nothing of the source's is lost.
+
+    `image` is what the bytes of a single image say. Sizes and hashes are measured again later, so that only these count; in
+    samples that say their `key` vlmdata or img2dataset measured them too.
+    """
+    captions = _captions(row)
+    said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
+    measured = _MEASURED if facts.get("key") == key else ()
+
+    def is_said(name: str, value: Any) -> bool:
+        if name in ("caption", "alternatives"):
+            texts, fault = words(value)
+            return fault is None and all(is_blank(text) or text in captions for text in texts)
+        return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
+
+    return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
+
+
+def _captions(row: Mapping[str, Any]) -> set[str]:
+    texts = [text for text in row.get("texts") or () if text]
+    return {one for text in texts for one in (text["text"], *(text.get("alternatives") or ()))}
+
+
+def _address(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the address and boxes that the JSON of a row's own sample will have: of several images the row's address."""
+    images = [image for image in row.get("images") or () if image]
+    return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
+
+
+def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
+    """Return the fields that go along, with `origin`, what the source itself notes, and scores as `earlier_scores`.
+
+    A field of the JSON that has such a name becomes `column_NAME`. In a dataset of ours, what an earlier reading noted is
+    replaced: a key of ours by the later key, a score by the later score of that name.
+    """
+    rest, own = dict(rest), dict(origin)
+    is_written_by_us = facts.get("key") == key
+    if isinstance(facts.get("scores"), dict):
+        own["earlier_scores"] = facts["scores"]
+        if is_written_by_us and isinstance(rest.get("earlier_scores"), dict):
+            own["earlier_scores"] = {**rest.pop("earlier_scores"), **facts["scores"]}
+    if is_written_by_us and _OUR_KEY.fullmatch(str(rest.get("source_key"))) and "source_key" in own:
+        del rest["source_key"]
+    return {**renamed(rest, own), **own}
+
+
+def of_document(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the fields of a document's JSON that its row does not hold; its whole metadata where they say more."""
+    ours = _DOCUMENT | _TALK if facts.get("roles") else _DOCUMENT
+    rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
+    if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):
+        rest["metadata"] = facts["metadata"]
+    return rest

@@ -1,0 +1,1 @@
+"""Search for near duplicates: hashes, embeddings, clusters."""

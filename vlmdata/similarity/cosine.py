@@ -1,0 +1,165 @@
+"""All pairs of embeddings above a cosine, decided on integers, so that threads, block order and BLAS change nothing.
+
+N rows, D width. Vectors are stored as int8 (a quarter of fp32; a cosine moves by a few thousandths at most). What decides is
+the integer product. Before it a float filter rules out most pairs with a part of the width: for unit vectors cut into
+head and tail, cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above float error.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from vlmdata.similarity.runs import Ids
+from vlmdata.splitmix import mixed
+
+Int8 = NDArray[np.int8]  # (N, D)
+Floats = NDArray[np.float32]
+
+BLOCK = 4096
+STRIP = 256  # rows of a block multiplied at a time: 4 MiB
+EXACT_WIDTH = 1040  # float32 adds this many products of int8 exactly, in any order: all sums stay under 2**24
+MARGIN = 1e-4  # float32 errs by about 1e-6 here
+HEADS = (32, 64, 96, 128, 192, 256, 384)
+VERIFY_COST = 20  # one exact product of a pair costs about this many filtered ones at the same width
+
+
+def quantise(vectors: NDArray[np.floating]) -> Int8:
+    """Return each row scaled so that its largest entry is 127, rounded: (N, D) -> int8. A row of zeros stays zero."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0).astype(np.float64)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(largest[:, 0]))[0])} has an entry that is no finite number")
+    scaled = vectors / np.where(largest > 0, largest, 1) * 127
+    return np.rint(scaled).astype(np.int8)
+
+
+def squared_norms(rows: Int8) -> Ids:
+    """Return the sum of squares of each row, exact."""
+    return np.einsum("nd,nd->n", rows, rows, dtype=np.int64)
+
+
+def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
+    """Yield chunks of every pair i < j whose cosine is above `cosine`, (M, 2), each once; zero rows pair with nothing."""
+    filtered = head_and_tail(rows, cosine)
+    corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
+
+    def block(corner: tuple[int, int]) -> Ids:
+        pairs = near_in_block(filtered, filtered, cosine, corner)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        return pairs[is_above(rows, rows, pairs, cosine)]
+
+    yield from in_threads(block, corners, threads)
+
+
+def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
+    """Yield chunks of every (row, reference) whose cosine is above `cosine`: (N, D), (R, D) -> (M, 2)."""
+    both = head_and_tail(np.concatenate([rows, references]), cosine)
+    corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(0, len(references), BLOCK)]
+
+    def block(corner: tuple[int, int]) -> Ids:
+        pairs = near_in_block(both[: len(rows)], both[len(rows) :], cosine, corner)
+        return pairs[is_above(rows, references, pairs, cosine)]
+
+    yield from in_threads(block, corners, threads)
+
+
+def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
+    """Yield the pairs of each block, in order. Threads take whole blocks and BLAS has one: products this small cost it more
+    to share than to make, on a busy machine five times as much."""
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(corners), 8 * threads):  # some at once, so that what is found stays small
+            with threadpool_limits(1, "blas"):
+                found = list(pool.map(work, corners[start : start + 8 * threads]))
+            yield from found
+
+
+def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple[int, int]) -> Ids:
+    """Return the pairs of one block that the filter lets through."""
+    top, side = corner
+    left, right = filtered[top : top + BLOCK], others[side : side + BLOCK]
+    found = []
+    upper = np.empty((min(STRIP, len(left)), len(right)), np.float32)  # kept: a new one costs more than the product
+    for start in range(0, len(left), STRIP):
+        strip = left[start : start + STRIP]
+        bound = np.matmul(strip, right.T, out=upper[: len(strip)])
+        places = np.flatnonzero(bound > np.float32(cosine - MARGIN))
+        found.append(np.stack([places // len(right) + (top + start), places % len(right) + side], axis=1))
+    return np.concatenate(found)
+
+
+def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.bool_]:
+    """Say for each pair whether its cosine is above: integer products and norms, one comparison in float64."""
+    dots = np.empty(len(pairs), np.float64)
+    kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
+    for start in range(0, len(pairs), 512):  # few enough to stay in the cache
+        some = pairs[start : start + 512]
+        left, right = rows[some[:, 0]].astype(kind), others[some[:, 1]].astype(kind)
+        dots[start : start + 512] = np.einsum("nd,nd->n", left, right)
+    used, places = np.unique(pairs[:, 0], return_inverse=True)
+    used_others, places_others = np.unique(pairs[:, 1], return_inverse=True)
+    norms = squared_norms(rows[used])[places].astype(np.float64) * squared_norms(others[used_others])[places_others]
+    return (dots > cosine * np.sqrt(norms)) & (norms > 0)
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def head_and_tail(rows: Int8, cosine: float) -> Floats:
+    """Return unit rows turned so that the first axes hold most of their length, cut to a head, with the length of what was
+    cut as the last column: (N, D) -> (N, H + 1). The width H is the one that is likely to cost least."""
+    norms = np.sqrt(np.maximum(squared_norms(rows), 1)).astype(np.float32)
+    sample = sample_of(len(rows), 2000)
+    units: Floats = (rows[sample] / norms[sample, None]).astype(np.float32)
+    _, axes = np.linalg.eigh(units.T @ units)  # the least first
+    turned: Floats = np.ascontiguousarray(axes[:, ::-1]).astype(np.float32)
+    width = best_head(units @ turned, cosine)
+    head = np.empty((len(rows), width + 1), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        block: Floats = (rows[start : start + BLOCK] / norms[start : start + BLOCK, None]).astype(np.float32)
+        head[start : start + BLOCK] = cut_rows(block @ turned, width)
+    return head
+
+
+def cut_rows(units: Floats, width: int) -> Floats:
+    tail = np.sqrt(np.einsum("nd,nd->n", units[:, width:], units[:, width:]))
+    return np.concatenate([units[:, :width], tail[:, None]], axis=1)
+
+
+def best_head(sample: Floats, cosine: float) -> int:
+    """Return the head width whose filter and exact products together cost least, judged on pairs of a sample."""
+    full = sample.shape[1]
+    costs = {full: float(full)}
+    for width in (width for width in HEADS if width < full):
+        cut = cut_rows(sample, width)
+        near = np.count_nonzero(np.triu(cut @ cut.T > cosine - MARGIN, 1)) / max(len(cut) * (len(cut) - 1) / 2, 1)
+        costs[width] = width + VERIFY_COST * full * near
+    return min(costs, key=lambda width: (costs[width], width))
+
+
+def sample_of(count: int, size: int, seed: int = 0) -> Ids:
+    """Return up to `size` of `count` places, ascending, by a hash of the place and the seed."""
+    start = mixed(np.full(count, seed, np.uint64))
+    places: NDArray[np.uint64] = np.arange(1, count + 1).astype(np.uint64)
+    return np.sort(np.argsort(mixed(start + places), kind="stable")[:size])
+
+
+def exact_products(rows: Int8, others: Int8) -> Floats:
+    """Return all products (N, D), (K, D) -> (N, K), each an exact integer.
+
+    In float32 where the width allows, or else in float64.
+    """
+    kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
+    products: Floats = rows.astype(kind) @ others.astype(kind).T
+    return products
+
+
+def greatest_cosine(rows: Int8, references: Int8) -> NDArray[np.float64]:
+    """Return the greatest cosine of each row to a reference, from integer products: (N, D), (R, D) -> (N,). 0 for zeros."""
+    found = np.full(len(rows), -1.0)
+    scale = 1 / np.sqrt(np.maximum(squared_norms(references), 1))
+    step = max((1 << 24) // max(len(references), 1), 1)
+    for start in range(0, len(rows), step):
+        products = exact_products(rows[start : start + step], references).astype(np.float64) * scale
+        found[start : start + step] = products.max(axis=1, initial=-np.inf)
+    return found / np.sqrt(np.maximum(squared_norms(rows), 1))

@@ -1,0 +1,146 @@
+"""All pairs of 64-bit hashes within a Hamming distance, exactly: none is missed and none given twice.
+
+Block combination (`blocks.py`), each table sorted as plain numbers and compared in runs. Memory is a few times the
+hashes, plus one chunk of pairs; the order of the pairs and the pairs themselves depend on nothing but the input.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from vlmdata.similarity.blocks import Hashes, Table, is_first, move, move_back, tables
+from vlmdata.similarity.runs import Ids, batched_rows
+
+PIECE = 1 << 15  # hashes compared at a time: 256 KiB, which stays in a core's cache
+SMALL_RUNS = (2, 4, 8, 16, 32, 64, 128)  # hashes that agree on the key are compared together with runs like theirs
+TILE = 512  # longer runs are compared in tiles of TILE x TILE
+
+
+def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
+    """Return every pair i < j whose hashes differ in at most `distance` bits, sorted: (N,) uint64 -> (M, 2).
+
+    M grows with the square of a group of equal hashes; where that may be large (blank images), cluster `edges_within`.
+    """
+    distinct, groups, starts = equal_groups(hashes)
+    found = [expand(pairs, groups, starts) for pairs in distinct_pairs(distinct, distance, threads=threads)]
+    found.append(pairs_in_groups(groups, starts))
+    pairs = np.concatenate(found)
+    pairs.sort(axis=1)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
+    """Yield chunks of pairs i < j that connect the same hashes as `pairs_within` does, with groups of equal hashes told by
+    their first member alone: a star inside each group, and one pair for two groups within the distance."""
+    distinct, groups, starts = equal_groups(hashes)
+    yield star_edges(groups, starts)
+    for pairs in distinct_pairs(distinct, distance, threads=threads):
+        yield np.sort(groups[starts[pairs]], axis=1)
+
+
+def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
+    """Return the distinct hashes, ascending; the places of all hashes, equal ones together and ascending; and where each
+    group begins in them, with the total at the end."""
+    groups = np.argsort(hashes, kind="stable")
+    ordered = hashes[groups]
+    is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
+    return ordered[is_new], groups, np.append(np.flatnonzero(is_new), len(hashes))
+
+
+def star_edges(groups: Ids, starts: Ids) -> Ids:
+    """Return a pair (first member, other member) for each further member of each group."""
+    sizes = np.diff(starts)
+    first = np.repeat(groups[starts[:-1]], sizes)
+    return np.stack([first, groups], axis=1)[first != groups]
+
+
+def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
+    """Yield chunks of the pairs (positions in `distinct`) within the distance; `distinct` ascends without repeats.
+
+    A chunk is what one piece of one table gave, in the order of the tables. Threads take tables in turn: numpy sorts and
+    compares without holding the interpreter's lock.
+    """
+    todo = tables(len(distinct), distance)
+    if threads == 1:
+        for table in todo:
+            yield from pairs_in_table(distinct, distance, table)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(todo), threads):  # as many at once as there are threads, so that memory stays bounded
+            batch = todo[start : start + threads]
+            for chunks in pool.map(lambda table: list(pairs_in_table(distinct, distance, table)), batch):
+                yield from chunks
+
+
+def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Ids]:
+    """Yield the pairs that this table is the first to find."""
+    moved = move(distinct, table)
+    moved.sort()
+    for near in batched_rows(compared(moved, distance, table), 1 << 20):
+        left, right = move_back(near[:, 0], table), move_back(near[:, 1], table)
+        first = is_first(left ^ right, table)
+        yield np.searchsorted(distinct, np.stack([left[first], right[first]], axis=1))
+
+
+def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
+    """Yield pairs (few, 2) of moved hashes, given sorted, within the distance: all that agree on the key, and some more."""
+    is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
+    starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])
+    sizes = np.diff(starts)
+    company = np.repeat(np.minimum(sizes, SMALL_RUNS[-1] + 1).astype(np.uint8), sizes)
+    smallest = 2
+    for largest in SMALL_RUNS:
+        chosen = moved[(company >= smallest) & (company <= largest)]
+        yield from compare_small(chosen, largest, distance)
+        smallest = largest + 1
+    for run in np.flatnonzero(sizes >= smallest):
+        yield from compare_run(moved[starts[run] : starts[run + 1]], distance)
+
+
+def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes]:
+    """Compare each hash with the `largest` - 1 after it; the comparisons that leave a run do no harm."""
+    differences, counts = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint8)
+    for start in range(0, len(moved), PIECE):
+        for offset in range(1, largest):
+            right = moved[start + offset : start + offset + PIECE]
+            left = moved[start : start + len(right)]
+            xor, bits = differences[: len(right)], counts[: len(right)]
+            np.bitwise_xor(left, right, out=xor)
+            np.bitwise_count(xor, out=bits)
+            near = np.flatnonzero(bits <= distance)
+            if len(near):
+                yield np.stack([left[near], right[near]], axis=1)
+
+
+def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
+    """Compare all hashes of one long run with each other, in tiles on and above the diagonal."""
+    for top in range(0, len(run), TILE):
+        rows = run[top : top + TILE]
+        for side in range(top, len(run), TILE):
+            columns = run[side : side + TILE]
+            near = np.bitwise_count(rows[:, None] ^ columns) <= distance
+            i, j = np.nonzero(np.triu(near, 1) if side == top else near)
+            if len(i):
+                yield np.stack([rows[i], columns[j]], axis=1)
+
+
+def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
+    """Return all pairs inside groups of equal hashes."""
+    found = [np.zeros((0, 2), np.int64)]
+    for group in np.flatnonzero(np.diff(starts) > 1):
+        members = groups[starts[group] : starts[group + 1]]
+        found.append(np.stack([members[side] for side in np.triu_indices(len(members), 1)], axis=1))
+    return np.concatenate(found)
+
+
+def expand(pairs: Ids, groups: Ids, starts: Ids) -> Ids:
+    """Return all pairs of members for pairs of groups."""
+    sizes = np.diff(starts)
+    wide = sizes[pairs[:, 1]]
+    counts = sizes[pairs[:, 0]] * wide
+    which = np.repeat(np.arange(len(pairs)), counts)
+    inside = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    left = groups[starts[pairs[which, 0]] + inside // wide[which]]
+    right = groups[starts[pairs[which, 1]] + inside % wide[which]]
+    return np.stack([left, right], axis=1)

@@ -1,0 +1,63 @@
+"""All pairs of 256-bit hashes (PDQ's length) within a Hamming distance, exactly.
+
+Block combination as for 64 bits: with distance + 2 blocks, two hashes within the distance agree on two blocks at least.
+Each pair of blocks is a table; hashes are sorted by those bits and compared in runs. For PDQ's usual distance of 31 that
+is 528 tables with keys of 15 or 16 bits, so the time grows with the square of the number of hashes divided by 90: meant
+for up to about a million.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.runs import Ids, pairs_in_runs
+
+MAX_DISTANCE = 126
+Words = NDArray[np.uint64]  # (N, 4), the first word holds the top bits
+
+
+def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:
+    """Yield chunks of pairs of places in `distinct`, each pair once."""
+    edges = [256 * i // (distance + 2) for i in range(distance + 3)]
+    blocks = [block_bits(distinct, begin, end) for begin, end in pairwise(edges)]
+    columns = [np.ascontiguousarray(distinct[:, word]) for word in range(4)]
+    for first, second in combinations(range(len(blocks)), 2):
+        key = blocks[first] << np.uint64(32) | blocks[second]
+        order = np.argsort(key, kind="stable")
+        for pairs in near_in_runs(key[order], order, columns, distance):
+            yield pairs[is_first(pairs, blocks[:second], first)]
+
+
+def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
+    """Return bits begin..end (at most 128 of them, counted from the top) folded to 32 bits or fewer as a number; longer
+    blocks are hashed, and so agree whenever the bits do."""
+    value = np.zeros(len(hashes), np.uint64)
+    for word in range(begin // 64, (end - 1) // 64 + 1):
+        low, high = max(begin, 64 * word) - 64 * word, min(end, 64 * word + 64) - 64 * word
+        bits = (hashes[:, word] << np.uint64(low)) >> np.uint64(64 - (high - low))
+        value = value * np.uint64(0x9E3779B97F4A7C15) + bits if end - begin > 32 else value << np.uint64(high - low) | bits
+    return value >> np.uint64(32) if end - begin > 32 else value
+
+
+def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
+    """Say for each pair whether no block before the second chosen one agrees, but for the first chosen one."""
+    is_new = np.ones(len(pairs), bool)
+    for number, block in enumerate(blocks):
+        if number != first:
+            is_new &= block[pairs[:, 0]] != block[pairs[:, 1]]
+    return is_new
+
+
+def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
+    """Yield the pairs that agree on the key, given sorted, and lie within the distance."""
+    for places in pairs_in_runs(key):
+        left, right = order[places[:, 0]], order[places[:, 1]]
+        bits = np.zeros(len(left), np.uint16)
+        for column in columns:  # most pairs are out after the first word
+            bits += np.bitwise_count(column[left] ^ column[right])
+            close = bits <= distance
+            left, right, bits = left[close], right[close], bits[close]
+        if len(left):
+            yield np.stack([left, right], axis=1)

@@ -1,0 +1,57 @@
+"""Spherical k-means on int8 embeddings: the same cells whatever the threads, for all sums are of integers.
+
+N rows, D width, K centroids.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.cosine import Int8, exact_products, quantise, sample_of, squared_norms
+from vlmdata.similarity.runs import Ids
+
+BLOCK_PRODUCTS = 1 << 23  # rows times centroids at a time: 32 MiB
+
+
+def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int = 0) -> tuple[Int8, Ids]:
+    """Return centroids and the nearest of them, by cosine, for each row: (N, D) -> (K, D) int8, (N,).
+
+    Starts from K rows drawn by the seed; stops after `rounds` or when no row moves. A cell that falls empty keeps its
+    centroid. SemDeDup runs 100 rounds; cells hardly move after 20.
+    """
+    if not 1 <= clusters <= len(rows):
+        raise ValueError(f"{clusters} clusters of {len(rows)} rows: take between 1 and the number of rows")
+    centroids = rows[sample_of(len(rows), clusters, seed)]
+    cells = nearest_centroid(rows, centroids)
+    for _ in range(rounds):
+        centroids = moved_centroids(rows, cells, centroids)
+        before, cells = cells, nearest_centroid(rows, centroids)
+        if np.array_equal(before, cells):
+            break
+    return centroids, cells
+
+
+def nearest_centroid(rows: Int8, centroids: Int8) -> Ids:
+    """Return the centroid of greatest cosine for each row, the first of equals: (N, D), (K, D) -> (N,)."""
+    scale = 1 / np.sqrt(np.maximum(squared_norms(centroids), 1))
+    cells = np.empty(len(rows), np.int64)
+    step = max(BLOCK_PRODUCTS // len(centroids), 1)
+    for start in range(0, len(rows), step):
+        products = exact_products(rows[start : start + step], centroids)
+        products *= scale.astype(products.dtype)
+        cells[start : start + step] = products.argmax(axis=1)
+    return cells
+
+
+def moved_centroids(rows: Int8, cells: Ids, centroids: Int8) -> Int8:
+    """Return the direction of the sum of each cell's rows, as int8."""
+    sums = np.zeros(centroids.shape, np.int64)
+    for start in range(0, len(rows), 1 << 16):
+        here = cells[start : start + (1 << 16)]
+        order = np.argsort(here, kind="stable")
+        begins = np.flatnonzero(np.append(True, np.diff(here[order]) > 0))
+        block: NDArray[np.int32] = rows[start : start + (1 << 16)][order].astype(np.int32)
+        sums[here[order][begins]] += np.add.reduceat(block, begins, axis=0)
+    is_empty = ~sums.any(axis=1)
+    moved = quantise(sums.astype(np.float64))
+    moved[is_empty] = centroids[is_empty]
+    return moved

@@ -1,0 +1,69 @@
+"""The nearest reference of each 64-bit hash, if it lies within a Hamming distance: exact, for decontamination."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.blocks import Hashes, Table, move, tables
+from vlmdata.similarity.runs import Ids
+
+NONE = 255  # the distance of a hash that no reference is near to
+PIECE = 1 << 16  # hashes looked up at a time
+CANDIDATES = 1 << 21  # comparisons held at a time: 48 MiB
+
+
+def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int = 1) -> tuple[Ids, NDArray[np.uint8]]:
+    """Return for each hash the place of its nearest reference and their distance: (N,), (R,) -> (N,) int64, (N,) uint8.
+
+    Among equally near references the first wins. Where none is within `distance`: -1 and 255.
+    """
+    values, first = np.unique(references, return_index=True)
+    pieces = [hashes[start : start + PIECE] for start in range(0, len(hashes), PIECE)]
+    laid = [lay(values, first, table) for table in tables(max(len(values), 1), distance)]
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(lambda piece: nearest_of_piece(piece, laid, distance), pieces))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+    best = np.concatenate(found)
+    bits = (best >> np.uint64(56)).astype(np.uint8)
+    return np.where(bits == NONE, -1, (best & np.uint64((1 << 56) - 1)).astype(np.int64)), bits
+
+
+Laid = tuple[Table, Hashes, Hashes]
+
+
+def lay(values: Hashes, first: Ids, table: Table) -> Laid:
+    """Return a table's references: moved and sorted, and their places in the same order."""
+    moved = move(values, table)
+    order = np.argsort(moved)
+    return table, moved[order], first[order].astype(np.uint64)
+
+
+def nearest_of_piece(hashes: Hashes, laid: list[Laid], distance: int) -> Hashes:
+    """Return distance << 56 | place for each hash: the least of these is the nearest and then the first."""
+    distinct, back = np.unique(hashes, return_inverse=True)
+    best = np.full(len(distinct), NONE << 56, np.uint64)
+    for table, references, places in laid:
+        moved = move(distinct, table)
+        low = np.uint64(table.low_mask)
+        begins = np.searchsorted(references, moved & ~low)
+        counts = np.searchsorted(references, moved | low, side="right") - begins
+        look = np.flatnonzero(counts)
+        for some in cut(look, counts[look]):
+            which = np.repeat(some, counts[some])
+            inside = np.arange(len(which)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
+            candidate = begins[which] + inside
+            bits = np.bitwise_count(moved[which] ^ references[candidate])
+            near = bits <= distance
+            score = bits[near].astype(np.uint64) << np.uint64(56) | places[candidate[near]]
+            np.minimum.at(best, which[near], score)
+    return best[back]
+
+
+def cut(items: Ids, counts: Ids) -> list[Ids]:
+    """Cut items into stretches of about CANDIDATES counts each."""
+    if not len(items):
+        return []
+    ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1
+    return np.split(items, ends)

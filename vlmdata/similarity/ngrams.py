@@ -1,0 +1,75 @@
+"""How much of a text lies in word n-grams of evaluation texts, and which of many entries a text contains.
+
+Source of the 13-gram rule: Brown et al. 2020, GPT-3, appendix C: lower-cased words without punctuation, n between 8 and 13
+by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`. In scripts without
+blanks between words each letter is hashed, and two are counted as a word.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.grams import Hashes, full_windows, word_hashes
+from vlmdata.similarity.runs import Ids
+from vlmdata.text.words import LETTERS_A_WORD, has_unspaced
+
+Index = dict[int, Hashes]  # number of words -> the hashes of such n-grams, ascending, each once
+
+
+def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
+    """Return the n-grams of texts; of one with fewer than n words, but at least `min_words`, the whole; of others nothing.
+
+    A text with a letter of a script without blanks counts by its letters: their runs are LETTERS_A_WORD times as long.
+    """
+    index: Index = {}
+    by_letters = [has_unspaced(text) for text in texts]
+    for letters, times in ((False, 1), (True, LETTERS_A_WORD)):
+        flat, sizes = word_hashes([text for text, has in zip(texts, by_letters, strict=True) if has == letters])
+        for length in range(min_words * times, n * times + 1):
+            hashes, owners, _ = full_windows(flat, sizes, length)
+            chosen = hashes if length == n * times else hashes[sizes[owners] == length]
+            if len(chosen):
+                index[length] = np.unique(np.concatenate([index.get(length, chosen[:0]), chosen]))
+    return index
+
+
+def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
+    """Return for each text the share of its words that lie in n-grams of the index, 0..1; 0 for a text without words."""
+    flat, sizes = word_hashes(texts)
+    edges = np.zeros(len(flat) + 1, np.int64)
+    for length, known in index.items():
+        hashes, _, first = full_windows(flat, sizes, length)
+        hit = first[is_in(hashes, known)]
+        np.add.at(edges, hit, 1)
+        np.add.at(edges, hit + length, -1)
+    covered = np.cumsum(edges)[:-1] > 0
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    return np.bincount(owners[covered], minlength=len(sizes)) / np.maximum(sizes, 1)
+
+
+def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
+    """Return every (text, entry) where the entry's words stand in the text in a row: (M, 2), each pair once, sorted.
+
+    Entries are whole words: "art" is not in "party"; of scripts without blanks they are letters in a row. Of entries with the
+    same words the first stands for all.
+    """
+    flat, sizes = word_hashes(texts)
+    entry_flat, entry_sizes = word_hashes(entries)
+    found = [np.zeros((0, 2), np.int64)]
+    for length in np.unique(entry_sizes[entry_sizes > 0]).tolist():
+        hashes, owners, _ = full_windows(entry_flat, entry_sizes, length)
+        whole = entry_sizes[owners] == length
+        known, first = np.unique(hashes[whole], return_index=True)
+        numbers = owners[whole][first]
+        hashes, text, _ = full_windows(flat, sizes, length)
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        hit = known[place] == hashes
+        found.append(np.stack([text[hit], numbers[place[hit]]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def is_in(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Say for each hash whether it is among `known`, which ascends."""
+    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return known[place] == hashes

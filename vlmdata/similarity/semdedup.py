@@ -1,0 +1,72 @@
+"""SemDeDup: within each k-means cell, a row goes when a row ranked before it is too similar.
+
+Source: Abbas et al. 2023, SemDeDup, and its released code. A row ranked earlier counts even where it went itself, so a
+chain of similar rows leaves its first alone. Decided on integer products (`cosine.py`).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.cosine import Int8, exact_products, squared_norms
+from vlmdata.similarity.runs import Ids
+
+BLOCK = 1024
+
+
+def semantic_duplicates(rows: Int8, cells: Ids, rank: Ids, cosine: float) -> tuple[Ids, NDArray[np.float64]]:
+    """Return for each row the most similar row ranked before it in its cell, and their cosine, where that is above `cosine`
+    (1 - eps in the paper); itself and NaN elsewhere. `rank` is distinct, 0 comes first."""
+    stands, similarity = np.arange(len(rows)), np.full(len(rows), np.nan)
+    order = np.lexsort((rank, cells))
+    ends = np.flatnonzero(np.append(np.diff(cells[order]) != 0, True))[: len(rows)] + 1
+    for cell in np.split(order, ends[:-1]):
+        best, cosines = most_similar_before(rows[cell])
+        gone = cosines > cosine
+        stands[cell[gone]] = cell[best[gone]]
+        similarity[cell[gone]] = cosines[gone]
+    return stands, similarity
+
+
+def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the place of the most similar earlier row and the cosine, the first of equals: (M, D) -> (M,), (M,).
+
+    The first row, and rows of zeros, have -1 for a cosine."""
+    norms = np.sqrt(squared_norms(rows))
+    best, cosines = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
+    for top in range(0, len(rows), BLOCK):
+        block = slice(top, min(top + BLOCK, len(rows)))
+        for side in range(0, top + 1, BLOCK):
+            columns = slice(side, min(side + BLOCK, len(rows)))
+            products = exact_products(rows[block], rows[columns]).astype(np.float64)
+            products /= np.maximum(norms[block, None] * norms[columns], 1)
+            products[(norms[block, None] == 0) | (norms[columns] == 0)] = -1
+            if side == top:
+                products[np.triu_indices(len(products))] = -1  # what comes after, and the row itself
+            place = products.argmax(axis=1)
+            value = products[np.arange(len(products)), place]
+            is_better = value > cosines[block]
+            best[block] = np.where(is_better, place + side, best[block])
+            cosines[block] = np.maximum(value, cosines[block])
+    return best, cosines
+
+
+def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
+    """Return ranks that put the row least similar to its centroid first, as SemDeDup's "hard" does, equal ones by place."""
+    rank = np.empty(len(rows), np.int64)
+    rank[np.argsort(hardness(rows, cells, centroids), kind="stable")] = np.arange(len(rows))
+    return rank
+
+
+def hardness(rows: Int8, cells: Ids, centroids: Int8) -> NDArray[np.float64]:
+    """Return the cosine of each row with its centroid: the least is the hardest."""
+    dots = np.einsum("nd,nd->n", rows, centroids[cells], dtype=np.int64)
+    norms = np.sqrt(np.maximum(squared_norms(rows), 1)) * np.sqrt(np.maximum(squared_norms(centroids), 1))[cells]
+    values: NDArray[np.float64] = dots / norms
+    return values
+
+
+def roots(stands: Ids) -> Ids:
+    """Follow each row to the kept row at the end of its chain."""
+    while not np.array_equal(stands[stands], stands):
+        stands = stands[stands]
+    return stands
