@@ -25,11 +25,11 @@ from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from bench.inputs.archives import arc, framed, gz, warc
 from bench.inputs.crawl import Crawl, articles, sites, textbook
 from bench.inputs.real_data import ROOT
-from vlmdata.archives.archive import records, volumes
 from vlmdata.archives.http_message import parse_response
+from vlmdata.archives.read_archive import records, volumes
 from vlmdata.engine.partitions.partition_log import PartLog
 from vlmdata.engine.partitions.tombstones import Tombstones
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.sources.warc import Warc
 

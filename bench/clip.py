@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from vlmdata.models.clip import BATCH, Clip, decoders
-from vlmdata.models.pixels import Pixels
+from vlmdata.models.image_batches import Pixels
 
 COUNTS = {"cpu": {"ViT-B-32": 48, "ViT-L-14": 16}, "cuda": {"ViT-B-32": 20_000, "ViT-L-14": 10_000}}
 WORDS = ["a", "small", "red", "house", "beside", "the", "river", "under", "tall", "trees", "in", "early", "light"]

@@ -28,7 +28,7 @@ from vlmdata.engine.output.sample import samples
 from vlmdata.engine.partitions import plan
 from vlmdata.engine.partitions.calls import PartCall
 from vlmdata.engine.partitions.partition_log import Blob, PartLog
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.recipe import parse
 from vlmdata.row import IMAGE, flatten, set_column
 

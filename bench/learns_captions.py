@@ -30,7 +30,7 @@ from vlmdata_train.data.feed import Feed
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop.held_out import blanked
 from vlmdata_train.loop.loop import run_training
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.recipe_file import parse
 

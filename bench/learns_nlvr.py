@@ -33,7 +33,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop.answers import generate_answers
 from vlmdata_train.loop.held_out import held_out_loss
 from vlmdata_train.loop.loop import run_training
-from vlmdata_train.loop.step import ModelWithLoss
+from vlmdata_train.loop.train_step import ModelWithLoss
 from vlmdata_train.recipe_file import parse
 
 CPU = Ranks(0, 1, torch.device("cpu"))

@@ -309,7 +309,7 @@ def growth(folder: Path, rows: int, shards: int) -> None:
     """
     import pyarrow as pa
 
-    from vlmdata.loader.index.index import INDEX, MEMBER, IndexWriter
+    from vlmdata.loader.index.index_file import INDEX, MEMBER, IndexWriter
 
     place, each, span = folder / f"{rows}", rows // shards, 52_224
     place.mkdir()

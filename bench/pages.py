@@ -27,8 +27,8 @@ from selectolax.lexbor import LexborHTMLParser
 from bench.inputs.real_data import ROOT
 from bench.inputs.shingles import precision_and_recall
 from bench.inputs.strings import score_of_strings
-from vlmdata.archives.archive import records, volumes
 from vlmdata.archives.http_message import parse_response
+from vlmdata.archives.read_archive import records, volumes
 from vlmdata.html.document import extract
 from vlmdata.html.obelics import KEPT, SPECIAL, UNWRAPPED
 

@@ -37,7 +37,7 @@ def plan(folder: str) -> None:
     """Plan the list in `folder` and print what it took. Runs in a process of its own."""
     from vlmdata import recipe
     from vlmdata.engine.partitions import plan as plans
-    from vlmdata.engine.store.open import open_store
+    from vlmdata.engine.store.open_store import open_store
 
     made = recipe.parse({"source": {"type": "url_list", "path": f"{folder}/list.parquet"}, "steps": ["text_length"]})
     before = peak_mb()

@@ -34,7 +34,7 @@ from vlmdata.engine.drive import decide as decisions
 from vlmdata.engine.partitions import plan
 from vlmdata.engine.partitions.calls import Job, PartCall
 from vlmdata.engine.partitions.partition_log import Blob, PartLog
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.chain import inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.worker import Worker

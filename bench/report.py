@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine.output.ledger import ROWS_PER_FILE
-from vlmdata.engine.store.open import open_store
-from vlmdata.loader.index.index import INDEX
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.loader.index.index_file import INDEX
 from vlmdata.report.write import write_report
 
 STEPS: list[dict[str, Any]] = [{"download": {}}, {"image_size": {"min_side": 200, "max_aspect": 3.0, "of": "original"}}]

@@ -72,7 +72,7 @@ def with_vlmdata(urls: list[str], ca_file: str) -> Callable[[], int]:
     from vlmdata.web.client import Client
     from vlmdata.web.fetch import Fetched
     from vlmdata.web.options import WebOptions
-    from vlmdata.web.pace import Pace
+    from vlmdata.web.rate_limiter import Pace
 
     options = WebOptions(
         allowed_hosts=tuple(HOSTS), host_connections=0, host_requests_per_s=0.0, connections=AT_ONCE, ca_file=ca_file

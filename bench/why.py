@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from vlmdata.engine.output.ledger import ROWS_PER_FILE, ledger_rows, write
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.row import IMAGE, ROW, TEXT, conform
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000

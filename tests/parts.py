@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from vlmdata.engine.partitions import tombstones
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.work.open_partition import Keep, OpenPart
 
 

@@ -48,7 +48,7 @@ def test_a_later_document_with_more_images_loses_none(tmp_path):
     from vlmdata.card import features, member_names
     from vlmdata.engine.output.pack import pack
     from vlmdata.engine.output.sample import Sample
-    from vlmdata.engine.store.folder import LocalStore
+    from vlmdata.engine.store.folder_store import LocalStore
 
     store = LocalStore(tmp_path / "out")
     chosen = []

@@ -11,7 +11,7 @@ from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.engine.output.sample import samples
 from vlmdata.fields import FIELDS, carried, is_ours, other_names
-from vlmdata.readers.rows import pair, tables
+from vlmdata.readers.plain_rows import pair, tables
 from vlmdata.recipe import parse
 from vlmdata.row import conform
 from vlmdata.sources.files import Files

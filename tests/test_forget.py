@@ -19,7 +19,7 @@ from tests.sources.pictures import picture
 from vlmdata import run, stream
 from vlmdata.audit import audit
 from vlmdata.cli import main
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.explain import why
 from vlmdata.recipe import parse
 from vlmdata.takedown import Request, finish, forget

@@ -16,8 +16,8 @@ import vlmdata
 from tests.engine.site import site
 from vlmdata import errors, step
 from vlmdata.engine.drive.publish import SumsDiffer
-from vlmdata.loader.index.index import NoIndex
-from vlmdata.loader.read import DamagedSample
+from vlmdata.loader.index.index_file import NoIndex
+from vlmdata.loader.read_samples import DamagedSample
 from vlmdata.recipe import load, parse
 
 ROOT = Path(__file__).parent.parent

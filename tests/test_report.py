@@ -21,14 +21,14 @@ from tests.servers import LoopbackServer, reply
 from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.audit import audit
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.report.bins import make, short
 from vlmdata.report.charts import charts
 from vlmdata.report.examples import choose
-from vlmdata.report.heavy import Heavy
-from vlmdata.report.lines import Line, lines
-from vlmdata.report.scan import scan
-from vlmdata.report.tally import Tally
+from vlmdata.report.frequent_names import Heavy
+from vlmdata.report.scan_ledger import scan
+from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.threshold_lines import Line, lines
 from vlmdata.report.write import share, write_report
 from vlmdata.takedown import forget
 

@@ -13,11 +13,11 @@ from tests.rows import captions
 from vlmdata import recipe as recipes
 from vlmdata import run
 from vlmdata.columns import LEDGER
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.report.charts import charts
-from vlmdata.report.lines import Line, lines
-from vlmdata.report.scan import Facts, scan
-from vlmdata.report.stored import Stored
+from vlmdata.report.kept_samples import Stored
+from vlmdata.report.scan_ledger import Facts, scan
+from vlmdata.report.threshold_lines import Line, lines
 from vlmdata.row import drop_rows, numbers
 
 DAYS = [datetime.date(2019, 5, 1), datetime.date(2024, 2, 29), datetime.date(2024, 3, 1)]

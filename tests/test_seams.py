@@ -135,7 +135,7 @@ def test_each_way_to_a_private_name_is_seen(code, name):
         "from vlmdata.build import run",
         "from tests.engine.site import _own",
         "class Own:\n    def add(self):\n        self._count += 1",
-        "from vlmdata.web.pace import Pace\nclass Mine(Pace):\n    def leave(self):\n        self._left = self._left + 1",
+        "from vlmdata.web.rate_limiter import Pace\nclass Mine(Pace):\n    def go(self):\n        self._left = self._left + 1",
         "monkeypatch.setattr('vlmdata.engine.partitions.plan.IN_MEMORY_BYTES', 1)",
         "Reading.__call__ = read",
         "os._exit(1)",

@@ -11,9 +11,9 @@ from vlmdata import run
 from vlmdata.cli import main
 from vlmdata.engine.output import lookup
 from vlmdata.engine.output.ledger import ledger_rows
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.explain import dropped_for, tell, why
-from vlmdata.readers.rows import bad_record
+from vlmdata.readers.plain_rows import bad_record
 from vlmdata.row import conform
 
 pytestmark = pytest.mark.whole

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vlmdata.explain import why
     from vlmdata.export_dataset import export
     from vlmdata.loader.decoding import Decode
-    from vlmdata.loader.index.build import build_index
+    from vlmdata.loader.index.build_index import build_index
     from vlmdata.loader.packed import Packing
     from vlmdata.loader.stream import stream
     from vlmdata.refetch import retry
@@ -41,7 +41,7 @@ _HOMES = {  # no module has the name of a function: importing it would put it in
     "Error": "vlmdata.errors",
     "Packing": "vlmdata.loader.packed",
     "RecipeError": "vlmdata.errors",
-    "build_index": "vlmdata.loader.index.build",
+    "build_index": "vlmdata.loader.index.build_index",
     "check": "vlmdata.verify",
     "diff": "vlmdata.compare",
     "export": "vlmdata.export_dataset",

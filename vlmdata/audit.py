@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.samples_index import open_index
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 CHUNK = 8 << 20

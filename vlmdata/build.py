@@ -13,6 +13,7 @@ from typing import Any
 from vlmdata import recipe as recipes
 from vlmdata.arguments import check_bool, check_path, check_text, check_whole_or_none, texts_of
 from vlmdata.dataset import finish_pending, settle
+from vlmdata.dataset_pages import write_pages
 from vlmdata.engine.drive import decide as decisions
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.drive.gpus import visible_gpus, wants_gpu
@@ -20,15 +21,14 @@ from vlmdata.engine.drive.progress import Progress
 from vlmdata.engine.drive.publish import finish
 from vlmdata.engine.drive.workers import Workers
 from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest, write_manifest
-from vlmdata.engine.output.runlog import RunLog
+from vlmdata.engine.output.run_log import RunLog
 from vlmdata.engine.partitions import plan, tombstones
 from vlmdata.engine.partitions.calls import Job, PartCall
 from vlmdata.engine.partitions.plan import Plan
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.folder import LocalStore
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.folder_store import LocalStore
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.chain import Link, chain, stops
-from vlmdata.pages import write_pages
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download

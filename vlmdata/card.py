@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import yaml
 
 from vlmdata.engine.output.samples_index import open_index
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.sizes import megabytes
 

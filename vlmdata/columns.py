@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from vlmdata.loader.index.index import INDEX, INDEX_FILE
+from vlmdata.loader.index.index_file import INDEX, INDEX_FILE
 from vlmdata.row import IMAGE, ROW, TEXT
 
 # The ledger's own columns; the others are what steps measured.

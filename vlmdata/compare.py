@@ -20,11 +20,11 @@ from vlmdata.arguments import check_path
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.ledger import ledger_files
 from vlmdata.engine.output.samples_index import open_index, read_open, read_span, sample_of
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import damage, open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.loader.index.index import INDEX_FILE
+from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 

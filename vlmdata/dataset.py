@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlmdata.dataset_pages import rewrite_pages
 from vlmdata.engine.forget import pending
 from vlmdata.engine.output.manifest import MANIFEST, alone, load_manifest
 from vlmdata.engine.partitions.tombstones import is_pending
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
-from vlmdata.pages import rewrite_pages
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 

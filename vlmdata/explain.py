@@ -13,9 +13,9 @@ from vlmdata.columns import COLUMNS
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.ledger import ledger_files, take_rows, words_of
 from vlmdata.engine.output.lookup import candidates
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
 
 

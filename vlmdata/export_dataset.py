@@ -11,7 +11,7 @@ from pathlib import Path
 from vlmdata import exports
 from vlmdata.arguments import check_choice, check_path
 from vlmdata.dataset import read_manifest
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.step import RecipeError
 
 

@@ -15,7 +15,7 @@ import yaml
 from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
 from vlmdata.columns import COLUMNS
-from vlmdata.loader.index.index import INDEX
+from vlmdata.loader.index.index_file import INDEX
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name

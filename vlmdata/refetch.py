@@ -10,7 +10,7 @@ from typing import Any
 from vlmdata.arguments import check_path, texts_of
 from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.recipe import Recipe, load, parse
 from vlmdata.redact import MARK
 from vlmdata.step import RecipeError

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from vlmdata.engine.output.samples_index import open_index, places, read_span, sample_of
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
 from vlmdata.sizes import megabytes
 

@@ -116,7 +116,7 @@ class Step:
         return rows, {}
 
     def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
-        """Decide as `decide` does, with the search cut into tasks for workers (`similarity/spread.py`)."""
+        """Decide as `decide` does, with the search cut into tasks for workers (`similarity/distributed.py`)."""
         raise NotImplementedError
 
     def column(self, name: str) -> str:

@@ -32,10 +32,10 @@ from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest
 from vlmdata.engine.partitions import plan as plans
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.json_shapes import WORK_FIX, Parts, read_record
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
-from vlmdata.engine.store.records import WORK_FIX, Parts, read_record
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError

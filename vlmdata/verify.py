@@ -44,7 +44,7 @@ def _crowd(recipe: Recipe) -> str | None:
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
-    from vlmdata.web.crowd import crowd
+    from vlmdata.web.crowded_host import crowd
 
     web = recipe.first(Download)
     if web is None or not isinstance(recipe.source, UrlList):

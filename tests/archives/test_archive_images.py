@@ -11,10 +11,10 @@ import pytest
 from bench.inputs.archives import arc, gz, http, warc
 from tests.fixtures import Find, fixture
 from tests.real_data import real_data
-from vlmdata.archives.archive import records, volumes
 from vlmdata.archives.archive_images import ArchiveImages
 from vlmdata.archives.http_message import parse_response
 from vlmdata.archives.image_index import address_key
+from vlmdata.archives.read_archive import records, volumes
 from vlmdata.archives.volume import Volume
 from vlmdata.html.document import extract
 

@@ -27,7 +27,7 @@ from vlmdata.engine.partitions.calls import Job
 from vlmdata.engine.work.worker import Worker
 from vlmdata.steps.download import Download
 from vlmdata.takedown import Request, take_down
-from vlmdata.web.pace import Pace
+from vlmdata.web.rate_limiter import Pace
 
 DIED = 137
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # hundreds of processes start from it

@@ -17,7 +17,7 @@ from vlmdata.audit import audit
 from vlmdata.engine.output.manifest import alone
 from vlmdata.engine.partitions.calls import Job, PartCall
 from vlmdata.engine.store import lease as leases
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.lease import Lease
 from vlmdata.engine.work.worker import Worker
 from vlmdata.recipe import load
@@ -60,7 +60,7 @@ def test_two_runs_with_different_recipes_leave_a_whole_dataset(out):
 HOLDING = """
 import pathlib, sys, time
 from vlmdata.engine.store.lease import Lease
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 with Lease(LocalStore(pathlib.Path(sys.argv[1])), "lease", print):
     print("held", flush=True)
     time.sleep(999)
@@ -129,7 +129,7 @@ def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanw
 
 
 def _pace(recipe):
-    from vlmdata.web.pace import Pace
+    from vlmdata.web.rate_limiter import Pace
 
     return Pace(recipe.steps[0])
 

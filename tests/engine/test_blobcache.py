@@ -1,11 +1,11 @@
 """Of a blob on an object store the first images are asked for one by one, then the whole at once."""
 
-from vlmdata.engine.store import blobcache
-from vlmdata.engine.store.blobcache import BlobCache
+from vlmdata.engine.store import blob_cache
+from vlmdata.engine.store.blob_cache import BlobCache
 
 
 def test_the_fourth_read_fetches_the_whole_blob_and_later_ones_nothing(monkeypatch):
-    monkeypatch.setattr(blobcache, "KEEP_BYTES", 15)
+    monkeypatch.setattr(blob_cache, "KEEP_BYTES", 15)
     data, asked = {name: bytes(range(n, n + 10)) for n, name in enumerate("ab")}, []
 
     def whole(name: str) -> bytes:

@@ -30,7 +30,7 @@ from vlmdata.engine.work.ingest import fetch
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process import thread
 from vlmdata.web.client import Client
-from vlmdata.web.pace import Pace
+from vlmdata.web.rate_limiter import Pace
 
 pytestmark = pytest.mark.whole
 

@@ -12,7 +12,7 @@ from vlmdata.engine.drive.decide import columns_for, decide
 from vlmdata.engine.forget.erase import erase
 from vlmdata.engine.partitions.decided import Decided, narrowed
 from vlmdata.engine.partitions.pieces import keep_piece
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.row import drop_rows, set_column
 from vlmdata.step import Step
 from vlmdata.steps.dedupe_exact import DedupeExact

@@ -6,7 +6,7 @@ from tests.engine.nodes import nodes
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
 from vlmdata.engine.drive.gpus import visible_gpus
-from vlmdata.models import machine
+from vlmdata.models import find_gpus
 
 pytestmark = pytest.mark.whole
 
@@ -45,8 +45,8 @@ def test_the_gpus_are_those_that_the_environment_allows(monkeypatch):
 def test_gpus_are_counted_by_the_devices_that_were_given_else_by_what_the_driver_lists(tmp_path, monkeypatch):
     """A container with one GPU of eight, a sandbox that shows only the list, a machine without any."""
     devices, listed = tmp_path / "dev", tmp_path / "gpus"
-    monkeypatch.setattr(machine, "DEVICES", devices)
-    monkeypatch.setattr(machine, "LISTED", listed)
+    monkeypatch.setattr(find_gpus, "DEVICES", devices)
+    monkeypatch.setattr(find_gpus, "LISTED", listed)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_gpus() == []
     for number in range(8):

@@ -7,7 +7,7 @@ import pytest
 from tests.engine.site import download, site
 from vlmdata import run
 from vlmdata.engine.partitions.calls import Job, PartCall
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.work.worker import Worker
 from vlmdata.recipe import Recipe, load
 from vlmdata.row import flatten

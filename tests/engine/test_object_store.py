@@ -12,7 +12,7 @@ from tests.buckets import bucket, names, objects
 from tests.engine.site import hashes, site
 from vlmdata import run, stream
 from vlmdata.audit import audit
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.explain import why
 from vlmdata.step import RecipeError
 from vlmdata.takedown import forget
@@ -72,7 +72,7 @@ def test_a_store_that_ignores_the_condition_is_refused():
 
 def test_an_uploader_killed_between_two_parts_leaves_no_object():
     parts, begun = [], threading.Event()
-    code = "import sys; from vlmdata.engine.store.open import open_store\n"
+    code = "import sys; from vlmdata.engine.store.open_store import open_store\n"
     code += "with open_store(sys.argv[1]).new_file('a') as file: file.truncate(1 << 28)"
 
     def see(request):

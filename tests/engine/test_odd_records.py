@@ -16,7 +16,7 @@ import pytest
 
 from tests.engine.site import site
 from vlmdata import cli, run, stream
-from vlmdata.loader.index.index import INDEX
+from vlmdata.loader.index.index_file import INDEX
 from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from vlmdata.engine.partitions.partition_log import Blob, PartLog
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 
 
 def entry(values: list[int | None], inputs: list[int]) -> pa.Table:

@@ -8,8 +8,8 @@ from vlmdata.engine.drive.publish import SumsDiffer, check_sums, ledger_pieces, 
 from vlmdata.engine.partitions import plan
 from vlmdata.engine.partitions.calls import PartCall
 from vlmdata.engine.partitions.keys import content_keys, number_repeats
-from vlmdata.engine.store.folder import LocalStore
-from vlmdata.readers.find import File
+from vlmdata.engine.store.folder_store import LocalStore
+from vlmdata.readers.find_files import File
 from vlmdata.recipe import Recipe, Shards, parse
 from vlmdata.row import conform
 from vlmdata.sources.webdataset import Webdataset

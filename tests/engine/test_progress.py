@@ -11,8 +11,8 @@ import pytest
 
 from tests.engine.site import site
 from vlmdata.engine.drive.progress import Progress
-from vlmdata.engine.output.runlog import RunLog, clear_errors
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.output.run_log import RunLog, clear_errors
+from vlmdata.engine.store.folder_store import LocalStore
 
 pytestmark = pytest.mark.whole
 

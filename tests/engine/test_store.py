@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from vlmdata.engine.store.objects import ObjectStore
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.object_store import ObjectStore
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.step import RecipeError
 
 NAMES = ["../secret", "a/../../secret", "/etc/passwd", "s3://bucket/x", "file:///etc/passwd", "a::http://127.0.0.1/", "a\0b"]

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.site import download, ledger, picture
 from tests.servers import LoopbackServer, reply
 from vlmdata import run
-from vlmdata.readers.places import hash_column
+from vlmdata.readers.stated_values import hash_column
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 from vlmdata.verify import check

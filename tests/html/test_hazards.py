@@ -5,7 +5,7 @@ import time
 import pytest
 
 from vlmdata.html.document import Limits, extract
-from vlmdata.readers import pages
+from vlmdata.readers import page_rows
 
 pytestmark = pytest.mark.whole
 
@@ -124,6 +124,6 @@ def test_a_page_that_breaks_the_reader_is_one_dropped_row(monkeypatch):
     def broken(*args, **options):
         raise TypeError("a node of a kind that nobody knew")
 
-    monkeypatch.setattr(pages, "extract", broken)
-    (row,) = pages.page_rows(b"<p>words", URL, id="1", facts={})
+    monkeypatch.setattr(page_rows, "extract", broken)
+    (row,) = page_rows.page_rows(b"<p>words", URL, id="1", facts={})
     assert (row["reason"], row["texts"], row["images"]) == ("page_unreadable", [], [])

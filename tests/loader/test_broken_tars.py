@@ -9,7 +9,7 @@ import pytest
 
 from tests.loader.tars import END, file, header, pax, record
 from vlmdata.loader.index.grouping import contents
-from vlmdata.loader.index.scan import scan
+from vlmdata.loader.index.scan_tar import scan
 from vlmdata.loader.index.tar import members
 
 A, B = (file(b"%c.jpg" % name, b"picture") + file(b"%c.txt" % name, b"words") for name in b"ab")

@@ -13,9 +13,9 @@ import pytest
 
 from tests.loader.tars import caption_set
 from vlmdata import stream
-from vlmdata.loader.index import flat
-from vlmdata.loader.index.build import build_index
-from vlmdata.loader.index.index import INDEX
+from vlmdata.loader.index import flat_index
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.index.index_file import INDEX
 from vlmdata.loader.packed import Packing
 
 
@@ -84,7 +84,7 @@ def test_kept_indexes_are_made_again(tmp_path: Path) -> None:
 def test_flat_files_lengths_and_packs_are_made_again(
     tmp_path: Path, name: str, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flat, "MAPPED_ROWS", 1)
+    monkeypatch.setattr(flat_index, "MAPPED_ROWS", 1)
     folder = caption_set(tmp_path / "tars", [4, 3])
     build_index(folder)
     packing = Packing(20, five, "five", workers=1)

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
-from vlmdata.loader.index.index import INDEX, IndexRow, IndexWriter, index_table
-from vlmdata.loader.read import DamagedSample
-from vlmdata.loader.rows import Rows
+from vlmdata.loader.index.index_file import INDEX, IndexRow, IndexWriter, index_table
+from vlmdata.loader.map_style import Rows
+from vlmdata.loader.read_samples import DamagedSample
 
 
 def jpeg(seed: int, width: int = 80, height: int = 60) -> bytes:

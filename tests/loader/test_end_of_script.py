@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.loader.tars import caption_set
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 
 pytestmark = pytest.mark.whole
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 
 # As Energon's documentation lays it out: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk".
 SPLIT = """exclude:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.order.packing import pack
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.stream import Blend

@@ -8,14 +8,14 @@ import pytest
 
 from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
-from vlmdata.loader import remote
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader import remote_tars
+from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.stream import Cache
 
 
 @pytest.mark.parametrize("with_index", [True, False])
 def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BLOCK", 4096)  # so that samples cross blocks
+    monkeypatch.setattr(remote_tars, "BLOCK", 4096)  # so that samples cross blocks
     folder = caption_set(tmp_path / "tars", [37, 1, 50], size=3000)
     local = contents(stream(folder, cache=tmp_path / "a", torch=False))
     if with_index:
@@ -41,7 +41,7 @@ def test_patterns_of_addresses(tmp_path: Path, pattern: str) -> None:
 
 
 def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BLOCK", 4096)
+    monkeypatch.setattr(remote_tars, "BLOCK", 4096)
     folder = caption_set(tmp_path / "tars", [100, 100], size=2000)
     bound = 100_000
     samples = stream(f"file://{folder}", cache=Cache(tmp_path / "cache", bound), torch=False)

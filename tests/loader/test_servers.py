@@ -18,10 +18,10 @@ import pytest
 from tests.buckets import bucket
 from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
-from vlmdata.loader import remote
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader import remote_tars
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.map_style import Rows
 from vlmdata.loader.packed import Packing
-from vlmdata.loader.rows import Rows
 
 pytestmark = pytest.mark.whole
 
@@ -103,10 +103,10 @@ def test_a_web_server_is_asked_once_for_each_block(web: Any, tars: Path, tmp_pat
         for name, wanted in web.asked
         if wanted
         for first, last in [map(int, wanted.removeprefix("bytes=").split("-"))]
-        for block in range(first // remote.BLOCK, last // remote.BLOCK + 1)
+        for block in range(first // remote_tars.BLOCK, last // remote_tars.BLOCK + 1)
     )
     size = sum(path.stat().st_size for path in tars.glob("*.tar"))
-    assert len(blocks) >= size // remote.BLOCK  # everything came over the wire,
+    assert len(blocks) >= size // remote_tars.BLOCK  # everything came over the wire,
     assert set(blocks.values()) == {1}  # and nothing twice, though three processes read it
 
 

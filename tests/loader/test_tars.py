@@ -13,8 +13,8 @@ from tests.fixtures import Find, fixture
 from tests.loader.tars import caption_set, keys_of, sample_files, write_tar
 from tests.real_data import real_data
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
-from vlmdata.loader.index.find import expand_braces, find_shards
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.index.find_tars import expand_braces, find_shards
 
 LONG = "folder/" + "long" * 60
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
-from vlmdata.loader.rows import Rows
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.map_style import Rows
 from vlmdata.loader.samples import position_of
 from vlmdata.loader.torch_stream import to_device
 
@@ -144,8 +144,8 @@ def test_workers_report_what_they_skip(tmp_path: Path) -> None:
 RANK = """
 import sys, torch.distributed as group
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
-from vlmdata.loader.rows import Rows
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.map_style import Rows
 group.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[3]), world_size=2)
 samples = stream(sys.argv[1], batch_size=6, cache=sys.argv[4])
 for batch in samples.loader(1):

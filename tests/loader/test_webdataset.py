@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 
 pytestmark = pytest.mark.whole
 

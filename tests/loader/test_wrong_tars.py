@@ -12,9 +12,9 @@ import pytest
 
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
-from vlmdata.loader import read as reading
-from vlmdata.loader.index.build import build_index
-from vlmdata.loader.rows import Rows
+from vlmdata.loader import read_samples
+from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.map_style import Rows
 
 Files = list[tuple[str, bytes]]
 
@@ -90,13 +90,13 @@ def changed_set(folder: Path, change: Change) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("together", [reading.TOGETHER, 0])  # read at once, as small samples are, or one by one
+@pytest.mark.parametrize("together", [read_samples.TOGETHER, 0])  # read at once, as small samples are, or one by one
 @pytest.mark.parametrize("scheme", ["", "file://"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_named_or_passed_over(
     tmp_path: Path, change: Change, scheme: str, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "TOGETHER", together)
+    monkeypatch.setattr(read_samples, "TOGETHER", together)
     folder = f"{scheme}{changed_set(tmp_path / 'tars', change)}"
     with pytest.raises(ValueError, match=r"1\.tar, byte \d+, sample '[def]': .*index again"):
         list(stream(folder, torch=False, cache=tmp_path / "cache"))

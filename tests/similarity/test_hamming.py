@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.similarity.hashes import brute_pairs, lifelike
-from vlmdata.similarity import blocks
+from vlmdata.similarity import pigeonhole_blocks
 from vlmdata.similarity.hamming import edges_within, pairs_within
 from vlmdata.similarity.hamming256 import distinct_pairs_256
 from vlmdata.similarity.nearest import nearest
@@ -24,25 +24,25 @@ def test_the_number_of_blocks_and_of_threads_does_not_change_the_pairs(distance:
     hashes = lifelike(1200, seed=1)
     expected = brute_pairs(hashes, distance)
     for count in range(distance + 1, distance + 4):
-        monkeypatch.setattr(blocks, "best_blocks", lambda *_, count=count: count)
+        monkeypatch.setattr(pigeonhole_blocks, "best_blocks", lambda *_, count=count: count)
         assert np.array_equal(pairs_within(hashes, distance, threads=3), expected)
 
 
 @pytest.mark.parametrize("distance", [0, 1, 3])
 def test_tables_cover_every_way_to_differ(distance: int) -> None:
     """Whichever bits differ, exactly one table claims the pair: all positions of up to three bits."""
-    todo = blocks.tables(10**6, distance)
+    todo = pigeonhole_blocks.tables(10**6, distance)
     for count in range(distance + 1):
         differences = np.array([sum(1 << bit for bit in bits) for bits in combinations(range(64), count)], np.uint64)
-        claims = np.stack([blocks.is_first(differences, table) for table in todo])
+        claims = np.stack([pigeonhole_blocks.is_first(differences, table) for table in todo])
         assert (claims.sum(axis=0) == 1).all()
 
 
 def test_moving_the_key_to_the_top_is_undone_and_keeps_distances() -> None:
     hashes = lifelike(300)
-    for table in blocks.tables(10**6, 6):
-        moved = blocks.move(hashes, table)
-        assert np.array_equal(blocks.move_back(moved, table), hashes)
+    for table in pigeonhole_blocks.tables(10**6, 6):
+        moved = pigeonhole_blocks.move(hashes, table)
+        assert np.array_equal(pigeonhole_blocks.move_back(moved, table), hashes)
         assert np.array_equal(np.bitwise_count(moved[1:] ^ moved[:-1]), np.bitwise_count(hashes[1:] ^ hashes[:-1]))
 
 

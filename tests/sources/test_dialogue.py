@@ -10,7 +10,7 @@ from tests.loader.tars import write_tar
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata.engine.output.sample import samples
-from vlmdata.readers.rows import tables
+from vlmdata.readers.plain_rows import tables
 from vlmdata.row import conform
 from vlmdata.sources.llava_json import LlavaJson
 from vlmdata.sources.messages import Messages

@@ -8,7 +8,7 @@ from tests.fixtures import fixture
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import pairs_of, read_all
-from vlmdata.engine.store.blob import read_blob
+from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.sources.files import Files
 from vlmdata.step import RecipeError
 

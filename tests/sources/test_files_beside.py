@@ -10,7 +10,7 @@ import pytest
 
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
-from vlmdata.readers.pictures import LARGEST
+from vlmdata.readers.source_images import LARGEST
 from vlmdata.sources.files import FACTS, TEXT, Files
 from vlmdata.step import RecipeError
 

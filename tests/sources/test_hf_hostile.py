@@ -10,7 +10,7 @@ import pytest
 
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
-from vlmdata.readers.reach import Reach
+from vlmdata.readers.nameable_files import Reach
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.step import RecipeError
 

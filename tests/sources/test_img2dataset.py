@@ -16,7 +16,7 @@ from tests.fixtures import fixture
 from tests.loader.tars import sample_files, write_tar
 from tests.servers import LoopbackServer, reply
 from tests.sources.reading import pairs_of, read_all
-from vlmdata.engine.store.blob import read_blob
+from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.sources.img2dataset import Img2dataset
 from vlmdata.step import RecipeError
 from vlmdata.web.img2dataset_errors import reason_of

@@ -12,7 +12,7 @@ from tests.rows import document, table
 from tests.sources.reading import read_all
 from vlmdata.engine.output.pack import pack
 from vlmdata.engine.output.sample import samples
-from vlmdata.engine.store.folder import LocalStore
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.sources.interleaved_tars import InterleavedTars
 
 JPEG = saved(photo(64, 48), "JPEG")

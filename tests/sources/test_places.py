@@ -106,7 +106,7 @@ def test_lines_of_json_are_told_by_their_number(tmp_path, kind):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_records_of_a_json_array_are_told_by_line_and_number(tmp_path, encoding, monkeypatch):
-    monkeypatch.setattr("vlmdata.readers.records.READ", 64)
+    monkeypatch.setattr("vlmdata.readers.json_records.READ", 64)
     text = '\n\n[{"url": "http://a.org/"},\n 7,\n\n' + '{"url": "http://b.org/"},\n' * 20 + ' "x", [1]]'
     (tmp_path / "a.json").write_bytes(text.encode(encoding))
     assert [(place, problem) for _, place, problem in places(UrlList(path=str(tmp_path), caption=""))] == [

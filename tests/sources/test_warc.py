@@ -21,7 +21,7 @@ from tests.images.pictures import photo, saved
 from tests.real_data import real_data
 from tests.servers import LoopbackServer, reply
 from tests.sources.reading import read_all
-from vlmdata.archives import remote
+from vlmdata.archives import remote_archives
 from vlmdata.row import conform
 from vlmdata.sources import warc as module
 from vlmdata.sources.warc import Warc
@@ -250,7 +250,7 @@ def wacz_of(*records: bytes) -> bytes:
 
 
 def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "PAUSES_S", (0, 0))
+    monkeypatch.setattr(remote_archives, "PAUSES_S", (0, 0))
     archive(tmp_path, *(page(f"http://ex.com/{i}") for i in range(40)))
     route = reply((tmp_path / "x.warc.gz").read_bytes())
     with LoopbackServer({"/x.warc.gz": route}) as server, pytest.raises(RecipeError, match="read by ranges; copy them"):

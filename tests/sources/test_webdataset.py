@@ -10,7 +10,7 @@ from tests.loader.tars import write_tar
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import pairs_of, read_all
-from vlmdata.engine.store.blob import read_blob
+from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.sources.webdataset import Webdataset
 
 

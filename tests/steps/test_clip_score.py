@@ -15,7 +15,7 @@ from tests.rows import captions, document, table
 from vlmdata.demo.recipe import HERE, figures
 from vlmdata.models.clip import Clip
 from vlmdata.models.clip_names import check_model, pretrained_tags
-from vlmdata.models.pixels import preparation
+from vlmdata.models.image_batches import preparation
 from vlmdata.row import flatten, set_column
 from vlmdata.step import RecipeError
 from vlmdata.steps.clip_score import ClipScore

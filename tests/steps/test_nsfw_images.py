@@ -12,7 +12,7 @@ from tests.images.pictures import saved
 from tests.parts import open_part
 from tests.rows import document, table
 from vlmdata.engine.work.ingest import Ingest
-from vlmdata.models.folder import identity
+from vlmdata.models.weights_identity import identity
 from vlmdata.step import RecipeError
 from vlmdata.steps.nsfw_images import NsfwImages
 from vlmdata.steps.resize import Resize

@@ -19,9 +19,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from tests.train.tiny import LLAMA, TINY, pack, sample
 from vlmdata_train.distributed import all_gather_objects, distribute, full_tensor, joined
 from vlmdata_train.loop.memory import fit_memory
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
-from vlmdata_train.model.blocks import blocks_of
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.model import build_model
+from vlmdata_train.model.repeated_blocks import blocks_of
 
 BLOCKS = 6
 

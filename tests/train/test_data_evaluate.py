@@ -17,7 +17,7 @@ from vlmdata_train.loop.answers import Answer, generate_answers
 from vlmdata_train.loop.held_out import blanked, held_out_loss
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.score import Score, normalise, score, table
-from vlmdata_train.loop.step import ModelWithLoss
+from vlmdata_train.loop.train_step import ModelWithLoss
 
 pytestmark = pytest.mark.whole
 

@@ -12,7 +12,7 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import drawing
 from tests.train.test_loop_log import records
 from vlmdata import run
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 from vlmdata_train.evaluate import evaluate_checkpoint
 from vlmdata_train.loop.loop import run_training
 

@@ -18,7 +18,7 @@ from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.loop.flops import flops_per_token
 from vlmdata_train.loop.meter import Meter, add_step
 from vlmdata_train.loop.optim import optimizer_bytes
-from vlmdata_train.loop.step import MicroBatch
+from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.model import VisionLanguageModel

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.data.templates import ChatTemplate
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.head import Head, head_of

@@ -16,9 +16,9 @@ from tests.train.runs import tiny_recipe, write_data
 from tests.train.shards import caption_samples, drawing
 from tests.train.test_data_feed import feed, model
 from tests.train.test_loop_log import records
-from vlmdata.loader.index.build import build_index
+from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.lengths import Lengths
-from vlmdata.readers import dialogue, members, tool_calls
+from vlmdata.readers import dialogue, image_members, tool_calls
 from vlmdata.step import RecipeError
 from vlmdata_train.data.left_out import REASONS as REASON_WORDS
 from vlmdata_train.data.left_out import LeftOutCounts, count_left_out, reason_code
@@ -102,7 +102,7 @@ def test_the_reasons_of_others_conversations_are_those_of_the_sources(tmp_path):
 
 
 def test_every_word_for_a_conversation_that_cannot_be_used_is_a_reason():
-    sources = "".join(Path(str(module.__file__)).read_text() for module in (dialogue, tool_calls, members))
+    sources = "".join(Path(str(module.__file__)).read_text() for module in (dialogue, tool_calls, image_members))
     words = set(re.findall(r'Unfit\("(\w+)"\)', sources))
     assert len(words) > 10 and words <= REASON_WORDS.keys()
 

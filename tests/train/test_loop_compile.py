@@ -13,8 +13,8 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import setup
 from vlmdata_train.loop.memory import blocks_to_recompute, spaced
 from vlmdata_train.loop.prefetch import Prefetcher
-from vlmdata_train.loop.step import ModelWithLoss
-from vlmdata_train.model.blocks import blocks_of, recompute
+from vlmdata_train.loop.train_step import ModelWithLoss
+from vlmdata_train.model.repeated_blocks import blocks_of, recompute
 
 pytestmark = pytest.mark.whole
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from vlmdata.step import RecipeError
-from vlmdata_train.loop.broken import SpikeWatch
+from vlmdata_train.loop.broken_loss import SpikeWatch
 from vlmdata_train.loop.flops import flops_per_token
 from vlmdata_train.loop.log import check_logs
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.meter import Meter
-from vlmdata_train.loop.step import ModelWithLoss
+from vlmdata_train.loop.train_step import ModelWithLoss
 from vlmdata_train.recipe import Logs
 
 pytestmark = pytest.mark.whole

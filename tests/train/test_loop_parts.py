@@ -9,7 +9,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import setup
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.prefetch import Prefetcher
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.model import VisionLanguageModel
 
 pytestmark = pytest.mark.whole

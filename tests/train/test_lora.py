@@ -24,7 +24,7 @@ from vlmdata_train.model.lora import add_lora, linear_layers, merge_lora
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
 from vlmdata_train.model.parts import part_names
-from vlmdata_train.model.unused import set_unused_aside
+from vlmdata_train.model.unused_weights import set_unused_aside
 
 pytestmark = pytest.mark.whole
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.loader.index.index import NoIndex
+from vlmdata.loader.index.index_file import NoIndex
 from vlmdata_train.__main__ import main
 
 SECRET = "https://user:SECRET@h/data?sig=SECRET"

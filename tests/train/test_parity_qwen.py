@@ -33,11 +33,11 @@ from tests.train.parity import (
 )
 from tests.train.tiny import pack, randomise
 from vlmdata_train.encoders.qwen2_vl import in_squares
-from vlmdata_train.model.blocks import blocks_of, recompute
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.pixels import normalise
+from vlmdata_train.model.repeated_blocks import blocks_of, recompute
 from vlmdata_train.preprocessing.smart_size import smart_resize
 
 TEXT = {**TEXT, "rms_norm_eps": 1e-6, "max_window_layers": 28}  # of which the two sides have other defaults

@@ -4,9 +4,9 @@ import pytest
 
 from tests.train.test_data_feed import model
 from vlmdata_train.data.document import Document
+from vlmdata_train.data.first_sample import HEAD, LINE, TAIL, shown
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.prompt import Prompt
-from vlmdata_train.data.shown import HEAD, LINE, TAIL, shown
 from vlmdata_train.model.batch import IGNORE
 
 

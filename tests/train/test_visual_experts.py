@@ -13,12 +13,12 @@ from tests.train.tiny import TINY, pack, randomise, sample, tiny_model
 from vlmdata_train.convert.restore import restore
 from vlmdata_train.fusions.visual_experts import Experts
 from vlmdata_train.loop.loop import run_training
-from vlmdata_train.model.blocks import blocks_of, recompute
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.lora import merge_lora
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import Lora, Part
+from vlmdata_train.model.repeated_blocks import blocks_of, recompute
 from vlmdata_train.positions.shared import shared_positions
 
 pytestmark = pytest.mark.whole

@@ -12,7 +12,7 @@ from vlmdata.web.client import Client
 from vlmdata.web.dns import Lookup, system_lookup
 from vlmdata.web.fetch import Fetched
 from vlmdata.web.options import WebOptions
-from vlmdata.web.pace import Pace
+from vlmdata.web.rate_limiter import Pace
 
 LOOPBACK = tuple(f"127.0.0.{number}" for number in range(1, 40))
 PATIENCE_S = 120.0

@@ -9,7 +9,7 @@ from tests.servers import LoopbackServer, Request, Wire, after, drip, endless, h
 from tests.web.ask import LOOPBACK, PATIENCE_S, Leaping, ask, ask_client, failures, options, wait_until
 from vlmdata.web.client import Client
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.pace import Ask, Grant, News, Pace, Report
+from vlmdata.web.rate_limiter import Ask, Grant, News, Pace, Report
 
 
 class FarPace:

@@ -13,7 +13,7 @@ from tests.web.ask import PATIENCE_S, Leaping, ask, ask_one, failures, options, 
 from vlmdata.web.client import Client
 from vlmdata.web.dns import Resolver
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.pace import Pace
+from vlmdata.web.rate_limiter import Pace
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.web.ask import wait_until
 from vlmdata.build import run
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
-from vlmdata.web.img2dataset import Fetcher, outcome_of
+from vlmdata.web.img2dataset_download import Fetcher, outcome_of
 from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import is_passing
 
@@ -163,7 +163,7 @@ class Timer:
 
 @pytest.mark.parametrize("certificate", [None, Certificate("127.0.0.1")], ids=["plain", "tls"])
 def test_a_server_that_drips_is_cut_off_with_or_without_tls(monkeypatch, certificate):
-    monkeypatch.setattr("vlmdata.web.img2dataset.Timer", Timer)
+    monkeypatch.setattr("vlmdata.web.img2dataset_download.Timer", Timer)
     body = picture(1)
     routes = {"/slow": drip(body * 1000), "/endless": trickle, "/good": reply(body)}
     with LoopbackServer(routes, tls=certificate) as server:

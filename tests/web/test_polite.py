@@ -13,7 +13,7 @@ from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, 
 from tests.web.ask import PATIENCE_S, Leaping, ask, ask_client, ask_one, failures, options, wait_until
 from vlmdata.web.client import Client
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.pace import Ask, Grant, News, Pace, Report
+from vlmdata.web.rate_limiter import Ask, Grant, News, Pace, Report
 from vlmdata.web.robots import MAX_BYTES
 
 

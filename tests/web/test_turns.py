@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from tests.web.ask import options
 from vlmdata.web.fetch import Fetch, Fetched, url_key
-from vlmdata.web.pace import Pace
 from vlmdata.web.policy import Policy
+from vlmdata.web.rate_limiter import Pace
 from vlmdata.web.turns import KEPT_SITES, Turns
 from vlmdata.web.url import parse_url
 

@@ -33,8 +33,8 @@ def _main(arguments: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Print what went wrong and return the status. Call it while the error is handled."""
-    from vlmdata.loader.index.index import NoIndex
-    from vlmdata.loader.read import DamagedSample
+    from vlmdata.loader.index.index_file import NoIndex
+    from vlmdata.loader.read_samples import DamagedSample
     from vlmdata.redact import redacted
     from vlmdata.step import RecipeError
 

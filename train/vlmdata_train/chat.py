@@ -17,7 +17,7 @@ from vlmdata_train.data.marks import IMAGE_MARK
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.data.prompts import Prompter
-from vlmdata_train.loop.step import to_device
+from vlmdata_train.loop.train_step import to_device
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel
 

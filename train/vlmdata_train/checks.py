@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlmdata.loader.index.find import find_shards, is_remote
-from vlmdata.loader.index.index import INDEX_FILE
+from vlmdata.loader.index.find_tars import find_shards, is_remote
+from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import check_checkpoint, check_start
 from vlmdata_train.recipe import Recipe

@@ -15,7 +15,7 @@ from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop.answers import generate_answers
 from vlmdata_train.loop.held_out import held_out_loss
 from vlmdata_train.loop.score import score, table
-from vlmdata_train.loop.step import ModelWithLoss
+from vlmdata_train.loop.train_step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:

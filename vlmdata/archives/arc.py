@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from vlmdata.archives.frames import GZIP, begins_record, read_at
+from vlmdata.archives.compressed_frames import GZIP, begins_record, read_at
 
 _MAX_LINE = 65_536  # bytes of a header line
 _MOST_LINES = 512

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from fastwarc.warc import ArchiveIterator
 
-from vlmdata.archives.frames import GZIP, LZ4, Primed, after_empty, dictionary_frame, frame_end, head_of, read_at
+from vlmdata.archives.compressed_frames import GZIP, LZ4, Primed, after_empty, dictionary_frame, frame_end, head_of, read_at
 
 
 def entries(file: BinaryIO, place: int) -> Iterator[tuple[int, Any]]:

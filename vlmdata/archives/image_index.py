@@ -21,8 +21,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from vlmdata.archives.archive import Record, records
 from vlmdata.archives.http_message import body_start, parse_response
+from vlmdata.archives.read_archive import Record, records
 from vlmdata.archives.sniff import START, is_image
 from vlmdata.archives.volume import Volume
 

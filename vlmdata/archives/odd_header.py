@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
-from vlmdata.archives.frames import begins_record, read_at
+from vlmdata.archives.compressed_frames import begins_record, read_at
 
 _MOST = 2048  # bytes of most headers
 _LONGEST = 65_536

@@ -7,8 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from vlmdata.archives.compressed_frames import (
+    GZIP,
+    LZ4,
+    dictionary_of,
+    frame_end,
+    head_of,
+    holds_record,
+    is_packed,
+    read_at,
+    unpacked,
+)
 from vlmdata.archives.digest import record_fits
-from vlmdata.archives.frames import GZIP, LZ4, dictionary_of, frame_end, head_of, holds_record, is_packed, read_at, unpacked
 from vlmdata.archives.odd_header import header_at
 
 _WINDOW = 1 << 20

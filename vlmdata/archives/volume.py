@@ -13,12 +13,22 @@ from typing import Any, BinaryIO
 from fastwarc.stream_io import Lz4Reader, WarcReader, ZstdReader
 
 from vlmdata.archives.arc import is_arc
+from vlmdata.archives.compressed_frames import (
+    GZIP,
+    LZ4,
+    after_empty,
+    dictionary_of,
+    frame_end,
+    head_of,
+    holds_record,
+    is_packed,
+    read_at,
+)
 from vlmdata.archives.entries import entries
-from vlmdata.archives.frames import GZIP, LZ4, after_empty, dictionary_of, frame_end, head_of, holds_record, is_packed, read_at
-from vlmdata.archives.remote import open_archive
+from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.resync import next_record
 from vlmdata.archives.sequential import sequential
-from vlmdata.readers.find import is_remote
+from vlmdata.readers.find_files import is_remote
 
 ZIP = b"PK\x03\x04"
 

@@ -15,7 +15,7 @@ EXAMPLES = "vlmdata clean OUT"
 def command(out: str) -> None:
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.output.manifest import alone
-    from vlmdata.engine.store.folder import LocalStore
+    from vlmdata.engine.store.folder_store import LocalStore
     from vlmdata.sizes import megabytes
     from vlmdata.step import RecipeError
 

@@ -19,6 +19,6 @@ vlmdata index 'shards/*.tar' --out index.parquet
 )
 @click.option("--image-sizes", is_flag=True, help="also read each image's header for its width and height")
 def command(tars: str, out: str | None, image_sizes: bool) -> None:
-    from vlmdata.loader.index.build import build_index
+    from vlmdata.loader.index.build_index import build_index
 
     print(build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes))

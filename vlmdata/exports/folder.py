@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 
 
 def write(store: Store, draft: Path, layout: str) -> None:

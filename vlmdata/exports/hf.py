@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata.engine.output.stored_samples import shards
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exports.parquet import GROUP, features, rows_of
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmdata.engine.output.samples_index import sample_of
 from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.fields import FIELDS
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.step import RecipeError

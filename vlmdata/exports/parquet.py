@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.output.samples_index import sample_of
 from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 
 GROUP = 100  # samples of one row group: the Hub's viewer reads a page of that many

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from selectolax.lexbor import LexborHTMLParser
 
-from vlmdata.html.addresses import absolute
 from vlmdata.html.assemble import assemble
 from vlmdata.html.charset import decode
 from vlmdata.html.content import main_blocks, too_much_passed
@@ -16,6 +15,7 @@ from vlmdata.html.hazards import Limits, harmless
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.lay_out import lay_out
 from vlmdata.html.obelics import extract_obelics, prepared
+from vlmdata.html.page_addresses import absolute
 
 _DEFAULT = Limits()
 _BASE = re.compile(b"<[bB][aA][sS][eE]")

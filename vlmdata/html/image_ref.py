@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from vlmdata.html.addresses import absolute, data_bytes
 from vlmdata.html.image_candidates import addresses, is_placeholder, is_preview, stated_width
+from vlmdata.html.page_addresses import absolute, data_bytes
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
 _ADDRESSES = 6  # of one image

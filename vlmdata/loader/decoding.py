@@ -20,7 +20,7 @@ from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, place_on, scale_to, transform
 from vlmdata.loader.lengths import draw
-from vlmdata.loader.read import DamagedSample, Sample
+from vlmdata.loader.read_samples import DamagedSample, Sample
 
 Pixels = NDArray[np.uint8]
 FILTERS = ("bilinear", "area")

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from vlmdata.errors import InputError
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.loader.index.dataset import Dataset
-from vlmdata.loader.index.flat import Place
-from vlmdata.loader.index.index import NoIndex, numbers_of, parsing
-from vlmdata.loader.index.scan import image_size
+from vlmdata.loader.index.flat_index import Place
+from vlmdata.loader.index.index_file import NoIndex, numbers_of, parsing
+from vlmdata.loader.index.open_dataset import Dataset
+from vlmdata.loader.index.scan_tar import image_size
 from vlmdata.loader.order.order import Ints
-from vlmdata.loader.read import DamagedSample, Reader, Sample
+from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.process.interrupt import ignore
 
 Measure = Callable[[Sample], int | list[int]]

@@ -20,7 +20,7 @@ from vlmdata.errors import InputError
 from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order.order import Ints, distinct, key
 from vlmdata.loader.order.packing import Overlong, Packs, each_alone, pack
-from vlmdata.loader.read import Reader
+from vlmdata.loader.read_samples import Reader
 from vlmdata.loader.schedule import Picks, Plan, digest
 from vlmdata.untrusted import Failed, errors_as
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from vlmdata.arguments import check_whole, wrong
 from vlmdata.errors import InputError
-from vlmdata.loader.audit import Audit, audit, audit_packs
-from vlmdata.loader.index.build import OnError
-from vlmdata.loader.index.flat import Place
+from vlmdata.loader.audit_stream import Audit, audit, audit_packs
+from vlmdata.loader.index.build_index import OnError
+from vlmdata.loader.index.flat_index import Place
 from vlmdata.loader.order.order import Ints
 from vlmdata.loader.packed import PackedPlan
-from vlmdata.loader.read import DamagedSample, Reader, Sample
+from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.loader.schedule import Layout, Plan
 
 PORTION = 2048  # positions planned at once

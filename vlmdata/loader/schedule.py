@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from vlmdata.errors import InputError
-from vlmdata.loader.index.dataset import Dataset
+from vlmdata.loader.index.open_dataset import Dataset
 from vlmdata.loader.order.blend import BlendOrder, as_rates
 from vlmdata.loader.order.order import ORDER_VERSION, Ints, Order, distinct, key, noise
 

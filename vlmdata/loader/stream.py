@@ -17,11 +17,11 @@ from vlmdata.arguments import (
     wrong,
 )
 from vlmdata.errors import InputError
-from vlmdata.loader.index.build import OnError
-from vlmdata.loader.index.dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
-from vlmdata.loader.index.find import PathLike
+from vlmdata.loader.index.build_index import OnError
+from vlmdata.loader.index.find_tars import PathLike
+from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
 from vlmdata.loader.packed import PackedPlan, Packing
-from vlmdata.loader.read import Reader, Sample, open_readers
+from vlmdata.loader.read_samples import Reader, Sample, open_readers
 from vlmdata.loader.samples import Samples
 from vlmdata.loader.schedule import By, Plan, make_plan
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vlmdata.models.clip_names import has_own_weights
-from vlmdata.models.machine import gpus_here
-from vlmdata.models.pixels import Pixels, preparation
+from vlmdata.models.find_gpus import gpus_here
+from vlmdata.models.image_batches import Pixels, preparation
 from vlmdata.step import Part
 
 T = TypeVar("T", bound=Hashable)

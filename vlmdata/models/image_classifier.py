@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from vlmdata.models.pixels import opened
+from vlmdata.models.image_batches import opened
 from vlmdata.untrusted import Failed, errors_as
 
 

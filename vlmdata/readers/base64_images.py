@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdata.readers.pictures import from_base64, inline
+from vlmdata.readers.source_images import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 BEGINNING = 256  # bytes by which base64 is told from the bytes of an image, which hold others from the start

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.readers import lists
-from vlmdata.readers.dotted import is_list
-from vlmdata.readers.find import File
+from vlmdata.readers.dotted_paths import is_list
+from vlmdata.readers.find_files import File
 from vlmdata.readers.lists import Layout
 from vlmdata.readers.nested import flat, listed
-from vlmdata.readers.pairs import one_text
+from vlmdata.readers.pair_rows import one_text
 from vlmdata.readers.strings import clean, decode, from_python, is_blank
 from vlmdata.step import RecipeError
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from vlmdata.readers.as_utf8 import AsUtf8, InUtf8, as_it_was
-from vlmdata.readers.opened import Damage
-from vlmdata.readers.rows import Bad
+from vlmdata.readers.open_file import Damage
+from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 
 HEAD = 1 << 16  # bytes at the beginning that are looked through for a header

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vlmdata.readers.pages import paragraphs
+from vlmdata.readers.page_rows import paragraphs
 from vlmdata.readers.strings import clean
 
 SIZES = ("rendered_width", "rendered_height", "original_width", "original_height")

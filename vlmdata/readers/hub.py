@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.lists import ENDING, Layout, column_names
-from vlmdata.readers.pictures import ENDINGS
-from vlmdata.readers.reach import Reach, folder_of
+from vlmdata.readers.nameable_files import Reach, folder_of
+from vlmdata.readers.source_images import ENDINGS
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as, one_line

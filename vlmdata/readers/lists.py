@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
-from vlmdata.readers import delimited, records
-from vlmdata.readers.dotted import NO_TEXT, at, names_in, reach, resolve
-from vlmdata.readers.find import File
-from vlmdata.readers.opened import COMPRESSED, UNREADABLE, bare_name, opened, seekable
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.rows import Bad
+from vlmdata.readers import delimited, json_records
+from vlmdata.readers.dotted_paths import NO_TEXT, at, names_in, reach, resolve
+from vlmdata.readers.find_files import File
+from vlmdata.readers.open_file import COMPRESSED, UNREADABLE, bare_name, opened, seekable
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.strings import decode
-from vlmdata.readers.tars import names_within
+from vlmdata.readers.tar_samples import names_within
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import one_line
 
@@ -80,7 +80,7 @@ def column_names(path: str, layout: Layout) -> list[str] | None:
     with opened(path) as file:
         if kind in ("csv", "tsv"):
             return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
-        items = records.items(file, kind, layout.encoding)
+        items = json_records.items(file, kind, layout.encoding)
         first = next(items, None)
         if first is None:
             return None
@@ -140,7 +140,7 @@ def chunks(
             for table, bad in delimited.tables(stream, kind, *of):
                 yield _from_table(file.path, table, wanted, extra, bad, layout.encoding)
             return
-        for good, bad in records.batches(stream, kind, layout.encoding, rows):
+        for good, bad in json_records.batches(stream, kind, layout.encoding, rows):
             yield _from_records(file.path, good, wanted, extra, bad, is_text=kind == "txt")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from vlmdata.fields import is_ours, renamed
 from vlmdata.readers.documents import SIZES
 from vlmdata.readers.nested import words
-from vlmdata.readers.places import boxes
+from vlmdata.readers.stated_values import boxes
 from vlmdata.readers.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmdata.report.lines import Line
-from vlmdata.report.tally import Tally
+from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.threshold_lines import Line
 
 BARS = 40
 TAIL = 0.002  # of all values at either end share the outermost bars

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from vlmdata.report.bins import Bins, edge, short
-from vlmdata.report.lines import Line
+from vlmdata.report.threshold_lines import Line
 
 WIDTH, HEIGHT = 340, 150  # of the drawing, in its own units; it is scaled to the page
 LEFT, RIGHT, TOP, BOTTOM = 4, 4, 26, 22

@@ -8,10 +8,10 @@ import numpy as np
 
 from vlmdata.report.bins import make, nice, short
 from vlmdata.report.chart import Layer, histogram
-from vlmdata.report.lines import Line, score_of
-from vlmdata.report.scan import Facts, Judged, Rule
-from vlmdata.report.stored import Stored
-from vlmdata.report.tally import Tally, merged
+from vlmdata.report.kept_samples import Stored
+from vlmdata.report.scan_ledger import Facts, Judged, Rule
+from vlmdata.report.tally_numbers import Tally, merged
+from vlmdata.report.threshold_lines import Line, score_of
 
 HASHES = 2.0**53  # no count and no size comes near it
 QUIET = ("text length, characters", "bytes of a sample", "images in a sample")

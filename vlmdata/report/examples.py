@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.engine.output.ledger import ledger_files
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
-from vlmdata.report.ledger import stretches
-from vlmdata.report.lines import Line
-from vlmdata.report.scan import Rule
+from vlmdata.report.read_ledger import stretches
+from vlmdata.report.scan_ledger import Rule
+from vlmdata.report.threshold_lines import Line
 
 NEAREST = 12  # on either side of a line; more than are shown, for some are alike
 COPIES = 5  # of a cluster, besides the one kept

@@ -7,16 +7,16 @@ from typing import Any
 
 import yaml
 
-from vlmdata.engine.store.base import Store
-from vlmdata.report import lines as thresholds
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.report import threshold_lines
 from vlmdata.report.charts import charts
+from vlmdata.report.example_images import Album, Shown
 from vlmdata.report.examples import Chosen, Example, choose
-from vlmdata.report.heavy import Heavy
-from vlmdata.report.lines import Line, score_of, step_names
-from vlmdata.report.pictures import Album, Shown
+from vlmdata.report.frequent_names import Heavy
+from vlmdata.report.kept_samples import Stored, stored
 from vlmdata.report.replay import open_replay
-from vlmdata.report.scan import Facts, Rule, scan
-from vlmdata.report.stored import Stored, stored
+from vlmdata.report.scan_ledger import Facts, Rule, scan
+from vlmdata.report.threshold_lines import Line, score_of, step_names
 from vlmdata.show import other_records
 
 MARGINS = 10  # rules whose margin is shown
@@ -30,7 +30,7 @@ NAMES = 10  # hosts, languages
 def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Read a dataset's files and return what is to be shown."""
     facts = scan(store, manifest)
-    drawn = thresholds.lines(facts, manifest["recipe"])
+    drawn = threshold_lines.lines(facts, manifest["recipe"])
     replay = open_replay(store, manifest)
     private = {link.step.name for link in replay.worker.links if link.step.is_private} if replay else set()
     levels = _levels(facts, drawn, private)

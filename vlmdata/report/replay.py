@@ -14,8 +14,8 @@ from vlmdata import recipe as recipes
 from vlmdata.engine.output.ledger import PARTS
 from vlmdata.engine.partitions.calls import Job, PartCall
 from vlmdata.engine.partitions.plan import RECORD as PLAN
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.records import WORK_FIX, Parts, read_record
+from vlmdata.engine.store.json_shapes import WORK_FIX, Parts, read_record
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.worker import Worker
 from vlmdata.step import RecipeError
 

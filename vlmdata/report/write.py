@@ -11,10 +11,10 @@ from typing import Any
 import jinja2
 from markupsafe import escape
 
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.report.example_images import clean
 from vlmdata.report.gather import gather
-from vlmdata.report.pictures import clean
 from vlmdata.sizes import megabytes
 from vlmdata.untrusted import Failed, errors_as
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vlmdata.similarity.blocks import Hashes, Table, is_first, move, move_back, tables
+from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, is_first, move, move_back, tables
 from vlmdata.similarity.runs import Ids, batched_rows
 
 PIECE = 1 << 15  # hashes compared at a time: 256 KiB, which stays in a core's cache

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.similarity.blocks import Hashes, Table, move, tables
+from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, move, tables
 from vlmdata.similarity.runs import Ids
 
 NONE = 255  # the distance of a hash that no reference is near to

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.readers.find import File, find
-from vlmdata.readers.formats import check_json
+from vlmdata.readers.file_formats import check_json
+from vlmdata.readers.find_files import File, find
 from vlmdata.readers.nested import words
-from vlmdata.readers.opened import opened
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import called, image_named, keep_addresses, web_address
-from vlmdata.readers.places import boxes as boxes_in
-from vlmdata.readers.places import whole_numbers
-from vlmdata.readers.rows import pair, placed, tables
+from vlmdata.readers.open_file import opened
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import pair, placed, tables
+from vlmdata.readers.source_images import called, image_named, keep_addresses, web_address
+from vlmdata.readers.stated_values import boxes as boxes_in
+from vlmdata.readers.stated_values import whole_numbers
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 

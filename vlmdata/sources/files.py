@@ -10,22 +10,22 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from vlmdata.readers import lists
-from vlmdata.readers.beside import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
 from vlmdata.readers.captions import named_columns, without_captions
-from vlmdata.readers.dotted import NO_TEXT, value_at
-from vlmdata.readers.find import File, find, is_remote
-from vlmdata.readers.named import named_rows
+from vlmdata.readers.dotted_paths import NO_TEXT, value_at
+from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.image_files import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
+from vlmdata.readers.image_tables import named_rows
+from vlmdata.readers.nameable_files import folder_of, is_folder
 from vlmdata.readers.nested import words
-from vlmdata.readers.opened import Damage
-from vlmdata.readers.overlooked import TEXTS, in_sibling, overlooked
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import keep_addresses
-from vlmdata.readers.reach import folder_of, is_folder
-from vlmdata.readers.rows import bad_record, pair, placed, tables
+from vlmdata.readers.open_file import Damage
+from vlmdata.readers.overlooked_files import TEXTS, in_sibling, overlooked
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, pair, placed, tables
 from vlmdata.readers.sample_facts import not_said, with_origin
+from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
-from vlmdata.readers.tars import names_within
-from vlmdata.readers.zipped import Unusable
+from vlmdata.readers.tar_samples import names_within
+from vlmdata.readers.zip_members import Unusable
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images of one part

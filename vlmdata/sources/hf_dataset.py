@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
-from vlmdata.readers.dotted import NO_TEXT, held, names_in, value_at
-from vlmdata.readers.find import File, find
+from vlmdata.readers.dotted_paths import NO_TEXT, held, names_in, value_at
+from vlmdata.readers.find_files import File, find
 from vlmdata.readers.hub import Opened, is_local, open_dataset, what_is_wrong
+from vlmdata.readers.image_tables import count_rows, named_rows
 from vlmdata.readers.lists import Layout, check_columns, column_names
-from vlmdata.readers.named import count_rows, named_rows
 from vlmdata.readers.nested import flat, holds_bytes, plain_rows, words
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import called, in_text, keep_addresses
-from vlmdata.readers.rows import captioned, placed, tables
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import captioned, placed, tables
+from vlmdata.readers.source_images import called, in_text, keep_addresses
 from vlmdata.readers.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as

@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 
 from vlmdata.html.document import Limits
-from vlmdata.readers.find import File, find, is_remote
-from vlmdata.readers.pages import Mode, Yields, page_rows
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.rows import bad_record, tables
+from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.page_rows import Mode, Yields, page_rows
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, tables
 from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import TarSample
 from vlmdata.loader.index.tar import Read
-from vlmdata.readers.find import File, find, is_remote
+from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.nested import words
-from vlmdata.readers.opened import UNREADABLE, seekable
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import ENDINGS, in_place, inline
-from vlmdata.readers.places import hash_column, whole_numbers
-from vlmdata.readers.rows import bad_record, pair, tables
+from vlmdata.readers.open_file import UNREADABLE, seekable
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, pair, tables
 from vlmdata.readers.sample_facts import told
+from vlmdata.readers.source_images import ENDINGS, in_place, inline
+from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
-from vlmdata.readers.tars import MAX_IMAGE, read_tar, tar_rows
+from vlmdata.readers.tar_samples import MAX_IMAGE, read_tar, tar_rows
 from vlmdata.safe_path import Refused, safe_path
 from vlmdata.sources.files import Files
 from vlmdata.sources.webdataset import Webdataset

@@ -14,13 +14,13 @@ from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
 from vlmdata.loader.index.grouping import TarSample
 from vlmdata.loader.index.tar import Member, Read
 from vlmdata.readers.documents import positions
-from vlmdata.readers.find import File, find
-from vlmdata.readers.frames import Frames
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import in_place, inline
-from vlmdata.readers.rows import document, reject, tables
+from vlmdata.readers.find_files import File, find
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import document, reject, tables
+from vlmdata.readers.source_images import in_place, inline
 from vlmdata.readers.strings import clean
-from vlmdata.readers.tars import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.readers.tar_samples import ENDINGS, MAX_IMAGE, BadSample, member_bytes, names_within, sample_json, tar_rows
+from vlmdata.readers.tiff_frames import Frames
 from vlmdata.step import Source
 
 FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order

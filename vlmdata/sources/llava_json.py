@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.readers.find import File, find
+from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces
-from vlmdata.readers.said import ENDINGS, check_said, said_columns, said_tables
+from vlmdata.readers.read_conversation import ENDINGS, check_said, said_columns, said_tables
 from vlmdata.step import Source
 
 TURNS = ("conversations", "messages")

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.readers.find import File, find
+from vlmdata.readers.find_files import File, find
+from vlmdata.readers.json_records import no_json
 from vlmdata.readers.lists import named_pieces
-from vlmdata.readers.opened import opened, raw_file
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.records import no_json
-from vlmdata.readers.rows import bad_record, document, reject, tables
+from vlmdata.readers.open_file import opened, raw_file
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, document, reject, tables
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.readers.documents import parsed, positions, told
-from vlmdata.readers.find import File, find
+from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces, open_parquet
-from vlmdata.readers.opened import UNREADABLE, raw_file
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.pictures import inline
-from vlmdata.readers.rows import bad_record, document, reject, tables
+from vlmdata.readers.open_file import UNREADABLE, raw_file
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, document, reject, tables
+from vlmdata.readers.source_images import inline
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import one_line

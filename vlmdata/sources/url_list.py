@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from vlmdata.readers import lists
 from vlmdata.readers.base64_images import image_in
 from vlmdata.readers.captions import caption_column, named_columns, without_captions
-from vlmdata.readers.dotted import resolve
-from vlmdata.readers.find import File, find
+from vlmdata.readers.dotted_paths import resolve
+from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import Chunk, Layout
-from vlmdata.readers.pairs import pairs
-from vlmdata.readers.places import box_column, hash_column, whole_numbers
-from vlmdata.readers.rows import bad_records, captioned, pair, placed, tables
+from vlmdata.readers.pair_rows import pairs
+from vlmdata.readers.plain_rows import bad_records, captioned, pair, placed, tables
+from vlmdata.readers.stated_values import box_column, hash_column, whole_numbers
 from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source

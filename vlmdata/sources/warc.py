@@ -12,17 +12,17 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlmdata.archives.archive import BODIES, Record, piece_records, pieces, response_of, volumes
 from vlmdata.archives.archive_images import ArchiveImages
 from vlmdata.archives.http_message import Response, body_start
 from vlmdata.archives.image_index import shared_folder
-from vlmdata.archives.remote import open_archive
+from vlmdata.archives.read_archive import BODIES, Record, piece_records, pieces, response_of, volumes
+from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.sniff import START, is_told, sort_of
 from vlmdata.archives.volume import Volume
-from vlmdata.readers.find import File, find, is_remote
-from vlmdata.readers.pages import Find, Mode, Yields, page_rows
-from vlmdata.readers.pairs import json_object
-from vlmdata.readers.rows import bad_record, reject, tables
+from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.page_rows import Find, Mode, Yields, page_rows
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import bad_record, reject, tables
 from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")

@@ -12,18 +12,18 @@ import pyarrow as pa
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import TarSample
 from vlmdata.loader.index.tar import Member, Read
+from vlmdata.readers.conversation_rows import conversation
 from vlmdata.readers.dialogue import checked_turns, read_dialogue
-from vlmdata.readers.dotted import NO_TEXT, value_at
-from vlmdata.readers.find import File, find, is_remote
-from vlmdata.readers.members import IMAGES, TURNS, Members, holds_turns, turns_alone
+from vlmdata.readers.dotted_paths import NO_TEXT, value_at
+from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.image_members import IMAGES, TURNS, Members, holds_turns, turns_alone
 from vlmdata.readers.nested import words
-from vlmdata.readers.pairs import json_object, one_text
-from vlmdata.readers.pictures import in_place, inline, keep_addresses
-from vlmdata.readers.rows import captioned, document, pair, reject, tables
+from vlmdata.readers.pair_rows import json_object, one_text
+from vlmdata.readers.plain_rows import captioned, document, pair, reject, tables
 from vlmdata.readers.sample_facts import not_said, of_document, told, with_origin
+from vlmdata.readers.source_images import in_place, inline, keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
-from vlmdata.readers.talks import conversation
-from vlmdata.readers.tars import (
+from vlmdata.readers.tar_samples import (
     ENDINGS,
     MAX_CAPTION,
     MAX_IMAGE,

@@ -20,7 +20,7 @@ from vlmdata.images.pdq import pdq, pdq_bytes
 from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step
-from vlmdata.web.block import domain_of, is_within
+from vlmdata.web.blocked_hosts import domain_of, is_within
 from vlmdata.web.url import parse_url
 
 SMALL = 512  # pixels; both hashes look at 64 x 64

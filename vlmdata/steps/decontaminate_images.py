@@ -18,10 +18,10 @@ from vlmdata.images.header import ImageError
 from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.models.clip_names import check_model, weights_identity
 from vlmdata.row import aligned, drop_images, flatten
-from vlmdata.similarity.blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.cosine import Int8, greatest_cosine, quantise
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.similarity.nearest import NONE, nearest
+from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.references import IMAGES, identity_of, members
 from vlmdata.step import Part, RecipeError, Step
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from vlmdata.row import alive, flatten, in_one, numbers, set_column
 from vlmdata.similarity.clusters import best_first, stand_ins
+from vlmdata.similarity.distributed import buckets_for, jaccards, lsh_pairs, packed, starts_of
 from vlmdata.similarity.grams import Grams
 from vlmdata.similarity.hamming import equal_groups
 from vlmdata.similarity.lsh import apart, band_keys, bands_for, similar_texts
 from vlmdata.similarity.minhash import grams_of, jaccard, sketch
 from vlmdata.similarity.runs import Ids
-from vlmdata.similarity.spread import buckets_for, jaccards, lsh_pairs, packed, starts_of
 from vlmdata.similarity.verdict import drop_duplicate_rows
 from vlmdata.step import RecipeError, Spread, Step
 

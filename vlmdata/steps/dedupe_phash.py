@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import flatten
-from vlmdata.similarity.blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.clusters import stand_ins
+from vlmdata.similarity.distributed import IN_A_TASK, buckets_for, near_pairs
 from vlmdata.similarity.hamming import distinct_pairs
+from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.runs import Ids
-from vlmdata.similarity.spread import IN_A_TASK, buckets_for, near_pairs
 from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Spread, Step
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from vlmdata.similarity.clusters import leaders
 from vlmdata.similarity.cosine import Int8, pairs_above, quantise, squared_norms
+from vlmdata.similarity.distributed import compared, cosine_pairs, cosines_of, load, starts_of
+from vlmdata.similarity.distributed_cells import semantic_duplicates_in
 from vlmdata.similarity.embeddings import embeddings_in, has_value, without_values
 from vlmdata.similarity.kmeans import spherical_kmeans
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import by_hardness, roots, semantic_duplicates
-from vlmdata.similarity.spread import compared, cosine_pairs, cosines_of, load, starts_of
-from vlmdata.similarity.spread_cells import semantic_duplicates_in
 from vlmdata.similarity.verdict import Candidates, columns_of, drop_duplicate_images, living_images
 from vlmdata.step import RecipeError, Spread, Step
 

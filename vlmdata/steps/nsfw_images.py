@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.catalog import suggest
-from vlmdata.models.folder import identity
+from vlmdata.models.weights_identity import identity
 from vlmdata.row import aligned, drop_images, drop_rows, flatten
 from vlmdata.step import Part, RecipeError, Step
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from vlmdata.models.folder import identity
+from vlmdata.models.weights_identity import identity
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import Part, RecipeError, Step
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import xxhash
 
 from vlmdata.row import alive, drop_rows, flatten, set_column
-from vlmdata.similarity.blocks import MAX_DISTANCE
 from vlmdata.similarity.clusters import components
 from vlmdata.similarity.cosine import pairs_above, quantise
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.similarity.hamming import edges_within
 from vlmdata.similarity.lsh import similar_text_edges
 from vlmdata.similarity.minhash import grams_of
+from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE
 from vlmdata.similarity.runs import Ids
 from vlmdata.step import RecipeError, Step
 

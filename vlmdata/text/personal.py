@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple
 
-from vlmdata.text.addresses import find_ips, find_mails
+from vlmdata.text.personal_addresses import find_ips, find_mails
 from vlmdata.text.telephones import find_telephones
 
 Kind = Literal["mail", "ip", "telephone"]

@@ -16,16 +16,16 @@ from collections.abc import Callable
 import pycurl
 
 from vlmdata.process.thread import Thread, attempt
-from vlmdata.web.arbiter_link import Arbiter, ArbiterLink
-from vlmdata.web.block import BlockList
+from vlmdata.web.blocked_hosts import BlockList
 from vlmdata.web.curl_loop import CurlLoop
 from vlmdata.web.dns import Answer, Lookup, Resolver, system_lookup
 from vlmdata.web.fetch import Fetch, Fetched, url_key
 from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import REFUSALS, is_passing
-from vlmdata.web.pace import Grant
 from vlmdata.web.policy_fetch import MAX_REDIRECTS, PolicyFetch
-from vlmdata.web.retry import retry_after_s, retry_delay_s
+from vlmdata.web.rate_limiter import Grant
+from vlmdata.web.rate_limiter_link import Arbiter, ArbiterLink
+from vlmdata.web.retry_delay import retry_after_s, retry_delay_s
 from vlmdata.web.transfer import KEPT_HEADERS, Budget, Transfer
 from vlmdata.web.turns import Site, Turns
 from vlmdata.web.url import Url, is_literal, join_url, parse_url

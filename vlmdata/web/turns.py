@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vlmdata.web.fetch import Fetch
-from vlmdata.web.pace import ASK_AGAIN_S, Ask, Grant, News, Report
 from vlmdata.web.policy import Policy
+from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, News, Report
 
 KEPT_SITES = 20_000  # idle ones beyond are forgotten: the arbiter knows their policy
 KEYS_AT_ONCE = 1_000

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.readers.dialogue import laid_out, read_dialogue
-from vlmdata.readers.members import IMAGES, TURNS, Members
+from vlmdata.readers.image_members import IMAGES, TURNS, Members
 from vlmdata.readers.tool_calls import Unfit
 from vlmdata_train.data.document import Document, Turn
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from vlmdata.images.facts import REASONS as IMAGE_REASONS
-from vlmdata.loader.index.find import is_remote
+from vlmdata.loader.index.find_tars import is_remote
 from vlmdata.loader.lengths import DAMAGED, Lengths
 from vlmdata.loader.packed import PackedPlan
-from vlmdata.loader.read import DamagedSample, Reader
+from vlmdata.loader.read_samples import DamagedSample, Reader
 from vlmdata.redact import redacted
-from vlmdata_train.data.plain import plain
+from vlmdata_train.data.plain_text import plain
 
 DIALOGUE = {  # what `vlmdata.readers.dialogue` finds wrong with a record
     "no_turns": "its turns are no list of objects",

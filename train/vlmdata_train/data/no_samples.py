@@ -9,7 +9,7 @@ import numpy as np
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.step import RecipeError
 from vlmdata_train.data.left_out import REASONS, LeftOutCounts, count_left_out, detail_of
-from vlmdata_train.data.plain import plain
+from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.reading import Reading
 
 READABLE = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"

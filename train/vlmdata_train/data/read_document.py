@@ -10,7 +10,7 @@ from typing import Any, cast
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.loader.decoding import drawn_caption, text_of
 from vlmdata.readers.dialogue import checked_turns
-from vlmdata.readers.members import holds_turns, turns_alone
+from vlmdata.readers.image_members import holds_turns, turns_alone
 from vlmdata.readers.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata_train.data.conversations import read_conversation
 from vlmdata_train.data.document import Document, Picture, Turn

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
 
-from vlmdata_train.model.blocks import blocks_of
-from vlmdata_train.model.configs import config_of
 from vlmdata_train.model.encoder_facts import EncoderFacts
-from vlmdata_train.model.unused import set_unused_aside
+from vlmdata_train.model.hf_configs import config_of
+from vlmdata_train.model.repeated_blocks import blocks_of
+from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vlmdata.catalog import suggest
 from vlmdata_train.model.encoder_facts import EncoderFacts
-from vlmdata_train.model.unused import set_unused_aside
+from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):

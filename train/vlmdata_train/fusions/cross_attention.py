@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmdata_train.model.attention import AttentionPlan
-from vlmdata_train.model.blocks import blocks_of
 from vlmdata_train.model.cross_packing import Seen, cross_attend, first_of_runs, latest_images
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.repeated_blocks import blocks_of
 
 
 class CrossLayer(nn.Module):

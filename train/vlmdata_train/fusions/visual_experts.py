@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from vlmdata_train.fusions import embedding_width
 from vlmdata_train.fusions.tokens import InPlace
 from vlmdata_train.model.attention import AttentionPlan
-from vlmdata_train.model.blocks import blocks_of
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.repeated_blocks import blocks_of
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmdata_train.model.attention import use_packed_attention
-from vlmdata_train.model.configs import config_of
+from vlmdata_train.model.hf_configs import config_of
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids, with_special_ids
 from vlmdata_train.model.tokens import BYTES, load_tokenizer

@@ -15,7 +15,7 @@ from vlmdata_train.data.read_document import read_document
 from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.distributed import Ranks, all_gather_objects
 from vlmdata_train.loop.held_out import blanked
-from vlmdata_train.loop.step import ModelWithLoss, to_device
+from vlmdata_train.loop.train_step import ModelWithLoss, to_device
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel
 

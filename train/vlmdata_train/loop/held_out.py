@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from vlmdata_train.data.feed import Feed
 from vlmdata_train.distributed import Ranks, all_gather_objects
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.batch import IGNORE, Batch
 
 

@@ -11,9 +11,9 @@ from vlmdata_train.distributed import Ranks, distribute, full_tensor, syncing
 from vlmdata_train.loop.flops import flops_per_token
 from vlmdata_train.loop.memory import CudaMemory, fit_memory
 from vlmdata_train.loop.optim import make_optimizer, optimizer_bytes, parameter_groups
-from vlmdata_train.loop.step import MicroBatch, ModelWithLoss
-from vlmdata_train.model.blocks import blocks_of, compile_blocks, recompute
+from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.repeated_blocks import blocks_of, compile_blocks, recompute
 from vlmdata_train.recipe import Recipe, Speed
 
 

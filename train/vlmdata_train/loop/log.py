@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
-from vlmdata_train.data.plain import plain
+from vlmdata_train.data.plain_text import plain
 from vlmdata_train.recipe import Logs
 
 

@@ -15,12 +15,12 @@ from vlmdata.step import RecipeError
 from vlmdata_train.convert import checkpoint
 from vlmdata_train.data import open_feed
 from vlmdata_train.data.count_line import CountLine
+from vlmdata_train.data.first_sample import shown
 from vlmdata_train.data.left_out import count_left_out, left_out_lines
-from vlmdata_train.data.shown import shown
 from vlmdata_train.distributed import Ranks, all_gather_objects, all_reduce_sum, joined
 from vlmdata_train.loop import setup
 from vlmdata_train.loop.answers import held_out_answers
-from vlmdata_train.loop.broken import SpikeWatch, may_update
+from vlmdata_train.loop.broken_loss import SpikeWatch, may_update
 from vlmdata_train.loop.flops import matrix_peak
 from vlmdata_train.loop.held_out import HeldOutLoss, held_out_loss
 from vlmdata_train.loop.learner import Learner, check_speed
@@ -30,7 +30,7 @@ from vlmdata_train.loop.optim import schedule_factor, set_learning_rates
 from vlmdata_train.loop.prefetch import Prefetcher
 from vlmdata_train.loop.run_progress import RunProgress
 from vlmdata_train.loop.score import score, table
-from vlmdata_train.loop.step import MicroBatch
+from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.recipe import Recipe
 
 MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains

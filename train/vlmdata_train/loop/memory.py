@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vlmdata_train.distributed import Ranks, all_gather_objects
-from vlmdata_train.model.blocks import recompute
+from vlmdata_train.model.repeated_blocks import recompute
 
 
 class Memory(Protocol):

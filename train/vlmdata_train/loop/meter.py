@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vlmdata_train.loop.step import MicroBatch
+from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
 

@@ -9,7 +9,7 @@ import torch
 
 from vlmdata_train.data.feed import Feed
 from vlmdata_train.data.sample_positions import FeedPosition
-from vlmdata_train.loop.step import MicroBatch
+from vlmdata_train.loop.train_step import MicroBatch
 
 
 class Prefetcher:

@@ -17,7 +17,7 @@ from vlmdata.engine.partitions import keys
 from vlmdata.engine.partitions.calls import PartCall
 from vlmdata.engine.partitions.decided import ITEMS, STRETCH, Columns, select_fields
 from vlmdata.engine.partitions.pieces import clear_pieces, keep_piece
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import ROW, alive, flatten, in_one
 from vlmdata.step import Spread, Step
 

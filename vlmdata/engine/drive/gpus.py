@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vlmdata.models.machine import gpus_here
+from vlmdata.models.find_gpus import gpus_here
 from vlmdata.recipe import Recipe
 
 

@@ -204,7 +204,7 @@ class _Actor:
 
 
 def _pace_class() -> type:
-    from vlmdata.web.pace import Pace
+    from vlmdata.web.rate_limiter import Pace
 
     return Pace
 

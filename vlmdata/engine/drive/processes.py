@@ -24,7 +24,7 @@ from vlmdata.engine.work.worker import Worker
 from vlmdata.process.interrupt import held_back, ignore
 from vlmdata.process.shortage import is_short_of_memory, told
 from vlmdata.process.thread import Thread, attempt
-from vlmdata.web.pace import Pace
+from vlmdata.web.rate_limiter import Pace
 
 NO_MEMORY = 12  # exit status: ENOMEM
 PAUSES_S = (0.1, 1.0, 10.0)  # after an attempt to start a process

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from types import TracebackType
 from typing import Any
 
-from vlmdata.engine.output.runlog import RunLog
+from vlmdata.engine.output.run_log import RunLog
 from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5

@@ -20,7 +20,7 @@ from vlmdata.engine.output.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.output.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.partitions.calls import PartCall
 from vlmdata.engine.partitions.plan import Plan
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work import fit
 from vlmdata.engine.work.chain import chain
 from vlmdata.engine.work.open_partition import NOTES
@@ -153,7 +153,7 @@ def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, 
 
 def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
     """Write index.parquet, a row group for each shard, and return its facts."""
-    from vlmdata.loader.index.index import INDEX
+    from vlmdata.loader.index.index_file import INDEX
 
     schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
     schema = pa.unify_schemas([INDEX, *schemas])

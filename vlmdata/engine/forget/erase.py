@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlmdata.engine.output.runlog import clear_errors
+from vlmdata.engine.output.run_log import clear_errors
 from vlmdata.engine.partitions import plan as plans
 from vlmdata.engine.partitions.decided import STRETCH
 from vlmdata.engine.partitions.partition_log import PartLog
 from vlmdata.engine.partitions.pieces import clear_pieces
 from vlmdata.engine.partitions.plan import PARTS_PER_FILE, Plan
 from vlmdata.engine.partitions.tombstones import KEY_DIGITS, blank
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import flatten
 
 THREADS = 4

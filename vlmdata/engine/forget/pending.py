@@ -13,7 +13,7 @@ from vlmdata.engine.forget import erase
 from vlmdata.engine.output.manifest import EMPTY, MANIFEST, write_manifest
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.tombstones import FOLDER, KEY_DIGITS, is_pending
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 Pages = Callable[[Store, dict[str, Any]], dict[str, Any]]

@@ -22,8 +22,8 @@ from vlmdata.engine.output.provenance import Tally, tally
 from vlmdata.engine.output.samples_index import open_index, places, read_open
 from vlmdata.engine.output.stored_samples import by_shard
 from vlmdata.engine.partitions.tombstones import REASON, STEP
-from vlmdata.engine.store.base import Store
 from vlmdata.engine.store.parquet_files import open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import set_column
 
 CHUNK = 8 << 20

@@ -20,8 +20,8 @@ from vlmdata.engine.output.pack import shard_name
 from vlmdata.engine.output.sample import measured_columns
 from vlmdata.engine.partitions.calls import PartCall
 from vlmdata.engine.partitions.tombstones import REASON, STEP, TAKEN_DOWN
-from vlmdata.engine.store.base import Store
 from vlmdata.engine.store.parquet_files import damage, open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 

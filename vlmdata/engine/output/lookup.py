@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from vlmdata.engine.store.base import Store
 from vlmdata.engine.store.parquet_files import bounds, damage, open_parquet
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
 

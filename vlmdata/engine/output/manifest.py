@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.records import Manifest, read_record
-from vlmdata.loader.index.find import first_outside
+from vlmdata.engine.store.json_shapes import Manifest, read_record
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.loader.index.find_tars import first_outside
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 

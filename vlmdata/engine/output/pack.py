@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from vlmdata.engine.output.provenance import tally
 from vlmdata.engine.output.sample import Place, Sample
 from vlmdata.engine.partitions.tombstones import TAKEN_DOWN
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.blob import read_blob
-from vlmdata.loader.index.index import IndexRow, index_table
+from vlmdata.engine.store.blob_bytes import read_blob
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.loader.index.index_file import IndexRow, index_table
 
 BLOCK = 512
 INDEX_FORMAT: dict[str, Any] = {  # keys are hashes: a dictionary of them costs a third more in time and in bytes

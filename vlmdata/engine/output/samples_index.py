@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlmdata.engine.store.base import Store
 from vlmdata.engine.store.parquet_files import damage, open_parquet
-from vlmdata.loader.index.index import INDEX_FILE
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.engine.output.samples_index import Index, open_index, read_open
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 
 
 def by_shard(index: Index) -> Iterator[tuple[str, pa.Table]]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlmdata.engine.store.base import Store
 from vlmdata.engine.store.parquet_files import bounds, damage
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import flatten, set_column
 from vlmdata.step import scatter
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.records import WORK_FIX, Entry, read_record
+from vlmdata.engine.store.json_shapes import WORK_FIX, Entry, read_record
+from vlmdata.engine.store.store_protocol import Store
 
 
 class PartLog:

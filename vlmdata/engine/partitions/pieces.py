@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 
 FOLDER = "work/pieces"  # what workers search in while a decision is spread over them
 

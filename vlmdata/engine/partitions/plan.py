@@ -23,14 +23,14 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.keys import content_keys, key_order, number_repeats
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.records import WORK_FIX, Planned, read_record
+from vlmdata.engine.store.json_shapes import WORK_FIX, Planned, read_record
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import ROW, conform, flatten
 from vlmdata.step import RecipeError, Source, id_of
 from vlmdata.steps.download import Download
-from vlmdata.web.crowd import crowd
+from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
 PARTS_PER_FILE = 64

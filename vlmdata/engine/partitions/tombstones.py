@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.open import open_store
-from vlmdata.engine.store.records import PendingTakedown, Takedown, read_record
+from vlmdata.engine.store.json_shapes import PendingTakedown, Takedown, read_record
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.recipe import Recipe
 from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
 from vlmdata.step import Source

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 
 BEAT_S = 5.0
 SILENCE_S = 60.0

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.columns import wrong_columns
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from vlmdata.engine.partitions.tombstones import REASON, STEP
 from vlmdata.engine.work.row_costs import RowCosts
-from vlmdata.images import img2dataset
+from vlmdata.images import img2dataset_resize
 from vlmdata.images.header import ImageError, read_header
 from vlmdata.images.process import price, process
 from vlmdata.process.thread import Thread, attempt
@@ -169,7 +169,7 @@ class Ingest(Step):
     ) -> Iterator[tuple[int, bytes | None, str | None]]:
         if download.engine == "vlmdata":
             return fetch(asked, part.client(download))
-        from vlmdata.web.img2dataset import Fetcher
+        from vlmdata.web.img2dataset_download import Fetcher
 
         return part.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
 
@@ -182,7 +182,7 @@ class Ingest(Step):
             return {"drop": blocks.name, "reason": reason}
         try:
             blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
-            resized = process if self._engine() == "vlmdata" else img2dataset.process
+            resized = process if self._engine() == "vlmdata" else img2dataset_resize.process
             with part.decoding:
                 done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
         except ImageError as error:

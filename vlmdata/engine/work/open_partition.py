@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmdata.engine.partitions.partition_log import Blob
 from vlmdata.engine.partitions.tombstones import Tombstones
-from vlmdata.engine.store.base import Store
-from vlmdata.engine.store.blob import read_blob
+from vlmdata.engine.store.blob_bytes import read_blob
+from vlmdata.engine.store.store_protocol import Store
 
 if TYPE_CHECKING:
     from vlmdata.steps.download import Download

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlmdata.engine.partitions.keys import content_keys, number_repeats
 from vlmdata.engine.partitions.partition_log import Blob, PartLog
 from vlmdata.engine.partitions.tombstones import Tombstones
-from vlmdata.engine.store.base import Store
+from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import IMAGE, ROW, conform, flatten, set_column
 from vlmdata.step import Source
 

@@ -27,7 +27,7 @@ from vlmdata.engine.partitions.partition_log import PartLog
 from vlmdata.engine.partitions.pieces import keep_piece
 from vlmdata.engine.partitions.plan import load
 from vlmdata.engine.partitions.tombstones import TAKEN_DOWN
-from vlmdata.engine.store.open import open_store
+from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.chain import Link, chain, inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPart
@@ -92,7 +92,7 @@ class Worker:
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
-        """Do one task of a decision that is spread over the workers (`similarity/spread.py`)."""
+        """Do one task of a decision that is spread over the workers (`similarity/distributed.py`)."""
         return function(task)
 
     def rows(self, call: PartCall, opened: OpenPart | None = None, again: tuple[str, ...] = ()) -> pa.Table:

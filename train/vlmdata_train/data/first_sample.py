@@ -1,0 +1,66 @@
+"""The first sample of a run as the model gets it, for a person: what is learned stands between [[ and ]]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from vlmdata_train.data.plain_text import plain
+from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.model.batch import IGNORE
+
+HEAD, TAIL = 1200, 600  # characters that are shown of a long sample; with LINE for each of its lines, about a screen
+LINE = 60
+
+Piece = tuple[str, bool]  # a character, an escape or an image, and whether it is learned
+
+
+def shown(tokenizer: Any, prompt: Prompt) -> str:
+    """Return a prompt as text for a terminal: `[[what has a loss]]`, `<image x 576>`, controls escaped, a long one cut.
+
+    A bracket pair that the sample holds itself is written with a backslash.
+    """
+    pieces = list(_pieces(tokenizer, prompt))
+    head = _most(pieces, HEAD)
+    tail = _most(pieces[head:][::-1], TAIL)
+    middle = len(pieces) - head - tail
+    if middle <= 0:
+        return _marked(pieces)
+    return f"{_marked(pieces[:head])}\n... {middle:,} characters are not shown ...\n{_marked(pieces[head + middle :])}"
+
+
+def _pieces(tokenizer: Any, prompt: Prompt) -> Iterator[Piece]:
+    images = {start: count for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True) if count}
+    at, end = 0, len(prompt.input_ids)
+    while at < end:
+        if at in images:
+            yield f"<image x {images[at]}>", False
+            at += images[at]
+            continue
+        has_loss, start = prompt.labels[at] != IGNORE, at
+        while at < end and at not in images and (prompt.labels[at] != IGNORE) == has_loss:
+            at += 1
+        for character in _text(tokenizer, prompt.input_ids, start, at).replace("[[", "\\[[").replace("]]", "\\]]"):
+            yield character if character == "\n" else plain(character), has_loss
+
+
+def _text(tokenizer: Any, ids: list[int], start: int, end: int) -> str:
+    """Decode some tokens as they read behind the one before: alone, SentencePiece's would lose a leading blank."""
+    before = tokenizer.decode(ids[start - 1 : start]) if start else ""
+    both = tokenizer.decode(ids[max(0, start - 1) : end])
+    return str(both[len(before) :] if both.startswith(before) else tokenizer.decode(ids[start:end]))
+
+
+def _most(pieces: list[Piece], room: int) -> int:
+    """Return how many pieces fit from the first on."""
+    for number, (text, _) in enumerate(pieces):
+        room -= LINE if text == "\n" else len(text)
+        if room < 0:
+            return number
+    return len(pieces)
+
+
+def _marked(pieces: list[Piece]) -> str:
+    texts = ((has_loss, "".join(text for text, _ in group)) for has_loss, group in groupby(pieces, lambda piece: piece[1]))
+    return "".join(f"[[{text}]]" if has_loss else text for has_loss, text in texts)

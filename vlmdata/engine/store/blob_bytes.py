@@ -1,0 +1,20 @@
+"""The bytes a row points to, wherever they lie."""
+
+from __future__ import annotations
+
+import os
+
+import fsspec
+
+from vlmdata.engine.store.store_protocol import Store
+
+
+def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
+    """Return bytes that a row points to: in the store's own work/, or in a file of the source (a path or an fsspec URL)."""
+    if "://" in blob:
+        fs, path = fsspec.url_to_fs(blob)
+        return fs.cat_file(path, start=offset, end=offset + size)
+    if blob.startswith("/"):
+        with open(blob, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, offset)
+    return store.read_range(blob, offset, size)

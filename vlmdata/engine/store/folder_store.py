@@ -1,0 +1,192 @@
+"""A store in a folder. A file has its name only once it is complete: records are hard links to finished drafts."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from vlmdata.engine.store.lease import holder
+from vlmdata.engine.store.store_protocol import inside
+from vlmdata.safe_path import Refused, real_path_inside
+from vlmdata.step import RecipeError
+
+KNOWN = 100_000  # names of a dataset's files that are remembered as its own
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # how LocalStore names a file until it is whole
+
+
+class LocalStore:
+    """A folder on a file system that every worker sees under the same path."""
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+        self.url = str(self.root)
+        self._known: set[Path] = set()  # files that are no links out of the dataset
+
+    def path(self, name: str) -> Path:
+        """Return the absolute path of a file. Raises RecipeError for a name, or a link, that leads out of the dataset."""
+        path = self.root / inside(name, self.url)
+        if path not in self._known:
+            try:
+                real_path_inside(str(path), self.url)
+            except Refused:
+                raise RecipeError(f"{self.url} names a file outside of the dataset: {name[:200]!r}, by a link") from None
+            if len(self._known) < KNOWN:
+                self._known.add(path)
+        return path
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            there = os.fstat(file.fileno()).st_size - offset  # what is asked for may be a lie, and is reserved first
+            return os.pread(file.fileno(), min(size, there), offset) if there > 0 else b""
+
+    def open(self, name: str) -> IO[bytes]:
+        return _open(self.path(name))
+
+    @contextlib.contextmanager
+    def new_file(self, name: str) -> Iterator[IO[bytes]]:
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _removed_unless_whole(path), open(path, "x+b", buffering=1 << 20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        path = self.path(name)
+        draft = self._draft(path, data)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        _sync(path.parent)
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self.path(name)
+        os.replace(self._draft(path, data), path)
+        _sync(path.parent)
+
+    def _draft(self, path: Path, data: bytes) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _removed_unless_whole(draft), open(draft, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return draft
+
+    def publish(self, name: str, target: str) -> None:
+        path = self.path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        link = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        os.link(self.path(name), link)
+        os.replace(link, path)
+        link.unlink(missing_ok=True)  # replacing a file by a link to itself does nothing and leaves the link
+
+    def list(self, folder: str) -> list[str]:
+        try:
+            names = os.listdir(self.path(folder))
+        except FileNotFoundError:
+            return []
+        return sorted(f"{folder}/{name}" if folder else name for name in names if not name.startswith("."))
+
+    def size(self, name: str) -> int:
+        return self.path(name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def erase(self, name: str, spans: Sequence[tuple[int, int]]) -> None:
+        with contextlib.suppress(FileNotFoundError), open(self.path(name), "r+b", buffering=0) as file:
+            for offset, size in spans:
+                os.pwrite(file.fileno(), bytes(size), offset)
+            os.fsync(file.fileno())
+
+    def folders(self, folder: str) -> Sequence[str]:
+        path = self.path(folder)
+        return sorted(f"{folder}/{one.name}" for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+
+    def delete_folder(self, folder: str) -> None:
+        shutil.rmtree(self.path(folder))
+
+    @contextlib.contextmanager
+    def alone(self, name: str, waits: Callable[[str], None]) -> Iterator[None]:
+        path = self.path(name)
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    waits(file.read() or "another process")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_at(path, file):  # `clean` took it away while we waited
+                    continue
+                file.truncate(0)
+                file.write(holder())
+                file.flush()
+                yield
+                return
+
+    def is_alone(self) -> bool:
+        return True  # the lock goes with the process
+
+    def delete_drafts(self, *folders: str) -> None:
+        found = [self.path(folder).glob(".*") for folder in folders] or [self.root.rglob(".*")]
+        for path in itertools.chain(*found):
+            if DRAFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _removed_unless_whole(path: Path) -> Iterator[None]:
+    """Remove the file that the block writes where the block ends early."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(path.unlink, missing_ok=True)
+        yield
+        undo.pop_all()
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading. Raises OSError for what is none: opening a pipe would wait for its writer."""
+    return open(path, "rb", opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    number = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IsADirectoryError(errno.EISDIR, "is no file", path)
+    return number
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

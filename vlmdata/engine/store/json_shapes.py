@@ -1,0 +1,165 @@
+"""The JSON records of a dataset, each held against one declared shape before anybody uses it: they may be strangers'."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.step import RecipeError
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+DEEPEST = 100  # levels of lists and objects within each other; readers that recurse allow about ten times as many
+WORK_FIX = "Remove the folder work/ and build the dataset again"
+
+
+class Shape(BaseModel):
+    """What a record must hold; further fields are left as they are."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Drops(Shape):
+    """Rows that one rule rejected."""
+
+    step: str
+    reason: str | None
+    rows: Count
+
+
+class FileFacts(Shape):
+    """What a manifest says of a file. `rows` stands with files of the ledger, `samples` with tars."""
+
+    bytes: Count
+    sha256: str
+    rows: Count | None = None
+    samples: Count | None = None
+
+
+class Shards(Shape):
+    layout: Literal["captions", "documents"]
+
+
+class Recipe(Shape):
+    source: dict[str, Any]
+    steps: list[Any]
+    shards: Shards
+
+
+class Manifest(Shape):
+    """manifest.json. What has a default is missing in manifests of earlier commits."""
+
+    rows: Count
+    kept: Count
+    limit: Count | None = None
+    dropped: list[Drops]
+    other_records: dict[str, Count] = {}
+    source: str
+    recipe: Recipe
+    versions: dict[str, str] = {}
+    models: dict[str, list[dict[str, Any]]] = {}
+    provenance: dict[str, dict[str, Count]] = {}
+    files: dict[str, FileFacts]
+
+    @model_validator(mode="after")
+    def _counts_ledgers(self) -> Manifest:
+        for name, facts in self.files.items():
+            if name.startswith("ledger/") and facts.rows is None:
+                raise ValueError(f"files.{name}.rows is missing")
+        return self
+
+
+class Takedown(Shape):
+    """forgotten/NNNNN.json, the tombstones of one takedown."""
+
+    at: str
+    rows: Count
+    keys: list[str]
+    hashes: list[Hex]
+    likenesses: list[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], Annotated[int, Field(ge=0, le=64)]]]
+
+
+class PendingTakedown(Takedown):
+    """The same before its files are in their places: `swap` says which file of `folder` goes where, null: it is deleted."""
+
+    folder: Annotated[str, Field(pattern=r"^forgotten/[0-9a-f]{32}$")]
+    cells: dict[Annotated[str, Field(pattern=r"^\d{1,18}$")], list[Count]]
+    swap: dict[str, str | None]
+    manifest: Manifest
+
+    @model_validator(mode="after")
+    def _takes_its_own_files(self) -> PendingTakedown:
+        for target, file in self.swap.items():
+            if file not in (None, f"{self.folder}/{target}"):
+                raise ValueError(f"swap.{target} is another file")
+        return self
+
+
+class Planned(Shape):
+    """work/plan.json; see engine/partitions/plan.py."""
+
+    source: str
+    part_rows: Count
+    parts: Count
+    rows: Count | None
+    files: list[str]
+    pieces: list[dict[str, Any]]
+
+
+class Parts(Shape):
+    """work/parts.json: of each part its number, how many rows were taken (null: all), and how many it has in the ledger."""
+
+    decided: list[str]
+    parts: list[tuple[Count, Count | None, Count]]
+
+
+class Entry(Shape):
+    """work/log/PART/NNNN.json; see engine/partitions/partition_log.py."""
+
+    table: str
+    measures: list[str]
+    blobs: list[str]
+    rows: bool
+    others: dict[str, Count] = {}
+
+
+def read_record(store: Store, name: str, shape: type[Shape], fix: str) -> dict[str, Any]:
+    """Return a record, unchanged.
+
+    Raises FileNotFoundError where there is none, and RecipeError, which names the record and `fix`, where it is damaged.
+    """
+    try:
+        record = json.loads(store.read(name))
+        _check_plain(record, DEEPEST)
+        shape.model_validate_json(json.dumps(record))  # as JSON: there a tuple is a list
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{store.url}/{name} is damaged: {_said(error)}. {fix}") from None
+    return record
+
+
+def _check_plain(value: Any, levels: int) -> None:
+    """Raise ValueError for text that no file can hold (half a surrogate pair) and for levels without end."""
+    if not levels:
+        raise ValueError(f"more than {DEEPEST} levels within each other")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            name.encode()
+            _check_plain(one, levels - 1)
+    elif isinstance(value, list):
+        for one in value:
+            _check_plain(one, levels - 1)
+
+
+def _said(error: Exception) -> str:
+    """Return what is wrong, and at which field, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        return " ".join((f"{place}: {said}" if place else said).split())[:300]
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,122 @@
+"""A store in a bucket, through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+import fsspec
+
+from vlmdata.engine.store.blob_cache import BlobCache
+from vlmdata.engine.store.lease import Lease
+from vlmdata.engine.store.store_protocol import inside
+from vlmdata.step import RecipeError
+
+
+class ObjectStore:
+    """A bucket behind fsspec. Data is uploaded whole from a local file, for an interrupted `open` publishes what it has."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self.fs: Any
+        self.fs, self.root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        self._lease: Lease | None = None
+        self._blobs = BlobCache(self.read, self._read_range)
+
+    def probe(self) -> None:
+        """Raise RecipeError unless a second creation of one name is refused."""
+        name = f"work/probe-{uuid.uuid4().hex}"
+        try:
+            refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
+        except (TypeError, NotImplementedError, ValueError) as error:
+            raise RecipeError(
+                f"{self.url}: this store cannot create a file exclusively ({error}); use a local folder"
+            ) from None
+        except OSError as error:
+            raise RecipeError(f"{self.url}: cannot be written: {error}") from None
+        self.delete(name)
+        if not refused:
+            raise RecipeError(f"{self.url}: this store lets a second writer replace a file; use one with If-None-Match")
+
+    def _full(self, name: str) -> str:
+        return f"{self.root}/{inside(name, self.url)}"
+
+    def read(self, name: str) -> bytes:
+        return self.fs.cat_file(self._full(name))
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        return (self._blobs.read if name.endswith(".blob") else self._read_range)(name, offset, size)
+
+    def _read_range(self, name: str, offset: int, size: int) -> bytes:
+        return self.fs.cat_file(self._full(name), start=offset, end=offset + size)
+
+    def open(self, name: str) -> IO[bytes]:
+        return fsspec.open(f"{self.url}/{inside(name, self.url)}", "rb").open()
+
+    @contextlib.contextmanager
+    def new_file(self, name: str) -> Iterator[IO[bytes]]:
+        with tempfile.NamedTemporaryFile(prefix="vlmdata-") as file:
+            yield file
+            file.flush()
+            self.fs.put_file(file.name, self._full(name))
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(self._full(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
+        self.fs.pipe_file(self._full(name), data)
+
+    def publish(self, name: str, target: str) -> None:
+        self.fs.cp_file(self._full(name), self._full(target))
+
+    def list(self, folder: str) -> list[str]:
+        try:
+            found = self.fs.ls(self._full(folder).rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return []
+        start = len(self.root) + 1
+        return sorted(entry["name"][start:] for entry in found if entry["type"] == "file")
+
+    def size(self, name: str) -> int:
+        return self.fs.info(self._full(name))["size"]
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self._full(name))
+
+    def erase(self, name: str, spans: Sequence[tuple[int, int]]) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            data = bytearray(self.read(name))
+            for offset, size in spans:
+                data[offset : offset + size] = bytes(size)
+            self._blobs.forget(name)
+            self.put(name, bytes(data))
+
+    def folders(self, folder: str) -> Sequence[str]:
+        try:
+            found = self.fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        start = len(self.root) + 1
+        return sorted(entry["name"][start:] for entry in found if entry["type"] == "directory")
+
+    def delete_folder(self, folder: str) -> None:
+        self.fs.rm(self._full(folder), recursive=True)
+
+    @contextlib.contextmanager
+    def alone(self, name: str, waits: Callable[[str], None]) -> Iterator[None]:
+        with Lease(self, name, waits) as self._lease:
+            yield
+
+    def is_alone(self) -> bool:
+        return self._lease is not None and self._lease.is_held()
+
+    def delete_drafts(self, *folders: str) -> None:
+        """Nothing to do: an object appears whole under its name, or not at all."""

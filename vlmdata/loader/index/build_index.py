@@ -1,0 +1,144 @@
+"""Make the index of tars that have none, or whose index is lost: in parallel, from their headers."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of, wrong
+from vlmdata.errors import InputError, WorkFailed
+from vlmdata.loader.index.find_tars import PathLike, Shards, find_shards
+from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
+from vlmdata.loader.index.scan_tar import scan
+
+OnError = Literal["raise", "skip"]
+_FEW = 4  # shards a process: starting one costs as much as reading the headers of three
+_GROUP_ROWS = 1 << 16
+
+
+def build_index(
+    paths: Shards | PathLike | Sequence[PathLike],
+    *,
+    out: str | os.PathLike | None = None,
+    workers: int | None = None,
+    image_sizes: bool = False,
+    on_error: OnError = "raise",
+    report: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Index tars (a folder, a file, a pattern, an address or a list of them) and return the index's path.
+
+    `out` is `index.parquet` in the folder unless given; elsewhere the index notes where the tars are. `image_sizes` reads
+    each image's header too. A tar that is cut or broken raises ValueError, naming it and the byte; with on_error="skip" its
+    whole samples are kept, the rest is a warning. `report(done, shards)` is called after each shard.
+    """
+    check_whole_or_none(1, workers=workers)
+    check_bool(image_sizes=image_sizes)
+    check_choice(get_args(OnError), on_error=on_error)
+    check_callable(report=report)
+    if out is not None:
+        check_path(out=out)
+        if os.path.isdir(out):
+            raise wrong("out", "the path of a file, as index.parquet", out)
+    found = paths if isinstance(paths, Shards) else find_shards(paths_of(paths=paths))
+    target = Path(out) if out is not None else _beside(found)
+    workers = max(1, min(workers or os.cpu_count() or 1, len(found.names) // _FEW))
+    schema = INDEX
+    if "://" in found.base or target.parent.resolve() != Path(found.base).resolve():
+        schema = INDEX.with_metadata({"base": found.base})
+    waiting: list[pa.Table] = []
+    rows = 0
+    with IndexWriter(target, schema) as writer:
+        for number, (table, damage) in enumerate(_scan_all(found, image_sizes, workers), 1):
+            table = _without(table, found.excluded.get(found.names[number - 1], frozenset()))
+            if damage and on_error == "raise":
+                raise InputError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
+            if damage:
+                warnings.warn(f"{damage}: its whole samples are kept, {table.num_rows} of them", stacklevel=2)
+            waiting.append(table)
+            rows += table.num_rows
+            if sum(map(len, waiting)) >= _GROUP_ROWS:
+                writer.write(pa.concat_tables(waiting).unify_dictionaries())
+                waiting = []
+            if report is not None:
+                report(number, len(found.names))
+        writer.write(pa.concat_tables(waiting).unify_dictionaries() if waiting else INDEX.empty_table())
+        if not rows:
+            raise InputError(f"no samples in {found.base}: {len(found.names)} tars hold no files with a key and an extension")
+    return target
+
+
+def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
+    """Return a tar's rows without the samples of these keys."""
+    return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
+
+
+def _beside(found: Shards) -> Path:
+    if "://" in found.base:
+        raise InputError(f"say where the index of {found.base} shall lie: out=PATH")
+    return Path(found.base) / INDEX_FILE
+
+
+def _scan_all(found: Shards, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
+    """Scan each shard, in order of the shards, in `workers` processes; one scans here."""
+    requests = [(found.address(name), name, image_sizes) for name in found.names]
+    if workers == 1:
+        yield from (scan(*request) for request in requests)
+        return
+    local = threading.local()
+    started: list[_Scanner] = []
+
+    def answer(request: tuple[str, str, bool]) -> tuple[pa.Table, str | None]:
+        if not hasattr(local, "scanner"):
+            local.scanner = _Scanner()
+            started.append(local.scanner)
+        return local.scanner.scan(request)
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(answer, requests)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for scanner in started:
+            with closing(scanner):
+                pass
+
+
+class _Scanner:
+    """A process that runs `scan.serve`. Not multiprocessing's, which would run the caller's script again."""
+
+    def __init__(self) -> None:
+        # a process group of its own: Ctrl-C is ours, and the end of its stdin ends it
+        program = f"import sys; sys.path[:] = {sys.path!r}; from vlmdata.loader.index.scan_tar import serve; serve()"
+        command = [sys.executable, "-c", program]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+
+    def scan(self, request: tuple[str, str, bool]) -> tuple[pa.Table, str | None]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+        head = self.process.stdout.read(16)
+        if len(head) < 16:
+            raise WorkFailed(f"the process that reads {request[0]} died with exit status {self.process.wait()}")
+        table_size, note_size = struct.unpack("<QQ", head)
+        table = pa.ipc.open_stream(self.process.stdout.read(table_size)).read_all()
+        damage, failure = json.loads(self.process.stdout.read(note_size))
+        if failure:
+            raise OSError(failure)
+        return table, damage
+
+    def close(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()

@@ -1,0 +1,196 @@
+"""A dataset as the loader sees it: the tars behind a path, with their index, found, or made once and kept."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import xxhash
+
+from vlmdata.arguments import check_protocol
+from vlmdata.errors import InputError
+from vlmdata.loader.index.build_index import OnError, build_index
+from vlmdata.loader.index.find_tars import Shards, find_shards, first_outside, is_remote, join, named_split, split_file
+from vlmdata.loader.index.flat_index import FlatIndex, open_index
+from vlmdata.loader.index.grouping import VERSION
+from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
+
+PathLike = str | os.PathLike
+CACHE = Path("~/.cache/vlmdata")
+CACHE_BYTES = 20_000_000_000  # of remote tars
+
+
+@dataclass
+class Dataset:
+    """One indexed set of tars. `base` is the folder or address its shards' names are relative to."""
+
+    name: str
+    index: FlatIndex
+    index_file: Path
+    base: str
+
+    def address(self, shard: int) -> str:
+        return join(self.base, self.index.shards[shard])
+
+    @cached_property
+    def is_beside(self) -> bool:
+        """Whether its index lies beside its tars, and is to know all that is there."""
+        return self.index_file.parent == Path(self.base)
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether any of its tars is: those of different servers have no base."""
+        return is_remote(self.base) or any(map(is_remote, self.index.shards))
+
+    def state(self) -> str:
+        """A name for this index and its tars as they now are: what was computed of their bytes holds as long as it does.
+
+        Remote tars are not asked: an index that was made of them lies at a place that names their state.
+        """
+        facts = [self.index.digest, self.base, str(self.index_file)]
+        for shard in range(0 if self.is_remote else len(self.index.shards)):
+            with suppress(OSError):  # a tar that is missing
+                stat = os.stat(self.address(shard))
+                facts.append(f"{shard} {stat.st_size} {stat.st_mtime_ns}")
+        return xxhash.xxh3_64_hexdigest("\n".join(facts).encode())
+
+
+def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
+    """Open what `find_shards` understands, a folder with an index.parquet, or an index file.
+
+    Of a folder with Energon's splits one split is opened, whatever index it has. Where there is no index, one is made and
+    kept under `cache`, named by the tars' addresses, sizes and times. Raises ValueError where tars and index do not belong
+    together; with on_error="skip", missing tars are left for the reader.
+    """
+    check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
+    cache = Path(cache).expanduser()
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else ", ".join(os.fspath(one) for one in path)
+    file = _index_beside(path, cache)
+    if file is not None:
+        index = _opened(file, name, cache)
+        is_given = name.endswith(".parquet") and not is_remote(name)
+        dataset = Dataset(name, index, file, _base_of(index, path, file, is_given=is_given))
+    else:
+        shards = find_shards(path)
+        file = cache / "index" / _state_of(shards) / INDEX_FILE
+        dataset = Dataset(name, _kept_index(shards, file, cache, on_error), file, shards.base)
+    if not dataset.is_remote:
+        _check_shards(dataset, on_error)
+    return dataset
+
+
+def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
+    """Open an index; the copy of a remote one is fetched once more where it is damaged."""
+    if not is_remote(name):
+        return open_index(file, cache)
+    with suppress(NoIndex):
+        return open_index(file, cache)
+    file.unlink(missing_ok=True)
+    _fetch_index(name, cache)
+    try:
+        return open_index(file, cache)
+    except NoIndex as error:
+        raise NoIndex(f"{name}: {error}") from None
+
+
+def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
+    """Where the tars of an index are: beside it, or where it notes, which counts only of a file that the user names."""
+    base = _folder_of(path)
+    if index.base is not None:
+        if not is_given:
+            raise InputError(
+                f"{file} is of tars elsewhere, in {index.base or 'several places'}: give the index file by its path"
+            )
+        base = index.base
+    name = first_outside(base, index.shards, file) if base else None  # without a base names are whole addresses
+    if name is not None:
+        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
+    return base
+
+
+def _kept_index(shards: Shards, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
+    """The index of others' tars in the cache; it is made where it is missing or damaged."""
+    if file.exists():
+        with suppress(NoIndex):
+            return open_index(file, cache)
+    build_index(shards, out=file, on_error=on_error)
+    return open_index(file, cache)
+
+
+def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | None:
+    if not isinstance(path, str | os.PathLike):
+        return None
+    text = os.fspath(path)
+    if split_file(text) is not None or named_split(text)[1] is not None:
+        return None  # which knows the tars of all splits
+    if is_remote(text):
+        return _fetch_index(text, cache)
+    file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is no file: remove it, or restore the index that was there")
+    return file.absolute() if file.is_file() else None
+
+
+def _fetch_index(address: str, cache: Path) -> Path | None:
+    """Copy the index beside remote tars into the cache, under a name that changes with it."""
+    import fsspec
+
+    if address.endswith(".tar"):
+        return None
+    address = address if address.endswith(".parquet") else f"{address.rstrip('/')}/{INDEX_FILE}"
+    files, path = fsspec.core.url_to_fs(address)
+    if not files.exists(path):
+        return None
+    copy = cache / "index" / _named(address, files.info(path)) / INDEX_FILE
+    if not copy.exists():
+        part = copy.with_name(f".{os.getpid()}")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(path, str(part))
+        os.replace(part, copy)
+    return copy
+
+
+def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
+    assert isinstance(path, str | os.PathLike)
+    text = os.fspath(path)
+    folder = text.rpartition("/")[0] if text.endswith(".parquet") else text.rstrip("/")
+    return folder if is_remote(text) else os.path.abspath(folder or ".")
+
+
+def _state_of(shards: Shards) -> str:
+    """A name for these tars as they now are: changed ones get a new index, and so do all when we read tars in another way."""
+    facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
+    for address in map(shards.address, shards.names):
+        if is_remote(address):
+            import fsspec
+
+            files, path = fsspec.core.url_to_fs(address)
+            facts.append(_named(address, files.info(path)))
+        else:
+            stat = os.stat(address)
+            facts.append(f"{address} {stat.st_size} {stat.st_mtime_ns}")
+    return xxhash.xxh3_64_hexdigest("\n".join(facts).encode())
+
+
+def _named(address: str, info: dict) -> str:
+    marks = [str(info[mark]) for mark in ("size", "mtime", "ETag", "etag", "LastModified", "last_modified") if info.get(mark)]
+    return xxhash.xxh3_64_hexdigest(" ".join([address, *marks]).encode())
+
+
+def _check_shards(dataset: Dataset, on_error: OnError) -> None:
+    """Compare the index with the folder: tars it lacks would be left out silently, tars it misses fail in mid-epoch."""
+    index, base, file = dataset.index, dataset.base, dataset.index_file
+    there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing: 10,000 tars are asked for in 10 ms
+    missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
+    if missing:
+        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
+        if on_error == "raise":
+            raise InputError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
+        warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
+    if dataset.is_beside:
+        unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
+        if unknown:
+            raise InputError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")

@@ -1,0 +1,97 @@
+"""One tar to its rows of the index. Runs in processes of its own when there are many: `serve`."""
+
+import io
+import json
+import os
+import struct
+import sys
+from contextlib import ExitStack, suppress
+
+import pyarrow as pa
+
+from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
+from vlmdata.loader.index.grouping import TarSample, contents
+from vlmdata.loader.index.index_file import IndexRow, index_table
+from vlmdata.loader.index.tar import Read, TarDamage, members
+from vlmdata.untrusted import Failed, errors_as
+
+
+def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
+    """Return the rows of the tar at `address`, named `shard` in the index, and what is wrong with it, if anything.
+
+    A damaged tar gives the samples that lie whole around the damage. Links are passed over, as webdataset does.
+    Raises OSError where it cannot be opened.
+    """
+    with ExitStack() as stack:
+        read, length = _open(address, stack)
+        if read(0, 2) == b"\x1f\x8b":
+            compressed = TarDamage(0, length, "it is compressed, so its samples cannot be read one by one: gunzip it")
+            return index_table([]), _told(address, [compressed])
+        found = contents(list(members(read, length)))
+        rows = [_row(sample, shard, read, image_sizes) for sample in found.samples]
+    return index_table(rows), _told(address, found.damages)
+
+
+def _told(address: str, damages: list[TarDamage]) -> str | None:
+    if not damages:
+        return None
+    more = f" (and at {len(damages) - 1} more places)" if len(damages) > 1 else ""
+    return f"{address}, byte {damages[0].offset}: {damages[0].why}{more}"
+
+
+def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
+    if "://" in address:
+        import fsspec
+
+        # jumps past small members read on, past large ones they seek: one request per 4 MB either way
+        files, path = fsspec.core.url_to_fs(address)
+        file = stack.enter_context(files.open(path, "rb", cache_type="readahead", block_size=1 << 22))
+
+        def read_remote(offset: int, size: int) -> bytes:
+            file.seek(offset)
+            return file.read(size)
+
+        return read_remote, file.size
+    number = os.open(address, os.O_RDONLY)
+    stack.callback(os.close, number)
+    return lambda offset, size: os.pread(number, size, offset), os.fstat(number).st_size
+
+
+def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexRow:
+    parts = [(extension, member.offset, member.size) for extension, member in sample.members]
+    start = min(member.header for _, member in sample.members)
+    end = max(member.end for _, member in sample.members)
+    sizes = {extension: size for extension, _, size in parts}
+    text = next((sizes[extension] for extension in TEXT_EXTENSIONS if extension in sizes), 0)
+    images = None
+    if image_sizes:
+        pictures = [part for part in parts if part[0].rpartition(".")[2] in IMAGE_EXTENSIONS]
+        images = [image_size(read, offset, size) for _, offset, size in pictures]
+    return IndexRow(sample.key, shard, start, end - start, parts, min(text, (1 << 31) - 1), images)
+
+
+def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
+    """Width and height as the image's header states them, before any orientation; (0, 0) if it cannot be read."""
+    from PIL import Image
+
+    for amount in sorted({min(size, 1 << 16), size}):  # a large colour profile can push the size past the first 64 KB
+        with suppress(Failed), errors_as(Failed), Image.open(io.BytesIO(read(offset, amount))) as image:
+            return image.size
+    return 0, 0
+
+
+def serve() -> None:
+    """Answer requests on stdin, a JSON list of scan's arguments a line, on stdout: length, table, length, damage."""
+    answers = sys.stdout.buffer
+    for line in sys.stdin:
+        try:
+            table, damage = scan(*json.loads(line))
+            failure = None
+        except OSError as error:
+            table, damage, failure = index_table([]), None, str(error)
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        note = json.dumps([damage, failure]).encode()
+        answers.write(struct.pack("<QQ", sink.tell(), len(note)) + sink.getvalue() + note)
+        answers.flush()

@@ -1,0 +1,53 @@
+"""A dataset by row number, for samplers of one's own: what torch calls map-style. Torch is not needed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmdata.loader.index.find_tars import PathLike
+from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, open_dataset
+from vlmdata.loader.order.order import key, noise
+from vlmdata.loader.read_samples import Sample, open_readers
+
+
+class Rows:
+    """`rows[i]` is sample i of the index, decoded by `decode`; `rows.__getitems__([...])` several, as DataLoader asks.
+
+    Nothing is shuffled here; `__seed__` depends on the row and `seed` alone. Raises IndexError past the end, DamagedSample
+    for what cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: PathLike | Sequence[PathLike],
+        *,
+        decode: Callable[[Sample], Any] | None = None,
+        seed: int = 0,
+        cache: PathLike = CACHE,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.dataset = open_dataset(path, cache)
+        self.decode = decode
+        self._of = key(seed, 4)
+        (self._reader,) = open_readers([self.dataset], Path(cache).expanduser(), cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self.dataset.index)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Any]:
+        numbers = np.asarray(rows, np.int64)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
+            raise IndexError(f"rows {list(rows)} of {len(self)}")
+        seeds = (noise(self._of, numbers) >> np.uint64(1)).tolist()
+        samples = []
+        self._reader.forked()
+        for place, seed in zip(self.dataset.index.locate(numbers), seeds, strict=True):
+            sample = self._reader.read(place) | {"__seed__": seed}
+            samples.append(sample if self.decode is None else self.decode(sample))
+        return samples

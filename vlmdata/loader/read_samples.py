@@ -1,0 +1,196 @@
+"""Samples from tars: one read for a small sample, two for each member of a large one. The headers must be those that the index
+describes: a tar that was replaced or moved would otherwise give other bytes under the sample's key.
+"""
+
+import os
+import resource
+import stat
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmdata.errors import Error
+from vlmdata.loader.index.build_index import OnError
+from vlmdata.loader.index.flat_index import Place
+from vlmdata.loader.index.open_dataset import Dataset
+from vlmdata.loader.index.tar import BLOCK
+from vlmdata.loader.index.tar_header import SIZE_AT, has_samples, is_member
+
+if TYPE_CHECKING:
+    from vlmdata.loader.remote_tars import RemoteTar, RemoteTars
+
+Sample = dict[str, Any]
+OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
+TOGETHER = 1 << 17  # bytes of a sample that are read at once: to copy its members out of them costs less than further reads
+
+
+class _Ends(dict[str, bytes]):
+    """How a member's name ends in its header, after the key, by its extension: made once."""
+
+    def __missing__(self, extension: str) -> bytes:
+        return self.setdefault(extension, f".{extension}\0".encode())
+
+
+_ENDS = _Ends()
+
+
+class DamagedSample(Error, ValueError):
+    """A sample that cannot be read or decoded: names the shard, the byte and what to do. on_error="skip" passes over it."""
+
+
+class Reader:
+    """Reads samples of one dataset. Safe for threads, and in processes that were forked or sent a copy."""
+
+    def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None, on_error: OnError = "raise") -> None:
+        self.dataset = dataset
+        self.on_error = on_error
+        self._remote = remote
+        self._process = os.getpid()
+        self._open: OrderedDict[int, Tar | RemoteTar] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def read(self, place: Place) -> Sample:
+        """Return the sample's members as bytes, by extension, with `__key__` and `__url__`. Raises DamagedSample."""
+        _, key, shard, names, offsets, sizes = place
+        tar = self._open.get(shard) or self._tar(place)
+        sample: Sample = {"__key__": key, "__url__": tar.address}
+        if not names:
+            return sample
+        start = offsets[0] - BLOCK
+        span = offsets[-1] + sizes[-1] - start
+        if not 0 < span <= TOGETHER:
+            return self._read_apart(place, tar, sample)
+        try:
+            data = tar.pread(span, start)
+        except OSError as error:
+            raise self._damage(place, start, f"cannot be read: {error}") from error
+        holds, begin, base, size_at = data.startswith, key.encode(), start + BLOCK, start + BLOCK - SIZE_AT
+        for name, offset, size in zip(names, offsets, sizes, strict=True):
+            if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
+                return self._read_apart(place, tar, sample)  # a long name, or not what the index describes
+            sample[name] = data[offset - start : offset - start + size]
+        return sample if len(data) == span else self._read_apart(place, tar, sample)  # a tar that is cut
+
+    def _read_apart(self, place: Place, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
+        """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
+        for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
+            self._confirm(place, tar, name, offset, size)
+            there = max(0, tar.size - offset)
+            data = self._bytes(place, tar, min(size, there), offset)
+            if len(data) != size:
+                raise self._damage(place, offset, f"member {name!r} has {len(data)} of its {size} bytes")
+            sample[name] = data
+        return sample
+
+    def _bytes(self, place: Place, tar: "Tar | RemoteTar", size: int, offset: int) -> bytes:
+        try:
+            return tar.pread(size, offset)
+        except OSError as error:
+            raise self._damage(place, offset, f"cannot be read: {error}") from error
+
+    def confirm(self, place: Place) -> None:
+        """Raise DamagedSample unless the headers of all members lie where the index has them."""
+        tar = self._open.get(place.shard) or self._tar(place)
+        for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
+            self._confirm(place, tar, name, offset, size)
+
+    def _confirm(self, place: Place, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
+        """Raise DamagedSample unless this member's header lies before it."""
+
+        def read(at: int, size: int) -> bytes:
+            return self._bytes(place, tar, size, at)
+
+        if not is_member(read, f"{place.key}.", name, offset, size):
+            raise self._damage(place, offset, f"member {name!r} of {size} bytes is not there")
+
+    def read_at(self, place: Place, offset: int, size: int) -> bytes:
+        """Return bytes of the sample's tar, fewer at its end."""
+        return (self._open.get(place.shard) or self._tar(place)).pread(size, offset)
+
+    def ahead(self, places: list[Place]) -> None:
+        """Fetch what these samples need soon; nothing to do for local tars. Errors are left for the reading itself."""
+        if self._remote is None:
+            return
+        spans: dict[int, list[tuple[int, int]]] = {}
+        shards: dict[int, Place] = {}
+        for place in places:
+            found = zip(place.offsets, place.sizes, strict=True)
+            spans.setdefault(place.shard, []).extend((offset - BLOCK, size + BLOCK) for offset, size in found)
+            shards[place.shard] = place
+        for shard, wanted in spans.items():
+            try:
+                tar = self._open.get(shard) or self._tar(shards[shard])
+            except DamagedSample:
+                continue
+            self._remote.ahead(tar, wanted)  # type: ignore[arg-type]
+
+    def _tar(self, place: Place) -> "Tar | RemoteTar":
+        address = self.dataset.address(place.shard)
+        try:
+            tar = Tar(address) if self._remote is None else self._remote.open(address)
+        except OSError as error:
+            raise self._damage(place, place.offsets[0] if place.offsets else 0, f"cannot be opened: {error}") from error
+        if self.dataset.is_beside:
+            self._check_end(place, tar)
+        self._open[place.shard] = tar
+        while len(self._open) > OPEN_TARS:
+            self._open.popitem(last=False)  # closed when the last thread that reads from it lets go
+        return tar
+
+    def _check_end(self, place: Place, tar: "Tar | RemoteTar") -> None:
+        """Raise DamagedSample for a tar with samples after those of the index beside it: they would be left out silently."""
+        end = int(self.dataset.index.arrays["shard_ends"][place.shard])
+
+        def read(at: int, size: int) -> bytes:
+            return self._bytes(place, tar, size, end + at)
+
+        if has_samples(read, tar.size - end):
+            damage = self._damage(place, end, "samples follow that the index does not know")
+            if self.on_error == "raise":
+                raise damage
+            warnings.warn(f"not used: {damage}", stacklevel=2)
+
+    def forked(self) -> None:
+        """Drop what a forked process must not use: connections of its parent."""
+        if self._remote is not None and self._process != os.getpid():
+            self._process, self._open = os.getpid(), OrderedDict()
+
+    def _damage(self, place: Place, offset: int, why: str) -> DamagedSample:
+        address = self.dataset.address(place.shard)
+        return DamagedSample(
+            f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar is not what {self.dataset.index_file} describes:"
+            f' restore it, index again (vlmdata index), or pass over such samples with on_error="skip"'
+        )
+
+
+def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_error: OnError = "raise") -> list[Reader]:
+    """A reader for each dataset; the remote ones share one cache of at most `cache_bytes`, and its connections."""
+    if not any(dataset.is_remote for dataset in datasets):
+        return [Reader(dataset, None, on_error) for dataset in datasets]
+    from vlmdata.loader.remote_tars import BlockCache, RemoteTars
+
+    (cache / "blocks").mkdir(parents=True, exist_ok=True)
+    remote = RemoteTars(BlockCache(cache / "blocks", cache_bytes))
+    return [Reader(dataset, remote if dataset.is_remote else None, on_error) for dataset in datasets]
+
+
+class Tar:
+    """An open local tar of `size` bytes. `pread(size, offset)` gives some, fewer at its end; closed when nobody holds it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._number = os.open(address, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would wait for somebody to write
+        status = os.fstat(self._number)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{address} is no file")
+        self.size = status.st_size
+        self.pread: Callable[[int, int], bytes] = partial(os.pread, self._number)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "_number"):
+            close(self._number)  # as an argument: at the end of a script the module may be empty already

@@ -1,0 +1,87 @@
+"""Conversations as rows: images stand where their placeholders were, and every position knows whose turn it belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.readers.dialogue import Message, laid_out
+from vlmdata.readers.plain_rows import Bad, bad_records, document, placed, reject, tables
+
+
+def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
+    """Return messages as a row. A message of nothing keeps one empty text.
+
+    The row is dropped with the reason of the first image that cannot be used: a question without its image is none.
+    """
+    positions, roles, said = laid_out(messages)
+    turns = None if said is None else [one and json.dumps(one, ensure_ascii=False, sort_keys=True) for one in said]
+    row = document(positions, roles=roles, turns=turns, **fields)
+    return reject(row, next((image["reason"] for image in row["images"] if image and image.get("reason")), None))
+
+
+def in_tables(
+    some: Iterable[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]],
+    name: str,
+    row_of: Callable[[Any], dict[str, Any]],
+    joined: bool,
+) -> Iterator[pa.Table]:
+    """Give the rows of a file's records, and of those that cannot be read, as both are met; what is to be joined at the end."""
+    every: list[dict[str, Any]] = []
+    for good, bad in some:
+        rows = [placed(row_of(record), f"{name}, record {number}") for number, record in good]
+        if joined:
+            every += rows
+        else:
+            yield from tables(rows)
+        if bad:
+            yield bad_records(name, bad)
+    yield from tables(join(every))
+
+
+def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the conversations of one image into the row of the first of them, one after another; the image is shown once.
+
+    Only those join that show one image, in their first turn, and have no system's turn, no tools, and nothing in `turns`.
+    """
+    joined: list[dict[str, Any]] = []
+    first: dict[str | bytes, dict[str, Any]] = {}
+    ids: dict[str | bytes, list[str]] = {}
+    for row in rows:
+        name = _only_image(row)
+        if name is None or name not in first:
+            joined.append(row)
+        if name is None:
+            continue
+        ids.setdefault(name, []).append(row["id"])
+        if name not in first:
+            first[name] = row
+            continue
+        one = first[name]
+        again = [(t, role) for t, role in zip(row["texts"], row["roles"], strict=True) if t is not None]
+        if again[0][1] != "user":  # the picture alone was the question
+            again.insert(0, ({"text": ""}, "user"))
+        begins = one["roles"][-1] == again[0][1]  # an answer is missing: question after question
+        if begins or one["turns"]:
+            before = one["turns"] or [None] * len(one["texts"])
+            one["turns"] = [*before, json.dumps({"begins": True}) if begins else None, *[None] * (len(again) - 1)]
+        one["texts"] += [text for text, _ in again]
+        one["images"] += [None] * len(again)
+        one["roles"] += [role for _, role in again]
+    for name, row in first.items():
+        row["id"] = "\n".join(ids[name])  # the key is of all that was said
+    return joined
+
+
+def _only_image(row: Mapping[str, Any]) -> str | bytes | None:
+    """Return what names the image of a conversation that may join others."""
+    if row.get("drop") or row["turns"] or row["tools"] or "system" in row["roles"] or row["roles"][0] != "user":
+        return None
+    shown = [number for number, image in enumerate(row["images"]) if image is not None]
+    if len(shown) != 1 or any(role != "user" for role in row["roles"][: shown[0]]):
+        return None
+    image = row["images"][shown[0]]
+    return image.get("url") or image.get("blob") or image.get("data")

@@ -1,0 +1,247 @@
+"""Images of a folder or a zip archive, and the files that lie beside them: which are theirs, read within limits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import fsspec
+
+from vlmdata.readers.find_files import find, is_hidden, is_remote, listing_errors
+from vlmdata.readers.open_file import raw_file
+from vlmdata.readers.source_images import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
+from vlmdata.readers.zip_members import Unusable, archive, read_member
+from vlmdata.safe_path import Refused, real_path_inside
+from vlmdata.step import RecipeError
+
+IMAGES = (*ENDINGS, *OTHER_ENDINGS)
+_ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tzst|rar|7z|cab|iso|cbz|cbr|cb7)(\.(gz|bz2|xz|zst|lz4?|lzma|br|z|\d{3}))?")
+
+
+class Store(Protocol):
+    """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
+
+    def folders(self) -> set[str]:
+        """Return the folders that hold a file, as far as the store was given whole."""
+        ...
+
+    def names(self, folder: str) -> Mapping[str, list[str]]:
+        """Return the names of the files that lie in a folder, by what they are in lower case."""
+        ...
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a file's bytes, at most `most`. Raises Unusable."""
+        ...
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return the fields of an image. Raises Unusable."""
+        ...
+
+
+class Folder:
+    """Files on this machine or in a store of fsspec. What a link leads to outside the folders given is not read.
+
+    `whole` are the folders of which every file counts; of the others only those that hold images do.
+    """
+
+    def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
+        self._roots = roots
+        self._whole = whole
+        self._names: dict[str, Mapping[str, list[str]]] = {}
+
+    def folders(self) -> set[str]:
+        """Return the folders at any depth that hold a file."""
+        return {path.rpartition("/")[0] for path in self.members(("",))}
+
+    def members(self, endings: tuple[str, ...]) -> list[str]:
+        """Return the files of whole folders that end so; hidden ones are left out."""
+        try:
+            return [file.path for file in find(self._whole, endings)] if self._whole else []
+        except RecipeError:  # there is none
+            return []
+
+    def names(self, folder: str) -> Mapping[str, list[str]]:
+        """Return the names in a folder, links, pipes and devices included."""
+        if folder not in self._names:
+            self._names[folder] = _by_lower_case(_listed(folder))
+        return self._names[folder]
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a file's bytes. Raises Unusable: outside_folder, no_file, unreadable_file, too_large."""
+        if not is_remote(path):
+            self._check(path)
+        try:
+            if not is_remote(path) and os.path.getsize(path) > most:
+                raise Unusable("too_large", f"longer than {most:,} bytes")
+            with raw_file(path) as file:
+                data: bytes = file.read(most + 1)
+        except FileNotFoundError:
+            raise Unusable("no_file", "there is no such file") from None
+        except OSError as error:
+            raise Unusable("unreadable_file", error.strerror or type(error).__name__) from None
+        if len(data) > most:
+            raise Unusable("too_large", f"longer than {most:,} bytes")
+        return data
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return an image that stays where it is; or its bytes, where Arrow has no word for its path."""
+        data = self.read(path, LARGEST)
+        return in_place(path, 0, data) if _is_text(path) else inline(data)
+
+    def _check(self, path: str) -> None:
+        refused = "outside_folder"
+        for root in self._roots:
+            try:
+                real = real_path_inside(path, root)
+            except Refused as error:
+                refused = str(error)
+                continue
+            if not os.path.isfile(real):  # opening a pipe would wait for its writer
+                raise Unusable("no_file", "is no file")
+            return
+        raise Unusable(refused, "a link that leads out of the folder")
+
+
+class Zip:
+    """Members of a zip archive. Raises Damage where it cannot be read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        every = [name for name in archive(path).namelist() if not name.endswith("/")]
+        self._members = list(dict.fromkeys(every))
+        self.repeats = len(every) - len(self._members)  # of members of one name the last counts, as in zip
+        names: dict[str, list[str]] = defaultdict(list)
+        for name in self._members:
+            names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
+        self._names = {folder: _by_lower_case(some) for folder, some in names.items()}
+
+    def members(self, endings: tuple[str, ...]) -> list[str]:
+        """Return the members that end so, sorted; hidden ones and those that a Mac adds are left out."""
+        return sorted(
+            name
+            for name in self._members
+            if name.lower().endswith(endings)
+            and not any(is_hidden(part) and part not in (".", "..") for part in name.split("/"))
+        )
+
+    def folders(self) -> set[str]:
+        """Return the folders that hold a member; hidden ones are left out."""
+        return {folder for folder in self._names if not any(is_hidden(part) for part in folder.split("/"))}
+
+    def names(self, folder: str) -> Mapping[str, list[str]]:
+        """Return the names of the members in a folder."""
+        return self._names.get(folder, {})
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a member's bytes. Raises Unusable."""
+        return read_member(self._path, path, most)
+
+    def image(self, path: str) -> dict[str, Any]:
+        """Return an image with its bytes. Raises Unusable: outside_folder for a name that leads out of the archive."""
+        if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
+            raise Unusable("outside_folder", "the member's name leads out of the archive")
+        return inline(self.read(path, LARGEST))
+
+
+def image_at(store: Store, path: str) -> dict[str, Any]:
+    """Return an image of a store, dropped with the reason where it cannot be used."""
+    try:
+        image = store.image(path)
+    except Unusable as error:
+        return {"drop": "source", "reason": error.reason}
+    if image.get("reason") == "not_an_image" and path.lower().endswith(OTHER_ENDINGS):
+        image["reason"] = "unsupported_format"
+    return image
+
+
+def beside(store: Store, path: str, ending: str) -> list[str]:
+    """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not.
+
+    Beside `a.jpg` and `A.jpg` an `a.txt` belongs to the first alone.
+    """
+    folder, slash, name = path.rpartition("/")
+    names = store.names(folder)
+    found: list[str] = []
+    for stem in (name, os.path.splitext(name)[0]):
+        same = names.get((stem + ending).lower(), [])
+        own = [stem + ending] if stem + ending in same else [one for one in same if one.startswith(stem)]
+        found += own or [one for one in same if not _is_anothers(one[: len(stem)], names)]
+    return [folder + slash + one for one in dict.fromkeys(found)]
+
+
+def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
+    """Say whether an image has just this name, with or without its ending."""
+    return any(
+        os.path.splitext(one)[0] == stem or one == stem for e in ("", *IMAGES) for one in names.get(stem.lower() + e, ())
+    )
+
+
+class Survey(NamedTuple):
+    """What lies beside the images of some folders."""
+
+    has_texts: bool  # whether any image has a file beside it: perhaps a text that we overlook
+    orphans: int  # files that end like texts and belong to no image
+    no_files: int  # what is named like an image and is a link to nothing, a pipe, a device or a folder
+    archives: int  # .zip, .tar.gz, .rar and the like: they are not looked into
+
+    def others(self) -> dict[str, int]:
+        """Return the counts by kind, of those that there are."""
+        counts = {"text_without_image": self.orphans, "no_file": self.no_files, "archive": self.archives}
+        return {name: count for name, count in counts.items() if count}
+
+
+def survey(store: Store, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
+    """Return what lies in the folders of images, and in all others that the store knows, besides these and `archives`."""
+    has_texts, orphans, no_files, unread = False, 0, 0, 0
+    given: dict[str, set[str]] = {folder: set() for folder in store.folders()}
+    for path in images:
+        given.setdefault(path.rpartition("/")[0], set()).add(path.rpartition("/")[2])
+    read = set(archives)
+    lower = [ending.lower() for ending in endings]
+    for folder, known in sorted(given.items()):
+        names = [name for some in store.names(folder).values() for name in some if not is_hidden(name)]
+        shown = {name.lower() for name in names if name.lower().endswith(IMAGES) or name in known}
+        stems = shown | {os.path.splitext(name)[0] for name in shown}
+        for name in names:
+            low, path = name.lower(), f"{folder}/{name}"
+            if low in shown:
+                no_files += isinstance(store, Folder) and name not in known and not is_remote(path) and not os.path.isfile(path)
+            elif is_archive(name):
+                unread += path not in read
+            elif any(stem in stems for stem in (os.path.splitext(low)[0], *_without(low, lower))):
+                has_texts = True
+            else:
+                orphans += low.endswith(tuple(lower))
+    return Survey(has_texts, orphans, no_files, unread)
+
+
+def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
+    """Yield a name without each of the endings that it has."""
+    return (name.removesuffix(one) for one in endings if name.endswith(one))
+
+
+def is_archive(name: str) -> bool:
+    """Say whether a name is that of an archive, whole or a part of one."""
+    return _ARCHIVE.fullmatch(name.lower()) is not None
+
+
+def _by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        found[name.lower()].append(name)
+    return dict(found)
+
+
+def _listed(folder: str) -> Iterable[str]:
+    if not is_remote(folder):
+        return os.listdir(folder or "/")
+    with listing_errors(folder):
+        fs, inside = fsspec.url_to_fs(folder)
+        return [info["name"].rstrip("/").rpartition("/")[2] for info in fs.ls(inside, detail=True) if info["type"] == "file"]
+
+
+def _is_text(path: str) -> bool:
+    return path.encode("utf-8", "replace") == path.encode("utf-8", "surrogateescape")

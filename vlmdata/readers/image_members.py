@@ -1,0 +1,84 @@
+"""The image members of a tar's sample, found by what a conversation in its JSON calls them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from vlmdata.readers.dialogue import first_of, images_of
+from vlmdata.readers.source_images import image_given
+
+# Fields of the JSON, the last one with turns of {"user": ..., "assistant": ...} as The Cauldron has them
+TURNS = ("conversations", "messages", "conversation", "texts")
+IMAGES = ("image", "images")
+
+
+def holds_turns(facts: Mapping[str, Any]) -> bool:
+    """Say whether a sample's JSON holds a conversation: a list of objects, or an object of lists."""
+    said = first_of(facts, TURNS)
+    return isinstance(said, Mapping) or (isinstance(said, list) and isinstance(said[0], Mapping))
+
+
+def turns_alone(said: Any) -> dict[str, Any]:
+    """Return a sample's JSON that is itself a list of turns as `messages`; nothing for anything else."""
+    is_turns = (
+        isinstance(said, list) and said and all(isinstance(one, Mapping) and {"role", "from"} & one.keys() for one in said)
+    )
+    return {"messages": said} if is_turns else {}
+
+
+class Members:
+    """Names of members in the order of the numbers in them; `key` is the sample's."""
+
+    def __init__(self, names: Iterable[str], key: str) -> None:
+        self.names = sorted(names, key=_natural)
+        self._key = key.rpartition("/")[2].lower()
+        self._meant: set[str] = set()  # what the JSON calls a sample's only image
+
+    def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+        """Return the field of images with names of members, where it has as many others: paths from before they were packed."""
+        named = images_of(first_of(facts, IMAGES))
+        is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)
+        if not is_paths or len(set(named)) < len(named) or any(self._member(one) for one in named):
+            return {}
+        return {next(name for name in IMAGES if facts.get(name)): self.names}
+
+    def find(self, where: Any) -> dict[str, Any]:
+        """Return what the JSON names as `image_given` does, but of a name or address that means a member, `member`.
+
+        Of a sample with one image whatever path or address means it, but two different ones cannot both.
+        """
+        image = image_given(where, self._file)
+        if "member" in image or image.get("data") is not None or not image.get("url"):
+            return image
+        return image | self._meaning(image["url"])
+
+    def _file(self, name: str) -> dict[str, Any]:
+        return self._meaning(name) or {"drop": "source", "reason": "no_file"}
+
+    def _meaning(self, name: str) -> dict[str, Any]:
+        member = self._member(name)
+        if member is None and len(self.names) == 1:
+            self._meant.add(name)
+            member = self.names[0] if len(self._meant) == 1 else None
+        return {} if member is None else {"member": member}
+
+    def _member(self, name: str) -> str | None:
+        """Return the member of this name: what follows the key, or the whole name of the file; folders do not count."""
+        path = unquote(name.partition("?")[0]) if "://" in name else name
+        short = path.replace("\\", "/").rpartition("/")[2].lower()
+        whole = short.removeprefix(f"{self._key}.")
+        return short if short in self.names else whole if whole in self.names else None
+
+
+def _is_inline(where: str) -> bool:
+    return image_given(where, lambda name: {}).get("data") is not None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return what sorts names by the numbers in them: `jpg`, `2.jpg`, `10.jpg`."""
+    stem, _, ending = name.rpartition(".")
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", stem) if part]
+    return [*parts, (-2, ending)]

@@ -1,0 +1,199 @@
+"""JSON, JSON lines and lines of text as batches of plain records, read as a stream."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import json
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from vlmdata.readers.as_utf8 import WRONG, InUtf8
+from vlmdata.readers.delimited import Chained, wide_encoding
+from vlmdata.readers.open_file import Damage
+from vlmdata.readers.plain_rows import Bad
+
+READ = 1 << 20
+_DECODER = json.JSONDecoder()
+_BETWEEN = " \t\r\n,"
+
+Batch = tuple[list[dict[str, Any]], list[Bad]]
+
+
+def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Batch]:
+    """Yield up to `rows` records at a time, each time with the bad ones met among them."""
+    good: list[dict[str, Any]] = []
+    bad: list[Bad] = []
+    for item in items(file, kind, encoding):
+        if not isinstance(item, Bad):
+            good.append(item)
+        else:
+            bad.append(item)
+        if len(good) + len(bad) >= rows:
+            yield good, bad
+            good, bad = [], []
+    if good or bad:
+        yield good, bad
+
+
+def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+    """Yield the records of a `json`, `jsonl` or `txt` file; a line of text is the record {"line": ...}."""
+    head = file.read(READ)
+    wide = wide_encoding(head, encoding)
+    encoding = wide or ("utf-8-sig" if head.startswith(codecs.BOM_UTF8) else encoding)
+    stream: Any = Chained(head, file)
+    if kind == "json":
+        yield from _values(stream, encoding)
+    elif wide:
+        for number, line in enumerate(_lines(InUtf8(stream, wide)), 1):
+            yield from _line(line, number, kind, "utf-8", wide)
+    else:
+        for number, line in enumerate(_lines(stream), 1):
+            yield from _line(line, number, kind, encoding)
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    left = b""
+    while block := stream.read(READ):
+        *lines, left = (left + block).split(b"\n")
+        yield from lines
+    yield left
+
+
+def _line(line: bytes, number: int, kind: str, encoding: str, written: str = "") -> Iterator[dict[str, Any] | Bad]:
+    if not line.strip():
+        return
+    try:
+        text = line.decode(encoding).strip()
+    except UnicodeDecodeError:
+        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {written or encoding}", number)
+        return
+    if text:  # and not the mark of UTF-8 alone
+        yield {"line": text} if kind == "txt" else _record(text, number)
+
+
+def _record(text: str, line: int) -> dict[str, Any] | Bad:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Bad("bad_record", text, no_json(error), line)
+    return value if isinstance(value, dict) else Bad("bad_record", text, "JSON, but no object", line)
+
+
+def no_json(error: ValueError | RecursionError) -> str:
+    """Return in words why a text is no JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON from character {error.pos + 1} on"
+    if isinstance(error, UnicodeDecodeError):
+        return f"bytes that are not UTF-8, from byte {error.start} of the record on"
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+
+
+class _Value(NamedTuple):
+    """A value of a JSON list, with its text and the line on which it begins."""
+
+    value: Any
+    raw: str
+    line: int
+
+
+def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+    """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
+    text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
+    buffer, line = _begun(text)
+    if not buffer:
+        return
+    if buffer[0] not in "[{":
+        raise Damage("a JSON list is an array of objects, objects one after another, or one object of columns")
+    found = _parsed(text, buffer, line)
+    if buffer[0] == "{":
+        one_or_two = list(itertools.islice(found, 2))
+        if len(one_or_two) == 1:
+            yield from _rows_of(one_or_two[0], encoding)
+            return
+        found = itertools.chain(one_or_two, found)
+    for count, one in enumerate(found, 1):
+        yield _record_of(one.value, one.raw, one.line, count, encoding)
+
+
+def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
+    """Yield the records of the one object of a file, which may hold columns."""
+    for row in _transposed(only.value):
+        raw = json.dumps(row, ensure_ascii=False) if WRONG in only.raw else only.raw
+        yield _record_of(row, raw, only.line, 1, encoding)
+
+
+def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
+    """Yield the values of an array, or values one after another. `buffer` is the beginning of the text, from `line` on.
+
+    Raises Damage for what is no JSON, for an array without its end, and for what follows that.
+    """
+    is_array = buffer.startswith("[")
+    position, counted = int(is_array), 0  # up to where `line` counts
+    count = 0
+    while True:
+        while position < len(buffer) and buffer[position] in _BETWEEN:
+            position += 1
+        has_ended = buffer.startswith("]", position)
+        value, end, wrong = (None, None, None) if has_ended or position == len(buffer) else _decoded(buffer, position)
+        if not has_ended and end in (None, len(buffer)):  # perhaps not whole: a number or the array may go on
+            more = text.read(max(READ, len(buffer) - position))
+            if more:
+                line += buffer.count("\n", counted, position)
+                buffer, position, counted = buffer[position:] + more, 0, 0
+                continue
+        if end is None:
+            break
+        count += 1
+        line += buffer.count("\n", counted, position)
+        yield _Value(value, buffer[position:end], line)
+        position, counted = end, position
+    if wrong is not None:
+        raise Damage(f"record {count + 1} is no JSON: {wrong}")
+    if is_array or has_ended:
+        _check_end(has_ended, buffer[position + 1 :] + text.read(READ), count)
+
+
+def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | None]:
+    """Return the JSON value at a position and where it ends, or else why there is none."""
+    try:
+        return *_DECODER.raw_decode(buffer, position), None
+    except (ValueError, RecursionError) as error:
+        return None, None, error
+
+
+def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
+    """Return a record of a JSON list, or what is wrong with it. `raw` is its text."""
+    if WRONG in raw:
+        return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
+    if isinstance(value, dict):
+        return value
+    return Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", line)
+
+
+def _begun(text: Any) -> tuple[str, int]:
+    """Return the first piece of a text that is not white space, without any before it, and the line on which it begins."""
+    buffer, line = "", 1
+    while not buffer and (block := text.read(READ)):
+        buffer = block.lstrip("\ufeff \t\r\n")
+        line += block.count("\n", 0, len(block) - len(buffer))
+    return buffer, line
+
+
+def _check_end(ended: bool, rest: str, count: int) -> None:
+    if not ended:
+        raise Damage(f"the JSON array ends after {count} records without ']'")
+    if rest.strip():
+        raise Damage(f"something follows the JSON array of {count} records")
+
+
+def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Turn {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..} into records, {} into none; any other is one record."""
+    columns = list(value.values())
+    if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:
+        indices = dict.fromkeys(index for column in columns for index in column)
+        yield from ({name: column.get(index) for name, column in value.items()} for index in indices)
+    elif columns and all(isinstance(column, list) for column in columns) and len({len(c) for c in columns}) == 1:
+        yield from (dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True))
+    else:
+        yield value

@@ -1,0 +1,80 @@
+"""The files that the rows of a dataset may name: those in its folder, and those that the datasets library names itself."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdata.readers.find_files import is_remote
+from vlmdata.readers.open_file import Damage
+from vlmdata.readers.source_images import LARGEST, file_in_place, image_named, inline
+from vlmdata.readers.zip_members import Unusable, read_member
+from vlmdata.safe_path import Refused, real_path_inside
+
+
+def folder_of(path: str, endings: tuple[str, ...]) -> str:
+    """Return the folder of what a user's path means: the path itself, or what a file or glob lies in.
+
+    `endings` tell which addresses are files: a store is not asked.
+    """
+    local = os.path.expanduser(path)
+    if os.path.isdir(local):
+        return local
+    first, chained, rest = path.partition("::")  # of a chained address the first part is what is looked through
+    fixed = re.split(r"[*?\[]", first, maxsplit=1)[0]
+    if not is_remote(path):
+        return os.path.abspath(os.path.dirname(os.path.expanduser(fixed)))  # in this order: abspath takes a last slash away
+    is_file = fixed != first or first.lower().endswith(endings)
+    return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
+
+
+def is_folder(path: str, endings: tuple[str, ...]) -> bool:
+    """Say whether a user's path is a folder; of an address `endings` tell which are files."""
+    if is_remote(path):
+        return not glob.has_magic(path) and not path.lower().endswith(endings)
+    return os.path.isdir(os.path.expanduser(path))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The files that an image of a row may be.
+
+    `folder` is the dataset's, local or an address: what rows name lies there. `made_in` is where the library itself puts
+    or finds the images of an image folder, as folders and beginnings of addresses; empty where names are the rows' own.
+    """
+
+    folder: str
+    made_in: tuple[str, ...] = ()
+
+    def image(self, value: object) -> dict[str, Any]:
+        """Return the image that a value of a row is or names, or an image dropped with the reason."""
+        where = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
+        if not isinstance(where, str) or not any(self._is_made(where, root) for root in self.made_in):
+            return image_named(value, self.folder)
+        if "::" not in where:
+            return file_in_place(where)
+        member, _, archive = where.partition("::")
+        try:
+            return inline(read_member(archive, member.removeprefix("zip://"), LARGEST))
+        except Damage:
+            return {"drop": "source", "reason": "unreadable_file"}
+        except Unusable as error:
+            return {"drop": "source", "reason": error.reason}
+
+    def _is_made(self, where: str, root: str) -> bool:
+        """Say whether a path is one of the library's own in `root`: of a file there, or of a member of a zip there."""
+        member, chained, file = where.partition("::")
+        if chained and (not member.startswith("zip://") or member.count("://") > 1 or "::" in file):
+            return False
+        file = file if chained else where
+        if is_remote(root):
+            return file.startswith(root) and ".." not in file.split("/")
+        if is_remote(file):
+            return False
+        try:
+            return os.path.isfile(real_path_inside(file, root))
+        except Refused:
+            return False

@@ -1,0 +1,109 @@
+"""Pages as rows: one paragraph or one image at each position, images from wherever the source has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Literal
+
+from vlmdata.html.document import Document, extract
+from vlmdata.html.image_ref import ImageRef
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import document, pair, reject
+from vlmdata.readers.source_images import inline
+from vlmdata.readers.strings import clean
+from vlmdata.untrusted import Failed, errors_as
+
+Mode = Literal["default", "obelics"]
+Yields = Literal["documents", "alt_pairs"]
+Find = Callable[[str], bytes | None]
+
+_REFUSING = frozenset(("noai", "noimageai", "noml", "tdm-reservation"))
+MIN_ALT_CHARS = 5  # LAION-400M's first rule
+
+
+def page_rows(
+    html: bytes,
+    url: str,
+    *,
+    id: str,
+    charset: str | None = None,
+    facts: Mapping[str, Any],
+    mode: Mode = "default",
+    yields: Yields = "documents",
+    wishes: tuple[str, ...] = (),
+    find: Find | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield a page's row, or one row for each image with an alt text.
+
+    `facts` go into `extra`; `wishes` are what headers ask of robots; `find` gives the bytes of an image by its address, or
+    None. A page that asks not to be used for AI, or that costs more than its limits, is one dropped row.
+    """
+    found = _extracted(html, url, charset, mode, yields)
+    about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}
+    about |= {"robots": [*found.robots], "replaced_chars": found.replaced, "left_out": found.left_out}
+    extra = clean(json_object({**facts, **{name: value for name, value in about.items() if value}}))
+    base = {"id": id, "url": clean(url), "extra": extra}
+    reason = f"page_{found.refused}" if found.refused else refusal((*wishes, *found.robots))
+    if reason is None and not any(found.texts) and not any(found.images):
+        reason = "empty_page"
+    if reason:
+        yield reject({**base, "images": [], "texts": []}, reason)
+    elif yields == "alt_pairs":
+        yield from _alt_pairs(found, base, find)
+    else:
+        yield document(_positions(found, find), **base)
+
+
+def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> Document:
+    with suppress(Failed), errors_as(Failed):  # a page that breaks our reader is one dropped row, not the end of a run
+        return extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
+    return Document(refused="unreadable")
+
+
+def refusal(wishes: tuple[str, ...]) -> str | None:
+    """Return `noai` where a page or its headers ask not to be used to train models."""
+    return "noai" if any(wish in _REFUSING for wish in wishes) else None
+
+
+def paragraphs(text: str) -> list[str]:
+    """Part a text at empty lines, so that each paragraph can be kept or rejected alone."""
+    return [part for part in clean(text).split("\n\n") if part.strip()]
+
+
+def _positions(found: Document, find: Find | None) -> Iterator[dict[str, Any] | str]:
+    for text, image in zip(found.texts, found.images, strict=True):
+        if image is not None:
+            yield image_fields(image, find)
+        elif text is not None:
+            yield from paragraphs(text)
+
+
+def _alt_pairs(found: Document, base: dict[str, Any], find: Find | None) -> Iterator[dict[str, Any]]:
+    """Yield a caption pair for each image with an alt text, as LAION was made; a figure's caption is an alternative."""
+    number = 0
+    seen: set[tuple[str, str]] = set()
+    for image in found.images:
+        if image is None or len(image.alt or "") < MIN_ALT_CHARS:
+            continue
+        alt = clean(image.alt or "")
+        if image.data is None and (image.url, alt) in seen:
+            continue
+        seen.add((image.url, alt))
+        captions = [alt, *([clean(image.caption)] if image.caption else [])]
+        yield pair(image_fields(image, find), captions, **{**base, "id": f"{base['id']}#{number}"})
+        number += 1
+
+
+def image_fields(image: ImageRef, find: Find | None) -> dict[str, Any]:
+    """Return an image of a page as fields of IMAGE: with its bytes where the page or `find` has them, else by address."""
+    fields: dict[str, Any] = {"url": clean(image.url)}
+    fields |= {"alt": image.alt and clean(image.alt), "caption": image.caption and clean(image.caption)}
+    fields |= {"rendered_width": image.rendered_width, "rendered_height": image.rendered_height}
+    if image.data is not None:
+        return {**fields, **inline(image.data)}
+    for url in (image.url, *image.others) if find else ():
+        data = find(url)  # type: ignore[misc]
+        if data:
+            return {**fields, "url": clean(url), **inline(data)}
+    return fields

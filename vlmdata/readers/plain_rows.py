@@ -1,0 +1,124 @@
+"""Rows built one by one from plain values, for sources that hold images or conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from vlmdata.readers.pair_rows import dropped, json_object, one_text
+from vlmdata.row import ROW
+
+BATCH = 1000  # rows in a table
+BATCH_BYTES = 64 << 20  # of inline images and words in a table
+_TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
+
+
+def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Return a caption pair. An image that was rejected takes the row with it, unless `reason` gives another verdict."""
+    text, others = one_text(captions)
+    row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
+    return reject(row, fields.get("reason") or image.get("reason"))
+
+
+def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Return the row of images with one caption: of one image a pair, of several a document, the images first.
+
+    It is dropped for `reason` where that is given, or where no image can be used with the reason of the first.
+    """
+    if len(images) == 1:
+        return pair(images[0], captions, **fields)
+    text, others = one_text(captions)
+    row = {
+        "images": [*map(dict, images), None],
+        "texts": [*[None] * len(images), {"text": text, "alternatives": others}],
+        **fields,
+    }
+    lost = images[0].get("reason") if all(one.get("reason") for one in images) else None
+    return reject(row, fields.get("reason") or lost)
+
+
+def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    """Return the row, dropped by its source where there is a reason."""
+    return {**row, "drop": "source", "reason": reason} if reason else row
+
+
+def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
+    """Return a row with where it lies, unless it says so itself: one that its source dropped, or that has no address.
+
+    By it the row is found when a later step drops it. `problem` is of a row that its source dropped.
+    """
+    if row.get("drop"):
+        return {"place": where, "problem": problem, **row}
+    has_address = row.get("url") or any(image and image.get("url") for image in row.get("images") or ())
+    return row if has_address else {"place": where, **row}
+
+
+def bad_record(
+    file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
+) -> dict[str, Any]:
+    """Return the dropped row of a record that cannot be read: where it lies and what is wrong, as `why` tells it.
+
+    `file` is its name within the source, `byte` counts from 0 (of the unpacked file where it is compressed), `line` from 1.
+    Without an `id` among the fields its place is its identity.
+    """
+    where = place(file, byte=byte, line=line)
+    return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)
+
+
+class Bad(NamedTuple):
+    """A record of a list that cannot be read. `line` counts from 1; None where a format has no lines."""
+
+    reason: str
+    text: str  # of the record
+    problem: str
+    line: int | None
+
+
+def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
+    """Return the dropped rows of records of a list, as `bad_record` does. Their text is their identity, `extra` shows 200
+    characters of it."""
+    columns = {
+        "id": [f"{one.reason}\n{one.text}" for one in raw],
+        "extra": [json_object({"record": one.text[:200]}) for one in raw],
+        "place": [place(file, line=one.line) for one in raw],
+        "problem": [one.problem for one in raw],
+    }
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return pa.table({**arrays, **dropped([one.reason for one in raw])})
+
+
+def place(file: str, *, byte: int | None = None, line: int | None = None) -> str:
+    """Return where a record lies, in words."""
+    return file + (f", byte {byte}" if byte is not None else "") + (f", line {line}" if line is not None else "")
+
+
+def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any) -> dict[str, Any]:
+    """Return a document from its positions: mappings are images, strings are texts."""
+    row: dict[str, Any] = {"images": [], "texts": [], **fields}
+    for position in positions:
+        is_text = isinstance(position, str)
+        row["images"].append(None if is_text else position)
+        row["texts"].append({"text": position} if is_text else None)
+    return row
+
+
+def tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Put rows into tables of at most 1000 rows or about 64 MiB of inline images and words, all of the same columns."""
+    batch: list[dict[str, Any]] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += sum(len(image.get("data") or b"") for image in row.get("images") or () if image)
+        held += len(row.get("extra") or "") + sum(len(text["text"]) for text in row.get("texts") or () if text)
+        if len(batch) == BATCH or held >= BATCH_BYTES:
+            yield _table(batch)
+            batch, held = [], 0
+    if batch:
+        yield _table(batch)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = [name for name in _TYPES if any(name in row for row in rows)]
+    return pa.table({name: pa.array([row.get(name) for row in rows], _TYPES[name]) for name in names})

@@ -1,0 +1,108 @@
+"""One record of a conversation, in any published form, as a row: from and value, role and content, images in or beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.readers import json_records, lists
+from vlmdata.readers.conversation_rows import conversation, in_tables
+from vlmdata.readers.dialogue import read_dialogue
+from vlmdata.readers.file_formats import format_within
+from vlmdata.readers.find_files import File
+from vlmdata.readers.lists import Format, Layout, check_columns, column_names, first_columns, open_parquet
+from vlmdata.readers.nested import holds_bytes, plain_rows
+from vlmdata.readers.open_file import UNREADABLE, opened, seekable
+from vlmdata.readers.pair_rows import json_object
+from vlmdata.readers.plain_rows import Bad, reject
+from vlmdata.readers.source_images import image_named, keep_addresses
+from vlmdata.readers.strings import clean
+from vlmdata.readers.tool_calls import OFFERS, Unfit
+from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
+
+FORMATS: tuple[Format, ...] = ("json", "jsonl", "parquet")
+BATCH = 5000  # records at a time
+ENDINGS = [ending for ending in lists.ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))]
+
+
+def said_tables(
+    path: str, name: str, turns: Sequence[str], images: Sequence[str], folder: str, joined: bool
+) -> Iterator[pa.Table]:
+    """Give a file's records as rows. `name` is the file's within the source, `turns` and `images` as in `read_dialogue`."""
+    nulls = format_within(path, FORMATS) != "parquet"  # its structs hold every name that any row has, most of them null
+
+    def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
+        return said_row(record, turns, images, folder, nulls=nulls)
+
+    return in_tables(said_records(path), name, row_of, joined)
+
+
+def said_row(
+    record: Mapping[str, Any], turns: Sequence[str], images: Sequence[str], folder: str, *, nulls: bool = True
+) -> dict[str, Any]:
+    """Return a record as a row, rejected with the reason where it is no conversation to learn from."""
+    identity = clean(json_object(record))
+    try:
+        found = read_dialogue(record, turns, images, lambda where: image_named(where, folder), nulls=nulls)
+    except Unfit as error:
+        return reject({"id": identity, "extra": _extra(record, {*turns, *images})}, str(error))
+    shown = [part for message in found.messages for part in message.parts if isinstance(part, dict)]
+    extra = _extra(record, found.used | keep_addresses(shown, record))
+    return conversation(found.messages, tools=found.tools, id=identity, extra=extra)
+
+
+def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
+    """Give the records of a file, counted from 1, with those that cannot be read, some at a time.
+
+    Raises RecipeError for another format.
+    """
+    kind = format_within(path, FORMATS)
+    if kind == "parquet":
+        yield from _parquet(path)
+        return
+    with opened(path) as file:
+        numbered = enumerate(json_records.items(file, kind, "utf-8"), 1)
+        while some := list(itertools.islice(numbered, BATCH)):
+            good = [(number, one) for number, one in some if not isinstance(one, Bad)]
+            yield good, [one for _, one in some if isinstance(one, Bad)]
+
+
+def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
+    """Raise RecipeError for one of the first 20 files that is of another format, or has none of the fields of turns."""
+    for path, _ in files[:20]:
+        names = column_names(path, Layout(format=format_within(path, FORMATS)))
+        if names and not set(turns) & set(names):
+            check_columns(path, names, turns[:1])
+
+
+def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
+    """Return the fields of the first file that has a record, without those used."""
+    used = {*used, *OFFERS}
+    return first_columns(files, Layout(format=format_within(files[0].path, FORMATS)), used) if files else []
+
+
+def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
+    with seekable(path) as file:
+        parquet = open_parquet(file, path)
+        first = 1
+        try:
+            for batch in parquet.iter_batches(batch_size=200) if parquet else ():
+                rows = list(enumerate(plain_rows(batch), first))
+                bad = [
+                    Bad("bad_encoding", clean(json_object(record)), f"row {number} holds a text that does not decode", None)
+                    for number, (record, undecoded) in rows
+                    if undecoded
+                ]
+                first += len(rows)
+                yield [(number, record) for number, (record, undecoded) in rows if not undecoded], bad
+        except UNREADABLE as error:
+            raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _extra(record: Mapping[str, Any], used: Set[str]) -> str | None:
+    extra = {name: value for name, value in record.items() if name not in used and not holds_bytes(value)}
+    return clean(json_object(extra)) if extra else None

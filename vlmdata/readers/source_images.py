@@ -1,0 +1,180 @@
+"""Images that a source already has, as fields of a row: where their bytes lie, what their header says, their hash."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from vlmdata.images.facts import ImageError
+from vlmdata.images.header import read_header
+from vlmdata.readers.find_files import is_remote
+from vlmdata.readers.open_file import raw_file
+from vlmdata.readers.strings import clean
+from vlmdata.safe_path import Refused, safe_path
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".jif", ".jfi", ".apng")
+RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".kdc", ".3fr", ".raw")
+OTHER_ENDINGS = (  # of images that we cannot read
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".qoi", ".hdr", ".exr", ".tga", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", ".heics", ".avifs", ".avci", ".jxr", ".wdp", ".jpx", ".jpf", ".jpm", ".j2c", ".svgz"),
+    *(".eps", ".pcx", ".xcf", ".dds", *RAW_ENDINGS),
+)
+ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields that tell where images came from
+LARGEST = 256 << 20  # bytes of an image that is read whole
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_IN_BASE64 = (
+    re.compile(  # JPEG, PNG, WebP, GIF, TIFF, AVIF from their first bytes on; no name of a file has no dot and 100 letters
+        r"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA[A-Za-z0-9]{2}Z0eX)[A-Za-z0-9+/_\s-]{85,}={0,2}\s*"
+    )
+)
+HEADER = 1 << 16  # bytes; enough for all but large colour profiles
+
+
+def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
+    """Return format, sizes and, of whole bytes, SHA-256, as fields of IMAGE; or the verdict on bytes that are no image.
+
+    Sizes are those of the upright picture.
+    """
+    try:
+        header = read_header(data)
+    except ImageError as error:
+        return refused(error)
+    width, height = header.upright_size
+    found = {"format": header.format, "width": width, "height": height, "original_width": width, "original_height": height}
+    found["original_format"] = header.format
+    return {**found, "sha256": hashlib.sha256(data).hexdigest()} if whole else found
+
+
+def refused(error: ImageError) -> dict[str, Any]:
+    """Return the verdict on an image that a source refuses."""
+    return {"drop": "source", "reason": error.reason, "value": error.value, "threshold": error.threshold}
+
+
+def in_place(blob: str, offset: int, data: bytes) -> dict[str, Any]:
+    """Return an image whose bytes, given whole, stay where they are: in a file of the source."""
+    return {"blob": blob, "offset": offset, "size": len(data), **facts(data)}
+
+
+def inline(data: bytes) -> dict[str, Any]:
+    """Return an image whose bytes go along with the row."""
+    return {"data": data, **facts(data)}
+
+
+def from_base64(text: bytes) -> dict[str, Any]:
+    """Return the image that base64 holds, rejected as `bad_base64` where it is none: white space in it, both alphabets, with or
+    without padding."""
+    text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
+    try:
+        return inline(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
+    except binascii.Error:
+        return _rejected("bad_base64")
+
+
+def image_named(where: object, folder: str) -> dict[str, Any]:
+    """Return the image that data name: its bytes, an http(s) address, base64, also in a data: address, or a file in `folder`.
+
+    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url` as `datasets` and others keep an image. Where it
+    has bytes and an address, the bytes count and the address stays. Addresses are left to `download`. Anything else is an
+    image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
+    """
+    return image_given(where, lambda name: _file_within(name, folder))
+
+
+def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the image that data name, as `image_named` does; `file_of` gives that of a file's name: nothing is opened here."""
+    if isinstance(where, Mapping):
+        address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
+        inside = [where.get(name) for name in ("bytes", "path", "url")]
+        image = image_given(next((one for one in inside if one and isinstance(one, bytes | str)), None), file_of)
+        if address is None:
+            return image
+        return {"url": address} if image.get("reason") in ("no_image", "no_file") else {**image, "url": address}
+    if isinstance(where, bytes):
+        return inline(where)
+    if not isinstance(where, str) or not where.strip():
+        return _rejected("no_image")
+    if address := web_address(where):
+        return {"url": address}
+    where = clean(where.strip())
+    scheme = where[:8].lower()
+    if scheme.startswith("data:"):
+        return from_base64(where.partition(",")[2].encode())
+    if _IN_BASE64.fullmatch(where):
+        return from_base64(where.encode())
+    return file_of(unquote(where[7:]) if scheme.startswith("file://") else where)
+
+
+def _file_within(name: str, folder: str) -> dict[str, Any]:
+    try:
+        return file_in_place(safe_path(name, folder))
+    except Refused as error:
+        return _rejected(str(error))
+
+
+def called(where: object) -> str | None:
+    """Return in words for the ledger by what name data name an image; None where it is bytes or base64."""
+    where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
+    if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
+        return None
+    return f"names {clean(where)[:300]!r}"
+
+
+def in_text(value: object) -> str | None:
+    """Return a text, or bytes that are one in UTF-8, as some tables hold addresses; None for anything else."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value if isinstance(value, str) else None
+
+
+def web_address(value: object) -> str | None:
+    """Return a value that is an http(s) address, without white space around it; else None."""
+    text = clean((in_text(value) or "").strip())
+    return text if text[:8].lower().startswith(("http://", "https://")) else None
+
+
+def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
+    """Let images take the addresses that the record beside them tells, and return the names of the fields that told them.
+
+    One address belongs to a single image; of a list of as many addresses as images each to its own. Images that say
+    themselves where they came from keep to that.
+    """
+    for name in ADDRESSES:
+        told = record.get(name)
+        told = told if isinstance(told, list) else [told]
+        found = [web_address(one) for one in told]
+        if len(found) == len(images) and any(found) and not any(image.get("url") for image in images):
+            for image, address in zip(images, found, strict=True):
+                image["url"] = address
+            return {name}
+    return set()
+
+
+def _rejected(reason: str) -> dict[str, Any]:
+    return {"drop": "source", "reason": reason}
+
+
+def file_in_place(path: str) -> dict[str, Any]:
+    """Return an image that is a file of its own, by its header alone: `resize` reads the rest, and its hash."""
+    try:
+        with raw_file(path) as file:
+            size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
+            found = facts(file.read(HEADER), whole=False)
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
+                if size > LARGEST:
+                    return _rejected("too_large")
+                file.seek(0)
+                found = facts(file.read(), whole=False)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte
+        return _rejected("no_file")
+    except OSError:
+        return _rejected("unreadable_file")
+    return {"blob": path if is_remote(path) else os.path.abspath(path), "offset": 0, "size": size, **found}

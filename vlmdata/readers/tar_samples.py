@@ -1,0 +1,208 @@
+"""The samples of a tar with their bytes within reach, plain or compressed, local or remote."""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from vlmdata.loader.index.grouping import TarContents, TarSample, contents, key_of
+from vlmdata.loader.index.tar import BLOCK, Link, Member, Read, TarDamage, members
+from vlmdata.readers.find_files import File, is_remote
+from vlmdata.readers.open_file import UNREADABLE, compression, opened, raw_file
+from vlmdata.readers.plain_rows import bad_record, place, placed
+from vlmdata.readers.strings import clean, is_blank
+
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+RowOf = Callable[[TarSample, str | None, Read], dict[str, Any] | None]
+MAX_CAPTION = 1 << 20  # bytes of a caption that are read,
+MAX_JSON = 1 << 24  # of a JSON,
+MAX_IMAGE = 1 << 30  # and of an image
+
+
+class BadSample(ValueError):
+    """A sample that cannot be a row; the message says why. `reason` is the ledger's word for it."""
+
+    def __init__(self, why: str, reason: str = "bad_record") -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+def tar_rows(
+    path: str,
+    name: str,
+    row_of: RowOf,
+    *,
+    longer_names: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each sample of a tar, then a dropped one for each stretch that is lost and each link.
+
+    A sample without text beside a lost stretch is a `bad_record`: its caption may have been there.
+    `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar; it may
+    raise BadSample, or return None for a sample that shall be no row. `longer_names` is that of `contents`.
+    """
+    name = clean(name)
+    with ExitStack() as stack:
+        found, read, is_plain = read_tar(path, stack, longer_names=longer_names)
+        lost = sorted([*found.damages, *map(_lost_link, found.links)])
+        linked = {key_of(link.name) for link in found.links}
+        blob = path if is_plain and path == clean(path) else None  # a name that is not UTF-8 cannot stand in a row
+        for sample in found.samples:
+            own_id = f"{name}/{sample.key}"
+            try:
+                row = row_of(sample, blob, read)
+                if row is None:
+                    continue
+                if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
+                    raise BadSample("it has no text and lies beside what is lost, or has a member that is a link")
+                where = place(name, byte=sample.members[0][1].header)
+                yield placed({"id": own_id, **row}, where, f"sample {sample.key!r}")
+            except BadSample as error:
+                byte = sample.members[0][1].header
+                yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)
+        for one in lost:
+            yield bad_record(name, one.why, byte=one.offset)
+
+
+def _lost_link(link: Link) -> TarDamage:
+    kind, option = ("symbolic", "--dereference") if link.is_symbolic else ("hard", "--hard-dereference")
+    why = f"{link.name!r} is a {kind} link to {link.target!r}, which the tar does not hold: write it with {option}"
+    return TarDamage(link.header, link.end, why)
+
+
+def _has_text(row: dict[str, Any]) -> bool:
+    return bool(row.get("drop")) or any(text and not is_blank(text["text"]) for text in row.get("texts") or ())
+
+
+def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
+    """Say whether a member of the sample ends or begins where one of the stretches, in order, begins or ends."""
+    for _, member in sample.members:
+        at = bisect.bisect_left(lost, (member.header, 0, ""))
+        if any(one.end == member.header or one.offset == member.end for one in lost[max(at - 1, 0) : at + 1]):
+            return True
+    return False
+
+
+def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple[TarContents, Read, bool]:
+    """Return what a tar holds, a function (offset, size) that reads it, and whether it is plain: bytes can stay in it.
+
+    Offsets are those of the unpacked tar. `stack` closes the file.
+    """
+    found: list[Any] = []
+    read, length, is_plain, problem = _open(path, stack)
+    try:
+        for one in members(read, length):
+            found.append(one)  # noqa: PERF402  a list() would lose what came before an error
+    except UNREADABLE as error:
+        problem = _words(error)
+    if problem is None and not length:
+        problem = "the file is empty"
+    if problem is not None:
+        cut = found.pop() if found and isinstance(found[-1], TarDamage) and found[-1].end == length else None
+        found.append(TarDamage(cut.offset if cut else length, length, problem))
+    elif found and isinstance(last := found[-1], Member) and last.end > length:
+        found.append(
+            TarDamage(last.end, last.end, f"the file ends within the last block of {last.name!r}, as one that was cut")
+        )
+    if any(isinstance(one, Link) for one in found):
+        found = _linked(found)
+    return contents(found, longer_names=longer_names), read, is_plain
+
+
+def _linked(found: Sequence[Member | Link | TarDamage]) -> list[Member | Link | TarDamage]:
+    """Put members in place of links to members of the tar: to earlier ones, as tar unpacks, symbolic ones to any.
+
+    Names are looked up among the tar's own alone; no file is opened.
+    """
+    known: dict[str, Member] = {}
+    done: list[Member | Link | TarDamage] = []
+    for one in found:
+        one = _member_of(one, known) if isinstance(one, Link) else one
+        if isinstance(one, Member):
+            known[os.path.normpath(one.name)] = one
+        done.append(one)
+    return [_member_of(one, known) if isinstance(one, Link) and one.is_symbolic else one for one in done]
+
+
+def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
+    folder = os.path.dirname(link.name) if link.is_symbolic else ""
+    target = known.get(os.path.normpath(os.path.join(folder, link.target)))
+    return link if target is None else Member(link.name, link.header, target.offset, target.size, link.end)
+
+
+def member_bytes(read: Read, member: Member, limit: int) -> bytes:
+    """Return a member's bytes. Raises BadSample, `too_large`, where they are more than `limit`."""
+    if member.size > limit:
+        raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
+    return read(member.offset, member.size)
+
+
+def sample_json(member: Member | None, read: Read) -> Any:
+    """Return what a sample's JSON holds, None where it has none. Raises BadSample."""
+    if member is None:
+        return None
+    data = member_bytes(read, member, MAX_JSON)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"its JSON cannot be read: {_words(error)}") from None
+
+
+def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
+    """Return what reads a tar, its length, whether it is plain, and what is wrong with its packing."""
+    file: Any
+    try:
+        file = stack.enter_context(raw_file(path))
+        is_plain = compression(file.read(6)) is None
+    except UNREADABLE as error:
+        return lambda offset, size: b"", 0, True, _words(error)
+    problem = None
+    if is_plain and not is_remote(path):
+        number = file.fileno()
+        return lambda offset, size: os.pread(number, size, offset), os.fstat(number).st_size, True, None
+    if not is_plain:
+        file, problem = _unpacked(path, stack)
+    length = file.seek(0, os.SEEK_END)
+
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    return read, length, is_plain, problem
+
+
+def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
+    """Return a file with what a compressed one holds, and why it does not hold more."""
+    copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack does
+    problem = None
+    for piece in (1 << 20, BLOCK):  # what lies before the damage in a piece is lost with it: then it is read in small ones
+        copy.seek(0)
+        copy.truncate()
+        with opened(path) as stream:
+            try:
+                shutil.copyfileobj(stream, copy, piece)
+                return copy, None
+            except UNREADABLE as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # ours, not the tar's
+                    raise
+                problem = _words(error)
+    return copy, problem
+
+
+def _words(error: BaseException) -> str:
+    """Return what an error says, without the path that Python adds to it: `place` has the name."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__
+
+
+def names_within(files: Sequence[File]) -> list[str]:
+    """Return the files' paths within the folder that holds them all: names that stay when the folder moves."""
+    paths = [file.path.partition("://")[2] or file.path for file in files]
+    base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return [os.path.relpath(path, base) if base else path for path in paths]

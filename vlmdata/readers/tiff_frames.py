@@ -1,0 +1,58 @@
+"""The frames of a TIFF that holds all images of a document, one after the other, each as a PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from vlmdata.images.budget import FIXED_BYTES, decoding_cost, hold_cost, hold_memory
+from vlmdata.images.decode import decode
+from vlmdata.images.exif import frames_of
+from vlmdata.images.facts import ImageError
+from vlmdata.images.header import read_header
+from vlmdata.readers.source_images import inline, refused
+
+PILLOW_BYTES, WRITING_BYTES = 4, 11  # a pixel: as Pillow has it, and the same with the PNG that grows
+WRITING_COST = 8.0  # units per million pixels, of noise
+READING_COST = 0.1  # units per million bytes of the file, which each frame reads
+MAX_BYTES = 100_000_000  # of a file's PNGs together: they lie in the row
+
+
+class Frames:
+    """The frames of `data`, asked for in order. Memory is limited for each, cost and bytes for all together."""
+
+    def __init__(self, data: bytes | None, *, max_memory_mb: float, max_cost: float):
+        self._size = len(data or b"")
+        self._frames: Iterator[bytes] = iter(()) if data is None else frames_of(data)
+        self._max_memory_mb, self._max_cost = max_memory_mb, max_cost
+        self._cost = 0.0
+        self._bytes = 0
+
+    def following(self) -> dict[str, Any]:
+        """Return the next frame as an image of a row, or the verdict on it: no_image where there is none."""
+        frame = next(self._frames, None)
+        if frame is None:
+            return {"drop": "source", "reason": "no_image"}
+        try:
+            return inline(self._png(frame))
+        except ImageError as error:
+            return refused(error)
+
+    def _png(self, frame: bytes) -> bytes:
+        header = read_header(frame)
+        pixels = header.width * header.height
+        self._cost += decoding_cost(header) + WRITING_COST * pixels / 1e6 + READING_COST * self._size / 1e6
+        hold_cost(self._cost, self._max_cost, "the file up to this frame")
+        hold_memory(FIXED_BYTES + WRITING_BYTES * pixels, self._max_memory_mb, "writing the frame")
+        hold_memory(self._bytes, MAX_BYTES / 1e6, "the file up to this frame")
+        beside, limit = PILLOW_BYTES * pixels, self._max_memory_mb
+        image = Image.fromarray(
+            decode(frame, max_memory_mb=limit, max_cost=self._max_cost, beside=beside, header=header).pixels
+        )
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        self._bytes += out.tell()
+        return out.getvalue()

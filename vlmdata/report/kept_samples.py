@@ -1,0 +1,37 @@
+"""What the index says of the samples that were kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
+
+from vlmdata.engine.output.samples_index import open_index
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.report.tally_numbers import Tally
+from vlmdata.row import numbers
+
+
+@dataclass
+class Stored:
+    """Sums and histograms over the samples in the tars."""
+
+    images: int = 0
+    characters: int = 0
+    text_length: Tally = field(default_factory=Tally)  # characters of a sample's text
+    sample_bytes: Tally = field(default_factory=Tally)  # in the tar
+    images_each: Tally = field(default_factory=Tally)
+
+
+def stored(store: Store) -> Stored:
+    """Read the index once."""
+    sums = Stored()
+    with open_index(store) as index:
+        for rows in index.groups(("text_chars", "size", "images")):
+            chars, counts = numbers(rows["text_chars"]), numbers(pc.list_value_length(rows["images"]))
+            sums.text_length.add(chars)
+            sums.sample_bytes.add(numbers(rows["size"]))
+            sums.images_each.add(counts)
+            sums.images += int(counts[counts == counts].sum())
+            sums.characters += int(chars[chars == chars].sum())
+    return sums

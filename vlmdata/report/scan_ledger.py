@@ -1,0 +1,162 @@
+"""One pass over the ledger: every count the report shows, in memory that does not grow with the rows."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.columns import COLUMNS
+from vlmdata.engine.output.ledger import ledger_files
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.report.frequent_names import Heavy
+from vlmdata.report.items import (
+    SIDES,
+    WHOLE,
+    Verdicts,
+    is_number,
+    is_word,
+    item_type,
+    laid_flat,
+    values,
+    verdicts,
+    words_of,
+)
+from vlmdata.report.read_ledger import schema, stretches
+from vlmdata.report.tally_numbers import Tally
+
+HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
+NO_HOST = "(no address)"
+SAME = 1e-6  # relative: a verdict's value and the measured one may differ by the rounding of a float32
+Rule = tuple[str, str | None]  # step and reason
+
+
+@dataclass
+class Judged:
+    """What one rule (a step and a reason) rejected by comparing a value with a threshold."""
+
+    thresholds: Counter[float] = field(default_factory=Counter)
+    below: int = 0  # of the values rejected: under their threshold,
+    equal: int = 0  # just on it,
+    above: int = 0  # over it
+    values: Tally = field(default_factory=Tally)
+    equal_to: Counter[str] = field(default_factory=Counter)  # score -> rejected items whose score is the verdict's value
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether kept values lie above the threshold."""
+        return self.below > 0 or not self.above
+
+    @property
+    def sign(self) -> str:
+        """What a value must be to be kept: a rule that rejects the threshold itself keeps only what is past it."""
+        return (">" if self.equal else "≥") if self.is_minimum else ("<" if self.equal else "≤")
+
+
+@dataclass
+class Facts:
+    """What the ledger says, summed up."""
+
+    scores: dict[str, dict[Rule | None, Tally]]  # score -> rule that rejected the items (None: they live) -> values
+    words: dict[str, Heavy]  # column of words -> word -> by step
+    rules: dict[Rule, Judged]
+    inside: Counter[Rule]  # images and texts rejected inside rows that were kept
+    unsigned: frozenset[str] = frozenset()  # scores of 64 bits without a sign: counts, or hashes
+    hosts: Heavy = field(default_factory=Heavy)
+    clusters: Heavy = field(default_factory=Heavy)  # key of the row that was kept -> by step
+
+
+def scan(store: Store, manifest: dict[str, Any]) -> Facts:
+    """Read the ledger once."""
+    files = ledger_files(manifest)
+    kinds = {f.name: f.type for f in schema(store, files) if f.name not in COLUMNS}
+    scores = [name for name, kind in kinds.items() if is_number(kind)]
+    words = [name for name, kind in kinds.items() if is_word(kind)]
+    unsigned = frozenset(name for name in scores if pa.types.is_uint64(item_type(kinds[name])))
+    tallies: dict[str, dict[Rule | None, Tally]] = {name: defaultdict(Tally) for name in [*SIDES, *scores]}
+    facts = Facts(tallies, {word: Heavy(10_000) for word in words}, {}, Counter(), unsigned)
+    for _, rows in stretches(store, files):
+        _add(facts, rows)
+    return facts
+
+
+def _add(facts: Facts, rows: pa.Table) -> None:
+    found = verdicts(rows)
+    row_codes = found.codes_at(np.arange(len(rows)), np.full(len(rows), WHOLE))
+    steps = [step for step, _ in found.pairs]
+    _add_rules(facts, found)
+    for name, by_rule in facts.scores.items():
+        if name in SIDES or name in rows.column_names:
+            _add_score(by_rule, facts, name, rows, found)
+    for name, heavy in facts.words.items():
+        if name in rows.column_names:
+            column, row, place = laid_flat(rows, name)
+            heavy.add(_counted(words_of(column), found.fate(row, place), steps))
+    hosts = pc.struct_field(pc.extract_regex(rows["url"].combine_chunks(), HOST), "host")
+    hosts = pc.fill_null(pc.utf8_lower(hosts), NO_HOST)
+    facts.hosts.add(_counted(hosts, row_codes, steps))
+    facts.clusters.add(_counted(rows["cluster"].combine_chunks(), row_codes, steps))
+    _add_inside(facts, found, row_codes)
+
+
+def _add_rules(facts: Facts, found: Verdicts) -> None:
+    """Note thresholds and values. A row that lost its last item counts by that item alone."""
+    compared = np.isfinite(found.threshold) & np.isfinite(found.value)
+    single = np.lexsort((-found.place, found.row))  # items of a row before the row itself
+    keep = np.ones(len(found.code), bool)
+    twin = (found.row[single][1:] == found.row[single][:-1]) & (found.place[single][1:] == WHOLE)
+    keep[single[1:][twin]] = False
+    for code, rule in enumerate(found.pairs):
+        at = compared & keep & (found.code == code)
+        if not at.any():
+            continue
+        judged = facts.rules.setdefault(rule, Judged())
+        judged.values.add(found.value[at])
+        levels, counts = np.unique(found.threshold[at], return_counts=True)
+        judged.thresholds.update(dict(zip(levels.tolist(), counts.tolist(), strict=True)))
+        gap = found.value[at] - found.threshold[at]
+        judged.below += int((gap < 0).sum())
+        judged.equal += int((gap == 0).sum())
+        judged.above += int((gap > 0).sum())
+
+
+def _add_score(by_rule: dict[Rule | None, Tally], facts: Facts, name: str, rows: pa.Table, found: Verdicts) -> None:
+    value, row, place = values(rows, name)
+    has = np.isfinite(value)
+    value, row, place = value[has], row[has], place[has]
+    fate = found.fate(row, place)
+    for code in np.unique(fate).tolist():
+        by_rule[found.pairs[code] if code >= 0 else None].add(value[fate == code])
+    own = found.codes_at(row, place)
+    verdict = _spread(found, row, place)
+    for code in np.unique(own[own >= 0]).tolist():
+        judged = facts.rules.get(found.pairs[code])
+        at = own == code
+        if judged is not None and at.any():
+            close = np.abs(value[at] - verdict[at]) <= SAME * np.maximum(np.abs(verdict[at]), 1)
+            judged.equal_to[name] += int(close.sum())
+
+
+def _spread(found: Verdicts, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the value each item was judged by; NaN where it was not."""
+    numbered = found._replace(code=np.arange(len(found.code)))
+    at = numbered.codes_at(row, place)
+    return np.where(at >= 0, found.value[np.maximum(at, 0)] if len(found.code) else np.nan, np.nan)
+
+
+def _add_inside(facts: Facts, found: Verdicts, row_codes: np.ndarray) -> None:
+    inside = (found.place != WHOLE) & (row_codes[found.row] < 0)
+    for code, count in zip(*np.unique(found.code[inside], return_counts=True), strict=True):
+        facts.inside[found.pairs[int(code)]] += int(count)
+
+
+def _counted(names: pa.Array, codes: np.ndarray, steps: list[str]) -> list[tuple[str, str | None, int]]:
+    """Count (name, step) of the names that are not null."""
+    table = pa.table({"name": names, "code": codes}).filter(names.is_valid())
+    sums = table.group_by(["name", "code"], use_threads=False).aggregate([([], "count_all")])
+    lines = zip(*(sums[column].to_pylist() for column in ("name", "code", "count_all")), strict=True)
+    return [(name, steps[code] if code >= 0 else None, count) for name, code, count in lines]

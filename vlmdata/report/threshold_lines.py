@@ -1,0 +1,86 @@
+"""Which threshold is drawn on which score.
+
+A rule that rejected something says so itself: the score whose value it noted in the ledger, row for row, is the one it
+decided on, whatever the step is called and whoever wrote it. A rule that rejected nothing left no trace; there the names
+say it: `min_x` of the step `s` stands on the column `s.x`, and `min_score` on `s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdata.report.items import SIDES
+from vlmdata.report.scan_ledger import Facts, Judged, Rule
+from vlmdata.report.tally_numbers import LARGEST
+
+LEVELS = 5  # thresholds of one rule that are drawn: one for each language, say
+AGREEMENT = 0.99  # of a rule's rejections must bear the score's value: a row may lose its score when measured anew
+
+
+@dataclass(frozen=True)
+class Line:
+    """A threshold on a score."""
+
+    score: str
+    at: float
+    sign: str  # what a score must be to be kept: ≥, >, ≤ or <
+    step: str
+    reason: str | None
+    rejected: int
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether kept scores lie above the line."""
+        return self.sign in "≥>"
+
+
+def lines(facts: Facts, recipe: dict[str, Any]) -> list[Line]:
+    """Return every line, those that rejected something first."""
+    found = []
+    for rule, judged in facts.rules.items():
+        score = score_of(rule, judged)
+        if score is not None:
+            levels = judged.thresholds.most_common()
+            found += [Line(score, at, judged.sign, rule[0], rule[1], count) for at, count in sorted(levels[:LEVELS])]
+    drawn = {(line.score, line.is_minimum, line.step) for line in found}
+    for step, parameters in _steps(recipe):
+        for name, at in parameters.items():
+            score = _named(facts, step, name, parameters)
+            is_minimum = name.startswith("min_")
+            if score is not None and at != 0 and (score, is_minimum, step) not in drawn:  # 0 is how a limit is put off
+                found.append(Line(score, float(at), "≥" if is_minimum else "≤", step, name, 0))
+    return found
+
+
+def score_of(rule: Rule, judged: Judged) -> str | None:
+    """Return the score that a rule decided on, or None where no stored column holds its values."""
+    step, reason = rule
+    agreeing = [name for name, count in judged.equal_to.items() if count >= AGREEMENT * judged.values.total]
+    agreeing.sort(key=lambda name: (SIDES.get(name) != reason, not name.startswith(step), name))
+    return agreeing[0] if agreeing else None
+
+
+def step_names(recipe: dict[str, Any]) -> list[str]:
+    """Return the labels of a recipe's steps, in order."""
+    return [name for name, _ in _steps(recipe)]
+
+
+def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the label and the parameters of each step of a recipe as the manifest has it."""
+    pairs = [next(iter(entry.items())) for entry in recipe["steps"]]
+    files = [(name.split(".")[-2] if "." in name else name, parameters) for name, parameters in pairs]
+    return [(parameters.get("label") or name, parameters) for name, parameters in files]
+
+
+def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
+    """Return the score that a parameter's name says it limits."""
+    kind, _, what = name.partition("_")
+    value = parameters[name]
+    if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not -LARGEST <= value <= LARGEST:  # no limit: infinite, or no number
+        return None
+    sides = [score for score, parameter in SIDES.items() if parameter == name and parameters.get("of") == "original"]
+    names = [f"{step}.{what}", *([step] if what == "score" else []), *sides]
+    return next((one for one in names if one in facts.scores), None)

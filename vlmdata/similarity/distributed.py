@@ -1,0 +1,222 @@
+"""The same searches cut into independent tasks, for what one machine cannot hold or should not do alone.
+
+`run` is any function like the builtin `map`, in order: a process pool's, or the engine's, which puts each task on a worker.
+A task is plain data and opens the pieces itself (paths or addresses of .npy files that every machine reads, or arrays),
+keeps only what falls into its bucket, and returns pairs of global numbers: items counted over the pieces in order. Tasks
+only read, so one that is done twice gives the same twice; results are those of one machine.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.similarity.cosine import Int8, pairs_between, squared_norms
+from vlmdata.similarity.grams import Grams
+from vlmdata.similarity.hamming import equal_groups, pairs_in_table
+from vlmdata.similarity.lsh import candidates_of
+from vlmdata.similarity.minhash import jaccard
+from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, move, tables
+from vlmdata.similarity.runs import Ids
+from vlmdata.splitmix import mixed
+from vlmdata.step import Piece, Run
+
+IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about
+PAIRS = 50_000  # compared in a task
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One task: of `of` buckets of what the pieces hold, number `number`; `table` (or band) says by which key they go.
+    `chosen`: the places in each piece that count; all where there are none."""
+
+    pieces: tuple[Piece, ...]
+    number: int
+    of: int
+    table: Table | int | None = None
+    distance: int = 0
+    chosen: tuple[Piece, ...] = ()
+
+
+def load(piece: Piece) -> NDArray:
+    """Return the array of a piece; files are mapped, so that a task reads what it touches."""
+    if not isinstance(piece, str):
+        return piece
+    if "://" in piece:
+        with fsspec.open(piece, "rb") as file:
+            return np.load(io.BytesIO(file.read()))
+    return np.load(piece, mmap_mode="r")
+
+
+def buckets_for(count: int) -> int:
+    """Return into how many buckets this many items go."""
+    return -(-count // IN_A_TASK) or 1
+
+
+def starts_of(pieces: Sequence[Piece]) -> Ids:
+    """Return the number of the first item of each piece, and at the end how many there are."""
+    return np.cumsum([0] + [len(load(piece)) for piece in pieces])
+
+
+def near_pairs(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
+    """Yield chunks of the pairs of unequal hashes within the distance, equal hashes told by their first item."""
+    held = tuple(pieces)
+    count = int(starts_of(held)[-1])
+    tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]
+    yield from run(near_in_bucket, tasks)
+
+
+def near_in_bucket(task: Bucket) -> Ids:
+    """Return the pairs that the task's table is the first to find among the hashes whose key falls into the bucket."""
+    table = task.table
+    assert isinstance(table, Table)
+    low = np.uint64(64 - table.key_bits)
+    rows, hashes = chosen(task, lambda part: mixed(move(part, table) >> low) % np.uint64(task.of) == task.number)
+    distinct, groups, starts = equal_groups(hashes)
+    found = [np.sort(rows[groups[starts[pairs]]], axis=1) for pairs in pairs_in_table(distinct, task.distance, table)]
+    return np.concatenate([np.zeros((0, 2), np.int64), *found])
+
+
+def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tuple[Ids, Hashes]:
+    """Return the rows of all pieces that fall into the bucket, and their hashes."""
+    rows, hashes, start = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], 0
+    for piece in task.pieces:
+        part = np.ascontiguousarray(load(piece), np.uint64)
+        here = np.flatnonzero(is_chosen(part))
+        rows.append(here + start)
+        hashes.append(part[here])
+        start += len(part)
+    return np.concatenate(rows), np.concatenate(hashes)
+
+
+def lsh_pairs(pieces: Sequence[Piece], run: Run, *, buckets: int = 1, chosen: Sequence[Piece] = ()) -> Iterator[Ids]:
+    """Yield chunks of the candidates that `lsh.candidates` finds, pieces being band keys (bands, n)."""
+    held, places = tuple(pieces), tuple(chosen)
+    bands = len(load(held[0]))
+    tasks = [Bucket(held, n, buckets, band, chosen=places) for band in range(bands) for n in range(buckets)]
+    yield from run(candidates_in_bucket, tasks)
+
+
+def candidates_in_bucket(task: Bucket) -> Ids:
+    """Return the candidates that the task's band is the first to bring together."""
+    band = task.table
+    assert isinstance(band, int)
+    rows, keys, start = [], [], 0
+    for number, piece in enumerate(task.pieces):
+        part = load(piece)
+        some = load(task.chosen[number]) if task.chosen else np.arange(part.shape[1])
+        here = some[part[band][some] % np.uint64(task.of) == task.number]
+        rows.append(here + start)
+        keys.append(part[: band + 1][:, here])  # bands after this one have no say in it
+        start += part.shape[1]
+    row_of = np.concatenate(rows)
+    found = [row_of[pairs] for pairs in candidates_of(np.concatenate(keys, axis=1), band)]
+    return np.concatenate([np.zeros((0, 2), np.int64), *found])
+
+
+@dataclass(frozen=True)
+class PieceOfPairs:
+    """One task of `cosine_pairs`: piece against piece, their rows counted from `starts`."""
+
+    left: Piece
+    right: Piece
+    starts: tuple[int, int]
+    cosine: float
+
+
+def cosine_pairs(pieces: Sequence[Piece], cosine: float, run: Run) -> Iterator[Ids]:
+    """Yield chunks of the pairs that `cosine.pairs_above` finds, pieces being int8 embeddings (n, D): a task holds two."""
+    starts = starts_of(pieces).tolist()
+    tasks = (
+        PieceOfPairs(pieces[i], pieces[j], (starts[i], starts[j]), cosine)
+        for i in range(len(pieces))
+        for j in range(i, len(pieces))
+        if starts[i + 1] > starts[i] and starts[j + 1] > starts[j]
+    )
+    yield from run(above_in_pieces, tasks)
+
+
+def above_in_pieces(task: PieceOfPairs) -> Ids:
+    left: Int8 = np.asarray(load(task.left))
+    right: Int8 = np.asarray(load(task.right))
+    found = [pairs + np.array(task.starts) for pairs in pairs_between(left, right, task.cosine)]
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
+    return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One task that compares pairs of items: `pieces` are those that hold any of them, and where each begins."""
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    starts: Ids
+    pairs: Ids
+
+    def where(self) -> tuple[Ids, Ids]:
+        """Return the piece and the place in it of both items of each pair: (2M,), (2M,)."""
+        items = self.pairs.ravel()
+        piece = np.searchsorted(self.starts, items, side="right") - 1
+        return piece, items - self.starts[piece]
+
+
+def compared(
+    function: Callable[[Compared], NDArray], pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, run: Run
+) -> NDArray[np.float64]:
+    """Return a number for each pair of items (M, 2), by tasks that hold neighbouring pairs and the pieces they lie in."""
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    values = np.empty(len(pairs))
+
+    def tasks() -> Iterator[Compared]:
+        for begin in range(0, len(order), PAIRS):
+            some = pairs[order[begin : begin + PAIRS]]
+            used = np.unique(np.searchsorted(starts, some.ravel(), side="right") - 1)
+            yield Compared(tuple(pieces[number] for number in used), starts[used], some)
+
+    begin = 0
+    for found in run(function, tasks()):
+        values[order[begin : begin + len(found)]] = found
+        begin += len(found)
+    return values
+
+
+def cosines_of(task: Compared) -> NDArray[np.float64]:
+    """Return the cosine of each pair of int8 embeddings; of one with zeros 0."""
+    piece, place = task.where()
+    vectors = np.empty((len(place), load(task.pieces[0][0]).shape[1]), np.int8)
+    for number, (one,) in enumerate(task.pieces):
+        here = piece == number
+        vectors[here] = load(one)[place[here]]
+    left, right = vectors[::2], vectors[1::2]
+    dots = np.einsum("nd,nd->n", left, right, dtype=np.int64)
+    return dots / np.sqrt(np.maximum(squared_norms(left) * squared_norms(right), 1))
+
+
+def jaccards(
+    pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: Run
+) -> NDArray[np.float64]:
+    """Return the Jaccard similarity of pairs of texts; a piece is (bytes, ends), UTF-8 laid end to end."""
+    return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)
+
+
+def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDArray[np.float64]:
+    piece, place = task.where()
+    texts: dict[tuple[int, int], int] = {}
+    numbers = [texts.setdefault(key, len(texts)) for key in zip(piece.tolist(), place.tolist(), strict=True)]
+    opened = [(load(data), load(ends)) for data, ends in task.pieces]
+    words = []
+    for number, at in texts:
+        data, ends = opened[number]
+        words.append(bytes(data[ends[at - 1] if at else 0 : ends[at]]).decode())
+    return jaccard(np.array(numbers, np.int64).reshape(-1, 2), words, grams)
+
+
+def packed(texts: Sequence[str]) -> tuple[NDArray[np.uint8], Ids]:
+    """Return texts as a piece: their UTF-8 end to end, and where each ends."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)

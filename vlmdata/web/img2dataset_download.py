@@ -1,0 +1,186 @@
+"""img2dataset's own downloading, for those who need exactly what it fetches: `download: {engine: img2dataset}`.
+
+Its `download_image_with_retry` asks by urllib. Added is only what cannot change a body: addresses and block lists are
+checked before, the opener through which all of urllib then goes connects to public addresses alone, at every hop, and what is
+not there after `timeout_s` an attempt is cut off: a server that drips a byte now and then would hold img2dataset for ever.
+"""
+
+import contextlib
+import http.client
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from threading import Semaphore, Timer, local
+from typing import Any
+
+from vlmdata.images.img2dataset_resize import ask_no_news
+from vlmdata.web.blocked_hosts import BlockList
+from vlmdata.web.img2dataset_errors import reason_of
+from vlmdata.web.options import WebOptions
+from vlmdata.web.url import bracketed, parse_url
+
+PRIVATE = "refused: private address"
+OPTED_OUT = "Use of image disallowed by X-Robots-Tag directive"  # its words
+_OUTCOMES = {
+    PRIVATE: "private_address",
+    OPTED_OUT: "opted_out",
+    "temporary failure in name resolution": "dns_temporary",
+    "incompleteread": "truncated_body",
+    "infinite loop": "too_many_redirects",
+    "is not allowed": "bad_redirect",
+}
+_SAME = {
+    "no_such_host": "dns_failed",
+    "tls": "tls_failed",
+    "connection_refused": "connect_failed",
+    "connection_reset": "reset",
+    "not_http": "bad_redirect",
+    "timeout": "timeout",
+}
+
+
+def outcome_of(message: str) -> str:
+    """Return the outcome of ours that img2dataset's error comes to; what it has no word for is a `bad_response`."""
+    for sign, outcome in _OUTCOMES.items():
+        if sign.lower() in message.lower():
+            return outcome
+    word = reason_of("failed_to_download", message)
+    return word if word.startswith("http_") else _SAME.get(word, "bad_response")
+
+
+class Deadline:
+    """The time one address may take. Once it is over, its connections are closed under whoever reads from them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._sockets: list[socket.socket] = []
+        self._timer = Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, connection: socket.socket) -> None:
+        self._sockets.append(connection)
+        if self.is_over:
+            self._end()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_over = True
+        for connection in self._sockets:
+            with contextlib.suppress(OSError, ValueError):  # closed already, or its place was taken by the TLS one
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+_THREAD = local()  # `deadline`: of the address that this thread asks for
+
+
+class Fetcher:
+    """A worker's threads, shared by its parts. Made once: the opener is the process's."""
+
+    def __init__(self, options: WebOptions) -> None:
+        ask_no_news()
+        from img2dataset.downloader import download_image_with_retry
+
+        self._download = download_image_with_retry
+        self._options = options
+        self._blocks = BlockList(options)
+        self._pool = ThreadPool(options.connections)
+        urllib.request.install_opener(guarded_opener(options))
+
+    def fetch(self, addresses: dict[int, str]) -> Iterator[tuple[int, bytes | None, str | None]]:
+        """Yield each position with its bytes or its failure, in the order they end; few bodies wait at a time."""
+        room = Semaphore(2 * self._options.connections)
+
+        def asked() -> Iterator[tuple[int, str]]:
+            for entry in addresses.items():
+                room.acquire()
+                yield entry
+
+        try:
+            for answer in self._pool.imap_unordered(self._ask, asked()):
+                yield answer
+                room.release()
+        finally:  # whoever stops early must not leave the pool's feeder waiting
+            room.release(len(addresses) or 1)
+
+    def _ask(self, entry: tuple[int, str]) -> tuple[int, bytes | None, str | None]:
+        position, address = entry
+        url = parse_url(address)
+        if url is None:
+            return position, None, "bad_url"
+        if self._blocks.blocks(url):
+            return position, None, "blocked"
+        options = self._options
+        directives = {word.lower() for word in options.opt_out}
+        _THREAD.deadline = deadline = Deadline(options.timeout_s * (1 + options.retries))
+        _, stream, error = self._download(entry, options.connect_timeout_s, options.retries, options.agent.lower(), directives)
+        deadline.cancel()
+        if deadline.is_over:
+            return position, None, "timeout"
+        if stream is None:
+            return position, None, outcome_of(error or "")
+        body = stream.getvalue()
+        return position, body or None, None if body else "empty_body"
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._pool.terminate()
+
+
+def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
+    """Return urllib's usual opener without files, FTP, the environment's proxies, and addresses that are not public."""
+
+    def connected(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
+        error: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(*place, 0, socket.SOCK_STREAM):
+            if not options.reaches(place[0].lower(), place[1], str(address[0])):
+                error = OSError(PRIVATE)
+                continue
+            try:
+                made = socket.socket(family, kind, protocol)
+                made.settimeout(timeout)
+                made.connect(address)
+                _THREAD.deadline.watch(made)
+                return made
+            except OSError as failed:
+                made.close()
+                error = failed
+        raise error or OSError(f"no address for {bracketed(place[0])}")
+
+    class Plain(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = connected((self.host, self.port), self.timeout)
+
+    context = ssl.create_default_context(cafile=options.ca_file or None)
+
+    class Secured(http.client.HTTPSConnection):
+        def connect(self) -> None:
+            plain = connected((self.host, self.port), self.timeout)
+            self.sock = context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
+            _THREAD.deadline.watch(self.sock)
+            self.sock.do_handshake()
+
+    class OverPlain(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class OverTls(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Secured, req)
+
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+        OverPlain,
+        OverTls,
+    ):
+        opener.add_handler(handler())
+    return opener
