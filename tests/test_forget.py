@@ -22,7 +22,7 @@ from vlmdata.cli import main
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.explain import why
 from vlmdata.recipe import parse
-from vlmdata.takedown import Request, finish, forget
+from vlmdata.takedown import finish, forget
 
 pytestmark = pytest.mark.whole
 
@@ -304,5 +304,5 @@ def test_the_address_beside_an_inline_image_is_found(tmp_path):
     run(parse({"source": source, "steps": [{"resize": {"mode": "no"}}]}), tmp_path / "out", local=True, workers=1)
     (sample,) = samples(tmp_path / "out").values()
     assert json.loads(sample["json"])["url"] == "https://example.org/0.jpg"
-    receipt = forget(tmp_path / "out", Request(domains=["example.org"]))
+    receipt = forget(tmp_path / "out", domain="example.org")
     assert (receipt["samples"], [line["url"] for line in receipt["removed"]]) == (1, ["https://example.org/0.jpg"])
