@@ -27,7 +27,7 @@ from bench.inputs.crawl import Crawl, articles, sites, textbook
 from bench.inputs.real_data import ROOT
 from vlmdata.archives.http_message import parse_response
 from vlmdata.archives.read_archive import records, volumes
-from vlmdata.engine.partitions.partition_log import PartLog
+from vlmdata.engine.partitions.partition_log import PartitionLog
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.read_source import piece_rows
@@ -184,7 +184,7 @@ def read_piece(path: Path, piece: dict[str, Any]) -> dict[str, Any]:
     source = Warc(path=str(path), images="file")
     with tempfile.TemporaryDirectory(dir=path.parent) as out:
         store = open_store(out)
-        rows = piece_rows(store, source, piece, PartLog(store, 0), Tombstones())
+        rows = piece_rows(store, source, piece, PartitionLog(store, 0), Tombstones())
         return {"rows": len(rows)}
 
 

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from vlmdata.models.clip import BATCH, Clip, decoders
-from vlmdata.models.image_batches import Pixels
+from vlmdata.models.image_batches import PixelCache
 
 COUNTS = {"cpu": {"ViT-B-32": 48, "ViT-L-14": 16}, "cuda": {"ViT-B-32": 20_000, "ViT-L-14": 10_000}}
 WORDS = ["a", "small", "red", "house", "beside", "the", "river", "under", "tall", "trees", "in", "early", "light"]
@@ -98,7 +98,7 @@ def forward(clip: Clip, count: int) -> Callable[[], None]:
 
 def decode(clip: Clip, bodies: list[bytes]) -> Callable[[], None]:
     def work() -> None:
-        pixels = Pixels(decoders())
+        pixels = PixelCache(decoders())
         for _ in pixels.batches(clip.prepare, range(len(bodies)), lambda number: bodies[number], BATCH[clip.device.type]):
             pass
 
@@ -123,7 +123,7 @@ def measure(model: str, count: int, weights: str) -> None:
         warm = 2 * BATCH[device]
         ours(clip, bodies[:warm], texts[:warm])()
         plainly(model, weights, bodies[: BATCH[device]], texts[: BATCH[device]], device)()
-        clip.pixels = Pixels(decoders())  # nothing decoded before is kept
+        clip.pixels = PixelCache(decoders())  # nothing decoded before is kept
     found: dict[str, np.ndarray] = {}
     plain, own = plainly(model, weights, bodies[:few], texts[:few], device), ours(clip, bodies, texts)
     rows = [

@@ -26,8 +26,8 @@ from vlmdata.engine.drive import publish as finish
 from vlmdata.engine.output import ledger, pack
 from vlmdata.engine.output.sample import samples
 from vlmdata.engine.partitions import plan
-from vlmdata.engine.partitions.calls import PartCall
-from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.partitions.calls import PartitionCall
+from vlmdata.engine.partitions.partition_log import PartitionBlob, PartitionLog
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.recipe import parse
 from vlmdata.row import IMAGE, flatten, set_column
@@ -41,7 +41,7 @@ def fetched(store: LocalStore, rows: pa.Table, part: int) -> pa.Table:
     """Commit made-up images for a part, as ingest does, and return its rows with them."""
     flat = flatten(rows, "images")
     dice = random.Random(part)
-    blob = Blob(store, part)
+    blob = PartitionBlob(store, part)
     facts: dict[str, list] = {name: [] for name in ("blob", "offset", "size", "format", "width", "height", "sha256", "phash")}
     for there in flat.items.is_valid().to_pylist():
         if not there:
@@ -56,7 +56,7 @@ def fetched(store: LocalStore, rows: pa.Table, part: int) -> pa.Table:
     inputs = pa.array(np.zeros(len(rows), dtype=np.uint64))
     measured = pa.StructArray.from_arrays([inputs, images], names=["input", "images"])
     number = pa.array(np.arange(len(rows), dtype=np.int32))
-    PartLog(store, part).commit(pa.table({"row": number, MEASURE: measured}), [MEASURE], blob.close())
+    PartitionLog(store, part).commit(pa.table({"row": number, MEASURE: measured}), [MEASURE], blob.close())
     return set_column(rows, "images", images)
 
 
@@ -80,8 +80,8 @@ def make(out: Path, listing: Path) -> None:
             lines = []
     files = finish.publish(store, shards, ledgers)
     manifest = {"rows": made.rows, "kept": made.rows, "dropped": [], "source": made.source, "recipe": recipe.describe()}
-    calls = [PartCall(part, None, 0, ()) for part in range(made.parts)]
-    ledger.record_parts(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
+    calls = [PartitionCall(part, None, 0, ()) for part in range(made.parts)]
+    ledger.record_partitions(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])
     store.put("manifest.json", json.dumps({**manifest, "versions": {}, "provenance": {}, "files": files}).encode())
 
 

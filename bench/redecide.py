@@ -32,8 +32,8 @@ from bench.dedup import hashes
 from vlmdata import recipe as recipes
 from vlmdata.engine.drive import decide as decisions
 from vlmdata.engine.partitions import plan
-from vlmdata.engine.partitions.calls import Job, PartCall
-from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.partitions.calls import PartitionCall, RunJob
+from vlmdata.engine.partitions.partition_log import PartitionBlob, PartitionLog
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.chain import inputs
 from vlmdata.engine.work.ingest import Ingest
@@ -78,7 +78,7 @@ class Filler(Worker):
 
     def fill(self, part: int, found: np.ndarray) -> None:
         """Commit the log of a part whose images have these hashes, uint64 (N,)."""
-        log, blob = PartLog(self.store, part), Blob(self.store, part)
+        log, blob = PartitionLog(self.store, part), PartitionBlob(self.store, part)
         blob.add(self.body)
         rows = self.plan.read_part(self.store, part)
         columns: dict[str, Any] = {"row": pa.array(np.arange(len(rows), dtype=np.int32))}
@@ -93,7 +93,7 @@ class Filler(Worker):
         log.commit(pa.table(columns), sorted(set(columns) - {"row"}), blob.close())
 
 
-def fetched(rows: pa.Table, blob: Blob, found: np.ndarray) -> pa.Array:
+def fetched(rows: pa.Table, blob: PartitionBlob, found: np.ndarray) -> pa.Array:
     """Return `images` as Ingest leaves them: 240 x 160, each with a hash of its bytes and the given one of its pixels."""
     flat = flatten(rows, "images")
     has = flat.items.is_valid().to_numpy(zero_copy_only=False)
@@ -124,7 +124,7 @@ def blob_seed(found: np.ndarray) -> int:
 
 def fill(out: str, tree: dict[str, Any], first: int, step: int, found: str) -> None:
     """Fill every `step`-th part from the `first` on; `found` is a file of hashes."""
-    worker = Filler(Job(recipes.parse(tree), out))
+    worker = Filler(RunJob(recipes.parse(tree), out))
     data = np.load(found, mmap_mode="r")
     size = worker.plan.part_rows
     for part in range(first, worker.plan.parts, step):
@@ -178,10 +178,10 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
     """Let one process decide over `rows` rows as the driver does, given what a worker projects of a dataset of fewer, again and
     again with other hashes: seconds of the decision, and the process's largest memory in MB."""
     recipe, out = prepare(folder, min(rows, CHUNK))
-    worker = Worker(Job(recipes.load(recipe), str(out)))
+    worker = Worker(RunJob(recipes.load(recipe), str(out)))
     step = next(link.step for link in worker.links if isinstance(link.step, DedupePhash))
     number = [link.step for link in worker.links].index(step)
-    calls = [PartCall(part, None, number, ()) for part in range(worker.plan.parts)]
+    calls = [PartitionCall(part, None, number, ()) for part in range(worker.plan.parts)]
     bodies = [pickle.dumps(worker.project(call, decisions.columns_for(step))) for call in calls]
     random = np.random.default_rng(2)
     turns = rows // CHUNK

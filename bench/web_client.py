@@ -72,14 +72,14 @@ def with_vlmdata(urls: list[str], ca_file: str) -> Callable[[], int]:
     from vlmdata.web.client import Client
     from vlmdata.web.fetch import Fetched
     from vlmdata.web.options import WebOptions
-    from vlmdata.web.rate_limiter import Pace
+    from vlmdata.web.rate_limiter import RateLimiter
 
     options = WebOptions(
         allowed_hosts=tuple(HOSTS), host_connections=0, host_requests_per_s=0.0, connections=AT_ONCE, ca_file=ca_file
     )
 
     def run() -> int:
-        client = Client(options, Pace(options))
+        client = Client(options, RateLimiter(options))
         good = 0
         left = threading.Semaphore(0)
 

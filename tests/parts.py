@@ -5,10 +5,10 @@ from pathlib import Path
 
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.store.folder_store import LocalStore
-from vlmdata.engine.work.open_partition import Keep, OpenPart
+from vlmdata.engine.work.open_partition import Keep, OpenPartition
 
 
-def open_part(folder: Path) -> OpenPart:
+def open_part(folder: Path) -> OpenPartition:
     """Return part 0 of a dataset in a folder, as a worker without a web would have it."""
     store = LocalStore(folder)
-    return OpenPart(store, 0, Keep(), threading.Lock(), None, tombstones.load(store))
+    return OpenPartition(store, 0, Keep(), threading.Lock(), None, tombstones.load(store))

@@ -47,7 +47,7 @@ def test_a_later_document_with_more_images_loses_none(tmp_path):
     """The first hundred documents have one image, the last has four and a field of its own."""
     from vlmdata.card import features, member_names
     from vlmdata.engine.output.pack import pack
-    from vlmdata.engine.output.sample import Sample
+    from vlmdata.engine.output.sample import TarSample
     from vlmdata.engine.store.folder_store import LocalStore
 
     store = LocalStore(tmp_path / "out")
@@ -55,7 +55,7 @@ def test_a_later_document_with_more_images_loses_none(tmp_path):
     for number in range(101):
         images = [(f"{i}.jpg", picture(4 * number + i)) for i in range(4 if number == 100 else 1)]
         facts = json.dumps({"key": str(number), **({"late": [1]} if number == 100 else {})}).encode()
-        chosen.append(Sample(f"{number:03d}", [*images, ("json", facts)], 0, [(8, 8)] * len(images), {}))
+        chosen.append(TarSample(f"{number:03d}", [*images, ("json", facts)], 0, [(8, 8)] * len(images), {}))
     record = pack(store, 0, chosen)
     store.publish(record["tar"], "00000.tar")
     store.publish(record["index"], "index.parquet")

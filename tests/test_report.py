@@ -27,7 +27,7 @@ from vlmdata.report.charts import charts
 from vlmdata.report.examples import choose
 from vlmdata.report.frequent_names import Heavy
 from vlmdata.report.scan_ledger import scan
-from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.tally_numbers import NumberTally
 from vlmdata.report.threshold_lines import Line, lines
 from vlmdata.report.write import share, write_report
 from vlmdata.takedown import forget
@@ -264,7 +264,7 @@ def contrast(one: str, other: str) -> float:
 def test_a_tally_counts_as_numpy_does():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0.25, 0.05, 5000), rng.integers(-50, 4096, 5000), [np.nan, np.inf, -0.0, 0.0]])
-    tally = Tally()
+    tally = NumberTally()
     for piece in np.array_split(values, 7):
         tally.add(piece)
     finite = np.sort(values[np.isfinite(values)])
@@ -277,7 +277,7 @@ def test_a_tally_counts_as_numpy_does():
 
 
 def test_bars_hold_every_value_once_and_none_lies_on_both_sides_of_a_line():
-    tally = Tally()
+    tally = NumberTally()
     tally.add(np.array([0.279, 0.28, 0.2801, 0.1, 0.5, 0.41]))
     line = Line("score", 0.28, "≥", "s", "min_score", 1)
     bins = make(tally, [line])
@@ -288,7 +288,7 @@ def test_bars_hold_every_value_once_and_none_lies_on_both_sides_of_a_line():
 
 
 def test_a_long_tail_is_drawn_on_a_scale_of_powers():
-    tally = Tally()
+    tally = NumberTally()
     tally.add(np.concatenate([np.full(900, 10.0), np.full(100, 90_000.0)]))
     assert make(tally, []).is_log
     assert make(tally, []).count(tally).tolist()[0] == 900
@@ -318,9 +318,9 @@ def test_what_was_forgotten_leaves_the_report_too(out, tmp_path):
 
 
 def test_a_score_that_only_rows_rejected_elsewhere_have_is_shown_without_its_line():
-    tally = Tally()
+    tally = NumberTally()
     tally.add(np.array([1.0, 2.0, 3.0]))
     facts = SimpleNamespace(scores={"s.words": {("other", "why"): tally}}, rules={}, unsigned=frozenset())
-    kept = SimpleNamespace(text_length=Tally(), sample_bytes=Tally(), images_each=Tally())
+    kept = SimpleNamespace(text_length=NumberTally(), sample_bytes=NumberTally(), images_each=NumberTally())
     drawn = charts(facts, [Line("s.words", 2.0, "≥", "s", "min_words", 0)], kept)
     assert (drawn["decided"], [chart["lines"] for chart in drawn["measured"]]) == ([], [[]])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.fixtures.own_step import Lines, Words
-from vlmdata.engine.work.chain import chain
+from vlmdata.engine.work.chain import compile_recipe
 from vlmdata.recipe import Recipe, Shards
 from vlmdata.step import Step, id_of
 from vlmdata.steps.language import Language
@@ -41,7 +41,7 @@ class OwnLanguage(Language):
 
 
 def measure(step: Step) -> str | None:
-    return chain(Recipe(Lines(path="x"), (step,), Shards(), 1000))[0].measure
+    return compile_recipe(Recipe(Lines(path="x"), (step,), Shards(), 1000))[0].measure
 
 
 @pytest.mark.parametrize(

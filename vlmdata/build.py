@@ -23,18 +23,18 @@ from vlmdata.engine.drive.workers import Workers
 from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest, write_manifest
 from vlmdata.engine.output.run_log import RunLog
 from vlmdata.engine.partitions import plan, tombstones
-from vlmdata.engine.partitions.calls import Job, PartCall
-from vlmdata.engine.partitions.plan import Plan
+from vlmdata.engine.partitions.calls import PartitionCall, RunJob
+from vlmdata.engine.partitions.plan import PartitionPlan
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.engine.work.chain import Link, chain, stops
+from vlmdata.engine.work.chain import BoundStep, compile_recipe, pass_ends
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 
-OPEN_PARTS = 4  # at once in a worker while it fetches: slow hosts hold one part up, not the worker
-OPEN_ON_GPU = 2  # so that a GPU has work while a part is read or committed
+OPEN_PARTITIONS = 4  # at once in a worker while it fetches: slow hosts hold one partition up, not the worker
+OPEN_ON_GPU = 2  # so that a GPU has work while a partition is read or committed
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     workers: int | None = None,
     limit: int | None = None,
     retry: str | Sequence[str] = (),
-    open_workers: Callable[[Job, int], contextlib.AbstractContextManager[Workers]] | None = None,
+    open_workers: Callable[[RunJob, int], contextlib.AbstractContextManager[Workers]] | None = None,
 ) -> dict[str, Any]:
     """Build the dataset in OUT and return its manifest. What an earlier run did is not done again.
 
@@ -82,7 +82,7 @@ def run(
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
         with log:  # which notes a failure
             opened = open_workers or functools.partial(_workers, address=address, local=local)
-            workers_of = functools.partial(opened, Job(recipe, str(store.url)), count)
+            workers_of = functools.partial(opened, RunJob(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
@@ -91,7 +91,7 @@ def run(
 def _build(
     recipe: Recipe,
     store: Store,
-    made: Plan,
+    made: PartitionPlan,
     log: RunLog,
     workers_of: Callable[[], contextlib.AbstractContextManager[Workers]],
     limit: int | None,
@@ -101,8 +101,8 @@ def _build(
     folder = store.path("work") if isinstance(store, LocalStore) else None
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(rows, log, folder))
-        driver = Driver(stack.enter_context(workers_of()), OPEN_PARTS, folder)
-        calls, counts = _passes(chain(recipe), made, store, driver, progress, limit, retry)
+        driver = Driver(stack.enter_context(workers_of()), OPEN_PARTITIONS, folder)
+        calls, counts = _passes(compile_recipe(recipe), made, store, driver, progress, limit, retry)
         progress.stage("pack")
         manifest = finish(store, recipe, made, driver, calls, counts, limit)
         manifest["files"] |= write_pages(store, manifest)
@@ -139,7 +139,7 @@ def _check_layout(recipe: Recipe) -> list[str]:
     return [f"{why}, or most rows are dropped"]
 
 
-def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool:
+def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None) -> bool:
     """Say whether OUT holds just what this recipe builds."""
     try:
         manifest = load_manifest(store)
@@ -150,74 +150,90 @@ def is_done(store: Store, recipe: Recipe, made: Plan, limit: int | None) -> bool
 
 
 def _passes(
-    links: list[Link], made: Plan, store: Store, driver: Driver, progress: Progress, limit: int | None, retry: tuple[str, ...]
-) -> tuple[list[PartCall], list[dict[str, Any]]]:
-    """Take every part through the chain, pass by pass, and return the last calls with their counts."""
+    bound_steps: list[BoundStep],
+    made: PartitionPlan,
+    store: Store,
+    driver: Driver,
+    progress: Progress,
+    limit: int | None,
+    retry: tuple[str, ...],
+) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
+    """Take every partition through the recipe, pass by pass, and return the last calls with their counts."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
     if not made.is_list:
         progress.stage("read")
-        read = _advance(driver, [PartCall(part, take, 0, ()) for part, take in takes], (), progress, "rows")
+        read = _advance(driver, [PartitionCall(partition, take, 0, ()) for partition, take in takes], (), progress, "rows")
         total = sum(count["rows"] for count in read)
-        keys = driver.map("project", [(PartCall(part, take, 0, ()), {"key": ()}) for part, take in takes], together=1)
-        decided = (decisions.number_repeats([table for _, table in sorted(keys, key=_part)], store),)
-    ends = [*stops(links), len(links)]
+        keys = driver.map(
+            "project", [(PartitionCall(partition, take, 0, ()), {"key": ()}) for partition, take in takes], together=1
+        )
+        decided = (decisions.number_repeats([table for _, table in sorted(keys, key=_partition)], store),)
+    ends = [*pass_ends(bound_steps), len(bound_steps)]
     done = 0
-    while done < len(links):
-        link = links[done]
-        if link.step.sees_all:
-            progress.stage(link.step.name)
-            asked = [PartCall(part, take, done, decided) for part, take in takes]
-            decided += (decisions.over_all(link.step, done, asked, total, driver, store),)
+    while done < len(bound_steps):
+        bound = bound_steps[done]
+        if bound.step.sees_all:
+            progress.stage(bound.step.name)
+            asked = [PartitionCall(partition, take, done, decided) for partition, take in takes]
+            decided += (decisions.over_all(bound.step, done, asked, total, driver, store),)
             done += 1
             continue
         end = next(number for number in ends if number > done)
-        working = [one for one in links[done:end] if one.kind != "free"]
+        working = [one for one in bound_steps[done:end] if one.kind != "free"]
         if working:
             progress.stage(" + ".join(one.step.name for one in working))
-            _advance(driver, [PartCall(part, take, end, decided) for part, take in takes], retry, progress, working[0].kind)
+            _advance(
+                driver,
+                [PartitionCall(partition, take, end, decided) for partition, take in takes],
+                retry,
+                progress,
+                working[0].kind,
+            )
         done = end
-    calls = [PartCall(part, take, len(links), decided) for part, take in takes]
+    calls = [PartitionCall(partition, take, len(bound_steps), decided) for partition, take in takes]
     progress.stage("count")
     return calls, _advance(driver, calls, (), progress, "free")
 
 
-def _part(result: tuple[Any, Any]) -> int:
-    return result[0][0].part
+def _partition(result: tuple[Any, Any]) -> int:
+    return result[0][0].partition
 
 
-def _advance(driver: Driver, calls: list[PartCall], retry: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
+def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
     on_gpus = kind == "model" and driver.workers.gpus
-    together = OPEN_PARTS if kind == "ingest" else OPEN_ON_GPU if on_gpus else 1
+    together = OPEN_PARTITIONS if kind == "ingest" else OPEN_ON_GPU if on_gpus else 1
     results = {}
     todo = ((call, retry) for call in calls)
     for args, counts in driver.map("advance", todo, together=together, tracked=True, with_models=kind == "model"):
-        results[args[0].part] = counts
+        results[args[0].partition] = counts
         progress.add(counts)
-    return [results[call.part] for call in calls]
+    return [results[call.partition] for call in calls]
 
 
-def _takes(made: Plan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
-    """Say of each part how many rows are taken: all, or together no more than `limit`. There is always a first part, if
-    only for its columns."""
+def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
+    """Return (partition, rows to take, None for all) for each partition; together no more than `limit` rows.
+
+    There is always a first partition, if only for its columns.
+    """
     if limit is None:
-        return [(part, None) for part in range(max(1, made.parts))]
+        return [(partition, None) for partition in range(max(1, made.parts))]
     takes: list[tuple[int, int | None]] = []
     left = limit
-    for part in range(max(1, made.parts)):
+    for partition in range(max(1, made.parts)):
         if left <= 0 and takes:
             break
         rows = made.part_rows
         if not made.is_list:  # an archive: how many rows a piece has is known when it is read
-            rows = next(driver.map("advance", [(PartCall(part, None, 0, ()), ())]))[1]["rows"]
-        takes.append((part, min(left, rows)))
+            rows = next(driver.map("advance", [(PartitionCall(partition, None, 0, ()), ())]))[1]["rows"]
+        takes.append((partition, min(left, rows)))
         left -= rows
     return takes
 
 
 @contextlib.contextmanager
-def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator[Workers]:
+def _workers(job: RunJob, count: int, address: str | None, local: bool) -> Iterator[Workers]:
     web = job.recipe.first(Download)
     pool: Workers
     if local:
@@ -234,7 +250,7 @@ def _workers(job: Job, count: int, address: str | None, local: bool) -> Iterator
     with on_ray.cluster(address, count) as total:
         on_ray.every_node_reads(job.out)
         gpus = on_ray.gpus() if wants_gpu(job.recipe) else 0
-        pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTS, gpus=gpus)
+        pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTITIONS, gpus=gpus)
         try:
             yield pool
         finally:

@@ -27,11 +27,11 @@ from vlmdata.row import ROW, alive, set_column
 
 T = TypeVar("T")
 Gives = Literal["pairs", "documents", "conversations"]
-Piece = str | NDArray  # the path or address of an .npy file, or the array itself
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # like the builtin `map`, in order
+StoredArray = str | NDArray  # the path or address of an .npy file, or the array itself
+MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # like the builtin `map`, in order
 
 
-class Part(Protocol):
+class StepContext(Protocol):
     """What a step may ask of the worker while it measures one part."""
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
@@ -48,15 +48,15 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class Spread:
+class DistributedSearch:
     """What a decision that is spread over workers is given. `pieces` are what `Step.piece` made of each part, in order;
     `keep` puts an array where every worker reads it."""
 
-    pieces: list[dict[str, Piece]]
-    run: Run
-    keep: Callable[[NDArray], Piece]
+    pieces: list[dict[str, StoredArray]]
+    run: MapTasks
+    keep: Callable[[NDArray], StoredArray]
 
-    def named(self, name: str) -> list[Piece]:
+    def named(self, name: str) -> list[StoredArray]:
         """Return one array of every part."""
         return [piece[name] for piece in self.pieces]
 
@@ -77,7 +77,7 @@ class Step:
     version: ClassVar[int] = 1  # raise it when the same parameters come to measure something else
     sees_all: ClassVar[bool] = False  # decides over all rows at once (dedup, top fraction), on the columns it reads alone
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a decision over all rows rewrites
-    spread_above: ClassVar[int] = 0  # with more rows than this `decide_spread` decides over all of them; 0: never
+    distribute_above: ClassVar[int] = 0  # with more rows than this `decide_spread` decides over all of them; 0: never
     needs: ClassVar[tuple[str, ...]] = ()  # "model" for one part at a time; "gpu" where one is used if there is one
     is_private: ClassVar[bool] = False  # what it rejects is counted in the report, but never shown there
 
@@ -103,7 +103,7 @@ class Step:
         """Return what else the measurement depends on besides `measured_by`: a hash of a model's weights, of a word list."""
         return ""
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         """Return the columns in `writes`, one value for each row; all rows given are alive."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class Step:
         """Return a part's rows as `decide_spread` is shown them, and as arrays what only its search looks at."""
         return rows, {}
 
-    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
         """Decide as `decide` does, with the search cut into tasks for workers (`similarity/distributed.py`)."""
         raise NotImplementedError
 
@@ -125,24 +125,24 @@ class Step:
             return name
         return f"{self.name}.{name}" if name else self.name
 
-    def run(self, rows: pa.Table, part: Part | None = None) -> pa.Table:
+    def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
         """Measure every living row, then decide: the step alone, as tests and notebooks use it."""
         if self.writes:
             living = alive(rows)
-            measured = self.measure(rows.filter(pa.array(living)), part)  # type: ignore[arg-type]
+            measured = self.measure(rows.filter(pa.array(living)), context)  # type: ignore[arg-type]
             for name, values in measured.items():
                 old = rows[self.column(name)] if self.column(name) in rows.column_names else None
                 rows = set_column(rows, self.column(name), scatter(values, living, old))
         return self.decide(rows)
 
 
-def id_of(part: Step | Source) -> str:
+def id_of(context: Step | Source) -> str:
     """Return the id that stands on disk for a step or source: the one its class declares, else its module's name.
 
     The name of the class is added where its module holds several steps, or several sources, and in a script, whose module
     is always called `__main__`.
     """
-    cls, base = type(part), Source if isinstance(part, Source) else Step
+    cls, base = type(context), Source if isinstance(context, Source) else Step
     if declared := vars(cls).get("id"):
         return declared
     known = [one for one in vars(sys.modules[cls.__module__]).values() if isinstance(one, type) and issubclass(one, base)]
@@ -150,9 +150,9 @@ def id_of(part: Step | Source) -> str:
     return cls.__module__ if alone else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def file_name(part: Step | Source) -> str:
+def file_name(context: Step | Source) -> str:
     """Return the name by which a recipe calls a shipped step or source; of a user's own the last part of its module."""
-    return (vars(type(part)).get("id") or type(part).__module__).rpartition(".")[2]
+    return (vars(type(context)).get("id") or type(context).__module__).rpartition(".")[2]
 
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:

@@ -32,7 +32,7 @@ from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest
 from vlmdata.engine.partitions import plan as plans
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.tombstones import FOLDER, KEY_DIGITS, REASON, STEP, domains_of, hash_of, is_pending
-from vlmdata.engine.store.json_shapes import WORK_FIX, Parts, read_record
+from vlmdata.engine.store.json_shapes import WORK_FIX, PartitionsRecord, read_record
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
@@ -246,7 +246,7 @@ def _record(
         "keys": sorted(keys),
         "hashes": sorted(hashes),
         "likenesses": [[f"{like:016x}", request.bits] for like in request.likenesses],
-        "cells": {str(part): rows for part, rows in cells.items()},
+        "cells": {str(partition): rows for partition, rows in cells.items()},
         "folder": folder,
         "swap": {name: facts and facts["file"] for name, facts in files.items()},
         "manifest": {**_renewed(manifest, files, lines), "provenance": sums},
@@ -257,17 +257,17 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
     """Return where rows of the ledger lie in work/; None where the ledger does not list every row that was planned."""
     plan = plans.load(store)
     try:
-        parts = read_record(store, PARTS, Parts, WORK_FIX)["parts"]
+        partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
     except FileNotFoundError:
         return {} if plan is None else None
-    if plan is None or len(parts) != plan.parts or any(take is not None for _, take, _ in parts):
+    if plan is None or len(partitions) != plan.parts or any(take is not None for _, take, _ in partitions):
         return None
-    ends = np.cumsum([count for _, _, count in parts])
+    ends = np.cumsum([count for _, _, count in partitions])
     before, cells = 0, defaultdict(list)
     for name in ledger_files(manifest):
         for row in (before + found.get(name, np.zeros(0, np.int64))).tolist():
             at = int(np.searchsorted(ends, row, "right"))
-            cells[parts[at][0]].append(row - int(ends[at] - parts[at][2]))
+            cells[partitions[at][0]].append(row - int(ends[at] - partitions[at][2]))
         before += manifest["files"][name]["rows"]
     return dict(cells)
 
@@ -277,7 +277,7 @@ def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells,
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())
-    for part, rows in erase.planned(store, ["key", "url", "images"]):
+    for partition, rows in erase.planned(store, ["key", "url", "images"]):
         own = pc.utf8_slice_codeunits(rows["key"].combine_chunks(), 0, KEY_DIGITS)
         hit = np.array(pc.is_in(own, wanted))
         if "url" in rows.column_names:
@@ -287,7 +287,7 @@ def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells,
             if "url" in [one.name for one in images.items.type]:
                 hit[images.parents[_named(images.field("url"), urls, request.domains)]] = True
         if hit.any():
-            cells[part] = np.flatnonzero(hit).tolist()
+            cells[partition] = np.flatnonzero(hit).tolist()
             more |= set(own.filter(pa.array(hit)).to_pylist())
     return cells, more
 

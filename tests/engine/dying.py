@@ -23,11 +23,11 @@ from vlmdata import build
 from vlmdata.cli import main
 from vlmdata.engine.drive.processes import CONTEXT, LocalWorkers
 from vlmdata.engine.drive.workers import Ended
-from vlmdata.engine.partitions.calls import Job
+from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.worker import Worker
 from vlmdata.steps.download import Download
 from vlmdata.takedown import Request, take_down
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 
 DIED = 137
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # hundreds of processes start from it
@@ -67,9 +67,9 @@ class Inline:
     count = 1
     gpus = 0
 
-    def __init__(self, job: Job):
+    def __init__(self, job: RunJob):
         web = web_of(job)
-        self.worker = Worker(job, web and Pace(web))
+        self.worker = Worker(job, web and RateLimiter(web))
         self.ended: list[Ended] = []
 
     def is_ready(self, worker: int) -> bool:
@@ -86,15 +86,15 @@ class Inline:
         self.worker.close()
 
 
-def web_of(job: Job) -> Download | None:
+def web_of(job: RunJob) -> Download | None:
     return next((step for step in job.recipe.steps if isinstance(step, Download)), None)
 
 
-def inline(job: Job, count: int) -> contextlib.AbstractContextManager[Inline]:
+def inline(job: RunJob, count: int) -> contextlib.AbstractContextManager[Inline]:
     return contextlib.closing(Inline(job))
 
 
-def spoiled(spoil: Callable[[], None], job: Job, count: int) -> contextlib.AbstractContextManager[LocalWorkers]:
+def spoiled(spoil: Callable[[], None], job: RunJob, count: int) -> contextlib.AbstractContextManager[LocalWorkers]:
     return contextlib.closing(LocalWorkers(job, count, web_of(job), initializer=spoil))
 
 

@@ -15,7 +15,7 @@ from tests.test_forget import samples, traces
 from vlmdata import run
 from vlmdata.audit import audit
 from vlmdata.engine.output.manifest import alone
-from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.calls import PartitionCall, RunJob
 from vlmdata.engine.store import lease as leases
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.lease import Lease
@@ -118,20 +118,20 @@ def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanw
         out = tmp_path / "out"
         line = kept(out)[2]
         recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
-        zombie = Worker(Job(recipe, str(out)))
+        zombie = Worker(RunJob(recipe, str(out)))
         zombie.pace = _pace(recipe)
         forget(out, url=[line["url"]])
         with pytest.raises(OSError, match="taken down while"):
-            zombie.advance(PartCall(0, None, 1, ()))
+            zombie.advance(PartitionCall(0, None, 1, ()))
         zombie.close()
     body = web.bodies[line["url"].removeprefix(web.server.url(""))]
     assert traces(out, line["url"].encode(), body[-200:-100], line["images"][0]["sha256"].encode()) == []
 
 
 def _pace(recipe):
-    from vlmdata.web.rate_limiter import Pace
+    from vlmdata.web.rate_limiter import RateLimiter
 
-    return Pace(recipe.steps[0])
+    return RateLimiter(recipe.steps[0])
 
 
 @pytest.mark.parametrize("by", ["url", "key"])

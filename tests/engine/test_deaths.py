@@ -30,7 +30,7 @@ from vlmdata.engine.work.ingest import fetch
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process import thread
 from vlmdata.web.client import Client
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 
 pytestmark = pytest.mark.whole
 
@@ -142,7 +142,7 @@ def test_a_pace_on_ray_that_is_lost_for_good_is_told_in_one_line(web, tmp_path, 
 def test_where_the_driver_cannot_keep_the_pace_of_a_worker_the_worker_is_replaced(web, tmp_path, monkeypatch):
     calls = itertools.count()
 
-    class Short(Pace):
+    class Short(RateLimiter):
         def exchange(self, *args):
             if next(calls) == 0:
                 raise MemoryError
@@ -216,7 +216,7 @@ def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
         with pytest.raises(RuntimeError, match="stopped early") as told:
-            list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))
+            list(fetch({0: server.url("/a")}, Client(chosen, RateLimiter(chosen))))
     assert isinstance(told.value.__cause__, MemoryError)
 
 
@@ -228,7 +228,7 @@ def test_what_the_machine_lacks_is_told_as_that_through_the_client(monkeypatch):
     monkeypatch.setattr("vlmdata.engine.work.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server, pytest.raises(OSError, match="Too many open files"):
         chosen = options(robots=False)
-        list(fetch({0: server.url("/a")}, Client(chosen, Pace(chosen))))
+        list(fetch({0: server.url("/a")}, Client(chosen, RateLimiter(chosen))))
 
 
 def _begin_a_thread_in_vain(room: bool) -> None:

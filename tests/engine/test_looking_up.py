@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.site import download, site
 from vlmdata import run
-from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.calls import PartitionCall, RunJob
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.work.worker import Worker
 from vlmdata.recipe import Recipe, load
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.whole
 
 
 def fetched(recipe: Recipe, out: Path) -> int:
-    worker = Worker(Job(recipe, str(out)), measures=False)
-    return flatten(worker.rows(PartCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
+    worker = Worker(RunJob(recipe, str(out)), measures=False)
+    return flatten(worker.rows(PartitionCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
 
 
 def test_what_the_logs_do_not_hold_stays_null_and_nothing_is_fetched_or_committed(tmp_path):

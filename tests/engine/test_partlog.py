@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.partitions.partition_log import PartitionBlob, PartitionLog
 from vlmdata.engine.store.folder_store import LocalStore
 
 
@@ -16,29 +16,29 @@ def entry(values: list[int | None], inputs: list[int]) -> pa.Table:
 
 
 def lookup(store, inputs: list[int]):
-    have, stored = PartLog(store, 0).measured("m", np.ones(len(inputs), bool), np.array(inputs, np.uint64))
+    have, stored = PartitionLog(store, 0).measured("m", np.ones(len(inputs), bool), np.array(inputs, np.uint64))
     return have.tolist(), stored.field("score").to_pylist() if stored is not None else None
 
 
 def test_what_was_measured_counts_while_its_inputs_are_the_same(tmp_path):
     store = LocalStore(tmp_path)
     big = 2**64 - 1  # as floats, large hashes would be equal to their neighbours
-    assert PartLog(store, 0).commit(entry([7, None, 9], [big, 5, big - 2]), ["m"], [])
+    assert PartitionLog(store, 0).commit(entry([7, None, 9], [big, 5, big - 2]), ["m"], [])
     assert lookup(store, [big, 5, big - 2]) == ([True, False, True], [7, 9])
     assert lookup(store, [big - 1, 5, big - 2]) == ([False, False, True], [9])
 
 
 def test_a_later_entry_wins(tmp_path):
     store = LocalStore(tmp_path)
-    PartLog(store, 0).commit(entry([1, 2], [1, 1]), ["m"], [])
-    PartLog(store, 0).commit(entry([None, 5], [1, 1]), ["m"], [])
+    PartitionLog(store, 0).commit(entry([1, 2], [1, 1]), ["m"], [])
+    PartitionLog(store, 0).commit(entry([None, 5], [1, 1]), ["m"], [])
     assert lookup(store, [1, 1]) == ([True, True], [1, 5])
 
 
 def test_of_two_workers_the_second_loses_and_removes_its_files(tmp_path):
     store = LocalStore(tmp_path)
-    first, second = PartLog(store, 0), PartLog(store, 0)
-    blobs = [Blob(store, 0), Blob(store, 0)]
+    first, second = PartitionLog(store, 0), PartitionLog(store, 0)
+    blobs = [PartitionBlob(store, 0), PartitionBlob(store, 0)]
     for blob in blobs:
         blob.add(b"picture")
     assert first.commit(entry([1], [1]), ["m"], blobs[0].close())
@@ -52,7 +52,7 @@ def test_a_file_that_no_record_names_is_not_seen(tmp_path):
     store = LocalStore(tmp_path)
     with store.new_file("work/data/000000.half.parquet") as file:
         file.write(b"half")
-    assert PartLog(store, 0).entries == []
+    assert PartitionLog(store, 0).entries == []
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path):

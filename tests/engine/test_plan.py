@@ -6,7 +6,7 @@ import pytest
 
 from vlmdata.engine.drive.publish import SumsDiffer, check_sums, ledger_pieces, shard_pieces
 from vlmdata.engine.partitions import plan
-from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.keys import content_keys, number_repeats
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.readers.find_files import File
@@ -70,7 +70,7 @@ def test_a_list_without_rows_has_no_parts(tmp_path):
 
 
 def test_shards_take_exactly_so_many_samples_and_the_last_what_is_left():
-    calls = [PartCall(number, None, 0, ()) for number in range(4)]
+    calls = [PartitionCall(number, None, 0, ()) for number in range(4)]
     pieces = shard_pieces(calls, [3, 0, 7, 2], 5)
     assert [[(call.part, start, stop) for call, start, stop in shard] for shard in pieces] == [
         [(0, 0, 3), (2, 0, 2)],

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,10 @@ class WhichGpu(Step):
     meet: str
     """A folder in which every GPU leaves a mark; none goes on before there are two, so that one alone cannot do all."""
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
         Path(self.meet, f"gpu-{gpu}").touch()
         while len(list(Path(self.meet).iterdir())) < 2:
             time.sleep(0.01)
-        part.note({"model": "none"})
+        context.note({"model": "none"})
         return {"": pa.array([gpu] * len(rows))}

@@ -1,6 +1,6 @@
 """Pages for tests, made of a body, and what is read of them."""
 
-from vlmdata.html.document import Document, extract
+from vlmdata.html.document import PageDocument, extract
 
 SITE = "https://e.org/"
 FERRY = [
@@ -11,7 +11,7 @@ FERRY = [
 ]
 
 
-def read(body: str) -> Document:
+def read(body: str) -> PageDocument:
     """Return the document of a page at SITE with this body."""
     return extract(f"<html><body>{body}</body></html>".encode(), SITE)
 

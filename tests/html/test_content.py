@@ -12,7 +12,7 @@ from tests.fixtures import Find, fixture
 from tests.real_data import real_data
 from vlmdata.html.document import extract
 from vlmdata.html.lay_out import lay_out
-from vlmdata.html.layout import Layout
+from vlmdata.html.layout import PageLayout
 
 STORY = [
     "The river rose by two metres in the night, and by the morning the lower town stood under water.",
@@ -36,7 +36,7 @@ def page() -> str:
     return "<html><body>" + FURNITURE % ("".join(f"<p>{text}</p>" for text in STORY), teasers)
 
 
-def laid_out(html: str) -> Layout:
+def laid_out(html: str) -> PageLayout:
     body = LexborHTMLParser(html).body
     return lay_out(body, "https://e.org/", max_images=9, max_depth=99, max_data_bytes=99)
 

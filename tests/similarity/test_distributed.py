@@ -16,7 +16,7 @@ from vlmdata.similarity.distributed import cosine_pairs, lsh_pairs, near_pairs
 from vlmdata.similarity.hamming import edges_within, equal_groups, star_edges
 from vlmdata.similarity.lsh import candidates
 from vlmdata.splitmix import mixed
-from vlmdata.step import Spread, Step
+from vlmdata.step import DistributedSearch, Step
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic
@@ -63,8 +63,8 @@ def test_cosine_tasks_find_what_one_machine_finds() -> None:
 def decided(step: Step, rows: pa.Table, cuts: list[int]) -> pa.Table:
     """Let a step decide as the engine spreads it: parts, pieces, tasks; here one after the other, in memory."""
     found = [step.piece(rows.slice(start, stop - start)) for start, stop in pairwise([0, *cuts, len(rows)])]
-    spread = Spread([pieces for _, pieces in found], map, lambda array: array)
-    return step.decide_spread(pa.concat_tables([table for table, _ in found]).combine_chunks(), spread)
+    spread = DistributedSearch([pieces for _, pieces in found], map, lambda array: array)
+    return step.decide_distributed(pa.concat_tables([table for table, _ in found]).combine_chunks(), spread)
 
 
 def rows_alike(count: int = 600) -> pa.Table:

@@ -9,14 +9,14 @@ from PIL import Image
 from tests.engine.site import picture
 from tests.parts import open_part
 from vlmdata.engine.work.ingest import Ingest
-from vlmdata.engine.work.open_partition import OpenPart
+from vlmdata.engine.work.open_partition import OpenPartition
 from vlmdata.recipe import parse
 from vlmdata.row import conform
 from vlmdata.step import RecipeError
 from vlmdata.steps.resize import Resize
 
 
-def ingested(folder, *bodies: bytes, **resize) -> tuple[pa.Table, OpenPart]:
+def ingested(folder, *bodies: bytes, **resize) -> tuple[pa.Table, OpenPartition]:
     rows = conform(pa.table({"key": [str(i) for i in range(len(bodies))], "images": [[{"data": body}] for body in bodies]}))
     part = open_part(folder)
     return Ingest(resize=Resize(**resize)).run(rows, part), part

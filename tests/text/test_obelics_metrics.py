@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from vlmdata.text.obelics_metrics import (
-    Lists,
+    WordLists,
     char_repetition,
     measure,
     punctuation_ratio,
@@ -21,7 +21,7 @@ STOP = frozenset(["the", "over", "and", "in", "it", "was", "a"])  # of OBELICS's
 
 
 def test_the_golden_sentence():
-    found = measure(FOX, Lists(stop=STOP))
+    found = measure(FOX, WordLists(stop=STOP))
     assert found.words == 23
     assert (found.special, found.stop_words, found.punctuation) == pytest.approx((0.2381, 0.4348, 0.1154), abs=5e-5)
     assert (found.char_repetition, found.word_repetition) == (0, 0)
@@ -58,9 +58,9 @@ def test_punctuation_of_a_short_text_is_not_judged():
 
 
 def test_empty_texts_measure_nothing():
-    assert measure("", Lists(STOP, STOP, STOP, STOP)) == (0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert measure("", WordLists(STOP, STOP, STOP, STOP)) == (0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert special_ratio("🎉 1!") == 1 and share_in([], STOP) == 0
 
 
 def test_the_spaces_of_typography_part_words():
-    assert measure("one\u2009two\u3000three\u00a0four", Lists()).words == 4
+    assert measure("one\u2009two\u3000three\u00a0four", WordLists()).words == 4

@@ -13,7 +13,7 @@ from vlmdata_train.__main__ import main
 from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import setup
-from vlmdata_train.loop.answers import Answer, generate_answers
+from vlmdata_train.loop.answers import GeneratedAnswer, generate_answers
 from vlmdata_train.loop.held_out import blanked, held_out_loss
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.score import Score, normalise, score, table
@@ -32,7 +32,7 @@ def test_answers_are_compared_as_vqa_compares_them():
 
 def test_scores_stand_beside_what_the_commonest_answer_reaches():
     given = [("yes", "Yes."), ("yes", "no"), ("no", "no"), ("yes", "perhaps")]
-    answers = [Answer("vqa", str(i), truth, said) for i, (truth, said) in enumerate(given)]
+    answers = [GeneratedAnswer("vqa", str(i), truth, said) for i, (truth, said) in enumerate(given)]
     assert score(answers) == {"vqa": Score(4, 0.5, 0.75)}
     assert table(score(answers), {"vqa": 1.25}).splitlines()[1].split() == ["vqa", "4", "1.2500", "50.0%", "75.0%"]
 

@@ -12,7 +12,7 @@ from vlmdata.web.client import Client
 from vlmdata.web.dns import Lookup, system_lookup
 from vlmdata.web.fetch import Fetched
 from vlmdata.web.options import WebOptions
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 
 LOOPBACK = tuple(f"127.0.0.{number}" for number in range(1, 40))
 PATIENCE_S = 120.0
@@ -34,7 +34,7 @@ def options(**changed: Any) -> WebOptions:
 def ask(urls: list[str], *, pace: Any = None, lookup: Lookup = system_lookup, **changed: Any) -> list[Fetched]:
     """Return the outcomes in the order of the addresses; fails if one does not come, or comes twice."""
     chosen = options(**changed)
-    client = Client(chosen, pace or Pace(chosen), lookup=lookup)
+    client = Client(chosen, pace or RateLimiter(chosen), lookup=lookup)
     try:
         return ask_client(client, urls)
     finally:

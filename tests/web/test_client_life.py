@@ -9,7 +9,7 @@ from tests.servers import LoopbackServer, Request, Wire, after, drip, endless, h
 from tests.web.ask import LOOPBACK, PATIENCE_S, Leaping, ask, ask_client, failures, options, wait_until
 from vlmdata.web.client import Client
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.rate_limiter import Ask, Grant, News, Pace, Report
+from vlmdata.web.rate_limiter import Ask, Grant, HostReport, News, RateLimiter
 
 
 class FarPace:
@@ -17,10 +17,10 @@ class FarPace:
 
     is_local = False
 
-    def __init__(self, pace: Pace, wait: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pace: RateLimiter, wait: Callable[[], None] = lambda: None) -> None:
         self.pace, self.wait, self.calls, self.begun, self.is_lost = pace, wait, 0, 0, False
 
-    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
         self.wait()
         self.calls += 1
         if self.is_lost:
@@ -43,7 +43,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
 
     with LoopbackServer(default=once) as server:
         chosen = options(host_connections=1)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         for _ in range(5):
             assert failures(ask_client(client, [server.url("/a")])) == [None]
             wait_until(lambda: not server.open_connections)
@@ -56,7 +56,7 @@ def test_a_row_put_in_while_the_client_is_busy_is_seen_at_once(monkeypatch: pyte
         monkeypatch.setattr(f"vlmdata.web.client.{timer}", 1e6)
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         for n in range(100):
             assert failures(ask_client(client, [server.url(f"/{n}")])) == [None]
         client.close()
@@ -79,7 +79,7 @@ def test_many_hosts_at_once() -> None:
 def test_several_threads_share_one_client() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(host_connections=0, connections=8)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[str] = []
         urls = [[server.url(f"/{part}/{n}") for n in range(100)] for part in range(4)]
         threads = [threading.Thread(target=submit_all, args=(client, some, lambda f: done.append(f.url))) for some in urls]
@@ -110,7 +110,7 @@ def test_closing_ends_every_row_once() -> None:
         LoopbackServer({"/robots.txt": hang}, host="127.0.0.2") as silent,
     ):
         chosen = options(retries=1000, connections=4, host_connections=4)
-        client = Client(chosen, Pace(chosen), lookup=slow_lookup)
+        client = Client(chosen, RateLimiter(chosen), lookup=slow_lookup)
         done: list[Fetched] = []
         urls = [server.url("/again")] + [server.url("/hang")] * 20 + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
         submit_all(client, urls, done.append)
@@ -125,7 +125,7 @@ def test_closing_ends_every_row_once() -> None:
 def test_closing_frees_who_waits_to_put_a_row_in() -> None:
     with LoopbackServer({"/hang": hang}) as server:
         chosen = options(connections=1, host_connections=0, robots=False)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         begun: list[str] = []
         urls = (begun.append(url) or url for url in [server.url("/hang")] * 50)  # noted as each is put in
@@ -140,7 +140,7 @@ def test_closing_frees_who_waits_to_put_a_row_in() -> None:
 def test_closing_gives_back_what_was_held_of_hosts() -> None:
     with LoopbackServer({"/hang": hang}, default=reply(b"x")) as server:
         chosen = options(host_connections=2, robots=False)
-        pace = Pace(chosen)
+        pace = RateLimiter(chosen)
         client = Client(chosen, pace)
         for _ in range(5):
             client.submit(server.url("/hang"), lambda fetched: None)
@@ -152,7 +152,7 @@ def test_closing_gives_back_what_was_held_of_hosts() -> None:
 def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
     with LoopbackServer({"/a": reply(b"x"), "/hang": hang}) as server:
         chosen = options(robots=False)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
 
         def wrong(fetched: Fetched) -> None:
@@ -173,7 +173,7 @@ def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
     with LoopbackServer(default=answer) as server, LoopbackServer(default=answer, host="127.0.0.2") as other:
         done: list[Fetched] = []
         chosen = options(host_connections=50, robots=False)
-        far = FarPace(Pace(chosen), wait=lambda: wait_until(lambda: len(done) >= far.begun))
+        far = FarPace(RateLimiter(chosen), wait=lambda: wait_until(lambda: len(done) >= far.begun))
         client = Client(chosen, far)
         submit_all(client, [place.url(f"/{n}") for n in range(300) for place in (server, other)], done.append)
         wait_until(lambda: len(done) == 600)
@@ -186,7 +186,7 @@ def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
 def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(host_connections=6)
-        far = FarPace(Pace(chosen))
+        far = FarPace(RateLimiter(chosen))
         client = Client(chosen, far)
         done: list[Fetched] = []
 
@@ -207,7 +207,7 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
     body = bytes(1_000_000)
     with LoopbackServer(default=drip(body, size=100_000, every_s=0.001)) as server:
         chosen = options(bytes_in_flight=2_000_000, host_connections=0, robots=False)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         seen: list[int] = []
 
@@ -242,7 +242,7 @@ def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -
 
     with LoopbackServer(default=when_both_have_come) as server:
         chosen = options(bytes_in_flight=1_000_000, host_connections=0, robots=False)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
 
         def take(fetched: Fetched) -> None:
@@ -262,7 +262,7 @@ def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -
 def test_rows_of_a_slow_host_do_not_hold_up_who_puts_rows_in() -> None:
     with LoopbackServer(default=hang) as slow, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast:
         chosen = options(connections=4, host_connections=1, robots=False, timeout_s=1e6, max_wait_s=1e6)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         for n in range(200):
             client.submit(slow.url(f"/{n}"), lambda fetched: None)
@@ -284,13 +284,15 @@ def test_an_arbiter_that_does_not_answer_holds_no_row_for_ever() -> None:
     over = threading.Event()
 
     class Silent(FarPace):
-        def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+        def exchange(
+            self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]
+        ) -> list[Grant]:
             over.wait(PATIENCE_S)
             return []
 
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(max_wait_s=0.05)
-        client = Client(chosen, Silent(Pace(chosen)))
+        client = Client(chosen, Silent(RateLimiter(chosen)))
         fetched = ask_client(client, [server.url(f"/{n}") for n in range(500)])
         over.set()
         client.close()

@@ -13,7 +13,7 @@ from tests.web.ask import PATIENCE_S, Leaping, ask, ask_one, failures, options, 
 from vlmdata.web.client import Client
 from vlmdata.web.dns import Resolver
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.Monke
 
     with LoopbackServer({"/a": reply(b"x")}) as server:
         chosen = options(allowed_hosts=("mirror.example",))
-        client = Client(chosen, Pace(chosen), lookup=lookup)
+        client = Client(chosen, RateLimiter(chosen), lookup=lookup)
         done: list[Fetched] = []
         for host in ("hangs.example", "mirror.example"):
             client.submit(server.url("/a", host), done.append)

@@ -13,7 +13,7 @@ from tests.servers import LoopbackServer, Request, Route, Wire, after, endless, 
 from tests.web.ask import PATIENCE_S, Leaping, ask, ask_client, ask_one, failures, options, wait_until
 from vlmdata.web.client import Client
 from vlmdata.web.fetch import Fetched
-from vlmdata.web.rate_limiter import Ask, Grant, News, Pace, Report
+from vlmdata.web.rate_limiter import Ask, Grant, HostReport, News, RateLimiter
 from vlmdata.web.robots import MAX_BYTES
 
 
@@ -89,8 +89,10 @@ def test_robots_txt_may_be_five_redirects_away() -> None:
 def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
     ended: list[int] = []
 
-    class Noting(Pace):
-        def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+    class Noting(RateLimiter):
+        def exchange(
+            self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]
+        ) -> list[Grant]:
             ended.extend(report.ended for report in reports)
             return super().exchange(worker, asks, reports, news)
 
@@ -120,7 +122,7 @@ def test_who_opts_out_is_not_read(headers: dict[str, str], failure: str | None) 
 
 def test_a_refusal_is_remembered_over_all_workers() -> None:
     with LoopbackServer({"/a": reply(b"a", headers={"X-Robots-Tag": "noai"}), "/b": reply(b"b")}) as server:
-        pace = Pace(options())
+        pace = RateLimiter(options())
         for _ in range(3):  # each another client, as another worker would be
             assert failures(ask([server.url("/a"), server.url("/b")], pace=pace)) == ["noai", None]
         assert server.paths().count("/a") == 1 and server.paths().count("/robots.txt") == 1
@@ -177,7 +179,7 @@ def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> No
 
     with LoopbackServer({"/robots.txt": reply(b"")}, default=when_three_have_come) as server:
         chosen = options(host_connections=3)
-        pace = Pace(chosen)
+        pace = RateLimiter(chosen)
         clients = [Client(chosen, pace) for _ in range(3)]
         done: list[str | None] = []
         for client in clients:
@@ -208,7 +210,7 @@ def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(LoopbackServer(default=count, host=f"127.0.0.{n}")) for n in range(1, 6)]
         chosen = options(run_connections=4, robots=False)
-        pace = Pace(chosen)
+        pace = RateLimiter(chosen)
         clients = [Client(chosen, pace) for _ in range(3)]
         for client in clients:
             stack.callback(client.close)
@@ -238,7 +240,7 @@ def test_crawl_delay_slows_one_host_alone() -> None:
         LoopbackServer(robots(""), host="127.0.0.2") as fast,
     ):
         chosen = options(max_wait_s=10_000.0)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         for path in ("/a", "/b"):
             client.submit(slow.url(path), lambda fetched: None)
         assert failures(ask_client(client, [fast.url("/a")] * 20)) == [None] * 20
@@ -283,7 +285,7 @@ def test_waits_between_attempts_count_as_waiting(monkeypatch: pytest.MonkeyPatch
     clock = Leaping(monkeypatch)
     with LoopbackServer(default=reply(b"", 500)) as server:
         chosen = options(robots=False, retries=1000, max_wait_s=6.0, timeout_s=1e9)  # the clock leaps under a request, too
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         client.submit(server.url("/a"), done.append)
         while not done:
@@ -302,7 +304,7 @@ def test_a_slow_host_ends_its_rows_as_busy(monkeypatch: pytest.MonkeyPatch) -> N
 
     with LoopbackServer(default=slow) as server:
         chosen = options(host_connections=2, robots=False, timeout_s=1e9)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         for number in range(30):
             client.submit(server.url(f"/{number}"), done.append)
@@ -324,7 +326,7 @@ def test_a_server_that_goes_quiet_is_given_a_rest() -> None:
 
     with LoopbackServer({**robots(""), "/a": busy}) as server:
         chosen = options(host_connections=1)
-        client = Client(chosen, Pace(chosen))
+        client = Client(chosen, RateLimiter(chosen))
         assert failures(ask_client(client, [server.url("/a"), server.url("/b")])) == ["http_503", None]
         client.close()
         assert server.requests[-1].at - server.requests[-2].at > 0.4

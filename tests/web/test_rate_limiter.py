@@ -7,7 +7,7 @@ import pytest
 
 from tests.web.ask import options
 from vlmdata.web.policy import Policy
-from vlmdata.web.rate_limiter import ASK_AGAIN_S, DUTY_S, SILENT_S, Ask, Grant, News, Pace, Report
+from vlmdata.web.rate_limiter import ASK_AGAIN_S, DUTY_S, SILENT_S, Ask, Grant, HostReport, News, RateLimiter
 
 HOST = "a.example"
 ORIGIN = "http://a.example:80"
@@ -21,38 +21,38 @@ class Clock:
         return self.now
 
 
-def lease(pace: Pace, worker: str, starts: int, *reports: Report, needs_policy: bool = False) -> Grant:
+def lease(pace: RateLimiter, worker: str, starts: int, *reports: HostReport, needs_policy: bool = False) -> Grant:
     return pace.exchange(worker, [Ask(ORIGIN, HOST, starts, needs_policy)], reports, [])[0]
 
 
 def test_places_are_lent_and_given_back() -> None:
-    pace = Pace(options(host_connections=6), Clock())
+    pace = RateLimiter(options(host_connections=6), Clock())
     assert lease(pace, "one", 4).starts == 4
     assert lease(pace, "two", 4).starts == 2
     assert lease(pace, "two", 4) == Grant(ORIGIN, 0, ASK_AGAIN_S, 0.0)
-    assert lease(pace, "two", 4, Report(HOST, 1)).starts == 1
-    assert lease(pace, "two", 4, Report(HOST, 99)).starts == 2  # it held two, so no more are free
+    assert lease(pace, "two", 4, HostReport(HOST, 1)).starts == 1
+    assert lease(pace, "two", 4, HostReport(HOST, 99)).starts == 2  # it held two, so no more are free
 
 
 def test_who_came_first_is_served_first() -> None:
-    pace = Pace(options(host_connections=1), Clock())
+    pace = RateLimiter(options(host_connections=1), Clock())
     assert [lease(pace, worker, 1).starts for worker in ("one", "two", "three")] == [1, 0, 0]
-    assert lease(pace, "one", 1, Report(HOST, 1)).starts == 0  # the place that it gave back is for the second
+    assert lease(pace, "one", 1, HostReport(HOST, 1)).starts == 0  # the place that it gave back is for the second
     assert lease(pace, "three", 1).starts == 0
     assert lease(pace, "two", 1).starts == 1
 
 
 def test_who_waits_no_longer_holds_nobody_up() -> None:
     clock = Clock()
-    pace = Pace(options(host_connections=1), clock)
+    pace = RateLimiter(options(host_connections=1), clock)
     assert [lease(pace, worker, 1).starts for worker in ("one", "two")] == [1, 0]
     clock.now += 10.0
-    assert lease(pace, "one", 1, Report(HOST, 1)).starts == 1
+    assert lease(pace, "one", 1, HostReport(HOST, 1)).starts == 1
 
 
 def test_starts_of_all_workers_share_one_line_in_time() -> None:
     clock = Clock()
-    pace = Pace(options(host_connections=0, host_requests_per_s=10.0), clock)
+    pace = RateLimiter(options(host_connections=0, host_requests_per_s=10.0), clock)
     first, second, third = (lease(pace, worker, 15) for worker in ("one", "two", "three"))
     assert (first.starts, first.wait_s, first.interval_s) == (15, 0.0, pytest.approx(0.1))
     assert (second.starts, second.wait_s) == (15, pytest.approx(1.5))
@@ -62,7 +62,9 @@ def test_starts_of_all_workers_share_one_line_in_time() -> None:
 
 
 def test_hosts_may_have_a_pace_of_their_own() -> None:
-    pace = Pace(options(host_connections=0, host_requests_per_s=1.0, host_rates={HOST: 100.0, "b.example": 0.0}), Clock())
+    pace = RateLimiter(
+        options(host_connections=0, host_requests_per_s=1.0, host_rates={HOST: 100.0, "b.example": 0.0}), Clock()
+    )
     asks = [
         Ask(ORIGIN, HOST, 9, False),
         Ask("http://b.example:80", "b.example", 9, False),
@@ -73,10 +75,10 @@ def test_hosts_may_have_a_pace_of_their_own() -> None:
 
 def test_one_worker_fetches_a_policy_and_all_learn_it() -> None:
     clock = Clock()
-    pace = Pace(options(), clock)
+    pace = RateLimiter(options(), clock)
     assert [lease(pace, worker, 5, needs_policy=True).fetch_policy for worker in ("one", "two")] == [True, False]
     policy = Policy(((False, "/a"),), crawl_delay_s=2.0, ttl_s=100.0)
-    pace.exchange("one", [], [Report(HOST, 1)], [News(ORIGIN, HOST, policy)])
+    pace.exchange("one", [], [HostReport(HOST, 1)], [News(ORIGIN, HOST, policy)])
     granted = lease(pace, "two", 5, needs_policy=True)
     assert (granted.policy, granted.fetch_policy, granted.interval_s, granted.starts) == (policy, False, 2.0, 1)
     clock.now += 100.0
@@ -85,7 +87,7 @@ def test_one_worker_fetches_a_policy_and_all_learn_it() -> None:
 
 def test_a_policy_that_nobody_brings_is_fetched_by_another() -> None:
     clock = Clock()
-    pace = Pace(options(), clock)
+    pace = RateLimiter(options(), clock)
     assert lease(pace, "one", 1, needs_policy=True).fetch_policy
     for _ in range(10):
         assert not lease(pace, "two", 1, needs_policy=True).fetch_policy
@@ -97,7 +99,7 @@ def test_a_policy_that_nobody_brings_is_fetched_by_another() -> None:
 @pytest.mark.parametrize("how", ["silent", "left"])
 def test_what_the_dead_held_is_free_again(how: str) -> None:
     clock = Clock()
-    pace = Pace(options(host_connections=2), clock)
+    pace = RateLimiter(options(host_connections=2), clock)
     assert lease(pace, "dead", 2, needs_policy=True).fetch_policy and lease(pace, "dead", 2).starts == 1
     if how == "left":
         pace.leave("dead")
@@ -108,38 +110,38 @@ def test_what_the_dead_held_is_free_again(how: str) -> None:
         pace.exchange("one", [], [], [])
     granted = lease(pace, "one", 2, needs_policy=True)
     assert granted.fetch_policy and lease(pace, "one", 2).starts == 1
-    pace.exchange("dead", [], [Report(HOST, 2)], [])  # it was only very slow: what it says of old leases changes nothing
+    pace.exchange("dead", [], [HostReport(HOST, 2)], [])  # it was only very slow: what it says of old leases changes nothing
     assert lease(pace, "one", 2).starts == 0
 
 
 def test_trouble_closes_a_host_and_halves_it() -> None:
     clock = Clock()
-    pace = Pace(options(host_connections=8), clock)
+    pace = RateLimiter(options(host_connections=8), clock)
     assert lease(pace, "one", 8).starts == 8
-    closed = lease(pace, "two", 8, Report(HOST, 0), Report(HOST, 0, trouble=True))
+    closed = lease(pace, "two", 8, HostReport(HOST, 0), HostReport(HOST, 0, trouble=True))
     assert closed.starts == 0 and 0.5 <= closed.wait_s <= 1.0
-    lease(pace, "one", 0, Report(HOST, 8, trouble=True))  # those that were under way say the same: one trouble, not two
+    lease(pace, "one", 0, HostReport(HOST, 8, trouble=True))  # those that were under way say the same: one trouble, not two
     assert lease(pace, "two", 8).wait_s == closed.wait_s
     clock.now += closed.wait_s
     assert lease(pace, "two", 8).starts == 4
-    lease(pace, "two", 0, Report(HOST, 4, answered=True))
+    lease(pace, "two", 0, HostReport(HOST, 4, answered=True))
     assert lease(pace, "two", 8).starts == 8
 
 
 def test_pauses_double_and_retry_after_is_the_least_of_them() -> None:
     clock = Clock()
-    pace = Pace(options(), clock)
+    pace = RateLimiter(options(), clock)
     waits = []
     for _ in range(12):
-        waits.append(lease(pace, "one", 1, Report(HOST, 0, trouble=True)).wait_s)
+        waits.append(lease(pace, "one", 1, HostReport(HOST, 0, trouble=True)).wait_s)
         clock.now += waits[-1]
     assert all(0.5 * 2.0**n <= wait <= 2.0**n for n, wait in enumerate(waits[:8]))
     assert max(waits) <= 300.0
-    assert lease(pace, "one", 1, Report(HOST, 0, trouble=True, rest_s=7200.0)).wait_s == pytest.approx(7200.0)
+    assert lease(pace, "one", 1, HostReport(HOST, 0, trouble=True, rest_s=7200.0)).wait_s == pytest.approx(7200.0)
 
 
 def test_refused_addresses_are_told_with_the_lease() -> None:
-    pace = Pace(options(), Clock())
+    pace = RateLimiter(options(), Clock())
     pace.exchange("one", [], [], [News(url_key=7, failure="noai")])
     granted = pace.exchange("two", [Ask(ORIGIN, HOST, 2, False, (7, 8))], [], [])[0]
     assert (granted.refused, granted.starts) == (((7, "noai"),), 1)
@@ -147,11 +149,11 @@ def test_refused_addresses_are_told_with_the_lease() -> None:
 
 def test_idle_hosts_are_forgotten_but_not_what_they_asked_for() -> None:
     clock = Clock()
-    pace = Pace(options(), clock)
+    pace = RateLimiter(options(), clock)
     tracemalloc.start()
     for n in range(1000):
         pace.exchange("one", [Ask(f"http://{n}.example:80", f"{n}.example", 1, False)], [], [])
-        pace.exchange("one", [], [Report(f"{n}.example", 1)], [])
+        pace.exchange("one", [], [HostReport(f"{n}.example", 1)], [])
     pace.exchange("one", [], [], [News(ORIGIN, HOST, Policy(crawl_delay_s=9.0))])
     held, _ = tracemalloc.get_traced_memory()
     clock.now += SILENT_S
@@ -165,6 +167,6 @@ def test_idle_hosts_are_forgotten_but_not_what_they_asked_for() -> None:
 def test_everything_that_travels_can_be_pickled() -> None:
     import pickle
 
-    grant = replace(lease(Pace(options(), Clock()), "one", 1), policy=Policy(((True, "/"),)), refused=((1, "noai"),))
-    messages = (Ask(ORIGIN, HOST, 1, True, (1,)), Report(HOST, 1, True, 2.0, True), News(ORIGIN, HOST, Policy()), grant)
+    grant = replace(lease(RateLimiter(options(), Clock()), "one", 1), policy=Policy(((True, "/"),)), refused=((1, "noai"),))
+    messages = (Ask(ORIGIN, HOST, 1, True, (1,)), HostReport(HOST, 1, True, 2.0, True), News(ORIGIN, HOST, Policy()), grant)
     assert pickle.loads(pickle.dumps(messages)) == messages

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tests.web.ask import options
 from vlmdata.web.fetch import Fetch, Fetched, url_key
 from vlmdata.web.policy import Policy
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 from vlmdata.web.turns import KEPT_SITES, Turns
 from vlmdata.web.url import parse_url
 
@@ -16,7 +16,7 @@ def fetch(text: str, done: Callable[[Fetched], None] = print) -> Fetch:
     return Fetch(text, url, done, url_key(url))
 
 
-def settle(turns: Turns, pace: Pace, now: float) -> list[Fetch]:
+def settle(turns: Turns, pace: RateLimiter, now: float) -> list[Fetch]:
     """Talk with the arbiter until nothing more is to be said; return what may begin."""
     turns.advance(now)
     for _ in range(10):
@@ -28,7 +28,7 @@ def settle(turns: Turns, pace: Pace, now: float) -> list[Fetch]:
 
 def test_rows_wait_for_a_policy_and_again_when_it_has_grown_old() -> None:
     now = 0.0
-    pace, turns = Pace(options(), lambda: now), Turns(needs_policy=True, max_wait_s=60.0)
+    pace, turns = RateLimiter(options(), lambda: now), Turns(needs_policy=True, max_wait_s=60.0)
     turns.add(fetch("http://a.example/1"), now)
     assert settle(turns, pace, now) == []
     [site] = turns.policy_wanted
@@ -44,7 +44,7 @@ def test_rows_wait_for_a_policy_and_again_when_it_has_grown_old() -> None:
 
 
 def test_rows_that_cannot_begin_in_time_are_refused_at_once_with_their_last_failure() -> None:
-    pace, turns = Pace(options(host_requests_per_s=0.1), lambda: 0.0), Turns(needs_policy=False, max_wait_s=30.0)
+    pace, turns = RateLimiter(options(host_requests_per_s=0.1), lambda: 0.0), Turns(needs_policy=False, max_wait_s=30.0)
     tried = fetch("http://a.example/tried")
     tried.failure, tried.waited_s = "http_500", 25.0
     for n in range(9):
@@ -57,7 +57,7 @@ def test_rows_that_cannot_begin_in_time_are_refused_at_once_with_their_last_fail
 
 
 def test_rows_that_come_while_their_host_rests_longer_than_they_may_wait_are_refused_at_once() -> None:
-    pace, turns = Pace(options(), lambda: 0.0), Turns(needs_policy=False, max_wait_s=30.0)
+    pace, turns = RateLimiter(options(), lambda: 0.0), Turns(needs_policy=False, max_wait_s=30.0)
     turns.add(fetch("http://a.example/1"), 0.0)
     assert len(settle(turns, pace, 0.0)) == 1
     turns.ended("a.example", trouble=True, rest_s=3600.0)
@@ -69,7 +69,7 @@ def test_rows_that_come_while_their_host_rests_longer_than_they_may_wait_are_ref
 
 
 def test_sites_are_forgotten_without_losing_rows() -> None:
-    pace, turns = Pace(options(host_connections=0), lambda: 0.0), Turns(needs_policy=False, max_wait_s=60.0)
+    pace, turns = RateLimiter(options(host_connections=0), lambda: 0.0), Turns(needs_policy=False, max_wait_s=60.0)
     for n in range(KEPT_SITES + 500):
         turns.add(fetch(f"http://{n}.example/"), 0.0)
         assert len(settle(turns, pace, 0.0)) == 1
@@ -90,7 +90,7 @@ def test_draining_gives_every_row_back() -> None:
 def test_rows_wait_on_while_their_host_gets_on_however_many_are_before_them() -> None:
     """Five answers a second, 200 rows: the last begins after 40 s, though no row may wait longer than 10."""
     now = 0.0
-    pace, turns = Pace(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    pace, turns = RateLimiter(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
     for n in range(200):
         turns.add(fetch(f"http://a.example/{n}"), now)
     begun = 0
@@ -107,7 +107,7 @@ def test_rows_wait_on_while_their_host_gets_on_however_many_are_before_them() ->
 def test_rows_of_a_host_that_answers_too_seldom_end_as_busy() -> None:
     """One answer in two seconds is less than one a second: after 10 s all the others are given up."""
     now = 0.0
-    pace, turns = Pace(options(host_requests_per_s=0.5), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    pace, turns = RateLimiter(options(host_requests_per_s=0.5), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
     for n in range(200):
         turns.add(fetch(f"http://a.example/{n}"), now)
     begun = 0
@@ -123,7 +123,7 @@ def test_rows_of_a_host_that_answers_too_seldom_end_as_busy() -> None:
 
 def test_a_host_that_stops_getting_on_holds_its_rows_no_longer_than_they_may_wait() -> None:
     now = 0.0
-    pace, turns = Pace(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
+    pace, turns = RateLimiter(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
     for n in range(300):
         turns.add(fetch(f"http://a.example/{n}"), now)
     while not turns.refused and now < 90.0:

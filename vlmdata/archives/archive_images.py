@@ -27,7 +27,7 @@ _MAX_HOPS = 5
 _OPEN = 100  # archives at once
 
 
-class Found(NamedTuple):
+class FoundImage(NamedTuple):
     data: bytes
     url: str  # where the image was at last
     headers: dict[str, str]
@@ -64,7 +64,7 @@ class ArchiveImages:
             file.close()
         self.files.clear()
 
-    def find(self, url: str) -> Found | None:
+    def find(self, url: str) -> FoundImage | None:
         """Return the image at an address, or None when the archives do not hold it whole."""
         for _ in range(_MAX_HOPS):
             response = self._at(address_key(url))
@@ -74,7 +74,7 @@ class ArchiveImages:
             if response.status in REDIRECTS and location:
                 url = urljoin(url, location_text(location))
                 continue
-            return Found(response.body, url, response.headers) if response.status == 200 and response.body else None
+            return FoundImage(response.body, url, response.headers) if response.status == 200 and response.body else None
         return None
 
     def _at(self, key: int) -> Response | None:

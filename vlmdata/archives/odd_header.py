@@ -14,13 +14,13 @@ _END = re.compile(rb"\n\r*\n")
 _LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 
 
-class Header(NamedTuple):
+class RecordHeader(NamedTuple):
     fields: dict[str, str]  # names in lower case; the first of equal ones
     size: int  # bytes up to the content
     length: int  # bytes of content as stated, 0 where that is no number
 
 
-def header_at(file: BinaryIO, place: int) -> Header | None:
+def header_at(file: BinaryIO, place: int) -> RecordHeader | None:
     """Return the header of the record at an offset of an unpacked file, None where none is whole."""
     head = read_at(file, place, _MOST)
     end = _END.search(head)
@@ -38,7 +38,7 @@ def header_at(file: BinaryIO, place: int) -> Header | None:
         name, _, value = line.partition(":")
         last = name.strip().lower()
         fields.setdefault(last, value.strip())
-    return Header(fields, end.end(), stated_length(fields))
+    return RecordHeader(fields, end.end(), stated_length(fields))
 
 
 def stated_length(fields: Mapping[str, str]) -> int:

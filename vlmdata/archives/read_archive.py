@@ -28,7 +28,7 @@ from vlmdata.archives.compressed_frames import (
 from vlmdata.archives.digest import record_fits
 from vlmdata.archives.entries import entries
 from vlmdata.archives.http_message import Response, parse_response
-from vlmdata.archives.odd_header import Header, header_at, stated_length
+from vlmdata.archives.odd_header import RecordHeader, header_at, stated_length
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.resync import next_record, proved_end, record_starts, sure_record
 from vlmdata.archives.sequential import Sequential
@@ -339,7 +339,7 @@ def _odd_frame(file: BinaryIO, place: int, max_bytes: int) -> _Odd | None:
     return _Odd(records, end) if records else None
 
 
-def _odd_record(file: BinaryIO, place: int, offset: int, header: Header, max_bytes: int) -> Record:
+def _odd_record(file: BinaryIO, place: int, offset: int, header: RecordHeader, max_bytes: int) -> Record:
     file.seek(place + header.size)
     record = _record(header.fields, offset)
     _read_block(record, file, header.length, max_bytes)

@@ -67,7 +67,7 @@ class Volume:
             head = file.read(30)
             if head.startswith(ZIP):
                 skipped = 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-                return Stretch(file, info.header_offset + skipped, info.file_size)
+                return FileRange(file, info.header_offset + skipped, info.file_size)
         file.close()
         return sequential(self.identity(), self._member)
 
@@ -88,14 +88,14 @@ class Volume:
         return self.path, self.member, about and (about.st_size, about.st_mtime_ns)
 
 
-class Stretch:
+class FileRange:
     """A stretch of a file as a file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size = file, start, size
         self.place = 0
 
-    def __enter__(self) -> Stretch:
+    def __enter__(self) -> FileRange:
         return self
 
     def __exit__(self, *error: object) -> None:

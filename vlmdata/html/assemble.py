@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from vlmdata.html.image_ref import ImageRef
-from vlmdata.html.layout import Layout
+from vlmdata.html.layout import PageLayout
 
 _ITEMS = frozenset(("li", "td", "th", "dt", "dd"))
 _CELLS = frozenset(("td", "th"))
 _LISTS = frozenset(("ul", "ol", "dl", "menu", "dir"))
 
 
-def assemble(layout: Layout, kept: list[bool]) -> tuple[list[str | None], list[ImageRef | None]]:
+def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], list[ImageRef | None]]:
     """Return texts and images, aligned, one of the two null at each position.
 
     Paragraphs are parted by an empty line; items of a list and rows of a table by a line break; cells by a bar. A table
@@ -47,7 +47,7 @@ def assemble(layout: Layout, kept: list[bool]) -> tuple[list[str | None], list[I
     return texts, images
 
 
-def _items(layout: Layout) -> tuple[list[int], list[int]]:
+def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
     """Return for each section the list item or cell that it is or stands in, and what that belongs to: the table of a
     cell, the outermost list of an item; -1 for none."""
     items: list[int] = []
@@ -60,7 +60,7 @@ def _items(layout: Layout) -> tuple[list[int], list[int]]:
     return items, groups
 
 
-def _arranging(layout: Layout, kept: list[bool], items: list[int]) -> set[int]:
+def _arranging(layout: PageLayout, kept: list[bool], items: list[int]) -> set[int]:
     """Return the rows of tables one of whose cells holds several blocks."""
     seen: set[int] = set()
     rows: set[int] = set()
@@ -73,7 +73,7 @@ def _arranging(layout: Layout, kept: list[bool], items: list[int]) -> set[int]:
     return rows
 
 
-def _joint(layout: Layout, before: int, item: int, arranging: set[int], groups: list[int]) -> str:
+def _joint(layout: PageLayout, before: int, item: int, arranging: set[int], groups: list[int]) -> str:
     """Return what parts two blocks, given the items they stand in (-1 for none)."""
     if before < 0 or item < 0:
         return "\n\n"
@@ -88,7 +88,7 @@ def _joint(layout: Layout, before: int, item: int, arranging: set[int], groups: 
     return "\n" if groups[before] == groups[item] else "\n\n"
 
 
-def _mark(layout: Layout, item: int, numbers: dict[int, int]) -> str:
+def _mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
     """Return the bullet or number of a list item."""
     section = layout.sections[item]
     if section.tag != "li":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vlmdata.html.layout import HEADINGS, Block, Layout
+from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
 PROSE_WORDS = 10
 _ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose
@@ -20,7 +20,7 @@ _AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements that
 _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
-def _is_sentence(block: Block, before: Block | None) -> bool:
+def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
     """Say whether a block is what a card says of its name, not a headline: it ends like a sentence.
 
     `before` is the block before it on pages without an article, where it is enough that this is a heading.
@@ -43,7 +43,7 @@ class _Run:
     named: bool = False  # whether its cards are called boilerplate
 
 
-def teaser_share(layout: Layout) -> float:
+def teaser_share(layout: PageLayout) -> float:
     """Return the share of a page's prose that lists of teasers must hold to be its content.
 
     It is half beside an article, which has two paragraphs in a row or a long one, and a quarter on a page of names and
@@ -60,12 +60,12 @@ def teaser_share(layout: Layout) -> float:
     return _NAMES
 
 
-def is_prose(block: Block) -> bool:
+def is_prose(block: PageBlock) -> bool:
     """Say whether a block reads like prose: ten words or more, most of them outside links."""
     return block.words >= PROSE_WORDS and block.links < 0.4
 
 
-def free_cards(layout: Layout) -> list[range]:
+def free_cards(layout: PageLayout) -> list[range]:
     """Unlink the blocks of cards where cards hold enough of the page's prose; else return where the cards are."""
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []
@@ -88,7 +88,7 @@ def free_cards(layout: Layout) -> list[range]:
     return []
 
 
-def _runs(layout: Layout, *, strict: bool) -> Iterator[_Run]:
+def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_Run]:
     chrome: list[bool] = []
     named: list[bool] = []
     for section in layout.sections:

@@ -28,26 +28,26 @@ _WIDER = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "bi
 _CP1252 = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xA0)}
 
 
-class Decoded(NamedTuple):
+class DecodedText(NamedTuple):
     text: str
     encoding: str  # Python's name
     source: str  # bom, http, meta, late_meta, utf8 or fallback: who decided
     replaced: int  # sequences that the declared charset cannot mean, now U+FFFD
 
 
-def decode(html: bytes, http_charset: str | None = None) -> Decoded:
+def decode(html: bytes, http_charset: str | None = None) -> DecodedText:
     """Decode a page; a byte that does not fit the declared charset is replaced and counted, never an error."""
     encoding, source = _choose(html, http_charset)
     if source == "bom":
         html = html[3 if encoding == "utf-8" else 2 :]
     try:
-        return Decoded(html.decode(encoding), encoding, source, 0)
+        return DecodedText(html.decode(encoding), encoding, source, 0)
     except UnicodeDecodeError:
         if encoding == "cp1252":
-            return Decoded(html.decode("latin-1").translate(_CP1252), encoding, source, 0)
+            return DecodedText(html.decode("latin-1").translate(_CP1252), encoding, source, 0)
         text = html.decode(encoding, "replace")
     honest = html.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0
-    return Decoded(text, encoding, source, text.count(_REPLACEMENT) - honest)
+    return DecodedText(text, encoding, source, text.count(_REPLACEMENT) - honest)
 
 
 def codec(label: str) -> str | None:

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from vlmdata.html.cards import free_cards, is_prose, teaser_share
 from vlmdata.html.furniture import CELLS, drop_furniture
-from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout, Section
 from vlmdata.html.lead import is_icon, restore_figures, restore_lead
 from vlmdata.html.sums import Sums, prose_of, sums_of
 from vlmdata.html.teasers import BOXES, drop_teasers, is_related, teaser_lists
@@ -33,7 +33,7 @@ _TABLE_PARTS = CELLS | {"tr", "thead", "tbody", "tfoot"}
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 
-def main_blocks(layout: Layout) -> list[bool]:
+def main_blocks(layout: PageLayout) -> list[bool]:
     """Say for each block whether it belongs to the main content."""
     blocks = layout.blocks
     teasers = free_cards(layout)
@@ -63,14 +63,14 @@ def main_blocks(layout: Layout) -> list[bool]:
     return kept
 
 
-def _trust_content(layout: Layout) -> None:
+def _trust_content(layout: PageLayout) -> None:
     """Take no section for boilerplate that calls itself content too: `class="content toc-1"`, `comment-text` of a forum."""
     for section in layout.sections:
         if section.body:
             section.chrome = 0
 
 
-def too_much_passed(layout: Layout) -> bool:
+def too_much_passed(layout: PageLayout) -> bool:
     """Say whether the boilerplate that was passed by may be content: where it may hold the better part of the prose, and is
     no small part of the page."""
     if layout.passed_all < _PASSED * (layout.passed_all + sum(len(block.text or "") for block in layout.blocks)):
@@ -88,7 +88,7 @@ def _is_gallery(kept: list[bool], sums: Sums) -> bool:
     return prose_of(kept, sums) < _GALLERY_WORDS
 
 
-def _gallery(layout: Layout, sums: Sums) -> list[bool]:
+def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
     """Keep the images and the lines that go with them; links without an image beside them go."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
@@ -106,7 +106,7 @@ def _beside_image(parent: Section, sums: Sums) -> bool:
     return parent.end - parent.start <= 12 and sums.images[parent.end] > sums.images[parent.start]
 
 
-def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
+def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
     """Say for each block whether it stands outside boilerplate that does not hold the better part of the prose."""
     kept = [True] * len(layout.blocks)
     prose = sums.prose
@@ -133,7 +133,7 @@ def _without_chrome(layout: Layout, sums: Sums) -> list[bool]:
     return kept
 
 
-def _prose_outside(layout: Layout, sums: Sums, teasers: set[int]) -> int:
+def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
     """Return the words of the prose outside of all boilerplate and lists of teasers."""
     outside = [True] * len(layout.blocks)
     for i, s in sums.sections:
@@ -142,7 +142,7 @@ def _prose_outside(layout: Layout, sums: Sums, teasers: set[int]) -> int:
     return prose_of(outside, sums)
 
 
-def _is_content(layout: Layout, s: Section, sums: Sums) -> bool:
+def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
     """Say whether a section holds content whatever its names say: an illustration, or prose of its own amid the prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
@@ -166,7 +166,7 @@ def _is_content(layout: Layout, s: Section, sums: Sums) -> bool:
     return amid and words == 0 and not all(b.links for b in images)
 
 
-def _best(layout: Layout, kept: list[bool], totals: Sums) -> Section:
+def _best(layout: PageLayout, kept: list[bool], totals: Sums) -> Section:
     """Return the section of the greatest worth, the innermost of equals."""
     worth = [_worth(b) if keep and b.words else 0.0 for b, keep in zip(layout.blocks, kept, strict=True)]
     sums = [0.0, *accumulate(worth)]
@@ -180,7 +180,7 @@ def _best(layout: Layout, kept: list[bool], totals: Sums) -> Section:
     return best
 
 
-def _narrowed(layout: Layout, chosen: Section, prose: list[int]) -> Section:
+def _narrowed(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
     """Return the innermost section that holds nearly all the prose of the chosen one."""
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
@@ -190,7 +190,7 @@ def _narrowed(layout: Layout, chosen: Section, prose: list[int]) -> Section:
     return chosen
 
 
-def _widened(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
+def _widened(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
     """Return the outermost section around the chosen one that adds no links and nothing left out, only images and lines."""
     blocks = layout.blocks
     while chosen.parent >= 0:
@@ -202,7 +202,7 @@ def _widened(layout: Layout, chosen: Section, kept: list[bool]) -> Section:
     return chosen
 
 
-def _worth(block: Block) -> float:
+def _worth(block: PageBlock) -> float:
     if block.links > 0.7:
         return -block.words - 1.0
     if block.words < 4 or block.tag in HEADINGS:
@@ -210,7 +210,7 @@ def _worth(block: Block) -> float:
     return block.words * (1 - block.links)
 
 
-def _drop_links(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -> None:
+def _drop_links(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
     """Leave out the text of sections inside the chosen one that are made of links, and links that stand in no paragraph.
 
     Tables stay or go whole.

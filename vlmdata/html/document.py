@@ -22,7 +22,7 @@ _BASE = re.compile(b"<[bB][aA][sS][eE]")
 
 
 @dataclass(slots=True)
-class Document:
+class PageDocument:
     """What a page says: `texts` and `images` are aligned, and at each position one of the two is null."""
 
     texts: list[str | None] = field(default_factory=list)  # paragraphs parted by an empty line
@@ -44,16 +44,16 @@ def extract(
     mode: Literal["default", "obelics"] = "default",
     whole_page: bool = False,
     limits: Limits = _DEFAULT,
-) -> Document:
+) -> PageDocument:
     """Read one page. `charset_hint` is the charset of its Content-Type header; `url` resolves relative addresses.
 
     `mode="obelics"` decides as OBELICS's released code does, flaws included; `whole_page` keeps navigation and all. Never
     raises for what the page holds.
     """
     if len(html) > limits.max_bytes:
-        return Document(refused="too_large")
+        return PageDocument(refused="too_large")
     decoded = decode(html, charset_hint)
-    document = Document(encoding=decoded.encoding, replaced=decoded.replaced)
+    document = PageDocument(encoding=decoded.encoding, replaced=decoded.replaced)
     utf8 = decoded.encoding == "utf-8" and not decoded.replaced and decoded.source != "bom"
     page, document.refused = harmless(html if utf8 else decoded.text.encode(), limits)
     if document.refused:
@@ -76,7 +76,7 @@ def extract(
     return document
 
 
-def _read_head(tree: Any, page: bytes, url: str, document: Document) -> str:
+def _read_head(tree: Any, page: bytes, url: str, document: PageDocument) -> str:
     """Fill in what the head says and return the address that relative ones start from."""
     if tree.root is not None:
         attributes = tree.root.attributes
@@ -98,7 +98,7 @@ def _read_head(tree: Any, page: bytes, url: str, document: Document) -> str:
     return (absolute(base, url) if base else None) or url
 
 
-def _read_meta(attributes: dict[str, str | None], document: Document) -> None:
+def _read_meta(attributes: dict[str, str | None], document: PageDocument) -> None:
     name = (attributes.get("name") or "").strip().lower()
     if name not in ("robots", "tdm-reservation") and "http-equiv" not in attributes:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from vlmdata.html.cards import is_prose
-from vlmdata.html.layout import HEADINGS, Block, Layout
+from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 from vlmdata.text.words import count_words
 
 _LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
@@ -69,7 +69,7 @@ def without_credit(text: str) -> str:
     return text[: len(text) - len(found[0])].rstrip(" \n|–—-,;") if found else text
 
 
-def drop_furniture(layout: Layout, kept: list[bool]) -> None:
+def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
     """Leave out what is furniture among the blocks that are kept, and credits at the end of captions."""
     blocks = layout.blocks
     _drop_comments(blocks, kept)
@@ -96,7 +96,7 @@ def _is_furniture(text: str, words: int) -> bool:
     return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
 
 
-def _drop_comments(blocks: list[Block], kept: list[bool]) -> None:
+def _drop_comments(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Leave out what follows a line such as `3 comments` behind the text.
 
     Without a number the line may be a heading of the text: then as much must stand before it as four times what follows.
@@ -114,7 +114,7 @@ def _drop_comments(blocks: list[Block], kept: list[bool]) -> None:
         said += b.words
 
 
-def _is_caption(layout: Layout, place: int) -> bool:
+def _is_caption(layout: PageLayout, place: int) -> bool:
     """Say whether a block is the caption of an image, or the line below it."""
     section = layout.sections[layout.blocks[place].section]
     around = layout.sections[section.parent] if section.parent >= 0 else section
@@ -129,7 +129,7 @@ def is_dateline(text: str | None) -> bool:
     return bool(_CLOCK.search(text) and _YEAR.search(text))
 
 
-def _drop_empty_headings(blocks: list[Block], kept: list[bool]) -> None:
+def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Leave out headings below which only links stood, which were left out before."""
     gone, ends = False, True  # whether links were left out below, whether what stays below begins with a heading
     for i in range(len(blocks) - 1, -1, -1):
@@ -144,7 +144,7 @@ def _drop_empty_headings(blocks: list[Block], kept: list[bool]) -> None:
             gone, ends = False, heading
 
 
-def _trim(blocks: list[Block], kept: list[bool]) -> None:
+def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Leave out bylines, dates and other short lines before the first prose, and what points elsewhere behind the last."""
     prose = [i for i, b in enumerate(blocks) if kept[i] and b.tag not in HEADINGS and is_prose(b) and not is_dateline(b.text)]
     if not prose:
@@ -170,7 +170,7 @@ def _trim(blocks: list[Block], kept: list[bool]) -> None:
             last = False
 
 
-def _drop_pointers(blocks: list[Block], kept: list[bool], prose: list[int]) -> None:
+def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
     """Leave out short paragraphs with links that end a text which has hardly any; `prose` loses their numbers."""
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
@@ -182,7 +182,7 @@ def _drop_pointers(blocks: list[Block], kept: list[bool], prose: list[int]) -> N
         kept[prose.pop()] = False
 
 
-def _drop_repeats(blocks: list[Block], kept: list[bool]) -> None:
+def _drop_repeats(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Leave out cookie notices, long blocks that stood just before word for word (captions of slide shows), and lines
     that repeat the title with a few words more."""
     seen: dict[str, int] = {}

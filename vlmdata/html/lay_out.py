@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vlmdata.html.layout import Layout
+from vlmdata.html.layout import PageLayout
 from vlmdata.html.names import names_menu, word_set
 from vlmdata.html.walk import Prune, Walk
 
@@ -38,7 +38,7 @@ _KINDS: dict[str | None, int] = {
 
 def lay_out(
     root: Any, base: str, *, max_images: int, max_depth: int, max_data_bytes: int, prune: Prune = "boilerplate"
-) -> Layout:
+) -> PageLayout:
     """Walk a lexbor tree once, without recursion; elements deeper than `max_depth` are left out and counted.
 
     `prune` says what is passed by: menus, which are half of all elements on many pages and content on none, and with

@@ -14,7 +14,7 @@ HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 
 
 @dataclass(slots=True)
-class Block:
+class PageBlock:
     text: str | None  # null for an image
     image: ImageRef | None
     section: int  # the innermost section that holds it
@@ -35,8 +35,8 @@ class Section:
 
 
 @dataclass(slots=True)
-class Layout:
-    blocks: list[Block] = field(default_factory=list)
+class PageLayout:
+    blocks: list[PageBlock] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
     passed: int = 0  # characters of long texts in boilerplate that was passed by

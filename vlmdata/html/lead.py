@@ -5,13 +5,13 @@ from __future__ import annotations
 from vlmdata.html.cards import is_prose
 from vlmdata.html.furniture import CELLS, is_dateline
 from vlmdata.html.image_ref import ImageRef
-from vlmdata.html.layout import HEADINGS, Block, Layout
+from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
 _LEAD_BLOCKS = 25  # between the title and the text, at most
 _ICON = 64  # pixels, at most
 
 
-def restore_lead(layout: Layout, kept: list[bool], before: list[int]) -> None:
+def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> None:
     """Keep the title of the page, pictures before and below it, and prose between it and the text: a summary.
 
     `before` are the blocks of the main content before the text proper. Of these lists and headings stay too, and tables of
@@ -36,12 +36,12 @@ def restore_lead(layout: Layout, kept: list[bool], before: list[int]) -> None:
         kept[title] = True
 
 
-def restore_figures(blocks: list[Block], kept: list[bool], behind: list[int]) -> None:
+def restore_figures(blocks: list[PageBlock], kept: list[bool], behind: list[int]) -> None:
     """Keep images with a caption behind the text proper, and their captions."""
     _restore_pictures(blocks, kept, [i for i in behind if (image := blocks[i].image) is None or image.caption])
 
 
-def _restore_pictures(blocks: list[Block], kept: list[bool], places: list[int]) -> None:
+def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[int]) -> None:
     """Keep images that are neither links nor icons, and their captions."""
     captions: set[str | None] = set()
     for i in places:
@@ -53,7 +53,7 @@ def _restore_pictures(blocks: list[Block], kept: list[bool], places: list[int]) 
             kept[i] = True
 
 
-def _outside_chrome(layout: Layout, start: int, end: int) -> list[int]:
+def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
     """Return the blocks from `start` to `end` that stand in no boilerplate which begins among them."""
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):

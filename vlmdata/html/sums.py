@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from vlmdata.html.cards import is_prose
-from vlmdata.html.layout import HEADINGS, Layout, Section
+from vlmdata.html.layout import HEADINGS, PageLayout, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Sums:
     sections: list[tuple[int, Section]]  # those that hold blocks, with their numbers
 
 
-def sums_of(layout: Layout) -> Sums:
+def sums_of(layout: PageLayout) -> Sums:
     blocks = layout.blocks
     return Sums(
         [0, *accumulate([b.words for b in blocks])],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vlmdata.html.layout import Layout, Section
+from vlmdata.html.layout import PageLayout, Section
 from vlmdata.html.sums import Sums
 
 BOXES = frozenset(("div", "section", "aside", "article"))
@@ -28,7 +28,7 @@ _RELATED = re.compile(
 )
 
 
-def is_related(layout: Layout, s: Section, sums: Sums) -> bool:
+def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
     """Say whether a section begins with a short line such as `Related stories`."""
     first = layout.blocks[s.start]
     return (
@@ -38,7 +38,7 @@ def is_related(layout: Layout, s: Section, sums: Sums) -> bool:
     )
 
 
-def teaser_lists(layout: Layout, sums: Sums) -> set[int]:
+def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
     """Return the sections most of whose parts are teasers: a line that is a link, and few words more."""
     parts: dict[int, int] = {}
     teasers: dict[int, int] = {}
@@ -56,7 +56,7 @@ def teaser_lists(layout: Layout, sums: Sums) -> set[int]:
     return {i for i, count in teasers.items() if count >= 3 and count >= 0.6 * parts[i]}
 
 
-def drop_teasers(layout: Layout, chosen: Section, kept: list[bool], sums: Sums) -> None:
+def drop_teasers(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
     """Leave out small boxes that begin with a link and go on with a few words: a teaser, who wrote it, a film.
 
     They stay where they hold a good part of the prose, as on a page that lists articles.

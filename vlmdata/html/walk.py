@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
-from vlmdata.html.layout import HEADINGS, Block, Layout, Section
+from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout, Section
 from vlmdata.html.names import KNOWN, NAMELESS, NOTHING, named
 from vlmdata.text.words import count_words, is_plain
 
@@ -45,8 +45,8 @@ class Walk:
     max_depth: int
     max_data_bytes: int
     prune: Prune
-    layout: Layout = field(default_factory=Layout)
-    blocks: list[Block] = field(init=False)  # the layout's own lists, at hand
+    layout: PageLayout = field(default_factory=PageLayout)
+    blocks: list[PageBlock] = field(init=False)  # the layout's own lists, at hand
     sections: list[Section] = field(init=False)
     current: int = -1  # section
     pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 stands for <br>
@@ -78,13 +78,13 @@ class Walk:
             text, words = _collapsed(text)
             if words or (text and not text.isspace()):
                 density = min(1.0, chars / len(text)) if chars else 0.0
-                self.blocks.append(Block(text, None, self.current, tag, words, density))
+                self.blocks.append(PageBlock(text, None, self.current, tag, words, density))
             return
         parts = [text.replace("\x01", "\n").strip("\n")] if self.pre else _broken(text)
         density = min(1.0, chars / max(1, sum(map(len, parts)))) if chars else 0.0
         for part in parts:
             if part and not part.isspace():
-                self.blocks.append(Block(part, None, self.current, tag, count_words(part), density))
+                self.blocks.append(PageBlock(part, None, self.current, tag, count_words(part), density))
 
     def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
         """Open a section and return the one around it."""
@@ -127,7 +127,7 @@ class Walk:
             return False
         self.layout.passed += chars[0]
         self.layout.passed_all += chars[1]
-        self.blocks.append(Block("", None, self.current, tag, 0, 1.0))
+        self.blocks.append(PageBlock("", None, self.current, tag, 0, 1.0))
         return True
 
     def caption(self, section: Section) -> None:
@@ -162,7 +162,7 @@ class Walk:
         self.images += 1
         self.seen.add(ref.url)
         self.repeating = again
-        self.blocks.append(Block(None, ref, self.current, "img", 0, float(self.links > 0)))
+        self.blocks.append(PageBlock(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _sources(self, parent: Any) -> list[dict[str, str | None]]:
         """Return the attributes of the `<source>`s of a `<picture>` for its first image; they are looked for once in each."""

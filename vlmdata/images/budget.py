@@ -5,7 +5,7 @@ out, and what it holds on the way. A unit of cost is what a million pixels of a 
 same image costs the same on every machine, however busy.
 """
 
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 
 MAX_PIXELS = 1_000_000_000  # memory and cost are the limits; this one is there to be set lower
 MAX_MEMORY_MB = 300  # of 1,000,000 bytes: what one image may take at once, with the default limits
@@ -31,13 +31,13 @@ BLURRED_BYTES = 12  # a pixel: mask, blurred mask, blurred picture, result and t
 BLUR_COST = 0.3  # per million pixels and pixel of the longest box: the kernel grows with it
 
 
-def stored_bytes(header: Header) -> int:
+def stored_bytes(header: ImageHeader) -> int:
     """Return the bytes of one pixel as Pillow holds it."""
     deep = header.mode == "grey" and header.bit_depth > 8
     return 2 if deep else STORED_BYTES.get(header.mode, 4)
 
 
-def decoding_bytes(header: Header, size: int, factor: int = 1, *, by_pillow: bool = False) -> int:
+def decoding_bytes(header: ImageHeader, size: int, factor: int = 1, *, by_pillow: bool = False) -> int:
     """Return what decoding takes at once, pixels handed out included, where `size` is that of the encoded data in bytes.
 
     A JPEG is shrunk by `factor` while it is decoded. `by_pillow` is a JPEG that simplejpeg does not take.
@@ -58,7 +58,7 @@ def decoding_bytes(header: Header, size: int, factor: int = 1, *, by_pillow: boo
     return FIXED_BYTES + each * pixels + header.held_bytes + lines + COPIES.get(header.format, 1) * size
 
 
-def decoding_cost(header: Header) -> float:
+def decoding_cost(header: ImageHeader) -> float:
     """Return the cost of decoding in units: of a JPEG the same whether it is shrunk meanwhile or not."""
     millions = max(header.width * header.height, header.coded_pixels) / 1e6
     each = ODD_JPEG_COST if header.mode == "cmyk" and header.format == "jpeg" else COSTS[header.format]

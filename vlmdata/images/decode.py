@@ -24,7 +24,7 @@ from vlmdata.images.budget import (
 )
 from vlmdata.images.colour import profile_changes, to_srgb
 from vlmdata.images.decode_pillow import decode_pillow, over_white
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.tiles import tiles
 
@@ -37,7 +37,7 @@ MAX_PADDING = 4  # stray bytes before the end marker that an encoder may leave; 
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """Pixels (H, W, 3) uint8 sRGB, C-contiguous, upright. They may be 2, 4 or 8 times smaller than the original.
 
     `original_width` and `original_height` are those of the upright picture. `decoder` is simplejpeg, simplejpeg_lenient
@@ -50,7 +50,7 @@ class Decoded:
     original_height: int
     format: str
     decoder: str
-    header: Header
+    header: ImageHeader
     is_plain: bool
 
 
@@ -62,8 +62,8 @@ def decode(
     max_cost: float = MAX_COST,
     target: tuple[int, int] | None = None,
     beside: int = 0,
-    header: Header | None = None,
-) -> Decoded:
+    header: ImageHeader | None = None,
+) -> DecodedImage:
     """Decode an image within limits that its header is held to before any memory is taken: see budget.py.
 
     `target` is the width and height, upright, that the caller will resize to: a JPEG is then decoded at 1/2, 1/4 or 1/8
@@ -88,10 +88,10 @@ def decode(
     if header.format != "tiff":  # Pillow has turned that one
         pixels = upright(pixels, header.orientation)
     is_plain = is_plain and header.orientation == 1 and not header.is_animated
-    return Decoded(pixels, width, height, header.format, decoder, header, is_plain)
+    return DecodedImage(pixels, width, height, header.format, decoder, header, is_plain)
 
 
-def _pixels(data: bytes, header: Header, factor: int) -> tuple[np.ndarray | None, str, bool]:
+def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray | None, str, bool]:
     """Return pixels as stored, the decoder and whether they are plain; no pixels where Pillow is to decode."""
     if header.format == "jpeg" and header.mode != "cmyk":
         decoded = _decode_simplejpeg(data, header, factor)
@@ -103,7 +103,7 @@ def _pixels(data: bytes, header: Header, factor: int) -> tuple[np.ndarray | None
     return None, "pillow", True
 
 
-def shrink_factor(header: Header, target: tuple[int, int] | None) -> int:
+def shrink_factor(header: ImageHeader, target: tuple[int, int] | None) -> int:
     """Return 1, 2, 4 or 8: the most a JPEG can be shrunk while decoding and still leave enough over the upright target."""
     if target is None or header.format != "jpeg":
         return 1
@@ -125,7 +125,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels if flip is None else cv2.flip(pixels, flip, pixels if orientation >= 5 else None)
 
 
-def _decode_simplejpeg(data: bytes, header: Header, factor: int) -> tuple[np.ndarray, str] | None:
+def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, str] | None:
     """Return pixels and the decoder's name, or None for a JPEG that simplejpeg cannot take though it may be sound."""
     smallest = {
         "min_width": -(-header.width // factor),
@@ -168,7 +168,7 @@ def _is_harmless(complaint: str, data: bytes) -> bool:
     return len(set(data[end - count : end])) == 1
 
 
-def _decode_webp(data: bytes, header: Header) -> tuple[np.ndarray, bool]:
+def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
     """Return the pixels of a still WebP, alpha laid over white, and whether it has none. Raises ImageError."""
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, and no orientation
     if stored is None:
@@ -183,7 +183,7 @@ def _decode_webp(data: bytes, header: Header) -> tuple[np.ndarray, bool]:
     return pixels, False
 
 
-def _apply_profile(pixels: np.ndarray, header: Header) -> None:
+def _apply_profile(pixels: np.ndarray, header: ImageHeader) -> None:
     """Bring pixels of the header's profile to sRGB where they lie."""
     is_grey = header.mode == "grey" and header.icc is not None and header.icc[16:20] == b"GRAY"
     for part in tiles(*pixels.shape[:2]):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from vlmdata.images.colour import to_srgb
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
@@ -16,7 +16,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core a worker; dav1d would start one thread for each
 
 
-def decode_pillow(data: bytes, header: Header, factor: int) -> tuple[np.ndarray, bool]:
+def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, bool]:
     """Return (H, W, 3) uint8 sRGB and whether nothing but plain decoding was done.
 
     The pixels are as stored, not upright, save those of a TIFF, which Pillow turns while loading.
@@ -42,7 +42,7 @@ def _reason(error: Exception) -> str:
     return "truncated" if "truncated" in words or "unexpected end" in words or isinstance(error, EOFError) else "corrupt"
 
 
-def _rgb(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
+def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
     """Bring any mode to RGB, in pieces: the whole picture is in memory twice, as Pillow has it and as RGB."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     is_plain = True
@@ -53,7 +53,7 @@ def _rgb(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
     return pixels, is_plain
 
 
-def _rgb_of(image: Image.Image, header: Header) -> tuple[np.ndarray, bool]:
+def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
     """Return a piece in RGB, 16 bits scaled to 8, profile applied, alpha over white; and whether none of that was needed."""
     icc = image.info.get("icc_profile")
     image, is_deep = _eight_bits(image, header)
@@ -79,7 +79,7 @@ def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return (mixed // 255).astype(np.uint8)
 
 
-def _eight_bits(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
+def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, bool]:
     """Scale 16-bit greys to 8 (Pillow's own conversion cuts at 255) and say whether the picture was deeper than 8 bits."""
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint32)

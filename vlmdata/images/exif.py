@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator
 
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
@@ -77,7 +77,7 @@ def frames_of(data: bytes) -> Iterator[bytes]:
         return
 
 
-def read_tiff(data: bytes) -> Header:
+def read_tiff(data: bytes) -> ImageHeader:
     """Read the header of a classic TIFF. A directory that weighs more than the file, or a tile far over the picture, is
     an attack on the decoder's memory and refused as corrupt."""
     if data[2:4] in (b"+\0", b"\0+"):
@@ -93,7 +93,7 @@ def read_tiff(data: bytes) -> Header:
         raise ImageError("corrupt", "TIFF tiles far larger than the picture")
     orientation = tags.get(ORIENTATION, 1)
     modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", YCC: "ycc"}
-    return Header(
+    return ImageHeader(
         format="tiff",
         width=width,
         height=height,

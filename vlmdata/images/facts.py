@@ -28,7 +28,7 @@ class ImageError(Exception):
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """Facts from the first bytes of an image. Width and height are in pixels as stored, before `orientation` (EXIF, 1..8).
 
     `mode` is one of grey, grey_alpha, rgb, rgb_alpha, palette, ycc, cmyk; `bit_depth` is bits per channel.

@@ -3,13 +3,13 @@
 import struct
 
 from vlmdata.images.exif import read_tiff
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_avif import read_avif
 from vlmdata.images.header_jpeg import read_jpeg
 from vlmdata.images.header_lazy import read_lazily
 from vlmdata.images.header_png import read_png
 
-__all__ = ["Header", "ImageError", "read_header", "sniff"]
+__all__ = ["ImageError", "ImageHeader", "read_header", "sniff"]
 
 OTHER_IMAGES = {
     b"\0\0\1\0": "ico",
@@ -49,7 +49,7 @@ def sniff(data: bytes) -> str:
     raise ImageError("not_an_image", f"begins {data[:16]!r}")
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes) -> ImageHeader:
     """Return the facts of an image without decoding its pixels. Raises ImageError, and nothing else, for any bytes."""
     name = sniff(data)
     reader = {

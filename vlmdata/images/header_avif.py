@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 
 
@@ -25,7 +25,7 @@ SEQUENCE_HEADER = 1
 MAX_BOXES = 10_000
 
 
-def read_avif(data: bytes) -> Header:
+def read_avif(data: bytes) -> ImageHeader:
     """Read the container by libavif through Pillow, which decodes nothing until asked for pixels."""
 
     def reason(error: Exception) -> str:  # libavif names many kinds of damage
@@ -34,7 +34,7 @@ def read_avif(data: bytes) -> Header:
     with pillow_errors(reason, "libavif"), Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
         orientation = image.getexif().get(0x0112, 1)
         pixels, planes = _coded(data, *image.size)
-        return Header(
+        return ImageHeader(
             "avif",
             *image.size,
             orientation=orientation if orientation in range(1, 9) else 1,

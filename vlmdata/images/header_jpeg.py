@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from vlmdata.images.colour import MAX_ICC_BYTES
 from vlmdata.images.exif import orientation_of
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 
 MAX_SEGMENTS = 1000
 MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole picture, however few bytes it has
@@ -14,7 +14,7 @@ PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not hierarchical, not lossless
 
 
-def read_jpeg(data: bytes) -> Header:
+def read_jpeg(data: bytes) -> ImageHeader:
     """Walk the segments up to the first scan. A missing scan is truncated, a missing size corrupt."""
     at, size, orientation, adobe = 2, b"", 1, -1
     marker_of_size = 0
@@ -64,7 +64,7 @@ def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
         return marker, data[at + 3 : at + 1 + length], at + 1 + length
 
 
-def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes | None) -> Header:
+def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes | None) -> ImageHeader:
     depth, components = size[0], size[5]
     height, width = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
     if marker not in DECODED_HERE or depth != 8:
@@ -75,7 +75,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
         mode = "rgb" if adobe == 0 else "ycc"
     else:
         mode = "grey" if components == 1 else "cmyk"
-    return Header(
+    return ImageHeader(
         format="jpeg",
         width=width,
         height=height,

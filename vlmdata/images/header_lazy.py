@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlmdata.images.budget import MAX_MEMORY_MB, hold_memory
 from vlmdata.images.exif import orientation_of
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.untrusted import errors_as
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
@@ -18,7 +18,7 @@ OPEN_COPIES = 3  # of a WebP's bytes: as given, and two that Pillow makes
 LEAST_BYTES = 4  # of memory that a pixel takes in every format: one as the decoder has it, three handed out
 
 
-def read_lazily(data: bytes) -> Header:
+def read_lazily(data: bytes) -> ImageHeader:
     """Return what Pillow tells of a WebP, GIF or BMP. Raises ImageError."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
@@ -30,7 +30,7 @@ def read_lazily(data: bytes) -> Header:
 
     with pillow_errors(reason), Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
         assert image.format is not None
-        return Header(
+        return ImageHeader(
             image.format.lower(),
             *image.size,
             orientation=orientation_of(image.info.get("exif", b"")),

@@ -5,7 +5,7 @@ import zlib
 from PIL import PngImagePlugin
 
 from vlmdata.images.exif import orientation_of
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 
 MODES = {0: "grey", 2: "rgb", 3: "palette", 4: "grey_alpha", 6: "rgb_alpha"}
 CHANNELS = {"grey": 1, "rgb": 3, "palette": 1, "grey_alpha": 2, "rgb_alpha": 4}
@@ -21,7 +21,7 @@ MAX_CHUNKS = 100_000
 DEFLATE_RATIO = 1032  # zlib's own figure: deflate never packs better than 1032 to 1
 
 
-def read_png(data: bytes) -> Header:
+def read_png(data: bytes) -> ImageHeader:
     """Walk the chunks. Fewer bytes of pixels than deflate could ever unpack to the size is truncated, so that a header
     that promises a gigabyte over nothing costs nothing."""
     if len(data) < 33:
@@ -38,7 +38,7 @@ def read_png(data: bytes) -> Header:
     row_bytes = (width * CHANNELS[mode] * depth + 7) // 8
     if height * row_bytes > DEFLATE_RATIO * packed_bytes:
         raise ImageError("truncated", f"{width} x {height} pixels cannot be in {packed_bytes} bytes of PNG data")
-    return Header(
+    return ImageHeader(
         format="png",
         width=width,
         height=height,

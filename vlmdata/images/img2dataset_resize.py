@@ -19,7 +19,7 @@ from vlmdata.images.budget import (
     hold_memory,
     hold_pixels,
 )
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
 from vlmdata.images.process import Processed
@@ -48,7 +48,7 @@ def _resizer(mode: str, size: int, only_if_bigger: bool, skip_reencode: bool, fo
     return Resizer(size, mode, only_if_bigger, encode_quality=level, encode_format=written, **kept)
 
 
-def _header(data: bytes) -> tuple[Header, str]:
+def _header(data: bytes) -> tuple[ImageHeader, str]:
     """Return the header, by Pillow where ours is stricter, and the reason if it is not decoded. Raises ImageError without one.
 
     Of bytes that we refuse img2dataset shall say itself what it makes, but not before their size is known.
@@ -59,10 +59,10 @@ def _header(data: bytes) -> tuple[Header, str]:
         refused = error
     formats = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
     with errors_as(lambda _: refused), Image.open(io.BytesIO(data), formats=formats) as image:
-        return Header("tiff", *image.size, mode="rgb_alpha"), refused.reason
+        return ImageHeader("tiff", *image.size, mode="rgb_alpha"), refused.reason
 
 
-def _needed(header: Header, made: int, rule: ResizeRule) -> int:
+def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
     """Return the bytes that it takes: where there may be alpha, that is laid over white in doubles."""
     has_alpha = header.mode in ("rgb_alpha", "grey_alpha", "palette")
     pixels = max(header.width * header.height, header.coded_pixels)

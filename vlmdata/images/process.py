@@ -20,9 +20,9 @@ from vlmdata.images.budget import (
     hold_pixels,
     writing_bytes,
 )
-from vlmdata.images.decode import Decoded, decode
+from vlmdata.images.decode import DecodedImage, decode
 from vlmdata.images.encode import LARGEST_SIDE, encode
-from vlmdata.images.facts import Header, ImageError
+from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
 from vlmdata.images.resize import Box, ResizeRule, Transform, place_on, scale_to, transform
@@ -118,7 +118,7 @@ def price(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
     return _cost(header, transform(rule, *header.upright_size), blur)
 
 
-def _cost(header: Header, change: Transform, blur: Sequence[Box]) -> float:
+def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box]) -> float:
     width, height = change.scaled
     sides = [max(abs(x1 - x0) * width, abs(y1 - y0) * height) for x0, y0, x1, y1 in blur]
     return decoding_cost(header) + blurring_cost(width * height, min(max(sides, default=0.0), max(width, height)))
@@ -134,6 +134,6 @@ def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
             raise ImageError("too_many_pixels", f"{said} is too long", value=max(width, height), threshold=longest)
 
 
-def keeps_bytes(rule: ResizeRule, decoded: Decoded, change: Transform) -> bool:
+def keeps_bytes(rule: ResizeRule, decoded: DecodedImage, change: Transform) -> bool:
     """Whether the original bytes serve as they are: asked for, the same format and size, and nothing to put right."""
     return rule.skip_reencode and decoded.format == rule.format and decoded.is_plain and change.output == change.source

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlmdata.loader.order.order import Ints
 from vlmdata.loader.packed import PackedPlan
-from vlmdata.loader.schedule import Layout, Plan
+from vlmdata.loader.schedule import Schedule, StepLayout
 
 PORTION = 1 << 16
 
@@ -23,7 +23,7 @@ class Audit:
     trial_positions: int
 
 
-def audit(plan: Plan, epoch: int, trials: int, seed: int) -> Audit:
+def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
     """Walk an epoch of the plan, and random layouts over some of it. Raises AssertionError where a sample is lost or doubled.
 
     A byte a row of the datasets is needed. Each dataset's draws must go through its rows without gap or repetition; for a
@@ -57,12 +57,12 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
         assert len(packs.members) + packs.dropped == size, f"window {window}: a sample is in no pack"
 
 
-def _trial(plan: Plan, chance: random.Random, first: int) -> int:
+def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
     """Hand out up to 20,000 positions in legs of other ranks, workers and batches; together they must be each once."""
     end = first + min(plan.epoch_size, 20_000)
     position, given = first, []
     while position < end:
-        layout = Layout(chance.randint(1, 64), 0, chance.randint(1, 9), 0, chance.randint(1, 5))
+        layout = StepLayout(chance.randint(1, 64), 0, chance.randint(1, 9), 0, chance.randint(1, 5))
         steps = min(layout.steps(position, end, drop=False), chance.randint(1, 40))
         each = [(rank, worker) for rank in range(layout.world_size) for worker in range(layout.num_workers)]
         given += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
@@ -72,7 +72,7 @@ def _trial(plan: Plan, chance: random.Random, first: int) -> int:
     return end - first
 
 
-def _leg(layout: Layout, start: int, end: int, steps: int) -> Ints:
+def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
     """The positions that one worker hands out before the kill."""
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vlmdata.errors import InputError
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.loader.index.flat_index import Place
+from vlmdata.loader.index.flat_index import SampleLocation
 from vlmdata.loader.index.index_file import NoIndex, numbers_of, parsing
 from vlmdata.loader.index.open_dataset import Dataset
 from vlmdata.loader.index.scan_tar import image_size
@@ -189,7 +189,7 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
     return np.array(values, np.int32), np.array(counts)
 
 
-def _text_of(reader: Reader, place: Place, known: list[tuple[int, int]] | None) -> Sample:
+def _text_of(reader: Reader, place: SampleLocation, known: list[tuple[int, int]] | None) -> Sample:
     """A sample without its images' bytes, but with their sizes."""
     is_image = [name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in place.names]
     sample = reader.read(place.only([not image for image in is_image]))

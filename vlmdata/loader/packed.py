@@ -21,7 +21,7 @@ from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order.order import Ints, distinct, key
 from vlmdata.loader.order.packing import Overlong, Packs, each_alone, pack
 from vlmdata.loader.read_samples import Reader
-from vlmdata.loader.schedule import Picks, Plan, digest
+from vlmdata.loader.schedule import Picks, Schedule, digest
 from vlmdata.untrusted import Failed, errors_as
 
 PACKING_VERSION = 2  # of the order: another one is another stream
@@ -68,9 +68,9 @@ class _Window(NamedTuple):
 
 @dataclass
 class PackedPlan:
-    """Packs of a plan's samples; see `Plan` for what its methods are. `lengths` are those of the plan's datasets."""
+    """Packs of a plan's samples; see `Schedule` for what its methods are. `lengths` are those of the plan's datasets."""
 
-    plan: Plan
+    plan: Schedule
     lengths: list[Lengths]
     packing: Packing
     cache: Path

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdata.errors import Error
 from vlmdata.loader.index.build_index import OnError
-from vlmdata.loader.index.flat_index import Place
+from vlmdata.loader.index.flat_index import SampleLocation
 from vlmdata.loader.index.open_dataset import Dataset
 from vlmdata.loader.index.tar import BLOCK
 from vlmdata.loader.index.tar_header import SIZE_AT, has_samples, is_member
@@ -54,7 +54,7 @@ class Reader:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict()}
 
-    def read(self, place: Place) -> Sample:
+    def read(self, place: SampleLocation) -> Sample:
         """Return the sample's members as bytes, by extension, with `__key__` and `__url__`. Raises DamagedSample."""
         _, key, shard, names, offsets, sizes = place
         tar = self._open.get(shard) or self._tar(place)
@@ -76,7 +76,7 @@ class Reader:
             sample[name] = data[offset - start : offset - start + size]
         return sample if len(data) == span else self._read_apart(place, tar, sample)  # a tar that is cut
 
-    def _read_apart(self, place: Place, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
+    def _read_apart(self, place: SampleLocation, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
         """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
@@ -87,19 +87,19 @@ class Reader:
             sample[name] = data
         return sample
 
-    def _bytes(self, place: Place, tar: "Tar | RemoteTar", size: int, offset: int) -> bytes:
+    def _bytes(self, place: SampleLocation, tar: "Tar | RemoteTar", size: int, offset: int) -> bytes:
         try:
             return tar.pread(size, offset)
         except OSError as error:
             raise self._damage(place, offset, f"cannot be read: {error}") from error
 
-    def confirm(self, place: Place) -> None:
+    def confirm(self, place: SampleLocation) -> None:
         """Raise DamagedSample unless the headers of all members lie where the index has them."""
         tar = self._open.get(place.shard) or self._tar(place)
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
 
-    def _confirm(self, place: Place, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
+    def _confirm(self, place: SampleLocation, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
         """Raise DamagedSample unless this member's header lies before it."""
 
         def read(at: int, size: int) -> bytes:
@@ -108,16 +108,16 @@ class Reader:
         if not is_member(read, f"{place.key}.", name, offset, size):
             raise self._damage(place, offset, f"member {name!r} of {size} bytes is not there")
 
-    def read_at(self, place: Place, offset: int, size: int) -> bytes:
+    def read_at(self, place: SampleLocation, offset: int, size: int) -> bytes:
         """Return bytes of the sample's tar, fewer at its end."""
         return (self._open.get(place.shard) or self._tar(place)).pread(size, offset)
 
-    def ahead(self, places: list[Place]) -> None:
+    def ahead(self, places: list[SampleLocation]) -> None:
         """Fetch what these samples need soon; nothing to do for local tars. Errors are left for the reading itself."""
         if self._remote is None:
             return
         spans: dict[int, list[tuple[int, int]]] = {}
-        shards: dict[int, Place] = {}
+        shards: dict[int, SampleLocation] = {}
         for place in places:
             found = zip(place.offsets, place.sizes, strict=True)
             spans.setdefault(place.shard, []).extend((offset - BLOCK, size + BLOCK) for offset, size in found)
@@ -129,7 +129,7 @@ class Reader:
                 continue
             self._remote.ahead(tar, wanted)  # type: ignore[arg-type]
 
-    def _tar(self, place: Place) -> "Tar | RemoteTar":
+    def _tar(self, place: SampleLocation) -> "Tar | RemoteTar":
         address = self.dataset.address(place.shard)
         try:
             tar = Tar(address) if self._remote is None else self._remote.open(address)
@@ -142,7 +142,7 @@ class Reader:
             self._open.popitem(last=False)  # closed when the last thread that reads from it lets go
         return tar
 
-    def _check_end(self, place: Place, tar: "Tar | RemoteTar") -> None:
+    def _check_end(self, place: SampleLocation, tar: "Tar | RemoteTar") -> None:
         """Raise DamagedSample for a tar with samples after those of the index beside it: they would be left out silently."""
         end = int(self.dataset.index.arrays["shard_ends"][place.shard])
 
@@ -160,7 +160,7 @@ class Reader:
         if self._remote is not None and self._process != os.getpid():
             self._process, self._open = os.getpid(), OrderedDict()
 
-    def _damage(self, place: Place, offset: int, why: str) -> DamagedSample:
+    def _damage(self, place: SampleLocation, offset: int, why: str) -> DamagedSample:
         address = self.dataset.address(place.shard)
         return DamagedSample(
             f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar is not what {self.dataset.index_file} describes:"

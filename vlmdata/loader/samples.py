@@ -17,36 +17,36 @@ from vlmdata.arguments import check_whole, wrong
 from vlmdata.errors import InputError
 from vlmdata.loader.audit_stream import Audit, audit, audit_packs
 from vlmdata.loader.index.build_index import OnError
-from vlmdata.loader.index.flat_index import Place
+from vlmdata.loader.index.flat_index import SampleLocation
 from vlmdata.loader.order.order import Ints
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
-from vlmdata.loader.schedule import Layout, Plan
+from vlmdata.loader.schedule import Schedule, StepLayout
 
 PORTION = 2048  # positions planned at once
 AHEAD = 2  # batches made ahead of the reader, at least
 _TRIES = 1000  # positions tried to replace a damaged one before giving up
 
 
-class Batch(list):
+class StreamBatch(list):
     """Samples handed out together. `position` and `skipped` are the stream's after it, over all ranks: see state_dict."""
 
     position: int
     skipped: int
 
 
-class Job(NamedTuple):
+class SampleJob(NamedTuple):
     """One sample to make: its position, where it lies, its random number, and whether it fills up the last step."""
 
     position: int
     dataset: int
-    place: Place
+    place: SampleLocation
     seed: int
     pad: bool
 
 
-Unit = Job | list[Job]  # what stands at one position
-Step = tuple[int, int, Any]  # the position after it, this worker's own state then, and its samples, planned or made
+Unit = SampleJob | list[SampleJob]  # what stands at one position
+StreamStep = tuple[int, int, Any]  # the position after it, this worker's own state then, and its samples, planned or made
 
 
 class Samples:
@@ -58,7 +58,7 @@ class Samples:
 
     def __init__(
         self,
-        plan: Plan | PackedPlan,
+        plan: Schedule | PackedPlan,
         *,
         batch_size: int | None = None,
         collate_fn: Callable[[list], Any] | None = None,
@@ -194,18 +194,18 @@ class Samples:
     def _finish(self, units: list, position: int) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn(units)
-        batch = Batch(units)
+        batch = StreamBatch(units)
         batch.position, batch.skipped = position, self.skipped
         return batch
 
-    def _made(self, layout: Layout, start: int) -> Iterator[Step]:
+    def _made(self, layout: StepLayout, start: int) -> Iterator[StreamStep]:
         planned = self._planned(layout, start)
         if self.threads:
             return self._made_ahead(layout, planned)
         make = self._make if self.batch_size is None else self._make_all
         return ((after, own, make(units)) for after, own, units in planned)
 
-    def _made_ahead(self, layout: Layout, planned: Iterator[Step]) -> Iterator[Step]:
+    def _made_ahead(self, layout: StepLayout, planned: Iterator[StreamStep]) -> Iterator[StreamStep]:
         """Make the samples of each step in threads, ahead of the reader."""
         waiting: deque[tuple[int, int, list[Future]]] = deque()
         is_ending = sys.is_finalizing
@@ -225,11 +225,11 @@ class Samples:
             if not is_ending():  # the end of a script has ended the threads, and taken apart what shutdown needs
                 pool.shutdown(cancel_futures=True)
 
-    def _result(self, after: int, own: int, pieces: list[Future]) -> Step:
+    def _result(self, after: int, own: int, pieces: list[Future]) -> StreamStep:
         made = [unit for piece in pieces for unit in piece.result()]
         return after, own, made[0] if self.batch_size is None else made
 
-    def _planned(self, layout: Layout, start: int) -> Iterator[Step]:
+    def _planned(self, layout: StepLayout, start: int) -> Iterator[StreamStep]:
         """Each step of this worker, with what is to be made for it."""
 
         def end(upto: int) -> tuple[int, bool]:
@@ -237,7 +237,7 @@ class Samples:
                 return self._until, True
             return self.plan.end(start, self.epochs, upto) if self.epochs else (1 << 62, True)
 
-        waiting: list[Step] = []
+        waiting: list[StreamStep] = []
         for numbers, positions, known_end in layout.deal(start, end, PORTION, drop=self.drop_last):
             units = self._plan_units(positions.ravel(), known_end)
             steps: list[Any] = units
@@ -257,7 +257,7 @@ class Samples:
         yield from waiting
 
     def _fetch_ahead(self, units: list[Unit]) -> None:
-        jobs = [job for unit in units for job in ([unit] if isinstance(unit, Job) else unit)]
+        jobs = [job for unit in units for job in ([unit] if isinstance(unit, SampleJob) else unit)]
         for number, reader in enumerate(self._readers):
             reader.ahead([job.place for job in jobs if job.dataset == number])
 
@@ -266,7 +266,7 @@ class Samples:
         picks = self.plan.at(positions)
         if picks.starts is not None:
             positions = np.repeat(positions, np.diff(picks.starts))
-        places: list[Place] = []
+        places: list[SampleLocation] = []
         for number, dataset in enumerate(self.plan.datasets):
             mine = np.flatnonzero(picks.datasets == number)
             found = dataset.index.locate(picks.rows[mine])
@@ -277,7 +277,7 @@ class Samples:
             for at, place in zip(mine.tolist(), found, strict=True):
                 places[at] = place
         columns = (positions.tolist(), picks.datasets.tolist(), places, picks.seeds.tolist(), (positions >= end).tolist())
-        jobs = list(map(Job._make, zip(*columns, strict=True)))
+        jobs = list(map(SampleJob._make, zip(*columns, strict=True)))
         if picks.starts is None:
             return jobs  # type: ignore[return-value]
         starts = picks.starts.tolist()
@@ -289,7 +289,7 @@ class Samples:
     def _make(self, unit: Unit) -> Any:
         """Make one sample, or the list of a pack's. What is damaged is an error, or is counted and replaced."""
         try:
-            return self._sample(unit) if isinstance(unit, Job) else list(map(self._sample, unit))
+            return self._sample(unit) if isinstance(unit, SampleJob) else list(map(self._sample, unit))
         except DamagedSample:
             if self.on_error == "raise":
                 raise
@@ -300,7 +300,7 @@ class Samples:
 
         A pack of which nothing is left is replaced by the next one.
         """
-        position = unit.position if isinstance(unit, Job) else unit[0].position
+        position = unit.position if isinstance(unit, SampleJob) else unit[0].position
         for other in range(position + 1, position + 1 + _TRIES):
             made = self._try(unit)
             if made is not None:
@@ -318,7 +318,7 @@ class Samples:
             warnings.warn(f"skipped: {error}", stacklevel=2)
             return None
 
-    def _sample(self, job: Job) -> Any:
+    def _sample(self, job: SampleJob) -> Any:
         _, dataset, place, seed, pad = job
         sample = self._readers[dataset].read(place)
         sample["__seed__"] = seed
@@ -326,9 +326,9 @@ class Samples:
             sample["__pad__"] = True
         return sample if self.decode is None else self.decode(sample)
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> StepLayout:
         """How positions are dealt, as far as this process knows; `Stream` adds the DataLoader's workers."""
-        return Layout(self.batch_size or 1, self.rank, self.world_size)
+        return StepLayout(self.batch_size or 1, self.rank, self.world_size)
 
 
 @cache

@@ -35,7 +35,7 @@ class Picks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """Positions 0, 1, 2, … through all epochs. `epoch_size` positions are one epoch of the whole."""
 
     datasets: list[Dataset]
@@ -96,7 +96,7 @@ def make_plan(
     seed: int = 0,
     shuffle: bool = True,
     tokens: Sequence[Fraction] | None = None,
-) -> Plan:
+) -> Schedule:
     """Blend datasets by weight. One dataset's epoch is its rows.
 
     by="samples": a weight is a share of the samples; an epoch has as many positions as the datasets have rows together.
@@ -123,11 +123,11 @@ def make_plan(
     starts = sorted(stages)
     blend = BlendOrder(starts, [stages[start] for start in starts], key(seed, 1), shuffle, size if by == "epochs" else 0)
     orders = [Order(count, key(seed, number), shuffle) for number, count in enumerate(rows)]
-    return Plan(list(datasets), orders, blend, size, seed)
+    return Schedule(list(datasets), orders, blend, size, seed)
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepLayout:
     """How positions are dealt: to `world_size` ranks, `batch_size` each a step, the steps to the workers of a rank in turn."""
 
     batch_size: int = 1

@@ -23,7 +23,7 @@ from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, Dataset, open_
 from vlmdata.loader.packed import PackedPlan, Packing
 from vlmdata.loader.read_samples import Reader, Sample, open_readers
 from vlmdata.loader.samples import Samples
-from vlmdata.loader.schedule import By, Plan, make_plan
+from vlmdata.loader.schedule import By, Schedule, make_plan
 
 if TYPE_CHECKING:
     from vlmdata.loader.torch_stream import Stream
@@ -205,7 +205,7 @@ def _plan_of(
     *,
     seed: int,
     shuffle: bool,
-) -> Plan | PackedPlan:
+) -> Schedule | PackedPlan:
     """Return what stands at each position: samples, or packs, for which lengths are measured that the folder does not hold."""
     lengths = [packing.lengths(reader, folder) for reader in readers] if packing is not None else []
     by = "samples" if blend is None else blend.by

@@ -8,18 +8,18 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vlmdata.arguments import check_bool, check_whole, wrong
 from vlmdata.loader.samples import Samples
-from vlmdata.loader.schedule import Layout
+from vlmdata.loader.schedule import StepLayout
 
 
 class Stream(Samples, IterableDataset):
     """Samples for PyTorch: alone, through its own `loader`, or in a DataLoader or StatefulDataLoader."""
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> StepLayout:
         info = get_worker_info()
         layout = super()._layout()
         if info is None:
             return layout
-        return Layout(layout.batch_size, layout.rank, layout.world_size, info.id, info.num_workers)
+        return StepLayout(layout.batch_size, layout.rank, layout.world_size, info.id, info.num_workers)
 
     def loader(
         self,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vlmdata.models.clip_names import has_own_weights
 from vlmdata.models.find_gpus import gpus_here
-from vlmdata.models.image_batches import Pixels, preparation
-from vlmdata.step import Part
+from vlmdata.models.image_batches import PixelCache, preparation
+from vlmdata.step import StepContext
 
 T = TypeVar("T", bound=Hashable)
 
@@ -32,14 +32,14 @@ class Clip:
         model: str,
         pretrained: str,
         precision: str,
-        pixels: Pixels | None = None,
+        pixels: PixelCache | None = None,
         *,
         compiled: str = "auto",
     ):
         """`compiled`: yes, no, or auto for yes on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
-        self.pixels = pixels or Pixels(decoders())
+        self.pixels = pixels or PixelCache(decoders())
         tag = None if has_own_weights(model) else pretrained
         net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=tag)
         self.prepare = preparation(preprocess)
@@ -130,11 +130,11 @@ class Clip:
             return torch.nn.functional.normalize(features, dim=-1)  # (B, D)
 
 
-def clip_of(part: Part, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
+def clip_of(context: StepContext, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
     """Return the worker's Clip of these parameters; all of a worker's share their threads and what they decoded."""
-    pixels = part.kept("pixels", lambda: Pixels(decoders()))
+    pixels = context.kept("pixels", lambda: PixelCache(decoders()))
     name = f"clip {model} {pretrained} {precision} {compiled}"
-    return part.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))
+    return context.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

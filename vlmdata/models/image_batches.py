@@ -77,7 +77,7 @@ def opened(body: bytes) -> Image.Image:
     return Image.open(io.BytesIO(body)).convert("RGB")
 
 
-class Pixels:
+class PixelCache:
     """Threads that prepare images, and the images last prepared."""
 
     def __init__(self, threads: int):

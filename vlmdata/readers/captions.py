@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from vlmdata.readers import lists
 from vlmdata.readers.dotted_paths import is_list
 from vlmdata.readers.find_files import File
-from vlmdata.readers.lists import Layout
+from vlmdata.readers.lists import ListFormat
 from vlmdata.readers.nested import flat, listed
 from vlmdata.readers.pair_rows import one_text
 from vlmdata.readers.strings import clean, decode, from_python, is_blank
@@ -49,7 +49,7 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
     return texts, pa.array([others for _, others in both], pa.list_(pa.string())), wrong
 
 
-def without_captions(files: Sequence[File], layout: Layout, names: Sequence[str]) -> str | None:
+def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[str]) -> str | None:
     """Say if none of the first 100 rows of lists has a caption in the columns named: a dotted path may lead nowhere."""
     for file in files if names else ():
         for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmdata.readers.find_files import File, find, is_remote
-from vlmdata.readers.lists import ENDING, Layout, column_names
+from vlmdata.readers.lists import ENDING, ListFormat, column_names
 from vlmdata.readers.nameable_files import Reach, folder_of
 from vlmdata.readers.source_images import ENDINGS
 from vlmdata.safe_path import Refused, real_path_inside
@@ -161,7 +161,7 @@ def _is_empty(file: File) -> bool:
     if file.size > 1 << 16 or not file.path.lower().endswith(tuple(ENDING)):
         return False
     try:
-        return column_names(file.path, Layout()) is None
+        return column_names(file.path, ListFormat()) is None
     except (RecipeError, OSError):  # damaged, or another format than its name says: the library says so
         return False
 

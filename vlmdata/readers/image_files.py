@@ -13,7 +13,7 @@ import fsspec
 from vlmdata.readers.find_files import find, is_hidden, is_remote, listing_errors
 from vlmdata.readers.open_file import raw_file
 from vlmdata.readers.source_images import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
-from vlmdata.readers.zip_members import Unusable, archive, read_member
+from vlmdata.readers.zip_members import UnusableFile, archive, read_member
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
@@ -21,7 +21,7 @@ IMAGES = (*ENDINGS, *OTHER_ENDINGS)
 _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tzst|rar|7z|cab|iso|cbz|cbr|cb7)(\.(gz|bz2|xz|zst|lz4?|lzma|br|z|\d{3}))?")
 
 
-class Store(Protocol):
+class FileStore(Protocol):
     """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
 
     def folders(self) -> set[str]:
@@ -75,15 +75,15 @@ class Folder:
             self._check(path)
         try:
             if not is_remote(path) and os.path.getsize(path) > most:
-                raise Unusable("too_large", f"longer than {most:,} bytes")
+                raise UnusableFile("too_large", f"longer than {most:,} bytes")
             with raw_file(path) as file:
                 data: bytes = file.read(most + 1)
         except FileNotFoundError:
-            raise Unusable("no_file", "there is no such file") from None
+            raise UnusableFile("no_file", "there is no such file") from None
         except OSError as error:
-            raise Unusable("unreadable_file", error.strerror or type(error).__name__) from None
+            raise UnusableFile("unreadable_file", error.strerror or type(error).__name__) from None
         if len(data) > most:
-            raise Unusable("too_large", f"longer than {most:,} bytes")
+            raise UnusableFile("too_large", f"longer than {most:,} bytes")
         return data
 
     def image(self, path: str) -> dict[str, Any]:
@@ -100,9 +100,9 @@ class Folder:
                 refused = str(error)
                 continue
             if not os.path.isfile(real):  # opening a pipe would wait for its writer
-                raise Unusable("no_file", "is no file")
+                raise UnusableFile("no_file", "is no file")
             return
-        raise Unusable(refused, "a link that leads out of the folder")
+        raise UnusableFile(refused, "a link that leads out of the folder")
 
 
 class Zip:
@@ -142,22 +142,22 @@ class Zip:
     def image(self, path: str) -> dict[str, Any]:
         """Return an image with its bytes. Raises Unusable: outside_folder for a name that leads out of the archive."""
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
-            raise Unusable("outside_folder", "the member's name leads out of the archive")
+            raise UnusableFile("outside_folder", "the member's name leads out of the archive")
         return inline(self.read(path, LARGEST))
 
 
-def image_at(store: Store, path: str) -> dict[str, Any]:
+def image_at(store: FileStore, path: str) -> dict[str, Any]:
     """Return an image of a store, dropped with the reason where it cannot be used."""
     try:
         image = store.image(path)
-    except Unusable as error:
+    except UnusableFile as error:
         return {"drop": "source", "reason": error.reason}
     if image.get("reason") == "not_an_image" and path.lower().endswith(OTHER_ENDINGS):
         image["reason"] = "unsupported_format"
     return image
 
 
-def beside(store: Store, path: str, ending: str) -> list[str]:
+def beside(store: FileStore, path: str, ending: str) -> list[str]:
     """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not.
 
     Beside `a.jpg` and `A.jpg` an `a.txt` belongs to the first alone.
@@ -193,7 +193,7 @@ class Survey(NamedTuple):
         return {name: count for name, count in counts.items() if count}
 
 
-def survey(store: Store, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
+def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
     """Return what lies in the folders of images, and in all others that the store knows, besides these and `archives`."""
     has_texts, orphans, no_files, unread = False, 0, 0, 0
     given: dict[str, set[str]] = {folder: set() for folder in store.folders()}

@@ -35,7 +35,7 @@ def named_rows(
     `called` is its name within the source, by which records that cannot be read are told.
     `window`: of these rows alone, counted from 0. A name that is no text, or not in `encoding`, is dropped as `bad_encoding`.
     """
-    layout = lists.Layout(encoding=encoding)
+    layout = lists.ListFormat(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
     carried = extra if extra == "all" else {name: name for name in (*extra, *sorted(addresses))}
     row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra), needs_text=bool(captions))
@@ -60,7 +60,7 @@ def named_rows(
 
 def count_rows(path: str, file: str) -> int:
     """Return how many rows a table has, without opening what they name."""
-    return sum(len(chunk.bad_encoding) for chunk in lists.chunks(File(path, 0), lists.Layout(), [file], {}))
+    return sum(len(chunk.bad_encoding) for chunk in lists.chunks(File(path, 0), lists.ListFormat(), [file], {}))
 
 
 def _row(

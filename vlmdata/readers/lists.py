@@ -36,7 +36,7 @@ LINE = "line"  # the one column of a text file
 
 
 @dataclass(frozen=True)
-class Layout:
+class ListFormat:
     """How a list is written, where its name does not say it."""
 
     format: Format = "auto"
@@ -56,7 +56,7 @@ class Chunk:
     bad_records: list[Bad]  # met on the way, that are no rows
 
 
-def format_of(path: str, layout: Layout) -> str:
+def format_of(path: str, layout: ListFormat) -> str:
     """Return the format of a file. Raises RecipeError where neither its name nor the recipe tells."""
     if layout.format != "auto":
         return layout.format
@@ -68,7 +68,7 @@ def format_of(path: str, layout: Layout) -> str:
     raise RecipeError(f"{path}: its name does not tell the format; say `format:`, one of {known}")
 
 
-def column_names(path: str, layout: Layout) -> list[str] | None:
+def column_names(path: str, layout: ListFormat) -> list[str] | None:
     """Return the columns of a list from its beginning alone (of JSON those of the first 100 records); None: it has no row."""
     kind = format_of(path, layout)
     if kind == "txt":
@@ -88,13 +88,13 @@ def column_names(path: str, layout: Layout) -> list[str] | None:
         return list(dict.fromkeys(name for record in some for name in record))
 
 
-def check_file(path: str, layout: Layout, wanted: Sequence[str]) -> None:
+def check_file(path: str, layout: ListFormat, wanted: Sequence[str]) -> None:
     """Raise RecipeError as `check_columns` does for a list that has a row; one that has none needs no columns."""
     if (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
 
 
-def first_columns(files: Sequence[File], layout: Layout, used: Collection[str]) -> list[str]:
+def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[str]) -> list[str]:
     """Return the columns of the first file of a list that has a row, without those used."""
     found = (names for file in files if (names := column_names(file.path, layout)) is not None)
     return [name for name in next(found, []) if name not in used]
@@ -117,7 +117,7 @@ def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> Non
 
 def chunks(
     file: File,
-    layout: Layout,
+    layout: ListFormat,
     wanted: Sequence[str],
     extra: Mapping[str, str] | Literal["all"],
     parts: range | None = None,

@@ -11,7 +11,7 @@ from typing import Any
 from vlmdata.readers.find_files import is_remote
 from vlmdata.readers.open_file import Damage
 from vlmdata.readers.source_images import LARGEST, file_in_place, image_named, inline
-from vlmdata.readers.zip_members import Unusable, read_member
+from vlmdata.readers.zip_members import UnusableFile, read_member
 from vlmdata.safe_path import Refused, real_path_inside
 
 
@@ -61,7 +61,7 @@ class Reach:
             return inline(read_member(archive, member.removeprefix("zip://"), LARGEST))
         except Damage:
             return {"drop": "source", "reason": "unreadable_file"}
-        except Unusable as error:
+        except UnusableFile as error:
             return {"drop": "source", "reason": error.reason}
 
     def _is_made(self, where: str, root: str) -> bool:

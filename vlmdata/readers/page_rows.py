@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from vlmdata.html.document import Document, extract
+from vlmdata.html.document import PageDocument, extract
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import document, pair, reject
@@ -55,10 +55,10 @@ def page_rows(
         yield document(_positions(found, find), **base)
 
 
-def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> Document:
+def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> PageDocument:
     with suppress(Failed), errors_as(Failed):  # a page that breaks our reader is one dropped row, not the end of a run
         return extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
-    return Document(refused="unreadable")
+    return PageDocument(refused="unreadable")
 
 
 def refusal(wishes: tuple[str, ...]) -> str | None:
@@ -71,7 +71,7 @@ def paragraphs(text: str) -> list[str]:
     return [part for part in clean(text).split("\n\n") if part.strip()]
 
 
-def _positions(found: Document, find: Find | None) -> Iterator[dict[str, Any] | str]:
+def _positions(found: PageDocument, find: Find | None) -> Iterator[dict[str, Any] | str]:
     for text, image in zip(found.texts, found.images, strict=True):
         if image is not None:
             yield image_fields(image, find)
@@ -79,7 +79,7 @@ def _positions(found: Document, find: Find | None) -> Iterator[dict[str, Any] | 
             yield from paragraphs(text)
 
 
-def _alt_pairs(found: Document, base: dict[str, Any], find: Find | None) -> Iterator[dict[str, Any]]:
+def _alt_pairs(found: PageDocument, base: dict[str, Any], find: Find | None) -> Iterator[dict[str, Any]]:
     """Yield a caption pair for each image with an alt text, as LAION was made; a figure's caption is an alternative."""
     number = 0
     seen: set[tuple[str, str]] = set()

@@ -13,7 +13,7 @@ from vlmdata.readers.conversation_rows import conversation, in_tables
 from vlmdata.readers.dialogue import read_dialogue
 from vlmdata.readers.file_formats import format_within
 from vlmdata.readers.find_files import File
-from vlmdata.readers.lists import Format, Layout, check_columns, column_names, first_columns, open_parquet
+from vlmdata.readers.lists import Format, ListFormat, check_columns, column_names, first_columns, open_parquet
 from vlmdata.readers.nested import holds_bytes, plain_rows
 from vlmdata.readers.open_file import UNREADABLE, opened, seekable
 from vlmdata.readers.pair_rows import json_object
@@ -74,7 +74,7 @@ def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], 
 def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
     """Raise RecipeError for one of the first 20 files that is of another format, or has none of the fields of turns."""
     for path, _ in files[:20]:
-        names = column_names(path, Layout(format=format_within(path, FORMATS)))
+        names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):
             check_columns(path, names, turns[:1])
 
@@ -82,7 +82,7 @@ def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
 def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
     """Return the fields of the first file that has a record, without those used."""
     used = {*used, *OFFERS}
-    return first_columns(files, Layout(format=format_within(files[0].path, FORMATS)), used) if files else []
+    return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []
 
 
 def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:

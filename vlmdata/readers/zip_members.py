@@ -14,7 +14,7 @@ SMALL = 1 << 20  # bytes; below, the ratio tells nothing
 PIECE = 1 << 20  # bytes read at a time: asked for all, zipfile unpacks up to 2 GB before it looks at the member's size
 
 
-class Unusable(ValueError):
+class UnusableFile(ValueError):
     """A file that cannot be used; the message is what is wrong, `reason` the word for the ledger."""
 
     def __init__(self, reason: str, problem: str) -> None:
@@ -40,13 +40,13 @@ def read_member(path: str, name: str, most: int) -> bytes:
     try:
         info = opened.getinfo(name)
     except KeyError:
-        raise Unusable("no_file", "there is no such member") from None
+        raise UnusableFile("no_file", "there is no such member") from None
     if info.flag_bits & 1:
-        raise Unusable("encrypted", "the member is encrypted")
+        raise UnusableFile("encrypted", "the member is encrypted")
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
-        raise Unusable("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
+        raise UnusableFile("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take memory as the member says
-        raise Unusable("unreadable_file", f"packed by method {info.compress_type}")
-    with errors_as(lambda error: Unusable("unreadable_file", one_line(error))), opened.open(info) as member:
+        raise UnusableFile("unreadable_file", f"packed by method {info.compress_type}")
+    with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))

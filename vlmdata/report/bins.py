@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.tally_numbers import NumberTally
 from vlmdata.report.threshold_lines import Line
 
 BARS = 40
@@ -24,7 +24,7 @@ class Bins:
     is_log: bool
     is_whole: bool  # all values are whole numbers
 
-    def count(self, tally: Tally) -> np.ndarray:
+    def count(self, tally: NumberTally) -> np.ndarray:
         """Return how many values each bar holds: (N,)."""
         slack = np.minimum(np.diff(self.edges, append=self.edges[-1] + 1), 1) / 100  # values are rounded, edges are not
         place = np.searchsorted(self.edges - slack, tally.values(), side="right") - 1
@@ -70,7 +70,7 @@ def edge(line: Line, is_whole: bool) -> float:
     return float(math.ceil(line.at) if line.sign in "≥<" else math.floor(line.at) + 1)
 
 
-def make(tally: Tally, lines: list[Line]) -> Bins:
+def make(tally: NumberTally, lines: list[Line]) -> Bins:
     """Choose bars for all values of a score; lines that lie near them are within the scale."""
     values = tally.values()
     is_whole = bool((values == np.round(values)).all())

@@ -16,14 +16,14 @@ LETTER = 6.2  # width of a character, at most
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChartLayer:
     """Counts of one kind in every bar, drawn above the layers before it."""
 
     kind: str  # a class of the style sheet: kept, here, elsewhere
     counts: np.ndarray
 
 
-def histogram(bins: Bins, layers: list[Layer], lines: list[Line], says: str) -> Markup:
+def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], says: str) -> Markup:
     """Draw stacked bars with thresholds over them. `says` is read aloud in place of the picture."""
     total = np.sum([layer.counts for layer in layers], axis=0)
     tallest = max(int(total.max()), 1)

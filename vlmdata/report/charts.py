@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from vlmdata.report.bins import make, nice, short
-from vlmdata.report.chart import Layer, histogram
+from vlmdata.report.chart import ChartLayer, histogram
 from vlmdata.report.kept_samples import Stored
 from vlmdata.report.scan_ledger import Facts, Judged, Rule
-from vlmdata.report.tally_numbers import Tally, merged
+from vlmdata.report.tally_numbers import NumberTally, merged
 from vlmdata.report.threshold_lines import Line, score_of
 
 HASHES = 2.0**53  # no count and no size comes near it
@@ -38,7 +38,7 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
     return {"decided": with_lines, "measured": [chart for chart in without if chart]}
 
 
-def _hashes(score: str, tallies: list[Tally]) -> dict[str, Any] | None:
+def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
     """Say that a column holds hashes, of which a histogram tells nothing; None where it holds counts."""
     whole = merged(tallies)
     if not whole.total or whole.quantile(1) < HASHES:
@@ -46,7 +46,7 @@ def _hashes(score: str, tallies: list[Tally]) -> dict[str, Any] | None:
     return {"title": score, "hashes": whole.total}
 
 
-def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> dict[str, Any] | None:
+def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line]) -> dict[str, Any] | None:
     """Lay out one score, or return None where nobody has it."""
     whole = merged(list(by_rule.values()))
     if not whole.total:
@@ -59,7 +59,7 @@ def _score(score: str, by_rule: dict[Rule | None, Tally], own: list[Line]) -> di
         "elsewhere": [tally for rule, tally in by_rule.items() if rule is not None and rule not in deciding],
     }
     sums = {kind: merged(tallies) for kind, tallies in groups.items()}
-    layers = [Layer(kind, bins.count(tally)) for kind, tally in sums.items()]
+    layers = [ChartLayer(kind, bins.count(tally)) for kind, tally in sums.items()]
     counts = {kind: tally.total for kind, tally in sums.items()}
     reached = merged([sums["kept"], sums["here"]])
     told = [line for line in own if reached.total and (line.rejected or bins.holds(line))]  # else nothing came to any line
@@ -85,7 +85,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
     says = f"Histogram of the {tally.total:,} values that {step} rejected as {reason}"
     return {
         "title": f"{step}: {reason}",
-        "svg": histogram(bins, [Layer("here", bins.count(tally))], [line], says),
+        "svg": histogram(bins, [ChartLayer("here", bins.count(tally))], [line], says),
         "counts": {"kept": 0, "here": tally.total, "elsewhere": 0},
         "middle": short(tally.quantile(0.5)),
         "lines": [],
@@ -94,7 +94,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _what_if(line: Line, reached: Tally, is_whole: bool) -> dict[str, Any]:
+def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
     """Say what share of those that came to the line it rejects, and what it would reject a little to either side."""
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
@@ -111,7 +111,7 @@ def _what_if(line: Line, reached: Tally, is_whole: bool) -> dict[str, Any]:
     }
 
 
-def beyond(tally: Tally, at: float, sign: str) -> int:
+def beyond(tally: NumberTally, at: float, sign: str) -> int:
     """Return how many values a line rejects; a value counts as the threshold's where a tally cannot tell them apart."""
     values = tally.values()
     slack = abs(at) * 2.0**-12

@@ -23,7 +23,7 @@ from vlmdata.images.resize import scale_to
 from vlmdata.redact import redacted
 from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
-from vlmdata.report.replay import Replay
+from vlmdata.report.replay import RecomputedRows
 
 SIDE = 208  # pixels of the long side: 104 on a screen with two pixels to the point
 QUALITY = 55  # WebP, about 4 kB
@@ -46,7 +46,7 @@ class Shown:
 class Album:
     """Finds pictures and words: of kept samples in the tars, of rejected ones in `work/`."""
 
-    def __init__(self, store: Store, replay: Replay | None, kept: list[Example]):
+    def __init__(self, store: Store, replay: RecomputedRows | None, kept: list[Example]):
         self.store, self.replay = store, replay
         self.samples = _samples(store, [example.key for example in kept])
         self.left = MAX_BYTES

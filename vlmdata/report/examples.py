@@ -48,7 +48,9 @@ class Nearest:
     size: int
     found: list[tuple[tuple[float, str, int], Example]] = field(default_factory=list)
 
-    def add(self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, stretch: Stretch, value: np.ndarray | None) -> None:
+    def add(
+        self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, stretch: LedgerRange, value: np.ndarray | None
+    ) -> None:
         """Consider items of a stretch."""
         if not len(distance):
             return
@@ -67,7 +69,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class LedgerRange:
     """Neighbouring lines of the ledger."""
 
     first: int
@@ -127,7 +129,7 @@ def choose(
     scores = {line.score for _, line in levels.values() if line is not None}
     own = {"key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "images", "texts"}
     for first, rows in stretches(store, ledger_files(manifest), [*own, *scores]):
-        stretch = Stretch(first, rows, verdicts(rows))
+        stretch = LedgerRange(first, rows, verdicts(rows))
         for rule, (at, line) in levels.items():
             _add_rejected(rejected[rule], stretch, rule, at)
             if line is not None:
@@ -143,7 +145,7 @@ def choose(
     )
 
 
-def _add_rejected(near: Nearest, stretch: Stretch, rule: Rule, at: float) -> None:
+def _add_rejected(near: Nearest, stretch: LedgerRange, rule: Rule, at: float) -> None:
     found = stretch.found
     if rule not in found.pairs:
         return
@@ -154,7 +156,7 @@ def _add_rejected(near: Nearest, stretch: Stretch, rule: Rule, at: float) -> Non
     near.add(np.abs(value - at), found.row[hit], found.place[hit], stretch, value)
 
 
-def _add_kept(near: Nearest, stretch: Stretch, line: Line) -> None:
+def _add_kept(near: Nearest, stretch: LedgerRange, line: Line) -> None:
     if line.score in stretch.rows.column_names or " " in line.score:
         value, row, place = values(stretch.rows, line.score)
         lives = np.isfinite(value) & (stretch.found.fate(row, place) < 0)
@@ -162,7 +164,7 @@ def _add_kept(near: Nearest, stretch: Stretch, line: Line) -> None:
         near.add(np.abs(value - line.at), row, place, stretch, value)
 
 
-def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], stretch: Stretch) -> None:
+def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], stretch: LedgerRange) -> None:
     wanted = pa.array(sorted({key for _, key in clusters}), pa.string())
     rows = stretch.rows
     for column, which in (("key", 0), ("cluster", 1)):

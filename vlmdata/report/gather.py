@@ -14,7 +14,7 @@ from vlmdata.report.example_images import Album, Shown
 from vlmdata.report.examples import Chosen, Example, choose
 from vlmdata.report.frequent_names import Heavy
 from vlmdata.report.kept_samples import Stored, stored
-from vlmdata.report.replay import open_replay
+from vlmdata.report.replay import open_recomputed
 from vlmdata.report.scan_ledger import Facts, Rule, scan
 from vlmdata.report.threshold_lines import Line, score_of, step_names
 from vlmdata.show import other_records
@@ -31,8 +31,8 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Read a dataset's files and return what is to be shown."""
     facts = scan(store, manifest)
     drawn = threshold_lines.lines(facts, manifest["recipe"])
-    replay = open_replay(store, manifest)
-    private = {link.step.name for link in replay.worker.links if link.step.is_private} if replay else set()
+    replay = open_recomputed(store, manifest)
+    private = {link.step.name for link in replay.worker.bound_steps if link.step.is_private} if replay else set()
     levels = _levels(facts, drawn, private)
     clusters = _clusters(facts.clusters)
     chosen = choose(store, manifest, levels, [(step, key) for step, keys in clusters.items() for key in keys])

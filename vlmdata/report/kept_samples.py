@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.tally_numbers import NumberTally
 from vlmdata.row import numbers
 
 
@@ -18,9 +18,9 @@ class Stored:
 
     images: int = 0
     characters: int = 0
-    text_length: Tally = field(default_factory=Tally)  # characters of a sample's text
-    sample_bytes: Tally = field(default_factory=Tally)  # in the tar
-    images_each: Tally = field(default_factory=Tally)
+    text_length: NumberTally = field(default_factory=NumberTally)  # characters of a sample's text
+    sample_bytes: NumberTally = field(default_factory=NumberTally)  # in the tar
+    images_each: NumberTally = field(default_factory=NumberTally)
 
 
 def stored(store: Store) -> Stored:

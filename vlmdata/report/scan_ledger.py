@@ -27,7 +27,7 @@ from vlmdata.report.items import (
     words_of,
 )
 from vlmdata.report.read_ledger import schema, stretches
-from vlmdata.report.tally_numbers import Tally
+from vlmdata.report.tally_numbers import NumberTally
 
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 NO_HOST = "(no address)"
@@ -43,7 +43,7 @@ class Judged:
     below: int = 0  # of the values rejected: under their threshold,
     equal: int = 0  # just on it,
     above: int = 0  # over it
-    values: Tally = field(default_factory=Tally)
+    values: NumberTally = field(default_factory=NumberTally)
     equal_to: Counter[str] = field(default_factory=Counter)  # score -> rejected items whose score is the verdict's value
 
     @property
@@ -61,7 +61,7 @@ class Judged:
 class Facts:
     """What the ledger says, summed up."""
 
-    scores: dict[str, dict[Rule | None, Tally]]  # score -> rule that rejected the items (None: they live) -> values
+    scores: dict[str, dict[Rule | None, NumberTally]]  # score -> rule that rejected the items (None: they live) -> values
     words: dict[str, Heavy]  # column of words -> word -> by step
     rules: dict[Rule, Judged]
     inside: Counter[Rule]  # images and texts rejected inside rows that were kept
@@ -77,7 +77,7 @@ def scan(store: Store, manifest: dict[str, Any]) -> Facts:
     scores = [name for name, kind in kinds.items() if is_number(kind)]
     words = [name for name, kind in kinds.items() if is_word(kind)]
     unsigned = frozenset(name for name in scores if pa.types.is_uint64(item_type(kinds[name])))
-    tallies: dict[str, dict[Rule | None, Tally]] = {name: defaultdict(Tally) for name in [*SIDES, *scores]}
+    tallies: dict[str, dict[Rule | None, NumberTally]] = {name: defaultdict(NumberTally) for name in [*SIDES, *scores]}
     facts = Facts(tallies, {word: Heavy(10_000) for word in words}, {}, Counter(), unsigned)
     for _, rows in stretches(store, files):
         _add(facts, rows)
@@ -124,7 +124,7 @@ def _add_rules(facts: Facts, found: Verdicts) -> None:
         judged.above += int((gap > 0).sum())
 
 
-def _add_score(by_rule: dict[Rule | None, Tally], facts: Facts, name: str, rows: pa.Table, found: Verdicts) -> None:
+def _add_score(by_rule: dict[Rule | None, NumberTally], facts: Facts, name: str, rows: pa.Table, found: Verdicts) -> None:
     value, row, place = values(rows, name)
     has = np.isfinite(value)
     value, row, place = value[has], row[has], place[has]

@@ -10,7 +10,7 @@ LOW = np.uint32((1 << DROPPED_BITS) - 1)
 LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # 3.4e38: what is beyond counts as this
 
 
-class Tally:
+class NumberTally:
     """How often each value came, values rounded to 12 significant binary digits (0.02%). At most a million counters."""
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Tally:
         return float(self.values()[min(int(place), len(self.keys) - 1)])
 
 
-def merged(tallies: list[Tally]) -> Tally:
+def merged(tallies: list[NumberTally]) -> NumberTally:
     """Return the sum of tallies."""
-    whole = Tally()
+    whole = NumberTally()
     for tally in tallies:
         whole._merge(tally.keys, tally.counts)
     return whole

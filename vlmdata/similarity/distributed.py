@@ -25,7 +25,7 @@ from vlmdata.similarity.minhash import jaccard
 from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, move, tables
 from vlmdata.similarity.runs import Ids
 from vlmdata.splitmix import mixed
-from vlmdata.step import Piece, Run
+from vlmdata.step import MapTasks, StoredArray
 
 IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about
 PAIRS = 50_000  # compared in a task
@@ -36,15 +36,15 @@ class Bucket:
     """One task: of `of` buckets of what the pieces hold, number `number`; `table` (or band) says by which key they go.
     `chosen`: the places in each piece that count; all where there are none."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[StoredArray, ...]
     number: int
     of: int
     table: Table | int | None = None
     distance: int = 0
-    chosen: tuple[Piece, ...] = ()
+    chosen: tuple[StoredArray, ...] = ()
 
 
-def load(piece: Piece) -> NDArray:
+def load(piece: StoredArray) -> NDArray:
     """Return the array of a piece; files are mapped, so that a task reads what it touches."""
     if not isinstance(piece, str):
         return piece
@@ -59,12 +59,12 @@ def buckets_for(count: int) -> int:
     return -(-count // IN_A_TASK) or 1
 
 
-def starts_of(pieces: Sequence[Piece]) -> Ids:
+def starts_of(pieces: Sequence[StoredArray]) -> Ids:
     """Return the number of the first item of each piece, and at the end how many there are."""
     return np.cumsum([0] + [len(load(piece)) for piece in pieces])
 
 
-def near_pairs(pieces: Sequence[Piece], distance: int, run: Run, *, buckets: int = 1) -> Iterator[Ids]:
+def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, buckets: int = 1) -> Iterator[Ids]:
     """Yield chunks of the pairs of unequal hashes within the distance, equal hashes told by their first item."""
     held = tuple(pieces)
     count = int(starts_of(held)[-1])
@@ -95,7 +95,9 @@ def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tu
     return np.concatenate(rows), np.concatenate(hashes)
 
 
-def lsh_pairs(pieces: Sequence[Piece], run: Run, *, buckets: int = 1, chosen: Sequence[Piece] = ()) -> Iterator[Ids]:
+def lsh_pairs(
+    pieces: Sequence[StoredArray], run: MapTasks, *, buckets: int = 1, chosen: Sequence[StoredArray] = ()
+) -> Iterator[Ids]:
     """Yield chunks of the candidates that `lsh.candidates` finds, pieces being band keys (bands, n)."""
     held, places = tuple(pieces), tuple(chosen)
     bands = len(load(held[0]))
@@ -124,13 +126,13 @@ def candidates_in_bucket(task: Bucket) -> Ids:
 class PieceOfPairs:
     """One task of `cosine_pairs`: piece against piece, their rows counted from `starts`."""
 
-    left: Piece
-    right: Piece
+    left: StoredArray
+    right: StoredArray
     starts: tuple[int, int]
     cosine: float
 
 
-def cosine_pairs(pieces: Sequence[Piece], cosine: float, run: Run) -> Iterator[Ids]:
+def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) -> Iterator[Ids]:
     """Yield chunks of the pairs that `cosine.pairs_above` finds, pieces being int8 embeddings (n, D): a task holds two."""
     starts = starts_of(pieces).tolist()
     tasks = (
@@ -154,7 +156,7 @@ def above_in_pieces(task: PieceOfPairs) -> Ids:
 class Compared:
     """One task that compares pairs of items: `pieces` are those that hold any of them, and where each begins."""
 
-    pieces: tuple[tuple[Piece, ...], ...]
+    pieces: tuple[tuple[StoredArray, ...], ...]
     starts: Ids
     pairs: Ids
 
@@ -166,7 +168,7 @@ class Compared:
 
 
 def compared(
-    function: Callable[[Compared], NDArray], pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, run: Run
+    function: Callable[[Compared], NDArray], pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, run: MapTasks
 ) -> NDArray[np.float64]:
     """Return a number for each pair of items (M, 2), by tasks that hold neighbouring pairs and the pieces they lie in."""
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -198,7 +200,7 @@ def cosines_of(task: Compared) -> NDArray[np.float64]:
 
 
 def jaccards(
-    pieces: Sequence[tuple[Piece, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: Run
+    pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: MapTasks
 ) -> NDArray[np.float64]:
     """Return the Jaccard similarity of pairs of texts; a piece is (bytes, ends), UTF-8 laid end to end."""
     return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)

@@ -17,7 +17,7 @@ from vlmdata.similarity.distributed import load, starts_of
 from vlmdata.similarity.kmeans import moved_centroids, nearest_centroid
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import hardness, semantic_duplicates
-from vlmdata.step import Piece, Spread
+from vlmdata.step import DistributedSearch, StoredArray
 
 ROWS = 200_000  # embeddings that a task holds, about: at 512 wide 100 MB, and four times that while it multiplies
 
@@ -26,8 +26,8 @@ ROWS = 200_000  # embeddings that a task holds, about: at 512 wide 100 MB, and f
 class Assign:
     """One task: which of the centroids is nearest to each embedding of some pieces."""
 
-    pieces: tuple[Piece, ...]
-    centroids: Piece
+    pieces: tuple[StoredArray, ...]
+    centroids: StoredArray
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cells:
     """One task over whole cells: the numbers of their embeddings, each with its cell counted from the first of the task,
     and, where they are wanted, their ranks and centroids."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[StoredArray, ...]
     starts: Ids
     rows: Ids
     cells: Ids
@@ -44,7 +44,9 @@ class Cells:
     cosine: float = 0.0
 
 
-def spherical_cells(pieces: Sequence[Piece], clusters: int, spread: Spread, *, rounds: int, seed: int) -> tuple[Int8, Ids]:
+def spherical_cells(
+    pieces: Sequence[StoredArray], clusters: int, spread: DistributedSearch, *, rounds: int, seed: int
+) -> tuple[Int8, Ids]:
     """Return what `kmeans.spherical_kmeans` returns for the embeddings of all pieces laid end to end."""
     starts = starts_of(pieces)
     centroids = gathered(pieces, starts, sample_of(int(starts[-1]), clusters, seed))
@@ -58,15 +60,15 @@ def spherical_cells(pieces: Sequence[Piece], clusters: int, spread: Spread, *, r
     return centroids, cells
 
 
-def assigned(pieces: Sequence[Piece], centroids: Int8, spread: Spread) -> Ids:
+def assigned(pieces: Sequence[StoredArray], centroids: Int8, spread: DistributedSearch) -> Ids:
     """Return the nearest centroid of every embedding."""
     kept = spread.keep(centroids)
     return np.concatenate(list(spread.run(nearest_in_pieces, [Assign(some, kept) for some in groups_of(pieces)])))
 
 
-def groups_of(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
+def groups_of(pieces: Sequence[StoredArray]) -> Iterator[tuple[StoredArray, ...]]:
     """Yield neighbouring pieces that together hold about ROWS embeddings."""
-    held: list[Piece] = []
+    held: list[StoredArray] = []
     count = 0
     for piece in pieces:
         held.append(piece)
@@ -84,7 +86,7 @@ def nearest_in_pieces(task: Assign) -> Ids:
 
 
 def by_cells(
-    pieces: Sequence[Piece],
+    pieces: Sequence[StoredArray],
     starts: Ids,
     cells: Ids,
     clusters: int,
@@ -113,7 +115,7 @@ def by_cells(
         first = stop
 
 
-def gathered(pieces: Sequence[Piece], starts: Ids, rows: Ids) -> Int8:
+def gathered(pieces: Sequence[StoredArray], starts: Ids, rows: Ids) -> Int8:
     """Return the embeddings with these numbers."""
     piece = np.searchsorted(starts, rows, side="right") - 1
     found: Int8 = np.empty((len(rows), load(pieces[0]).shape[1]), np.int8)
@@ -141,7 +143,14 @@ def duplicates_in_cells(task: Cells) -> tuple[Ids, Ids, NDArray[np.float64]]:
 
 
 def semantic_duplicates_in(
-    pieces: Sequence[Piece], spread: Spread, cosine: float, *, clusters: int, rounds: int, seed: int, rank: Ids | None
+    pieces: Sequence[StoredArray],
+    spread: DistributedSearch,
+    cosine: float,
+    *,
+    clusters: int,
+    rounds: int,
+    seed: int,
+    rank: Ids | None,
 ) -> tuple[Ids, NDArray[np.float64]]:
     """Return what `semdedup.semantic_duplicates` returns; without a rank the hardest comes first."""
     starts = starts_of(pieces)

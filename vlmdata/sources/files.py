@@ -13,7 +13,7 @@ from vlmdata.readers import lists
 from vlmdata.readers.captions import named_columns, without_captions
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
 from vlmdata.readers.find_files import File, find, is_remote
-from vlmdata.readers.image_files import IMAGES, Folder, Store, Survey, Zip, beside, image_at, survey
+from vlmdata.readers.image_files import IMAGES, FileStore, Folder, Survey, Zip, beside, image_at, survey
 from vlmdata.readers.image_tables import named_rows
 from vlmdata.readers.nameable_files import folder_of, is_folder
 from vlmdata.readers.nested import words
@@ -25,7 +25,7 @@ from vlmdata.readers.sample_facts import not_said, with_origin
 from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import names_within
-from vlmdata.readers.zip_members import Unusable
+from vlmdata.readers.zip_members import UnusableFile
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images of one part
@@ -67,7 +67,7 @@ class Files(Source):
             if not self.pieces():
                 raise RecipeError(f"{self.path}: there is no image that ends in {', '.join(self.images)}")
             return
-        layout = lists.Layout(encoding=self.encoding)
+        layout = lists.ListFormat(encoding=self.encoding)
         for file in self._lists():
             lists.check_file(file.path, layout, [self.file, *self._columns()])
 
@@ -80,7 +80,7 @@ class Files(Source):
     def carries(self) -> Sequence[str]:
         if not self.table or not isinstance(self.extra, str):
             return () if isinstance(self.extra, str) else self.extra
-        return lists.first_columns(self._lists(), lists.Layout(), (self.file, *self._columns()))
+        return lists.first_columns(self._lists(), lists.ListFormat(), (self.file, *self._columns()))
 
     def pieces(self) -> list[dict[str, Any]]:
         if self.table:
@@ -106,7 +106,7 @@ class Files(Source):
     def warning(self) -> str | None:
         """Say if no row of a table has a caption, or most images have none: which text there is that may be meant."""
         if self.table:
-            return without_captions(self._lists(), lists.Layout(encoding=self.encoding), self._columns())
+            return without_captions(self._lists(), lists.ListFormat(encoding=self.encoding), self._columns())
         if not (self.captions or self._columns()) or any(map(is_remote, self._paths())):  # a store would be asked for each text
             return None
         images, zips = self._found()
@@ -122,7 +122,7 @@ class Files(Source):
         hint = self._overlooked(store, bare[0], roots[0] if isinstance(store, Folder) else "")
         return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption; {hint}"
 
-    def _is_captioned(self, store: Store, path: str) -> bool:
+    def _is_captioned(self, store: FileStore, path: str) -> bool:
         """Say whether an image has a caption, or a file beside it that `read` drops it for."""
         try:
             captions, _, _ = self._beside(store, path)
@@ -207,7 +207,7 @@ class Files(Source):
     def _columns(self) -> list[str]:
         return named_columns(self.caption)
 
-    def _row(self, store: Store, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
+    def _row(self, store: FileStore, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
         """Return the row of an image with the texts beside it."""
         image, name = image_at(store, path), clean(name)
         try:
@@ -226,7 +226,7 @@ class Files(Source):
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
         return placed({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
-    def _beside(self, store: Store, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
+    def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
         """Return the captions of an image, its JSON, and what is wrong with a caption. Raises BadText."""
         captions: list[str] = []
         facts: Any = {}
@@ -238,7 +238,7 @@ class Files(Source):
                 captions, fault = captions + said, fault or wrong
             for text in beside(store, path, ".json"):
                 facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
-        except (Unusable, ValueError, RecursionError) as error:
+        except (UnusableFile, ValueError, RecursionError) as error:
             raise BadText(text.rpartition("/")[2], *_fault(error)) from None
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         for column in self._columns():
@@ -260,7 +260,7 @@ class BadText(ValueError):
 
 def _fault(error: Exception) -> tuple[str, str]:
     """Return what is wrong with a file beside an image, in words and as a reason."""
-    if isinstance(error, Unusable):
+    if isinstance(error, UnusableFile):
         return str(error), error.reason
     if isinstance(error, UnicodeDecodeError):
         return f"is not written in {error.encoding}: {error.reason}; say `encoding:`", "bad_encoding"

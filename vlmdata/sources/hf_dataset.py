@@ -15,7 +15,7 @@ from vlmdata.readers.dotted_paths import NO_TEXT, held, names_in, value_at
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.hub import Opened, is_local, open_dataset, what_is_wrong
 from vlmdata.readers.image_tables import count_rows, named_rows
-from vlmdata.readers.lists import Layout, check_columns, column_names
+from vlmdata.readers.lists import ListFormat, check_columns, column_names
 from vlmdata.readers.nested import flat, holds_bytes, plain_rows, words
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import captioned, placed, tables
@@ -59,7 +59,7 @@ class HfDataset(Source):
         extra = [] if isinstance(self.extra, str) else self.extra
         opened = self._opened()
         for table in opened.tables:
-            if names := column_names(table, Layout()):
+            if names := column_names(table, ListFormat()):
                 check_columns(table, names, [self._file_column(table), *self._captions(), *extra])
         schema = self._schema(opened)
         if schema is None:  # of a stream unknown where the dataset does not say
@@ -74,7 +74,7 @@ class HfDataset(Source):
         """Say if none of the first rows of a dataset that is here has a caption."""
         opened, names = self._opened(), self._captions()
         if opened.tables:
-            return without_captions([File(table, 0) for table in opened.tables], Layout(), names)
+            return without_captions([File(table, 0) for table in opened.tables], ListFormat(), names)
         if self.streaming or opened.data is None or not names:
             return None
         rows = list(plain_rows(opened.data[:HEAD]))
@@ -145,7 +145,7 @@ class HfDataset(Source):
 
     def _file_column(self, table: str) -> str:
         """Return the column of a table that names the files of `image`, as the library's image folders call it."""
-        names = column_names(table, Layout()) or []
+        names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
         return next((name for name in known if name in names), known[-1])

@@ -14,7 +14,7 @@ from vlmdata.readers.base64_images import image_in
 from vlmdata.readers.captions import caption_column, named_columns, without_captions
 from vlmdata.readers.dotted_paths import resolve
 from vlmdata.readers.find_files import File, find
-from vlmdata.readers.lists import Chunk, Layout
+from vlmdata.readers.lists import Chunk, ListFormat
 from vlmdata.readers.pair_rows import pairs
 from vlmdata.readers.plain_rows import bad_records, captioned, pair, placed, tables
 from vlmdata.readers.stated_values import box_column, hash_column, whole_numbers
@@ -114,8 +114,8 @@ class UrlList(Source):
             if chunk.bad_records:
                 yield bad_records(piece["name"], chunk.bad_records)
 
-    def _layout(self) -> Layout:
-        return Layout(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)
+    def _layout(self) -> ListFormat:
+        return ListFormat(self.format, self.encoding, self.columns or (), self.delimiter, self.quoted)
 
     def _captions(self) -> list[str]:
         return named_columns(self.caption)

@@ -87,7 +87,7 @@ class BlockList(Step):
         return _lists(self).of_bytes(body, max_memory_mb)
 
 
-class Lists:
+class ReadLists:
     """The files of a BlockList, read."""
 
     def __init__(self, step: BlockList):
@@ -159,8 +159,8 @@ def _pixels(body: bytes, max_memory_mb: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _lists(step: BlockList) -> Lists:
-    return Lists(step)
+def _lists(step: BlockList) -> ReadLists:
+    return ReadLists(step)
 
 
 def _entries(files: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlmdata.models.clip_names import check_model, weights_identity
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import as_stored
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +47,17 @@ class ClipScore(Step):
     def identity(self) -> str:
         return weights_identity(self.model, self.pretrained)
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         from vlmdata.models.clip import clip_of
 
-        clip = clip_of(part, self.model, self.pretrained, self.precision, self.compiled)
-        part.note(clip.facts)
+        clip = clip_of(context, self.model, self.pretrained, self.precision, self.compiled)
+        context.note(clip.facts)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
         texts, owners, kinds = self._texts(rows, positions)
         places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
         stored = [(places[0][i], places[1][i], places[2][i]) for i in positions]
-        units = clip.embed_images(stored, self.batch, lambda place: part.image_bytes(*place))
+        units = clip.embed_images(stored, self.batch, lambda place: context.image_bytes(*place))
         cosines = clip.cosines(units, texts, owners, self.batch)
         best: list[float | None] = [None] * len(images.items)
         which: list[str | None] = [None] * len(images.items)

@@ -23,7 +23,7 @@ from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.similarity.nearest import NONE, nearest
 from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.references import IMAGES, identity_of, members
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class DecontaminateImages(Step):
             digest.update(weights_identity(self.model, self.pretrained).encode())
         return digest.hexdigest()[:16]
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         images = flatten(rows, "images")
         bits, cosines = np.full((2, len(images.items)), np.nan)
         if self.references:
@@ -87,7 +87,7 @@ class DecontaminateImages(Step):
             bits[known] = np.where(near == NONE, np.nan, near)
         if self.embeddings or self.model:
             has, vectors = embeddings_in(rows, self.embedding)
-            cosines[has] = np.round(greatest_cosine(quantise(vectors), self._embedded(part)), 4)
+            cosines[has] = np.round(greatest_cosine(quantise(vectors), self._embedded(context)), 4)
         arrays = {"bits": bits, "cosine": cosines}
         return {name: images.rebuild(pa.array(values, pa.float64(), from_pandas=True)) for name, values in arrays.items()}
 
@@ -99,7 +99,7 @@ class DecontaminateImages(Step):
             rows = drop_images(rows, bad, self.name, reason=reason, value=value, threshold=limit)
         return rows
 
-    def _embedded(self, part: Part) -> Int8:
+    def _embedded(self, context: StepContext) -> Int8:
         """Return the references' embeddings: those of the files, then those of the images."""
         given = [_embeddings(self.embeddings)] if self.embeddings else []
         if self.model:
@@ -107,12 +107,12 @@ class DecontaminateImages(Step):
 
             def embed() -> Int8:
                 names, bodies = zip(*(one for path in self.references for one in members(path, IMAGES)), strict=True)
-                units = clip_of(part, self.model, self.pretrained).embed_images(bodies)
+                units = clip_of(context, self.model, self.pretrained).embed_images(bodies)
                 if (broken := np.isnan(units[:, 0])).any():
                     raise RecipeError(f"decontaminate_images: cannot decode the reference {names[int(broken.argmax())]}")
                 return quantise(units)
 
-            given.append(part.kept(f"references {self.references} {self.model} {self.pretrained}", embed))
+            given.append(context.kept(f"references {self.references} {self.model} {self.pretrained}", embed))
         return np.concatenate(given)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.similarity.ngrams import Index, coverage, index_of
 from vlmdata.similarity.references import TEXTS, identity_of, texts_in
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class DecontaminateText(Step):
     def identity(self) -> str:
         return identity_of(self.references, TEXTS)
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         texts = flatten(rows, "texts")
         places = np.flatnonzero(texts.alive())
         words, owners = [], []

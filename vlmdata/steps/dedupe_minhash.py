@@ -16,7 +16,7 @@ from vlmdata.similarity.lsh import apart, band_keys, bands_for, similar_texts
 from vlmdata.similarity.minhash import grams_of, jaccard, sketch
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.verdict import drop_duplicate_rows
-from vlmdata.step import RecipeError, Spread, Step
+from vlmdata.step import DistributedSearch, RecipeError, Step
 
 OWN_ORDERS = ("longest", "earliest")
 RECALL = 0.99  # at the threshold
@@ -33,7 +33,9 @@ class DedupeMinhash(Step):
     id: ClassVar = "vlmdata.steps.dedupe_minhash"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
-    spread_above: ClassVar = 5_000_000  # rows: with captions of 100 words 3 GB of texts in the driver, as much of signatures
+    distribute_above: ClassVar = (
+        5_000_000  # rows: with captions of 100 words 3 GB of texts in the driver, as much of signatures
+    )
 
     threshold: float = 0.8
     n: int = 5
@@ -71,7 +73,7 @@ class DedupeMinhash(Step):
         rows = set_column(rows.drop_columns(["texts"]), "length", pa.array(lengths))
         return set_column(rows, "fingerprint", pa.array(fingerprints)), {"keys": keys, "data": data, "ends": ends}
 
-    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
         places = np.flatnonzero(alive(rows))
         fingerprints = rows["fingerprint"].to_numpy()[places]
         _, groups, starts = equal_groups(apart(fingerprints))

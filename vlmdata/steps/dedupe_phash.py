@@ -14,7 +14,7 @@ from vlmdata.similarity.hamming import distinct_pairs
 from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, living_images
-from vlmdata.step import RecipeError, Spread, Step
+from vlmdata.step import DistributedSearch, RecipeError, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class DedupePhash(Step):
     id: ClassVar = "vlmdata.steps.dedupe_phash"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
-    spread_above: ClassVar = 20_000_000  # rows: 2 GB of columns in the driver, a minute of search
+    distribute_above: ClassVar = 20_000_000  # rows: 2 GB of columns in the driver, a minute of search
 
     distance: int = 4
     hash: str = "phash"  # ours, of the stored pixels; or a measured column of 64-bit hashes, such as imagededup_hash
@@ -45,7 +45,7 @@ class DedupePhash(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         return self._decide(rows, lambda distinct: distinct_pairs(distinct, self.distance, threads=2))
 
-    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
         def find(distinct: Hashes) -> Iterable[Ids]:
             pieces = [spread.keep(distinct[start : start + IN_A_TASK]) for start in range(0, len(distinct), IN_A_TASK)]
             return near_pairs(pieces, self.distance, spread.run, buckets=buckets_for(len(distinct)))

@@ -15,7 +15,7 @@ from vlmdata.similarity.kmeans import spherical_kmeans
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import by_hardness, roots, semantic_duplicates
 from vlmdata.similarity.verdict import Candidates, columns_of, drop_duplicate_images, living_images
-from vlmdata.step import RecipeError, Spread, Step
+from vlmdata.step import DistributedSearch, RecipeError, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class DedupeSemantic(Step):
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
-    spread_above: ClassVar = 2_000_000  # rows: at 512 wide 1 GB of embeddings in the driver, and four times that to search
+    distribute_above: ClassVar = 2_000_000  # rows: at 512 wide 1 GB of embeddings in the driver, and four times that to search
 
     cosine: float = 0.95  # 1 - eps; the paper names no default, NeMo Curator's runs take 0.99
     embedding: str = "clip_score.embedding"  # the column
@@ -71,7 +71,7 @@ class DedupeSemantic(Step):
         places = self._candidates(rows, has).places
         return without_values(rows, self.embedding), {"vectors": quantise(vectors[(np.cumsum(has) - 1)[places]])}
 
-    def decide_spread(self, rows: pa.Table, spread: Spread) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
         found = self._candidates(rows, has_value(rows, self.embedding))
         pieces = [piece for piece in spread.named("vectors") if len(load(piece))]
         if not len(found.places):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import drop_rows, flatten, numbers
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.steps.language import CODES, languages
 
 
@@ -30,7 +30,7 @@ class DocumentLanguage(Step):
             if code not in CODES:
                 raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {' '.join(sorted(CODES))}")
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         words: list[list[str]] = [[] for _ in range(len(rows))]
         for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):

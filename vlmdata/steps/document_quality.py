@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import drop_rows, flatten, numbers
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 from vlmdata.text.obelics_metrics import Metrics
 from vlmdata.text.quality_rules import QualityRules, measures
 
@@ -40,7 +40,7 @@ class DocumentQuality(QualityRules, Step):
     def identity(self) -> str:
         return self.lists_fingerprint(self.name)
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         texts: list[list[str]] = [[] for _ in range(len(rows))]
         for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):

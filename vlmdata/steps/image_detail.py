@@ -14,7 +14,7 @@ from vlmdata.images.header import read_header
 from vlmdata.images.measure import entropy, sharpness, spread
 from vlmdata.images.resize import scale_to
 from vlmdata.row import aligned, drop_images, flatten
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 
 DIGITS = 3
 MEASURING_BYTES = 7  # a pixel: channels and luma, or luma and its Laplacian, beside the pixels
@@ -38,7 +38,7 @@ class ImageDetail(Step):
     min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects soft but sound photos
     side: int = 256  # pixels of the short side at which all are measured
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
         places = [flat.field(name).to_pylist() for name in ("blob", "offset", "size")]
         values: dict[str, list[float | None]] = {name: [None] * len(flat.items) for name in self.writes}
@@ -47,7 +47,7 @@ class ImageDetail(Step):
             if blob is None:
                 continue
             try:
-                pixels = small_pixels(part.image_bytes(blob, offset, size), self.side)
+                pixels = small_pixels(context.image_bytes(blob, offset, size), self.side)
             except ImageError:
                 continue
             for name, function in (("spread", spread), ("entropy", entropy), ("sharpness", sharpness)):

@@ -10,7 +10,7 @@ from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.phash import phash_imagededup
 from vlmdata.row import flatten
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,13 @@ class ImagededupHash(Step):
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.uint64())}
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         images = flatten(rows, "images")
         blobs, offsets, sizes = (images.field(name).to_pylist() for name in ("blob", "offset", "size"))
         found: list[int | None] = [None] * len(blobs)
         for place in np.flatnonzero(images.alive()).tolist():
             try:
-                body = part.image_bytes(blobs[place], offsets[place], sizes[place])
+                body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 found[place] = phash_imagededup(decode(body).pixels)
             except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_phash leaves the image alone
                 continue

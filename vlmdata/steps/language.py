@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.row import aligned, drop_texts, flatten
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 DIGITS = 4  # of a probability, before it is stored
 NONE = "und"  # ISO 639's word for what has no language: a text without letters
@@ -52,7 +52,7 @@ class Language(Step):
         if not 0 <= self.min_probability <= 1:
             raise RecipeError(f"{self.name}.min_probability = {self.min_probability} must lie in [0, 1]")
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         living = np.flatnonzero(flat.alive())
         words = flat.field("text").to_pylist()

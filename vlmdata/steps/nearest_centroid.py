@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similarity.embeddings import embeddings_in
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 BLOCK_PRODUCTS = 1 << 24  # rows times centroids at a time: 64 MiB
 MARGIN = 1e-4  # of the largest product: float32 errs by less, and what is closer is decided in float64
@@ -53,7 +53,7 @@ class NearestCentroid(Step):
         with open(self.centroids, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         has, vectors = embeddings_in(rows, self.embedding)
         cells = np.full(len(has), np.nan)
         if has.any():

@@ -13,7 +13,7 @@ import pyarrow as pa
 from vlmdata.catalog import suggest
 from vlmdata.models.weights_identity import identity
 from vlmdata.row import aligned, drop_images, drop_rows, flatten
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
     from vlmdata.models.image_classifier import ImageClassifier
@@ -61,12 +61,12 @@ class NsfwImages(Step):
     def identity(self) -> str:
         return identity(str(Path(self.model).expanduser())) if Path(self.model).expanduser().is_dir() else self.model
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
-        classifier: ImageClassifier = part.kept(f"classifier {self.model}", self._load)
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
+        classifier: ImageClassifier = context.kept(f"classifier {self.model}", self._load)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
         places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
-        bodies = (part.image_bytes(places[0][i], places[1][i], places[2][i]) for i in positions)
+        bodies = (context.image_bytes(places[0][i], places[1][i], places[2][i]) for i in positions)
         columns = [classifier.labels.index(label) for label in self.labels]
         found = classifier.probabilities(bodies, self.batch)[:, columns]
         highest: list[float | None] = [None] * len(images.items)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import drop_rows, flatten, numbers
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 from vlmdata.text.listed_words import listed_in_runs, unspaced_words
 from vlmdata.text.obelics_metrics import words_of
 from vlmdata.text.word_lists import fingerprint_of, read_words
@@ -40,7 +40,7 @@ class NsfwWords(Step):
     def identity(self) -> str:
         return fingerprint_of(read_words(self.words, self.name))
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         listed = read_words(self.words, self.name)
         if listed is None:
             return {"share": pa.nulls(len(rows), pa.float32()), "count": pa.nulls(len(rows), pa.float32())}

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from vlmdata.html.obelics import END_OF_DOCUMENT
 from vlmdata.row import aligned, drop_texts, flatten
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 from vlmdata.text.obelics_metrics import Metrics
 from vlmdata.text.quality_rules import QualityRules, measures
 
@@ -40,7 +40,7 @@ class ParagraphQuality(QualityRules, Step):
     def identity(self) -> str:
         return self.lists_fingerprint(self.name)
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         texts = [
             text if living and text != END_OF_DOCUMENT else None

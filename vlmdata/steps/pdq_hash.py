@@ -11,7 +11,7 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.images.pdq import pdq, pdq_bytes
 from vlmdata.row import flatten
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +24,14 @@ class PdqHash(Step):
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.binary()), "quality": pa.list_(pa.float64())}
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         images = flatten(rows, "images")
         blobs, offsets, sizes = (images.field(name).to_pylist() for name in ("blob", "offset", "size"))
         hashes: list[bytes | None] = [None] * len(blobs)
         qualities: list[float | None] = [None] * len(blobs)
         for place in np.flatnonzero(images.alive()).tolist():
             try:
-                body = part.image_bytes(blobs[place], offsets[place], sizes[place])
+                body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 header = read_header(body)
                 value, quality = pdq(decode(body, beside=pdq_bytes(*header.upright_size), header=header).pixels)
             except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_pdq leaves the image alone

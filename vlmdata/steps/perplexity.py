@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.models.weights_identity import identity
 from vlmdata.row import drop_rows, flatten, numbers
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
     from vlmdata.text.fluency import Fluency
@@ -44,8 +44,8 @@ class Perplexity(Step):
     def identity(self) -> str:
         return " ".join(identity(str(Path(path).expanduser())) for path in (self.model, self.pieces) if path)
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
-        model: Fluency = part.kept(f"kenlm {self.model} {self.pieces}", self._load)
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
+        model: Fluency = context.kept(f"kenlm {self.model} {self.pieces}", self._load)
         flat = flatten(rows, "texts")
         texts: list[list[str]] = [[] for _ in range(len(rows))]
         for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):

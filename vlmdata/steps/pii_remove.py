@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import ROW, TEXT, flatten, in_one
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 from vlmdata.text.personal import Kind, find_personal
 
 
@@ -34,7 +34,7 @@ class PiiRemove(Step):
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
     mark: str = ""  # for instance "<pii>"
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         living = flat.alive()
         items = flat.items.to_pylist()

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import drop_rows, numbers
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class SourceScore(Step):
         if self.min_value is not None and self.max_value is not None and self.min_value > self.max_value:
             raise RecipeError(f"{self.name}: min_value = {self.min_value} is above max_value = {self.max_value}")
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         found = [_number(json.loads(extra or "{}").get(self.of), self.single) for extra in rows["extra"].to_pylist()]
         return {"": pa.array(found, pa.float64())}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import drop_texts, flatten
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.text.listed_words import listed_in_runs, unspaced_words
 from vlmdata.text.wordnet import ENDINGS, wordnet
 
@@ -50,7 +50,7 @@ class TextConcepts(Step):
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         texts = flatten(rows, "texts")
         found: list[str | None] = [None] * len(texts.items)
         words = texts.field("text").to_pylist()
@@ -76,7 +76,7 @@ class TextConcepts(Step):
     def _files(self) -> list[Path]:
         if self.words:
             return [Path(self.words)]
-        parts = [Path(self.wordnet) / name for part in ENDINGS for name in (f"index.{part}", f"{part}.exc")]
+        parts = [Path(self.wordnet) / name for context in ENDINGS for name in (f"index.{context}", f"{context}.exc")]
         return [Path(self.synsets), *parts]
 
 

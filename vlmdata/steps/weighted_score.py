@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import of_images
-from vlmdata.step import Part, RecipeError, Step
+from vlmdata.step import RecipeError, Step, StepContext
 
 DECIMALS = 6
 
@@ -34,7 +34,7 @@ class WeightedScore(Step):
     def columns_read(self) -> tuple[str, ...]:
         return tuple(self.weights)
 
-    def measure(self, rows: pa.Table, part: Part | None) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         images = flatten(rows, "images")
         total = np.where(images.alive(), 0.0, np.nan)
         for name, weight in self.weights.items():

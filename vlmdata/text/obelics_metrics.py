@@ -36,7 +36,7 @@ class Metrics(NamedTuple):
     spam_words: float | None
 
 
-class Lists(NamedTuple):
+class WordLists(NamedTuple):
     """Words in lower case; null: no such list."""
 
     stop: frozenset[str] | None = None
@@ -45,7 +45,7 @@ class Lists(NamedTuple):
     spam: frozenset[str] | None = None
 
 
-def measure(text: str, lists: Lists, *, min_tokens: int = 0) -> Metrics:
+def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
     """Measure one text. Below `min_tokens` words and punctuation marks together, its punctuation counts as 1."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.text.obelics_metrics import Lists, Metrics, measure
+from vlmdata.text.obelics_metrics import Metrics, WordLists, measure
 from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
 
 
@@ -48,10 +48,10 @@ class QualityRules:
     measured: ClassVar[tuple[str, ...]] = ("stop_words", "flagged_words", "common_words", "spam_words")
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
 
-    def lists(self, where: str) -> Lists:
+    def lists(self, where: str) -> WordLists:
         """Read the lists. Raises RecipeError for one that cannot be read."""
         named = (self.flagged_words, self.common_words, self.spam_words)
-        return Lists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
+        return WordLists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
 
     def report_rules_off(self, where: str) -> None:
         """Warn of the rules that are off for want of a list."""
@@ -82,7 +82,7 @@ class QualityRules:
         yield Rule("max_spam_words", value >= np.float32(self.max_spam_words), value, self.max_spam_words)
 
 
-def measures(texts: Sequence[str | None], lists: Lists, *, min_tokens: int = 0) -> dict[str, pa.Array]:
+def measures(texts: Sequence[str | None], lists: WordLists, *, min_tokens: int = 0) -> dict[str, pa.Array]:
     """Measure texts; a null text gives nulls."""
     found = [None if text is None else measure(text, lists, min_tokens=min_tokens) for text in texts]
     return {

@@ -6,7 +6,7 @@ from vlmdata.web.options import WebOptions
 from vlmdata.web.url import Url, parse_url
 
 
-class BlockList:
+class BlockedHosts:
     """Domains with their subdomains, and exact addresses, from a recipe's lists and files."""
 
     def __init__(self, options: WebOptions) -> None:

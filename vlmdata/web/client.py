@@ -16,15 +16,15 @@ from collections.abc import Callable
 import pycurl
 
 from vlmdata.process.thread import Thread, attempt
-from vlmdata.web.blocked_hosts import BlockList
+from vlmdata.web.blocked_hosts import BlockedHosts
 from vlmdata.web.curl_loop import CurlLoop
-from vlmdata.web.dns import Answer, Lookup, Resolver, system_lookup
+from vlmdata.web.dns import DnsAnswer, Lookup, Resolver, system_lookup
 from vlmdata.web.fetch import Fetch, Fetched, url_key
 from vlmdata.web.options import WebOptions
 from vlmdata.web.outcomes import REFUSALS, is_passing
 from vlmdata.web.policy_fetch import MAX_REDIRECTS, PolicyFetch
 from vlmdata.web.rate_limiter import Grant
-from vlmdata.web.rate_limiter_link import Arbiter, ArbiterLink
+from vlmdata.web.rate_limiter_link import RateLimiterLike, RateLimiterLink
 from vlmdata.web.retry_delay import retry_after_s, retry_delay_s
 from vlmdata.web.transfer import KEPT_HEADERS, Budget, Transfer
 from vlmdata.web.turns import Site, Turns
@@ -43,13 +43,15 @@ _HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # the wh
 class Client:
     """Fetches for all the parts that a worker has open. `lookup` stands in for the system's resolver."""
 
-    def __init__(self, options: WebOptions, pace: Arbiter, *, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, options: WebOptions, rate_limiter: RateLimiterLike, *, lookup: Lookup = system_lookup) -> None:
         self._options = options
-        self._blocks = BlockList(options)
+        self._blocks = BlockedHosts(options)
         self.budget = Budget(options.bytes_in_flight)  # for others to look at
         self._turns = Turns(needs_policy=options.robots or options.tdm_file, max_wait_s=options.max_wait_s)
         self._loop = CurlLoop(options.connections)
-        self._link = ArbiterLink(pace, uuid.uuid4().hex, lambda grants: self._post(lambda: self._take_grants(grants)))
+        self._limiter_link = RateLimiterLink(
+            rate_limiter, uuid.uuid4().hex, lambda grants: self._post(lambda: self._take_grants(grants))
+        )
         self._resolver = Resolver(lambda host, answer: self._post(lambda: self._resolved(host, answer)), lookup)
         self._room = threading.Condition()  # guards the next five
         self._submitted: deque[tuple[str, Url | None, Done]] = deque()
@@ -149,7 +151,7 @@ class Client:
     def _patience_s(self) -> float:
         """How long nothing needs to be looked at, unless a socket or another thread says so."""
         now = time.monotonic()
-        if self._turns.has_work or (self._turns.has_messages and self._link.is_free):
+        if self._turns.has_work or (self._turns.has_messages and self._limiter_link.is_free):
             return 0.0
         until = self._next_heartbeat
         if self._rows:
@@ -177,16 +179,16 @@ class Client:
                 self._turns.add(Fetch(text, url, done, url_key(url)), now)
 
     def _exchange(self, now: float) -> None:
-        if self._link.is_free and (self._turns.has_messages or now >= self._next_heartbeat):
+        if self._limiter_link.is_free and (self._turns.has_messages or now >= self._next_heartbeat):
             self._next_heartbeat = now + HEARTBEAT_S
-            grants = self._link.send(self._turns.messages())
+            grants = self._limiter_link.send(self._turns.messages())
             if grants is not None:
                 self._turns.take(grants, now)
 
     def _take_grants(self, grants: list[Grant] | BaseException) -> None:
         if isinstance(grants, BaseException):
             raise grants
-        self._link.is_free = True
+        self._limiter_link.is_free = True
         self._turns.take(grants, time.monotonic())
 
     def _act_on_turns(self, now: float) -> None:
@@ -219,11 +221,11 @@ class Client:
         else:
             self._take_answer(fetch, answer, now)
 
-    def _resolved(self, host: str, answer: Answer) -> None:
+    def _resolved(self, host: str, answer: DnsAnswer) -> None:
         for fetch, _ in self._resolving.pop(host, ()):
             self._take_answer(fetch, answer, time.monotonic())
 
-    def _take_answer(self, fetch: Fetch, answer: Answer, now: float) -> None:
+    def _take_answer(self, fetch: Fetch, answer: DnsAnswer, now: float) -> None:
         if answer.failure is None:
             self._ready.append((fetch, answer.addresses))
         else:
@@ -349,7 +351,7 @@ class Client:
         for text, _, done in submitted:
             self._end_as_closed(done, text)
         self._resolver.close()
-        self._link.close(self._turns.messages())
+        self._limiter_link.close(self._turns.messages())
         self._loop.close()
 
     def _end_as_closed(self, done: Done, text: str) -> None:

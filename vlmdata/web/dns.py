@@ -23,7 +23,7 @@ Lookup = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DnsAnswer:
     """`addresses` in the order to try them, or a `failure`."""
 
     addresses: tuple[str, ...]
@@ -39,16 +39,16 @@ def system_lookup(host: str) -> list[str]:
 class Resolver:
     """`ask` is called on one thread, the client's; `answered(host, answer)` on a thread of the resolver."""
 
-    def __init__(self, answered: Callable[[str, Answer], None], lookup: Lookup = system_lookup) -> None:
+    def __init__(self, answered: Callable[[str, DnsAnswer], None], lookup: Lookup = system_lookup) -> None:
         self._answered = answered
         self._lookup = lookup
-        self._cache: OrderedDict[str, tuple[Answer, float]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[DnsAnswer, float]] = OrderedDict()
         self._lock = threading.Lock()
         self._asked: set[str] = set()  # and not answered yet
         self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = 0
 
-    def ask(self, host: str) -> Answer | None:
+    def ask(self, host: str) -> DnsAnswer | None:
         """Return what is known of a name, or None: then `answered` will be called, once for all who asked meanwhile."""
         with self._lock:
             known = self._cache.get(host)
@@ -84,11 +84,11 @@ class Resolver:
                 self._asked.discard(host)
             self._answered(host, answer)
 
-    def _resolve(self, host: str) -> Answer:
+    def _resolve(self, host: str) -> DnsAnswer:
         try:
             addresses = self._lookup(host)
         except socket.gaierror as error:
-            return Answer((), "dns_temporary" if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM) else "dns_failed")
+            return DnsAnswer((), "dns_temporary" if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM) else "dns_failed")
         except (OSError, UnicodeError):  # no descriptors left; a name the codec of the C library refuses
-            return Answer((), "dns_temporary")
-        return Answer(tuple(addresses)) if addresses else Answer((), "dns_failed")
+            return DnsAnswer((), "dns_temporary")
+        return DnsAnswer(tuple(addresses)) if addresses else DnsAnswer((), "dns_failed")

@@ -17,7 +17,7 @@ from threading import Semaphore, Timer, local
 from typing import Any
 
 from vlmdata.images.img2dataset_resize import ask_no_news
-from vlmdata.web.blocked_hosts import BlockList
+from vlmdata.web.blocked_hosts import BlockedHosts
 from vlmdata.web.img2dataset_errors import reason_of
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import bracketed, parse_url
@@ -88,7 +88,7 @@ class Fetcher:
 
         self._download = download_image_with_retry
         self._options = options
-        self._blocks = BlockList(options)
+        self._blocks = BlockedHosts(options)
         self._pool = ThreadPool(options.connections)
         urllib.request.install_opener(guarded_opener(options))
 

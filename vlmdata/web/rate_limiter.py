@@ -1,11 +1,11 @@
-"""The pace of a whole run: which worker may ask which host, when, and what that host has said about itself.
+"""The rate limiter of a whole run: which worker may ask which host, when, and what that host has said about itself.
 
-One `Pace` holds the truth for all workers. A worker leases a block of starts (requests it may begin) of a host and reports
-each when it has ended, so a host never sees more requests at once, or per second, than the recipe says, over all workers.
-Everything travels in one call, `exchange`, whose arguments are plain values: in the same process it is called directly,
-from elsewhere through whatever carries calls (an actor, a server process), a few times per second.
+One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports each when it has ended, so
+that over all workers a host never gets more requests at once, or per second, than the recipe allows. Everything travels in
+one call, `exchange`, whose arguments are plain values: in the same process it is called directly, from elsewhere through
+whatever carries calls (an actor, a server process), a few times per second.
 
-Clocks: only this object's monotonic clock is read, and workers are told delays, never times.
+Clocks: only this object's monotonic clock is read; workers get delays, never times.
 """
 
 import math
@@ -59,7 +59,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class HostReport:
     """`ended` requests to a host are over (or were never begun). `trouble`: the host asked for less, or did not answer
     at all; `rest_s` is its Retry-After."""
 
@@ -108,7 +108,7 @@ class _Host:
             self.got_on_at = now
 
 
-class Pace:
+class RateLimiter:
     """Thread-safe. `is_local` tells a client that a call costs microseconds, so that it need not be made on the side."""
 
     is_local = True
@@ -126,7 +126,7 @@ class Pace:
         self._seen: dict[str, float] = {}
         self._next_sweep = 0.0
 
-    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]:
+    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
         """Take what a worker has to tell, and answer its asks in their order. Never blocks for long and never raises for
         what a worker says twice or too late."""
         with self._lock:
@@ -199,7 +199,7 @@ class Pace:
             free = min(free, self._options.run_connections - self._in_use)
         return free
 
-    def _settle(self, worker: str, report: Report, now: float) -> None:
+    def _settle(self, worker: str, report: HostReport, now: float) -> None:
         host = self._host(report.host)
         held = self._held.get(worker, {})
         ended = min(report.ended, held.get(report.host, 0))  # never more than it holds: it may have been given up for dead

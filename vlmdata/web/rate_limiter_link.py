@@ -8,39 +8,41 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from vlmdata.process.thread import Thread, attempt
-from vlmdata.web.rate_limiter import Ask, Grant, News, Report
+from vlmdata.web.rate_limiter import Ask, Grant, HostReport, News
 
-Messages = tuple[list[Ask], list[Report], list[News]]
+Messages = tuple[list[Ask], list[HostReport], list[News]]
 
 
-class Arbiter(Protocol):
+class RateLimiterLike(Protocol):
     """A `Pace`, or a stand-in that carries the call to one elsewhere and says `is_local = False`."""
 
     @property
     def is_local(self) -> bool: ...
 
-    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[Report], news: Sequence[News]) -> list[Grant]: ...
+    def exchange(
+        self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]
+    ) -> list[Grant]: ...
 
 
-class ArbiterLink:
+class RateLimiterLink:
     """One exchange under way at a time; what comes up meanwhile waits and goes together. `deliver` is called on the link's
     thread with the answer of an arbiter that is not local, or with what the call raised."""
 
-    def __init__(self, arbiter: Arbiter, worker: str, deliver: Callable[[list[Grant] | BaseException], None]) -> None:
+    def __init__(self, limiter: RateLimiterLike, worker: str, deliver: Callable[[list[Grant] | BaseException], None]) -> None:
         self.is_free = True  # the client sets it when it has taken an answer
-        self._arbiter = arbiter
+        self._limiter = limiter
         self._worker = worker
         self._deliver = deliver
         self._letters: queue.SimpleQueue[Messages | None] = queue.SimpleQueue()
         self._thread: Thread | None = None
-        if not arbiter.is_local:
+        if not limiter.is_local:
             self._thread = Thread(attempt, self._carry, deliver, name="arbiter-link")  # the client stops with the error
             self._thread.start()
 
     def send(self, messages: Messages) -> list[Grant] | None:
         """Return the answer, or None if it will be delivered."""
         if self._thread is None:
-            return self._arbiter.exchange(self._worker, *messages)
+            return self._limiter.exchange(self._worker, *messages)
         self.is_free = False
         self._letters.put(messages)
         return None
@@ -48,7 +50,7 @@ class ArbiterLink:
     def close(self, last: Messages) -> None:
         """Say the last word, and do not wait long for an arbiter that may be gone."""
         if self._thread is None:
-            self._arbiter.exchange(self._worker, *last)
+            self._limiter.exchange(self._worker, *last)
         else:
             self._letters.put(last)
             self._letters.put(None)
@@ -56,4 +58,4 @@ class ArbiterLink:
 
     def _carry(self) -> None:
         while (messages := self._letters.get()) is not None:
-            self._deliver(self._arbiter.exchange(self._worker, *messages))
+            self._deliver(self._limiter.exchange(self._worker, *messages))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from vlmdata.web.fetch import Fetch
 from vlmdata.web.policy import Policy
-from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, News, Report
+from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, HostReport, News
 
 KEPT_SITES = 20_000  # idle ones beyond are forgotten: the arbiter knows their policy
 KEYS_AT_ONCE = 1_000
@@ -58,7 +58,7 @@ class Turns:
         self._alarms: list[tuple[float, int, Site]] = []
         self._numbers = itertools.count()
         self._asking: list[Site] = []
-        self._reports: dict[str, Report] = {}
+        self._reports: dict[str, HostReport] = {}
         self._news: list[News] = []
         self._open: dict[str, int] = {}  # host: requests begun and not ended
 
@@ -122,7 +122,7 @@ class Turns:
         self._take_policy(site, policy, now)
         self._touched[site.origin] = site
 
-    def messages(self) -> tuple[list[Ask], list[Report], list[News]]:
+    def messages(self) -> tuple[list[Ask], list[HostReport], list[News]]:
         """Hand out what is to be said to the arbiter; the answer goes to `take`."""
         asks = []
         for site in self._asking:
@@ -257,7 +257,7 @@ class Turns:
         if old is not None:
             ended, trouble, rest_s = ended + old.ended, trouble or old.trouble, max(rest_s, old.rest_s)
             answered = answered or old.answered
-        self._reports[host] = Report(host, ended, trouble, rest_s, answered)
+        self._reports[host] = HostReport(host, ended, trouble, rest_s, answered)
 
     def _alarm(self, when: float, site: Site) -> None:
         heapq.heappush(self._alarms, (when, next(self._numbers), site))

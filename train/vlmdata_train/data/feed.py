@@ -21,7 +21,7 @@ from vlmdata.loader.packed import PackedPlan
 from vlmdata.process.thread import attempt
 from vlmdata.step import RecipeError
 from vlmdata_train.data.collate import Ready, build_batch
-from vlmdata_train.data.left_out import Unusable
+from vlmdata_train.data.left_out import UnusableSample
 from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition
@@ -30,7 +30,7 @@ from vlmdata_train.model.batch import Batch
 MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
 
 
-class Stream(Protocol):
+class SampleStream(Protocol):
     """What `vlmdata.stream` gives: packs, lists of samples, from a position on that counts over all ranks."""
 
     epochs: int | None
@@ -46,7 +46,7 @@ class Stream(Protocol):
 class Feed:
     """An iterable of (batch, position after it). `skipped` counts the samples that gave nothing, by reason."""
 
-    open: Callable[[int, int], Stream]  # the stream of a rank, by its number and the number of ranks
+    open: Callable[[int, int], SampleStream]  # the stream of a rank, by its number and the number of ranks
     reading: Reading
     position: FeedPosition  # to begin at
     packed_tokens: int | None  # of a row; None: the stream gives single samples
@@ -144,7 +144,7 @@ class Feed:
         """Make the prompt of the first sample that the run can use; None if the first hundred give none."""
         first = itertools.islice((sample for unit in self.open(0, 1) for sample in unit), 100)
         for sample in first:
-            with suppress(Unusable):
+            with suppress(UnusableSample):
                 return self.reading.prompt(sample)
         return None
 
@@ -162,14 +162,14 @@ class Feed:
             return None
         try:
             prompt = self.reading.prompt(sample)
-        except Unusable as error:
+        except UnusableSample as error:
             self.skipped[error.reason] += 1
             return None
         self.blank_answers += prompt.blank_answers
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 
 
-def _resume_at(stream: Stream, start: SamplePosition) -> None:
+def _resume_at(stream: SampleStream, start: SamplePosition) -> None:
     """Set a stream to a position. A finite stream at its end is over: without `until` it would begin its next epochs."""
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:

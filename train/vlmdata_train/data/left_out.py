@@ -61,7 +61,7 @@ _DETAIL = 200  # characters
 PromptOf = Callable[[Mapping[str, Any]], Any]
 
 
-class Unusable(Exception):
+class UnusableSample(Exception):
     """A sample that gives no prompt: `.reason` is one of REASONS, `.detail` may say more of this one."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -133,7 +133,7 @@ def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str
         return ""
     try:
         prompt(Reader(found).read(place))
-    except Unusable as error:
+    except UnusableSample as error:
         return " ".join(error.detail.split())
     except (OSError, DamagedSample):
         pass

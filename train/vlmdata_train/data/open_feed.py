@@ -15,7 +15,7 @@ from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.collate import tokens_of_picture
 from vlmdata_train.data.count_line import CountLine
-from vlmdata_train.data.feed import Feed, Stream
+from vlmdata_train.data.feed import Feed, SampleStream
 from vlmdata_train.data.no_samples import check_used
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.data.reading import Reading, Sample
@@ -85,7 +85,7 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
 def open_stream(
     data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None,
     *, where: str = "data",
-) -> Stream:  # fmt: skip
+) -> SampleStream:  # fmt: skip
     """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. RecipeError: it cannot be read.
 
     The shares of a mixture are shares of the samples, packed or not.

@@ -18,7 +18,7 @@ from vlmdata.readers.strings import is_blank
 from vlmdata.readers.tool_calls import Unfit
 from vlmdata.step import RecipeError
 from vlmdata_train.data.document import Document
-from vlmdata_train.data.left_out import HELD_OUT, REASONS, Unusable, reason_code
+from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reason_code
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.data.read_document import facts_of, is_document, read_document
@@ -47,7 +47,7 @@ class Reading:
         """Say whether a sample is on this reading's side of the split and gives a prompt."""
         try:
             return self.takes(sample["__key__"]) and bool(self.prompt(sample).input_ids)
-        except Unusable:
+        except UnusableSample:
             return False
 
     def prompt(self, sample: Sample) -> Prompt:
@@ -55,24 +55,24 @@ class Reading:
         try:
             document = read_document(sample)
         except Unfit as error:
-            raise Unusable(str(error) if str(error) in REASONS else "unreadable") from None
+            raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
         except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
-            raise Unusable("unreadable", f"{type(error).__name__}: {error}") from None
+            raise UnusableSample("unreadable", f"{type(error).__name__}: {error}") from None
         if not any(_says_something(position) for position in document.positions):
-            raise Unusable("no_text")
+            raise UnusableSample("no_text")
         _check_answers(document)
         try:
             whole = self._choose(document)
         except ImageError as error:
-            raise Unusable(error.reason, str(error)) from None
+            raise UnusableSample(error.reason, str(error)) from None
         except RecipeError:  # no chat template: a mistake of the user's
             raise
         except (KeyError, TypeError, ValueError) as error:
             is_chat = document.roles is not None and self.stage == "instruct"
-            raise Unusable("chat_template" if is_chat else "unreadable", str(error)) from None
+            raise UnusableSample("chat_template" if is_chat else "unreadable", str(error)) from None
         prompt = truncate(whole, self.sample_tokens)
         if prompt.answer_tokens() == 0:
-            raise Unusable("no_answer_left" if whole.answer_tokens() else "no_loss")
+            raise UnusableSample("no_answer_left" if whole.answer_tokens() else "no_loss")
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
@@ -97,7 +97,7 @@ class Reading:
     def _length(self, sample: Sample) -> int:
         try:
             return len(self.prompt(sample).input_ids)
-        except Unusable as error:
+        except UnusableSample as error:
             return reason_code(error.reason)
 
     def cache_key(self) -> str:
@@ -137,7 +137,7 @@ def _check_answers(document: Document) -> None:
     pairs = zip(document.positions, document.roles, strict=True)
     answers = [p for p, role in pairs if isinstance(p, str) and role == "assistant"]
     if not any(map(_says_something, answers)):
-        raise Unusable("empty_answer" if answers else "no_answer")
+        raise UnusableSample("empty_answer" if answers else "no_answer")
 
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:

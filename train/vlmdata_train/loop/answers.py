@@ -21,7 +21,7 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedAnswer:
     """One held-out question and what the model said."""
 
     source: str
@@ -47,7 +47,7 @@ def make_questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Ques
 def generate_answers(
     model: VisionLanguageModel, reading: Reading, samples: Iterable[Sample], *, max_new_tokens: int, blank: bool = False,
     at_once: int = 32, add: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:  # fmt: skip
+) -> list[GeneratedAnswer]:  # fmt: skip
     """Ask the model for the last answer of samples, or for their captions. `blank` makes every image grey."""
     questions = list(make_questions(reading, samples))
     return _generate(model, reading, questions, max_new_tokens, bool, blank=blank, at_once=at_once, add=add)
@@ -57,7 +57,7 @@ def generate_answers(
 def held_out_answers(
     model_with_loss: ModelWithLoss, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int,
     add: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:  # fmt: skip
+) -> list[GeneratedAnswer]:  # fmt: skip
     """Ask for the answers of samples, each rank its share, and return all of them to all. Every rank must call it."""
     questions = list(make_questions(reading, samples))
     share = -(-len(questions) // ranks.world)
@@ -81,7 +81,7 @@ def held_out_answers(
 def _generate(
     model: VisionLanguageModel, reading: Reading, questions: list[Question], max_new_tokens: int,
     is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32, add: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:  # fmt: skip
+) -> list[GeneratedAnswer]:  # fmt: skip
     was_training = model.training
     model.eval()
     answers, stop_ids = [], reading.prompter.template.stop_ids
@@ -92,7 +92,7 @@ def _generate(
         batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
         tokens = generate(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, is_over=is_over)
         for (one, truth), row in zip(some, tokens, strict=True):
-            answers.append(Answer(one.source, one.key, truth, reading.prompter.answer_text(row)))
+            answers.append(GeneratedAnswer(one.source, one.key, truth, reading.prompter.answer_text(row)))
         add(len(some))
     model.train(was_training)
     return answers

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlmdata_train.loop.answers import Answer
+from vlmdata_train.loop.answers import GeneratedAnswer
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Score:
     majority: float  # what always giving the commonest answer would reach
 
 
-def score(answers: list[Answer]) -> dict[str, Score]:
+def score(answers: list[GeneratedAnswer]) -> dict[str, Score]:
     """Compare answers with the truth, per source."""
     scores = {}
     for source in sorted({a.source for a in answers}):

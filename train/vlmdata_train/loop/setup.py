@@ -14,7 +14,7 @@ import torch
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, latest, model_of
 from vlmdata_train.convert.restore import fill
-from vlmdata_train.data.feed import Stream
+from vlmdata_train.data.feed import SampleStream
 from vlmdata_train.data.open_feed import open_stream
 from vlmdata_train.data.read_document import read_document
 from vlmdata_train.data.reading import is_held_out
@@ -73,7 +73,7 @@ def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     return recipe.model
 
 
-def _texts(samples: Stream, recipe: Recipe, count: int) -> Iterator[str]:
+def _texts(samples: SampleStream, recipe: Recipe, count: int) -> Iterator[str]:
     for sample in itertools.islice(samples, count):
         if is_held_out(sample["__key__"], recipe.held_out.fraction):
             continue

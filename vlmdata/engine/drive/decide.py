@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.partitions import keys
-from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.decided import ITEMS, STRETCH, Columns, select_fields
 from vlmdata.engine.partitions.pieces import clear_pieces, keep_piece
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import ROW, alive, flatten, in_one
-from vlmdata.step import Spread, Step
+from vlmdata.step import DistributedSearch, Step
 
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
 OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
 SLICE = 512
-TOGETHER = 64  # tables of parts that are joined at a time
+TOGETHER = 64  # tables of partitions that are joined at a time
 
 
 def columns_for(step: Step) -> Columns:
@@ -45,10 +45,10 @@ def columns_for(step: Step) -> Columns:
     return columns
 
 
-def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, driver: Driver, store: Store) -> str:
-    """Let link `number` decide over all `total` rows, which the calls give, and return the name of the file that says how."""
+def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
+    """Let step `number` decide over all `total` rows, which the calls give, and return the name of the file that says how."""
     columns = columns_for(step)
-    if not step.spread_above or total <= step.spread_above:
+    if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
         return decide(step, _in_order(projected, calls), store)
     clear_pieces(store)  # what a killed run left
@@ -60,8 +60,8 @@ def over_all(step: Step, number: int, calls: Sequence[PartCall], total: int, dri
             names.append(kept)
             yield table
 
-    spread = Spread(names, _run_on(driver), lambda array: keep_piece(store, array))
-    name = decide(step, tables(), store, lambda rows: step.decide_spread(rows, spread))
+    spread = DistributedSearch(names, _run_on(driver), lambda array: keep_piece(store, array))
+    name = decide(step, tables(), store, lambda rows: step.decide_distributed(rows, spread))
     clear_pieces(store)
     return name
 
@@ -106,7 +106,7 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
-    """Give rows whose key an earlier part of an archive has too the next free number. Returns the file that says so."""
+    """Give rows whose key an earlier partition of an archive has too the next free number. Returns the file that says so."""
     table = pa.concat_tables(tables).combine_chunks()
     bare = [key.split("_")[0] for key in table["key"].to_pylist()]
     numbered = pa.array(keys.number_repeats(bare), pa.string())
@@ -169,12 +169,12 @@ def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], I
     return run
 
 
-def _in_order(results: Iterable[tuple[tuple[Any, ...], Any]], calls: Sequence[PartCall]) -> Iterator[Any]:
+def _in_order(results: Iterable[tuple[tuple[Any, ...], Any]], calls: Sequence[PartitionCall]) -> Iterator[Any]:
     """Yield what each call gave in the order of the calls, as soon as those before it have ended."""
     waiting: dict[int, Any] = {}
-    parts = deque(call.part for call in calls)
+    partitions = deque(call.partition for call in calls)
     for args, result in results:
-        waiting[args[0].part] = result
+        waiting[args[0].partition] = result
         del result
-        while parts and parts[0] in waiting:
-            yield waiting.pop(parts.popleft())
+        while partitions and partitions[0] in waiting:
+            yield waiting.pop(partitions.popleft())

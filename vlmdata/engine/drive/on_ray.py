@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmdata.engine.drive.driver import WorkFailed
 from vlmdata.engine.drive.workers import Ended
-from vlmdata.engine.partitions.calls import Job
+from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process.interrupt import handlers_kept
 from vlmdata.process.shortage import told
@@ -89,7 +89,7 @@ class RayWorkers:
     `pace` is the actor that keeps the run's Pace, None where no step asks the web.
     """
 
-    def __init__(self, job: Job, count: int, web: Any | None, *, together: int, gpus: int = 0):
+    def __init__(self, job: RunJob, count: int, web: Any | None, *, together: int, gpus: int = 0):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -99,13 +99,13 @@ class RayWorkers:
         self.gpus = min(gpus, count)
         self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         self._options["max_concurrency"] = together + 1
-        self.pace: Any = None
+        self.rate_limiter: Any = None
         if web:  # on the driver's node: as long as the run lives, so does its pace
             here = self._ray.get_runtime_context().get_node_id()
             beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
             again = {"max_restarts": NEW_PACES, "max_task_retries": NEW_PACES}  # it forgets who rests, as with the same command
             options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": beside_us, **again}
-            self.pace = ray.remote(_pace_class()).options(**options).remote(web)
+            self.rate_limiter = ray.remote(_rate_limiter_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
         self._starting: dict[Any, int] = {}
         self._actors: list[Any] = [None] * count
@@ -114,7 +114,7 @@ class RayWorkers:
 
     def _start(self, number: int) -> None:
         """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
-        proxy = _RemotePace(self.pace) if self.pace is not None else None
+        proxy = _RemoteRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
         self._starting[self._actors[number].ready.remote()] = number
@@ -174,8 +174,8 @@ class RayWorkers:
         for actor in self._actors:
             with contextlib.suppress(Failed), errors_as(Failed):
                 self._ray.kill(actor)
-        if self.pace is not None:
-            self._ray.kill(self.pace)
+        if self.rate_limiter is not None:
+            self._ray.kill(self.rate_limiter)
 
 
 def _how(message: str) -> str:
@@ -190,8 +190,8 @@ def _how(message: str) -> str:
 class _Actor:
     """A Worker in an actor's process. Our own errors come back as text, so that any of them can travel."""
 
-    def __init__(self, job: Job, pace: Any):
-        self.worker = Worker(job, pace)
+    def __init__(self, job: RunJob, rate_limiter: Any):
+        self.worker = Worker(job, rate_limiter)
 
     def ready(self) -> None:
         """Answer, so that the driver knows this worker has a place."""
@@ -203,13 +203,13 @@ class _Actor:
         return attempt(work, lambda error: (None, told(error)))  # the driver reports the error
 
 
-def _pace_class() -> type:
-    from vlmdata.web.rate_limiter import Pace
+def _rate_limiter_class() -> type:
+    from vlmdata.web.rate_limiter import RateLimiter
 
-    return Pace
+    return RateLimiter
 
 
-class _RemotePace:
+class _RemoteRateLimiter:
     """The run's Pace, as a worker's client calls it."""
 
     is_local = False

@@ -18,13 +18,13 @@ from typing import Any
 
 from vlmdata.engine.drive.driver import WorkFailed
 from vlmdata.engine.drive.workers import Ended
-from vlmdata.engine.partitions.calls import Job
+from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.open_partition import Keep
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process.interrupt import held_back, ignore
 from vlmdata.process.shortage import is_short_of_memory, told
 from vlmdata.process.thread import Thread, attempt
-from vlmdata.web.rate_limiter import Pace
+from vlmdata.web.rate_limiter import RateLimiter
 
 NO_MEMORY = 12  # exit status: ENOMEM
 PAUSES_S = (0.1, 1.0, 10.0)  # after an attempt to start a process
@@ -41,7 +41,7 @@ class LocalWorkers:
 
     def __init__(
         self,
-        job: Job,
+        job: RunJob,
         count: int,
         web: Any | None,
         gpus: Sequence[str] = (),
@@ -52,7 +52,7 @@ class LocalWorkers:
         self.gpus = min(len(gpus), count)
         self._gpus = gpus
         self._job = job
-        self._pace = Pace(web) if web else None
+        self._rate_limiter = RateLimiter(web) if web else None
         self._initializer = initializer
         self.processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
@@ -72,8 +72,8 @@ class LocalWorkers:
         theirs.close()
         asks.close()
         self.processes[number], self._pipes[number] = process, ours
-        if self._pace:
-            Thread(_keep_pace, self._pace, answers, name="pace").start()
+        if self._rate_limiter:
+            Thread(_serve_rate_limiter, self._rate_limiter, answers, name="pace").start()
 
     def is_ready(self, worker: int) -> bool:
         return True
@@ -132,17 +132,17 @@ def _begin(process: Any) -> None:
     raise WorkFailed("no process can be started for a worker; run the same command again to resume")
 
 
-def _keep_pace(pace: Pace, pipe: Any) -> None:
+def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
     """Answer a worker's client until the worker is gone; where there is no memory to answer, it finds its pipe closed."""
     worker = ""
     with pipe, contextlib.suppress(EOFError, OSError, MemoryError):
         while True:
             worker, *messages = pipe.recv()
-            pipe.send(pace.exchange(worker, *messages))
-    pace.leave(worker)
+            pipe.send(rate_limiter.exchange(worker, *messages))
+    rate_limiter.leave(worker)
 
 
-class _RemotePace:
+class _RemoteRateLimiter:
     """The run's Pace, as a worker's client calls it."""
 
     is_local = False
@@ -158,7 +158,9 @@ class _RemotePace:
             os._exit(NO_MEMORY)
 
 
-def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str], initializer: Callable[[], None] | None) -> None:
+def _serve(
+    pipe: Any, job: RunJob, rate_limiter: Any, environment: dict[str, str], initializer: Callable[[], None] | None
+) -> None:
     """Do calls until the driver closes the pipe or is gone."""
     if initializer is not None:
         initializer()
@@ -167,7 +169,7 @@ def _serve(pipe: Any, job: Job, pace: Any, environment: dict[str, str], initiali
     os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors
     threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
-    attempt(lambda: _do_calls(pipe, job, pace), _end_or_raise)
+    attempt(lambda: _do_calls(pipe, job, rate_limiter), _end_or_raise)
 
 
 def _end_or_raise(error: BaseException) -> None:
@@ -183,13 +185,13 @@ def _end_where_memory_is_short(failed: Any) -> None:
     (threading.__excepthook__ if isinstance(failed, threading.ExceptHookArgs) else sys.__unraisablehook__)(failed)
 
 
-def _do_calls(pipe: Any, job: Job, pace: Any) -> None:
+def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
     lock = threading.Lock()
     keep = Keep()  # the worker, made by the first call, which tells what hinders it
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:
-            worker = keep.get("worker", lambda: Worker(job, _RemotePace(pace)))
+            worker = keep.get("worker", lambda: Worker(job, _RemoteRateLimiter(rate_limiter)))
             return pickle.dumps((ticket, getattr(worker, method)(*args), None))
 
         answer = attempt(work, lambda error: pickle.dumps((ticket, None, told(error))))  # the driver reports the error

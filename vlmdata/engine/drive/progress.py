@@ -14,7 +14,7 @@ from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
 WINDOW_S = 60.0  # the rate is that of the last minute: what an earlier run did goes by in a moment and tells nothing
-ESTIMATE_PARTS = 3  # after so many parts that were fetched now, what is to come can be told
+ESTIMATE_PARTITIONS = 3  # after so many partitions that were fetched now, what is to come can be told
 REASONS = 3  # the most frequent ones are named
 
 
@@ -48,7 +48,7 @@ class Progress:
         self.log.add("stage", name=name)
 
     def add(self, counts: dict[str, Any]) -> None:
-        """Count a part that ended: rows, alive, dropped (by step and reason), bytes of images written now."""
+        """Count a partition that ended: rows, alive, dropped (by step and reason), bytes of images written now."""
         now = time.monotonic()
         self.rows += counts["rows"]
         self.alive += counts["alive"]
@@ -56,18 +56,18 @@ class Progress:
         self.bytes += counts["bytes"]
         if counts["bytes"]:
             self.fresh_rows += counts["rows"]
-            self.fresh_parts += 1
+            self.fresh_partitions += 1
         self.recent.append((now, self.rows))
         while self.recent[0][0] < now - WINDOW_S and len(self.recent) > 2:
             self.recent.popleft()
         if self.is_terminal and now - self.told >= EVERY_S:
             self.told = now
             self._renew(self._line())
-        if not self.is_estimated and self.fresh_parts >= ESTIMATE_PARTS and self.total and self.rows < self.total:
+        if not self.is_estimated and self.fresh_partitions >= ESTIMATE_PARTITIONS and self.total and self.rows < self.total:
             self._estimate(self.total)
 
     def _begin(self, name: str) -> None:
-        self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_parts = name, 0, 0, 0, 0, 0
+        self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_partitions = name, 0, 0, 0, 0, 0
         self.dropped: Counter[str] = Counter()
         self.began = self.told = time.monotonic()
         self.recent = deque([(self.began, 0)])

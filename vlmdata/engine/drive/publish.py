@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.output import provenance
-from vlmdata.engine.output.ledger import ROWS_PER_FILE, record_parts
+from vlmdata.engine.output.ledger import ROWS_PER_FILE, record_partitions
 from vlmdata.engine.output.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.output.pack import INDEX_FORMAT, shard_name
-from vlmdata.engine.partitions.calls import PartCall
-from vlmdata.engine.partitions.plan import Plan
+from vlmdata.engine.partitions.calls import PartitionCall
+from vlmdata.engine.partitions.plan import PartitionPlan
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work import fit
-from vlmdata.engine.work.chain import chain
+from vlmdata.engine.work.chain import compile_recipe
 from vlmdata.engine.work.open_partition import NOTES
 from vlmdata.errors import Error
 from vlmdata.recipe import Recipe
@@ -35,9 +35,9 @@ class SumsDiffer(Error, AssertionError):
     """Rows got lost or doubled: a fault of ours, found before anything is published."""
 
 
-def shard_pieces(calls: list[PartCall], kept: list[int], samples: int) -> list[list[tuple[PartCall, int, int]]]:
-    """Say for each shard which kept rows of which parts it takes: exactly `samples` each, the last what is left."""
-    shards: list[list[tuple[PartCall, int, int]]] = []
+def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> list[list[tuple[PartitionCall, int, int]]]:
+    """Say for each shard which kept rows of which partitions it takes: exactly `samples` each, the last what is left."""
+    shards: list[list[tuple[PartitionCall, int, int]]] = []
     room = 0
     for call, count in zip(calls, kept, strict=True):
         start = 0
@@ -52,8 +52,8 @@ def shard_pieces(calls: list[PartCall], kept: list[int], samples: int) -> list[l
     return shards
 
 
-def ledger_pieces(calls: list[PartCall], kept: list[int], part_rows: int) -> list[list[tuple[PartCall, int]]]:
-    """Say for each file of the ledger which parts it holds, each with the number of rows kept before it."""
+def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
+    """Say for each file of the ledger which partitions it holds, each with the number of rows kept before it."""
     per_file = max(1, ROWS_PER_FILE // part_rows)
     before = 0
     lines = []
@@ -66,13 +66,13 @@ def ledger_pieces(calls: list[PartCall], kept: list[int], part_rows: int) -> lis
 def finish(
     store: Store,
     recipe: Recipe,
-    plan: Plan,
+    plan: PartitionPlan,
     driver: Driver,
-    calls: list[PartCall],
+    calls: list[PartitionCall],
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack and publish. `counts` has rows and alive of every part. Returns the manifest, which is not written yet.
+    """Pack and publish. `counts` has rows and alive of every partition. Returns the manifest, which is not written yet.
 
     Until it is written OUT is not readable.
     """
@@ -96,7 +96,7 @@ def finish(
         "provenance": provenance.total(shard["provenance"] for shard in shards),
         "files": publish(store, shards, ledgers),
     }
-    record_parts(store, calls, counts)
+    record_partitions(store, calls, counts)
     return manifest
 
 
@@ -174,10 +174,10 @@ def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     """Return what the steps noted of the models they measured with: weights by their hash, preprocessing, precision."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)
-    for link in chain(recipe):
-        own = [json.loads(store.read(name)) for name in names if link.measure and name.startswith(f"{NOTES}/{link.measure}.")]
+    for bound in compile_recipe(recipe):
+        own = [json.loads(store.read(name)) for name in names if bound.measure and name.startswith(f"{NOTES}/{bound.measure}.")]
         if own:
-            found[link.step.name] = own
+            found[bound.step.name] = own
     return found
 
 

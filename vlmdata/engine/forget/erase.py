@@ -17,20 +17,20 @@ import pyarrow.parquet as pq
 from vlmdata.engine.output.run_log import clear_errors
 from vlmdata.engine.partitions import plan as plans
 from vlmdata.engine.partitions.decided import STRETCH
-from vlmdata.engine.partitions.partition_log import PartLog
+from vlmdata.engine.partitions.partition_log import PartitionLog
 from vlmdata.engine.partitions.pieces import clear_pieces
-from vlmdata.engine.partitions.plan import PARTS_PER_FILE, Plan
+from vlmdata.engine.partitions.plan import PARTITIONS_PER_FILE, PartitionPlan
 from vlmdata.engine.partitions.tombstones import KEY_DIGITS, blank
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import flatten
 
 THREADS = 4
-Cells = dict[int, list[int]]  # part -> its rows
+Cells = dict[int, list[int]]  # partition -> its rows
 Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 
 
 def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Yield some columns of every part's rows as work/ has them; parts of archives that were never read have none."""
+    """Yield some columns of every partition's rows as work/ has them; partitions of archives that were never read have none."""
     plan = plans.load(store)
     if plan is None:
         return
@@ -39,12 +39,12 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
             file = pq.ParquetFile(opened)
             present = [column for column in columns if column in file.schema_arrow.names]
             for group in range(file.num_row_groups):
-                yield number * PARTS_PER_FILE + group, file.read_row_group(group, columns=present)
+                yield number * PARTITIONS_PER_FILE + group, file.read_row_group(group, columns=present)
     if not plan.is_list:
-        for part in range(plan.parts):
-            rows = PartLog(store, part).rows()
+        for partition in range(plan.parts):
+            rows = PartitionLog(store, partition).rows()
             if rows is not None:
-                yield part, rows
+                yield partition, rows
 
 
 def erase(store: Store, cells: Cells, keys: set[str]) -> None:
@@ -59,10 +59,10 @@ def erase(store: Store, cells: Cells, keys: set[str]) -> None:
     clear_errors(store)
 
 
-def _erase_plan(store: Store, plan: Plan, cells: Cells) -> None:
+def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
     for number, name in enumerate(plan.files):
-        first = number * PARTS_PER_FILE
-        if not any(first <= part < first + PARTS_PER_FILE for part in cells):
+        first = number * PARTITIONS_PER_FILE
+        if not any(first <= partition < first + PARTITIONS_PER_FILE for partition in cells):
             continue
         sink = io.BytesIO()
         with store.open(name) as opened:
@@ -80,25 +80,25 @@ def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
 
-def erase_part(store: Store, part: int, rows: list[int]) -> None:
-    """Erase rows of one part's log, tables and blobs: for a worker that committed them while they were taken down."""
-    _erase_log(store, part, rows)
+def erase_partition(store: Store, partition: int, rows: list[int]) -> None:
+    """Erase rows of one partition's log, tables and blobs: for a worker that committed them while they were taken down."""
+    _erase_log(store, partition, rows)
 
 
 def _erase_logs(store: Store, cells: Cells) -> None:
     used: set[str] = set()
     with ThreadPoolExecutor(THREADS) as pool:
-        for names in pool.map(lambda part: _erase_log(store, part, cells[part]), cells):
+        for names in pool.map(lambda partition: _erase_log(store, partition, cells[partition]), cells):
             used |= names
     for name in store.list("work/data"):
-        part = int(name.rpartition("/")[2].partition(".")[0])
-        if part in cells and name not in used:  # of an attempt that was killed before its commit
+        partition = int(name.rpartition("/")[2].partition(".")[0])
+        if partition in cells and name not in used:  # of an attempt that was killed before its commit
             store.delete(name)
 
 
-def _erase_log(store: Store, part: int, rows: list[int]) -> set[str]:
-    """Erase rows of one part and return the files that its log names. Images go first: the tables say where they lie."""
-    log = PartLog(store, part)
+def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
+    """Erase rows of one partition and return the files that its log names. Images go first: the tables say where they lie."""
+    log = PartitionLog(store, partition)
     names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
     if not rows or not log.entries:
         return names
@@ -142,7 +142,7 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
-        hit = np.isin(place, [part << 32 | row for part, rows in cells.items() for row in rows])
+        hit = np.isin(place, [partition << 32 | row for partition, rows in cells.items() for row in rows])
         if hit.any():
             sink = io.BytesIO()
             pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=STRETCH)
@@ -160,7 +160,7 @@ def _without(store: Store, name: str, keys: pa.Array) -> list[str]:
     return []
 
 
-def _delete_attempts(store: Store, plan: Plan | None, keys: set[str]) -> None:
+def _delete_attempts(store: Store, plan: PartitionPlan | None, keys: set[str]) -> None:
     """Delete what is made again when it is wanted: drafts of the ledger, packed shards that hold such a sample."""
     for name in store.list("work/ledger"):
         store.delete(name)

@@ -40,7 +40,7 @@ def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) 
             store.delete(target)
         else:
             store.publish(file, target)
-    cells = {int(part): rows for part, rows in record["cells"].items()}
+    cells = {int(partition): rows for partition, rows in record["cells"].items()}
     erase.erase(store, cells, {key[:KEY_DIGITS] for key in record["keys"]})
     manifest = EMPTY | record["manifest"]
     manifest["files"] |= pages(store, manifest)

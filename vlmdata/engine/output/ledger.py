@@ -18,19 +18,19 @@ from vlmdata.columns import PER_IMAGE, PER_TEXT
 from vlmdata.engine.output import lookup
 from vlmdata.engine.output.pack import shard_name
 from vlmdata.engine.output.sample import measured_columns
-from vlmdata.engine.partitions.calls import PartCall
+from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.engine.store.parquet_files import damage, open_parquet
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
-PARTS = "work/parts.json"  # which rows of the ledger each part gave, and the decisions over all rows that were in force
+PARTS = "work/parts.json"  # which rows of the ledger each partition gave, and the decisions over all rows that were in force
 ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
 
 
 def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
-    """Return a part's lines of the ledger. `kept_before` rows are kept in earlier parts, `samples` go into a shard."""
+    """Return a partition's lines of the ledger. `kept_before`: rows kept in earlier partitions; `samples`: those of a shard."""
     living = alive(rows)
     number = kept_before + np.cumsum(living) - 1
     shards = pa.array([shard_name(n // samples) if ok else None for n, ok in zip(number, living, strict=True)], pa.string())
@@ -138,7 +138,7 @@ def words_of(line: dict[str, Any]) -> set[str]:
     return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold whole addresses
 
 
-def record_parts(store: Store, calls: list[PartCall], counts: list[dict[str, int]]) -> None:
-    """Note the parts of a run, in the order of the ledger, each with its number of rows."""
-    parts = [[call.part, call.take, count["rows"]] for call, count in zip(calls, counts, strict=True)]
-    store.put(PARTS, json.dumps({"decided": calls[0].decided if calls else [], "parts": parts}).encode())
+def record_partitions(store: Store, calls: list[PartitionCall], counts: list[dict[str, int]]) -> None:
+    """Note the partitions of a run, in the order of the ledger, each with its number of rows."""
+    partitions = [[call.partition, call.take, count["rows"]] for call, count in zip(calls, counts, strict=True)]
+    store.put(PARTS, json.dumps({"decided": calls[0].decided if calls else [], "parts": partitions}).encode())

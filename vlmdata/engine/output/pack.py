@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.engine.output.provenance import tally
-from vlmdata.engine.output.sample import Place, Sample
+from vlmdata.engine.output.sample import BlobPlace, TarSample
 from vlmdata.engine.partitions.tombstones import TAKEN_DOWN
 from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.engine.store.store_protocol import Store
@@ -33,7 +33,7 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.tar"
 
 
-def pack(store: Store, number: int, samples: list[Sample], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+def pack(store: Store, number: int, samples: list[TarSample], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Write a shard and its index, unless the same one was written before. Returns its record.
 
     The record is named by what goes into the tar, so that moving a threshold packs only shards whose samples changed.
@@ -70,17 +70,17 @@ def pack(store: Store, number: int, samples: list[Sample], is_current: Callable[
     return json.loads(store.read(name))
 
 
-def _identity(number: int, samples: list[Sample]) -> str:
+def _identity(number: int, samples: list[TarSample]) -> str:
     digest = hashlib.sha256(f"with provenance {number}".encode())
     for sample in samples:
         for name, data in sample.members:
             digest.update(f"\n{sample.key}.{name} ".encode())
-            digest.update(repr(data).encode() if isinstance(data, Place) else data)
+            digest.update(repr(data).encode() if isinstance(data, BlobPlace) else data)
         digest.update(repr(sorted(sample.scores.items())).encode())
     return digest.hexdigest()[:32]
 
 
-def _write(store: Store, shard: str, samples: list[Sample], tar: Any) -> tuple[list[IndexRow], int, str]:
+def _write(store: Store, shard: str, samples: list[TarSample], tar: Any) -> tuple[list[IndexRow], int, str]:
     digest = hashlib.sha256()
     rows = []
     position = 0
@@ -95,7 +95,7 @@ def _write(store: Store, shard: str, samples: list[Sample], tar: Any) -> tuple[l
         start = position
         members = []
         for name, data in sample.members:
-            body = read_blob(store, *data) if isinstance(data, Place) else data
+            body = read_blob(store, *data) if isinstance(data, BlobPlace) else data
             write(header(f"{sample.key}.{name}", len(body)))
             members.append((name, position, len(body)))
             write(body + bytes(-len(body) % BLOCK))
@@ -125,7 +125,7 @@ def header(name: str, size: int) -> bytes:
     return bytes(block)
 
 
-def _with_scores(table: pa.Table, samples: list[Sample]) -> pa.Table:
+def _with_scores(table: pa.Table, samples: list[TarSample]) -> pa.Table:
     """Add a column for each score that is a number."""
     for name in sorted({name for sample in samples for name in sample.scores}):
         table = table.append_column(name, pa.array([sample.scores.get(name) for sample in samples], pa.float64()))

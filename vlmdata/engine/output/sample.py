@@ -19,7 +19,7 @@ ENDING = {"jpeg": "jpg"}  # of a member's name; the other formats end in their o
 FACTS = ("width", "height", "original_width", "original_height", "sha256")
 
 
-class Place(NamedTuple):
+class BlobPlace(NamedTuple):
     """Where an image's bytes lie."""
 
     blob: str
@@ -27,18 +27,18 @@ class Place(NamedTuple):
     size: int
 
 
-class Sample(NamedTuple):
+class TarSample(NamedTuple):
     """A training example: members are (what follows the key's dot, bytes or their place), sorted by name."""
 
     key: str
-    members: list[tuple[str, bytes | Place]]
+    members: list[tuple[str, bytes | BlobPlace]]
     text_chars: int
     images: list[tuple[int, int]]
     scores: dict[str, float]
 
 
-def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[Sample]:
-    """Yield the kept rows of a part, counted among the kept ones from `start` to `stop`, as samples."""
+def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarSample]:
+    """Yield the kept rows of a partition, counted among the kept ones from `start` to `stop`, as samples."""
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
@@ -66,7 +66,7 @@ def measured_columns(rows: pa.Table) -> list[str]:
     return [f.name for f in rows.schema if f.name not in ROW.names and f.type != pa.list_(pa.binary())]
 
 
-def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
+def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     """Lay a pair out as img2dataset and open_clip do: key.jpg, key.txt, key.json."""
     at = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
@@ -83,19 +83,19 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
         **_facts(image),
         "scores": own or None,
     }
-    members: list[tuple[str, bytes | Place]] = [
+    members: list[tuple[str, bytes | BlobPlace]] = [
         (_ending(image), _body(image)),
         ("json", _json(facts)),
         ("txt", caption["text"].encode("utf-8", "replace")),
     ]
-    return Sample(row["key"], sorted(members), len(caption["text"]), [_size(image)], _floats(own))
+    return TarSample(row["key"], sorted(members), len(caption["text"]), [_size(image)], _floats(own))
 
 
-def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
+def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files, roles and turns.
 
     Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
-    image parts any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
+    image partitions any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
     """
     pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None: not there
     living = [i for i, (image, text) in enumerate(pairs) if image or text]
@@ -123,7 +123,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> Sample:
     members = [(name, _body(image)) for name, image in zip(names, images, strict=True) if name and image]
     members.append(("json", _json({name: value for name, value in facts.items() if value is not None or name == "url"})))
     chars = sum(len(word) for word in words if word)
-    return Sample(row["key"], sorted(members), chars, [_size(image) for image in images if image], _floats(own))
+    return TarSample(row["key"], sorted(members), chars, [_size(image) for image in images if image], _floats(own))
 
 
 def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
@@ -194,9 +194,9 @@ def _ending(image: dict[str, Any]) -> str:
     return ENDING.get(image["format"], image["format"])
 
 
-def _body(image: dict[str, Any]) -> bytes | Place:
+def _body(image: dict[str, Any]) -> bytes | BlobPlace:
     """Return an image's bytes, where the source of a list gave them and no step took them into a blob, or their place."""
-    return Place(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
+    return BlobPlace(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
 
 
 def _facts(image: dict[str, Any]) -> dict[str, Any]:

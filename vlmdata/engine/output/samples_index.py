@@ -23,7 +23,7 @@ TAR = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}\.tar$"
 CHECKED = ("key", "shard", "offset", "size", "members")
 
 
-class Index:
+class SamplesIndex:
     """An open index.parquet. Its `schema` is that of the loader's INDEX, with scores behind."""
 
     def __init__(self, store: Store, file: pq.ParquetFile) -> None:
@@ -41,10 +41,10 @@ class Index:
 
 
 @contextlib.contextmanager
-def open_index(store: Store) -> Iterator[Index]:
+def open_index(store: Store) -> Iterator[SamplesIndex]:
     """Open a dataset's index for the block. Raises RecipeError, naming it, where it turns out to be damaged."""
     with open_parquet(store, INDEX_FILE) as file:
-        yield Index(store, file)
+        yield SamplesIndex(store, file)
 
 
 def _fault(table: pa.Table) -> str | None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.engine.output.samples_index import Index, open_index, read_open
+from vlmdata.engine.output.samples_index import SamplesIndex, open_index, read_open
 from vlmdata.engine.store.store_protocol import Store
 
 
-def by_shard(index: Index) -> Iterator[tuple[str, pa.Table]]:
+def by_shard(index: SamplesIndex) -> Iterator[tuple[str, pa.Table]]:
     """Yield every shard's rows of the index; a shard's rows stand together, in whatever row groups."""
     held: pa.Table | None = None
     for group in index.groups():

@@ -1,4 +1,4 @@
-"""What the driver sends to workers: the job of a run once, then calls on parts."""
+"""What the driver sends to workers: the job of a run once, then calls on partitions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from vlmdata.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """What every worker of a run must know; small enough to send."""
 
     recipe: Recipe
     out: str
 
 
-class PartCall(NamedTuple):
-    """Which part, how many of its rows (all where None), through how many links, with which decisions over all rows."""
+class PartitionCall(NamedTuple):
+    """Which partition, how many of its rows (all where None), through how many links, with which decisions over all rows."""
 
-    part: int
+    partition: int
     take: int | None
     upto: int
     decided: tuple[str, ...]

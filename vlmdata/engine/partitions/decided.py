@@ -1,4 +1,4 @@
-"""What a worker does for decisions over all rows: it shows columns of a part, and applies to a part what was decided."""
+"""Global decisions in a worker: it returns columns of a partition, and applies to a partition what was decided."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
 
 
 class Decided:
-    """Decisions over all rows as a worker applies them, to one part after another. Threads may share it.
+    """Decisions over all rows as a worker applies them, to one partition after another. Threads may share it.
 
-    A file holds its lines in the order of the parts, and neighbouring parts are done one after the other: the stretch read last
-    is kept, so that a file is read once by a worker and not once for each part.
+    A file holds its lines in the order of the partitions, and neighbouring partitions are processed one after the other: the
+    stretch read last is kept, so that a worker reads a file once and not once for each partition.
     """
 
     def __init__(self, store: Store):
@@ -42,15 +42,15 @@ class Decided:
         self._files: dict[str, _Lines] = {}
         self._lock = threading.Lock()
 
-    def apply(self, rows: pa.Table, name: str, part: int) -> pa.Table:
-        """Return a part's rows with what a decision changed among them."""
+    def apply(self, rows: pa.Table, name: str, partition: int) -> pa.Table:
+        """Return a partition's rows with what a decision changed among them."""
         with self._lock:
             if name not in self._files:
                 try:
                     self._files[name] = _Lines(self._store.open(name))
                 except pa.ArrowException as error:
                     raise damage(self._store, name, error) from None
-            table = self._files[name].of(part)
+            table = self._files[name].of(partition)
         if not len(table):
             return rows
         where = np.zeros(len(rows), dtype=bool)
@@ -66,7 +66,7 @@ class Decided:
 
 
 class _Lines:
-    """The lines of one decision, looked up by part. What its first column, `part`, has in a stretch the file itself says."""
+    """The lines of one decision by partition. The file itself says which values its first column, `part`, has in a stretch."""
 
     def __init__(self, file: Any):
         self._file = pq.ParquetFile(file)
@@ -76,16 +76,18 @@ class _Lines:
         self._number = -1  # of the stretch that is kept
         self._held = pa.table({})
 
-    def of(self, part: int) -> pa.Table:
-        numbers = range(np.searchsorted(self._last, part), np.searchsorted(self._first, part, "right"))
-        return pa.concat_tables([self._in(number, part) for number in numbers]).combine_chunks() if numbers else pa.table({})
+    def of(self, partition: int) -> pa.Table:
+        numbers = range(np.searchsorted(self._last, partition), np.searchsorted(self._first, partition, "right"))
+        return (
+            pa.concat_tables([self._in(number, partition) for number in numbers]).combine_chunks() if numbers else pa.table({})
+        )
 
-    def _in(self, number: int, part: int) -> pa.Table:
+    def _in(self, number: int, partition: int) -> pa.Table:
         if number != self._number:
             self._held = self._file.read_row_group(number, use_threads=False).combine_chunks()
             self._number = number
-        parts = self._held["part"].to_numpy()
-        start, stop = np.searchsorted(parts, [part, part + 1])
+        partitions = self._held["part"].to_numpy()
+        start, stop = np.searchsorted(partitions, [partition, partition + 1])
         return self._held.slice(start, stop - start)
 
 

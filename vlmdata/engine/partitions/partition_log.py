@@ -1,7 +1,7 @@
-"""The log of a part: what has been measured on it, one committed entry after another.
+"""The log of a partition: what has been measured on it, one committed entry after another.
 
 An entry is a Parquet file of measured columns, perhaps a blob of images, and a record that names both. Entries are numbered
-and created exclusively, so of two workers on one part the first to finish is right and the other finds its work done.
+and created exclusively, so of two workers on one partition the first to finish is right and the other finds its work done.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vlmdata.engine.store.json_shapes import WORK_FIX, Entry, read_record
 from vlmdata.engine.store.store_protocol import Store
 
 
-class PartLog:
-    """The committed entries of one part, read once."""
+class PartitionLog:
+    """The committed entries of one partition, read once."""
 
-    def __init__(self, store: Store, part: int):
+    def __init__(self, store: Store, partition: int):
         self.store = store
-        self.part = part
-        self.folder = f"work/log/{part:06d}"
+        self.partition = partition
+        self.folder = f"work/log/{partition:06d}"
         self.entries = [read_record(store, name, Entry, WORK_FIX) for name in store.list(self.folder)]
 
     def rows(self) -> pa.Table | None:
@@ -79,7 +79,7 @@ class PartLog:
 
         Returns False, with the table removed, when another worker added one since this log was read.
         """
-        name = attempt_name("work/data", self.part, "parquet")
+        name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:
             pq.write_table(table, file, compression="zstd")
         record: dict[str, Any] = {"table": name, "measures": measures, "blobs": blobs, "rows": rows, "count": len(table)}
@@ -93,17 +93,17 @@ class PartLog:
         return False
 
 
-def attempt_name(folder: str, part: int, ending: str) -> str:
-    """Return a file name that no other attempt at this part has."""
-    return f"{folder}/{part:06d}.{uuid.uuid4().hex[:16]}.{ending}"
+def attempt_name(folder: str, partition: int, ending: str) -> str:
+    """Return a file name that no other attempt at this partition has."""
+    return f"{folder}/{partition:06d}.{uuid.uuid4().hex[:16]}.{ending}"
 
 
-class Blob:
-    """Images of one part in the order they end, in one file, opened when the first one comes. Not thread-safe."""
+class PartitionBlob:
+    """Images of one partition in the order they end, in one file, opened when the first one comes. Not thread-safe."""
 
-    def __init__(self, store: Store, part: int):
+    def __init__(self, store: Store, partition: int):
         self.store = store
-        self.name = attempt_name("work/data", part, "blob")
+        self.name = attempt_name("work/data", partition, "blob")
         self.size = 0
         self._context: Any = None
         self._file: IO[bytes] | None = None

@@ -1,8 +1,8 @@
-"""The plan: which rows each part holds, written once.
+"""The plan: which rows each partition holds, written once.
 
-A list is laid in the order of its keys and cut into parts of equal size, so that every part is a fair sample of the whole
-and the addresses of one host are spread; memory stays flat because rows pass through buckets on disk. Of an archive only
-the pieces are planned: a piece is a part, and its rows are made by the worker that reads it.
+A list is sorted by key and cut into partitions of equal size, so that every partition is a fair sample of the whole and the
+addresses of one host are spread; memory stays flat because rows pass through buckets on disk. Of an archive only the pieces
+are planned: a piece is a partition, and the worker that reads it makes its rows.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from vlmdata.steps.download import Download
 from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
-PARTS_PER_FILE = 64
+PARTITIONS_PER_FILE = 64
 IN_MEMORY_BYTES = 64_000_000  # more than this is never sorted at once: a longer list goes through buckets on disk
 BUCKETS = 256
 MAX_DEPTH = 3  # buckets of buckets of buckets: 16 million, after which what is still together is one row many times over
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What was planned: `files` hold the rows of a list, 64 parts to a file; or `pieces` say what each part reads."""
+class PartitionPlan:
+    """What was planned: `files` hold the rows of a list, 64 partitions to a file; or `pieces` say what each partition reads."""
 
     source: str  # fingerprint of the source: another one is refused
     part_rows: int
-    parts: int
+    parts: int  # how many; the name on disk
     rows: int | None  # known at once for a list, after reading for archives
     files: list[str]
     pieces: list[dict[str, Any]]  # without secrets
 
-    def piece(self, part: int, source: Source) -> dict[str, Any]:
-        """Return what a part of an archive reads, with the secrets of addresses that the plan leaves out put back."""
-        piece = self.pieces[part]
+    def piece(self, partition: int, source: Source) -> dict[str, Any]:
+        """Return what a partition of an archive reads, with the secrets of addresses that the plan leaves out put back."""
+        piece = self.pieces[partition]
         if MARK not in json.dumps(piece):
             return piece
         whole = {stored: path for path, stored in _stored(source).items()}
@@ -63,24 +63,24 @@ class Plan:
         """Whether the plan holds the rows of a list, perhaps none; else it says what pieces an archive has."""
         return not self.pieces
 
-    def read_part(self, store: Store, part: int) -> pa.Table:
-        """Return the rows of a part of a list as the source gave them, with keys; of a list without a row none."""
+    def read_partition(self, store: Store, partition: int) -> pa.Table:
+        """Return the rows of a partition of a list as the source gave them, with keys; of a list without a row none."""
         if not self.files:
             return ROW.empty_table()
-        with store.open(self.files[part // PARTS_PER_FILE]) as file:
-            return conform(pq.ParquetFile(file).read_row_group(part % PARTS_PER_FILE))
+        with store.open(self.files[partition // PARTITIONS_PER_FILE]) as file:
+            return conform(pq.ParquetFile(file).read_row_group(partition % PARTITIONS_PER_FILE))
 
 
-def load(store: Store) -> Plan | None:
+def load(store: Store) -> PartitionPlan | None:
     """Return the plan of a dataset, or None where nothing has been planned."""
     try:
         record = read_record(store, RECORD, Planned, WORK_FIX)
     except FileNotFoundError:
         return None
-    return Plan(**{one.name: record[one.name] for one in fields(Plan)})
+    return PartitionPlan(**{one.name: record[one.name] for one in fields(PartitionPlan)})
 
 
-def make(recipe: Recipe, store: Store) -> Plan:
+def make(recipe: Recipe, store: Store) -> PartitionPlan:
     """Return the plan in OUT, written now if there is none. Raises RecipeError if OUT belongs to another source."""
     identity = source_identity(recipe.source)
     plan = load(store)
@@ -103,19 +103,19 @@ def source_identity(source: Source) -> str:
     return fingerprint(id_of(source), redacted_tree(parameters), names)
 
 
-def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
+def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
     source = recipe.source
     stored = _stored(source)
     pieces = [] if source.shuffled else [{k: _lean_path(v, stored) for k, v in piece.items()} for piece in source.pieces()]
     if pieces:
-        return Plan(identity, recipe.part_rows, len(pieces), None, [], pieces)
+        return PartitionPlan(identity, recipe.part_rows, len(pieces), None, [], pieces)
     files: list[str] = []
     sample: list[str | None] = []
     rows = 0
     forgotten = tombstones.load(store, recipe)
     with tempfile.TemporaryDirectory(prefix="vlmdata-plan-") as folder:
-        parts = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
-        for group in _batched(parts, PARTS_PER_FILE):
+        partitions = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
+        for group in _batched(partitions, PARTITIONS_PER_FILE):
             files.append(f"work/plan/{len(files):05d}.{uuid.uuid4().hex[:12]}.parquet")
             lean = _lean(forgotten.apply(pa.concat_tables(group)))
             with store.new_file(files[-1]) as out:
@@ -125,7 +125,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> Plan:
     web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
-    return Plan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
+    return PartitionPlan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
 
 
 def _stored(source: Source) -> dict[str, str]:
@@ -146,7 +146,7 @@ def _lean_path(value: Any, stored: dict[str, str]) -> Any:
 def _lean(rows: pa.Table) -> pa.Table:
     """Leave out the columns, and the fields of images and texts, that hold nothing: `conform` gives them back.
 
-    A part of a list of addresses has two columns in use out of forty; writing the others takes most of the time.
+    A partition of a list of addresses has two columns in use out of forty; writing the others takes most of the time.
     """
     columns: dict[str, pa.Array] = {}
     for name in rows.column_names:

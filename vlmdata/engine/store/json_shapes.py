@@ -39,14 +39,14 @@ class FileFacts(Shape):
     samples: Count | None = None
 
 
-class Shards(Shape):
+class ShardsRecord(Shape):
     layout: Literal["captions", "documents"]
 
 
-class Recipe(Shape):
+class RecipeRecord(Shape):
     source: dict[str, Any]
     steps: list[Any]
-    shards: Shards
+    shards: ShardsRecord
 
 
 class Manifest(Shape):
@@ -58,7 +58,7 @@ class Manifest(Shape):
     dropped: list[Drops]
     other_records: dict[str, Count] = {}
     source: str
-    recipe: Recipe
+    recipe: RecipeRecord
     versions: dict[str, str] = {}
     models: dict[str, list[dict[str, Any]]] = {}
     provenance: dict[str, dict[str, Count]] = {}
@@ -109,7 +109,7 @@ class Planned(Shape):
     pieces: list[dict[str, Any]]
 
 
-class Parts(Shape):
+class PartitionsRecord(Shape):
     """work/parts.json: of each part its number, how many rows were taken (null: all), and how many it has in the ledger."""
 
     decided: list[str]

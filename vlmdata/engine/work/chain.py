@@ -1,4 +1,4 @@
-"""The chain: a recipe's steps as the engine does them, each with the name under which its measurements are kept."""
+"""A compiled recipe: its steps as the engine runs them, each with the name under which its measurements are stored."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vlmdata.steps.resize import Resize
 
 
 @dataclass(frozen=True)
-class Link:
-    """One step of the chain. `measure` names its measurement: the step, its version, what it depends on, but no threshold."""
+class BoundStep:
+    """A step of a compiled recipe. `measure` names its measurement: the step, its version, what it depends on, no threshold."""
 
     step: Step
     measure: str | None
 
     @property
     def kind(self) -> str:
-        """What kind of pass the link belongs to: links of one kind that stand together are done in one pass."""
+        """What kind of pass the step belongs to: steps of one kind that stand together are done in one pass."""
         if self.step.sees_all:
             return "all"
         if isinstance(self.step, Ingest):
@@ -36,9 +36,9 @@ class Link:
         return "rows" if self.measure else "free"
 
 
-def chain(recipe: Recipe) -> list[Link]:
-    """Return the links of a recipe: `download` and `resize` joined into one, the rest one for one, then `Fit`."""
-    links: list[Link] = []
+def compile_recipe(recipe: Recipe) -> list[BoundStep]:
+    """Return the steps of a recipe: `download` and `resize` joined into one, the rest one for one, then `Fit`."""
+    bound_steps: list[BoundStep] = []
     writer: dict[str, str] = {}  # column -> the measurement that wrote it last
     for step in _joined(recipe.steps):
         name = None
@@ -48,8 +48,8 @@ def chain(recipe: Recipe) -> list[Link]:
             kind = id_of(step).rpartition(".")[2]
             name = f"{kind}-{fingerprint(id_of(step), step.version, parameters, step.identity(), above)}"
             writer.update((step.column(column), name) for column in step.writes)
-        links.append(Link(step, name))
-    return [*links, Link(Fit(pairs_only=recipe.shards.layout == "captions"), None)]
+        bound_steps.append(BoundStep(step, name))
+    return [*bound_steps, BoundStep(Fit(pairs_only=recipe.shards.layout == "captions"), None)]
 
 
 def _joined(steps: tuple[Step, ...]) -> list[Step]:
@@ -68,20 +68,20 @@ def _joined(steps: tuple[Step, ...]) -> list[Step]:
     return joined
 
 
-def stops(links: list[Link]) -> list[int]:
-    """Return after how many links each pass ends: where the kind of work changes, and before each decision over all rows."""
+def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
+    """Return after how many steps each pass ends: where the kind of work changes, and before each decision over all rows."""
     ends = []
-    working = None  # the kind of the last link that measures
-    for number, link in enumerate(links):
-        if link.kind == "all":
+    working = None  # the kind of the last step that measures
+    for number, bound in enumerate(bound_steps):
+        if bound.kind == "all":
             ends.append(number)
             working = None
-        elif link.kind != "free":
-            if working not in (None, link.kind):
+        elif bound.kind != "free":
+            if working not in (None, bound.kind):
                 ends.append(number)
-            working = link.kind
+            working = bound.kind
     if working:
-        ends.append(len(links))
+        ends.append(len(bound_steps))
     return sorted(set(ends) - {0})
 
 
@@ -90,9 +90,9 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
     Of images and texts only the living ones count, so that a document is measured again when one of them was rejected.
     """
-    parts = [_words(rows, column) for column in columns if column in rows.column_names]
+    fields = [_words(rows, column) for column in columns if column in rows.column_names]
     return np.array(
-        [xxhash.xxh3_64_intdigest("\x1e".join(fields).encode("utf-8", "surrogatepass")) for fields in zip(*parts, strict=True)],
+        [xxhash.xxh3_64_intdigest("\x1e".join(words).encode("utf-8", "surrogatepass")) for words in zip(*fields, strict=True)],
         dtype=np.uint64,
     )
 

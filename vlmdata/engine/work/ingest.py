@@ -24,12 +24,12 @@ from vlmdata.images.header import ImageError, read_header
 from vlmdata.images.process import price, process
 from vlmdata.process.thread import Thread, attempt
 from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten, numbers
-from vlmdata.step import Part, Step
+from vlmdata.step import Step, StepContext
 from vlmdata.steps.download import Download
 from vlmdata.steps.resize import Resize
 
 if TYPE_CHECKING:
-    from vlmdata.engine.work.open_partition import OpenPart
+    from vlmdata.engine.work.open_partition import OpenPartition
     from vlmdata.web.client import Client, Fetched
 
 LOOK_S = 1.0  # how often who waits for an answer looks whether the client is still there
@@ -67,13 +67,13 @@ class Ingest(Step):
     def columns_read(self) -> tuple[str, ...]:
         return ("images", "stated_hashes") if self._verified() else self.reads
 
-    def measure(self, rows: pa.Table, part: Part) -> dict[str, pa.Array]:
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
         given = {name: flat.field(name).to_pylist() for name in FACTS}
         stated: list[str | None] = _stated(rows, flat) if self._verified() else [None] * len(flat.items)
         columns = {name: list(values) for name, values in given.items()}
         done = np.zeros(len(flat.items), bool)
-        for positions, facts in self._outcomes(flat, given, stated, part):  # type: ignore[arg-type]
+        for positions, facts in self._outcomes(flat, given, stated, context):  # type: ignore[arg-type]
             done[positions] = True
             for name, value in facts.items():
                 for position in positions:
@@ -85,24 +85,24 @@ class Ingest(Step):
         return {"images": flat.rebuild(items)}
 
     def _outcomes(
-        self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], part: OpenPart
+        self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield what became of each image, with its positions, and then of those beyond their row's sum of cost."""
         rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)
-        for position, body, failure in self._bodies(flat, list(twins), stated, part):
+        for position, body, failure in self._bodies(flat, list(twins), stated, context):
             if failure is not None:
                 yield twins[position], failure
-            elif part.journal(position):
+            elif context.journal(position):
                 yield twins[position], self._verdict("decoder_crash")
             elif costs.admits(position, self._price(body, boxes[position])):
-                yield twins[position], self._process(body, boxes[position], part)
+                yield twins[position], self._process(body, boxes[position], context)
             else:
                 costs.park(position, body)
         beyond = costs.beyond()
         for position, body in costs.parked(beyond):
-            part.journal(position)
-            yield twins[position], self._process(body, boxes[position], part)
+            context.journal(position)
+            yield twins[position], self._process(body, boxes[position], context)
         for position, cost in beyond.items():  # the place in a blob stays, so that bytes written there can be erased
             facts = {name: given[name][position] for name in MEASURED}
             yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
@@ -136,7 +136,7 @@ class Ingest(Step):
         return {positions[0]: positions for positions in groups.values()}
 
     def _bodies(
-        self, flat: Flat, positions: list[int], stated: list[str | None], part: OpenPart
+        self, flat: Flat, positions: list[int], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
         """Yield position, encoded bytes and verdict of every image, at once or as the web gives them."""
         most = self._rule().max_memory_mb * 1e6
@@ -151,7 +151,7 @@ class Ingest(Step):
             elif blob is not None and size > most:
                 yield position, b"", self._verdict("too_large", size / 1e6, most / 1e6)
             elif blob is not None:
-                yield position, part.image_bytes(blob, offset, size), None
+                yield position, context.image_bytes(blob, offset, size), None
             elif self.download is None or url is None:
                 yield position, b"", {"drop": step, "reason": "no_address" if url is None else "not_downloaded"}
             elif kind and stated[position] is None:
@@ -159,39 +159,39 @@ class Ingest(Step):
             else:
                 asked[position] = url
         if asked and self.download:
-            for position, body, failure in self._fetched(asked, self.download, part):
+            for position, body, failure in self._fetched(asked, self.download, context):
                 if body is not None and kind and _hash(kind, body) != stated[position]:
                     body, failure = None, f"wrong_{kind}"
                 yield position, body or b"", None if failure is None else {"drop": step, "reason": failure}
 
     def _fetched(
-        self, asked: dict[int, str], download: Download, part: OpenPart
+        self, asked: dict[int, str], download: Download, context: OpenPartition
     ) -> Iterator[tuple[int, bytes | None, str | None]]:
         if download.engine == "vlmdata":
-            return fetch(asked, part.client(download))
+            return fetch(asked, context.client(download))
         from vlmdata.web.img2dataset_download import Fetcher
 
-        return part.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
+        return context.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
 
-    def _process(self, body: bytes, boxes: Any, part: OpenPart) -> dict[str, Any]:
+    def _process(self, body: bytes, boxes: Any, context: OpenPartition) -> dict[str, Any]:
         """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
         rule = self._rule()
         limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
-        blocks = part.tombstones.blocks
+        blocks = context.tombstones.blocks
         if blocks and (reason := blocks.match(body, rule.max_memory_mb)):
             return {"drop": blocks.name, "reason": reason}
         try:
             blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
             resized = process if self._engine() == "vlmdata" else img2dataset_resize.process
-            with part.decoding:
+            with context.decoding:
                 done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
         except ImageError as error:
             return self._verdict(error.reason, error.value, error.threshold)
-        if part.tombstones.holds_image(done.sha256, done.phash):
+        if context.tombstones.holds_image(done.sha256, done.phash):
             return {"drop": STEP, "reason": REASON}
         return {
-            "blob": part.blob.name,
-            "offset": part.blob.add(done.data),
+            "blob": context.blob.name,
+            "offset": context.blob.add(done.data),
             "size": len(done.data),
             **{name: getattr(done, name) for name in DONE},
             "original_format": done.source_format,

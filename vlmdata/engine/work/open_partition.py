@@ -1,4 +1,4 @@
-"""A part that a worker has open: what steps may ask of the worker while they measure it."""
+"""A partition that a worker has open: what steps may ask of the worker while they measure it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vlmdata.engine.partitions.partition_log import Blob
+from vlmdata.engine.partitions.partition_log import PartitionBlob
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.engine.store.store_protocol import Store
@@ -23,7 +23,7 @@ NOTES = "work/notes"
 
 
 class Keep:
-    """What a worker keeps from part to part: its web client, loaded models. Made once, by the first thread that asks."""
+    """What a worker keeps between partitions: its web client, loaded models. The first thread that asks makes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,15 +47,17 @@ class Keep:
         self._kept.clear()
 
 
-class OpenPart:
-    """One part in work, with the blob its images go to."""
+class OpenPartition:
+    """One partition in work, with the blob its images go to."""
 
-    def __init__(self, store: Store, number: int, keep: Keep, decoding: threading.Lock, pace: Any, tombstones: Tombstones):
+    def __init__(
+        self, store: Store, number: int, keep: Keep, decoding: threading.Lock, rate_limiter: Any, tombstones: Tombstones
+    ):
         self.store = store
         self.number = number
-        self.blob = Blob(store, number)
+        self.blob = PartitionBlob(store, number)
         self.decoding = decoding
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
         self.guilty: frozenset[int] = frozenset()  # images that killed a decoder
         self.journal_file: Any = None  # where the image in hand is noted when a crash is being tracked down
@@ -63,13 +65,13 @@ class OpenPart:
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
-        """Return the encoded bytes of an image, also of one that this part has just written."""
+        """Return the encoded bytes of an image, also of one that this partition has just written."""
         if blob == self.blob.name:
             return self.blob.read(offset, size)
         return read_blob(self.store, blob, offset, size)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return what the worker keeps under this name from part to part, made at first use."""
+        """Return what the worker keeps under this name from partition to partition, made at first use."""
         return self._keep.get(name, make)
 
     def note(self, facts: Mapping[str, Any]) -> None:
@@ -79,10 +81,10 @@ class OpenPart:
         self._keep.get(name, lambda: self.store.put_new(name, text.encode()))
 
     def client(self, options: Download) -> Client:
-        """Return the worker's web client, one for all its parts."""
+        """Return the worker's web client, one for all its partitions."""
         from vlmdata.web.client import Client
 
-        return self._keep.get("client", lambda: Client(options, self.pace))
+        return self._keep.get("client", lambda: Client(options, self.rate_limiter))
 
     def journal(self, position: int) -> bool:
         """Note which image is about to be decoded; return True where it is known to kill the decoder."""

@@ -9,19 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.engine.partitions.keys import content_keys, number_repeats
-from vlmdata.engine.partitions.partition_log import Blob, PartLog
+from vlmdata.engine.partitions.partition_log import PartitionBlob, PartitionLog
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import IMAGE, ROW, conform, flatten, set_column
 from vlmdata.step import Source
 
 
-def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartLog, forgotten: Tombstones) -> pa.Table:
-    """Return the rows of a piece from the log of its part, or read and commit them, but for what was forgotten."""
+def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartitionLog, forgotten: Tombstones) -> pa.Table:
+    """Return the rows of a piece from the log of its partition, or read and commit them, but for what was forgotten."""
     rows = log.rows()
     if rows is not None:
         return conform(rows)
-    blob = Blob(store, log.part)
+    blob = PartitionBlob(store, log.partition)
     others: Counter[str] = Counter()
     with ExitStack() as undo:
         undo.callback(blob.discard)
@@ -32,7 +32,7 @@ def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartLog
         undo.pop_all()
     if log.commit(rows, [], blob.close(), rows=True, others=others):
         return rows
-    return piece_rows(store, source, piece, PartLog(store, log.part), forgotten)
+    return piece_rows(store, source, piece, PartitionLog(store, log.partition), forgotten)
 
 
 def _with_keys(rows: pa.Table) -> pa.Table:
@@ -40,8 +40,8 @@ def _with_keys(rows: pa.Table) -> pa.Table:
     return rows.drop_columns(["id"]) if "id" in rows.column_names else rows
 
 
-def _without_data(rows: pa.Table, blob: Blob) -> pa.Table:
-    """Move inline bytes into the part's blob."""
+def _without_data(rows: pa.Table, blob: PartitionBlob) -> pa.Table:
+    """Move inline bytes into the partition's blob."""
     flat = flatten(rows, "images")
     data = flat.field("data").to_pylist()
     if not any(body is not None for body in data):

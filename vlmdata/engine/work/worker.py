@@ -1,6 +1,6 @@
-"""The worker: takes one part as far through the chain as asked, and commits what it measured on the way.
+"""The worker: takes one partition as far through the recipe as asked, and commits what it measured on the way.
 
-The same code runs in a local process and in a Ray actor. Several parts may be open at once, each in a thread of its own.
+The same code runs in a local process and in a Ray actor. Several partitions may be open at once, each in a thread of its own.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from vlmdata.engine.output.ledger import write as write_ledger
 from vlmdata.engine.output.pack import pack
 from vlmdata.engine.output.sample import samples
 from vlmdata.engine.partitions import tombstones
-from vlmdata.engine.partitions.calls import Job, PartCall
+from vlmdata.engine.partitions.calls import PartitionCall, RunJob
 from vlmdata.engine.partitions.decided import Columns, Decided, narrowed
-from vlmdata.engine.partitions.partition_log import PartLog
+from vlmdata.engine.partitions.partition_log import PartitionLog
 from vlmdata.engine.partitions.pieces import keep_piece
 from vlmdata.engine.partitions.plan import load
 from vlmdata.engine.partitions.tombstones import TAKEN_DOWN
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.engine.work.chain import Link, chain, inputs
+from vlmdata.engine.work.chain import BoundStep, compile_recipe, inputs
 from vlmdata.engine.work.ingest import Ingest
-from vlmdata.engine.work.open_partition import Keep, OpenPart
+from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.row import alive, set_column
 from vlmdata.step import scatter
 
 
 class Worker:
-    """Does calls on parts. Long-lived: models and connections stay.
+    """Does calls on partitions. Long-lived: models and connections stay.
 
     With `measures` false it only looks up: what the logs do not hold stays null, and nothing is fetched or committed.
     """
 
-    def __init__(self, job: Job, pace: Any = None, *, measures: bool = True):
+    def __init__(self, job: RunJob, rate_limiter: Any = None, *, measures: bool = True):
         self.job = job
         self.measures = measures
         self.store = open_store(job.out, probe=False)  # the driver did
-        self.links: list[Link] = chain(job.recipe)
+        self.bound_steps: list[BoundStep] = compile_recipe(job.recipe)
         self.keep = Keep()
         self.decided = Decided(self.store)
         self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         plan = load(self.store)
         assert plan is not None, "the plan is written before any worker starts"
         self.plan = plan
@@ -61,14 +61,14 @@ class Worker:
         self.keep.close()
 
     def advance(
-        self, call: PartCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
+        self, call: PartitionCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
     ) -> dict[str, Any]:
-        """Do a part's links and commit what had to be measured. Returns counts for the driver.
+        """Do a partition's steps and commit what had to be measured. Returns counts for the driver.
 
         Images that failed for one of the reasons `again` are tried once more. `guilty` images are known to kill the
         decoder; `journal` is a file in which the image in hand is noted, to find the guilty one.
         """
-        opened = self._open(call.part)
+        opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
         if not journal:
             rows = self.rows(call, opened, again)
@@ -80,36 +80,36 @@ class Worker:
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
         return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
-    def project(self, call: PartCall, columns: Columns) -> pa.Table:
-        """Return some columns of a part, with its number and each row's."""
+    def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
+        """Return some columns of a partition, with its number and each row's."""
         table = narrowed(self.rows(call), columns)
-        table = set_column(table, "part", pa.array(np.full(len(table), call.part, dtype=np.int32)))
+        table = set_column(table, "part", pa.array(np.full(len(table), call.partition, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
-    def piece(self, call: PartCall, columns: Columns, link: int) -> tuple[pa.Table, dict[str, str]]:
+    def piece(self, call: PartitionCall, columns: Columns, bound: int) -> tuple[pa.Table, dict[str, str]]:
         """Return what `project` does without what only a search looks at; that is put where all workers can read it."""
-        table, arrays = self.links[link].step.piece(self.project(call, columns))
+        table, arrays = self.bound_steps[bound].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
         """Do one task of a decision that is spread over the workers (`similarity/distributed.py`)."""
         return function(task)
 
-    def rows(self, call: PartCall, opened: OpenPart | None = None, again: tuple[str, ...] = ()) -> pa.Table:
-        """Return the rows of a part with all columns; what is not measured yet is measured and committed."""
+    def rows(self, call: PartitionCall, opened: OpenPartition | None = None, again: tuple[str, ...] = ()) -> pa.Table:
+        """Return the rows of a partition with all columns; what is not measured yet is measured and committed."""
         while True:
-            opened = opened or self._open(call.part)
-            log = PartLog(self.store, call.part)
+            opened = opened or self._open(call.partition)
+            log = PartitionLog(self.store, call.partition)
             known = len(log.entries)
             rows, fresh = self._replay(call, opened, log, again)
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
-                    self._look_again(call.part, rows)
+                    self._look_again(call.partition, rows)
                 return rows
             opened = None  # another worker was first: take what it committed
 
-    def _look_again(self, part: int, rows: pa.Table) -> None:
+    def _look_again(self, partition: int, rows: pa.Table) -> None:
         """Erase what was taken down between the reading of the tombstones and a commit.
 
         Runs and takedowns exclude each other, but the worker of a killed driver may live on for a moment. It commits and
@@ -117,46 +117,56 @@ class Worker:
         """
         if not self._is_current():
             gone = tombstones.load(self.store).apply(rows)["drop"].to_numpy(zero_copy_only=False) == tombstones.STEP
-            erase.erase_part(self.store, part, np.flatnonzero(gone).tolist())
+            erase.erase_partition(self.store, partition, np.flatnonzero(gone).tolist())
             raise OSError(TAKEN_DOWN)
 
-    def _open(self, part: int) -> OpenPart:
-        return OpenPart(self.store, part, self.keep, self.decoding, self.pace, self.tombstones)
+    def _open(self, partition: int) -> OpenPartition:
+        return OpenPartition(self.store, partition, self.keep, self.decoding, self.rate_limiter, self.tombstones)
 
     def _replay(
-        self, call: PartCall, opened: OpenPart, log: PartLog, again: tuple[str, ...]
+        self, call: PartitionCall, opened: OpenPartition, log: PartitionLog, again: tuple[str, ...]
     ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
         fresh: dict[str, pa.StructArray] = {}
         if self.plan.is_list:
-            rows = self.plan.read_part(self.store, call.part)
+            rows = self.plan.read_partition(self.store, call.partition)
         else:
             rows = piece_rows(
-                self.store, self.job.recipe.source, self.plan.piece(call.part, self.job.recipe.source), log, self.tombstones
+                self.store,
+                self.job.recipe.source,
+                self.plan.piece(call.partition, self.job.recipe.source),
+                log,
+                self.tombstones,
             )
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
-        if not self.plan.is_list and call.decided:  # the first decision numbers rows that earlier parts have too
-            rows = self.decided.apply(rows, next(decided), call.part)
+        if not self.plan.is_list and call.decided:  # the first decision numbers rows that earlier partitions have too
+            rows = self.decided.apply(rows, next(decided), call.partition)
         rows = self.tombstones.apply(rows)
         with ExitStack() as undo:
             undo.callback(opened.blob.discard)
-            for link in self.links[: call.upto]:
-                if link.step.sees_all:
-                    rows = self.decided.apply(rows, next(decided), call.part)
+            for bound in self.bound_steps[: call.upto]:
+                if bound.step.sees_all:
+                    rows = self.decided.apply(rows, next(decided), call.partition)
                     continue
-                if link.measure:
-                    rows = self._measured(rows, link, opened, log, fresh, again)
-                if isinstance(link.step, Ingest):
+                if bound.measure:
+                    rows = self._measured(rows, bound, opened, log, fresh, again)
+                if isinstance(bound.step, Ingest):
                     rows = self.tombstones.apply(rows)
-                rows = link.step.decide(rows)
+                rows = bound.step.decide(rows)
             undo.pop_all()
         return rows, fresh
 
     def _measured(
-        self, rows: pa.Table, link: Link, opened: OpenPart, log: PartLog, fresh: dict[str, Any], again: tuple[str, ...]
+        self,
+        rows: pa.Table,
+        bound: BoundStep,
+        opened: OpenPartition,
+        log: PartitionLog,
+        fresh: dict[str, Any],
+        again: tuple[str, ...],
     ) -> pa.Table:
-        """Return the rows with the link's columns, from the log where it has them, else measured now."""
-        step, name = link.step, str(link.measure)
+        """Return the rows with the step's columns, from the log where it has them, else measured now."""
+        step, name = bound.step, str(bound.measure)
         wanted = alive(rows)
         present = inputs(rows, step.columns_read())
         have, stored = log.measured(name, wanted, present)
@@ -181,19 +191,19 @@ class Worker:
             rows = set_column(rows, full, values)
         return rows
 
-    def pack(self, number: int, pieces: list[tuple[PartCall, int, int]]) -> dict[str, Any]:
-        """Write shard `number` from kept rows: of each part those from one count to another."""
+    def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
+        """Write shard `number` from kept rows: of each partition those from one count to another."""
         layout = self.job.recipe.shards.layout
         chosen = [sample for call, start, stop in pieces for sample in samples(self.rows(call), layout, start, stop)]
         return pack(self.store, number, chosen, self._is_current)
 
-    def ledger(self, number: int, calls: list[tuple[PartCall, int]]) -> dict[str, Any]:
-        """Write file `number` of the ledger from parts, each with the count of kept rows before it."""
+    def ledger(self, number: int, calls: list[tuple[PartitionCall, int]]) -> dict[str, Any]:
+        """Write file `number` of the ledger from partitions, each with the count of kept rows before it."""
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.rows(call), before, per_shard) for call, before in calls]
         written = write_ledger(self.store, number, tables, self._is_current)
-        parts = [] if self.plan.is_list else [PartLog(self.store, call.part) for call, _ in calls]
-        return {**written, "others": sum((Counter(log.others()) for log in parts), Counter())}
+        partitions = [] if self.plan.is_list else [PartitionLog(self.store, call.partition) for call, _ in calls]
+        return {**written, "others": sum((Counter(log.others()) for log in partitions), Counter())}
 
     def _is_current(self) -> bool:
         return tombstones.are_all(self.store, self.tombstones)

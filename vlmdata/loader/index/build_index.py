@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of, wrong
 from vlmdata.errors import InputError, WorkFailed
-from vlmdata.loader.index.find_tars import PathLike, Shards, find_shards
+from vlmdata.loader.index.find_tars import PathLike, TarSet, find_shards
 from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.index.scan_tar import scan
 
@@ -28,7 +28,7 @@ _GROUP_ROWS = 1 << 16
 
 
 def build_index(
-    paths: Shards | PathLike | Sequence[PathLike],
+    paths: TarSet | PathLike | Sequence[PathLike],
     *,
     out: str | os.PathLike | None = None,
     workers: int | None = None,
@@ -50,7 +50,7 @@ def build_index(
         check_path(out=out)
         if os.path.isdir(out):
             raise wrong("out", "the path of a file, as index.parquet", out)
-    found = paths if isinstance(paths, Shards) else find_shards(paths_of(paths=paths))
+    found = paths if isinstance(paths, TarSet) else find_shards(paths_of(paths=paths))
     target = Path(out) if out is not None else _beside(found)
     workers = max(1, min(workers or os.cpu_count() or 1, len(found.names) // _FEW))
     schema = INDEX
@@ -83,13 +83,13 @@ def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
 
 
-def _beside(found: Shards) -> Path:
+def _beside(found: TarSet) -> Path:
     if "://" in found.base:
         raise InputError(f"say where the index of {found.base} shall lie: out=PATH")
     return Path(found.base) / INDEX_FILE
 
 
-def _scan_all(found: Shards, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
+def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
     """Scan each shard, in order of the shards, in `workers` processes; one scans here."""
     requests = [(found.address(name), name, image_sizes) for name in found.names]
     if workers == 1:

@@ -17,7 +17,7 @@ _MOST_NAMES = 1_000_000  # that a stranger's braces may stand for
 
 
 @dataclass(frozen=True)
-class Shards:
+class TarSet:
     """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples that are left out, by name."""
 
     base: str
@@ -59,7 +59,7 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
     return None
 
 
-def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
+def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
     """List the tars that `paths` means. Raises ValueError, saying what was looked for, if there are none.
 
     A folder means its *.tar, or those of its subfolders if it has none of its own; `{000..123}` and `{a,b}` are expanded as
@@ -79,7 +79,7 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> Shards:
         raise InputError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
     base = _common_folder(found)
     names = [address[len(base) :].lstrip("/") if base else address for address in found]
-    return Shards(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
+    return TarSet(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
 
 
 def is_remote(path: str) -> bool:

@@ -28,7 +28,7 @@ FLAT_VERSION = 3  # of the files
 MAPPED_ROWS = 2_000_000  # from here on the arrays are kept as files: 150 MB of them
 
 
-class Place(NamedTuple):
+class SampleLocation(NamedTuple):
     """Where a sample lies: member i is `names[i]`, `sizes[i]` bytes at `offsets[i]` of the shard."""
 
     row: int
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     offsets: list[int]
     sizes: list[int]
 
-    def only(self, wanted: list[bool]) -> "Place":
+    def only(self, wanted: list[bool]) -> "SampleLocation":
         """The same sample with some of its members."""
         offsets, sizes = [*compress(self.offsets, wanted)], [*compress(self.sizes, wanted)]
         return self._replace(names=(*compress(self.names, wanted),), offsets=offsets, sizes=sizes)
@@ -77,7 +77,7 @@ class FlatIndex:
             return open_mapped, (self.folder,)
         return FlatIndex, (self.shards, self.layouts, self.digest, self.arrays, self.base)
 
-    def locate(self, rows: Ints) -> list[Place]:
+    def locate(self, rows: Ints) -> list[SampleLocation]:
         """Where the samples of these rows lie. Raises NoIndex where the files of a large index are damaged."""
         if self.folder is None:
             return self._locate(rows)
@@ -88,7 +88,7 @@ class FlatIndex:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise NoIndex(f"{self.folder} was damaged, and is now removed: the next start makes it again") from None
 
-    def _locate(self, rows: Ints) -> list[Place]:
+    def _locate(self, rows: Ints) -> list[SampleLocation]:
         arrays = self.arrays
         runs = np.searchsorted(arrays["run_starts"], rows, "right") - 1
         layouts = arrays["layout"][rows]
@@ -100,7 +100,7 @@ class FlatIndex:
         names = [self.layouts[layout] for layout in layouts.tolist()]
         columns = (_rows_of(offsets, counts), _rows_of(spans[:, 1], counts))
         whole = zip(rows.tolist(), self.keys(rows), arrays["run_shards"][runs].tolist(), names, *columns, strict=True)
-        return list(map(Place._make, whole))
+        return list(map(SampleLocation._make, whole))
 
     def keys(self, rows: Ints) -> list[str]:
         """The keys of these rows."""

@@ -13,7 +13,7 @@ import xxhash
 from vlmdata.arguments import check_protocol
 from vlmdata.errors import InputError
 from vlmdata.loader.index.build_index import OnError, build_index
-from vlmdata.loader.index.find_tars import Shards, find_shards, first_outside, is_remote, join, named_split, split_file
+from vlmdata.loader.index.find_tars import TarSet, find_shards, first_outside, is_remote, join, named_split, split_file
 from vlmdata.loader.index.flat_index import FlatIndex, open_index
 from vlmdata.loader.index.grouping import VERSION
 from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
@@ -111,7 +111,7 @@ def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, 
     return base
 
 
-def _kept_index(shards: Shards, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
+def _kept_index(shards: TarSet, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
     """The index of others' tars in the cache; it is made where it is missing or damaged."""
     if file.exists():
         with suppress(NoIndex):
@@ -160,7 +160,7 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
     return folder if is_remote(text) else os.path.abspath(folder or ".")
 
 
-def _state_of(shards: Shards) -> str:
+def _state_of(shards: TarSet) -> str:
     """A name for these tars as they now are: changed ones get a new index, and so do all when we read tars in another way."""
     facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
     for address in map(shards.address, shards.names):
