@@ -35,7 +35,7 @@ from vlmdata.engine.partitions import plan
 from vlmdata.engine.partitions.calls import PartitionCall, RunJob
 from vlmdata.engine.partitions.partition_log import PartitionBlob, PartitionLog
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.engine.work.chain import inputs
+from vlmdata.engine.work.compile_recipe import inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.worker import Worker
 from vlmdata.row import flatten, set_column

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.fixtures.own_step import Lines, Words
-from vlmdata.engine.work.chain import compile_recipe
+from vlmdata.engine.work.compile_recipe import compile_recipe
 from vlmdata.recipe import Recipe, Shards
 from vlmdata.step import Step, id_of
 from vlmdata.steps.language import Language

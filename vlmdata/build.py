@@ -28,7 +28,7 @@ from vlmdata.engine.partitions.plan import PartitionPlan
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.engine.work.chain import BoundStep, compile_recipe, pass_ends
+from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, pass_ends
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download

@@ -23,7 +23,7 @@ from vlmdata.images.resize import scale_to
 from vlmdata.redact import redacted
 from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
-from vlmdata.report.replay import RecomputedRows
+from vlmdata.report.recomputed_rows import RecomputedRows
 
 SIDE = 208  # pixels of the long side: 104 on a screen with two pixels to the point
 QUALITY = 55  # WebP, about 4 kB

@@ -14,7 +14,7 @@ from vlmdata.report.example_images import Album, Shown
 from vlmdata.report.examples import Chosen, Example, choose
 from vlmdata.report.frequent_names import Heavy
 from vlmdata.report.kept_samples import Stored, stored
-from vlmdata.report.replay import open_recomputed
+from vlmdata.report.recomputed_rows import open_recomputed
 from vlmdata.report.scan_ledger import Facts, Rule, scan
 from vlmdata.report.threshold_lines import Line, score_of, step_names
 from vlmdata.show import other_records

@@ -22,7 +22,7 @@ from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.plan import PartitionPlan
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work import fit
-from vlmdata.engine.work.chain import compile_recipe
+from vlmdata.engine.work.compile_recipe import compile_recipe
 from vlmdata.engine.work.open_partition import NOTES
 from vlmdata.errors import Error
 from vlmdata.recipe import Recipe

@@ -28,7 +28,7 @@ from vlmdata.engine.partitions.pieces import keep_piece
 from vlmdata.engine.partitions.plan import load
 from vlmdata.engine.partitions.tombstones import TAKEN_DOWN
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.engine.work.chain import BoundStep, compile_recipe, inputs
+from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.read_source import piece_rows
