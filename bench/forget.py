@@ -71,7 +71,7 @@ def make(out: Path, listing: Path) -> None:
     for number in range(-(-made.parts // per_shard)):
         chosen = []
         for part in range(number * per_shard, min((number + 1) * per_shard, made.parts)):
-            rows = fetched(store, made.read_part(store, part), part)
+            rows = fetched(store, made.read_partition(store, part), part)
             chosen += list(samples(rows, "captions", 0, len(rows)))
             lines.append(ledger.ledger_rows(rows, part * PART, PER_SHARD))
         shards.append(pack.pack(store, number, chosen))

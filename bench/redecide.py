@@ -80,9 +80,9 @@ class Filler(Worker):
         """Commit the log of a part whose images have these hashes, uint64 (N,)."""
         log, blob = PartitionLog(self.store, part), PartitionBlob(self.store, part)
         blob.add(self.body)
-        rows = self.plan.read_part(self.store, part)
+        rows = self.plan.read_partition(self.store, part)
         columns: dict[str, Any] = {"row": pa.array(np.arange(len(rows), dtype=np.int32))}
-        for link in self.links:
+        for link in self.bound_steps:
             if link.measure is None:
                 continue
             present = pa.array(inputs(rows, link.step.columns_read()))
@@ -179,8 +179,8 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
     again with other hashes: seconds of the decision, and the process's largest memory in MB."""
     recipe, out = prepare(folder, min(rows, CHUNK))
     worker = Worker(RunJob(recipes.load(recipe), str(out)))
-    step = next(link.step for link in worker.links if isinstance(link.step, DedupePhash))
-    number = [link.step for link in worker.links].index(step)
+    step = next(link.step for link in worker.bound_steps if isinstance(link.step, DedupePhash))
+    number = [link.step for link in worker.bound_steps].index(step)
     calls = [PartitionCall(part, None, number, ()) for part in range(worker.plan.parts)]
     bodies = [pickle.dumps(worker.project(call, decisions.columns_for(step))) for call in calls]
     random = np.random.default_rng(2)

@@ -72,7 +72,7 @@ def test_a_list_without_rows_has_no_parts(tmp_path):
 def test_shards_take_exactly_so_many_samples_and_the_last_what_is_left():
     calls = [PartitionCall(number, None, 0, ()) for number in range(4)]
     pieces = shard_pieces(calls, [3, 0, 7, 2], 5)
-    assert [[(call.part, start, stop) for call, start, stop in shard] for shard in pieces] == [
+    assert [[(call.partition, start, stop) for call, start, stop in shard] for shard in pieces] == [
         [(0, 0, 3), (2, 0, 2)],
         [(2, 2, 7)],
         [(3, 0, 2)],

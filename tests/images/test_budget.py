@@ -13,7 +13,7 @@ from tests.images.pictures import exif, photo, saved
 from vlmdata.images.budget import MAX_MEMORY_MB, decoding_bytes, decoding_cost
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
-from vlmdata.images.header import Header, read_header
+from vlmdata.images.header import ImageHeader, read_header
 from vlmdata.images.process import process
 from vlmdata.images.resize import ResizeRule
 
@@ -66,17 +66,17 @@ def test_the_limit_of_cost_is_exact() -> None:
 @pytest.mark.parametrize(
     ("header", "size", "factor"),
     [
-        (Header("jpeg", 12_000, 8_000, mode="ycc"), 40_000_000, 8),
-        (Header("jpeg", 8_000, 6_000, mode="ycc", orientation=6), 20_000_000, 4),
-        (Header("jpeg", 8_000, 6_000, mode="ycc", held_bytes=144_000_000, passes=10), 20_000_000, 8),
-        (Header("png", 6_500, 4_600, held_bytes=63_000), 40_000_000, 1),
-        (Header("webp", 6_000, 4_000), 5_000_000, 1),
-        (Header("avif", 6_000, 4_000, held_bytes=72_000_000), 5_000_000, 1),
-        (Header("tiff", 5_000, 7_000, mode="rgb"), 500_000, 1),
-        (Header("gif", 5_000, 5_000, mode="palette"), 500_000, 1),
+        (ImageHeader("jpeg", 12_000, 8_000, mode="ycc"), 40_000_000, 8),
+        (ImageHeader("jpeg", 8_000, 6_000, mode="ycc", orientation=6), 20_000_000, 4),
+        (ImageHeader("jpeg", 8_000, 6_000, mode="ycc", held_bytes=144_000_000, passes=10), 20_000_000, 8),
+        (ImageHeader("png", 6_500, 4_600, held_bytes=63_000), 40_000_000, 1),
+        (ImageHeader("webp", 6_000, 4_000), 5_000_000, 1),
+        (ImageHeader("avif", 6_000, 4_000, held_bytes=72_000_000), 5_000_000, 1),
+        (ImageHeader("tiff", 5_000, 7_000, mode="rgb"), 500_000, 1),
+        (ImageHeader("gif", 5_000, 5_000, mode="palette"), 500_000, 1),
     ],
 )
-def test_large_photos_and_scans_are_within_the_default_limits(header: Header, size: int, factor: int) -> None:
+def test_large_photos_and_scans_are_within_the_default_limits(header: ImageHeader, size: int, factor: int) -> None:
     assert decoding_bytes(header, size, factor) < MAX_MEMORY_MB * 1e6 and decoding_cost(header) < 1_000
 
 

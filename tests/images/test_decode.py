@@ -11,7 +11,7 @@ from PIL import Image
 from tests.images.pictures import ADOBE_RGB, P3, SRGB, exif, matrix_profile, photo, pillow_rgb, saved, through_matrix
 from tests.images.test_header import jpeg_with_size
 from vlmdata.images.decode import decode, shrink_factor
-from vlmdata.images.header import Header, ImageError, read_header
+from vlmdata.images.header import ImageError, ImageHeader, read_header
 
 pytestmark = pytest.mark.whole
 
@@ -162,7 +162,7 @@ def test_an_adobe_jpeg_of_plain_rgb_keeps_its_colours() -> None:
 
 
 def test_shrinking_leaves_half_or_a_quarter_over_the_target() -> None:
-    header = Header("jpeg", 1280, 1200)
+    header = ImageHeader("jpeg", 1280, 1200)
     assert [shrink_factor(header, (side, side)) for side in (100, 101, 200, 201, 480, 481)] == [8, 4, 4, 2, 2, 1]
     assert shrink_factor(header, None) == 1
 

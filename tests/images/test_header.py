@@ -10,7 +10,7 @@ from PIL import Image
 from tests.images.pictures import P3, exif, matrix_profile, photo, saved
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import REASONS
-from vlmdata.images.header import Header, ImageError, read_header
+from vlmdata.images.header import ImageError, ImageHeader, read_header
 
 
 def reason_of(data: bytes) -> str:
@@ -173,4 +173,4 @@ def test_an_avif_that_ends_early_is_truncated_and_not_corrupt(share: float) -> N
 
 
 def test_headers_are_plain_values() -> None:
-    assert read_header(saved(photo(9, 7), "bmp")) == Header("bmp", 9, 7)
+    assert read_header(saved(photo(9, 7), "bmp")) == ImageHeader("bmp", 9, 7)
