@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.engine.drive import publish as finish
+from vlmdata.engine.drive import publish
 from vlmdata.engine.output import ledger, pack
 from vlmdata.engine.output.sample import samples
 from vlmdata.engine.partitions import plan
@@ -78,7 +78,7 @@ def make(out: Path, listing: Path) -> None:
         if len(lines) * PART >= ledger.ROWS_PER_FILE or number == -(-made.parts // per_shard) - 1:
             ledgers.append(ledger.write(store, len(ledgers), lines))
             lines = []
-    files = finish.publish(store, shards, ledgers)
+    files = publish.publish(store, shards, ledgers)
     manifest = {"rows": made.rows, "kept": made.rows, "dropped": [], "source": made.source, "recipe": recipe.describe()}
     calls = [PartitionCall(part, None, 0, ()) for part in range(made.parts)]
     ledger.record_partitions(store, calls, [{"rows": min(PART, made.rows - part * PART)} for part in range(made.parts)])

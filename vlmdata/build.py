@@ -14,7 +14,7 @@ from vlmdata import recipe as recipes
 from vlmdata.arguments import check_bool, check_path, check_text, check_whole_or_none, texts_of
 from vlmdata.dataset import finish_pending, settle
 from vlmdata.dataset_pages import write_pages
-from vlmdata.engine.drive import decide as decisions
+from vlmdata.engine.drive import decide
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.drive.gpus import visible_gpus, wants_gpu
 from vlmdata.engine.drive.progress import Progress
@@ -169,7 +169,7 @@ def _passes(
         keys = driver.map(
             "project", [(PartitionCall(partition, take, 0, ()), {"key": ()}) for partition, take in takes], together=1
         )
-        decided = (decisions.number_repeats([table for _, table in sorted(keys, key=_partition)], store),)
+        decided = (decide.number_repeats([table for _, table in sorted(keys, key=_partition)], store),)
     ends = [*pass_ends(bound_steps), len(bound_steps)]
     done = 0
     while done < len(bound_steps):
@@ -177,7 +177,7 @@ def _passes(
         if bound.step.sees_all:
             progress.stage(bound.step.name)
             asked = [PartitionCall(partition, take, done, decided) for partition, take in takes]
-            decided += (decisions.over_all(bound.step, done, asked, total, driver, store),)
+            decided += (decide.over_all(bound.step, done, asked, total, driver, store),)
             done += 1
             continue
         end = next(number for number in ends if number > done)

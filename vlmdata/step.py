@@ -77,7 +77,7 @@ class Step:
     version: ClassVar[int] = 1  # raise it when the same parameters come to measure something else
     sees_all: ClassVar[bool] = False  # decides over all rows at once (dedup, top fraction), on the columns it reads alone
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a decision over all rows rewrites
-    distribute_above: ClassVar[int] = 0  # with more rows than this `decide_spread` decides over all of them; 0: never
+    distribute_above: ClassVar[int] = 0  # with more rows than this `decide_distributed` decides over all of them; 0: never
     needs: ClassVar[tuple[str, ...]] = ()  # "model" for one part at a time; "gpu" where one is used if there is one
     is_private: ClassVar[bool] = False  # what it rejects is counted in the report, but never shown there
 
@@ -112,7 +112,7 @@ class Step:
         return rows
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
-        """Return a part's rows as `decide_spread` is shown them, and as arrays what only its search looks at."""
+        """Return a part's rows as `decide_distributed` is shown them, and as arrays what only its search looks at."""
         return rows, {}
 
     def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:

@@ -23,8 +23,7 @@ from tests.servers import LoopbackServer, Request, Wire, reply
 from tests.web.ask import options
 from vlmdata import run
 from vlmdata.cli import main
-from vlmdata.engine.drive import on_ray
-from vlmdata.engine.drive import processes as local
+from vlmdata.engine.drive import on_ray, processes
 from vlmdata.engine.drive.driver import WorkFailed
 from vlmdata.engine.work.ingest import fetch
 from vlmdata.engine.work.worker import Worker
@@ -148,7 +147,7 @@ def test_where_the_driver_cannot_keep_the_pace_of_a_worker_the_worker_is_replace
                 raise MemoryError
             return super().exchange(*args)
 
-    monkeypatch.setattr(local, "Pace", Short)
+    monkeypatch.setattr(processes, "RateLimiter", Short)
     run(web.recipe, tmp_path / "out", local=True, workers=2)
     assert next(calls) > 1 and hashes(tmp_path / "out") == web.expected
 
@@ -254,15 +253,15 @@ def test_a_thread_that_ends_before_its_first_call_is_not_waited_for(room):
 
 
 def test_a_process_that_cannot_be_started_is_tried_again_and_told(web, tmp_path, monkeypatch):
-    start, calls, fails = local.CONTEXT.Process.start, itertools.count(), 2
+    start, calls, fails = processes.CONTEXT.Process.start, itertools.count(), 2
 
     def failing(self):
         if next(calls) < fails:
             raise EOFError
         start(self)
 
-    monkeypatch.setattr(local.CONTEXT.Process, "start", failing)
-    monkeypatch.setattr(local, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(processes.CONTEXT.Process, "start", failing)
+    monkeypatch.setattr(processes, "PAUSES_S", (0.0, 0.0, 0.0))
     run(web.recipe, tmp_path / "out", local=True, workers=2)
     assert hashes(tmp_path / "out") == web.expected
     calls, fails = itertools.count(), 3

@@ -25,7 +25,7 @@ def recipe(folder, rows: list[tuple[str, str]], part_rows: int = 10):
 def planned(folder, recipe) -> list[dict]:
     store = LocalStore(folder)
     made = plan.make(recipe, store)
-    return [row for part in range(made.parts) for row in made.read_part(store, part).to_pylist()]
+    return [row for part in range(made.parts) for row in made.read_partition(store, part).to_pylist()]
 
 
 ROWS = [(f"http://example.org/{n % 90}.jpg", f"text {n % 90}") for n in range(100)]  # ten rows stand twice
@@ -60,7 +60,7 @@ def test_rows_that_pass_through_buckets_on_disk_make_the_same_plan(tmp_path, mon
 def test_parts_are_of_equal_size_and_hold_every_row_once(tmp_path):
     store = LocalStore(tmp_path / "out")
     made = plan.make(recipe(tmp_path / "a", ROWS[:85], part_rows=20), store)
-    assert [len(made.read_part(store, part)) for part in range(made.parts)] == [20, 20, 20, 20, 5]
+    assert [len(made.read_partition(store, part)) for part in range(made.parts)] == [20, 20, 20, 20, 5]
 
 
 def test_a_list_without_rows_has_no_parts(tmp_path):

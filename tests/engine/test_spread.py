@@ -59,7 +59,7 @@ def copies(tmp_path_factory):
 @pytest.fixture
 def spread(monkeypatch):
     for step in (DedupeMinhash, DedupePhash, DedupeSemantic):
-        monkeypatch.setattr(step, "spread_above", 10)
+        monkeypatch.setattr(step, "distribute_above", 10)
 
 
 def test_on_ray_the_bytes_are_those_of_one_machine(copies: Path, tmp_path: Path, spread):
@@ -91,7 +91,7 @@ def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_
 def test_embeddings_are_searched_where_they_lie(copies: Path, tmp_path: Path, monkeypatch):
     run(copies / "all.yaml", tmp_path / "alone", local=True, workers=1)
     for step in (DedupePhash, DedupeSemantic):
-        monkeypatch.setattr(step, "spread_above", 10)
+        monkeypatch.setattr(step, "distribute_above", 10)
     run(copies / "all.yaml", tmp_path / "spread", local=True, workers=2)
     assert hashes(tmp_path / "spread") == hashes(tmp_path / "alone")
     assert {line["step"] for line in manifest(tmp_path / "alone")["dropped"]} >= {"dedupe_phash", "dedupe_semantic"}

@@ -97,7 +97,7 @@ def rows_alike(count: int = 600) -> pa.Table:
 def test_a_decision_that_is_spread_is_the_decision_of_one_machine(
     step: Step, cuts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("spread.PAIRS", 7), ("spread.IN_A_TASK", 100), ("spread_cells.ROWS", 150)):
+    for name, value in (("distributed.PAIRS", 7), ("distributed.IN_A_TASK", 100), ("distributed_cells.ROWS", 150)):
         monkeypatch.setattr(f"vlmdata.similarity.{name}", value)
     monkeypatch.setattr("vlmdata.steps.dedupe_phash.IN_A_TASK", 100)
     rows = rows_alike()
