@@ -82,8 +82,9 @@ def floor(folder: Path) -> Callable[[], Iterable]:
 
 def vlmdata(folder: Path, batch: int | None = None) -> Callable[[], Iterable]:
     from vlmdata import stream
+    from vlmdata.loader.stream import ReadOptions
 
-    samples = stream(folder, batch_size=batch, cache=folder.parent / "cache", torch=False)
+    samples = stream(folder, batch_size=batch, reading=ReadOptions(cache=folder.parent / "cache"), torch=False)
     return lambda: samples if batch is None else itertools.chain.from_iterable(samples)
 
 
@@ -281,9 +282,10 @@ def shuffle_quality() -> None:
 def resume(folder: Path) -> None:
     """State size, first batch after a resume, and that what follows is what was not given."""
     from vlmdata import stream
+    from vlmdata.loader.stream import ReadOptions
 
     def fresh() -> Any:
-        return stream(folder, batch_size=32, cache=folder.parent / "cache", torch=False)
+        return stream(folder, batch_size=32, reading=ReadOptions(cache=folder.parent / "cache"), torch=False)
 
     whole = [sample["__key__"] for batch in fresh() for sample in batch if "__pad__" not in sample]
     exact, waits = 0, []
@@ -363,8 +365,9 @@ def write_headers(place: Path) -> int:
 def _in_the_middle(place: Path, cache: Path) -> tuple[Any, dict[str, Any]]:
     """A stream, and the state of one in the middle of an epoch."""
     from vlmdata import stream
+    from vlmdata.loader.stream import ReadOptions
 
-    samples = stream(place, batch_size=32, seed=1, rank=2, world_size=3, cache=cache, torch=False)
+    samples = stream(place, batch_size=32, seed=1, rank=2, world_size=3, reading=ReadOptions(cache=cache), torch=False)
     return samples, samples.state_dict() | {"position": samples.plan.epoch_size // 2 + 12_345}
 
 

@@ -18,6 +18,7 @@ from vlmdata import errors, step
 from vlmdata.engine.drive.publish import SumsDiffer
 from vlmdata.loader.index.index_file import NoIndex
 from vlmdata.loader.read_samples import DamagedSample
+from vlmdata.loader.stream import ReadOptions
 from vlmdata.recipe import load, parse
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,7 @@ def test_a_dataset_from_beginning_to_end(tmp_path):
         assert vlmdata.retry(out, **where)["kept"] == 12 and len(web.requests()) == before  # no reason passes
         assert vlmdata.retry(out, only="http_404", **where)["kept"] == 12
         assert len(web.requests()) == before + len(missing)
-        kept = [sample["__key__"] for sample in vlmdata.stream(out, torch=False, cache=tmp_path / "cache")]
+        kept = [sample["__key__"] for sample in vlmdata.stream(out, torch=False, reading=ReadOptions(cache=tmp_path / "cache"))]
         assert vlmdata.export(out, tmp_path / "pictures", to="folder") == len(kept) == 12
         receipt = vlmdata.forget(out, key=kept[0], dry_run=True)
         assert receipt["samples"] == 1 and vlmdata.check(out) == []

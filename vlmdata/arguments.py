@@ -19,8 +19,8 @@ def check_whole(least: int | None, **values: Any) -> None:
             raise wrong(name, "a whole number" if least is None else f"a whole number, {least} or more", value)
 
 
-def check_whole_or_none(least: int, **values: Any) -> None:
-    """Refuse what is neither None nor a whole number of at least `least`."""
+def check_whole_or_none(least: int | None, **values: Any) -> None:
+    """Refuse what is neither None nor a whole number, or smaller than `least`."""
     check_whole(least, **{name: value for name, value in values.items() if value is not None})
 
 

@@ -14,6 +14,7 @@ from vlmdata import run, stream
 from vlmdata.audit import audit
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.explain import why
+from vlmdata.loader.stream import ReadOptions
 from vlmdata.step import RecipeError
 from vlmdata.takedown import forget
 
@@ -101,7 +102,7 @@ def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_pa
         run(web.recipe, tmp_path / "out", overrides={"image_size.min_side": 10}, local=True, workers=1)
     assert published(out) == hashes(tmp_path / "out")
     assert audit(out, read_bytes=True) == []
-    keys = [sample["__key__"] for sample in stream(out, torch=False, cache=tmp_path / "cache")]
+    keys = [sample["__key__"] for sample in stream(out, torch=False, reading=ReadOptions(cache=tmp_path / "cache"))]
     assert len(keys) == 39
     line = why(out, keys[7])[0]
     assert (line["outcome"], why(out, line["url"])) == ("kept", [line])

@@ -17,6 +17,7 @@ import pytest
 from tests.engine.site import site
 from vlmdata import cli, run, stream
 from vlmdata.loader.index.index_file import INDEX
+from vlmdata.loader.stream import ReadOptions
 from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
@@ -179,7 +180,7 @@ def test_every_field_of_an_index(built: Path, out: Path, capsys: pytest.CaptureF
         for verb in reads(built, out, number):
             told(capsys, verb, ("index.parquet", ".tar"))
         try:
-            samples = list(stream(out, torch=False, cache=tmp_path / "cache"))
+            samples = list(stream(out, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
         except ValueError as error:
             assert "index.parquet" in str(error) and "\n" not in str(error)
         else:

@@ -17,6 +17,7 @@ from vlmdata.loader.index import flat_index
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.index.index_file import INDEX
 from vlmdata.loader.packed import Packing
+from vlmdata.loader.stream import ReadOptions
 
 
 def five(sample: dict[str, Any]) -> int:
@@ -24,7 +25,7 @@ def five(sample: dict[str, Any]) -> int:
 
 
 def contents(path: Any, cache: Path, **options: Any) -> list[tuple]:
-    units = stream(path, torch=False, cache=cache, **options)
+    units = stream(path, torch=False, reading=ReadOptions(cache=cache), **options)
     samples = [sample for unit in units for sample in (unit if isinstance(unit, list) else [unit])]
     return sorted((sample["__key__"], sample["jpg"], sample["json"], sample["txt"]) for sample in samples)
 

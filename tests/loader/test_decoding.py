@@ -15,6 +15,7 @@ from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
 from vlmdata.loader.index.index_file import INDEX, IndexRow, IndexWriter, index_table
 from vlmdata.loader.map_style import Rows
 from vlmdata.loader.read_samples import DamagedSample
+from vlmdata.loader.stream import ReadOptions
 
 
 def jpeg(seed: int, width: int = 80, height: int = 60) -> bytes:
@@ -43,12 +44,13 @@ def test_alternatives_are_a_list_of_texts_or_none(others: object, all_of_them: l
 @pytest.mark.parametrize("filter", ["bilinear", "area"])
 def test_images_come_in_the_models_size(tmp_path: Path, filter: str) -> None:
     tar = images(tmp_path)
-    sample = next(iter(stream(tar, decode=Decode(32, filter=filter), shuffle=False, cache=tmp_path, torch=False)))  # type: ignore
+    decode = Decode(32, filter=filter)  # type: ignore
+    sample = next(iter(stream(tar, decode=decode, seed=None, reading=ReadOptions(cache=tmp_path), torch=False)))
     assert sample["jpg"].shape == (32, 32, 3) and sample["jpg"].dtype == np.uint8
     by_pillow = Image.open(io.BytesIO(jpeg(0))).resize((43, 32), Image.Resampling.BILINEAR)
     reference = np.asarray(by_pillow)[:, 5:37].astype(float)
     assert np.abs(sample["jpg"] - reference).mean() < 3
-    whole = next(iter(stream(tar, decode=Decode(), shuffle=False, cache=tmp_path, torch=False)))
+    whole = next(iter(stream(tar, decode=Decode(), seed=None, reading=ReadOptions(cache=tmp_path), torch=False)))
     assert whole["jpg"].shape == (60, 80, 3) and whole["json"] == {"alternatives": ["0 b", "0 c"]}
 
 
@@ -56,10 +58,10 @@ def test_a_caption_is_drawn_each_epoch_from_its_seed(tmp_path: Path) -> None:
     tar = images(tmp_path)
     drawn = [
         {sample["__key__"]: sample["txt"] for sample in samples}
-        for samples in [stream(tar, decode=Decode(32), cache=tmp_path, torch=False)]
+        for samples in [stream(tar, decode=Decode(32), reading=ReadOptions(cache=tmp_path), torch=False)]
         for _ in range(30)
     ]
-    again = stream(tar, decode=Decode(32), cache=tmp_path, torch=False)
+    again = stream(tar, decode=Decode(32), reading=ReadOptions(cache=tmp_path), torch=False)
     again.set_epoch(7)
     assert {sample["__key__"]: sample["txt"] for sample in again} == drawn[7]
     for key in drawn[0]:
@@ -71,8 +73,8 @@ def test_augmentation_belongs_to_the_sample_and_its_epoch(tmp_path: Path) -> Non
     tar = images(tmp_path)
     crop = Decode(48, augment=RandomCrop((0.3, 0.8), mirror=0.5))
 
-    def epoch(number: int, **options: object) -> dict[str, bytes]:
-        samples = stream(tar, decode=crop, cache=tmp_path, torch=False, **options)  # type: ignore[arg-type]
+    def epoch(number: int, threads: int = 0, **options: int) -> dict[str, bytes]:
+        samples = stream(tar, decode=crop, reading=ReadOptions(threads=threads, cache=tmp_path), torch=False, **options)  # type: ignore
         samples.set_epoch(number)
         return {sample["__key__"]: sample["jpg"].tobytes() for sample in samples if "__pad__" not in sample}
 
@@ -85,8 +87,8 @@ def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_rais
     files = sample_files("bad", {"jpg": jpeg(1)[:300]}) + sample_files("good", {"jpg": jpeg(2)})
     tar = write_tar(tmp_path / "0.tar", files)
     with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'jpg'"):
-        list(stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False))
-    skipping = stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False, on_error="skip")
+        list(stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
+    skipping = stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(on_error="skip", cache=tmp_path), torch=False)
     with pytest.warns(UserWarning, match="skipped"):
         assert [sample["__key__"] for sample in skipping] == ["good", "good"]
     assert skipping.skipped == 1
@@ -95,7 +97,7 @@ def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_rais
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        list(stream(tar, decode=mistaken, cache=tmp_path, torch=False, on_error="skip"))
+        list(stream(tar, decode=mistaken, reading=ReadOptions(on_error="skip", cache=tmp_path), torch=False))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,8 @@ def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Pa
     files = sample_files("bad", {"jpg": jpeg(1), "txt": caption}) + sample_files("good", {"txt": b"\xef\xbb\xbfcaf\xc3\xa9\0!"})
     tar = write_tar(tmp_path / "0.tar", files)
     with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'txt': no UTF-8"):
-        list(stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False))
-    skipping = stream(tar, decode=Decode(16), shuffle=False, cache=tmp_path, torch=False, on_error="skip")
+        list(stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
+    skipping = stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(on_error="skip", cache=tmp_path), torch=False)
     with pytest.warns(UserWarning, match="skipped"):
         assert [sample["txt"] for sample in skipping] == ["café\0!"] * 2
 

@@ -12,11 +12,12 @@ from vlmdata.loader.index.build_index import build_index
 pytestmark = pytest.mark.whole
 
 LAST_LINES = [
-    "next(iter(stream(PATH, cache=CACHE)))",
-    "next(iter(stream(PATH, cache=CACHE, torch=False, threads=4)))",
-    "kept = iter(stream(PATH, cache=CACHE, threads=4, batch_size=2)); next(kept)",
-    "next(iter(stream(PATH, cache=CACHE, batch_size=2).loader(num_workers=1)))",
-    "kept = iter(DataLoader(stream(PATH, cache=CACHE, batch_size=2), batch_size=None, num_workers=1)); next(kept)",
+    "next(iter(stream(PATH, reading=ReadOptions(cache=CACHE))))",
+    "next(iter(stream(PATH, reading=ReadOptions(threads=4, cache=CACHE), torch=False)))",
+    "kept = iter(stream(PATH, batch_size=2, reading=ReadOptions(threads=4, cache=CACHE))); next(kept)",
+    "next(iter(stream(PATH, batch_size=2, reading=ReadOptions(cache=CACHE)).loader(num_workers=1)))",
+    "samples = stream(PATH, batch_size=2, reading=ReadOptions(cache=CACHE))\n"
+    "kept = iter(DataLoader(samples, batch_size=None, num_workers=1)); next(kept)",
 ]
 
 
@@ -27,6 +28,11 @@ def test_the_last_line_of_a_script(tmp_path: Path, line: str, is_remote: bool) -
     build_index(folder)
     path = f"file://{folder}" if is_remote else str(folder)
     given = f"PATH, CACHE = {path!r}, {str(tmp_path / 'cache')!r}"
-    script = "\n".join(["from torch.utils.data import DataLoader", "from vlmdata import stream", given, line])
+    imports = [
+        "from torch.utils.data import DataLoader",
+        "from vlmdata import stream",
+        "from vlmdata.loader.stream import ReadOptions",
+    ]
+    script = "\n".join([*imports, given, line])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ import pytest
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.stream import ReadOptions
 
 # As Energon's documentation lays it out: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk".
 SPLIT = """exclude:
@@ -40,7 +41,7 @@ def prepared(tmp_path: Path, split: str = SPLIT, name: str = "split.yaml") -> st
 
 
 def keys(path: Any, tmp_path: Path) -> list[str]:
-    return sorted(keys_of(stream(path, cache=tmp_path / "cache", torch=False)))  # type: ignore[call-overload]
+    return sorted(keys_of(stream(path, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)))  # type: ignore[call-overload]
 
 
 TRAIN = ["0-0", "0-1", "0-2", "0-3", "1-0", "1-1", "1-3"]
@@ -52,7 +53,7 @@ def test_train_is_meant_unless_another_split_is_named(tmp_path: Path) -> None:
     assert keys(folder, tmp_path) == keys(folder + "/", tmp_path) == keys(folder + "#train", tmp_path) == TRAIN
     assert keys(folder + "#val", tmp_path) == keys(f"{folder}/#val", tmp_path) == VAL
     assert keys([folder, folder + "#val"], tmp_path) == sorted(TRAIN + VAL)
-    both = stream({folder: 0.5, folder + "#val": 0.5}, cache=tmp_path / "cache", torch=False)
+    both = stream({folder: 0.5, folder + "#val": 0.5}, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
     assert {key[0] for key in keys_of(both)} == {"0", "1", "2", "3"}
     assert sorted(os.listdir(folder)) == [".nv-meta", "shards"] and len(os.listdir(folder + "/shards")) == 5
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vlmdata import stream
 from vlmdata.loader.index.grouping import samples
 from vlmdata.loader.index.tar import Member, TarDamage, members
+from vlmdata.loader.stream import ReadOptions
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/.", exclude_categories=["Cs"]), min_size=1, max_size=12)
 KEYS = st.builds("/".join, st.lists(st.one_of(NAMES, st.just("long" * 40)), min_size=1, max_size=3))
@@ -80,7 +81,8 @@ def test_a_stream_over_a_broken_tar_gives_whole_samples_or_one_clear_error(
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)
-                    given = list(stream(tar, on_error=on_error, cache=folder / on_error, torch=False))  # type: ignore[arg-type]
+                    reading = ReadOptions(on_error=on_error, cache=folder / on_error)  # type: ignore[arg-type]
+                    given = list(stream(tar, reading=reading, torch=False))
                 assert given
             except ValueError as error:
                 assert "0.tar" in str(error) or "no samples" in str(error)

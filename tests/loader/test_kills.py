@@ -14,6 +14,7 @@ import pytest
 
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
+from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
@@ -21,8 +22,10 @@ pytestmark = pytest.mark.whole
 TRAINER = """
 import json, os, sys
 from vlmdata import stream
+from vlmdata.loader.stream import ReadOptions
 folder, cache, log, rank, world, workers, batch = sys.argv[1:8]
-samples = stream(folder, batch_size=int(batch), epochs=2, rank=int(rank), world_size=int(world), cache=cache)
+reading = ReadOptions(cache=cache)
+samples = stream(folder, batch_size=int(batch), epochs=2, rank=int(rank), world_size=int(world), reading=reading)
 if len(sys.argv) > 8:
     samples.load_state_dict(json.loads(sys.argv[8]))
 with open(log, "a", buffering=1) as file:
@@ -41,7 +44,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tmp_path: Path) -> None:
-    whole = keys_of(stream(tars, epochs=2, cache=tmp_path, torch=False))
+    whole = keys_of(stream(tars, epochs=2, reading=ReadOptions(cache=tmp_path), torch=False))
     chance = random.Random(7)
     given: list[str] = []
     state: dict[str, Any] | None = None
@@ -67,8 +70,8 @@ def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tm
 
 
 def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, batch_size=4, cache=tmp_path)
-    whole = keys_of(stream(tars, batch_size=4, cache=tmp_path, torch=False))
+    samples = stream(tars, batch_size=4, reading=ReadOptions(cache=tmp_path))
+    whole = keys_of(stream(tars, batch_size=4, reading=ReadOptions(cache=tmp_path), torch=False))
     given: list[str] = []
     others = _children()
     with pytest.raises(RuntimeError, match="worker"):
@@ -81,7 +84,7 @@ def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tm
                     time.sleep(0.01)
     state = samples.state_dict()
     assert state["position"] == len(given) >= 24
-    again = stream(tars, batch_size=4, cache=tmp_path)
+    again = stream(tars, batch_size=4, reading=ReadOptions(cache=tmp_path))
     again.load_state_dict(state)
     assert given + keys_of(again.loader(3)) == whole
 

@@ -12,7 +12,7 @@ from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 from vlmdata.loader.order.blend import BlendOrder, as_rates
 from vlmdata.loader.order.order import Order, permute
-from vlmdata.loader.stream import Blend
+from vlmdata.loader.stream import Blend, ReadOptions
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 65_535, 65_537, 200_001])
@@ -75,11 +75,11 @@ def test_weights_are_taken_as_written() -> None:
 
 def test_epochs_of_each_dataset(tmp_path: Path) -> None:
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
-    samples = stream(Blend({a: 1, b: 2.5}, by="epochs"), cache=tmp_path, torch=False)
+    samples = stream(Blend({a: 1, b: 2.5}, by="epochs"), reading=ReadOptions(cache=tmp_path), torch=False)
     assert len(samples) == 130
     urls = [sample["__url__"] for sample in samples]
     assert sum(url.startswith(a) for url in urls) == 30
-    both = list(stream({a: 0.5, b: 0.5}, cache=tmp_path, torch=False))
+    both = list(stream({a: 0.5, b: 0.5}, reading=ReadOptions(cache=tmp_path), torch=False))
     first = [sample["__key__"] for sample in both if sample["__url__"].startswith(a)][:30]
     assert len(set(first)) == 30 and len(both) == 70
 
@@ -88,7 +88,8 @@ def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> Non
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
 
     def course() -> list:
-        return stream(Blend({a: 1, b: 0}, later={20: {b: 1}, 50: {a: 1, b: 1}}), epochs=2, cache=tmp_path, torch=False)  # type: ignore
+        blend = Blend({a: 1, b: 0}, later={20: {b: 1}, 50: {a: 1, b: 1}})
+        return stream(blend, epochs=2, reading=ReadOptions(cache=tmp_path), torch=False)  # type: ignore
 
     samples = list(course())
     urls = [sample["__url__"].startswith(a) for sample in samples]
@@ -100,11 +101,11 @@ def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> Non
     assert keys_of(later) == keys_of(samples)[45:]
     assert later.audit(trials=2).positions == 70  # type: ignore
     with pytest.raises(ValueError, match="later weights name"):
-        stream(Blend({a: 1}, later={5: {"c": 1}}), cache=tmp_path, torch=False)
+        stream(Blend({a: 1}, later={5: {"c": 1}}), reading=ReadOptions(cache=tmp_path), torch=False)
 
 
 def test_audit_proves_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = stream(caption_set(tmp_path / "tars", [37, 1, 50]), cache=tmp_path, torch=False)
+    samples = stream(caption_set(tmp_path / "tars", [37, 1, 50]), reading=ReadOptions(cache=tmp_path), torch=False)
     assert samples.audit(1, trials=5).samples == 88
     honest = Order.at
     monkeypatch.setattr(Order, "at", lambda self, epoch, positions: honest(self, epoch, positions) // 2 * 2)
@@ -114,3 +115,22 @@ def test_audit_proves_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 PINNED_SMALL = [5, 4, 3, 1, 7, 0, 6, 2, 9, 8]
 PINNED_LARGE = [851260, 590225, 503188, 90494]
+
+
+@pytest.mark.parametrize(
+    ("seed", "order", "keys", "random"),
+    [
+        (0, "97b545c42075de84", "1-4 0-3 1-0 0-2 0-1 1-1 0-4 1-3 0-0 1-2", 2424008340112596316),
+        (7, "2d771d4e61e80b02", "0-0 0-1 1-1 1-2 0-4 0-3 1-3 1-4 1-0 0-2", 3434594006619335875),
+        (None, "1a5f3df84c3bea56", "0-0 0-1 0-2 0-3 0-4 1-0 1-1 1-2 1-3 1-4", 4566548051771092398),
+    ],
+)
+def test_orders_and_states_are_those_of_earlier_versions(
+    tmp_path: Path, seed: int | None, order: str, keys: str, random: int
+) -> None:
+    tars = caption_set(tmp_path / "tars", [5, 5])
+    samples = stream(tars, seed=seed, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
+    assert samples.state_dict() == {"position": 0, "index": "3150366492e7374f", "order": order}
+    given = list(samples)
+    assert (" ".join(keys_of(given)), given[0]["__seed__"]) == (keys, random)
+    assert keys_of(samples) == keys.split() or seed is not None  # None: the same order in every epoch

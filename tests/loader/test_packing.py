@@ -17,7 +17,7 @@ from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.order.packing import pack
 from vlmdata.loader.packed import Packing
-from vlmdata.loader.stream import Blend
+from vlmdata.loader.stream import Blend, ReadOptions
 
 pytestmark = pytest.mark.whole
 
@@ -81,7 +81,7 @@ def tokens_of(sample: dict[str, Any]) -> int:
 
 def packed(folder: Path, cache: Path, state: dict | None = None, **options: Any) -> Any:
     packing = Packing(64, tokens_of, "three a letter", window=70, workers=1)
-    samples = stream(folder, packing=packing, epochs=2, cache=cache, torch=False, **options)
+    samples = stream(folder, packing=packing, epochs=2, reading=ReadOptions(cache=cache), torch=False, **options)
     if state is not None:
         samples.load_state_dict(json.loads(json.dumps(state)))
     return samples
@@ -115,14 +115,14 @@ def test_another_length_is_another_order(tmp_path: Path) -> None:
     state = packed(folder, tmp_path).state_dict()
     longer = Packing(65, tokens_of, "three a letter", window=70, workers=1)
     with pytest.raises(ValueError, match="packing"):
-        stream(folder, packing=longer, cache=tmp_path, torch=False).load_state_dict(state)
+        stream(folder, packing=longer, reading=ReadOptions(cache=tmp_path), torch=False).load_state_dict(state)
 
 
 def test_packs_that_no_sample_fits_into_are_an_error_and_no_endless_search(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [40])
     narrow = Packing(9, tokens_of, "three a letter", overlong="drop", window=7, workers=1)
     with pytest.raises(ValueError, match="no sample fits into 9 tokens"):
-        next(iter(stream(folder, packing=narrow, cache=tmp_path, torch=False)))
+        next(iter(stream(folder, packing=narrow, reading=ReadOptions(cache=tmp_path), torch=False)))
 
 
 def words(sample: dict[str, Any]) -> int:
@@ -140,7 +140,8 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
 
     def blend(**options: Any) -> Any:
         packing = Packing(100, words, "5 or 20", workers=1)
-        return stream(Blend({a: 0.5, b: 0.5}, by="tokens"), packing=packing, cache=tmp_path, torch=False, **options)
+        reading = ReadOptions(cache=tmp_path)
+        return stream(Blend({a: 0.5, b: 0.5}, by="tokens"), packing=packing, reading=reading, torch=False, **options)
 
     samples = [sample for one in blend() for sample in one]
     short = sum(sample["__url__"].startswith(a) for sample in samples)
@@ -153,7 +154,7 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
     rest = [one for batch in second for one in batch if "__pad__" not in one[0]]
     assert [[s["__key__"] for s in one] for one in given + rest] == [[s["__key__"] for s in one] for one in blend()]
     with pytest.raises(ValueError, match="need lengths"):
-        stream(Blend({a: 1, b: 1}, by="tokens"), cache=tmp_path, torch=False)
+        stream(Blend({a: 1, b: 1}, by="tokens"), reading=ReadOptions(cache=tmp_path), torch=False)
 
 
 def where_measured(meeting: Path, sample: dict[str, Any]) -> int:
@@ -172,7 +173,8 @@ def test_lengths_are_measured_once_by_several_processes_and_kept_in_the_cache(tm
     def lengths(name: str) -> np.ndarray:
         (tmp_path / name).mkdir(exist_ok=True)
         packing = Packing(1 << 30, functools.partial(where_measured, tmp_path / name), name, workers=2)
-        return stream(folder, packing=packing, cache=tmp_path / "cache", torch=False).plan.lengths[0].values  # type: ignore
+        reading = ReadOptions(cache=tmp_path / "cache")
+        return stream(folder, packing=packing, reading=reading, torch=False).plan.lengths[0].values  # type: ignore
 
     found = lengths("a")
     assert len(found) == 9000 and len(set(found.tolist())) == 2 and os.getpid() not in found
@@ -197,7 +199,8 @@ def test_a_packed_stream_never_splits_a_sample_or_its_images(tmp_path: Path) -> 
         return 3 + 10 * len(sample["__images__"])
 
     packing = Packing(64, measure, "ten an image", workers=1)
-    seen = {sample["__key__"]: sample for one in stream(tar, packing=packing, cache=tmp_path, torch=False) for sample in one}
+    packs = stream(tar, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False)
+    seen = {sample["__key__"]: sample for one in packs for sample in one}
     assert len(seen) == 60
     assert all(sum(name.endswith("jpg") for name in sample) == int(key) % 4 for key, sample in seen.items())
 
@@ -212,7 +215,8 @@ def test_single_packs_are_the_samples_that_fit_in_the_order_of_the_stream(tmp_pa
     folder = caption_set(tmp_path / "tars", [50, 40], size=7)
 
     def open_stream(rank: int, world: int, **options: Any) -> Any:
-        return stream(folder, seed=4, cache=tmp_path / "cache", torch=False, rank=rank, world_size=world, epochs=2, **options)
+        reading = ReadOptions(cache=tmp_path / "cache")
+        return stream(folder, seed=4, reading=reading, torch=False, rank=rank, world_size=world, epochs=2, **options)
 
     packing = Packing(20, numbered, "numbered", "drop", window=16, workers=1, single=True)
     plain = [sample["__key__"] for sample in open_stream(0, 1) if numbered(sample) == 5]
@@ -237,7 +241,7 @@ def test_the_samples_of_an_epoch_are_those_in_its_packs(tmp_path: Path) -> None:
         return [numbered(sample), 5, 99]
 
     packing = Packing(20, either, "either", "drop", window=32, workers=1)
-    opened: Any = stream(folder, epochs=3, packing=packing, cache=tmp_path / "cache", torch=False)
+    opened: Any = stream(folder, epochs=3, packing=packing, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
     counts = [opened.plan.samples(epoch) for epoch in range(3)]
     assert sum(len(one) for one in opened) == sum(counts) and len(set(counts)) > 1
 
@@ -250,7 +254,8 @@ def test_an_image_whose_size_cannot_be_read_is_measured_with_its_bytes(tmp_path:
         seen[sample["__key__"]] = sample.get("__unsized__")
         return 5
 
-    stream(tmp_path / "tars", packing=Packing(20, measure, "m", workers=1), cache=tmp_path / "cache", torch=False)
+    packing = Packing(20, measure, "m", workers=1)
+    stream(tmp_path / "tars", packing=packing, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
     assert seen == {"a": {"jpg": b"<html>"}, "b": None}
 
 
@@ -259,7 +264,7 @@ def test_lengths_are_those_of_the_tars_as_they_are(tmp_path: Path) -> None:
 
     def lengths(folder: Path) -> list[int]:
         packing = Packing(20, lambda sample: int(sample["txt"]), "m", workers=1)
-        opened: Any = stream(folder, packing=packing, cache=tmp_path / "cache", torch=False)
+        opened: Any = stream(folder, packing=packing, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
         return opened.plan.lengths[0].values.tolist()
 
     for name, text in (("one", b"3"), ("two", b"4")):
@@ -279,7 +284,8 @@ def test_damaged_samples_are_dropped_where_they_are_passed_over_and_not_remember
     packing = Packing(20, lambda sample: 5, "five", "drop", workers=1)
 
     def samples(**options: Any) -> int:
-        opened: Any = stream(folder, packing=packing, cache=tmp_path / "cache", torch=False, **options)
+        reading = ReadOptions(cache=tmp_path / "cache", **options)
+        opened: Any = stream(folder, packing=packing, reading=reading, torch=False)
         assert opened.plan.samples(0) == sum(len(one) for one in opened) and opened.skipped == 0
         return opened.plan.samples(0)
 

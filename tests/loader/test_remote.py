@@ -10,20 +10,20 @@ from tests.loader.tars import caption_set, contents, keys_of
 from vlmdata import stream
 from vlmdata.loader import remote_tars
 from vlmdata.loader.index.build_index import build_index
-from vlmdata.loader.stream import Cache
+from vlmdata.loader.stream import ReadOptions
 
 
 @pytest.mark.parametrize("with_index", [True, False])
 def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_tars, "BLOCK", 4096)  # so that samples cross blocks
     folder = caption_set(tmp_path / "tars", [37, 1, 50], size=3000)
-    local = contents(stream(folder, cache=tmp_path / "a", torch=False))
+    local = contents(stream(folder, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     if with_index:
         build_index(folder)
     files = fsspec.filesystem("memory")
     place = f"/set-{with_index}"
     files.put(str(folder), place, recursive=True)
-    samples = stream(f"memory:/{place}", cache=tmp_path / "b", torch=False)
+    samples = stream(f"memory:/{place}", reading=ReadOptions(cache=tmp_path / "b"), torch=False)
     assert contents(samples) == local
     files.rm(place, recursive=True)
     samples.set_epoch(0)
@@ -35,7 +35,7 @@ def test_patterns_of_addresses(tmp_path: Path, pattern: str) -> None:
     folder = caption_set(tmp_path / "tars", [3, 4])
     files = fsspec.filesystem("memory")
     files.put(str(folder), "/patterns", recursive=True)
-    samples = stream(f"memory://patterns/{pattern}", cache=tmp_path / "cache", torch=False)
+    samples = stream(f"memory://patterns/{pattern}", reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
     files.rm("/patterns", recursive=True)
     assert len(samples) == 7
 
@@ -44,7 +44,7 @@ def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(remote_tars, "BLOCK", 4096)
     folder = caption_set(tmp_path / "tars", [100, 100], size=2000)
     bound = 100_000
-    samples = stream(f"file://{folder}", cache=Cache(tmp_path / "cache", bound), torch=False)
+    samples = stream(f"file://{folder}", reading=ReadOptions(cache=tmp_path / "cache", cache_bytes=bound), torch=False)
     assert sum(path.stat().st_size for path in folder.glob("*.tar")) > 5 * bound
     assert len(keys_of(samples)) == 200
     held = sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").glob("??/*"))
@@ -53,7 +53,7 @@ def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_workers_share_the_cache(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [60, 41], size=20_000)
-    samples = stream(f"file://{folder}", batch_size=8, cache=tmp_path / "cache")
+    samples = stream(f"file://{folder}", batch_size=8, reading=ReadOptions(cache=tmp_path / "cache"))
     keys = [s["__key__"] for batch in samples.loader(2) for s in batch if "__pad__" not in s]
     assert len(keys) == len(set(keys)) == 101
     size = sum(path.stat().st_size for path in folder.glob("*.tar"))
@@ -65,10 +65,10 @@ def test_a_missing_remote_tar_is_named(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [5, 5])
     build_index(folder)
     (folder / "00001.tar").unlink()
-    samples = stream(f"file://{folder}", cache=tmp_path / "cache", torch=False)
+    samples = stream(f"file://{folder}", reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
     with pytest.raises(ValueError, match=r"00001\.tar.*cannot be opened"):
         keys_of(samples)
-    samples = stream(f"file://{folder}", cache=tmp_path / "cache", torch=False, on_error="skip")
+    samples = stream(f"file://{folder}", reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"), torch=False)
     with pytest.warns(UserWarning, match="skipped"):
         assert set(keys_of(samples)) == {f"0-{number}" for number in range(5)}
     assert samples.skipped >= 5
@@ -79,6 +79,6 @@ def test_tars_of_different_places_are_one_set(tmp_path: Path) -> None:
     files = fsspec.filesystem("memory")
     files.put_file(str(folder / "00001.tar"), "/elsewhere/00001.tar")
     places = [str(folder / "00000.tar"), "memory://elsewhere/00001.tar"]
-    local = contents(stream(folder, cache=tmp_path / "a", torch=False))
+    local = contents(stream(folder, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     for _ in range(2):  # with an index made now, and with the one kept
-        assert sorted(contents(stream(places, cache=tmp_path / "b", torch=False))) == sorted(local)
+        assert sorted(contents(stream(places, reading=ReadOptions(cache=tmp_path / "b"), torch=False))) == sorted(local)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 from vlmdata.loader.samples import Samples
+from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
@@ -28,7 +29,9 @@ def give(tars: Path, cache: Path, world: int, batch: int, state: dict | None, st
     """What `world` ranks hand out in so many steps, in the order of positions, and the state that each of them then has."""
     ranks, states = [], []
     for rank in range(world):
-        samples = stream(tars, batch_size=batch, epochs=2, rank=rank, world_size=world, cache=cache, torch=False)
+        samples = stream(
+            tars, batch_size=batch, epochs=2, rank=rank, world_size=world, reading=ReadOptions(cache=cache), torch=False
+        )
         if state:
             samples.load_state_dict(json.loads(json.dumps(state)))
         batches = []
@@ -66,18 +69,18 @@ def test_any_kill_points_and_ranks_give_the_same_order(tars: Path, cache: Path, 
 
 
 def test_a_changed_index_is_refused(tars: Path, cache: Path, tmp_path: Path) -> None:
-    state = stream(tars, cache=cache, torch=False).state_dict()
+    state = stream(tars, reading=ReadOptions(cache=cache), torch=False).state_dict()
     other = caption_set(tmp_path, [37, 1, 50, 111])
     with pytest.raises(ValueError, match="another index"):
-        stream(other, cache=cache, torch=False).load_state_dict(state)
+        stream(other, reading=ReadOptions(cache=cache), torch=False).load_state_dict(state)
     with pytest.raises(ValueError, match="another seed"):
-        stream(tars, cache=cache, seed=1, torch=False).load_state_dict(state)
+        stream(tars, reading=ReadOptions(cache=cache), seed=1, torch=False).load_state_dict(state)
     with pytest.raises(ValueError, match="no state of a stream: it has _steps_since_snapshot"):
-        stream(tars, cache=cache, torch=False).load_state_dict({"_steps_since_snapshot": 1})
+        stream(tars, reading=ReadOptions(cache=cache), torch=False).load_state_dict({"_steps_since_snapshot": 1})
 
 
 def test_iterations_follow_each_other(tars: Path, cache: Path) -> None:
-    samples = stream(tars, cache=cache, torch=False)
+    samples = stream(tars, reading=ReadOptions(cache=cache), torch=False)
     assert isinstance(samples, Samples)
     first, second = keys_of(samples), keys_of(samples)
     assert sorted(first) == sorted(second) and first != second

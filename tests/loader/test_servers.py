@@ -22,6 +22,7 @@ from vlmdata.loader import remote_tars
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.map_style import Rows
 from vlmdata.loader.packed import Packing
+from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
@@ -78,23 +79,23 @@ def address_of(web: Any) -> str:
 
 @pytest.mark.parametrize("with_index", [True, False])
 def test_a_bucket_is_read_as_the_folder(tars: Path, tmp_path: Path, with_index: bool) -> None:
-    local = contents(stream(tars, cache=tmp_path / "a", torch=False))
+    local = contents(stream(tars, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     with bucket() as place:
         files = fsspec.filesystem("s3")
         for file in tars.glob("*.tar" if not with_index else "*"):
             files.put_file(str(file), f"{place}/set/{file.name}")
-        assert contents(stream(f"{place}/set", cache=tmp_path / "b", torch=False)) == local
+        assert contents(stream(f"{place}/set", reading=ReadOptions(cache=tmp_path / "b"), torch=False)) == local
         rows = Rows(f"{place}/set", cache=tmp_path / "c")
         assert sorted(rows[row]["txt"] for row in range(len(rows))) == sorted(text for _, _, text in local)
-        workers = stream(f"{place}/set", batch_size=8, cache=tmp_path / "d").loader(2)
+        workers = stream(f"{place}/set", batch_size=8, reading=ReadOptions(cache=tmp_path / "d")).loader(2)
         assert keys_of(workers)[:88] == [key for key, _, _ in local]
 
 
 def test_a_web_server_is_asked_once_for_each_block(web: Any, tars: Path, tmp_path: Path) -> None:
     names = [f"{address_of(web)}/{number:05}.tar" for number in range(3)]
-    local = contents(stream(tars, cache=tmp_path / "a", torch=False))
-    assert contents(stream(names, cache=tmp_path / "b", torch=False)) == local
-    by_index = stream(f"{address_of(web)}/index.parquet", batch_size=8, cache=tmp_path / "c")
+    local = contents(stream(tars, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
+    assert contents(stream(names, reading=ReadOptions(cache=tmp_path / "b"), torch=False)) == local
+    by_index = stream(f"{address_of(web)}/index.parquet", batch_size=8, reading=ReadOptions(cache=tmp_path / "c"))
     web.asked.clear()
     keys = keys_of(by_index.loader(3))
     assert keys[:88] == [key for key, _, _ in local]
@@ -119,7 +120,8 @@ def test_packs_of_a_bucket_are_those_of_the_folder(tars: Path, tmp_path: Path) -
 
     def packs(place: Any, cache: str) -> list[list[str]]:
         return [
-            [sample["__key__"] for sample in one] for one in stream(place, packing=packing, cache=tmp_path / cache, torch=False)
+            [sample["__key__"] for sample in one]
+            for one in stream(place, packing=packing, reading=ReadOptions(cache=tmp_path / cache), torch=False)
         ]
 
     with bucket() as place:
@@ -135,8 +137,8 @@ def test_a_tar_gone_from_a_bucket_is_named_or_its_samples_are_skipped(tars: Path
             files.put_file(str(file), f"{place}/set/{file.name}")
         files.rm_file(f"{place}/set/00002.tar")
         with pytest.raises(ValueError, match=r"00002\.tar, byte \d+, sample '2-\d+': cannot be opened.*on_error"):
-            keys_of(stream(f"{place}/set", cache=tmp_path / "a", torch=False))
-        skipping = stream(f"{place}/set", cache=tmp_path / "b", torch=False, on_error="skip")
+            keys_of(stream(f"{place}/set", reading=ReadOptions(cache=tmp_path / "a"), torch=False))
+        skipping = stream(f"{place}/set", reading=ReadOptions(on_error="skip", cache=tmp_path / "b"), torch=False)
         with pytest.warns(UserWarning, match="skipped"):
             assert {key[0] for key in keys_of(skipping)} == {"0", "1"}
         assert skipping.skipped >= 50
@@ -145,8 +147,9 @@ def test_a_tar_gone_from_a_bucket_is_named_or_its_samples_are_skipped(tars: Path
 READER = """
 import json, sys
 from vlmdata import stream
-from vlmdata.loader.stream import Cache
-samples = stream(sys.argv[1], cache=Cache(sys.argv[2], int(sys.argv[3])), seed=int(sys.argv[4]), torch=False, threads=2)
+from vlmdata.loader.stream import ReadOptions
+reading = ReadOptions(threads=2, cache=sys.argv[2], cache_bytes=int(sys.argv[3]))
+samples = stream(sys.argv[1], seed=int(sys.argv[4]), reading=reading, torch=False)
 print(json.dumps(sorted((sample["__key__"], len(sample["jpg"])) for sample in samples)))
 """
 
@@ -160,7 +163,7 @@ def test_processes_that_share_a_small_cache(web: Any, tars: Path, tmp_path: Path
         subprocess.Popen([sys.executable, "-c", READER, *arguments, str(seed)], stdout=subprocess.PIPE) for seed in range(4)
     ]
     found = [json.loads(process.communicate(timeout=800)[0]) for process in started]
-    local = stream(tars, cache=tmp_path / "a", torch=False)
+    local = stream(tars, reading=ReadOptions(cache=tmp_path / "a"), torch=False)
     assert all(one == sorted([sample["__key__"], len(sample["jpg"])] for sample in local) for one in found[:1])
     assert all(one == found[0] for one in found)
     held = sum(os.stat(path).st_size for path in (tmp_path / "cache" / "blocks").glob("??/*"))

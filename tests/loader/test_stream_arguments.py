@@ -15,7 +15,7 @@ from tests.loader.tars import caption_set, keys_of
 from vlmdata import Decode, Error, Packing, stream
 from vlmdata.arguments import check_protocol
 from vlmdata.loader.samples import Samples
-from vlmdata.loader.stream import Blend, Cache, Options
+from vlmdata.loader.stream import Blend, Options, ReadOptions
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,10 +33,10 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"batch_size": True}, "batch_size is a whole number, 1 or more, not True"),
         ({"epochs": 0}, "epochs is a whole number, 1 or more, not 0"),  # it would never end
         ({"epochs": 1.5}, "epochs is a whole number, 1 or more, not 1.5"),
-        ({"seed": None}, "seed is a whole number, not None"),
-        ({"threads": -1}, "threads is a whole number, 0 or more, not -1"),
-        ({"threads": None}, "threads is a whole number, 0 or more, not None"),
-        ({"shuffle": 1000}, "shuffle is True or False, not 1000"),
+        ({"seed": "0"}, "seed is a whole number, not '0'"),
+        ({"seed": False}, "seed is a whole number, not False"),
+        ({"reading": None}, "reading is a ReadOptions, not None"),
+        ({"reading": {"threads": 2}}, "reading is a ReadOptions, not {'threads': 2}"),
         ({"drop_last": "no"}, "drop_last is True or False, not 'no'"),
         ({"torch": "cuda"}, "torch is True or False, not 'cuda'"),
         ({"decode": "pil"}, "decode is a function, not 'pil'"),
@@ -47,9 +47,6 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2: ranks count from 0"),
         ({"rank": 0}, "give both rank and world_size, or neither"),
         ({"world_size": 2}, "give both rank and world_size, or neither"),
-        ({"on_error": "ignore"}, "on_error is one of raise, skip, not 'ignore'"),
-        ({"on_error": ["skip"]}, "on_error is one of raise, skip, not ['skip']"),
-        ({"cache": 10**9}, "cache is a path or an address, not 1000000000"),
         ({"path": 5}, "path is a path or a list of paths, not 5"),
         ({"path": None}, "path is a path or a list of paths, not None"),
         ({"path": ["a", 5]}, "path is a path or a list of paths, not ['a', 5]"),
@@ -67,7 +64,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict[str, Any], says: str) -> None:
     with pytest.raises(Error) as caught:
-        stream(**{"path": tars, "cache": tmp_path, "torch": False, **argument})
+        stream(**{"path": tars, "reading": ReadOptions(cache=tmp_path), "torch": False, **argument})
     assert isinstance(caught.value, ValueError) and str(caught.value) == says
 
 
@@ -79,7 +76,12 @@ def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict
         (lambda: Blend({"a": 1}, later=[5]), "later is a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later is a whole number, 0 or more, not 1.5"),  # type: ignore
         (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend is of ['a']"),
-        (lambda: Cache("a", max_bytes=2.5), "max_bytes is a whole number, 0 or more, not 2.5"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(threads=-1), "threads is a whole number, 0 or more, not -1"),
+        (lambda: ReadOptions(threads=None), "threads is a whole number, 0 or more, not None"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(on_error="ignore"), "on_error is one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(on_error=["skip"]), "on_error is one of raise, skip, not ['skip']"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(cache=10**9), "cache is a path or an address, not 1000000000"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(cache_bytes=2.5), "cache_bytes is a whole number, 0 or more, not 2.5"),  # type: ignore[arg-type]
         (lambda: Packing(0, len, "any"), "tokens is a whole number, 1 or more, not 0"),
         (lambda: Packing(8, "len", "any"), "measure is a function, not 'len'"),  # type: ignore[arg-type]
         (lambda: Packing(8, len, 5), "name is a text, not 5"),  # type: ignore[arg-type]
@@ -108,22 +110,25 @@ def test_chained_addresses_and_paths_pass() -> None:
 def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
     packing = Packing(64, lambda sample: length, f"{length!r}", workers=1)
     with pytest.raises(Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}: a whole number")):
-        stream(tars, packing=packing, cache=tmp_path, torch=False)
+        stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False)
 
 
 def test_a_length_may_be_of_numpy(tars: Path, tmp_path: Path) -> None:
     packing = Packing(64, lambda sample: np.int64(len(sample["txt"])), "numpy", workers=1)
-    assert sum(map(len, stream(tars, packing=packing, cache=tmp_path, torch=False))) == 10
+    assert sum(map(len, stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False))) == 10
 
 
-@pytest.mark.parametrize("old", ["batch", "collate", "tail", "world", "pack", "by", "later", "cache_bytes", "workers"])
+OLD = ["batch", "collate", "tail", "world", "pack", "by", "later", "shuffle", "threads", "on_error", "cache", "cache_bytes"]
+
+
+@pytest.mark.parametrize("old", [*OLD, "workers"])
 def test_a_name_that_is_none_is_a_type_error(tars: Path, old: str) -> None:
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
         stream(tars, **{old: 1})
 
 
 def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, batch_size=2, cache=tmp_path)
+    samples = stream(tars, batch_size=2, reading=ReadOptions(cache=tmp_path))
     for wrong, says in (
         ({"num_workers": -1}, "num_workers is a whole number, 0 or more, not -1"),
         ({"prefetch_factor": 0}, "prefetch_factor is a whole number, 1 or more, not 0"),
@@ -135,7 +140,8 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
         assert str(caught.value) == says
     with pytest.raises(TypeError, match="workers"):
         samples.loader(workers=2)  # type: ignore[call-arg]
-    assert sorted(keys_of(samples.loader(num_workers=0))) == sorted(keys_of(stream(tars, cache=tmp_path, torch=False)))
+    plain = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
+    assert sorted(keys_of(samples.loader(num_workers=0))) == sorted(keys_of(plain))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,7 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
     ],
 )
 def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
-    samples = stream(tars, cache=tmp_path, torch=False)
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
     with pytest.raises(Error) as caught:
         samples.load_state_dict(state)
     assert str(caught.value) == says
@@ -160,11 +166,12 @@ def test_a_checker_sees_every_option() -> None:
     seen = get_type_hints(Options)
     assert seen == {name: kind for name, kind in taken.items() if name not in ("path", "torch", "return")}
     assert set(inspect.signature(stream).parameters) == {"path", "torch", *seen}
+    assert len(inspect.signature(stream).parameters) <= 12
 
 
 def test_without_torch_the_same_samples_come(tars: Path, tmp_path: Path) -> None:
-    plain = stream(tars, cache=Cache(tmp_path), torch=False)
-    assert type(plain) is Samples and keys_of(plain) == keys_of(stream(tars, cache=tmp_path))
+    plain = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
+    assert type(plain) is Samples and keys_of(plain) == keys_of(stream(tars, reading=ReadOptions(cache=tmp_path)))
 
 
 CHECKED = """
@@ -174,18 +181,18 @@ from typing import Any, assert_type
 import vlmdata
 from vlmdata import Packing, stream
 from vlmdata.loader.samples import Samples
-from vlmdata.loader.stream import Blend, Cache
+from vlmdata.loader.stream import Blend, ReadOptions
 from vlmdata.loader.torch_stream import Loader, Stream
 
 
 def with_torch(flag: bool) -> None:
     assert_type(stream("a"), Stream)
     assert_type(vlmdata.stream(Path("a"), batch_size=2, drop_last=True, torch=True), Stream)
-    assert_type(stream({"a": 0.5, "b": 1}, cache=Cache("c", 5), torch=False), Samples)
+    assert_type(stream({"a": 0.5, "b": 1}, seed=None, reading=ReadOptions(cache="c", cache_bytes=5), torch=False), Samples)
     assert_type(stream(Blend({Path("a"): 1}, by="epochs"), packing=Packing(8, len, "any"), torch=flag), Samples)
     assert_type(stream(["a", "b"]).loader(num_workers=2), Loader)
     stream("a", batch=2)  # wrong: old name
-    stream("a", on_error="stop")  # wrong: no such choice
+    ReadOptions(on_error="stop")  # wrong: no such choice
     stream("a", torch=False).loader()  # wrong: only with torch
 
 

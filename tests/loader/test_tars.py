@@ -15,12 +15,13 @@ from tests.real_data import real_data
 from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.index.find_tars import expand_braces, find_shards
+from vlmdata.loader.stream import ReadOptions
 
 LONG = "folder/" + "long" * 60
 
 
 def read(path: Any, cache: Path, **options: Any) -> list[dict[str, Any]]:
-    samples = list(stream(path, shuffle=False, cache=cache, torch=False, **options))
+    samples = list(stream(path, seed=None, reading=ReadOptions(cache=cache, **options), torch=False))
     return [
         {name: value for name, value in sample.items() if not name.startswith("__") or name == "__key__"} for sample in samples
     ]
@@ -96,10 +97,10 @@ def test_a_cut_tar_is_named_or_its_whole_samples_kept(tmp_path: Path, cut: int) 
 def test_rubbish_and_compressed_tars_are_refused(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"\x1f\x8b" + bytes(1000))
     with pytest.raises(ValueError, match="compressed"):
-        stream(tmp_path, torch=False, cache=tmp_path / "c")
+        stream(tmp_path, torch=False, reading=ReadOptions(cache=tmp_path / "c"))
     (tmp_path / "0.tar").write_bytes(b"rubbish!" * 100)
     with pytest.raises(ValueError, match="no tar header here"):
-        stream(tmp_path, torch=False, cache=tmp_path / "c")
+        stream(tmp_path, torch=False, reading=ReadOptions(cache=tmp_path / "c"))
 
 
 def test_a_tar_cut_after_it_was_indexed(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_tar_cut_after_it_was_indexed(tmp_path: Path) -> None:
     tar.write_bytes(tar.read_bytes()[:512])
     with pytest.raises(ValueError, match=r"00001\.tar, byte 512, sample '1-0': member 'jpg' has 0 of its"):
         read(folder, tmp_path)
-    skipping = stream(folder, cache=tmp_path, torch=False, batch_size=2, on_error="skip")
+    skipping = stream(folder, reading=ReadOptions(on_error="skip", cache=tmp_path), torch=False, batch_size=2)
     with pytest.warns(UserWarning, match="skipped"):
         assert set(keys_of(skipping)) == {"0-0", "0-1", "0-2"}
     assert len(skipping) == 3 and skipping.skipped >= 3

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
+from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
@@ -58,13 +59,13 @@ def texts(batches: Iterable) -> list[str]:
 
 
 def test_a_pipeline_has_the_epochs_of_the_stream(tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, cache=tmp_path)
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path))
     pairs = pipeline(samples)
     first, second = texts(pairs), texts(pairs)
     assert sorted(first) == sorted(second) == KEYS and first != second
-    assert first == [sample["txt"].decode() for sample in stream(tars, cache=tmp_path, torch=False)]
+    assert first == [sample["txt"].decode() for sample in stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)]
     assert samples.position == 42
-    both = texts(pipeline(stream(tars, cache=tmp_path)).repeat(2))
+    both = texts(pipeline(stream(tars, reading=ReadOptions(cache=tmp_path))).repeat(2))
     assert both == first + second
 
 
@@ -74,25 +75,25 @@ def test_a_state_counts_what_the_stages_took(tars: Path, tmp_path: Path) -> None
     def single(samples: Any) -> wds.DataPipeline:
         return wds.DataPipeline(samples, wds.decode("pil"), wds.to_tuple("jpg", "txt"))
 
-    samples = stream(tars, cache=tmp_path)
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path))
     given = [text for _, text in itertools.islice(single(samples), 8)]
-    again = stream(tars, cache=tmp_path)
+    again = stream(tars, reading=ReadOptions(cache=tmp_path))
     again.load_state_dict(samples.state_dict())
     assert sorted(given + [text for _, text in single(again)]) == KEYS
-    batched = stream(tars, cache=tmp_path)
+    batched = stream(tars, reading=ReadOptions(cache=tmp_path))
     next(iter(pipeline(batched)))
     assert batched.position == 4 + 1
 
 
 def test_without_torch_a_function_is_the_first_stage(tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, cache=tmp_path, torch=False)
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
     assert sorted(texts(pipeline(lambda: iter(samples)))) == KEYS
 
 
 @pytest.mark.parametrize("make", [DataLoader, wds.WebLoader])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_workers_share_the_samples_of_a_pipeline(make: Any, num_workers: int, tars: Path, tmp_path: Path) -> None:
-    samples = stream(tars, cache=tmp_path)
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path))
     loader = make(pipeline(samples), batch_size=None, num_workers=num_workers)
     first = texts(loader)
     samples.set_epoch(1)  # workers are copies, which do not move the stream along
@@ -101,37 +102,45 @@ def test_workers_share_the_samples_of_a_pipeline(make: Any, num_workers: int, ta
 
 
 def test_workers_that_stay_go_through_the_epochs(tars: Path, tmp_path: Path) -> None:
-    loader = DataLoader(pipeline(stream(tars, cache=tmp_path)), batch_size=None, num_workers=2, persistent_workers=True)
+    loader = DataLoader(
+        pipeline(stream(tars, reading=ReadOptions(cache=tmp_path))), batch_size=None, num_workers=2, persistent_workers=True
+    )
     first, second = texts(loader), texts(loader)
     assert sorted(first) == sorted(second) == KEYS and first != second
 
 
 def test_each_rank_has_its_share(tars: Path, tmp_path: Path) -> None:
-    ranks = [texts(pipeline(stream(tars, cache=tmp_path, rank=rank, world_size=3))) for rank in range(3)]
+    ranks = [texts(pipeline(stream(tars, reading=ReadOptions(cache=tmp_path), rank=rank, world_size=3))) for rank in range(3)]
     assert [len(one) for one in ranks] == [7, 7, 7] and sorted(itertools.chain(*ranks)) == KEYS
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_within_a_web_loader(num_workers: int, tars: Path, tmp_path: Path) -> None:
-    loader = wds.WebLoader(stream(tars, cache=tmp_path), batch_size=None, num_workers=num_workers)
+    loader = wds.WebLoader(stream(tars, reading=ReadOptions(cache=tmp_path)), batch_size=None, num_workers=num_workers)
     assert sorted(texts(loader.decode("pil").to_tuple("jpg", "txt").batched(4))) == KEYS
-    shuffled = wds.WebLoader(pipeline(stream(tars, cache=tmp_path)), batch_size=None, num_workers=num_workers)
+    shuffled = wds.WebLoader(
+        pipeline(stream(tars, reading=ReadOptions(cache=tmp_path))), batch_size=None, num_workers=num_workers
+    )
     assert sorted(texts(shuffled.unbatched().shuffle(10).batched(3))) == KEYS
 
 
 def test_a_web_loader_sets_the_length_of_an_epoch_of_an_endless_stream(tars: Path, tmp_path: Path) -> None:
-    endless = wds.WebLoader(pipeline(stream(tars, cache=tmp_path, epochs=None)), batch_size=None, num_workers=2)
+    endless = wds.WebLoader(
+        pipeline(stream(tars, reading=ReadOptions(cache=tmp_path), epochs=None)), batch_size=None, num_workers=2
+    )
     assert [len(texts(endless.with_epoch(3))) for _ in range(2)] == [12, 12]
 
 
 def test_what_is_padded_can_be_left_out(tars: Path, tmp_path: Path) -> None:
-    ranks = [list(wds.DataPipeline(stream(tars, cache=tmp_path, rank=rank, world_size=2))) for rank in range(2)]
+    ranks = [
+        list(wds.DataPipeline(stream(tars, reading=ReadOptions(cache=tmp_path), rank=rank, world_size=2))) for rank in range(2)
+    ]
     assert list(map(len, ranks)) == [11, 11]
     own = wds.select(lambda sample: "__pad__" not in sample)
     kept = [
         sample["__key__"]
         for rank in range(2)
-        for sample in wds.DataPipeline(stream(tars, cache=tmp_path, rank=rank, world_size=2), own)
+        for sample in wds.DataPipeline(stream(tars, reading=ReadOptions(cache=tmp_path), rank=rank, world_size=2), own)
     ]
     assert sorted(kept) == KEYS
 

@@ -15,6 +15,7 @@ from vlmdata import stream
 from vlmdata.loader import read_samples
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.map_style import Rows
+from vlmdata.loader.stream import ReadOptions
 
 Files = list[tuple[str, bytes]]
 
@@ -99,8 +100,8 @@ def test_it_is_named_or_passed_over(
     monkeypatch.setattr(read_samples, "TOGETHER", together)
     folder = f"{scheme}{changed_set(tmp_path / 'tars', change)}"
     with pytest.raises(ValueError, match=r"1\.tar, byte \d+, sample '[def]': .*index again"):
-        list(stream(folder, torch=False, cache=tmp_path / "cache"))
-    skipping = stream(folder, torch=False, cache=tmp_path / "cache", on_error="skip")
+        list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
+    skipping = stream(folder, torch=False, reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"))
     with pytest.warns(UserWarning, match=r"skipped: .*1\.tar"):
         found = members(skipping)
     assert found.items() <= TRUE.items() and set("abc") <= found.keys()
@@ -111,7 +112,7 @@ def test_it_is_named_or_passed_over(
 def test_what_is_no_file_is_named(tmp_path: Path, change: Change) -> None:
     folder = changed_set(tmp_path / "tars", change)
     with pytest.raises(ValueError, match=r"1\.tar.* cannot be opened: .*1\.tar is no file"):
-        list(stream(folder, torch=False, cache=tmp_path / "cache"))
+        list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
 
 
 def test_a_tar_that_is_overwritten_while_it_is_open(tmp_path: Path) -> None:
@@ -127,13 +128,13 @@ def test_samples_that_were_appended_are_told(tmp_path: Path) -> None:
     folder = changed_set(tmp_path / "tars", lambda tar, before: None)
     with tarfile.open(folder / "1.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("README"))
-    assert members(stream(folder, torch=False, cache=tmp_path / "cache")) == TRUE
+    assert members(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache"))) == TRUE
     with tarfile.open(folder / "1.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("g.jpg"))
     with pytest.raises(ValueError, match=r"1\.tar, byte 7680, .*samples follow that the index does not know"):
-        list(stream(folder, torch=False, cache=tmp_path / "cache"))
+        list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
     with pytest.warns(UserWarning, match="samples follow"):
-        assert members(stream(folder, torch=False, cache=tmp_path / "cache", on_error="skip")) == TRUE
+        assert members(stream(folder, torch=False, reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"))) == TRUE
 
 
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -142,17 +143,19 @@ def test_long_names_are_confirmed_by_the_headers_before(tmp_path: Path, format: 
     files = [(f"{names[name[0]]}{name[1:].replace('jpg', 'JPG')}", data) for name, data in files_of("abc")]
     write_tar(tmp_path / "0.tar", files, format)
     build_index(tmp_path)
-    assert members(stream(tmp_path, torch=False, cache=tmp_path / "c")) == {names[key]: TRUE[key] for key in "abc"}
+    expected = {names[key]: TRUE[key] for key in "abc"}
+    assert members(stream(tmp_path, torch=False, reading=ReadOptions(cache=tmp_path / "c"))) == expected
     write_tar(tmp_path / "0.tar", [*files[2:], *files[:2]], format)
     with pytest.raises(ValueError, match="is not there"):
-        list(stream(tmp_path, torch=False, cache=tmp_path / "c"))
+        list(stream(tmp_path, torch=False, reading=ReadOptions(cache=tmp_path / "c")))
 
 
 def test_a_damaged_block_of_the_cache_is_fetched_again(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/blocks/0.tar", write_tar(tmp_path / "0.tar", files_of("abc")).read_bytes())
-    expected = members(stream("memory://blocks", torch=False, cache=tmp_path / "cache"))
+    expected = members(stream("memory://blocks", torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
     for block in (tmp_path / "cache" / "blocks").glob("??/*"):
         block.write_bytes(block.read_bytes()[:700])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert members(stream("memory://blocks", torch=False, cache=tmp_path / "cache", on_error="skip")) == expected
+        skipping = stream("memory://blocks", torch=False, reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"))
+        assert members(skipping) == expected

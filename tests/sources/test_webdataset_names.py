@@ -8,6 +8,7 @@ from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import stream
 from vlmdata.cli import main
+from vlmdata.loader.stream import ReadOptions
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError
 
@@ -80,7 +81,7 @@ def test_named_members_with_dots_are_grouped_as_webdataset_groups(tmp_path):
 def test_where_webdataset_s_rule_works_it_holds(tmp_path, names):
     tar = write_tar(tmp_path / "tars" / "a.tar", [(name, name.encode()) for name in names])
     theirs = list(webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False))
-    ours = list(stream(tar, shuffle=False, cache=tmp_path, torch=False))
+    ours = list(stream(tar, seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
     bare = [
         [{k: v for k, v in sample.items() if k == "__key__" or k[:2] != "__"} for sample in some] for some in (ours, theirs)
     ]
@@ -91,7 +92,7 @@ def test_the_loader_has_the_source_s_samples(tmp_path):
     tar = write_tar(
         tmp_path / "tars" / "a.tar", [(name, name.encode()) for name in ("22.05.png", "22.05.txt", "22.06.png", "22.06.txt")]
     )
-    samples = list(stream(tar, shuffle=False, cache=tmp_path, torch=False))
+    samples = list(stream(tar, seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
     assert [(sample["__key__"], sample["txt"]) for sample in samples] == [("22.05", b"22.05.txt"), ("22.06", b"22.06.txt")]
 
 

@@ -170,4 +170,6 @@ def _json(data: bytes, sample: Sample, name: str) -> Any:
 
 def _damaged(sample: Sample, name: str, why: str) -> DamagedSample:
     where = f"{sample['__url__']}, sample {sample['__key__']!r}, member {name!r}"
-    return DamagedSample(f'{where}: {why}. Drop it when building the set, or pass over such samples with on_error="skip"')
+    return DamagedSample(
+        f'{where}: {why}. Drop it when building the set, or pass over such samples with reading=ReadOptions(on_error="skip")'
+    )

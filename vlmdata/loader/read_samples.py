@@ -164,7 +164,7 @@ class Reader:
         address = self.dataset.address(place.shard)
         return DamagedSample(
             f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar is not what {self.dataset.index_file} describes:"
-            f' restore it, index again (vlmdata index), or pass over such samples with on_error="skip"'
+            f' restore it, index again (vlmdata index), or pass over such samples with reading=ReadOptions(on_error="skip")'
         )
 
 

@@ -117,7 +117,7 @@ class Samples:
                 " removed or rewritten since, so what was already given is not known. Restore them, or begin anew"
             )
         if state["order"] != self.plan.order_digest:
-            raise InputError("the state was saved with another seed, shuffle, weights or packing: use the same, or begin anew")
+            raise InputError("the state was saved with another seed, weights or packing: use the same, or begin anew")
         layout = self._layout()
         if state.get("worker") not in (None, [layout.worker, layout.num_workers, layout.stride]):
             raise InputError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")

@@ -82,7 +82,7 @@ class Schedule:
 
     @cached_property
     def order_digest(self) -> str:
-        """Names the order: seed, shuffle, weights and this module's own version change it."""
+        """Names the order: seed, whether it is shuffled, weights and this module's own version change it."""
         rates = [[str(rate) for rate in stage] for stage in self.blend.rates]
         return digest([ORDER_VERSION, self.seed, self.orders[0].shuffle, self.blend.starts, rates])
 

@@ -66,18 +66,27 @@ class Blend:
         return {start: [weights.get(path, 0) for path in self.weights] for start, weights in later.items()}
 
 
-@dataclass(frozen=True)
-class Cache:
-    """Where indexes of others' tars and plans of packs are kept, and up to `max_bytes` of remote tars."""
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How `stream` reads tars. Raises ValueError (InputError) for a wrong option.
 
-    folder: PathLike = CACHE
-    max_bytes: int = CACHE_BYTES
+    `threads`: read and decode ahead in this many threads (`.loader(num_workers=N)` does it in processes). `on_error`: "skip"
+    replaces what cannot be read or decoded by the next sample, and counts in `.skipped`. `cache`: folder for indexes of
+    others' tars, plans of packs, and up to `cache_bytes` bytes of remote tars.
+    """
+
+    threads: int = 0
+    on_error: OnError = "raise"
+    cache: PathLike = CACHE
+    cache_bytes: int = CACHE_BYTES
 
     def __post_init__(self) -> None:
-        check_path(folder=self.folder)
-        check_whole(0, max_bytes=self.max_bytes)
+        check_whole(0, threads=self.threads, cache_bytes=self.cache_bytes)
+        check_choice(get_args(OnError), on_error=self.on_error)
+        check_path(cache=self.cache)
 
 
+_READING = ReadOptions()
 Paths = PathLike | Sequence[PathLike] | Weights | Blend
 
 
@@ -88,15 +97,12 @@ class Options(TypedDict, total=False):
     collate_fn: Callable[[list], Any] | None
     drop_last: bool
     epochs: int | None
-    seed: int
-    shuffle: bool
+    seed: int | None
     decode: Callable[[Sample], Any] | None
     packing: Packing | None
     rank: int | None
     world_size: int | None
-    threads: int
-    on_error: OnError
-    cache: PathLike | Cache
+    reading: ReadOptions
 
 
 @overload
@@ -118,15 +124,12 @@ def stream(
     collate_fn: Callable[[list], Any] | None = None,
     drop_last: bool = False,
     epochs: int | None = 1,
-    seed: int = 0,
-    shuffle: bool = True,
+    seed: int | None = 0,
     decode: Callable[[Sample], Any] | None = None,
     packing: Packing | None = None,
     rank: int | None = None,
     world_size: int | None = None,
-    threads: int = 0,
-    on_error: OnError = "raise",
-    cache: PathLike | Cache = CACHE,
+    reading: ReadOptions = _READING,
     torch: bool = True,
 ) -> Samples:
     """Iterate over WebDataset tars: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend.
@@ -139,13 +142,12 @@ def stream(
     - `batch_size`: samples a step on each rank, handed out as a list, or as `collate_fn` makes it; None: single samples.
     - `drop_last`: ranks have equal steps, so the last step is filled with samples of the next epoch, which have `__pad__`,
       or with `drop_last` left out; `tail_samples()` says how many.
+    - `seed`: each seed gives another order; None leaves the samples in the order of the tars.
     - `decode`: makes a sample from the dict of bytes: see `Decode`.
     - `packing`: fill sequences of some number of tokens; what is handed out, batched and counted is then packs, lists of
       samples.
     - `rank`, `world_size`: of torch.distributed, or torchrun's environment, unless given.
-    - `threads`: read and decode ahead in this many threads (`.loader(num_workers=N)` does it in processes).
-    - `on_error`: "skip" replaces what cannot be read or decoded by the next sample, and counts in `.skipped`.
-    - `cache`: folder for indexes of others' tars, plans of packs, and 20 GB of remote tars; or a `Cache`.
+    - `reading`: threads, damaged samples and the cache: see `vlmdata.loader.stream.ReadOptions`.
     - `torch`: True gives a `Stream`, a torch IterableDataset with `.loader()`; False gives `Samples`, which iterate in the
       same way, without importing torch.
 
@@ -153,27 +155,24 @@ def stream(
     """
     check_whole_or_none(1, batch_size=batch_size, epochs=epochs, world_size=world_size)
     check_whole_or_none(0, rank=rank)
-    check_whole(0, threads=threads)
-    check_whole(None, seed=seed)
-    check_bool(drop_last=drop_last, shuffle=shuffle, torch=torch)
+    check_whole_or_none(None, seed=seed)
+    check_bool(drop_last=drop_last, torch=torch)
     check_callable(collate_fn=collate_fn, decode=decode)
-    check_choice(get_args(OnError), on_error=on_error)
     if packing is not None and not isinstance(packing, Packing):
         raise wrong("packing", "a Packing", packing)
+    if not isinstance(reading, ReadOptions):
+        raise wrong("reading", "a ReadOptions", reading)
     if collate_fn is not None and batch_size is None:
         raise InputError("collate_fn makes a batch of a list of samples: give batch_size too")
-    if not isinstance(cache, Cache):
-        check_path(cache=cache)
-        cache = Cache(cache)
     paths, blend = _datasets_of(path)
-    folder = Path(cache.folder).expanduser()
-    datasets = [open_dataset(one, folder, on_error) for one in paths]
-    readers = open_readers(datasets, folder, cache.max_bytes, on_error)
+    cache = Path(reading.cache).expanduser()
+    datasets = [open_dataset(one, cache, reading.on_error) for one in paths]
+    readers = open_readers(datasets, cache, reading.cache_bytes, reading.on_error)
     kind: type[Samples] = Samples
     if torch:
         from vlmdata.loader.torch_stream import Stream as kind
     return kind(
-        _plan_of(datasets, readers, blend, packing, folder, seed=seed, shuffle=shuffle),
+        _plan_of(datasets, readers, blend, packing, cache, seed),
         batch_size=batch_size,
         collate_fn=collate_fn,
         drop_last=drop_last,
@@ -181,8 +180,8 @@ def stream(
         decode=decode,
         rank=rank,
         world_size=world_size,
-        threads=threads,
-        on_error=on_error,
+        threads=reading.threads,
+        on_error=reading.on_error,
         readers=readers,
     )
 
@@ -201,21 +200,19 @@ def _plan_of(
     readers: list[Reader],
     blend: Blend | None,
     packing: Packing | None,
-    folder: Path,
-    *,
-    seed: int,
-    shuffle: bool,
+    cache: Path,
+    seed: int | None,
 ) -> Schedule | PackedPlan:
-    """Return what stands at each position: samples, or packs, for which lengths are measured that the folder does not hold."""
-    lengths = [packing.lengths(reader, folder) for reader in readers] if packing is not None else []
+    """Return what stands at each position: samples, or packs, for which lengths are measured that the cache does not hold."""
+    lengths = [packing.lengths(reader, cache) for reader in readers] if packing is not None else []
     by = "samples" if blend is None else blend.by
     samples = make_plan(
         datasets,
         [1] if blend is None else list(blend.weights.values()),
         by=by,
         later={} if blend is None else blend.stages(),
-        seed=seed,
-        shuffle=shuffle,
+        seed=0 if seed is None else seed,
+        shuffle=seed is not None,
         tokens=[known.mean() for known in lengths] if packing is not None and by == "tokens" else None,
     )
-    return samples if packing is None else PackedPlan(samples, lengths, packing, folder)
+    return samples if packing is None else PackedPlan(samples, lengths, packing, cache)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata import stream
 from vlmdata.loader.packed import Packing
+from vlmdata.loader.stream import ReadOptions
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.collate import tokens_of_picture
@@ -92,8 +93,9 @@ def open_stream(
     """
     try:
         return stream(
-            data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing, on_error="skip", torch=False
-        )
+            data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing,
+            reading=ReadOptions(on_error="skip"), torch=False,
+        )  # fmt: skip
     except RecipeError:  # of the model or the recipe, met while lengths are measured
         raise
     except (OSError, ValueError) as error:

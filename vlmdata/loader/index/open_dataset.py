@@ -188,7 +188,10 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     if missing:
         what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
         if on_error == "raise":
-            raise InputError(f'{what}. Restore them, index again (vlmdata index), or read the others with on_error="skip"')
+            raise InputError(
+                f"{what}. Restore them, index again (vlmdata index), or read the others with"
+                ' reading=ReadOptions(on_error="skip")'
+            )
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
     if dataset.is_beside:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
