@@ -122,7 +122,7 @@ def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
         ("monkeypatch.setattr('vlmdata.build._workers', inline)", "_workers"),
         ("mock.patch.object(build, '_workers')", "_workers"),
         ("getattr(pace, '_hosts', None)", "_hosts"),
-        ("from vlmdata.web import pace\nclass Mine(pace.Pace):\n    def hosts(self):\n        return self._hosts", "_hosts"),
+        ("from vlmdata.web import robots\nclass Mine(robots.Robots):\n    def hosts(self):\n        return self._hosts", "_hosts"),
     ],
 )
 def test_each_way_to_a_private_name_is_seen(code, name):
@@ -135,7 +135,7 @@ def test_each_way_to_a_private_name_is_seen(code, name):
         "from vlmdata.build import run",
         "from tests.engine.site import _own",
         "class Own:\n    def add(self):\n        self._count += 1",
-        "from vlmdata.web.rate_limiter import Pace\nclass Mine(Pace):\n    def go(self):\n        self._left = self._left + 1",
+        "from vlmdata.web.robots import Robots\nclass Mine(Robots):\n    def go(self):\n        self._left = self._left + 1",
         "monkeypatch.setattr('vlmdata.engine.partitions.plan.IN_MEMORY_BYTES', 1)",
         "Reading.__call__ = read",
         "os._exit(1)",

@@ -119,7 +119,7 @@ def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanw
         line = kept(out)[2]
         recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
         zombie = Worker(RunJob(recipe, str(out)))
-        zombie.pace = _pace(recipe)
+        zombie.rate_limiter = _pace(recipe)
         forget(out, url=[line["url"]])
         with pytest.raises(OSError, match="taken down while"):
             zombie.advance(PartitionCall(0, None, 1, ()))

@@ -75,7 +75,7 @@ import io, sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from vlmdata.engine import lookup
+from vlmdata.engine.output import lookup
 from vlmdata.engine.store.parquet_files import bounds
 lookup.GROUP = 50
 data = lookup.encode_entries(np.arange(150), np.arange(150, dtype=np.int32))

@@ -107,7 +107,7 @@ def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -
             pools.append(self)
 
     def kill() -> None:
-        pace = pools[0].pace
+        pace = pools[0].rate_limiter
         pid = ray.get(pace.__ray_call__.remote(lambda self: os.getpid()))
         if for_good:
             ray.kill(pace)

@@ -128,7 +128,7 @@ work = lambda: os.kill(os.getpid(), signal.SIGINT) or 5
     ("work", "status", "line"), [(WORK, 143, "end\n"), (TWICE, 130, "end\n"), (AT_THE_END, 130, ""), (IGNORED, 5, "")]
 )
 def test_whatever_an_interrupt_becomes_there_is_one_line_at_most(work, status, line):
-    script = "import atexit, os, signal, sys\nfrom vlmdata import interrupt\n"
+    script = "import atexit, os, signal, sys\nfrom vlmdata.process import interrupt\n"
     script = f"{script}{work}\nsys.exit(interrupt.until_stopped(work, 'end', is_process=True))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (status, line)
