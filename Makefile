@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
+SITE := docs-out
 # One process of tests for each core, eight at most; PROCESSES=0 runs them one after the other in one.
 PROCESSES ?= auto
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
@@ -11,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
 # How long make chaos takes.
 MINUTES ?= 5
 
-.PHONY: demo test fast slow quick lint style types oldest bench chaos clean
+.PHONY: demo test fast slow quick lint style types oldest docs bench chaos clean
 
 demo: $(READY)
 	$(BIN)/vlmdata demo --out demo-out
@@ -45,6 +46,11 @@ oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
 
+# The site of the documentation, from docs/ and the docstrings; a broken link or reference is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto docs $(SITE)
+	@echo $(SITE)/index.html
+
 bench: $(READY)
 	$(BIN)/python -m bench
 
@@ -56,7 +62,7 @@ chaos: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,docs,dev]'
 	touch $@
 
 $(OLDEST)/.ready: pyproject.toml
@@ -68,4 +74,4 @@ $(OLDEST)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo-out bench-out
+	rm -rf $(VENV) $(OLDEST) $(SITE) docs/api demo-out bench-out
