@@ -122,7 +122,7 @@ def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
         ("monkeypatch.setattr('vlmdata.build._workers', inline)", "_workers"),
         ("mock.patch.object(build, '_workers')", "_workers"),
         ("getattr(pace, '_hosts', None)", "_hosts"),
-        ("from vlmdata.web import robots\nclass Mine(robots.Robots):\n    def hosts(self):\n        return self._hosts", "_hosts"),
+        ("from vlmdata.web import dns\nclass Mine(dns.Dns):\n    def hosts(self):\n        return self._hosts", "_hosts"),
     ],
 )
 def test_each_way_to_a_private_name_is_seen(code, name):
