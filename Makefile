@@ -1,15 +1,15 @@
-# Every target makes the environment it needs first: on a fresh machine `make demo` and `make test` are enough.
+# Each target first creates the environment it needs: `make demo` and `make test` work on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 SITE := docs-out
-# One process of tests for each core, eight at most; PROCESSES=0 runs them one after the other in one.
+# One test process for each core, at most eight; PROCESSES=0 runs all tests in one process.
 PROCESSES ?= auto
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
 
-# How long make chaos takes.
+# Duration of `make chaos`.
 MINUTES ?= 5
 
 .PHONY: demo test fast slow quick lint style types oldest docs bench chaos clean
@@ -17,14 +17,14 @@ MINUTES ?= 5
 demo: $(READY)
 	$(BIN)/vlmdata demo --out demo-out
 
-# All tests but the slow ones, which follow in .ci/run.
+# All tests except the slow ones, which .ci/run runs next.
 test: $(READY)
 	$(PYTEST) -m "not slow"
 
 slow: $(READY)
 	$(PYTEST) -m slow
 
-# The daily loop: what needs no worker process, cluster or training.
+# The daily loop: tests that need no worker process, cluster or training.
 fast: style
 	$(MAKE) --jobs 2 types quick
 
@@ -40,13 +40,13 @@ style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The oldest versions that pyproject.toml allows, in an environment of their own (7 GB more): the quick tests, and packed
-# attention with a training step by each backend that can step without a GPU (FlexAttention cannot).
+# The quick tests on the oldest versions that pyproject.toml allows, in a separate environment (7 GB more); and packed attention
+# with a training step by each backend that can train without a GPU (FlexAttention cannot).
 oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
 
-# The site of the documentation, from docs/ and the docstrings; a broken link or reference is an error.
+# The documentation site, from docs/ and the docstrings; a broken link or reference is an error.
 docs: $(READY)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto docs $(SITE)
 	@echo $(SITE)/index.html
@@ -57,8 +57,8 @@ bench: $(READY)
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES)
 
-# The environment: everything, tests and linters included. torch comes with its CUDA libraries (4 GB on disk) and runs
-# without a GPU too; torchvision is taken from the same index, because their builds must match.
+# The environment with all extras, tests and linters. torch comes with its CUDA libraries (4 GB on disk) and also runs without a
+# GPU; torchvision comes from the same index, because their builds must match.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
