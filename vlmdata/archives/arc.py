@@ -1,4 +1,4 @@
-"""ARC files, the format before WARC: a line of fields, then that many bytes. Source: Burner and Kahle 1996, Arc File Format."""
+"""Reads ARC, the format before WARC: a header line, then the content. Source: Burner and Kahle 1996, Arc File Format."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from vlmdata.archives.compressed_frames import GZIP, begins_record, read_at
 
 _MAX_LINE = 65_536  # bytes of a header line
-_MOST_LINES = 512
-_HEAD = 4096  # of a file, looked through for a first header
-_MAX_ODD = 100_000_000  # bytes of content that an odd header is believed to have
+_USUAL_LINE = 512  # bytes that hold most header lines
+_HEAD = 4096  # bytes of a file searched for a first header
+_MAX_ODD = 100_000_000  # bytes of content after an odd header; a longer one is no header
 _STEP = 1 << 20
 _BEGINS = re.compile(rb"(?:[a-z][a-z0-9+.-]*://|(?:dns|mailto|news|whois):)\S+(?: +\S+){3}", re.IGNORECASE)
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]*:\S", re.IGNORECASE)
@@ -22,13 +22,13 @@ _DATE = re.compile(rb"\d{12}(?:\d\d)?")
 _ADDRESS = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE)  # of the server
 _MEDIA = re.compile(rb"[\w.+-]+/[\w.+*-]+;?")
 _LENGTH = re.compile(rb"\d{1,15}")
-_LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # what is asked of other servers than the web's: of a kind of its own
+_LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # schemes of servers that are no web servers; each is a record kind
 
 
 def is_arc(file: BinaryIO) -> bool:
-    """Say whether a file begins as an ARC does, packed by gzip or not; leaves it at its start.
+    """Return whether a file begins as an ARC does, gzip-compressed or not, and leave the file at its start.
 
-    The record that tells the version may be missing or damaged: then one of the first lines is the header of a record.
+    The version record may be missing or damaged: then one of the first lines must be the header of a record.
     """
     head = _first_bytes(file)
     file.seek(0)
@@ -41,47 +41,49 @@ def is_arc(file: BinaryIO) -> bool:
 
 
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield each record that begins in [start, end) of an unpacked ARC as the values of a Record.
+    """Yield the values of a Record for each record that begins in [start, end) of an unpacked ARC.
 
-    Lines where a header should be make one bad record, but each that begins as a header does makes one of its own. After a
-    header whose length reaches past the end of the file its content is looked through for further records.
+    Consecutive lines that are no header make one bad record; a line that begins like a header makes another one. If a length
+    reaches past the end of the file, the content is searched for further records.
     """
-    place, lost = start, False
-    size: int | None = None  # of the file, once a record was found to reach past it
+    offset, lost = start, False
+    size: int | None = None  # of the file, known once a record reaches past its end
     try:
-        while end is None or place < end:
-            line = _line(file, place)
+        while end is None or offset < end:
+            line = _line(file, offset)
             if not line:
                 return
-            at, place = place, place + len(line)
+            at, offset = offset, offset + len(line)
             if not line.strip():
                 continue
-            record = _believed(file, place, line)
+            record = _valid_header(file, offset, line)
             if record is None:
                 if not lost or _BEGINS.match(line):
                     yield {"kind": "bad_record", "offset": at, "problem": "header"}
                 lost = True
                 continue
             length = record.pop("length")
-            problem, block = ("truncated", b"") if size and place + length > size else _content(file, place, length, max_bytes)
+            problem, block = (
+                ("truncated", b"") if size and offset + length > size else _content(file, offset, length, max_bytes)
+            )
             lost = problem == "truncated"
             if not lost:
-                place += length
+                offset += length
             elif size is None:
-                size = _size(file, place)
+                size = _size(file, offset)
             if problem:
                 yield {**record, "kind": "bad_record", "offset": at, "problem": problem}
             else:
                 yield {**record, "offset": at, "block": block if record["kind"] in ("response", "resource") else b""}
     except ConnectionError:
         raise
-    except OSError:  # a stream that breaks off
+    except OSError:  # the stream breaks off
         if not lost:
-            yield {"kind": "bad_record", "offset": place, "problem": "truncated"}
+            yield {"kind": "bad_record", "offset": offset, "problem": "truncated"}
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
-    """Return the first bytes that a file holds, unpacked by gzip; those of a WARC are enough to know it."""
+    """Return the first bytes of a file, unpacked: `_HEAD` of them, of a compressed WARC 64."""
     head = read_at(file, 0, _HEAD)
     if not head.startswith(GZIP):
         return head
@@ -99,62 +101,62 @@ def _first_bytes(file: BinaryIO) -> bytes:
                 found += more
     except ConnectionError:
         raise
-    except (OSError, EOFError, zlib.error):  # what comes before damage tells enough
+    except (OSError, EOFError, zlib.error):  # the bytes before the damage are enough
         pass
     return found
 
 
-def _line(file: BinaryIO, place: int) -> bytes:
-    """Return the line at an offset with its end, as far as a header may be long."""
-    file.seek(place)
-    head = file.read(_MOST_LINES)
-    if b"\n" not in head and len(head) == _MOST_LINES:
-        head += file.read(_MAX_LINE - _MOST_LINES)
+def _line(file: BinaryIO, offset: int) -> bytes:
+    """Return the line at an offset with its line break, at most `_MAX_LINE` bytes."""
+    file.seek(offset)
+    head = file.read(_USUAL_LINE)
+    if b"\n" not in head and len(head) == _USUAL_LINE:
+        head += file.read(_MAX_LINE - _USUAL_LINE)
     line, end, _ = head.partition(b"\n")
     return line + end
 
 
-def _content(file: BinaryIO, place: int, length: int, max_bytes: int) -> tuple[str | None, bytes]:
-    """Return what is wrong with the content at an offset, or null, and the content, where it is at most `max_bytes` long."""
+def _content(file: BinaryIO, offset: int, length: int, max_bytes: int) -> tuple[str | None, bytes]:
+    """Return the problem of the content at an offset, or None, and the content if it has at most `max_bytes`."""
     if length > max_bytes:
-        return ("too_large" if read_at(file, place + length - 1, 1) else "truncated"), b""
-    block = read_at(file, place, length)
+        return ("too_large" if read_at(file, offset + length - 1, 1) else "truncated"), b""
+    block = read_at(file, offset, length)
     return ("truncated" if len(block) < length else None), block
 
 
-def _size(file: BinaryIO, place: int) -> int:
-    """Return where a file ends, from an offset that it has."""
-    while step := len(read_at(file, place, _STEP)):
-        place += step
-    return place
+def _size(file: BinaryIO, offset: int) -> int:
+    """Return the size of a file, read from an offset inside it."""
+    while step := len(read_at(file, offset, _STEP)):
+        offset += step
+    return offset
 
 
-def _believed(file: BinaryIO, place: int, line: bytes) -> dict[str, Any] | None:
-    """Return the header that a line is, its content being at an offset.
+def _valid_header(file: BinaryIO, offset: int, line: bytes) -> dict[str, Any] | None:
+    """Return the header in a line whose content is at an offset, None if the line is no header.
 
-    One that is odd must be followed, after its content, by the next header or the end.
+    After the content of an odd header, the next header or the end of the file must follow.
     """
     record = _header(line)
     if record is None or not record.pop("odd"):
         return record
     if record["length"] > _MAX_ODD:
         return None
-    tail = read_at(file, place + record["length"] - 1, _HEAD)
+    tail = read_at(file, offset + record["length"] - 1, _HEAD)
     rest = tail[1:].lstrip(b"\r\n")
     follows = not rest or _BEGINS.match(rest) or _header(rest.partition(b"\n")[0])
     return record if tail and follows else None
 
 
 def _header(line: bytes) -> dict[str, Any] | None:
-    """Read `URL IP date type length` (version 1) or with five fields more (version 2); an URL may hold spaces.
+    """Parse `URL IP date type length` (version 1) or the same with five more fields (version 2). A URL may hold spaces.
 
-    A date or an address of the server may be missing or be anything: such a header is `odd`, as is an URL without its scheme.
+    The date and the server's address may be missing or malformed. A header without a date or a URL scheme is `odd`.
     """
     fields = line.split()
-    places = _places(fields) if len(fields) > 2 and _LENGTH.fullmatch(fields[-1]) else None
-    if places is None:
+    indexes = _field_indexes(fields) if len(fields) > 2 and _LENGTH.fullmatch(fields[-1]) else None
+    if indexes is None:
         return None
-    url_end, date, media = places
+    url_end, date, media = indexes
     has_scheme = bool(_SCHEME.match(fields[0]))
     if not has_scheme and (date is None or date < 2 or not _HOST.fullmatch(fields[0])):
         return None
@@ -170,8 +172,8 @@ def _header(line: bytes) -> dict[str, Any] | None:
     return {"kind": kind, "url": url, "headers": headers, "length": int(fields[-1]), "odd": date is None or not has_scheme}
 
 
-def _places(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
-    """Return how many fields the URL has, and where the date and the media type stand; nothing where no field tells."""
+def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
+    """Return the number of fields of the URL and the indexes of date and media type; None if no field is recognized."""
     last = len(fields) - 1  # the length
     dates = [i for i in range(1, last) if _DATE.fullmatch(fields[i])]
     servers = [i for i in range(1, last) if _ADDRESS.fullmatch(fields[i])]

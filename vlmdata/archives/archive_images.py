@@ -1,7 +1,7 @@
-"""The images that a collection of archives holds, found by address: also behind redirects and revisit records.
+"""Looks up the images of a collection of archives by address, through redirects and revisit records.
 
-Bodies stay where they are and are read by offset when asked for. A stream that can only be read onwards is first unpacked into
-a temporary file, which goes with the object.
+Bodies stay in the archives and are read by offset on request. A forward-only stream is first unpacked into a temporary file,
+which is deleted with the object.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from vlmdata.archives.volume import Volume
 from vlmdata.web.url import location_text
 
 _MAX_HOPS = 5
-_OPEN = 100  # archives at once
+_OPEN = 100  # open archives at most
 
 
 class FoundImage(NamedTuple):
+    """The body and headers of a response with an image."""
+
     data: bytes
-    url: str  # where the image was at last
+    url: str  # after redirects
     headers: dict[str, str]
 
 
 class ArchiveImages:
-    """Looks up images by address, for any number of threads. Close it, or use it in a `with`, to let go of files.
+    """Looks up images by address; thread-safe. Close it, or use it in a `with`, to close its files.
 
-    Where images lie is kept in `folder` for other workers; without one it goes with the object.
+    The index is kept in `folder` for other workers; without a folder it is deleted with the object.
     """
 
     def __init__(self, volumes: Iterable[Volume], *, max_bytes: int = 20_000_000, folder: Path | None = None):
@@ -47,8 +49,8 @@ class ArchiveImages:
         if folder is not None:
             self.keys, self.places = collection_index(self.volumes, folder, max_bytes)
             return
-        with tempfile.TemporaryDirectory(prefix="vlmdata-archives-") as own:  # what is mapped outlives its name
-            self.keys, self.places = collection_index(self.volumes, Path(own), max_bytes)
+        with tempfile.TemporaryDirectory(prefix="vlmdata-archives-") as temporary:  # a mapped file outlives its name
+            self.keys, self.places = collection_index(self.volumes, Path(temporary), max_bytes)
 
     def __enter__(self) -> ArchiveImages:
         return self
@@ -65,7 +67,7 @@ class ArchiveImages:
         self.files.clear()
 
     def find(self, url: str) -> FoundImage | None:
-        """Return the image at an address, or None when the archives do not hold it whole."""
+        """Return the image at an address, or None if the archives do not hold all of it. Follows redirects."""
         for _ in range(_MAX_HOPS):
             response = self._at(address_key(url))
             if response is None:
@@ -90,15 +92,15 @@ class ArchiveImages:
 
     def _record(self, volume: int, offset: int) -> Record | None:
         with self._lock:
-            file = self.files.pop(volume, None) or _reachable(self.volumes[volume])
+            file = self.files.pop(volume, None) or _open_seekable(self.volumes[volume])
             self.files[volume] = file
             if len(self.files) > _OPEN:
                 self.files.popitem(last=False)[1].close()
             return record_at(file, offset, self.max_bytes * 2)
 
 
-def _reachable(volume: Volume) -> BinaryIO:
-    """Open a volume for reading at any place: a stream that can only be read onwards by a temporary copy."""
+def _open_seekable(volume: Volume) -> BinaryIO:
+    """Open a volume for reading at any offset. A forward-only stream is unpacked into a temporary file."""
     file: BinaryIO | Sequential = volume.open()
     if not isinstance(file, Sequential):
         return file
@@ -110,5 +112,5 @@ def _reachable(volume: Volume) -> BinaryIO:
         except ConnectionError:
             raise
         except OSError:
-            pass  # what can be unpacked is there; its last record is a bad one
+            pass  # keep the bytes before the damage; the last record is a bad one
     return copy

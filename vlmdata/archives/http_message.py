@@ -1,4 +1,4 @@
-"""The HTTP response inside an archive record: status, headers, and the body with its chunks and compression undone."""
+"""Parses the HTTP response in an archive record: status, headers, and the decoded body."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
 _MAX_HEAD = 262_144  # bytes
-_ENOUGH = 4  # times as many packed bytes as are wanted unpacked: chunks and tables of a packer come before them
+_ENOUGH = 4  # encoded bytes to read for each byte wanted: chunk sizes and compression tables come first
 
 
 @dataclass(slots=True)
 class Response:
-    """`problem` is null, or why the body cannot be had: http_header, bad_chunks, bad_encoding, too_large."""
+    """A parsed response. `problem` is None, or why there is no body: http_header, bad_chunks, bad_encoding, too_large."""
 
     status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)  # names in lower case; the first of equal ones
+    headers: dict[str, str] = field(default_factory=dict)  # names in lower case; of repeated headers the first
     body: bytes = b""
     problem: str | None = None
 
     @property
     def media_type(self) -> str:
-        """Return the media type without parameters, lower case, empty where none is given."""
+        """Return the media type without parameters, in lower case, empty if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def charset(self) -> str | None:
-        """Return the charset parameter of Content-Type."""
+        """Return the charset parameter of Content-Type, None if there is none."""
         for part in self.headers.get("content-type", "").split(";")[1:]:
             name, _, value = part.partition("=")
             if name.strip().lower() == "charset":
@@ -38,15 +38,15 @@ class Response:
 
 
 class _Undecodable(Exception):
-    """Holds the problem's name, and what could be decoded before it."""
+    """A body that cannot be decoded: the name of the problem, and the bytes decoded before it."""
 
-    def __init__(self, problem: str, found: bytes = b""):
+    def __init__(self, problem: str, decoded: bytes = b""):
         super().__init__(problem)
-        self.found = found
+        self.decoded = decoded
 
 
 def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> Response:
-    """Read a response as a server sent it. A body longer than `max_bytes` when unpacked is refused before it is built."""
+    """Parse a response as the server sent it. Decoding stops at `max_bytes`; a longer body has the problem too_large."""
     head, body = _split(block)
     lines = head.split(b"\n")
     words = lines[0].split(None, 2)
@@ -56,46 +56,46 @@ def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> R
     if not with_body:
         return response
     try:
-        response.body = _decoded(body, response.headers, max_bytes)
+        response.body = _decode(body, response.headers, max_bytes)
     except _Undecodable as error:
         response.problem = str(error)
     return response
 
 
 def payloads(block: bytes, max_bytes: int) -> Iterator[bytes]:
-    """Yield the body of a message as it was sent, then with each encoding undone, as far as it can be: at most `max_bytes`.
+    """Yield the body of a message as it was sent, then after each encoding is decoded, up to one that fails or `max_bytes`.
 
-    What is no HTTP message is its own payload.
+    A block that is no HTTP message is its own payload.
     """
     if not block.startswith(b"HTTP/"):
         yield block
         return
     head, body = _split(block)
-    if head == block:  # its end is not there
+    if head == block:  # the header has no end
         return
     yield body
     try:
         for encoding in _encodings(_headers(head.split(b"\n")[1:])):
-            body = _undone(body, encoding, max_bytes)
+            body = _decode_one(body, encoding, max_bytes)
             yield body
     except _Undecodable:
         return
 
 
 def body_start(block: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of a body, its encodings undone, or as many as can be had."""
+    """Return the first `size` bytes of a body, decoded, or as many as can be decoded."""
     head, body = _split(block)
     body = body[: _ENOUGH * size]
     for encoding in _encodings(_headers(head.split(b"\n")[1:])):
         try:
-            body = _undone(body, encoding, size)
+            body = _decode_one(body, encoding, size)
         except _Undecodable as error:
-            body = error.found
+            body = error.decoded
     return body[:size]
 
 
 def _split(block: bytes) -> tuple[bytes, bytes]:
-    """Part head and body at the first empty line, ended by either kind of line break."""
+    """Split head and body at the first empty line, with either kind of line break."""
     crlf, lf = block.find(b"\r\n\r\n", 0, _MAX_HEAD), block.find(b"\n\n", 0, _MAX_HEAD)
     if crlf >= 0 and (lf < 0 or crlf < lf):
         return block[:crlf], block[crlf + 4 :]
@@ -121,49 +121,49 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
     return found
 
 
-def _decoded(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
+def _decode(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     for encoding in _encodings(headers):
-        body = _undone(body, encoding, max_bytes)
+        body = _decode_one(body, encoding, max_bytes)
     if len(body) > max_bytes:
         raise _Undecodable("too_large")
     return body
 
 
 def _encodings(headers: dict[str, str]) -> list[str]:
-    """Return what is to be undone, the outermost first."""
+    """Return the encodings of the body, the outermost first."""
     names = f"{headers.get('content-encoding', '')},{headers.get('transfer-encoding', '')}".lower().split(",")
     return [name.strip() for name in reversed(names) if name.strip()]
 
 
-def _undone(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    return _joined(body) if encoding == "chunked" else _unpacked(body, encoding, max_bytes)
+def _decode_one(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    return _join_chunks(body) if encoding == "chunked" else _unpack(body, encoding, max_bytes)
 
 
-def _joined(body: bytes) -> bytes:
-    """Join chunks. A body whose first line is no chunk size was unchunked before it was archived, and is left as it is."""
+def _join_chunks(body: bytes) -> bytes:
+    """Join chunks. A body whose first line is no chunk size was joined before it was archived, and is returned unchanged."""
     chunks: list[bytes] = []
-    place = 0
+    offset = 0
     while True:
-        end = body.find(b"\n", place, place + 1024)
-        size = _chunk_size(body[place:end]) if end >= 0 else None
+        end = body.find(b"\n", offset, offset + 1024)
+        size = _chunk_size(body[offset:end]) if end >= 0 else None
         if size is None:
-            if place == 0:
+            if offset == 0:
                 return body
             raise _Undecodable("bad_chunks", b"".join(chunks))
         if size == 0:
             return b"".join(chunks)
         chunk = body[end + 1 : end + 1 + size]
         chunks.append(chunk)
-        place = end + 1 + size
+        offset = end + 1 + size
         if len(chunk) < size:
             raise _Undecodable("bad_chunks", b"".join(chunks))
-        if body[place : place + 2] == b"\r\n":
-            place += 2
-        elif body[place : place + 1] == b"\n":
-            place += 1
-        elif place < len(body):
+        if body[offset : offset + 2] == b"\r\n":
+            offset += 2
+        elif body[offset : offset + 1] == b"\n":
+            offset += 1
+        elif offset < len(body):
             raise _Undecodable("bad_chunks", b"".join(chunks))
-        if place >= len(body):  # the last chunk, of size 0, is missing: nothing of the page is
+        if offset >= len(body):  # only the last chunk, of size 0, is missing
             return b"".join(chunks)
 
 
@@ -174,21 +174,21 @@ def _chunk_size(line: bytes) -> int | None:
     return int(digits, 16)
 
 
-def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Undo one content encoding. A body that lacks the encoding's mark was unpacked before it was archived."""
+def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Decode one content encoding. A body without the encoding's first bytes was decoded before it was archived."""
     if encoding in ("gzip", "x-gzip"):
-        return _inflated(body, 31, max_bytes) if body[:2] == b"\x1f\x8b" else body
+        return _inflate(body, 31, max_bytes) if body[:2] == b"\x1f\x8b" else body
     if encoding == "deflate":
         zlib_mark = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
-        return _inflated(body, 15 if zlib_mark else -15, max_bytes) if body[:1] != b"<" else body
+        return _inflate(body, 15 if zlib_mark else -15, max_bytes) if body[:1] != b"<" else body
     if encoding == "br":
-        return _streamed(BrotliReader, body, max_bytes) if body and body.lstrip()[:1] != b"<" else body
+        return _read_stream(BrotliReader, body, max_bytes) if body and body.lstrip()[:1] != b"<" else body
     if encoding == "zstd":
-        return _streamed(ZstdReader, body, max_bytes) if body[:4] == b"\x28\xb5\x2f\xfd" else body
-    return body  # identity, and whatever else a server says
+        return _read_stream(ZstdReader, body, max_bytes) if body[:4] == b"\x28\xb5\x2f\xfd" else body
+    return body  # identity, and all unknown encodings
 
 
-def _inflated(body: bytes, window: int, max_bytes: int) -> bytes:
+def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
     pieces: list[bytes] = []
     room = max_bytes
     while body:
@@ -207,7 +207,7 @@ def _inflated(body: bytes, window: int, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _streamed(reader: type, body: bytes, max_bytes: int) -> bytes:
+def _read_stream(reader: type, body: bytes, max_bytes: int) -> bytes:
     try:
         found: bytes = reader(io.BytesIO(body)).read(max_bytes + 1)
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Where the images of a collection of archives lie: found once on a machine, shared by its workers, mapped instead of read.
+"""An index of the images in a collection of archives, built once per machine, shared by its workers and memory-mapped.
 
-The headers of each archive are gone through by whichever worker comes first, while the others do other archives. An entry is
-the hash of an address, a volume and an offset: 20 bytes for each image, redirect and revisited response.
+The first worker to reach an archive reads its headers while the other workers read other archives. An entry is the hash of an
+address, a volume and an offset: 20 bytes for each image, redirect and revisited response.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from vlmdata.archives.sniff import START, is_image
 from vlmdata.archives.volume import Volume
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_VERSION = 2  # of what the files hold
+_VERSION = 2  # of the file format
 _WAIT_S = 0.2
-_WANTED, _REVISIT, _OTHER = 0, 1, 2  # an image or a redirect; a revisit; a response that a revisit may mean
+_WANTED, _REVISIT, _OTHER = 0, 1, 2  # an image or a redirect; a revisit; a response that a revisit may refer to
 _PLACE = np.dtype([("volume", "u4"), ("offset", "u8")])
 
 
 def shared_folder() -> Path:
-    """Return where the workers of a machine keep what they found, of one user alone; it goes with other temporary files."""
+    """Return the temporary folder, private to the user, in which the workers of a machine share their indexes."""
     folder = Path(tempfile.gettempdir()) / f"vlmdata-archives-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise OSError(f"{folder} belongs to another user: remove it, or set TMPDIR to a folder of your own")
+        raise OSError(f"{folder} belongs to another user. Remove it, or set TMPDIR to a folder that you own")
     return folder
 
 
 def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) -> tuple[NDArray, NDArray]:
-    """Return the keys of all addresses, sorted, (n,) of uint64, and where each lies, (n,) of volume and offset.
+    """Return the sorted keys of all addresses, (n,) uint64, and their places, (n,) of volume and offset.
 
-    `folder` keeps them for the next who asks, and whoever asks meanwhile shares the work.
+    The files in `folder` are reused by later calls; concurrent calls share the work.
     """
     paths = [folder / f"{_hash(_VERSION, max_bytes, volume.identity()):016x}.volume" for volume in volumes]
     whole = folder / f"{_hash(*(path.name for path in paths)):016x}.collection"
     left = [] if whole.exists() else list(range(len(paths)))
     while left:
-        busy = [n for n in left if not _made(paths[n], partial(_write_volume, volumes[n], max_bytes))]
+        busy = [n for n in left if not _ensure_file(paths[n], partial(_write_volume, volumes[n], max_bytes))]
         if len(busy) == len(left):
             time.sleep(_WAIT_S)
         left = busy
-    while not _made(whole, lambda out: _write_collection(paths, out)):
+    while not _ensure_file(whole, lambda out: _write_collection(paths, out)):
         time.sleep(_WAIT_S)
     count = whole.stat().st_size // (8 + _PLACE.itemsize)
     if count == 0:
@@ -64,15 +64,15 @@ def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) ->
 
 
 def address_key(url: str) -> int:
-    """Return 64 bits for an address: scheme, fragment, default port and the way of escaping do not count."""
+    """Return a 64-bit hash of an address without scheme, fragment, default port and percent-escaping."""
     rest = url.partition("#")[0].partition("://")[2] or url
     host, slash, path = rest.partition("/")
     host = host.lower().removesuffix(":80").removesuffix(":443")
     return xxhash.xxh3_64_intdigest(f"{host}/{unquote(path) if slash else ''}".encode("utf-8", "surrogatepass"))
 
 
-def _made(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
-    """See that a file is there, written now if need be; False while another writes it. Who dies over it leaves it to others."""
+def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
+    """Write a file unless it exists; return False while another process writes it. Its lock ends with that process."""
     if path.exists():
         return True
     draft = path.with_suffix(path.suffix + ".draft")
@@ -81,7 +81,7 @@ def _made(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if path.exists():  # made since we looked; what we opened is the draft that became it, or a new one
+        if path.exists():  # written since the first check; `draft` is the renamed file or a new one
             draft.unlink(missing_ok=True)
             return True
         out.truncate(0)
@@ -92,7 +92,7 @@ def _made(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
 
 
 def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
-    """Write four arrays, one after the other: what each entry is, its key, its offset, and the hash of its digest or 0."""
+    """Write four arrays, one after the other: kind, key, offset, and digest hash (0 for none) of each entry."""
     kinds, keys, offsets, digests = array("B"), array("Q"), array("Q"), array("Q")
     for record in records(volume, max_bytes=max_bytes * 2):
         if record.url is None or record.kind not in ("response", "resource", "revisit"):
@@ -109,14 +109,16 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 
 
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
-    """Write sorted keys, then places. Of an address the first response stands, else what its first revisit means."""
-    parts = [_columns(path, number) for number, path in enumerate(paths)]
-    kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    first_of, first = np.unique(np.where(kinds == _REVISIT, 0, digests), return_index=True)  # of each digest
-    meant = np.searchsorted(first_of, digests).clip(max=max(0, len(first_of) - 1))
-    known = (kinds == _REVISIT) & (first_of[meant] == digests) & (digests != 0)
+    """Write sorted keys, then places: each address's first response, else the response its first revisit refers to."""
+    columns = [_columns(path, number) for number, path in enumerate(paths)]
+    kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))
+    unique_digests, first = np.unique(
+        np.where(kinds == _REVISIT, 0, digests), return_index=True
+    )  # the first entry of each digest
+    revisited = np.searchsorted(unique_digests, digests).clip(max=max(0, len(unique_digests) - 1))
+    known = (kinds == _REVISIT) & (unique_digests[revisited] == digests) & (digests != 0)
     row = np.concatenate([np.flatnonzero(kinds == _WANTED), np.flatnonzero(known)])
-    at = np.where(known, first[meant], np.arange(len(keys)))[row]
+    at = np.where(known, first[revisited], np.arange(len(keys)))[row]
     sorted_keys, chosen = np.unique(keys[row], return_index=True)
     places = np.zeros(len(chosen), _PLACE)
     places["volume"], places["offset"] = volumes[at[chosen]], offsets[at[chosen]]
@@ -137,7 +139,7 @@ def _hash(*facts: object) -> int:
 
 
 def _is_wanted(record: Record) -> bool:
-    """Say whether a record is a redirect or an image, by what it declares or by its first bytes."""
+    """Return whether a record is a redirect or an image, by its declared type or by its first bytes."""
     if record.kind == "resource":
         return record.headers.get("content-type", "").lower().startswith("image/") or is_image(record.block[:START])
     response = parse_response(record.block[:16_384], max_bytes=0, with_body=False)

@@ -1,4 +1,4 @@
-"""Headers of records that FastWARC does not understand: version and fields in any spelling, bare line feeds."""
+"""Parses record headers that FastWARC misreads: version and fields in any spelling, bare line feeds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 
 
 class RecordHeader(NamedTuple):
-    fields: dict[str, str]  # names in lower case; the first of equal ones
+    """The parsed header of a record."""
+
+    fields: dict[str, str]  # names in lower case; of repeated fields the first
     size: int  # bytes up to the content
-    length: int  # bytes of content as stated, 0 where that is no number
+    length: int  # stated bytes of content, 0 if that is no number
 
 
-def header_at(file: BinaryIO, place: int) -> RecordHeader | None:
-    """Return the header of the record at an offset of an unpacked file, None where none is whole."""
-    head = read_at(file, place, _MOST)
+def header_at(file: BinaryIO, offset: int) -> RecordHeader | None:
+    """Return the header of the record at an offset of an unpacked file, None if there is no complete one."""
+    head = read_at(file, offset, _MOST)
     end = _END.search(head)
     if end is None and len(head) == _MOST:
-        head += read_at(file, place + _MOST, _LONGEST - _MOST)
+        head += read_at(file, offset + _MOST, _LONGEST - _MOST)
         end = _END.search(head)
     if end is None or not begins_record(head):
         return None
@@ -42,6 +44,6 @@ def header_at(file: BinaryIO, place: int) -> RecordHeader | None:
 
 
 def stated_length(fields: Mapping[str, str]) -> int:
-    """Return the bytes of content that a header states, names in lower case; 0 where that is no number."""
+    """Return the stated bytes of content, 0 if that is no number. The names of `fields` are in lower case."""
     stated = fields.get("content-length", "").strip()
     return int(stated) if _LENGTH.fullmatch(stated) else 0

@@ -1,4 +1,4 @@
-"""Archives of other machines, read by ranges as if they lay here: s3://, https:// and whatever else fsspec opens."""
+"""Opens remote archives (s3://, https:// and all other protocols of fsspec) as local files, read by ranges."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from vlmdata.readers.find_files import is_remote
 from vlmdata.readers.open_file import raw_file
 from vlmdata.untrusted import Failed, errors_as, one_line
 
-PAUSES_S = (1, 4, 16)  # before a range is asked for again
-FINAL = (FileNotFoundError, ValueError)  # of no use to ask again: not there, or a server without ranges
-_BUFFER = 1 << 20  # bytes; the store is asked for 4 MiB at a time
+PAUSES_S = (1, 4, 16)  # before each retry of a range
+FINAL = (FileNotFoundError, ValueError)  # not retried: a missing file, or a server without ranges
+_BUFFER = 1 << 20  # bytes; requests to the store are 4 MiB each
 
 
 def open_archive(path: str) -> BinaryIO:
-    """Open an archive for reading at any place. A store that goes on failing raises ConnectionError, here or while read."""
+    """Open an archive for reading at any offset. A store that fails all retries raises ConnectionError, also in `read`."""
     if not is_remote(path):
         return open(path, "rb")
     return io.BufferedReader(_Ranges(path), _BUFFER)
 
 
 class _Ranges(io.RawIOBase):
-    """A file of a store, whose failures are asked again and, when they last, told from damage in the file."""
+    """A remote file. Retries a failed read; a lasting failure raises ConnectionError, not the OSError of a damaged archive."""
 
     def __init__(self, path: str):
         self.path = path
-        self.place = 0
-        self.file: Any = self._lasting(lambda: raw_file(path))
-        self.size: int = self.file.size or 0  # null: a server that neither knows it nor gives ranges
+        self.offset = 0
+        self.file: Any = self._with_retries(lambda: raw_file(path))
+        self.size: int = self.file.size or 0  # 0 if the server neither states it nor serves ranges
 
     def readable(self) -> bool:
         return True
@@ -38,17 +38,17 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
-        self.place = start + offset
-        return self.place
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.offset, io.SEEK_END: self.size}[whence]
+        self.offset = start + offset
+        return self.offset
 
     def tell(self) -> int:
-        return self.place
+        return self.offset
 
     def readinto(self, buffer: Any) -> int:
-        data = self._lasting(lambda: self._read(len(buffer)))
+        data = self._with_retries(lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
-        self.place += len(data)
+        self.offset += len(data)
         return len(data)
 
     def close(self) -> None:
@@ -57,14 +57,14 @@ class _Ranges(io.RawIOBase):
         super().close()
 
     def _read(self, size: int) -> bytes:
-        self.file.seek(min(self.place, self.size))
+        self.file.seek(min(self.offset, self.size))
         return self.file.read(size)
 
-    def _lasting(self, ask: Any) -> Any:
+    def _with_retries(self, request: Any) -> Any:
         for pause_s in (*PAUSES_S, None):
             try:
-                with errors_as(Failed, passes=FINAL):  # each store has its own
-                    return ask()
+                with errors_as(Failed, passes=FINAL):  # each store raises its own errors
+                    return request()
             except FINAL as error:
                 raise ConnectionError(f"{self.path}: {one_line(error)}") from None
             except Failed as failed:

@@ -1,4 +1,4 @@
-"""Where records begin: past damage, and where an archive is cut for several workers."""
+"""Finds where records begin: after damage, and at the cuts between the pieces of an archive."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from vlmdata.archives.odd_header import header_at
 
 _WINDOW = 1 << 20
 _HEAD = 2048  # bytes of most records' headers
-_LONG_HEAD = 30_000  # of the longest that are believed without asking the reader of records, which takes 32 KiB
+_LONG_HEAD = 30_000  # bytes of the longest header accepted without the record reader, whose limit is 32 KiB
 _OVERLAP = 64
 _START = re.compile(rb"WARC/\d\.\d+\r?\n", re.IGNORECASE)
 _GZIP = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 _LZ4 = re.compile(rb"\x04\x22\x4d\x18")
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd")
-_STORED = {_GZIP: 65_535, _ZSTD: 128 << 10, _LZ4: 4 << 20}  # most bytes that lie in one block as they were before packing
+_STORED = {_GZIP: 65_535, _ZSTD: 128 << 10, _LZ4: 4 << 20}  # most bytes that one block stores uncompressed
 _HEADER = re.compile(rb"WARC/1\.[01]\r\n(?:[A-Za-z][A-Za-z0-9-]*:[^\r\n]*\r\n)+\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
 _DIGITS = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n", re.IGNORECASE)
 
 
-def next_record(file: BinaryIO, place: int) -> int | None:
-    """Return the first offset from `place` on where a record seems to begin, plain or as a compressed frame of its own."""
-    return next(_candidates(file, place), None)
+def next_record(file: BinaryIO, offset: int) -> int | None:
+    """Return the first offset from `offset` on where a record seems to begin, plain or as a compressed frame."""
+    return next(_candidates(file, offset), None)
 
 
-def sure_record(file: BinaryIO, place: int) -> int | None:
-    """Return the first offset from `place` on where a frame of the archive itself begins, and in it a record.
+def certain_record(file: BinaryIO, offset: int) -> int | None:
+    """Return the first offset from `offset` on where a frame of the archive itself begins and holds a record.
 
-    A page may be an archive, whose frames then lie in ours as they are, for what is packed already is stored; but never for
-    longer than one block can be. So frames must follow each other without a gap for longer than that, or to the end.
+    A page may itself be a compressed archive, whose frames the outer frame stores unchanged, one block at most. So frames must
+    follow each other without a gap for more than one block, or to the end of the file.
     """
     longest = _STORED[_mark(file)]
-    for found in _candidates(file, place):
+    for found in _candidates(file, offset):
         end: int | None = found
         while end is not None and end - found <= longest:
             if not read_at(file, end, 1):
@@ -59,42 +59,43 @@ def sure_record(file: BinaryIO, place: int) -> int | None:
 
 
 def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[int]]) -> Iterator[int]:
-    """Yield 0 and then the start of the first record past each multiple of `every`, of a plain WARC, by its stated lengths.
+    """Yield 0, then the start of the first record past each multiple of `every` in a plain WARC, using the stated lengths.
 
-    A header is believed only where it is beyond doubt and the next record follows; else `sound` is asked: it reads on from a
-    place as the reader of records does, and yields where the sound ones begin.
+    A stated length counts only if the header is regular and the next record follows. Otherwise `sound` decides: given an
+    offset, it reads with the record reader and yields the offsets of the sound records.
     """
-    place: int | None = 0
+    offset: int | None = 0
     cut = 0
     is_sound = True
-    while place is not None and read_at(file, place, 1):
-        end = _stated_end(file, place)
-        if place >= cut and (is_sound or end is not None):
-            yield place
-            cut = place - place % every + every
+    while offset is not None and read_at(file, offset, 1):
+        end = _stated_end(file, offset)
+        if offset >= cut and (is_sound or end is not None):
+            yield offset
+            cut = offset - offset % every + every
         follows = read_at(file, end, 11) if end is not None else b""
         if end is not None and follows == b"\r\n\r\n":
             return
         is_sound = end is None or not follows.startswith(b"\r\n\r\nWARC/1.")
         if is_sound:
-            at = place
-            place = next((found for found in sound(at) if found > at), None)
+            at = offset
+            offset = next((found for found in sound(at) if found > at), None)
         else:
-            place = (end or 0) + 4
+            offset = (end or 0) + 4
 
 
-def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
-    """Return where the record or the frame at an offset ends, where it proves that it ends there.
+def proved_end(file: BinaryIO, offset: int, max_bytes: int) -> int | None:
+    """Return where the record or frame at an offset ends, None without proof.
 
-    A frame of gzip does by its sum, others by the record in them; a record by its digest, or by the empty lines that follow it.
+    The proof is the checksum of a gzip frame, the record inside any other frame, and the digest of a plain record or the empty
+    lines after it.
     """
     if is_packed(file):
-        ended = frame_end(file, place)
+        ended = frame_end(file, offset)
         if ended is None or _mark(file) is _GZIP:
             return ended
-        record = unpacked(read_at(file, place, ended - place), dictionary_of(file), 2 * max_bytes)
+        record = unpacked(read_at(file, offset, ended - offset), dictionary_of(file), 2 * max_bytes)
         return ended if proved_end(io.BytesIO(record), 0, max_bytes) == len(record) else None
-    end, header = _stated_end(file, place), header_at(file, place)
+    end, header = _stated_end(file, offset), header_at(file, offset)
     if end is None or header is None:
         return None
     is_revisit = header.fields.get("warc-type", "").lower() == "revisit"
@@ -103,39 +104,39 @@ def proved_end(file: BinaryIO, place: int, max_bytes: int) -> int | None:
     return end + 4 if read_at(file, end, 4) == b"\r\n\r\n" else None
 
 
-def _candidates(file: BinaryIO, place: int) -> Iterator[int]:
-    """Yield the offsets from `place` on where a record seems to begin."""
+def _candidates(file: BinaryIO, offset: int) -> Iterator[int]:
+    """Yield each offset from `offset` on where a record seems to begin."""
     mark = _mark(file)
     dictionary = dictionary_of(file) if mark is _ZSTD else None
     while True:
-        window = read_at(file, place, _WINDOW)
+        window = read_at(file, offset, _WINDOW)
         for match in mark.finditer(window):
-            if mark is _START or holds_record(file, place + match.start(), dictionary):
-                yield place + match.start()
+            if mark is _START or holds_record(file, offset + match.start(), dictionary):
+                yield offset + match.start()
         if len(window) < _WINDOW:
             return
-        place += _WINDOW - _OVERLAP
+        offset += _WINDOW - _OVERLAP
 
 
 def _mark(file: BinaryIO) -> re.Pattern[bytes]:
-    """Return what the records of a file begin with."""
+    """Return the pattern that the records of a file begin with."""
     if not is_packed(file):
         return _START
     head = head_of(file)
     return _GZIP if head.startswith(GZIP) else _LZ4 if head.startswith(LZ4) else _ZSTD
 
 
-def _stated_end(file: BinaryIO, place: int) -> int | None:
-    """Return where the content of a plain record ends as its header states, where that is beyond doubt."""
-    header = _header(file, place)
+def _stated_end(file: BinaryIO, offset: int) -> int | None:
+    """Return where the content of a plain record ends according to its header, None if the header is irregular."""
+    header = _header(file, offset)
     length = _DIGITS.search(header)
     if length is None or len(_LENGTH.findall(header)) != 1:
         return None
-    return place + len(header) + int(length[1])
+    return offset + len(header) + int(length[1])
 
 
-def _header(file: BinaryIO, place: int) -> bytes:
-    """Return the header of a plain record with the empty line after it, or nothing where something is odd about it."""
-    head = read_at(file, place, _HEAD)
-    found = _HEADER.match(head) or _HEADER.match(head + read_at(file, place + len(head), _LONG_HEAD))
+def _header(file: BinaryIO, offset: int) -> bytes:
+    """Return the header of a plain record with the empty line after it, or no bytes if it is irregular."""
+    head = read_at(file, offset, _HEAD)
+    found = _HEADER.match(head) or _HEADER.match(head + read_at(file, offset + len(head), _LONG_HEAD))
     return found[0] if found else b""

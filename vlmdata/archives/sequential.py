@@ -1,7 +1,7 @@
-"""Streams that can only be read onwards (one gzip stream over many records, a packed member of a zip) as files with places.
+"""Makes a forward-only stream (one gzip stream over many records, a compressed member of a zip) a file with offsets.
 
-What was read last stays in a ring on disk, so that reading can step back; a step back beyond it starts over. A stream that is
-let go of is parked: whoever opens it next, for a later piece of the same archive, goes on where it stood.
+A ring buffer on disk holds the last bytes read, so that reading can step back; a step back beyond it restarts the stream. A
+closed stream is parked: the next `sequential` call for it, for a later piece of the same archive, continues where it stopped.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any
 from vlmdata.untrusted import one_line
 
 RING_BYTES = 256 << 20  # of the stream, on disk
-JUMP_BYTES = 128 << 20  # a longer step onwards leaves the ring empty
-PARKED = 2  # streams that wait
-_CHUNK = 1 << 16  # at most, and always asked for so, that damage ends a stream at the same place however it is read
+JUMP_BYTES = 128 << 20  # a longer step forward leaves the ring empty
+PARKED = 2  # parked streams at most
+_CHUNK = 1 << 16  # bytes of every read: with one size, damage always ends a stream at the same offset
 
-# RuntimeError: a member that is encrypted, or packed in a way that this machine does not know
+# RuntimeError: a zip member that is encrypted, or compressed in a way that this machine does not know
 _BREAKS = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError)
 _parked: dict[Any, Sequential] = {}
 _lock = threading.Lock()
 
 
 def sequential(key: Any, start: Callable[[], Any]) -> Sequential:
-    """Return the stream that is parked under this key, or a new one; `start` opens it at its beginning, also again."""
+    """Return the stream that is parked under this key, or a new one. `start` opens it at its beginning, possibly repeatedly."""
     with _lock:
         stream = _parked.pop(key, None)
     return stream or Sequential(key, start)
 
 
 class Sequential:
-    """A stream as a file. Where it breaks off reading raises OSError; what comes before can be read."""
+    """A forward-only stream as a file. Reading raises OSError where the stream breaks off; all bytes before it can be read."""
 
     def __init__(self, key: Any, start: Callable[[], Any]):
         self.key, self.start = key, start
         self.ring = tempfile.TemporaryFile(prefix="vlmdata-stream-")  # noqa: SIM115
-        self.place = 0
+        self.offset = 0
         self._begin()
 
     def __enter__(self) -> Sequential:
@@ -53,20 +53,20 @@ class Sequential:
             self.close()
 
     def tell(self) -> int:
-        return self.place
+        return self.offset
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("where the stream ends is not known")
-        self.place = offset + (self.place if whence == io.SEEK_CUR else 0)
-        return self.place
+            raise io.UnsupportedOperation("the end of the stream is not known")
+        self.offset = offset + (self.offset if whence == io.SEEK_CUR else 0)
+        return self.offset
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes, fewer only where the stream ends or breaks off."""
+        """Return `size` bytes, fewer only if the stream ends or breaks off."""
         found = b""
         while len(found) < size:
             try:
-                data = self._held(size - len(found))
+                data = self._read_some(size - len(found))
             except ConnectionError:
                 raise
             except OSError:
@@ -76,16 +76,16 @@ class Sequential:
             if not data:
                 break
             found += data
-            self.place += len(data)
+            self.offset += len(data)
         return found
 
     def close(self) -> None:
-        """Let go of the stream for good."""
+        """Close the stream without parking it."""
         self._end()
         self.ring.close()
 
     def _park(self) -> None:
-        self.place = 0
+        self.offset = 0
         with _lock:
             closing = [_parked.pop(self.key, None)]
             _parked[self.key] = self
@@ -97,7 +97,7 @@ class Sequential:
 
     def _begin(self) -> None:
         self.first = self.last = 0  # the ring holds [first, last)
-        self.head = b""  # the first chunk stays at hand, for who looks what the stream is
+        self.head = b""  # the first chunk, kept for callers that look at the format
         self.failure: str | None = None
         self.stream: Any = None
 
@@ -105,29 +105,29 @@ class Sequential:
         if self.stream is not None:
             self.stream.close()
 
-    def _held(self, size: int) -> bytes:
-        """Return bytes from the place on, none where the stream ends."""
-        place = self.place
-        if place < len(self.head):
-            return self.head[place : place + size]
-        if place < self.first:
+    def _read_some(self, size: int) -> bytes:
+        """Return at most `size` bytes at the current offset, none at the end of the stream."""
+        offset = self.offset
+        if offset < len(self.head):
+            return self.head[offset : offset + size]
+        if offset < self.first:
             self._end()
             self._begin()
-        far = place - self.last > JUMP_BYTES
-        while self.last + _CHUNK <= place if far else self.last <= place:
-            chunk = self._more()
+        far = offset - self.last > JUMP_BYTES
+        while self.last + _CHUNK <= offset if far else self.last <= offset:
+            chunk = self._next_chunk()
             if not chunk:
                 return b""
-            self._keep(chunk, only=far)
+            self._append(chunk, skip=far)
         if far:
-            return self._held(size)
-        return self._from_ring(place, min(size, self.last - place))
+            return self._read_some(size)
+        return self._from_ring(offset, min(size, self.last - offset))
 
-    def _more(self) -> bytes:
+    def _next_chunk(self) -> bytes:
         if self.failure is None:
             try:
                 self.stream = self.stream or self.start()
-                found: bytes = self.stream.read1(_CHUNK)  # what comes before damage is not lost with it
+                found: bytes = self.stream.read1(_CHUNK)  # `read1` returns the bytes before damage
                 return found
             except ConnectionError:
                 raise
@@ -135,10 +135,10 @@ class Sequential:
                 self.failure = one_line(error)
         raise OSError(self.failure)
 
-    def _keep(self, chunk: bytes, *, only: bool) -> None:
-        """Put a chunk into the ring; `only` it: what comes before is not written, for nobody will ask for it."""
+    def _append(self, chunk: bytes, *, skip: bool) -> None:
+        """Append a chunk to the ring. `skip` only counts it: the current offset lies far beyond it."""
         self.head = self.head or chunk
-        if only:
+        if skip:
             self.last += len(chunk)
             self.first = self.last
             return
@@ -151,8 +151,8 @@ class Sequential:
         self.last += len(chunk)
         self.first = max(self.first, self.last - RING_BYTES)
 
-    def _from_ring(self, place: int, size: int) -> bytes:
-        at = place % RING_BYTES
+    def _from_ring(self, offset: int, size: int) -> bytes:
+        at = offset % RING_BYTES
         self.ring.seek(at)
         data = self.ring.read(min(size, RING_BYTES - at))
         if len(data) < size:

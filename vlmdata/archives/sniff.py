@@ -1,6 +1,6 @@
-"""What a body is, by its first bytes, where its Content-Type is wrong, too general or missing. Source: WHATWG, MIME Sniffing.
+"""Detects what a body is by its first bytes if its Content-Type is wrong, too general or missing.
 
-Unlike a browser it also looks at what is sent as HTML: servers say so of whatever they do not know.
+Source: WHATWG, MIME Sniffing. Unlike a browser, this also checks bodies sent as HTML: servers use that type for unknown files.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import sniff
 
 HTML = frozenset(("text/html", "application/xhtml+xml"))
-START = 4096  # bytes of a body that are looked at
+START = 4096  # bytes of a body that are checked
 _SORTS = frozenset(("application", "audio", "font", "image", "text", "video"))
 _TYPE = re.compile(r"[\w.+!#$&^-]+/[\w.+!#$&^-]+", re.ASCII)
-_UNTOLD = frozenset(("application/unknown", "content/unknown", "unknown/unknown"))
+_MEANINGLESS = frozenset(("application/unknown", "content/unknown", "unknown/unknown"))
 _PACKED = (b"PK\x03\x04", b"\x1f\x8b\x08", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 _BINARIES = (b"%PDF-", b"%!PS", b"\xd0\xcf\x11\xe0", b"\x7fELF", b"\0asm", b"\xca\xfe\xba\xbe", b"SQLite format 3\0")
 _FLASH = (b"CWS", b"FWS", b"ZWS")
@@ -36,7 +36,7 @@ _PAGE = re.compile(
 _OUTER = re.compile(rb"^[^\S\n]*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.MULTILINE)
 _JSON = re.compile(rb"(?:\)\]\}'?,?\s*)?(?:\{\s*(?:\"[^\"]*\"\s*:|\})|\[\s*(?:[\[{\"\d]|\]|-\d|true\b|false\b|null\b))")
 _FEEDS = (b"feed", b"gpx", b"kml", b"opml", b"rdf:rdf", b"rss", b"sitemapindex", b"urlset")
-_NO_PAGES = {b"svg": "image", **dict.fromkeys(_FEEDS, "application")}  # by their first element
+_NO_PAGES = {b"svg": "image", **dict.fromkeys(_FEEDS, "application")}  # by the first element
 _ROOT = re.compile(rb"<([a-z][\w:.-]*)", re.IGNORECASE)
 _CODE = re.compile(
     rb"""["']use\ strict["'] | [!;+(]*\(?(?:async\s+)?function\b\s*\w*\s*\([\w\s,$]*\)\s*\{
@@ -50,7 +50,7 @@ _CODE = re.compile(
 
 
 def is_image(start: bytes) -> bool:
-    """Say whether a body begins as an image does, also as one that cannot be decoded here."""
+    """Return whether a body begins as an image does, including formats that cannot be decoded here."""
     try:
         sniff(start)
     except ImageError as error:
@@ -59,10 +59,10 @@ def is_image(start: bytes) -> bool:
 
 
 def sort_of(declared: str, body: bytes) -> str:
-    """Return what a body is: page, image, audio, video, font, text, application, or other where nothing tells.
+    """Return what a body is: page, image, audio, video, font, text, application, or other if unknown.
 
-    `declared` is its media type. An image is one by its type or its bytes. HTML is a page unless its bytes are something else.
-    What has no type, or none that means anything, is what its bytes are; any other type is believed.
+    `declared` is its media type. Either the type or the bytes make an image. HTML is a page unless its bytes show another
+    format. The bytes decide if the type is missing or meaningless; any other type is trusted.
     """
     sort = declared.partition("/")[0]
     start = body[:START]
@@ -74,17 +74,17 @@ def sort_of(declared: str, body: bytes) -> str:
         return "image"
     if not is_told(declared):
         text = _text(start)
-        return _by_marks(start) or ("page" if _PAGE.match(text) or _root(text) == b"html" else "other")
+        return _by_first_bytes(start) or ("page" if _PAGE.match(text) or _root(text) == b"html" else "other")
     return sort if sort in _SORTS else "other"
 
 
 def is_told(declared: str) -> bool:
-    """Say whether a media type means anything."""
-    return bool(_TYPE.fullmatch(declared)) and declared not in _UNTOLD
+    """Return whether a media type is well-formed and does not mean unknown."""
+    return bool(_TYPE.fullmatch(declared)) and declared not in _MEANINGLESS
 
 
 def _is_fragment(body: bytes) -> bool:
-    """Say whether a body that begins with a drawing goes on after it."""
+    """Return whether a body that begins with an SVG drawing continues after it."""
     return _root(body[:START]) == b"svg" and not body[-START:].rstrip().endswith(b"</svg>")
 
 
@@ -96,8 +96,8 @@ def _other_than_page(body: bytes) -> str | None:
     if _root(text) in _NO_PAGES:
         return _NO_PAGES[_root(text)]
     if _BINARY.search(start[:_BINARY_START]):
-        shown = start.replace(b"\0", b"")  # of a page in UTF-16, or with holes, letters are left
-        if sort := "image" if is_image(start) else _by_marks(start):
+        shown = start.replace(b"\0", b"")  # leaves the letters of a page in UTF-16 or padded with zeros
+        if sort := "image" if is_image(start) else _by_first_bytes(start):
             return sort
         if _BINARY.search(shown[:_BINARY_START]) and not _TAG.search(shown):
             return "application"
@@ -108,7 +108,7 @@ def _other_than_page(body: bytes) -> str | None:
     return "text" if _CODE.match(_past_comments(text)) else None
 
 
-def _by_marks(start: bytes) -> str | None:
+def _by_first_bytes(start: bytes) -> str | None:
     if start[4:8] == b"ftyp":
         return "video"
     if start.startswith(b"RIFF") and start[8:12] in _RIFF:
@@ -121,11 +121,11 @@ def _text(start: bytes) -> bytes:
 
 
 def _root(start: bytes) -> bytes:
-    """Return the name of the first element in lower case, past declarations and comments; nothing where text comes first."""
+    """Return the name of the first element in lower case, past declarations and comments; no bytes if text comes first."""
     text = _text(start)
     while text.startswith((b"<?", b"<!")):
         end = b"-->" if text.startswith(b"<!--") else b">"
-        text = text.partition(end)[2].lstrip(b" \t\r\n]>")  # also past declarations within a doctype
+        text = text.partition(end)[2].lstrip(b" \t\r\n]>")  # also past declarations inside a doctype
     found = _ROOT.match(text)
     return found[1].lower() if found else b""
 

@@ -1,4 +1,4 @@
-"""What holds records: a file, or a member of a WACZ, as a file in which each record has a place."""
+"""Opens a volume of records, a file or a member of a WACZ, as a file in which each record has an offset."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ ZIP = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """One stream of records: a file, or a member of a WACZ."""
+    """A stream of records: a file, or a member of a WACZ."""
 
     path: str
     member: str | None = None
 
     def open(self) -> Any:
-        """Open for reading: as it lies where each record is a frame or nothing is packed, else unpacked from its start.
+        """Open the volume for reading: its stored bytes if it is plain or each record is a frame, else unpacked from its start.
 
-        Use it in a `with`: a later piece of an unpacked stream then goes on where this one ended.
+        Use it in a `with`: a later piece of an unpacked stream then continues where this one ended.
         """
         identity = self.identity()
-        if _is_reached(self, identity):
-            return self._lying()
-        return sequential((*identity, "unpacked"), self._unpacked)
+        if _has_record_offsets(self, identity):
+            return self._open_stored()
+        return sequential((*identity, "unpacked"), self._open_unpacked)
 
     def size(self) -> int:
-        """Return the bytes of the file, or of the member without the packing of the zip."""
+        """Return the size of the file, or of the member as the zip unpacks it, in bytes."""
         with open_archive(self.path) as file:
             if self.member is None:
                 return file.seek(0, os.SEEK_END)
             return zipfile.ZipFile(file).getinfo(self.member).file_size
 
-    def _lying(self) -> Any:
+    def _open_stored(self) -> Any:
         if self.member is None:
             return open_archive(self.path)
         file = open_archive(self.path)
@@ -69,31 +69,31 @@ class Volume:
                 skipped = 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
                 return FileRange(file, info.header_offset + skipped, info.file_size)
         file.close()
-        return sequential(self.identity(), self._member)
+        return sequential(self.identity(), self._open_member)
 
-    def _member(self) -> Any:
+    def _open_member(self) -> Any:
         return zipfile.ZipFile(open_archive(self.path)).open(self.member or "")
 
-    def _unpacked(self) -> Any:
-        lying = self._lying()
-        head = head_of(lying)
-        lying.seek(0)
+    def _open_unpacked(self) -> Any:
+        stored = self._open_stored()
+        head = head_of(stored)
+        stored.seek(0)
         if head.startswith(GZIP):
-            return gzip.GzipFile(fileobj=lying)
-        return _Onwards(Lz4Reader(lying) if head == LZ4 else ZstdReader(lying))
+            return gzip.GzipFile(fileobj=stored)
+        return _Read1(Lz4Reader(stored) if head == LZ4 else ZstdReader(stored))
 
     def identity(self) -> tuple[Any, ...]:
-        """Tell this volume from what lay at its path before."""
+        """Return a cache key: path, member, and (size, modification time in ns), None for a remote path."""
         about = None if is_remote(self.path) else os.stat(self.path)
         return self.path, self.member, about and (about.st_size, about.st_mtime_ns)
 
 
 class FileRange:
-    """A stretch of a file as a file."""
+    """A range of bytes of a file, as a file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size = file, start, size
-        self.place = 0
+        self.offset = 0
 
     def __enter__(self) -> FileRange:
         return self
@@ -102,24 +102,24 @@ class FileRange:
         self.close()
 
     def seek(self, offset: int) -> int:
-        self.place = offset
+        self.offset = offset
         return offset
 
     def tell(self) -> int:
-        return self.place
+        return self.offset
 
     def read(self, size: int) -> bytes:
-        self.file.seek(self.start + self.place)
-        data = self.file.read(max(0, min(size, self.size - self.place)))
-        self.place += len(data)
+        self.file.seek(self.start + self.offset)
+        data = self.file.read(max(0, min(size, self.size - self.offset)))
+        self.offset += len(data)
         return data
 
     def close(self) -> None:
         self.file.close()
 
 
-class _Onwards:
-    """A reader of FastWARC's, whose `read` does what Python's call `read1`, past frames that hold nothing."""
+class _Read1:
+    """Gives a FastWARC reader Python's `read1`, which FastWARC calls `read`, and skips empty frames."""
 
     def __init__(self, reader: WarcReader):
         self.reader = reader
@@ -134,23 +134,23 @@ class _Onwards:
 
 
 @functools.lru_cache(maxsize=1000)
-def _is_reached(volume: Volume, identity: tuple[Any, ...]) -> bool:
-    """Say whether records can be read where they lie: nothing is packed, or each of the first three is a frame of its own.
+def _has_record_offsets(volume: Volume, identity: tuple[Any, ...]) -> bool:
+    """Return whether each record can be read at its stored offset: the volume is plain, or its first three records are frames.
 
-    They are not in a packed ARC, nor in one stream over all records.
+    A compressed ARC and one stream over all records have no such offsets.
     """
-    with volume._lying() as file:
+    with volume._open_stored() as file:
         if not is_packed(file):
             return True
         if is_arc(file):
             return False
         try:
-            places = [offset for offset, _ in islice(entries(file, 0), 3)]
+            offsets = [offset for offset, _ in islice(entries(file, 0), 3)]
         except ConnectionError:
             raise
         except (OSError, ValueError):
             return next_record(file, 1) is not None
-        if len(places) == 1 and (end := frame_end(file, places[0])) and not read_at(file, after_empty(file, end), 1):
-            return False  # one frame: a record whose length lies may hide others in it
+        if len(offsets) == 1 and (end := frame_end(file, offsets[0])) and not read_at(file, after_empty(file, end), 1):
+            return False  # one frame: a record with a false length may hide others in it
         dictionary = dictionary_of(file)
-        return len(set(places)) == len(places) and all(holds_record(file, place, dictionary) for place in places[1:])
+        return len(set(offsets)) == len(offsets) and all(holds_record(file, offset, dictionary) for offset in offsets[1:])
