@@ -1,4 +1,4 @@
-"""Pages for tests, made of a body, and what is read of them."""
+"""Builds pages for tests from a body and reads them."""
 
 from vlmdata.html.document import PageDocument, extract
 
@@ -17,5 +17,5 @@ def read(body: str) -> PageDocument:
 
 
 def texts_of(body: str) -> list[str | None]:
-    """Return the texts of a page with this body, null where an image stands."""
+    """Return the texts of a page with this body, None for each image."""
     return read(body).texts

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.html.pages import texts_of
-from vlmdata.html.names import KNOWN, named
+from vlmdata.html.names import KNOWN, classify_names
 
 PROSE = [
     "The ferry leaves the stone harbour at six each morning and carries mostly flour.",
@@ -80,9 +80,10 @@ def test_what_others_say_goes_also_where_it_is_most_of_the_prose(name: str):
 
 
 def test_the_subjects_of_a_post_say_nothing_of_it():
-    assert named(("post-7 type-post status-publish tag-newsletter category-comments", None, None, None)) == (0, True, False)
-    assert named(("tag-newsletter", None, None, None))[0] == 2
-    assert named(("comments", None, None, None))[0] == 3
+    post = "post-7 type-post status-publish tag-newsletter category-comments"
+    assert classify_names((post, None, None, None)) == (0, True, False)
+    assert classify_names(("tag-newsletter", None, None, None))[0] == 2
+    assert classify_names(("comments", None, None, None))[0] == 3
 
 
 @pytest.mark.parametrize("name", ["entry-meta", "paywall", "author-profile", "disclosure", "factbox", "nav-previous"])
@@ -92,5 +93,5 @@ def test_a_box_of_the_page_amid_the_text_goes(name: str):
 
 def test_names_without_end_are_not_kept_in_memory():
     for i in range(50):
-        assert named((f"sidebar {'x' * 1_000_000}-{i}", None, None, None)) == (2, False, False)
+        assert classify_names((f"sidebar {'x' * 1_000_000}-{i}", None, None, None)) == (2, False, False)
     assert sum(len(name or "") for kept in KNOWN for name in kept) < 2**15 * 1_000

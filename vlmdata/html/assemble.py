@@ -1,4 +1,4 @@
-"""Kept blocks to the two aligned lists of a document: text joined as a reader would set it, cut only by images."""
+"""Makes the two aligned lists of a document from the kept blocks: text is joined, and split only by images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _LISTS = frozenset(("ul", "ol", "dl", "menu", "dir"))
 
 
 def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return texts and images, aligned, one of the two null at each position.
+    """Return texts and images, aligned; at each position one of the two is None.
 
-    Paragraphs are parted by an empty line; items of a list and rows of a table by a line break; cells by a bar. A table
-    that only arranges the page (a cell of it holds several blocks) is read as paragraphs.
+    An empty line separates paragraphs, a line break list items and table rows, a bar table cells. A layout table (one of its
+    cells holds several blocks) is read as paragraphs.
     """
     items, groups = _items(layout)
-    arranging = _arranging(layout, kept, items)
+    layout_rows = _layout_rows(layout, kept, items)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []
     pieces: list[str] = []
@@ -36,9 +36,9 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
             continue
         item = items[block.section]
         if pieces:
-            pieces.append(_joint(layout, before, item, arranging, groups))
+            pieces.append(_separator(layout, before, item, layout_rows, groups))
         if item >= 0 and item != before:
-            pieces.append(_mark(layout, item, numbers))
+            pieces.append(_item_mark(layout, item, numbers))
         pieces.append(block.text or "")
         before = item
     if pieces:
@@ -48,8 +48,10 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
 
 
 def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
-    """Return for each section the list item or cell that it is or stands in, and what that belongs to: the table of a
-    cell, the outermost list of an item; -1 for none."""
+    """Return for each section its list item or cell, and the group of that: a cell's table, an item's outermost list.
+
+    Both are indexes of sections, -1 for none. A section that is an item or a group counts as its own.
+    """
     items: list[int] = []
     groups: list[int] = []
     for i, s in enumerate(layout.sections):
@@ -60,8 +62,8 @@ def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
     return items, groups
 
 
-def _arranging(layout: PageLayout, kept: list[bool], items: list[int]) -> set[int]:
-    """Return the rows of tables one of whose cells holds several blocks."""
+def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[int]:
+    """Return the table rows that have a cell with several kept blocks."""
     seen: set[int] = set()
     rows: set[int] = set()
     for block, keep in zip(layout.blocks, kept, strict=True):
@@ -73,23 +75,23 @@ def _arranging(layout: PageLayout, kept: list[bool], items: list[int]) -> set[in
     return rows
 
 
-def _joint(layout: PageLayout, before: int, item: int, arranging: set[int], groups: list[int]) -> str:
-    """Return what parts two blocks, given the items they stand in (-1 for none)."""
+def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
+    """Return the separator between two blocks, given the items that hold them (-1 for none)."""
     if before < 0 or item < 0:
         return "\n\n"
     one, two = layout.sections[before], layout.sections[item]
     if (one.tag in _CELLS) != (two.tag in _CELLS):
         return "\n\n"
     if one.tag in _CELLS:
-        if one.parent in arranging or two.parent in arranging:
+        if one.parent in layout_rows or two.parent in layout_rows:
             return "\n\n"
         if one.parent == two.parent:
             return " | "
     return "\n" if groups[before] == groups[item] else "\n\n"
 
 
-def _mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
-    """Return the bullet or number of a list item."""
+def _item_mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
+    """Return the bullet or number of a list item, empty for a cell or term."""
     section = layout.sections[item]
     if section.tag != "li":
         return ""

@@ -1,4 +1,4 @@
-"""Cards that lie wholly inside links: a picture, a name and a sentence, again and again. Content or teasers?"""
+"""Decides whether repeated cards (a picture, a name and a sentence inside a link) are content or teasers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
 PROSE_WORDS = 10
 _ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose
-_PARAGRAPH_WORDS = 60  # of an article with one
-_CARD_WORDS = 6  # of its sentence
+_PARAGRAPH_WORDS = 60  # of the paragraph in an article with only one
+_CARD_WORDS = 6  # of a card's sentence
 _LABEL_WORDS = 4  # between cards: a date, a price
 _FEWEST = 3  # cards
 _CARD_BLOCKS = 8  # at most
-_SURELY = 0.8  # share of the prose that cards must hold whose names say boilerplate: `related-card`
-_AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements that hold cards of other pages alone
+_NAMED_SHARE = 0.8  # of the prose, required of cards named as boilerplate: `related-card`
+_AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements whose cards always belong to other pages
 _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
-    """Say whether a block is what a card says of its name, not a headline: it ends like a sentence.
+    """Return whether a block is the sentence of a card, not a headline: it ends like a sentence.
 
-    `before` is the block before it on pages without an article, where it is enough that this is a heading.
+    On pages without an article, `before` is the block before it; a linked heading there is enough too.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False
@@ -33,21 +33,20 @@ def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
 
 @dataclass(slots=True)
 class _Run:
-    """Blocks one after another that are links, or short lines between them."""
+    """Consecutive blocks that are links, or short lines between them."""
 
     start: int
     end: int
     pictures: int = 0
     sentences: int = 0
     words: int = 0
-    named: bool = False  # whether its cards are called boilerplate
+    named: bool = False  # whether its cards are named as boilerplate
 
 
 def teaser_share(layout: PageLayout) -> float:
     """Return the share of a page's prose that lists of teasers must hold to be its content.
 
-    It is half beside an article, which has two paragraphs in a row or a long one, and a quarter on a page of names and
-    short texts.
+    It is 0.5 on a page with an article (two paragraphs in a row, or a long one) and 0.25 on a page of names and short texts.
     """
     row = 0
     for block in layout.blocks:
@@ -61,18 +60,18 @@ def teaser_share(layout: PageLayout) -> float:
 
 
 def is_prose(block: PageBlock) -> bool:
-    """Say whether a block reads like prose: ten words or more, most of them outside links."""
+    """Return whether a block reads like prose: ten words or more, most of them outside links."""
     return block.words >= PROSE_WORDS and block.links < 0.4
 
 
 def free_cards(layout: PageLayout) -> list[range]:
-    """Unlink the blocks of cards where cards hold enough of the page's prose; else return where the cards are."""
+    """Set `links` of the cards' blocks to 0 if cards hold enough of the page's prose; else return their ranges of blocks."""
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []
     least = teaser_share(layout)
     runs = [run for run in _runs(layout, strict=least == _ARTICLE) if run.pictures >= _FEWEST and run.sentences >= _FEWEST]
     if any(run.named for run in runs):
-        least = _SURELY
+        least = _NAMED_SHARE
     words = sum(run.words for run in runs)
     total = words + sum(block.words for block in layout.blocks if is_prose(block))
     if words < least * total:
@@ -106,7 +105,7 @@ def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_Run]:
                 run = _Run(0, 0)
             continue
         if not linked:
-            continue  # a date or price between cards, or what follows the last one
+            continue  # a date or price between cards or after the last one
         run.start, run.end = run.start if run.end else i, i + 1
         run.named = run.named or named[block.section]
         run.pictures += block.image is not None

@@ -1,9 +1,9 @@
-"""Which blocks of a page are its main content: a pure function over its layout.
+"""Selects the blocks of a page that are its main content, as a pure function of its layout.
 
-Every block has a worth: its words when it reads like prose, less than nothing when it is made of links. Sections that call
-themselves boilerplate, and lists of teasers, count only where they hold most of the prose. The section with the greatest
-sum holds the main content, the innermost section inside it with nearly all of its prose the text proper; to that comes what
-stands between the title and it. What is made of links goes, and what `furniture.py` knows.
+Each block has a score: its words if it reads like prose, a negative number if it consists of links. Sections named as
+boilerplate and lists of teasers count only if they hold most of the prose. The section with the highest sum holds the main
+content; the innermost section inside it with nearly all of its prose is the core. The blocks between the title and the core
+are added. Links and the lines that `furniture.py` recognizes are dropped.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from vlmdata.html.teasers import BOXES, drop_teasers, is_related, teaser_lists
 from vlmdata.text.words import count_words
 
 _GALLERY_WORDS = 40
-_CORE = 0.8  # share of the prose that the section around the text proper holds
-_AMPLE_WORDS = 250  # of prose outside boilerplate: a page with as many loses boilerplate that holds even more, as comments do
-_AMPLE = 0.8  # share of the prose, at most, that such a page loses so
-_SOME_WORDS = 50  # of prose outside boilerplate: as many are enough to lose what others say, which may be most of the page
-_HARDLY = 0.05  # share of the prose: less of it outside boilerplate, and the names of boilerplate must mean something else
-_FEW = 0.3  # share of the prose: less of it in the section of the greatest sum, and lists of links have drawn that down
-_PASSED = 0.1  # share of the text of a page: boilerplate that was passed by and holds less is not read after all
-_SUMMARY_WORDS = 20  # and more
-_FIGURE_BLOCKS = 50  # of an image and what goes with it, at most
+_CORE = 0.8  # share of the prose that the core holds
+_AMPLE_WORDS = 250  # of prose outside boilerplate: with so much, a page may drop boilerplate that holds more, such as comments
+_AMPLE = 0.8  # share of the prose that such a page drops at most
+_SOME_WORDS = 50  # of prose outside boilerplate: with so much, other people's words are dropped even if they are most of it
+_HARDLY = 0.05  # share of the prose: with less outside boilerplate, the names do not mean boilerplate
+_FEW = 0.3  # share of the prose: with less in the section of the highest sum, lists of links have lowered the other sums
+_SKIPPED = 0.1  # share of the text of a page: smaller skipped boilerplate is not read again
+_SUMMARY_WORDS = 20  # at least
+_FIGURE_BLOCKS = 50  # of an image and its captions, at most
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
 _TABLE_PARTS = CELLS | {"tr", "thead", "tbody", "tfoot"}
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 
 def main_blocks(layout: PageLayout) -> list[bool]:
-    """Say for each block whether it belongs to the main content."""
+    """Return for each block whether it belongs to the main content."""
     blocks = layout.blocks
     teasers = free_cards(layout)
     sums = sums_of(layout)
@@ -47,49 +47,48 @@ def main_blocks(layout: PageLayout) -> list[bool]:
     if _is_gallery(kept, sums):
         return _gallery(layout, sums)
     prose = [0, *accumulate([b.words if keep and is_prose(b) else 0 for b, keep in zip(blocks, kept, strict=True)])]
-    best = _best(layout, kept, sums)
+    best = _best_section(layout, kept, sums)
     if prose[best.end] - prose[best.start] < _FEW * prose[-1]:
         best = layout.sections[0]
-    chosen = _widened(layout, _narrowed(layout, best, prose), kept)
+    chosen = _widen(layout, _core_of(layout, best, prose), kept)
     lead = [i for i in range(best.start, chosen.start) if kept[i]]
-    behind = [i for i in range(chosen.end, best.end) if kept[i]]
+    after = [i for i in range(chosen.end, best.end) if kept[i]]
     for i in range(len(blocks)):
         kept[i] = kept[i] and chosen.start <= i < chosen.end
     _drop_links(layout, chosen, kept, sums)
     drop_teasers(layout, chosen, kept, sums)
     restore_lead(layout, kept, lead)
-    restore_figures(blocks, kept, behind)
+    restore_figures(blocks, kept, after)
     drop_furniture(layout, kept)
     return kept
 
 
 def _trust_content(layout: PageLayout) -> None:
-    """Take no section for boilerplate that calls itself content too: `class="content toc-1"`, `comment-text` of a forum."""
+    """Unmark boilerplate that is also named as content: `class="content toc-1"`, `comment-text` in a forum."""
     for section in layout.sections:
         if section.body:
             section.chrome = 0
 
 
-def too_much_passed(layout: PageLayout) -> bool:
-    """Say whether the boilerplate that was passed by may be content: where it may hold the better part of the prose, and is
-    no small part of the page."""
-    if layout.passed_all < _PASSED * (layout.passed_all + sum(len(block.text or "") for block in layout.blocks)):
+def may_have_skipped_content(layout: PageLayout) -> bool:
+    """Return whether the skipped boilerplate may be content: it is no small part of the page and may hold most of the prose."""
+    if layout.skipped_chars < _SKIPPED * (layout.skipped_chars + sum(len(block.text or "") for block in layout.blocks)):
         return False
     prose = [block for block in layout.blocks if is_prose(block)]
     chars = sum(len(block.text or "") for block in prose)
     most = _AMPLE if sum(block.words for block in prose) >= _AMPLE_WORDS else 0.5
-    return layout.passed * (1 - most) >= chars * most
+    return layout.skipped_long_chars * (1 - most) >= chars * most
 
 
 def _is_gallery(kept: list[bool], sums: Sums) -> bool:
-    """Say whether a page is a gallery or a shop window: hardly any prose, and at least three images."""
+    """Return whether a page is a gallery or a shop page: hardly any prose, and at least three images."""
     if sums.images[-1] < 3:
         return False
     return prose_of(kept, sums) < _GALLERY_WORDS
 
 
 def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Keep the images and the lines that go with them; links without an image beside them go."""
+    """Keep images and the lines beside them; drop links without an image beside them."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
         if s.tag == "body":
@@ -102,12 +101,12 @@ def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
 
 
 def _beside_image(parent: Section, sums: Sums) -> bool:
-    """Say whether the element around a section is small and shows an image: the section is its title or price."""
+    """Return whether the element around a section is small and shows an image, as around a title or price."""
     return parent.end - parent.start <= 12 and sums.images[parent.end] > sums.images[parent.start]
 
 
 def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Say for each block whether it stands outside boilerplate that does not hold the better part of the prose."""
+    """Return for each block whether it is outside boilerplate. Boilerplate that holds most of the prose counts as content."""
     kept = [True] * len(layout.blocks)
     prose = sums.prose
     total = prose[-1]
@@ -115,7 +114,7 @@ def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
     enough = teaser_share(layout) if teasers else 0.0
     outside = _prose_outside(layout, sums, teasers)
     most = _AMPLE if outside >= _AMPLE_WORDS else 0.5
-    done = 0  # up to which block a section around has been left out already
+    done = 0  # end of the last dropped section
     for i, s in sums.sections:
         if s.end <= done:
             continue
@@ -134,7 +133,7 @@ def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
 
 
 def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
-    """Return the words of the prose outside of all boilerplate and lists of teasers."""
+    """Return the words of prose outside all boilerplate and lists of teasers."""
     outside = [True] * len(layout.blocks)
     for i, s in sums.sections:
         if s.chrome > 1 or i in teasers:
@@ -143,15 +142,15 @@ def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
 
 
 def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
-    """Say whether a section holds content whatever its names say: an illustration, or prose of its own amid the prose."""
+    """Return whether a section holds content despite its names: an illustration, or prose surrounded by prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
-    leads = sums.prose[around.end] > sums.prose[s.end]
-    amid = leads and sums.prose[s.start] > sums.prose[around.start]
+    is_followed = sums.prose[around.end] > sums.prose[s.end]
+    is_surrounded = is_followed and sums.prose[s.start] > sums.prose[around.start]
     if sums.images[s.end] == sums.images[s.start]:
-        if leads and s.chrome == 1 and s.body and words >= _SUMMARY_WORDS and linked <= 0.2 * words:
+        if is_followed and s.chrome == 1 and s.body and words >= _SUMMARY_WORDS and linked <= 0.2 * words:
             return True  # a summary: class="teaser-text"
-        return amid and s.tag in _TEXTUAL and linked <= 0.5 * words
+        return is_surrounded and s.tag in _TEXTUAL and linked <= 0.5 * words
     if s.end - s.start > _FIGURE_BLOCKS:
         return False
     images = [block for block in layout.blocks[s.start : s.end] if block.image]
@@ -160,16 +159,16 @@ def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
     if s.tag == "figure":
         return linked <= 0.5 * words or not all(b.links for b in images)
     captions = {block.image.caption for block in images if block.image and block.image.caption}
-    said = sum(map(count_words, captions))
+    caption_words = sum(map(count_words, captions))
     if captions:
-        return (amid or s.chrome == 1) and (words == 0 or said <= words - linked <= said + 3)
-    return amid and words == 0 and not all(b.links for b in images)
+        return (is_surrounded or s.chrome == 1) and (words == 0 or caption_words <= words - linked <= caption_words + 3)
+    return is_surrounded and words == 0 and not all(b.links for b in images)
 
 
-def _best(layout: PageLayout, kept: list[bool], totals: Sums) -> Section:
-    """Return the section of the greatest worth, the innermost of equals."""
-    worth = [_worth(b) if keep and b.words else 0.0 for b, keep in zip(layout.blocks, kept, strict=True)]
-    sums = [0.0, *accumulate(worth)]
+def _best_section(layout: PageLayout, kept: list[bool], totals: Sums) -> Section:
+    """Return the section with the highest score, the innermost of equals."""
+    scores = [_score(b) if keep and b.words else 0.0 for b, keep in zip(layout.blocks, kept, strict=True)]
+    sums = [0.0, *accumulate(scores)]
     best, top = layout.sections[0], 0.0
     for _, s in totals.sections:
         value = sums[s.end] - sums[s.start]
@@ -180,8 +179,8 @@ def _best(layout: PageLayout, kept: list[bool], totals: Sums) -> Section:
     return best
 
 
-def _narrowed(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
-    """Return the innermost section that holds nearly all the prose of the chosen one."""
+def _core_of(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
+    """Return the innermost section that holds nearly all prose of the chosen one."""
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
         inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS
@@ -190,8 +189,8 @@ def _narrowed(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
     return chosen
 
 
-def _widened(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
-    """Return the outermost section around the chosen one that adds no links and nothing left out, only images and lines."""
+def _widen(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
+    """Return the outermost section around the chosen one that adds only images and texts, no links and no dropped blocks."""
     blocks = layout.blocks
     while chosen.parent >= 0:
         parent = layout.sections[chosen.parent]
@@ -202,7 +201,7 @@ def _widened(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
     return chosen
 
 
-def _worth(block: PageBlock) -> float:
+def _score(block: PageBlock) -> float:
     if block.links > 0.7:
         return -block.words - 1.0
     if block.words < 4 or block.tag in HEADINGS:
@@ -211,12 +210,12 @@ def _worth(block: PageBlock) -> float:
 
 
 def _drop_links(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Leave out the text of sections inside the chosen one that are made of links, and links that stand in no paragraph.
+    """Drop the text of sections inside the chosen one that consist of links, and links outside paragraphs.
 
-    Tables stay or go whole.
+    Tables are kept whole.
     """
     words, linked = sums.words, sums.linked
-    done = 0  # up to which block a section around has been left out already
+    done = 0  # end of the last dropped section
     for _, s in sums.sections:
         if s.end <= done or not (chosen.start <= s.start and s.end <= chosen.end) or s is chosen or s.tag in _TABLE_PARTS:
             continue

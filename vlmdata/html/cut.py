@@ -1,6 +1,6 @@
-"""Stretches between two marks taken out of a text, in time linear in its length whatever the text holds.
+"""Removes the text between two marks, in linear time for every input.
 
-`re.sub("<!--.*?-->", ...)` looks for the end anew at every mark without one: half a million `<!--` take an hour.
+`re.sub("<!--.*?-->", ...)` searches for the end again at every mark without one: half a million `<!--` take an hour.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import AnyStr
 
 
 def cut_out(text: AnyStr, opening: AnyStr, closing: AnyStr) -> AnyStr:
-    """Return the text without what stands between the marks; a mark that is never closed stays."""
+    """Return the text without the marks and everything between them; a mark that is never closed is kept."""
     pieces: list[AnyStr] = []
     place = 0
     while (start := text.find(opening, place)) >= 0 and (end := text.find(closing, start + len(opening))) >= 0:

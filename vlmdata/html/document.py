@@ -1,4 +1,4 @@
-"""A page's bytes to an interleaved document: text and images in reading order, without the page's furniture."""
+"""Extracts an interleaved document from the bytes of a page: text and images in reading order, without boilerplate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from vlmdata.html.assemble import assemble
 from vlmdata.html.charset import decode
-from vlmdata.html.content import main_blocks, too_much_passed
+from vlmdata.html.content import main_blocks, may_have_skipped_content
 from vlmdata.html.hazards import Limits, harmless
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.lay_out import lay_out
@@ -23,17 +23,17 @@ _BASE = re.compile(b"<[bB][aA][sS][eE]")
 
 @dataclass(slots=True)
 class PageDocument:
-    """What a page says: `texts` and `images` are aligned, and at each position one of the two is null."""
+    """The content of a page. `texts` and `images` are aligned; at each position one of the two is None."""
 
-    texts: list[str | None] = field(default_factory=list)  # paragraphs parted by an empty line
+    texts: list[str | None] = field(default_factory=list)  # paragraphs separated by an empty line
     images: list[ImageRef | None] = field(default_factory=list)
     title: str | None = None
     language: str | None = None  # as the page declares it: `en-US`
-    robots: tuple[str, ...] = ()  # what <meta name=robots> asks, lower case: noindex, noai, noimageai, tdm-reservation ...
-    encoding: str = ""  # Python's name of the charset it was read in
-    replaced: int = 0  # bytes or sequences which that charset cannot mean
-    left_out: dict[str, int] = field(default_factory=dict)  # what limits cut: images, depth
-    refused: str | None = None  # too_large, too_deep, too_many_tags, too_many_attributes: not parsed at all
+    robots: tuple[str, ...] = ()  # of <meta name=robots>, lower case: noindex, noai, noimageai, tdm-reservation ...
+    encoding: str = ""  # Python's name of the charset used to decode it
+    replaced: int = 0  # bytes or sequences that are invalid in that charset
+    left_out: dict[str, int] = field(default_factory=dict)  # cut by limits: images, depth
+    refused: str | None = None  # why it was not parsed: too_large, too_deep, too_many_tags, too_many_attributes
 
 
 def extract(
@@ -45,10 +45,10 @@ def extract(
     whole_page: bool = False,
     limits: Limits = _DEFAULT,
 ) -> PageDocument:
-    """Read one page. `charset_hint` is the charset of its Content-Type header; `url` resolves relative addresses.
+    """Read one page. `charset_hint` is the charset in its Content-Type header; `url` resolves relative addresses.
 
-    `mode="obelics"` decides as OBELICS's released code does, flaws included; `whole_page` keeps navigation and all. Never
-    raises for what the page holds.
+    `mode="obelics"` extracts as OBELICS's released code does, flaws included. `whole_page` keeps boilerplate. No page content
+    raises an error.
     """
     if len(html) > limits.max_bytes:
         return PageDocument(refused="too_large")
@@ -68,8 +68,8 @@ def extract(
     if tree.body is not None:
         sizes = {"max_images": limits.max_images, "max_depth": limits.max_depth, "max_data_bytes": limits.max_data_bytes}
         layout = lay_out(tree.body, base, **sizes, prune="nothing" if whole_page else "boilerplate")
-        if not whole_page and too_much_passed(layout):
-            layout = lay_out(tree.body, base, **sizes, prune="menus")  # boilerplate may be what the page holds
+        if not whole_page and may_have_skipped_content(layout):
+            layout = lay_out(tree.body, base, **sizes, prune="menus")  # the boilerplate may be the content
         document.left_out = layout.left_out
         kept = [True] * len(layout.blocks) if whole_page else main_blocks(layout)
         document.texts, document.images = assemble(layout, kept)
@@ -77,7 +77,7 @@ def extract(
 
 
 def _read_head(tree: Any, page: bytes, url: str, document: PageDocument) -> str:
-    """Fill in what the head says and return the address that relative ones start from."""
+    """Set the fields of the document that the head states, and return the base of relative addresses."""
     if tree.root is not None:
         attributes = tree.root.attributes
         document.language = (attributes.get("lang") or attributes.get("xml:lang") or "").strip() or None

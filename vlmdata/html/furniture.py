@@ -1,4 +1,4 @@
-"""Lines inside the main content that are no part of it: when and by whom, buttons, credits, what only points elsewhere."""
+"""Drops lines inside the main content that are no part of it: datelines, bylines, buttons, credits, pointers to other pages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 from vlmdata.text.words import count_words
 
 _LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
-_CREDIT_WORDS = 12  # of a line that is one, fewer
-_CAPTION_WORDS = 60  # of a caption that is not marked as one, fewer
+_CREDIT_WORDS = 12  # a credit line has fewer
+_CAPTION_WORDS = 60  # a caption that is not marked as one has fewer
 CELLS = frozenset(("td", "th", "dt", "dd"))
 _COOKIES = re.compile(
     r"(?=.*\bcookies?\b)"
@@ -32,7 +32,7 @@ _DATE = (
     rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
     r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
 )
-_FURNITURE = re.compile(  # a line, in lower case, that says when, by whom or with what button, wherever it stands
+_FURNITURE = re.compile(  # a whole line in lower case: a date, a byline or the label of a button
     rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
     rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
     r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
@@ -42,14 +42,14 @@ _FURNITURE = re.compile(  # a line, in lower case, that says when, by whom or wi
 )
 
 
-_COMMENTS_WORDS = 4  # of a line that says how many there are, at most
+_COMMENTS_WORDS = 4  # of the line above the comments, at most
 _COMMENTS = re.compile(  # `Comments`, `3 comments`, `Comments (3)`
     r"\W*(\d*)\W*(?:comments?|kommentare?|commentaires?|comentarios?|comentários?|commenti|komentarze|reacties|commentaren"
     r"|yorumlar|комментарии|leave a (?:comment|reply)|schreibe einen kommentar|kommentar schreiben|laisser un commentaire"
     r"|deja un comentario)\W*(\d*)\W*",
     re.IGNORECASE,
 )
-_CREDIT_WORD = (  # what names the source of a picture
+_CREDIT_WORD = (  # words before the source of a picture
     r"(?:foto(?:s|graf(?:ie|ía)?)?|photos?(?: (?:by|credit))?|bild(?:er|quelle|nachweis)?|image(?:n|m|s)?(?: (?:by|credit))?"
     r"|picture|quelle|source|fuente|fonte|bron|kilde|källa|cr[eé]dito?s|crédito|copyright|zdj(?:ęcie|\.)?|źródło|fotó|forrás"
     r"|kuva|фото|источник|джерело|φωτογραφία|πηγή|ảnh|nguồn|fotoğraf|kaynak|写真|図|图|圖|来源|사진|출처)"
@@ -57,20 +57,20 @@ _CREDIT_WORD = (  # what names the source of a picture
 _CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. Name` at the end of a caption
     rf"(?:(?:^|(?<=[.!?…»\"”’);,。！？）」])|[\[(|–—-])\s*(?:{_CREDIT_WORD}\s?[:：/©]|image copyright)"
     r"|(?:^|\s)[\[(]?(?:ⓒ|\(c\))|[\[(]?©|^credit\b\W)[^:!?]{2,80}$",
-    re.IGNORECASE,  # `(credit: A. Name)` inside a caption stays: books under open licences ask for that
+    re.IGNORECASE,  # `(credit: A. Name)` inside a caption is kept: books under open licences require it
 )
 _CREDIT_SIGN = re.compile("[:：/©ⓒⒸ]|[(][cC][)]|[cC](?i:redit|opyright)")  # every credit has one of these
 
 
 def without_credit(text: str) -> str:
-    """Return a caption without who made the picture, which stands at its end; empty where it says nothing else."""
+    """Return a caption without the credit at its end, empty if it holds nothing else."""
     end = text[-120:] if len(text) < 2000 else ""
     found = _CREDIT.search(end) if _CREDIT_SIGN.search(end) else None
     return text[: len(text) - len(found[0])].rstrip(" \n|–—-,;") if found else text
 
 
 def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
-    """Leave out what is furniture among the blocks that are kept, and credits at the end of captions."""
+    """Drop kept blocks that are furniture, and credits at the end of captions."""
     blocks = layout.blocks
     _drop_comments(blocks, kept)
     for i, b in enumerate(blocks):
@@ -79,43 +79,43 @@ def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
         if _is_furniture(b.text, b.words):
             kept[i] = False
         elif b.words < _CREDIT_WORDS or _is_caption(layout, i):
-            said = without_credit(b.text)
-            if not said:
+            caption = without_credit(b.text)
+            if not caption:
                 kept[i] = False
             elif _is_caption(layout, i):
-                b.text = said
+                b.text = caption
     _trim(blocks, kept)
     _drop_empty_headings(blocks, kept)
     _drop_repeats(blocks, kept)
 
 
 def _is_furniture(text: str, words: int) -> bool:
-    """Say whether a block is a line of furniture or a cookie notice."""
+    """Return whether a block is a line of furniture or a cookie notice."""
     if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text.lower()):
         return True
     return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
 
 
 def _drop_comments(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Leave out what follows a line such as `3 comments` behind the text.
+    """Drop all blocks from a line such as `3 comments` on, if at least as many words precede it as follow.
 
-    Without a number the line may be a heading of the text: then as much must stand before it as four times what follows.
+    A line without a number may be a heading of the text: then at least four times as many words must precede it.
     """
-    left = sum(b.words for b, keep in zip(blocks, kept, strict=True) if keep)
-    said = 0
+    total = sum(b.words for b, keep in zip(blocks, kept, strict=True) if keep)
+    before = 0
     for i, b in enumerate(blocks):
         if not (kept[i] and b.text):
             continue
         short = b.words <= _COMMENTS_WORDS and len(b.text) < 100 and b.tag not in CELLS
         found = _COMMENTS.fullmatch(b.text) if short else None
-        if found and said >= (left - said) * (1 if found[1] or found[2] else 4):
+        if found and before >= (total - before) * (1 if found[1] or found[2] else 4):
             kept[i:] = [False] * (len(kept) - i)
             return
-        said += b.words
+        before += b.words
 
 
 def _is_caption(layout: PageLayout, place: int) -> bool:
-    """Say whether a block is the caption of an image, or the line below it."""
+    """Return whether a block is the caption of an image, or the line below it."""
     section = layout.sections[layout.blocks[place].section]
     around = layout.sections[section.parent] if section.parent >= 0 else section
     below = place > 0 and layout.blocks[place - 1].image is not None and layout.blocks[place].words < _CAPTION_WORDS
@@ -123,15 +123,15 @@ def _is_caption(layout: PageLayout, place: int) -> bool:
 
 
 def is_dateline(text: str | None) -> bool:
-    """Say whether a line says at which hour of which day something was published."""
+    """Return whether a line is a publication date with year and time."""
     if not text or len(text) >= 150 or (text[-1] in ".!?" and not text.endswith("m.")):
         return False
     return bool(_CLOCK.search(text) and _YEAR.search(text))
 
 
 def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Leave out headings below which only links stood, which were left out before."""
-    gone, ends = False, True  # whether links were left out below, whether what stays below begins with a heading
+    """Drop headings above nothing but links that were dropped before."""
+    gone, ends = False, True  # whether links below were dropped; whether the next kept block is a heading or there is none
     for i in range(len(blocks) - 1, -1, -1):
         b = blocks[i]
         if not kept[i]:
@@ -145,7 +145,7 @@ def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Leave out bylines, dates and other short lines before the first prose, and what points elsewhere behind the last."""
+    """Drop bylines, dates and other short lines before the first prose, and pointers to other pages after the last."""
     prose = [i for i, b in enumerate(blocks) if kept[i] and b.tag not in HEADINGS and is_prose(b) and not is_dateline(b.text)]
     if not prose:
         return
@@ -171,7 +171,7 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """Leave out short paragraphs with links that end a text which has hardly any; `prose` loses their numbers."""
+    """Drop short paragraphs with links at the end of a text with hardly any links. Removes their indexes from `prose`."""
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
         return
@@ -183,8 +183,7 @@ def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) 
 
 
 def _drop_repeats(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Leave out cookie notices, long blocks that stood just before word for word (captions of slide shows), and lines
-    that repeat the title with a few words more."""
+    """Drop long blocks that repeat one of the last 24 blocks (captions of slide shows), and lines that repeat the title."""
     seen: dict[str, int] = {}
     title = ""
     for i, b in enumerate(blocks):

@@ -1,8 +1,8 @@
-"""Pages that would cost a parser too much, found before it sees them.
+"""Rejects pages that would cost a parser too much, before parsing.
 
 A tree builder takes quadratic time on deep nesting and on the attributes of one tag, and copies every open formatting element
-into each paragraph, so that one kilobyte of tags can ask for a gigabyte of tree. Measured with lexbor: 60,000 nested elements
-take 3 s, 50,000 attributes 20 s, 900 unclosed `<font>` in a `<div>` and 20,000 more `<div>` 6.5 GB.
+into each paragraph, so one kilobyte of tags can make a tree of a gigabyte. Measured with lexbor: 60,000 nested elements take
+3 s, 50,000 attributes 20 s, 900 unclosed `<font>` in a `<div>` and 20,000 more `<div>` 6.5 GB.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from vlmdata.html.open_elements import ALIKE, FORMATTING, Tree
 
 _OTHER_FORMATTING = b"|".join(sorted(FORMATTING - {b"a", b"nobr"})).decode()
 _PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
-_SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, whole where their attributes are plain
+_SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, as whole tags if their attributes are plain
     rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)".encode()
 )
 
 
 def _pairs() -> Any:
-    """Return what the two letters behind a `<` may begin, by their codes as one number: 1 a formatting element, 2 `<body>` or
-    `<html>`, 0 neither."""
+    """Return a table, (65536,) uint8, from the two bytes after a `<` to 1 (formatting element), 2 (`<body>`, `<html>`) or 0."""
     table = np.zeros(1 << 16, np.uint8)
     for number, names in ((1, FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
         for name in names:
@@ -39,26 +38,26 @@ def _pairs() -> Any:
 
 _PAIRS = _pairs()
 _NAME_END = re.compile(rb"[ \t\n\f\r/>]")
-_FEW = 20_000  # tags of a page whose nesting cannot do harm
-_MERGED = 8  # tags of `<html>` and `<body>`, whose attributes come together in one, that cannot do harm
+_FEW = 20_000  # tags: with fewer, no nesting is harmful
+_MERGED = 8  # `<html>` and `<body>` tags, whose attributes a parser merges into one: no more are harmful
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one page may cost."""
+    """Limits on the size of one page."""
 
     max_bytes: int = 10_000_000
     max_tags: int = 300_000
     max_attributes: int = 5_000  # of one tag
     max_depth: int = 1_000  # open elements; Chrome flattens past 512
-    max_images: int = 1_000  # the first are kept, the others counted
+    max_images: int = 1_000  # the first are kept, the rest is counted
     max_data_bytes: int = 5_000_000  # of one inline image
 
 
 def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
-    """Return a page as it may be parsed, and why it must not be: `too_many_tags`, `too_many_attributes`, `too_deep`, or None.
+    """Return a page that is safe to parse, and None or the reason not to: `too_many_tags`, `too_many_attributes`, `too_deep`.
 
-    A page of many tags comes without its comments, scripts, styles and drawings, in which tags could hide from the count.
+    Comments, scripts, styles and drawings, which could hide tags from the count, are removed from a page with many tags.
     """
     if not _may_be_large(html, limits.max_tags) and not _may_be_crowded(html, limits.max_attributes):
         return html, None
@@ -77,7 +76,7 @@ def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
 
 
 def _may_be_large(html: bytes, most: int) -> bool:
-    """Say whether a page may have many tags, or many copies of formatting elements, wherever a parser takes tags to begin."""
+    """Return whether a page may have many tags or many copies of formatting elements, wherever a parser sees tags begin."""
     codes = np.frombuffer(html, np.uint8)
     marks = codes == ord("<")
     tags = int(np.count_nonzero(marks))
@@ -86,34 +85,34 @@ def _may_be_large(html: bytes, most: int) -> bool:
     starts = np.flatnonzero(marks[:-2])
     pairs = codes[starts + 1].astype(np.uint16) << 8 | codes[starts + 2]
     _, copied, merged = np.bincount(_PAIRS[pairs], minlength=3).tolist()
-    if tags * (copied + 2) <= 2 * most and merged <= _MERGED:  # as on most pages
+    if tags * (copied + 2) <= 2 * most and merged <= _MERGED:  # most pages
         return False
     suspects = _SUSPECTS.findall(html)
     kinds = set(suspects)
     odd = [kind for kind in kinds if kind[-1:] != b">"]
     merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in (b"body", b"html"))
     copied = sum(map(suspects.count, odd)) - merged + ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
-    return tags * copied > 2 * most or merged > _MERGED  # half of them are end tags, on most pages
+    return tags * copied > 2 * most or merged > _MERGED  # on most pages half of the tags are end tags
 
 
 def _may_be_crowded(html: bytes, most: int) -> bool:
-    """Say whether a tag may have too many attributes, wherever a parser takes tags to begin, or finding out costs too much.
+    """Return whether a tag may have too many attributes, wherever a parser sees tags begin, or the check costs too much.
 
-    Tags of at most twice as many may pass. One with more, at two bytes an attribute, is longer than four stretches of `most`
-    bytes, so it fills three of them, and most pages have no three in a row that can be part of one tag.
+    Tags with up to twice as many may pass. A tag with more, at two bytes an attribute, is longer than four stretches of `most`
+    bytes, so it fills three of them. Most pages have no three consecutive stretches that can be part of one tag.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
 
 def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of three or more stretches in a row, of `size` bytes each, that may all lie wholly within a tag."""
+    """Yield start and end of three or more consecutive stretches of `size` bytes that may all lie inside one tag."""
 
     def inside(number: int) -> bool:
         return may_name_attributes(html, number * size, min((number + 1) * size, len(html)))
 
     count = -(-len(html) // size)
     done = 0
-    for middle in range(2, count, 3):  # three in a row hold one of these
+    for middle in range(2, count, 3):  # any three consecutive stretches include one of these
         if middle < done or not inside(middle):
             continue
         first, end = middle, middle + 1
@@ -127,18 +126,18 @@ def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _holds_crowded(html: bytes, most: int) -> bool:
-    """Say whether a tag has more than `most` attributes, or telling takes too long."""
-    looked = 0
+    """Return whether a tag has more than `most` attributes, or the check takes too long."""
+    scanned = 0
     for match in TAG.finditer(html):
         start, end = match.span(1)
-        looked += end - start
-        if looked > 4 * len(html) or (end - start > 2 * most and _is_crowded(html[start - 2 : end], most)):
+        scanned += end - start
+        if scanned > 4 * len(html) or (end - start > 2 * most and _is_crowded(html[start - 2 : end], most)):
             return True
     return False
 
 
 def _gaps(stretch: bytes) -> int:
-    """Return how many attributes a stretch of a tag may name: each stands behind a blank, a slash or the value of another."""
+    """Return the most attributes that a stretch of a tag may name: each follows a blank, a slash or another's value."""
     return len(stretch.split()) + stretch.count(b"/") + stretch.count(b"=")
 
 
@@ -147,7 +146,7 @@ def _is_crowded(tag: bytes, most: int) -> bool:
 
 
 def _attributes(tag: bytes) -> Iterator[bytes]:
-    """Yield the names of the attributes of a tag, as often as they stand in it."""
+    """Yield the names of a tag's attributes in lower case, including repeated ones."""
     name_end = _NAME_END.search(tag, 2)
     for match in ATTRIBUTE.finditer(tag, name_end.start() if name_end else len(tag)):
         yield match[1].lower()

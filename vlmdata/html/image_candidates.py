@@ -1,4 +1,4 @@
-"""Which address an image of a page really has: `src`, `srcset`, `<picture>` or one of the lazy-loading attributes."""
+"""Finds the real address of an image: `src`, `srcset`, `<picture>` or one of the lazy-loading attributes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-BEST_WIDTH = 2048  # pixels: more than an encoder looks at costs traffic for nothing
+BEST_WIDTH = 2048  # pixels: an encoder uses no more, so larger images only cost traffic
 
-# The first twelve are OBELICS's list (there `src` and `srcset` stand among them); the rest are what WordPress lazy
-# loaders, lazysizes, Squarespace, Medium, Shopify and image zooms write.
+# The first ten are from OBELICS's list, which also has `src` and `srcset`; the rest are written by WordPress lazy loaders,
+# lazysizes, Squarespace, Medium, Shopify and image zooms.
 LAZY = (
     "data-src", "data-src-fg", "data-scroll-image", "data-lateloadsrc", "data-img-src", "data-original",
     "data-gt-lazy-src", "data-lazy", "data-lazy-src", "src2",
@@ -20,48 +20,50 @@ LAZY = (
     "data-flickity-lazyload", "data-defer-src", "data-normal", "data-thumb", "data-hi-res", "lazy-src", "data-srcs", "file",
     "original", "zoomfile", "_src", "real_src", "lazysrc", "v-lazy", "loading-src", "nitro-lazy-src", "ng-src", ":src",
 )  # fmt: skip
-_SETS = ("srcset", "data-src-set", "data-original-set")  # ends of the names of sets
+_SETS = ("srcset", "data-src-set", "data-original-set")  # ends of the attribute names of srcsets
 _LAZY_PRESENT = frozenset(LAZY)
 
-_PLACEHOLDER_ENDS = (  # of a file's name without its kind, lower case; few names end so and go on to the expression below
+_PLACEHOLDER_ENDS = (  # of a file name without extension, in lower case; a cheap test before the pattern below
     *("blank", "spacer", "pixel", "holder", "lazy", "load", "loader", "loading", "spinner", "trans", "transparent", "clear"),
     *("grey", "gray", "empty", "dummy", "1x1", "px", "fallback"),
 )
-_PLACEHOLDER = re.compile(  # of a file's name
+_PLACEHOLDER = re.compile(  # a file name
     r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|(?:pre-?)?load(?:er|ing)|spinner"
     r"|trans(?:parent)?|clear|gr[ea]y|empty|dummy|1x1|1?px|fallback)\.(?:gif|png|svg|jpe?g|webp)",
     re.IGNORECASE,
 )
-_NO_HOST = re.compile(r"\s*(?:https?:)?//(?::|\s*$)", re.IGNORECASE)  # `//:0`, which asks no server
+_NO_HOST = re.compile(r"\s*(?:https?:)?//(?::|\s*$)", re.IGNORECASE)  # `//:0`, which requests nothing
 _IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.IGNORECASE)
-# This and the next two are looked for in an address in lower case, which is faster than ignoring case.
+# This and the next two patterns are matched against a lower-case address, which is faster than IGNORECASE.
 _PREVIEW_WORD = re.compile(
     r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])"
 )
-_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # each of these words holds one
+_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # each of the words above contains one
 _POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])")
 _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w20-h13, /s72-c/
     r"(?<![a-z0-9])(?:(?:w|wid|width|max|max-?w(?:idth)?|re-?size|fit|size|sz)[=_:/](\d{1,5})(?!\d)"
     r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))"
 )
-_END = 200  # characters of an address in which what it asks for stands
+_END = 200  # last characters of an address, which hold the requested size and quality
 _PREVIEW_WIDTH = 100  # pixels, at most
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
 _USUAL = re.compile(r"[\s,]*+([^\s,]\S*+)(?<!,)\s++(\d++(?:\.\d++)?)([wx])\s*+(?:,|\Z)")  # `a.jpg 300w,`
-_MAX_SRCSET = 20_000  # characters looked at
+_MAX_SRCSET = 20_000  # characters that are read
 _ADDRESS = re.compile(r"[\s,]*([^\s,]\S*)")
 _DESCRIPTORS = re.compile(r"(?:[^,()]|\([^)]*\)?|\))*,?")  # up to the next comma outside parentheses
 
 
 class Candidate(NamedTuple):
+    """One address of a srcset."""
+
     address: str
-    width: float  # pixels as the srcset says, 0 where it does not
-    density: float  # device pixels for one of CSS, 1 where it does not say
+    width: float  # pixels as stated in the srcset, 0 if not stated
+    density: float  # device pixels per CSS pixel, 1 if not stated
 
 
 def parse_srcset(text: str) -> list[Candidate]:
-    """Read a srcset as WHATWG says: an address ends at white space, so commas inside it stay; descriptors end at a comma."""
+    """Parse a srcset as WHATWG defines it: an address ends at white space and may hold commas; descriptors end at a comma."""
     found, place, end = [], 0, min(len(text), _MAX_SRCSET)
     while place < end:
         if match := _USUAL.match(text, place, end):
@@ -76,7 +78,7 @@ def parse_srcset(text: str) -> list[Candidate]:
             found.append(Candidate(address.rstrip(","), 0, 1))
             continue
         match = _DESCRIPTORS.match(text, place, end)
-        place = match.end()  # type: ignore[union-attr]  # it matches nothing at least
+        place = match.end()  # type: ignore[union-attr]  # it always matches, if only nothing
         candidate = _described(address, match[0].rstrip(",").split())  # type: ignore[index]
         if candidate:
             found.append(candidate)
@@ -99,14 +101,16 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Order by width, the nearest to BEST_WIDTH in ratio first, then by density, the highest first."""
+    """Return a sort key: the width closest to BEST_WIDTH in ratio first, then the highest density."""
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density
 
 
 def is_placeholder(address: str) -> bool:
-    """Say whether an address is what lazy loaders show until the image comes: a blank, a spinner, an inline GIF or SVG,
-    an address without a host."""
+    """Return whether an address is what lazy loaders show until the image loads.
+
+    That is a blank, a spinner, an inline GIF or SVG, or an address without a host.
+    """
     if address.startswith("data:"):
         return address.startswith(("data:image/gif", "data:image/svg")) or len(address) < 200
     if not address or address.isspace() or address.startswith(("about:", "#", "javascript:")):
@@ -118,16 +122,16 @@ def is_placeholder(address: str) -> bool:
 
 
 def stated_width(address: str) -> float:
-    """Return the width in pixels that an address asks for, infinity where it asks for none: the whole image."""
+    """Return the width in pixels that an address requests, infinity if it requests the full image."""
     return _stated_width(address[-_END:].lower())
 
 
 def is_preview(address: str) -> bool:
-    """Say whether an address asks for a small or blurred preview: `w=20`, `q=20`, `/max/60/`, `-20x13.jpg`, `lqip`."""
+    """Return whether an address requests a small or blurred preview: `w=20`, `q=20`, `/max/60/`, `-20x13.jpg`, `lqip`."""
     return _is_preview(address[-_END:].lower())
 
 
-@lru_cache(maxsize=512)  # most addresses are looked at more than once
+@lru_cache(maxsize=512)  # most addresses are checked more than once
 def _stated_width(end: str) -> float:
     return min((float(match[match.lastindex]) for match in _STATED.finditer(end)), default=float("inf"))  # type: ignore[index]
 
@@ -139,10 +143,10 @@ def _is_preview(end: str) -> bool:
 
 
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
-    """Return the addresses of an `<img>`, best first, given also the `<source>`s of its `<picture>`; placeholders left out.
+    """Return the addresses of an `<img>` and of the `<source>`s of its `<picture>`, best first, without placeholders.
 
-    A set with widths comes first, then a set with densities, then lazy attributes (beside them `src` is what is shown
-    until the image comes), then `src`; without widths previews come last.
+    A srcset with widths comes first, then one with densities, then lazy attributes (their `src` is shown until the image
+    loads), then `src`. Without widths, previews come last.
     """
     texts = _sets(attributes)
     for source in sources:
@@ -173,7 +177,7 @@ def _sets(attributes: Mapping[str, str | None]) -> list[str]:
 
 
 def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
-    """Return the address of a lazy attribute; where nothing else shows the image, any `data-` that names an image file."""
+    """Return the address in a lazy attribute; with `alone` (no other address is known) also in any `data-` attribute."""
     if not _LAZY_PRESENT.isdisjoint(attributes):
         for name in LAZY:
             text = attributes.get(name)

@@ -1,4 +1,4 @@
-"""An image as a page names it."""
+"""Reads an image reference from an `<img>`: addresses, alt text, caption, size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmdata.html.page_addresses import absolute, data_bytes
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
 _ADDRESSES = 6  # of one image
-_PREVIEW_BYTES = 4096  # of an inline image that stands for a larger one until that comes; those of real pages take 300 to 2,000
+_PREVIEW_BYTES = 4096  # of an inline preview, shown until the image loads; previews of real pages take 300 to 2,000
 _SIZED = re.compile(
     r"(?:[-_@.](?:\d{1,5}x\d{0,5}|\d{1,4}w|[1-4]x|lqip|preview|place-?holder|thumb(?:nail)?|blur(?:red)?|small|tiny|low|min))+"
     r"(?=\.\w+$|$)",
@@ -22,11 +22,11 @@ _SIZING = re.compile(r"(?:w|h|q|wid|hei|width|height|quality|dpr|size|sz|resize|
 
 @dataclass(slots=True)
 class ImageRef:
-    """An image as a page names it."""
+    """An image as a page refers to it."""
 
     url: str  # absolute; of an inline image `data:` and its media type alone
     alt: str | None = None
-    caption: str | None = None  # of the figure around it; the words stand in the text too
+    caption: str | None = None  # of the figure around it; also part of the text
     rendered_width: int | None = None  # pixels, from the attributes
     rendered_height: int | None = None
     data: bytes | None = None  # of a `data:` address
@@ -36,7 +36,7 @@ class ImageRef:
 def image_ref(
     attributes: dict[str, str | None], sources: list[dict[str, str | None]], base: str, max_data_bytes: int
 ) -> ImageRef | None:
-    """Return what an `<img>` shows, or None for a placeholder, a beacon of at most 2 pixels or a broken address."""
+    """Return the image of an `<img>`, or None for a placeholder, a beacon of at most 2 pixels or a broken address."""
     width, height = pixels(attributes.get("width")), pixels(attributes.get("height"))
     if (width is not None and width <= 2) or (height is not None and height <= 2):
         return None
@@ -53,7 +53,7 @@ def image_ref(
 
 
 def pixels(text: str | None) -> int | None:
-    """Read a width or height attribute; None for per cent and nonsense."""
+    """Return a width or height attribute in pixels; None for per cent and malformed values."""
     if not text:
         return None
     if text.isascii() and text.isdigit() and len(text) <= 6:
@@ -63,9 +63,10 @@ def pixels(text: str | None) -> int | None:
 
 
 def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> ImageRef | None:
-    """Return the one image that two beside each other show, with the fuller address first; None when they are two images.
+    """Merge two adjacent references to one image, with the fuller address first; None if they are different images.
 
-    `repeats` says that one of the two stands in a `<noscript>`, `near` that no other block shares the element around them.
+    `repeats`: one of the two is in a `<noscript>`. `near`: both are in one section, or no block precedes them in the element
+    around both.
     """
     same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
     if not same and not (near and (repeats or before.data is not None)):
@@ -97,12 +98,12 @@ def _rank(ref: ImageRef) -> tuple[bool, float]:
 
 
 def _is_one_file(one: str, other: str) -> bool:
-    start = one.rpartition("/")[2][:1] == other.rpartition("/")[2][:1]  # what asks for a size stands at the end
+    start = one.rpartition("/")[2][:1] == other.rpartition("/")[2][:1]  # a requested size comes at the end
     return start and _stem(one) == _stem(other)
 
 
 def _stem(url: str) -> str:
-    """Return the end of an address without what asks for a size, to know two sizes of one image."""
+    """Return the file name and query of an address without any requested size, to match two sizes of one image."""
     path, _, query = url.partition("?")
     name = _SIZED.sub("", path.rpartition("/")[2][-300:])
     if _FILE.search(name):  # of a file, a query hardly ever selects another image

@@ -1,4 +1,4 @@
-"""A parsed page to its layout, in one walk over the tree."""
+"""Makes the layout of a parsed page in one walk over the tree."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _HIDING = frozenset(("hidden", "aria-hidden", "style"))
-_CARD_CHARS = 60  # and more: about ten words
-_NOSCRIPT_CHARS = 1000  # and more: asking for scripts takes fewer
+_CARD_CHARS = 60  # at least: about ten words
+_NOSCRIPT_CHARS = 1000  # at least: a request to enable scripts is shorter
 _MENUS = frozenset(("nav", "ul", "ol"))
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
-_HOLDERS = frozenset((_INLINE, _SECTION))  # kinds of elements that hold a text and nothing else, most of them
+_HOLDERS = frozenset((_INLINE, _SECTION))  # kinds of elements that mostly hold one text and nothing else
 _KINDS: dict[str | None, int] = {
     **dict.fromkeys(INLINE, _INLINE), "picture": _INLINE, "a": _LINK, "button": _LINK, **dict.fromkeys(SKIPPED, _SKIP),
     "br": _BREAK, "img": _IMAGE, "amp-img": _IMAGE, "noscript": _NOSCRIPT, "hr": _RULE, **dict.fromkeys(PRE, _PRE),
@@ -39,15 +39,15 @@ _KINDS: dict[str | None, int] = {
 def lay_out(
     root: Any, base: str, *, max_images: int, max_depth: int, max_data_bytes: int, prune: Prune = "boilerplate"
 ) -> PageLayout:
-    """Walk a lexbor tree once, without recursion; elements deeper than `max_depth` are left out and counted.
+    """Return the layout of a lexbor tree. Elements deeper than `max_depth` are dropped and counted.
 
-    `prune` says what is passed by: menus, which are half of all elements on many pages and content on none, and with
-    `boilerplate` also what calls itself that and shows no figure; `passed` counts its text.
+    The walk is not recursive. `prune` selects what it skips: menus, which are half of all elements on many pages and content on
+    none; with `boilerplate` also sections named as such that show no figure. The layout counts their characters.
     """
     walk = Walk(base, max_images, max_depth, max_data_bytes, prune)
     walk.enter("body", {})
     pieces, kind_of = walk.pieces, _KINDS.get
-    frames: list[tuple[Any, int, int]] = []  # where to go on, the kind of what to close, the section around it (or 1: a link)
+    frames: list[tuple[Any, int, int]] = []  # next node, kind of the element to close, section around it (1 for a link)
     node = root.first_child
     while True:
         if node is None:
@@ -97,8 +97,7 @@ def lay_out(
 
 
 def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
-    """Take one element in; return its first child to go into, None to pass it by, and the section around it or
-    1 for a link that leads away."""
+    """Add one element. Return its first child, None to skip it, and the section around it, or 1 for a link to another page."""
     if kind >= _PRE:
         child = node.first_child
         if child is None:
@@ -114,7 +113,7 @@ def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
             return None, 0
         walk.pre += kind == _PRE
         outer = walk.enter(tag, attributes)
-        if walk.sections[-1].chrome > 1 and walk.prune == "boilerplate" and walk.pass_by(node, tag):
+        if walk.sections[-1].chrome > 1 and walk.prune == "boilerplate" and walk.skip_boilerplate(node, tag):
             walk.leave(outer)
             return None, 0
         return child, outer
@@ -123,7 +122,7 @@ def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
         if tag == "button" and (child is None or not _is_card(node)):
             return None, 0
         href = (node.attributes.get("href") or "#") if child is not None else "#"
-        away = href[0] != "#" or tag == "button"  # not a place in this page: of a heading, a footnote, a term
+        away = href[0] != "#" or tag == "button"  # `#` links to a heading, footnote or term of this page
         walk.links += away
         return child, int(away)
     if kind == _BREAK:
@@ -149,17 +148,17 @@ def _hidden(attributes: dict[str, str | None]) -> bool:
 
 
 def _is_menu(tag: str, attributes: dict[str, str | None]) -> bool:
-    """Say whether a <nav>, or a list that calls itself a menu, is one."""
+    """Return whether an element is a menu: a <nav>, or a list named as one."""
     if tag == "nav" or attributes.get("role") in ("navigation", "menubar", "menu"):
         return True
     return bool(attributes) and names_menu((attributes.get("class"), attributes.get("id")))
 
 
 def _holds_page(noscript: Any) -> bool:
-    """Say whether a `<noscript>` holds the page's text, not a word on scripts or an image."""
+    """Return whether a `<noscript>` holds the text of the page, not a remark about scripts or an image."""
     return noscript.css_first("p") is not None and len(noscript.text()) >= _NOSCRIPT_CHARS
 
 
 def _is_card(button: Any) -> bool:
-    """Say whether a `<button>` shows a picture and a sentence: of 3,404 on 687 real pages none, all others are controls."""
+    """Return whether a `<button>` shows a picture and a sentence. None of 3,404 on 687 real pages does; others are controls."""
     return len(button.text()) >= _CARD_CHARS and button.css_first("img") is not None

@@ -1,4 +1,4 @@
-"""What stands before and behind the text proper and belongs to it: title, summary, pictures."""
+"""Restores the blocks before and after the core that belong to it: title, summary, pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ICON = 64  # pixels, at most
 
 
 def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> None:
-    """Keep the title of the page, pictures before and below it, and prose between it and the text: a summary.
+    """Keep the title of the page, the pictures around it, and the prose between it and the core: a summary.
 
-    `before` are the blocks of the main content before the text proper. Of these lists and headings stay too, and tables of
-    facts where there is no title.
+    `before` are the blocks of the main content before the core. Lists and headings among them are kept too, and tables of facts
+    if there is no title.
     """
     blocks = layout.blocks
     first = next((i for i, keep in enumerate(kept) if keep), 0)
@@ -23,22 +23,22 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
     opening = [i for i in before if i < (first if title is None else title)]
     lead = opening if title is None else _outside_chrome(layout, title, first)
     _restore_pictures(blocks, kept, sorted({*opening, *lead}))
-    own = set(before)
+    in_content = set(before)
     for i in lead:
         b = blocks[i]
-        listed = i in own and b.links < 0.7 and (b.tag == "li" or (b.tag in CELLS and title is None))
-        if listed or (is_prose(b) and b.links < (0.3 if i in own else 0.2) and not is_dateline(b.text)):
+        listed = i in in_content and b.links < 0.7 and (b.tag == "li" or (b.tag in CELLS and title is None))
+        if listed or (is_prose(b) and b.links < (0.3 if i in in_content else 0.2) and not is_dateline(b.text)):
             kept[i] = True
     for i in reversed(before):
         if blocks[i].tag in HEADINGS and not blocks[i].links and kept[i + 1] and blocks[i + 1].words:
             kept[i] = True
-    if title is not None and (title in own or any(kept[i] for i in lead)):
+    if title is not None and (title in in_content or any(kept[i] for i in lead)):
         kept[title] = True
 
 
-def restore_figures(blocks: list[PageBlock], kept: list[bool], behind: list[int]) -> None:
-    """Keep images with a caption behind the text proper, and their captions."""
-    _restore_pictures(blocks, kept, [i for i in behind if (image := blocks[i].image) is None or image.caption])
+def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
+    """Keep images with a caption after the core, and their captions."""
+    _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 
 def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[int]) -> None:
@@ -54,7 +54,7 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the blocks from `start` to `end` that stand in no boilerplate which begins among them."""
+    """Return the blocks from `start` to `end`, without boilerplate sections that begin there."""
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):
         surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))
@@ -64,4 +64,5 @@ def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
 
 
 def is_icon(image: ImageRef) -> bool:
+    """Return whether a page shows an image with a side of at most 64 pixels."""
     return any(side is not None and side <= _ICON for side in (image.rendered_width, image.rendered_height))

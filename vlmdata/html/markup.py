@@ -1,8 +1,8 @@
-"""The tags of a page, read as the tokenizer of HTML reads them, and the page without what holds no markup.
+"""Reads the tags of a page as an HTML tokenizer does, and removes the parts without markup.
 
-A parser must not be asked for a tree before somebody has counted what it will build, and counting needs to know what is a
-tag. Comments, scripts and the like are where a counter and a parser can disagree, so they are taken out, and the parser
-reads what was counted. Pages are in UTF-8 here, as the parser takes them. Source: WHATWG HTML, "tokenization".
+`hazards.py` counts the tags before the page is parsed. A counter and a parser can disagree about comments, scripts and the
+like, so these are removed, and the parser reads exactly the counted page. Pages are in UTF-8. Source: WHATWG HTML,
+"tokenization".
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ def _compiled(pattern: str, flags: int = 0) -> re.Pattern[bytes]:
 
 ATTRIBUTE = _compiled(rf"[ \t\n\f\r/]*+({_NAME})(?:{_BLANK}={_BLANK}{_VALUE})?+")
 TAG = _compiled(rf"<[a-zA-Z](?!{_FEW_PLAIN})(?=([^ \t\n\f\r/>]*+{_ATTRIBUTES}))")
-"""What may be a tag wherever a parser begins to read, also inside of comments, scripts and other tags, but for those of few
-plain attributes. Group 1 is the tag from its second letter on."""
+"""Matches every possible tag, also inside comments, scripts and other tags, except tags with few and plain attributes.
+
+Group 1 is the tag from its second letter on.
+"""
 _REST = _compiled(_ATTRIBUTES)
 _TOKEN = _compiled(rf"<(?:(/?)({_TAG_NAME}){_ATTRIBUTES}>?|!--|!\[CDATA\[|[!?/][^>]*+>?)")
 _COMMENT_END = _compiled("--!?>")
 _RAW = byte_words("script style iframe noembed noframes textarea")
 _LITERAL = byte_words("title xmp plaintext")
-_CHOICES = byte_words("option optgroup")  # the tree takes quadratic time on those of one <select>, which no reader looks into
-_MERGED = byte_words("html body")  # so too on the attributes of these, which it gathers in the first one
+_CHOICES = byte_words("option optgroup")  # a parser takes quadratic time on those of one <select>; they hold no content
+_MERGED = byte_words("html body")  # a parser merges their attributes into the first one, in quadratic time
 _ODD = _RAW | _LITERAL | _CHOICES | _MERGED | {b"svg"}
 _SVG = _compiled(r"<(/?)svg(?=[ \t\n\f\r/>])", re.IGNORECASE)
 _NO_SVG = _compiled(r"<(?:p|div|img|table|[uod]l|h[1-6]|pre|blockquote|br|hr)(?=[ \t\n\f\r/>])", re.IGNORECASE)
-_NOTHING = b"</>"  # what a parser passes over; it keeps what stands around it apart
+_NOTHING = b"</>"  # ignored by a parser; it keeps the text before and after it apart
 
 
 def read_markup(html: bytes, pieces: list[bytes]) -> Iterator[tuple[bytes, bool, bytes]]:
-    """Yield the tags of a page: name in lower case, whether it ends an element, text of the whole tag.
+    """Yield each tag of a page: name in lower case, whether it is an end tag, text of the whole tag.
 
-    `pieces`, joined once all tags are read, are the page without comments, scripts, styles, drawings and what no browser
-    shows; a browser shows it alike. Linear in the page.
+    Appends to `pieces`: once all tags are read, they join to the page without comments, scripts, styles, drawings and other
+    hidden content; a browser shows it as before. Takes linear time.
     """
-    kept = place = 0  # where the page goes on that is not among the pieces yet, and where that is looked through
+    kept = place = 0  # end of the part that is in `pieces`, and start of the next search
     merged: set[bytes] = set()
     while place >= 0:
         tokens, place = _TOKEN.finditer(html, place), -1
@@ -100,7 +102,7 @@ def _comment_end(html: bytes, start: int) -> int:
 
 
 def _closed(html: bytes, name: bytes, start: int) -> tuple[int, int]:
-    """Return where the content of an element that holds no markup ends, and where its closing tag does."""
+    """Return where the content of an element without markup ends, and where its end tag ends."""
     match = None if name == b"plaintext" else _closing(name).search(html, start)
     return match.span() if match else (len(html), len(html))
 
@@ -110,14 +112,13 @@ def _closing(name: bytes) -> re.Pattern[bytes]:
 
 
 def _literal(name: bytes, tag: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Return the name and the text of an element whose content is text whatever it looks like, in words that mean the same
-    everywhere."""
+    """Return the name and markup of an equivalent element, with the text content escaped, that every parser reads alike."""
     content = content.replace(b"<", b"&lt;")
     return (b"title", b"%b%b</title>" % (tag, content)) if name == b"title" else (b"pre", b"<pre>%b</pre>" % content)
 
 
 def _drawing_end(html: bytes, start: int) -> int:
-    """Return where an `<svg>` ends, or 0 where another stands in it or what ends it, as a paragraph does."""
+    """Return where an `<svg>` ends, or 0 if it holds another `<svg>` or an element that ends it, such as a paragraph."""
     match = _SVG.search(html, start)
     if match is None or not match[1] or _NO_SVG.search(html, start, match.start()):
         return 0
@@ -125,14 +126,14 @@ def _drawing_end(html: bytes, start: int) -> int:
 
 
 def may_name_attributes(html: bytes, start: int, end: int) -> bool:
-    """Say whether a stretch of a page may lie wholly within a tag and name attributes of it, whatever stands before it."""
+    """Return whether a stretch of a page may lie inside one tag and name its attributes, whatever precedes it."""
     start = html.find(b">", start, end) + 1
     if not start:
         return True
-    for quote in (b'"', b"'"):  # amid a tag, the first `>` stands in a value between these
+    for quote in (b'"', b"'"):  # inside a tag, the first `>` is in a quoted value
         place = html.find(quote, start, end) + 1
         if not place:
-            continue  # so does all that follows
+            continue  # the value reaches past the stretch, so no attribute is named
         close = html.find(b">", place, end)
         quoted = html.find(b'"', place, close) >= 0 or html.find(b"'", place, close) >= 0
         if close < 0 or (quoted and _REST.match(html, place, end).end() == end):  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What an element's class, id and role say about it: boilerplate, main content, the caption of an image."""
+"""Classifies elements by class, id and role: boilerplate, main content, the caption of an image."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from functools import lru_cache
 
 _WORDS = re.compile(r"[a-z]+")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
-_ABOUT_OTHERS = re.compile(r"(?<![a-z])(?:has|have|with|without|no)[-_]+(?!print)[a-z]+")  # `has-sidebar` names no sidebar
+_ABOUT_OTHERS = re.compile(r"(?<![a-z])(?:has|have|with|without|no)[-_]+(?!print)[a-z]+")  # `has-sidebar` is no sidebar
 
 
 def word_set(words: str) -> frozenset[str]:
-    """Return the words of a list written as one text."""
+    """Return the words of a space-separated list."""
     return frozenset(words.split())
 
 
 def byte_words(words: str) -> frozenset[bytes]:
-    """Return the words of a list written as one text, in UTF-8."""
+    """Return the words of a space-separated list, in UTF-8."""
     return frozenset(words.encode().split())
 
 
-# Words of class, id and role that mean boilerplate wherever they stand alone between hyphens or capitals.
+# Words of class, id and role that mean boilerplate if hyphens or capitals separate them from other words.
 _STRONG = word_set(
     "nav toc navbar navigation menu submenu breadcrumb breadcrumbs footer sidebar sidenav share sharing shares sharebar "
     "sharedaddy addthis addtoany pagination pager paging skiplink navbox catlinks noprint complementary contentinfo adsense "
     "dfp jumpto editsection hatnote masthead topbar copyright newsletter"
 )
-_OTHERS = word_set(  # what others say, and what belongs to other pages: these words hardly ever say how a page is laid out
+_OTHERS = word_set(  # content of other people or other pages: these words hardly ever describe a layout
     "comment comments commentlist disqus respond replies related recommended recommendations recommends recommendation "
     "cookie cookies consent gdpr outbrain taboola zergnet kommentar kommentare commentaire commentaires comentario "
     "comentarios commento commenti komentarz komentarze reactie reacties"
@@ -42,20 +42,20 @@ _BODY = word_set("article articlebody body content entry main post story text pr
 
 _MENU = word_set("nav navbar navigation menu submenu breadcrumb breadcrumbs pagination pager paging share sharing sharebar")
 
-_TELLING = _STRONG | _OTHERS | _WEAK | _BODY | _MENU
+_MEANINGFUL = _STRONG | _OTHERS | _WEAK | _BODY | _MENU
 
 NAMELESS = (None, None, None, None)
-NOTHING = (0, False, False)  # what most names say
+NO_MEANING = (0, False, False)  # of most names
 
 
-_LONG = 1_000  # characters of a name or of all names of an element: such are not kept for the next element
+_LONG = 1_000  # characters of a name or of all names of an element: longer names are not cached
 _BODY_BIT, _CAPTION_BIT, _MENU_BIT = 4, 8, 16
 KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
 _MOST = 1 << 15
 
 
 def _lower(name: str) -> str:
-    """Return a name in lower case, its capitals parted from what stands before them: `navBar` is `nav-bar`."""
+    """Return a name in lower case, with a hyphen before each capital inside a word: `navBar` becomes `nav-bar`."""
     lower = name.lower()
     return lower if lower == name else _CAMEL.sub(r"\1-\2", name).lower()
 
@@ -68,10 +68,10 @@ def _words(name: str) -> list[str]:
 
 
 def _meaning(name: str) -> int:
-    """Return what one name means: how loudly it speaks of boilerplate (0 to 3), and a bit each for content, caption, menu."""
+    """Return the meaning of one name: the strength of boilerplate (0 to 3), and one bit each for content, caption, menu."""
     words = _words(name)
     caption = _CAPTION_BIT if any("caption" in word for word in words) else 0
-    if _TELLING.isdisjoint(words):  # as most do
+    if _MEANINGFUL.isdisjoint(words):  # most names
         return caption
     if not _OTHERS.isdisjoint(words):
         chrome = 3
@@ -84,43 +84,43 @@ def _meaning(name: str) -> int:
     return chrome | body | menu | caption
 
 
-_kept_meaning = lru_cache(maxsize=1 << 14)(_meaning)
+_cached_meaning = lru_cache(maxsize=1 << 14)(_meaning)
 
 
 def _meaning_of(name: str) -> int:
-    return _kept_meaning(name) if len(name) < _LONG else _meaning(name)
+    return _cached_meaning(name) if len(name) < _LONG else _meaning(name)
 
 
-def named(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Say how loudly class, id and role speak of boilerplate (0 to 3), whether of main content, whether of a caption.
+def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
+    """Return whether class, id and role mean boilerplate (0 no, 1 perhaps, 2 surely, 3 other people's), content, a caption.
 
-    Look into `KNOWN` first: what was said stands there.
+    Look into the cache `KNOWN` first.
     """
-    said = NOTHING
+    meaning = NO_MEANING
     joined = _lower(" ".join(filter(None, names)))
-    if "caption" in joined or not _TELLING.isdisjoint(_WORDS.findall(joined)):  # few say anything
-        said = _said(names)
+    if "caption" in joined or not _MEANINGFUL.isdisjoint(_WORDS.findall(joined)):  # few names
+        meaning = _classify(names)
     if len(joined) < _LONG:
         if len(KNOWN) >= _MOST:
             KNOWN.clear()
-        KNOWN[names] = said
-    return said
+        KNOWN[names] = meaning
+    return meaning
 
 
-def _said(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
+def _classify(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     chrome = bits = 0
     split = " ".join(filter(None, names)).split()
-    post = "status-publish" in split  # for a post, WordPress names the subjects: `tag-newsletter`, `category-comments`
+    post = "status-publish" in split  # WordPress names the subjects of a post: `tag-newsletter`, `category-comments`
     for name in split:
         if post and name.startswith(("tag-", "category-")):
             continue
         meaning = _meaning_of(name)
         chrome = max(chrome, meaning & 3)
         bits |= meaning
-    said = chrome, bool(bits & _BODY_BIT), bool(bits & _CAPTION_BIT)
-    return NOTHING if said == NOTHING else said
+    found = chrome, bool(bits & _BODY_BIT), bool(bits & _CAPTION_BIT)
+    return NO_MEANING if found == NO_MEANING else found
 
 
 def names_menu(names: tuple[str | None, ...]) -> bool:
-    """Say whether class and id call a list a menu."""
+    """Return whether class and id name a list as a menu."""
     return any(_meaning_of(name) & _MENU_BIT for name in " ".join(filter(None, names)).split())

@@ -1,8 +1,8 @@
-"""A page read exactly as OBELICS's released code reads it, what it loses included, for comparison with that data set.
+"""Reads a page exactly as OBELICS's released code does, losses included, for comparison with that dataset.
 
 The rules, their order and the flaws are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS):
 images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, `<base>` and
-sets of candidates are not understood. Widths in per cent, which that code scales by the size of the file, are left out.
+srcsets are not supported. Widths in per cent, which that code scales by the size of the file, are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlmdata.html.names import word_set
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 _BREAK = "#BR_TAG#"
 
-UNWRAPPED = word_set(  # tags that go and leave their content
+UNWRAPPED = word_set(  # tags that are removed; their content is kept
     "a abbr acronym b bdi bdo big cite code data dfn em font i ins kbd mark q s samp shadow small span strike strong sub sup "
     "time tt u var wbr"
 )
@@ -32,7 +32,7 @@ _SEPARATORS = {
     ),
     **dict.fromkeys(word_set("blink body caption h html title"), ""),
 }
-KEPT = frozenset((*_SEPARATORS, "br"))  # tags; all others go with their content, media aside
+KEPT = frozenset((*_SEPARATORS, "br"))  # tags; all others except media are removed with their content
 SPECIAL = frozenset(("footer", "header", "navigation", "nav", "navbar", "menu"))
 _SOURCES = (
     "src", "data-src", "data-src-fg", "data-scroll-image", "srcset", "data-lateloadsrc", "data-img-src", "data-original",
@@ -41,7 +41,7 @@ _SOURCES = (
 
 _NEWLINES = re.compile(r"\n{2,}")
 _SPACES = re.compile(r" {2,}")
-_BR = re.compile(r"<br\s*/?>|</br>", re.IGNORECASE)  # that code's parser had made every plain <BR> a <br/> before
+_BR = re.compile(r"<br\s*/?>|</br>", re.IGNORECASE)  # the released code's parser turns every plain <BR> into <br/>
 _VALID = re.compile(
     r"^(?:http|ftp)s?://(?:(?:[A-Z0-9](?:[A-Z0-9-]{0,61}[A-Z0-9])?\.)+(?:[A-Z]{2,6}\.?|[A-Z0-9-]{2,}\.?))(?:/?|[/?]\S+)$",
     re.IGNORECASE,
@@ -52,23 +52,23 @@ _DOTS = re.compile(r"\.+/")
 
 class _Entry(NamedTuple):
     kind: str  # open, close, text, image
-    value: Any  # tag, text or ImageRef; None for an image whose address is no address
+    value: Any  # tag, text or ImageRef; None for an image with an invalid address
 
 
 def prepared(html: str) -> str:
-    """Return a decoded page as that code gives it to its parser."""
+    """Return a decoded page as the released code passes it to its parser."""
     html = _SPACES.sub(" ", _NEWLINES.sub("\n", html))
     return _BR.sub(_BREAK, cut_out(html, "<!--", "-->"))
 
 
 def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return texts and images, aligned, of a page in UTF-8 that is `prepared`."""
+    """Return the texts and images, aligned, of a UTF-8 page that went through `prepared`; at each position one is None."""
     tree = LexborHTMLParser(html)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []
     if tree.root is None:
         return texts, images
-    for text, image in _linear(_simplify(tree.root, url)):
+    for text, image in _join(_simplify(tree.root, url)):
         texts.append(text)
         images.append(image)
     return texts, images
@@ -78,13 +78,13 @@ def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[Image
 class _Open:
     """An open element that is kept."""
 
-    place: int  # of its entry
-    is_date: bool  # its own text is left out
+    place: int  # index of its entry
+    is_date: bool  # the text directly inside it is dropped
     is_filled: bool = False  # it holds text or media
 
 
 class _Kept:
-    """What is kept of a page, in order, and the elements that are open."""
+    """The kept entries of a page, in order, and the open elements."""
 
     def __init__(self) -> None:
         self.entries = [_Entry("open", "html")]
@@ -95,7 +95,7 @@ class _Kept:
         self.entries.append(_Entry("open", tag))
 
     def close(self) -> None:
-        """Close the innermost element; of an empty one nothing stays."""
+        """Close the innermost element, and remove it if it is empty."""
         closed = self.opened.pop()
         if closed.is_filled:
             self.entries.append(_Entry("close", None))
@@ -114,9 +114,9 @@ class _Kept:
 
 
 def _simplify(root: Any, url: str) -> list[_Entry]:
-    """Apply the rules on tags, classes and empty elements; what is left, in order."""
+    """Apply the rules on tags, classes and empty elements, and return the remaining entries in order."""
     kept = _Kept()
-    frames: list[tuple[Any, bool]] = []  # where to go on, whether an element closes there
+    frames: list[tuple[Any, bool]] = []  # next node, whether an element closes before it
     node = root.first_child
     while node is not None or frames:
         if node is None:
@@ -144,7 +144,7 @@ def _simplify(root: Any, url: str) -> list[_Entry]:
 
 
 def _rule(tag: str, attributes: dict[str, str | None]) -> str:
-    """Return what becomes of an element: unwrap, keep, media, end (of a document) or remove."""
+    """Return the rule for an element: unwrap, keep, media, end (of a document) or remove."""
     classes = attributes.get("class") or ""
     if classes:
         words = classes.split()
@@ -195,7 +195,7 @@ def _absolute(address: str, url: str) -> str:
 
 
 def _size(attributes: dict[str, str | None], name: str) -> int | None:
-    """Return a width or height in pixels; None for what is no number, and for one that no image can have."""
+    """Return a width or height in pixels; None if it is no number or does not fit into 32 bits."""
     size = _number(re.sub('[”"<>]', "", attributes.get(name) or ""))
     return size if size is not None and abs(size) < 1 << 31 else None
 
@@ -213,8 +213,8 @@ def _number(text: str) -> int | None:
         return None
 
 
-def _linear(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
-    """Join texts with the strongest separator between them, cut them at images."""
+def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
+    """Join texts with the strongest separator between them, and split them at images."""
     nodes: list[tuple[str | None, ImageRef | None]] = []
     run = _Run()
     stack: list[str] = []
@@ -222,10 +222,10 @@ def _linear(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
         if entry.kind == "open":
             stack.append(entry.value)
         elif entry.kind == "close":
-            run.left(len(stack) - 1, stack.pop())
+            run.leave(len(stack) - 1, stack.pop())
         elif entry.kind == "text":
             if place and entries[place - 1].kind == "text":
-                continue  # taken in with the one before: the released code parses its own output anew, which joins them
+                continue  # joined with the text before: the released code parses its own output again, which joins them
             end = place
             while end < len(entries) and entries[end].kind == "text":
                 end += 1
@@ -237,15 +237,15 @@ def _linear(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
 
 
 class _Run:
-    """Texts between two images, being joined."""
+    """Joins the texts between two images."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
         self.tail: str | None = None  # None before the first text
-        self.depth = 0  # of the deepest element that holds both the last text and what comes now
+        self.depth = 0  # of the deepest element that holds both the last text and the current position
         self.separators: set[str] = set()
 
-    def left(self, depth: int, tag: str) -> None:
+    def leave(self, depth: int, tag: str) -> None:
         if self.tail is not None and depth < self.depth:
             self.depth = depth
             self.separators.add(_SEPARATORS.get(tag, ""))

@@ -1,4 +1,4 @@
-"""The elements that a parser has open after each tag of a page, and what the tree has cost until then."""
+"""Counts the elements that a parser has open after each tag of a page, and the cost of the tree so far."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from vlmdata.html.names import byte_words
 
 FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u")
-# Elements that never nest in themselves for long: empty ones, and those whose end tag is optional.
+# Elements that hardly nest in themselves: empty ones, and those whose end tag is optional.
 _FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
-_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # what each of them ends
-# What an end tag does not reach through: that of a block the first, that of an inline element all three.
+_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # the items that each one ends
+# Elements that stop an end tag: the first set that of a block, all three sets that of an inline element.
 _BARRIERS = byte_words(
     "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
 )
@@ -22,32 +22,32 @@ _BLOCKS = byte_words(
     "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
 )
 _SPECIAL = _BARRIERS | _BLOCKS | byte_words("frameset iframe keygen noembed noframes noscript select")
-_STOPS = {  # of an end tag, where it is not _SPECIAL
+_STOPS = {  # elements that stop an end tag, if not _SPECIAL
     **dict.fromkeys((*_BLOCKS, *byte_words("table object applet marquee template")), _BARRIERS),
     b"li": _BARRIERS | {b"ul", b"ol"},
 }
 ALIKE = 3  # formatting elements with the same attributes that a parser keeps open
-_STEPS = 64  # elements that a parser passes in the time of making one
+_STEPS = 64  # elements that a parser walks in the time it takes to make one
 
 
 @dataclass(slots=True)
 class Tree:
-    """What a parser has open, no less than it really has, and what it did until now. Source: WHATWG HTML, "tree construction".
+    """An upper bound of a parser's open elements, and the cost so far. Source: WHATWG HTML, "tree construction".
 
-    End tags that a parser ignores are ignored here: those whose element stands beyond another that they do not reach through.
+    Ignores the end tags that a parser ignores: those stopped by an element inside their own.
     """
 
     opened: list[bytes] = field(default_factory=list)  # outermost first
-    counts: dict[bytes, int] = field(default_factory=dict)  # of their names
-    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag until now, by name
-    alike: dict[bytes, int] = field(default_factory=dict)  # of these tags
-    lost: Counter[bytes] = field(default_factory=Counter)  # of them, how many another end tag closed; what follows reopens them
-    cost: int = 0  # tags, elements that were opened again, steps taken
+    counts: dict[bytes, int] = field(default_factory=dict)  # open elements by name
+    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag so far, by name
+    alike: dict[bytes, int] = field(default_factory=dict)  # the same tags counted by their text
+    lost: Counter[bytes] = field(default_factory=Counter)  # how many of them another end tag closed; later content reopens them
+    cost: int = 0  # tags, reopened elements and steps
 
     def add(self, name: bytes, closes: bool, text: bytes) -> None:
-        """Take in one tag; `text` is the whole of it."""
+        """Add one tag; `text` is the whole tag."""
         self.cost += 1
-        if closes and name != b"br":  # which parsers take for <br>
+        if closes and name != b"br":  # parsers read </br> as <br>
             if self.counts.get(name):
                 self._close(name)
             elif name in FORMATTING:
@@ -62,12 +62,12 @@ class Tree:
             self._reopen()
         if name == b"p" and self.formatting:
             self.cost += sum(map(len, self.formatting.values()))
-        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # where they nest as all others do
+        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # in math and svg they nest
             return
         self._open(name)
         if block:
             if self.lost:
-                self._reopen()  # by the text that follows
+                self._reopen()  # the text in the block reopens them
         elif name in FORMATTING:
             texts = self.formatting.setdefault(name, [])
             if self.alike.get(text, 0) >= ALIKE:
@@ -77,7 +77,7 @@ class Tree:
             texts.append(text)
 
     def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the list item that the next one ends."""
+        """Close the open list item that a new one ends."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)
@@ -96,7 +96,7 @@ class Tree:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def _close(self, name: bytes) -> None:
-        """Close the innermost element of a name and what stands in it, where an end tag does."""
+        """Close the innermost element of a name and the elements inside it, if an end tag does so."""
         if self.opened[-1] == name:
             if name in FORMATTING:
                 self._forget(name)
@@ -113,7 +113,7 @@ class Tree:
         if name in FORMATTING:
             self._forget(name)
         if name == b"form" or (name in FORMATTING and not reached):
-            self._drop(place, place + 1)  # what stands in it stays open
+            self._drop(place, place + 1)  # the elements inside it stay open
         elif reached:
             self._drop(place, len(self.opened))
 
@@ -126,7 +126,7 @@ class Tree:
         del self.opened[start:end]
 
     def _forget(self, name: bytes) -> None:
-        """Take the last formatting element of a name from those that are opened again."""
+        """Remove the last formatting element of a name from those to reopen."""
         if texts := self.formatting.get(name):
             self.alike[texts.pop()] -= 1
             self._lose(name, 0)

@@ -1,4 +1,4 @@
-"""Addresses in a page: relative to absolute, as a browser resolves them; `data:` addresses to bytes."""
+"""Resolves the addresses in a page as a browser does, and decodes `data:` addresses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SPACE = re.compile(rb"\s+")
 
 @lru_cache(maxsize=4)
 def _origin(base: str) -> str:
-    """Return the start of an http address without anything odd, up to its path; else nothing."""
+    """Return scheme and host of a regular http address, empty for any other address."""
     match = _ORIGIN.match(base)
     return match[0] if match else ""
 
 
 def absolute(address: str, base: str) -> str | None:
-    """Return the http(s) address that a browser would ask for, without its fragment, or None when there is none."""
+    """Return the http(s) address that a browser would request, without its fragment, or None if there is none."""
     address = address.strip(_STRIP)
     if "\n" in address or "\t" in address or "\r" in address:
         address = _INNER.sub("", address)
@@ -62,7 +62,7 @@ def _ascii_host(match: re.Match[str]) -> str:
 
 
 def data_bytes(address: str, max_bytes: int) -> tuple[str, bytes] | None:
-    """Return media type and bytes of a `data:` address, or None when it is broken, empty or larger than `max_bytes`."""
+    """Return media type and bytes of a `data:` address, or None if it is broken, empty or larger than `max_bytes`."""
     match = _DATA.match(address)
     if match is None or len(address) - match.end() > 4 * max_bytes // 3 + 8:
         return None

@@ -1,4 +1,4 @@
-"""Running sums over the blocks of a page, so that a sum over a section costs a subtraction."""
+"""Prefix sums over the blocks of a page: a sum over a section costs one subtraction."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from vlmdata.html.layout import HEADINGS, PageLayout, Section
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Running sums over the blocks of a page: of a section, `sums[s.end] - sums[s.start]`."""
+    """Prefix sums over the blocks of a page, each one longer than the blocks; a section's is `sums[s.end] - sums[s.start]`."""
 
     words: list[int]
     linked: list[float]  # words in links
     prose: list[int]  # words of blocks that read like prose
     lines: list[int]  # blocks that are one link: a heading, or three words or more
     images: list[int]
-    sections: list[tuple[int, Section]]  # those that hold blocks, with their numbers
+    sections: list[tuple[int, Section]]  # index and section, without empty sections
 
 
 def sums_of(layout: PageLayout) -> Sums:
+    """Compute the prefix sums of a layout."""
     blocks = layout.blocks
     return Sums(
         [0, *accumulate([b.words for b in blocks])],
@@ -34,5 +35,5 @@ def sums_of(layout: PageLayout) -> Sums:
 
 
 def prose_of(kept: list[bool], sums: Sums) -> int:
-    """Return how many words of prose are kept."""
+    """Return the number of kept words of prose."""
     return sum(sums.prose[i + 1] - sums.prose[i] for i, keep in enumerate(kept) if keep)

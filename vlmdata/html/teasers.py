@@ -1,4 +1,4 @@
-"""What points to other pages: lists and boxes of teasers, sections that begin with `Related stories`."""
+"""Finds teasers of other pages: lists, boxes, sections that begin with `Related stories`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlmdata.html.sums import Sums
 
 BOXES = frozenset(("div", "section", "aside", "article"))
 _BOX_BLOCKS, _BOX_TEXTS = 8, 4  # of a teaser, at most
-_BOX_WORDS = 110  # fewer
+_BOX_WORDS = 110  # a teaser has fewer
 _BOXES_SHARE = 0.25  # of the prose of the main content, at most
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
@@ -29,7 +29,7 @@ _RELATED = re.compile(
 
 
 def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
-    """Say whether a section begins with a short line such as `Related stories`."""
+    """Return whether a section begins with a short line such as `Related stories`."""
     first = layout.blocks[s.start]
     return (
         0 < first.words < 9
@@ -39,7 +39,7 @@ def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
 
 
 def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
-    """Return the sections most of whose parts are teasers: a line that is a link, and few words more."""
+    """Return the indexes of the sections whose parts are mostly teasers: a line that is a link, and a few more words."""
     parts: dict[int, int] = {}
     teasers: dict[int, int] = {}
     for _, s in sums.sections:
@@ -57,9 +57,9 @@ def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
 
 
 def drop_teasers(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Leave out small boxes that begin with a link and go on with a few words: a teaser, who wrote it, a film.
+    """Drop small boxes of a link and a few words: a teaser, an author, a film.
 
-    They stay where they hold a good part of the prose, as on a page that lists articles.
+    They are kept if they hold more than a quarter of the prose, as on a page that lists articles.
     """
     blocks, words = layout.blocks, sums.words
     boxes: list[Section] = []
@@ -69,13 +69,13 @@ def drop_teasers(layout: PageLayout, chosen: Section, kept: list[bool], sums: Su
             continue
         if s.end - s.start > _BOX_BLOCKS or words[s.end] - words[s.start] >= _BOX_WORDS:
             continue
-        said = [b for b in blocks[s.start : s.end] if b.words or (b.image and b.image.caption)]
-        if any(b.image for b in said):
+        texts = [b for b in blocks[s.start : s.end] if b.words or (b.image and b.image.caption)]
+        if any(b.image for b in texts):
             continue  # a figure
-        if 1 < len(said) <= _BOX_TEXTS and said[0].links > 0.7 and said[1].links < 0.3:
+        if 1 < len(texts) <= _BOX_TEXTS and texts[0].links > 0.7 and texts[1].links < 0.3:
             boxes.append(s)
             done = s.end
-    held = sum(sums.prose[s.end] - sums.prose[s.start] for s in boxes)
-    if held <= _BOXES_SHARE * (sums.prose[chosen.end] - sums.prose[chosen.start]):
+    box_prose = sum(sums.prose[s.end] - sums.prose[s.start] for s in boxes)
+    if box_prose <= _BOXES_SHARE * (sums.prose[chosen.end] - sums.prose[chosen.start]):
         for s in boxes:
             kept[s.start : s.end] = [False] * (s.end - s.start)

@@ -1,4 +1,4 @@
-"""A walk over a parsed page: what is open, and the layout made until now."""
+"""The state of a walk over a parsed page: the open elements and the layout so far."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, Literal
 
 from vlmdata.html.image_ref import ImageRef, image_ref, merged
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout, Section
-from vlmdata.html.names import KNOWN, NAMELESS, NOTHING, named
+from vlmdata.html.names import KNOWN, NAMELESS, NO_MEANING, classify_names
 from vlmdata.text.words import count_words, is_plain
 
 TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 Prune = Literal["nothing", "menus", "boilerplate"]
 
-_GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # what HTML collapses, and the zero width space that some editors leave
+_GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # white space of HTML, and the zero width space that some editors leave
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
-_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # whose text nobody reads
-_FEW_UNSEEN = 32  # of them in one section; the text of more counts as seen, which costs a second look at most
-# What is looked for in boilerplate: with anything but pictures and what is unseen it is not passed by.
-_LOOKED_FOR = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
+_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # their text is not shown
+_FEW_UNSEEN = 32  # such elements per section whose text is subtracted; the text of more costs at most a second walk
+# Searched for in boilerplate: a section that holds anything but pictures and unseen elements is not skipped.
+_SEARCHED = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # characters of a text that may be prose
 _FEW_PIECES = 16  # of blank text and line breaks between two images, at most
-_LOOKED = 10  # images that are looked at for each that a page may show
+_READ_IMAGES = 10  # images read for each image that a page may show
 _CAPTION_BLOCKS = 50  # of a caption, at most
 _FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
-_SOURCES = 50  # of one <picture> that are looked at
-_REFUSALS = 8  # sections within each other that are no boilerplate whatever they say: past these none is looked into
-_TAGS = {  # what a tag alone says: boilerplate, main content, caption
+_SOURCES = 50  # of one <picture> that are read
+_REFUSALS = 8  # nested sections that are named as boilerplate but hold content; deeper ones are not searched
+_TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
     **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
     "form": (2, False, False),
     **dict.fromkeys(("article", "main"), (0, True, False)),
@@ -46,32 +46,32 @@ class Walk:
     max_data_bytes: int
     prune: Prune
     layout: PageLayout = field(default_factory=PageLayout)
-    blocks: list[PageBlock] = field(init=False)  # the layout's own lists, at hand
+    blocks: list[PageBlock] = field(init=False)  # the lists of the layout
     sections: list[Section] = field(init=False)
     current: int = -1  # section
-    pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 stands for <br>
+    pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 means <br>
     links: int = 0  # open <a> elements
     link_chars: int = 0
     pre: int = 0  # open <pre> elements
     images: int = 0
-    seen: set[str] = field(default_factory=set)  # their addresses
-    pictures: set[int] = field(default_factory=set)  # whose sources were looked at
-    looked: int = 0  # images, also those left out
+    seen: set[str] = field(default_factory=set)  # addresses of the images
+    pictures: set[int] = field(default_factory=set)  # <picture> elements whose sources were read
+    images_read: int = 0  # including those left out
     noscripts: int = 0  # open <noscript> elements
-    repeating: bool = False  # whether the last of them stands in a <noscript>
-    refused: list[Section] = field(default_factory=list)  # open ones that call themselves boilerplate and hold content
+    repeating: bool = False  # whether the last image is in a <noscript>
+    refused: list[Section] = field(default_factory=list)  # open sections named as boilerplate that hold content
 
     def __post_init__(self) -> None:
         self.blocks, self.sections = self.layout.blocks, self.layout.sections
 
     def flush(self) -> None:
-        """End the block that was being gathered."""
+        """Append the collected text as a block."""
         if not self.pieces:
             return
         text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
         self.pieces.clear()
         if "\xad" in text:
-            text = text.replace("\xad", "")  # soft hyphens: where a browser may break a word
+            text = text.replace("\xad", "")  # soft hyphens: a browser may break a word here
         chars, self.link_chars = self.link_chars, 0
         tag = self.sections[self.current].tag
         if not self.pre and "\x01" not in text:
@@ -87,23 +87,24 @@ class Walk:
                 self.blocks.append(PageBlock(part, None, self.current, tag, count_words(part), density))
 
     def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
-        """Open a section and return the one around it."""
+        """Open a section and return the index of the section around it, for `leave`."""
         if self.pieces:
             self.flush()
         parent = self.current
-        chrome, body, caption = _TAGS.get(tag, NOTHING)
+        chrome, body, caption = _TAGS.get(tag, NO_MEANING)
         if attributes:
             get = attributes.get
             names = (get("class"), get("id"), get("role"), get("itemprop"))
             if names != NAMELESS:
-                said = KNOWN.get(names) or named(names)
-                if said is not NOTHING:
-                    chrome, body, caption = max(chrome, said[0]), body or said[1], caption or said[2]
+                meaning = KNOWN.get(names) or classify_names(names)
+                if meaning is not NO_MEANING:
+                    chrome, body, caption = max(chrome, meaning[0]), body or meaning[1], caption or meaning[2]
         self.current = len(self.sections)
         self.sections.append(Section(tag, parent, len(self.blocks), -1, chrome, body, caption))
         return parent
 
     def leave(self, parent: int) -> None:
+        """Close the current section and return to the one around it."""
         if self.pieces:
             self.flush()
         section = self.sections[self.current]
@@ -112,8 +113,8 @@ class Walk:
             self.caption(section)
         self.current = parent
 
-    def pass_by(self, node: Any, tag: str) -> bool:
-        """Say whether a section that calls itself boilerplate surely is; leave it empty then, but for a block without words."""
+    def skip_boilerplate(self, node: Any, tag: str) -> bool:
+        """Return whether the current section, named as boilerplate, surely is; if so, add one block without words for it."""
         section = self.sections[self.current]
         if section.body:
             return False
@@ -121,20 +122,20 @@ class Walk:
             self.refused.pop()
         if len(self.refused) >= _REFUSALS:
             return False
-        chars = _passed_chars(node, tag)
+        chars = _boilerplate_chars(node, tag)
         if chars is None:
             self.refused.append(section)
             return False
-        self.layout.passed += chars[0]
-        self.layout.passed_all += chars[1]
+        self.layout.skipped_long_chars += chars[0]
+        self.layout.skipped_chars += chars[1]
         self.blocks.append(PageBlock("", None, self.current, tag, 0, 1.0))
         return True
 
     def caption(self, section: Section) -> None:
-        """Give the words of a caption to the images of the figure around it; where there is none, to the image before it."""
-        own = self.blocks[section.start : section.end]
-        words = "\n".join(block.text for block in own if block.text)
-        if not words or any(block.image for block in own):
+        """Set a caption on the images of the figure around it, or without a figure on the image before it."""
+        caption_blocks = self.blocks[section.start : section.end]
+        words = "\n".join(block.text for block in caption_blocks if block.text)
+        if not words or any(block.image for block in caption_blocks):
             return
         figure, steps = section.parent, 0
         while figure >= 0 and self.sections[figure].tag != "figure":
@@ -150,9 +151,9 @@ class Walk:
                     return
 
     def image(self, node: Any, *, again: bool = False) -> None:
-        """Add the image of an `<img>`; `again` for one in a `<noscript>`, which repeats a lazy image before it."""
-        self.looked += 1
-        if self.images >= self.max_images or self.looked > _LOOKED * self.max_images:
+        """Add the image of an `<img>`. `again` marks one in a `<noscript>`, which repeats a lazy image before it."""
+        self.images_read += 1
+        if self.images >= self.max_images or self.images_read > _READ_IMAGES * self.max_images:
             self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
             return
         ref = image_ref(node.attributes, self._sources(node.parent), self.base, self.max_data_bytes)
@@ -165,7 +166,7 @@ class Walk:
         self.blocks.append(PageBlock(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _sources(self, parent: Any) -> list[dict[str, str | None]]:
-        """Return the attributes of the `<source>`s of a `<picture>` for its first image; they are looked for once in each."""
+        """Return the attributes of the `<source>`s of a `<picture>` for its first image, and none for its other images."""
         if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
             return []
         self.pictures.add(parent.mem_id)
@@ -178,7 +179,7 @@ class Walk:
         return sources
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
-        """Say whether the image just before is the same one, its preview perhaps; that then takes the fuller address."""
+        """Return whether the previous image is the same one or its preview; if so, store the fuller address there."""
         last = self.blocks[-1] if self.blocks else None
         if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
             return False
@@ -192,7 +193,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Say whether an element of those around shares no other block with the last one."""
+        """Return whether the last block is in the current section, or begins the innermost section around both."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True
@@ -202,10 +203,10 @@ class Walk:
 
 
 def _collapsed(text: str) -> tuple[str, int]:
-    """Return text with its white space as a browser shows it, and its words."""
+    """Return text with its white space as a browser shows it, and its number of words."""
     fixed = "\xa0" in text
     if fixed:
-        text = text.replace("\xa0", "\x01")  # no-break spaces part words and do not collapse
+        text = text.replace("\xa0", "\x01")  # no-break spaces separate words and do not collapse
     if is_plain(text):
         words = text.split()
         text = " ".join(words)
@@ -213,12 +214,12 @@ def _collapsed(text: str) -> tuple[str, int]:
             return text, len(words)
         text = text.replace("\x01", "\xa0").strip()
         return text, len(text.split())
-    text = _GAPS.sub(" ", text.replace("\x01", "\xa0")).strip()  # split() would take other spaces for white space too
+    text = _GAPS.sub(" ", text.replace("\x01", "\xa0")).strip()  # split() would also collapse other spaces
     return text, count_words(text)
 
 
 def _broken(text: str) -> list[str]:
-    """Split text at two or more <br>; one <br> is a line break."""
+    """Split text at two or more <br>; a single <br> becomes a line break."""
     paragraphs: list[list[str]] = [[]]
     for line in text.split("\x01"):
         line = _collapsed(line)[0]
@@ -229,12 +230,14 @@ def _broken(text: str) -> list[str]:
     return ["\n".join(lines) for lines in paragraphs if lines]
 
 
-def _passed_chars(section: Any, tag: str) -> tuple[int, int] | None:
-    """Return the characters of the long texts and of all texts of a section that calls itself boilerplate, if it surely is:
-    it holds no figure, no image alone, and is no text among text."""
+def _boilerplate_chars(section: Any, tag: str) -> tuple[int, int] | None:
+    """Return the characters of the long texts and of all texts of a section named as boilerplate, None if it may be content.
+
+    It may be content if it is a text element, or holds a figure or an image without text.
+    """
     if tag in TEXTUAL or tag == "figure":
         return None
-    nodes = section.css(_LOOKED_FOR)
+    nodes = section.css(_SEARCHED)
     found = {node.tag for node in nodes}
     if not found <= _PICTURES | _UNSEEN:
         return None
@@ -244,5 +247,5 @@ def _passed_chars(section: Any, tag: str) -> tuple[int, int] | None:
     first = [node for node in nodes if node.tag in _UNSEEN][:_FEW_UNSEEN]
     unseen = [(node.tag, len(node.text(strip=True))) for node in first]
     long = sum(chars for chars in texts if chars >= _LONG)
-    long -= sum(chars for name, chars in unseen if chars >= _LONG and name != "select")  # which has many short ones
+    long -= sum(chars for name, chars in unseen if chars >= _LONG and name != "select")  # a select has many short texts
     return long, sum(texts) - sum(chars for _, chars in unseen)
