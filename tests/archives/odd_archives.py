@@ -1,4 +1,4 @@
-"""Small archives, sound, unusual and damaged in the ways of real ones, each with what must become of its records."""
+"""Small sound, unusual and damaged archives, modelled on real ones, each with the expected outcomes of its records."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ def page(number: int, body: bytes = HTML, extra: str = "", **fields: str) -> byt
 
 
 def changed(old: bytes, new: bytes) -> bytes:
-    """Return three pages of which the second is changed at one place."""
+    """Return three pages, the second with one replacement."""
     assert page(2).count(old) >= 1
     return page(1) + page(2).replace(old, new, 1) + page(3)
 
@@ -100,7 +100,7 @@ ALL = {**SOUND, **UNUSUAL, **DAMAGED}
 
 
 def write(folder: Path) -> Path:
-    """Write all of them and return the folder."""
+    """Write all archives and return the folder."""
     folder.mkdir(exist_ok=True)
     for name, (content, _) in ALL.items():
         (folder / name).write_bytes(content)

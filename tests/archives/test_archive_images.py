@@ -1,4 +1,4 @@
-"""Images found inside a collection of archives."""
+"""ArchiveImages finds images in a collection of archives."""
 
 import gzip
 import os
@@ -80,7 +80,7 @@ def untyped(body: bytes, extra: str = "") -> bytes:
     return f"HTTP/1.1 200 OK\r\n{extra}\r\n".encode() + body
 
 
-def test_images_are_found_by_their_bytes_where_their_type_is_of_no_use(tmp_path):
+def test_images_with_a_wrong_or_missing_type_are_found_by_their_bytes(tmp_path):
     packed = gzip.compress(JPEG)
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
     blocks = {
@@ -97,13 +97,13 @@ def test_images_are_found_by_their_bytes_where_their_type_is_of_no_use(tmp_path)
     (tmp_path / "x.warc.gz").write_bytes(gz(*records))
     (tmp_path / "x.arc").write_bytes(arc(("http://ex.com/arc", untyped(JPEG)), ("ftp://ex.com/a.jpg", JPEG)))
     with ArchiveImages([volume for path in tmp_path.iterdir() for volume in volumes(path)]) as images:
-        held = [*map(str, range(len(blocks))), "resource", "arc"]
-        assert [images.find(f"http://ex.com/{name}").data for name in held] == [JPEG] * len(held)
+        found_urls = [*map(str, range(len(blocks))), "resource", "arc"]
+        assert [images.find(f"http://ex.com/{name}").data for name in found_urls] == [JPEG] * len(found_urls)
         assert images.find("ftp://ex.com/a.jpg").data == JPEG
         assert images.find("http://ex.com/page") is None and images.find("http://ex.com/part") is None
 
 
-def test_what_does_not_change_an_address():
+def test_equivalent_addresses_have_one_key():
     same = ["http://EX.com:80/a%20b?x=1#f", "https://ex.com/a b?x=1", "https://ex.com:443/a%20b?x=%31"]
     assert len({address_key(url) for url in same}) == 1
     assert address_key("http://ex.com/a") != address_key("http://ex.com/A")
@@ -120,8 +120,8 @@ def test_what_does_not_change_an_address():
 )
 def test_real_pages_find_their_images_in_their_archive(find: Find, name: str, referenced: int, answered: int):
     found = volumes(find(f"C_warc/{name}"))
-    asked: set[str] = set()
-    held: set[str] = set()
+    image_urls: set[str] = set()
+    found_urls: set[str] = set()
     with ArchiveImages(found) as images:
         for record in (record for volume in found for record in records(volume)):
             response = parse_response(record.block, max_bytes=10_000_000) if record.kind == "response" else None
@@ -129,22 +129,22 @@ def test_real_pages_find_their_images_in_their_archive(find: Find, name: str, re
                 continue
             document = extract(response.body, record.url or "", charset_hint=response.charset)
             for image in filter(None, document.images):
-                asked.add(image.url)
+                image_urls.add(image.url)
                 if any(images.find(url) for url in (image.url, *image.others)):
-                    held.add(image.url)
-    assert (len(asked), len(held)) == (referenced, answered)
+                    found_urls.add(image.url)
+    assert (len(image_urls), len(found_urls)) == (referenced, answered)
 
 
-def test_workers_make_one_index_together_and_none_twice(tmp_path):
+def test_workers_share_the_work_on_one_index(tmp_path):
     read: list[str] = []
-    both_begun = threading.Event()
+    both_started = threading.Event()
 
     class Slow(Volume):
         def open(self):
             read.append(self.path)
             if len(set(read)) == len(found):
-                both_begun.set()
-            assert both_begun.wait(600), "no other worker reads the other archive meanwhile"
+                both_started.set()
+            assert both_started.wait(600), "no other worker reads the other archive in the meantime"
             return Volume.open(self)
 
     found = [Slow(volume.path, volume.member) for volume in write_all(tmp_path, "members")]
@@ -156,7 +156,7 @@ def test_workers_make_one_index_together_and_none_twice(tmp_path):
     assert not list((tmp_path / "index").glob("*.draft"))
 
 
-def test_who_dies_while_making_the_index_leaves_it_to_others(tmp_path):
+def test_an_index_left_unfinished_is_written_again(tmp_path):
     found = write_all(tmp_path, "plain")
     (tmp_path / "index").mkdir()
     ArchiveImages(found, folder=tmp_path / "index")
@@ -166,7 +166,7 @@ def test_who_dies_while_making_the_index_leaves_it_to_others(tmp_path):
     assert ArchiveImages(found, folder=tmp_path / "index").find("http://ex.com/own.png").data == PNG
 
 
-def test_an_archive_that_has_changed_is_gone_through_again(tmp_path):
+def test_a_changed_archive_is_indexed_again(tmp_path):
     first = tmp_path / "1.warc"
     (tmp_path / "index").mkdir()
     for name in ("a", "b"):

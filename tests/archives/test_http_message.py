@@ -1,4 +1,4 @@
-"""HTTP responses as archives hold them: chunked, compressed, or said to be and not."""
+"""HTTP responses in archives: chunked, compressed, or falsely declared so."""
 
 import gzip
 import io
@@ -67,7 +67,7 @@ def test_bodies(headers, body, expected, problem):
 
 
 @pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("br", partial(packed, BrotliWriter))])
-def test_bombs_stop_at_the_limit(name, compress):
+def test_decompression_bombs_stop_at_the_limit(name, compress):
     block = HEAD + f"Content-Encoding: {name}\r\n\r\n".encode() + compress(bytes(200_000_000))
     response = parse_response(block, max_bytes=1_000_000)
     assert (response.problem, response.body) == ("too_large", b"")
@@ -75,11 +75,11 @@ def test_bombs_stop_at_the_limit(name, compress):
 
 
 @pytest.mark.parametrize("block", [b"", b"<html>", b"HTTP/1.1", b"HTTP/1.1 abc\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_what_is_no_response(block):
+def test_malformed_responses(block):
     assert parse_response(block, max_bytes=10).problem == "http_header"
 
 
-def test_odd_heads_are_read():
+def test_unusual_headers_are_read():
     block = b"HTTP/1.0 302 \nLocation: /a\nX-Long: one\n two\nnonsense\n: empty\nLocation: /b\n\nbody"
     response = parse_response(block, max_bytes=10)
     assert (response.status, response.headers, response.body) == (302, {"location": "/a", "x-long": "one two"}, b"body")

@@ -1,4 +1,4 @@
-"""Archives as streams of records, whole or broken."""
+"""Sound and damaged archives are read as streams of records."""
 
 import base64
 import binascii
@@ -65,7 +65,7 @@ def wacz(compression: int) -> bytes:
         pytest.param(lambda: wacz(zipfile.ZIP_DEFLATED), id="packed wacz"),
     ],
 )
-def test_every_way_of_packing_gives_the_same_records(tmp_path, content):
+def test_every_compression_gives_the_same_records(tmp_path, content):
     (tmp_path / "file").write_bytes(content())
     found = read(tmp_path / "file")
     assert [(r.kind, r.url) for r in found] == [
@@ -108,7 +108,7 @@ BAD_LENGTHS = (b"", b"-5", b"x", b"\xc2\xb2", b"7" * 5000, b"999", b"99999999999
 
 @pytest.mark.parametrize("line", SOUND_LINES)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: gz(data[:50], b"", data[50:], b"")])
-def test_a_line_of_an_arc_may_be_odd_where_address_and_length_are_sound(tmp_path, line, pack):
+def test_an_arc_header_with_a_valid_address_and_length_is_accepted(tmp_path, line, pack):
     record = line % len(BLOCK) + b"\n" + BLOCK + b"\n"
     for version in (b"", arc()):
         (tmp_path / "x.arc").write_bytes(pack(version + record + record))
@@ -120,7 +120,7 @@ def test_a_line_of_an_arc_may_be_odd_where_address_and_length_are_sound(tmp_path
 
 
 @pytest.mark.parametrize("length", BAD_LENGTHS)
-def test_a_bad_length_in_an_arc_costs_one_page(tmp_path, length):
+def test_a_bad_length_in_an_arc_loses_one_page(tmp_path, length):
     content = arc(("http://ex.com/1", BLOCK), ("http://ex.com/2", BLOCK), ("http://ex.com/3", BLOCK))
     lines = content.split(b"http://ex.com/2")
     (tmp_path / "x.arc").write_bytes(
@@ -131,10 +131,10 @@ def test_a_bad_length_in_an_arc_costs_one_page(tmp_path, length):
     assert [(r.kind, r.offset) for r in found if r.problem] == [("bad_record", len(lines[0]))]
 
 
-def test_what_an_arc_holds_of_other_servers_is_of_a_kind_of_its_own(tmp_path):
-    asked = ("dns:ex.com", "DNS:ex.com", "whois://w.ex.com/ex.com", "mailto:a@ex.com", "news:comp.lang", "ftp://ex.com/a")
+def test_look_ups_in_an_arc_have_their_own_kinds(tmp_path):
+    look_ups = ("dns:ex.com", "DNS:ex.com", "whois://w.ex.com/ex.com", "mailto:a@ex.com", "news:comp.lang", "ftp://ex.com/a")
     for pack in (bytes, gzip.compress):
-        (tmp_path / "x.arc").write_bytes(pack(arc(*((url, b"1.2.3.4\n\n") for url in asked), ("http://ex.com/", BLOCK))))
+        (tmp_path / "x.arc").write_bytes(pack(arc(*((url, b"1.2.3.4\n\n") for url in look_ups), ("http://ex.com/", BLOCK))))
         kinds = [r.kind for r in read(tmp_path / "x.arc")]
         assert kinds == ["warcinfo", "dns", "dns", "whois", "mailto", "news", "resource", "response"]
 
@@ -192,7 +192,7 @@ def digest(data: bytes, algorithm: str = "sha1", encode=base64.b32encode) -> str
     return f"{algorithm}:{encode(hashlib.new(algorithm, data).digest()).decode()}"
 
 
-def test_a_digest_of_the_body_proves_it_in_every_form():
+def test_a_digest_of_the_body_is_accepted_in_every_form():
     body = b"<p>hello" * 50
     packed = gzip.compress(body)
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
@@ -206,12 +206,12 @@ def test_a_digest_of_the_body_proves_it_in_every_form():
             assert not record_fits({"warc-block-digest": digest(b"other", algorithm, encode)}, block, 10_000)
     wrong = {"warc-block-digest": digest(b"other")}
     assert record_fits({**wrong, "warc-payload-digest": digest(body)}, block, 10_000)
-    assert not record_fits({**wrong, "warc-payload-digest": digest(body)}, block, 100), "not unpacked past the limit"
+    assert not record_fits({**wrong, "warc-payload-digest": digest(body)}, block, 100), "not decoded past the limit"
     assert not record_fits({**wrong, "warc-payload-digest": "whirl:AAAA"}, block, 10_000)
     assert not record_fits({"warc-block-digest": digest(b"")}, b"HTTP/1.1 200 OK\r\nno end", 10_000)
 
 
-def test_a_revisit_of_wget_declares_the_digest_of_nothing(tmp_path):
+def test_a_revisit_of_wget_with_the_digest_of_no_bytes_is_accepted(tmp_path):
     revisit = warc("revisit", "http://ex.com/0", http(b""), WARC_Block_Digest=digest(b""))
     (tmp_path / "x.warc.gz").write_bytes(gz(PAGES[0], revisit, PAGES[1]))
     assert summary(read(tmp_path / "x.warc.gz")) == {"response": 2, "revisit": 1}
@@ -225,7 +225,7 @@ PACKED["zstd"] = lambda *parts: framed(ZstdWriter, [*parts])
 
 @pytest.mark.parametrize("kind", EMPTY)
 @pytest.mark.parametrize("each", [True, False], ids=["a frame each", "two streams"])
-def test_frames_that_hold_nothing_may_stand_anywhere(tmp_path, kind, each):
+def test_empty_frames_are_skipped_everywhere(tmp_path, kind, each):
     pack, empty = PACKED[kind], EMPTY[kind]
     parts = [pack(record) for record in PAGES] if each else [pack(b"".join(PAGES[:3])), pack(b"".join(PAGES[3:]))]
     for number, content in enumerate(
@@ -237,7 +237,7 @@ def test_frames_that_hold_nothing_may_stand_anywhere(tmp_path, kind, each):
     assert read(tmp_path / "file") == []
 
 
-def test_frames_that_hold_nothing_are_no_damage_and_hide_none(tmp_path):
+def test_empty_frames_are_no_damage_and_hide_no_damage(tmp_path):
     empty, broken = EMPTY["gzip"], gz(PAGES[1])[:-40] + bytes(40)
     (tmp_path / "file").write_bytes(gz(PAGES[0]) + empty + broken + empty + gz(PAGES[2]) + empty + b"no frame")
     assert summary(read(tmp_path / "file")) == {"response": 2, "bad_record:header": 2}
@@ -246,7 +246,7 @@ def test_frames_that_hold_nothing_are_no_damage_and_hide_none(tmp_path):
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 @pytest.mark.parametrize("spell", [bytes.lower, bytes.upper, bytes.capitalize])
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_fields_of_a_header_in_any_spelling_and_with_any_line_break(tmp_path, pack, spell, end):
+def test_headers_in_any_spelling_and_with_any_line_break_are_read(tmp_path, pack, spell, end):
     def spelled(record: bytes) -> bytes:
         header, _, block = record.partition(b"\r\n\r\n")
         header = re.sub(rb"(?m)^[\w-]+:", lambda name: spell(name[0]), header)
@@ -262,7 +262,7 @@ def test_fields_of_a_header_in_any_spelling_and_with_any_line_break(tmp_path, pa
 
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 @pytest.mark.parametrize("stated", [b"99", b"999999", b"999999999999"])
-def test_a_length_that_lies_takes_no_page_with_it_in_silence(tmp_path, pack, stated):
+def test_a_false_length_loses_no_page_uncounted(tmp_path, pack, stated):
     for number in (0, 1, 3):  # the first record and a request, whose content is not kept; a page
         changed = [*WHOLE]
         changed[number] = re.sub(rb"Content-Length: \d+", b"Content-Length: " + stated, changed[number], count=1)
@@ -270,13 +270,13 @@ def test_a_length_that_lies_takes_no_page_with_it_in_silence(tmp_path, pack, sta
         found = read(tmp_path / "file")
         pages = {r.url for r in found if r.kind == "response"}
         lost = {f"http://ex.com/{i}" for i in range(5)} - pages
-        assert len(lost) <= sum(r.kind == "bad_record" for r in found), "each page is there or counted"
+        assert len(lost) <= sum(r.kind == "bad_record" for r in found), "each page is found or counted"
         assert len(lost) <= (number == 3)
 
 
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 @pytest.mark.parametrize("which", [[0], [1], [4], [1, 2], range(5)])
-def test_the_version_of_a_record_may_be_in_lower_case(tmp_path, pack, which):
+def test_a_version_in_lower_case_is_accepted(tmp_path, pack, which):
     (tmp_path / "file").write_bytes(
         pack([page.replace(b"WARC/1.1", b"warc/1.1", 1) if n in which else page for n, page in enumerate(PAGES)])
     )
@@ -285,8 +285,8 @@ def test_the_version_of_a_record_may_be_in_lower_case(tmp_path, pack, which):
 
 @pytest.mark.parametrize("kind", ["request", "resource"])
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
-def test_lengths_that_lie_are_read_in_time_in_proportion_to_the_file(tmp_path, kind, pack):
-    """Each of the records states more than the file has: read as stated, each would be read with all behind it."""
+def test_false_lengths_are_read_in_linear_time(tmp_path, kind, pack):
+    """Each record states more bytes than the file has: a reader that trusts the lengths reads the rest each time."""
     record = re.sub(rb"Content-Length: \d+", b"Content-Length: 90000000", warc(kind, "http://ex.com/", bytes(2000)))
 
     def seconds(count: int) -> float:
@@ -295,10 +295,10 @@ def test_lengths_that_lie_are_read_in_time_in_proportion_to_the_file(tmp_path, k
         assert [one.problem for one in read(tmp_path / "file")] == ["truncated"] * count
         return time.process_time() - start
 
-    assert seconds(3000) < 9 * seconds(600) + 0.5  # 25 times as long if each read the rest
+    assert seconds(3000) < 9 * seconds(600) + 0.5  # 25 times as long if each record reads the rest
 
 
-def test_odd_archives_can_be_read_to_their_end(tmp_path):
+def test_odd_archives_are_read_to_their_end(tmp_path):
     total = sum((summary(read(path)) for path in odd_archives.write(tmp_path / "odd").iterdir()), Counter())
     expected = sum((Counter(outcome) for _, outcome in odd_archives.ALL.values()), Counter())
     assert total.total() == expected.total()
@@ -306,7 +306,7 @@ def test_odd_archives_can_be_read_to_their_end(tmp_path):
         assert total[f"bad_record:{problem}"] == expected[f"bad_{problem}"]
 
 
-def test_all_real_archives_can_be_read_to_their_end():
+def test_all_real_archives_are_read_to_their_end():
     folder = real_data("C_warc")
     endings = (".warc", ".warc.gz", ".warc.lz4", ".arc", ".arc.gz", ".wacz", ".bad")
     files = sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
@@ -320,7 +320,7 @@ def test_all_real_archives_can_be_read_to_their_end():
 
 
 def in_three_packings(folder: Path) -> Path:
-    """Write the archive of Wget again, without its packing and in one LZ4 frame."""
+    """Write the archive of Wget plain, as it is, and in one LZ4 frame."""
     packed = fixture("C_warc/wget/first.warc.gz").read_bytes()
     plain = gzip.decompress(packed)
     for end, content in (("", plain), (".gz", packed), (".lz4", framed(Lz4Writer, [plain]))):
@@ -331,7 +331,7 @@ def in_three_packings(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("find", "count"), [(in_three_packings, 46), (lambda _: real_data("C_warc/resiliparse_tests"), 50)], ids=["fixture", "real"]
 )
-def test_the_same_real_archive_in_three_packings(find, count, tmp_path):
+def test_one_real_archive_in_three_compressions_gives_the_same_records(find, count, tmp_path):
     folder = find(tmp_path)
     files = (folder / f"warcfile.warc{end}" for end in ("", ".gz", ".lz4"))
     plain, packed, lz4 = ([(r.kind, r.id, r.block) for r in read(file)] for file in files)
@@ -349,8 +349,8 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_archive(tmp_path):
-    """One process reads both: what its libraries take is in both peaks. ru_maxrss would not do, it begins at the parent's."""
+def test_memory_is_independent_of_the_archive_size(tmp_path):
+    """One process reads both archives, so both peaks include its libraries. ru_maxrss is no use: it starts at the parent's."""
     import random
 
     body = random.Random(0).randbytes(100_000)

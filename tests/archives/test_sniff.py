@@ -1,4 +1,4 @@
-"""What a body is: by its bytes where its type is wrong, too general or missing; a page stays a page."""
+"""A body with a wrong, too general or missing type is classified by its bytes; a page stays a page."""
 
 import gzip
 import zipfile
@@ -69,11 +69,11 @@ PAGES = {
 
 
 @pytest.mark.parametrize("declared", USELESS)
-def test_an_image_is_one_whatever_it_is_sent_as(declared):
+def test_images_are_recognized_under_every_type(declared):
     assert {name: sort_of(declared, data) for name, data in IMAGES.items()} == dict.fromkeys(IMAGES, "image")
 
 
-def test_what_is_sent_as_a_page_is_one_unless_its_bytes_are_something_else():
+def test_html_is_a_page_unless_its_bytes_show_another_format():
     assert {name: sort_of("text/html", data) for name, data in PAGES.items()} == dict.fromkeys(PAGES, "page")
     assert {name: sort_of("text/html", data) for name, (data, _) in OTHERS.items()} == {
         n: sort for n, (_, sort) in OTHERS.items()
@@ -81,14 +81,14 @@ def test_what_is_sent_as_a_page_is_one_unless_its_bytes_are_something_else():
 
 
 @pytest.mark.parametrize("declared", ["", "idontexist", "*/*", "unknown/unknown", "text/"])
-def test_a_page_without_a_type_is_one_by_its_first_tag(declared):
-    begun = ("plain", "doctype", "fragment", "xhtml")
-    assert [sort_of(declared, PAGES[name]) for name in begun] == ["page"] * len(begun)
+def test_a_page_without_a_type_is_recognized_by_its_first_tag(declared):
+    recognized = ("plain", "doctype", "fragment", "xhtml")
+    assert [sort_of(declared, PAGES[name]) for name in recognized] == ["page"] * len(recognized)
     assert [sort_of(declared, data) for data in (b"", b"Words", PAGES["warning"], b'{"a": 1}')] == ["other"] * 4
     assert sort_of(declared, OTHERS["pdf"][0]) == "application"
 
 
-def test_any_other_type_is_believed():
+def test_any_other_type_is_trusted():
     types = ("text/plain", "application/json", "video/mp4", "strange/thing", "image/png")
     assert [sort_of(declared, PAGES["plain"]) for declared in types] == ["text", "application", "video", "other", "image"]
 
@@ -96,5 +96,5 @@ def test_any_other_type_is_believed():
 @pytest.mark.parametrize(
     "body", [b"<?" * 5000, b"<!><!" * 5000, b"/*" * 5000, b"<" * 9000, b"[" * 9000, b"function " * 2000, b"!(" * 9000]
 )
-def test_hostile_beginnings_cost_little(body):
+def test_hostile_bodies_are_classified_quickly(body):
     assert sort_of("text/html", body) in ("page", "text") and sort_of("", body) == "other"

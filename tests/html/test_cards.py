@@ -1,4 +1,4 @@
-"""Cards of a picture, a name and a sentence that are links: content where they carry the page's text, else teasers."""
+"""Linked cards of a picture, a name and a sentence are content if they hold the page's text, else teasers."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def found(body: str) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("markup", MARKUP)
-def test_cards_that_carry_the_text_of_a_page_stay_with_their_pictures(markup: str, before: bool):
+def test_cards_that_hold_the_text_of_a_page_are_kept_with_their_pictures(markup: str, before: bool):
     closed = "<h2>Closed</h2>" + "".join(f"<h3>Closed {i}</h3><p>{CLOSED}</p>" for i in range(12))
     cards = grid(markup, 6)
     images, text = found(f"<main><h1>Workshops</h1>{cards + closed if before else closed + cards}</main>")
@@ -45,14 +45,14 @@ def test_cards_that_carry_the_text_of_a_page_stay_with_their_pictures(markup: st
 
 @pytest.mark.parametrize("page", ["<main>{0}</main>{1}", "{1}<main>{0}</main>", "<main>{0}<h2>More</h2>{1}</main>"])
 @pytest.mark.parametrize("markup", MARKUP)
-def test_teasers_beside_an_article_go(markup: str, page: str):
+def test_teasers_beside_an_article_are_dropped(markup: str, page: str):
     story = [STORY.format(i) for i in range(6)]
     images, text = found(page.format("<h1>A title</h1>" + "".join(f"<p>{one}</p>" for one in story), grid(markup, 4)))
     assert images == [] and text.split("\n\n")[1:7] == story and "mends clocks" not in text
 
 
 @pytest.mark.parametrize("names", ["related-card teaser", "recommended", "newsletter-card"])
-def test_cards_called_boilerplate_are_content_where_they_hold_nearly_all_prose(names: str):
+def test_cards_named_boilerplate_are_content_if_they_hold_nearly_all_prose(names: str):
     cards = grid("div", 6).replace("class=card", f"class='{names}'")
     images, text = found(f"<main><h1>Workshops</h1>{cards}</main>")
     assert images == [f"{i}.png" for i in range(6)] and text.count("mends clocks") == 6
@@ -60,7 +60,7 @@ def test_cards_called_boilerplate_are_content_where_they_hold_nearly_all_prose(n
     assert images == [] and "mends clocks" not in text
 
 
-def test_buttons_are_no_text_and_their_icons_no_images():
+def test_buttons_and_their_icons_are_dropped():
     buttons = "<button><img src=/close.svg></button><button>Show the story of the old workshop by the river at once</button>"
     story = "".join(f"<p>{STORY.format(i)}</p>" for i in range(3))
     assert found(f"<main>{story}{buttons}{story}</main>")[1].split("\n\n") == [STORY.format(i) for i in range(3)] * 2

@@ -1,4 +1,4 @@
-"""The charset of a page, as browsers decide it."""
+"""The charset of a page is chosen as browsers choose it."""
 
 import pytest
 
@@ -24,22 +24,22 @@ META = b'<html><head><meta charset="%s"></head><body>'
         (b"<p>\xe9", None, "cp1252", "fallback"),
     ],
 )
-def test_who_decides(page, header, encoding, source):
+def test_the_source_of_the_charset(page, header, encoding, source):
     decoded = decode(page, header)
     assert (decoded.encoding, decoded.source) == (encoding, source)
 
 
-def test_a_lying_charset_costs_replacements_which_are_counted():
+def test_replacements_of_a_false_charset_are_counted():
     decoded = decode(META % b"utf-8" + b"caf\xe9 \xef\xbf\xbd na\xefve")
     assert decoded.text.endswith("caf\ufffd \ufffd na\ufffdve")
-    assert decoded.replaced == 2  # the honest U+FFFD in the page is not one
+    assert decoded.replaced == 2  # the valid U+FFFD in the page does not count
 
 
-def test_windows_1252_has_no_holes():
+def test_windows_1252_decodes_every_byte():
     assert decode(b"\x80\x81\x9d\xe9", "latin1").text == "€\x81\x9dé"
 
 
-def test_labels_mean_what_the_standard_says():
+def test_labels_follow_the_standard():
     labels = ["latin1", "ASCII", " utf8 ", "x-sjis", "big5", "gbk", "x-mac-cyrillic", "x-user-defined", "utf-7"]
     found = [codec(label) for label in labels]
     assert found == ["cp1252", "cp1252", "utf-8", "cp932", "big5hkscs", "gb18030", "mac-cyrillic", "cp1252", None]

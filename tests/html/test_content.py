@@ -1,4 +1,4 @@
-"""Main content stays, the page's furniture goes."""
+"""The main content is kept, boilerplate is dropped."""
 
 import gzip
 import json
@@ -41,13 +41,13 @@ def laid_out(html: str) -> PageLayout:
     return lay_out(body, "https://e.org/", max_images=9, max_depth=99, max_data_bytes=99)
 
 
-def test_only_the_story_is_left_with_its_heading_and_its_image():
+def test_only_the_story_with_its_heading_and_image_is_kept():
     document = extract(page().encode(), "https://paper.example/story")
     assert document.texts == ["\n\n".join(["River floods the lower town", *STORY]), None, "The market street on Monday."]
     assert document.images[1].url == "https://paper.example/flood.jpg"
 
 
-def test_lines_that_say_when_and_buttons_go_wherever_they_stand():
+def test_datelines_and_buttons_are_dropped_everywhere():
     lines = [
         "Published Monday, Nov. 18, 2019",
         "Nov. 20, 2019, 9:28 AM UTC",
@@ -72,7 +72,7 @@ def test_boilerplate_that_holds_the_prose_is_the_content():
     assert document.texts == ["\n\n".join(STORY)]
 
 
-def test_boilerplate_is_passed_by_unless_it_may_be_the_content():
+def test_boilerplate_is_skipped_unless_it_may_be_the_content():
     said = "<div class=sidebar>" + "".join(f"<p>{text}</p>" for text in STORY[1:]) + "</div>"
     little, much = (f"<article>{f'<p>{STORY[0]}</p>' * times}</article>{said}" for times in (1, 5))
     assert laid_out(much).skipped_long_chars > 0 and not any(block.text in STORY[1:] for block in laid_out(much).blocks)
@@ -85,7 +85,7 @@ def test_boilerplate_is_passed_by_unless_it_may_be_the_content():
 @pytest.mark.parametrize(
     "names", ["class=content id=toc-{}", "class=comment-text", "class='article comment'", "class=main-newsletter-body"]
 )
-def test_names_that_leave_hardly_any_prose_mean_something_else(names: str):
+def test_names_that_leave_hardly_any_prose_are_ignored(names: str):
     parts = "".join(f"<div {names.format(i)}><p>{i}. {text}</p></div>" for i in range(3) for text in STORY)
     document = extract(f"<body><h1>The flood</h1>{parts}</body>".encode(), "https://x.org/")
     assert document.texts == ["\n\n".join(["The flood", *(f"{i}. {text}" for i in range(3) for text in STORY)])]
@@ -106,7 +106,7 @@ def test_a_table_keeps_its_rows_that_are_links():
     assert text and text.count("Debian Linux | De\nFedora Linux | Fe\nUbuntu Linux | Ub") == 2
 
 
-def test_a_shop_window_keeps_its_images_and_their_titles():
+def test_a_shop_page_keeps_its_images_and_their_titles():
     items = "".join(
         f"<li><article><a href=/{i}><img src=/{i}.jpg></a><h3><a href=/{i}>The book number {i}</a></h3><p>£{i}</p>"
         for i in range(4)
@@ -118,7 +118,7 @@ def test_a_shop_window_keeps_its_images_and_their_titles():
     assert [text for text in document.texts if text] == [f"- The book number {i}\n£{i}" for i in range(4)]
 
 
-def test_the_measure_itself():
+def test_precision_and_recall():
     assert precision_and_recall([("a b c d e", "a b c d e")]) == (1, 1, 1)
     assert precision_and_recall([("a b c d e", "a b c d x y")])[:2] == (1 / 3, 1 / 2)
     assert shingles("one two") == {("one", "two"): 1}
@@ -131,7 +131,7 @@ def test_the_measure_itself():
         pytest.param(real_data, "scrapinghub_aeb", (0.915, 0.975, 0.95), marks=pytest.mark.slow),  # trafilatura 2.3 in one run
     ],  # with it: 0.928, 0.978, 0.953
 )
-def test_pages_against_their_true_bodies(find: Find, name: str, least: tuple[float, float, float]):
+def test_pages_match_their_true_bodies(find: Find, name: str, least: tuple[float, float, float]):
     folder = find(f"B_html/{name}")
     truth = json.loads((folder / "ground-truth.json").read_text())
     pairs = []
@@ -142,13 +142,13 @@ def test_pages_against_their_true_bodies(find: Find, name: str, least: tuple[flo
     assert all(a > b for a, b in zip(precision_and_recall(pairs), least, strict=True))
 
 
-def test_the_measure_of_strings_itself():
+def test_score_of_strings():
     marks = [{"with": ["a b", "x"], "without": ["c"]}, {"with": ["d"], "without": ["e", "f"]}]
     assert score_of_strings(["a\n b c", "d"], marks) == (2 / 3, 2 / 3, 2 / 3)
 
 
 @pytest.mark.slow
-def test_pages_of_many_languages_hold_the_strings_they_must_and_not_those_they_must_not():
+def test_pages_of_many_languages_hold_required_and_no_forbidden_strings():
     folder = real_data("B_html/trafilatura_dev")
     marks = json.loads((folder / "pages.json").read_text())
     texts = []

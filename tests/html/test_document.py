@@ -1,4 +1,4 @@
-"""A page's bytes to an interleaved document."""
+"""The bytes of a page become an interleaved document."""
 
 import base64
 
@@ -13,7 +13,7 @@ def read(body: str, head: str = "", **options):
 
 
 def parts(document) -> list[str]:
-    """Return texts as they are and images as their addresses in brackets."""
+    """Return texts unchanged and images as their addresses in brackets."""
     pairs = zip(document.texts, document.images, strict=True)
     assert all((text is None) != (image is None) for text, image in zip(document.texts, document.images, strict=True))
     return [text if text is not None else f"[{image.url}]" for text, image in pairs]
@@ -30,14 +30,14 @@ def test_text_and_images_alternate_in_reading_order():
     assert document.images[3].alt == "two words"
 
 
-def test_the_head_says_title_language_base_and_wishes():
+def test_title_language_base_and_robots_are_read_from_the_head():
     head = "<title> A \n title </title><base href='/x/'><meta name=ROBOTS content='NoAI, noindex'>"
     document = extract(f"<html lang=de-AT><head>{head}</head><body><img src=a.jpg></body>".encode(), URL)
     assert (document.title, document.language, document.robots) == ("A title", "de-AT", ("noai", "noindex"))
     assert parts(document) == ["[https://ex.com/x/a.jpg]"]
 
 
-def test_the_first_base_counts_wherever_it_stands():
+def test_the_first_base_counts_anywhere_in_the_page():
     for base in ("base href", "BASE HREF"):
         found = parts(read(f"<p>x</p><{base}='//cdn.org/i/'><base href='/no/'><img src=a.jpg>"))
         assert found[-1] == "[https://cdn.org/i/a.jpg]"
@@ -48,7 +48,7 @@ def test_the_sources_of_a_picture_belong_to_its_first_image():
     assert found == ["[https://ex.com/d/e/big.jpg]", "x", "[https://ex.com/d/e/b.jpg]"]
 
 
-def test_white_space_collapses_and_no_break_spaces_stay():
+def test_white_space_collapses_and_no_break_spaces_are_kept():
     assert parts(read("<p>a\xa0b \n c\xa0 \xa0d \u2003e</p>")) == ["a\xa0b c\xa0 \xa0d \u2003e"]
 
 
@@ -66,7 +66,7 @@ def test_pictures_lazy_images_and_noscript_give_one_image_each():
     assert document.images[0].others == ("https://ex.com/d/e/a-small.jpg",)
 
 
-def test_an_inline_image_comes_with_its_bytes_and_a_beacon_not_at_all():
+def test_inline_images_keep_their_bytes_and_beacons_are_dropped():
     body = b"\x89PNG" + bytes(300)
     document = read(
         f'<img src="data:image/png;base64,{base64.b64encode(body).decode()}" width="300px" height=200.5 alt=x>'
@@ -76,7 +76,7 @@ def test_an_inline_image_comes_with_its_bytes_and_a_beacon_not_at_all():
     assert (image.url, image.data, image.rendered_width, image.rendered_height) == ("data:image/png", body, 300, 200)
 
 
-def test_a_caption_stands_in_the_text_and_at_its_image():
+def test_a_caption_is_in_the_text_and_on_its_image():
     document = read(f"<p>{PROSE}</p><figure><div><img src=a.jpg></div><figcaption>The <b>old</b> bridge</figcaption></figure>")
     assert document.images[1].caption == "The old bridge"
     assert document.texts[2] == "The old bridge"
@@ -94,30 +94,30 @@ def test_lists_tables_and_breaks_keep_their_lines():
     ]
 
 
-def test_inline_elements_do_not_part_words_and_blocks_do():
+def test_blocks_split_words_and_inline_elements_do_not():
     body = "<div>foo<span>bar</span> <b>b</b>az\n\t\n  qux<div>inner</div>tail</div>"
     assert read(body).texts == ["foobar baz qux\n\ninner\n\ntail"]
 
 
-def test_what_is_no_element_parts_no_words():
+def test_comments_and_other_nodes_split_no_words():
     body = "<?xml version='1.0'?><p>a<?php x ?>b</p><?php y ?><p>c<!-- d -->e<![CDATA[f]]>g</p><!doctype h><?z"
     assert read(body).texts == ["ab\n\nceg"]
 
 
-def test_what_is_not_shown_is_not_read():
+def test_hidden_elements_are_not_read():
     hidden = "<p hidden>h</p><p style='display: none'>d</p><div aria-hidden=true>i</div>"
     body = f"<script>s()</script><style>a{{}}</style>{hidden}<template>t</template><p>seen</p>"
     assert read(body).texts == ["seen"]
 
 
-def test_limits_are_outcomes():
+def test_pages_beyond_a_limit_are_refused_or_cut():
     few = Limits(max_bytes=2000, max_images=2)
     assert read("x" * 3000, limits=few).refused == "too_large"
     document = read("<img src=a.jpg><p>t</p><img src=b.jpg><img src=c.jpg><img src=d.jpg>", limits=few)
     assert (len([i for i in document.images if i]), document.left_out) == (2, {"images": 2})
 
 
-def test_nothing_gives_nothing():
+def test_empty_pages_give_empty_documents():
     for page in (b"", b"\x00" * 50, b"<html><frameset><frame src=a></frameset></html>", b"<!---->"):
         document = extract(page, URL)
         assert [t for t in document.texts if t and t.strip("\ufffd\n ")] == [] and document.images == []

@@ -1,4 +1,4 @@
-"""What stands around and inside a text without being part of it, whatever the language of the page."""
+"""Lines around and inside a text that are no part of it are dropped in every language."""
 
 import pytest
 
@@ -31,29 +31,29 @@ SUMMARY = "Ein Dorf lebt von einem Boot, und das Boot lebt von einem Dorf, das e
         f"<noscript><div>{BODY.replace('</p>', ' ' * 200 + '</p>')}</div></noscript>",
         f"<div>{BODY.replace('Hafen', 'Ha&shy;fen')}</div>",
         f"<div>{BODY}<p>Hier: <a href=/s>mehr zum See</a></p><h3>Der See</h3></div><div>{COOKIES}</div>",
-        *(f"<div>{BODY}<h3>{said}</h3><p>{NOTE}</p></div>" for said in ("1 Kommentar", "Comments (1)", "Commentaires")),
+        *(f"<div>{BODY}<h3>{line}</h3><p>{NOTE}</p></div>" for line in ("1 Kommentar", "Comments (1)", "Commentaires")),
         f"<div>{BODY.replace('Hafen', '<ruby>Hafen<rt>hɑːfn</rt></ruby>')}</div>",
     ],
 )
-def test_only_the_text_is_left(body: str):
+def test_only_the_text_is_kept(body: str):
     assert texts_of(body) == ["\n\n".join(TEXT)]
 
 
-def test_short_lines_between_longer_ones_at_the_end_stay():
+def test_short_lines_between_longer_ones_at_the_end_are_kept():
     lines = "<div>Refrain</div><div>Das Boot ist grün, das Boot ist alt.</div><div>Refrain</div><div>Und es fährt.</div>"
     assert texts_of(f"<div>{BODY}{lines}<div>Tags</div></div>") == [
         "\n\n".join([*TEXT, "Refrain", "Das Boot ist grün, das Boot ist alt.", "Refrain", "Und es fährt."])
     ]
 
 
-def test_comments_is_a_heading_of_a_text_that_goes_on():
+def test_comments_is_a_heading_if_the_text_continues():
     more = "".join(f"<p>{text} Und so weiter.</p>" for text in TEXT)
     assert texts_of(f"<div>{BODY}<h3>Comments</h3>{more}</div>") == [
         "\n\n".join([*TEXT, "Comments", *(f"{text} Und so weiter." for text in TEXT)])
     ]
 
 
-def test_title_summary_and_picture_before_the_text_stay():
+def test_title_summary_and_picture_before_the_text_are_kept():
     lead = f"<h1>Die Fähre</h1><p class=teaser>{SUMMARY}</p><div>3. Mai 2019, 10:05 Uhr</div><img src=a.jpg>"
     assert texts_of(f"<div><header>{lead}</header><div class=text>{BODY}</div></div>") == [
         f"Die Fähre\n\n{SUMMARY}",
@@ -62,7 +62,7 @@ def test_title_summary_and_picture_before_the_text_stay():
     ]
 
 
-def test_a_figure_behind_the_text_stays():
+def test_a_figure_after_the_text_is_kept():
     figure = "<figure><img src=a.jpg><figcaption>Das grüne Boot am Steg.</figcaption></figure>"
     page = f"<div><div>{BODY}</div><div><a href=/b>Alle Beiträge</a>{NOTE}{figure}</div></div>"
     assert texts_of(page) == ["\n\n".join(TEXT), None, "Das grüne Boot am Steg."]
@@ -73,11 +73,11 @@ def test_a_page_without_prose_keeps_its_title_and_picture():
     assert texts_of(page) == [None, "Two books", None]
 
 
-def test_a_form_around_the_whole_page_takes_nothing_away():
+def test_a_form_around_the_whole_page_drops_nothing():
     assert texts_of(f"<form action=/page.aspx><div>{BODY}</div></form>") == ["\n\n".join(TEXT)]
 
 
-def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
+def test_comments_longer_than_a_long_text_are_dropped():
     story = "".join(f"<p>{i}. {text}</p>" for i in range(4) for text in TEXT)
     comments = "".join(f"<div><p>{i}. {text}</p></div>" for i in range(10) for text in TEXT[:2])
     found = texts_of(f"<div><div>{story}</div><div class=comments>{comments}</div></div>")
@@ -85,7 +85,7 @@ def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
 
 
 @pytest.mark.parametrize(
-    ("caption", "said"),
+    ("caption", "expected"),
     [
         ("Das grüne Boot. (Foto: Privat)", "Das grüne Boot."),
         ("Das grüne Boot. Quelle: jorisvo / Fotolia.com", "Das grüne Boot."),
@@ -102,11 +102,11 @@ def test_comments_that_hold_more_prose_than_a_text_of_some_length_go():
         ("Photo of a boat, made in 1950", "Photo of a boat, made in 1950"),
     ],
 )
-def test_a_caption_loses_who_made_the_picture(caption: str, said: str):
-    assert without_credit(caption) == said
+def test_a_caption_loses_its_credit(caption: str, expected: str):
+    assert without_credit(caption) == expected
 
 
-def test_of_a_figure_text_loses_the_credit_and_the_image_keeps_it():
+def test_the_text_of_a_figure_loses_the_credit_and_the_image_keeps_it():
     figure = "<figure><img src=a.jpg><figcaption>Das grüne Boot. (Foto: Privat)</figcaption></figure>"
     document = read(f"<div>{BODY}{figure}{BODY.replace('See', 'Fluss')}</div>")
     assert document.images[1].caption == "Das grüne Boot. (Foto: Privat)"

@@ -1,11 +1,11 @@
-"""Which of the many addresses of an image is the true one."""
+"""The best of the many addresses of an image is chosen."""
 
 import pytest
 
 from vlmdata.html.image_candidates import Candidate, addresses, is_placeholder, is_preview, parse_srcset
 
 
-def test_a_srcset_is_read_as_the_standard_says():
+def test_a_srcset_is_parsed_as_the_standard_defines():
     text = "a.jpg 1x, b,c.jpg 2x,\nhttps://e.org/w_200,h_100/d.jpg 400w 300h, e.jpg, f.jpg 1.5x, bad.jpg 2y, ,"
     assert parse_srcset(text) == [
         Candidate("a.jpg", 0, 1),
@@ -40,7 +40,7 @@ def test_a_srcset_is_read_as_the_standard_says():
         ({"alt": "nothing"}, []),
     ],
 )
-def test_the_best_comes_first(attributes, expected):
+def test_the_best_address_comes_first(attributes, expected):
     assert addresses(attributes) == expected
 
 

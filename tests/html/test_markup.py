@@ -1,4 +1,4 @@
-"""What is counted before a page is parsed is what the parser then builds."""
+"""The elements counted before parsing are an upper bound of those that the parser builds."""
 
 import random
 
@@ -23,7 +23,7 @@ SOUP = [
 
 
 def shape(html: bytes) -> tuple[int, int]:
-    """Return how deep the tree of a page is below its body and how many elements it has."""
+    """Return the depth of the tree below the body and its number of elements."""
     depth = elements = 0
     stack = [(LexborHTMLParser(html).body, 0)]
     while stack:

@@ -1,4 +1,4 @@
-"""Words of boilerplate in the names of what holds content take nothing away; what they name rightly goes."""
+"""Names of boilerplate drop an element only if it holds no content."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def texts(body: str) -> list[str | None]:
         ("<p class=banner><img src=a.jpg></p>", ALONE),
     ],
 )
-def test_a_figure_is_one_whatever_it_is_called(body: str, expected: list[str | None]):
+def test_a_figure_is_kept_under_every_name(body: str, expected: list[str | None]):
     assert texts(body) == expected
 
 
@@ -50,7 +50,7 @@ def test_a_figure_is_one_whatever_it_is_called(body: str, expected: list[str | N
         "<p class=share><a href=/f>Share this with all of your friends on the lake</a></p>",
     ],
 )
-def test_buttons_and_teasers_go(body: str):
+def test_buttons_and_teasers_are_dropped(body: str):
     assert texts(body) == ["\n\n".join(PROSE)]
 
 
@@ -67,19 +67,19 @@ def test_buttons_and_teasers_go(body: str):
         ("<div class='text with-comments no-sidebar'>It was always green.</div>", "It was always green."),
     ],
 )
-def test_prose_amid_prose_stays_whatever_it_is_called(body: str, text: str):
+def test_prose_between_prose_is_kept_under_every_name(body: str, text: str):
     assert texts(body) == ["\n\n".join([PROSE[0], text, PROSE[1]])]
 
 
 @pytest.mark.parametrize("name", ["comments", "kommentare", "commentaires", "comentarios", "reacties", "related", "cookie"])
-def test_what_others_say_goes_also_where_it_is_most_of_the_prose(name: str):
+def test_comments_are_dropped_even_if_they_are_most_of_the_prose(name: str):
     story = "".join(f"<p>{i}. {text}</p>" for i in range(3) for text in PROSE)
     said = "".join(f"<p>{i}: {text}</p>" for i in range(8) for text in PROSE)
     page = f"<div><div>{story}</div><div class={name}-box>{said}</div></div>"
     assert texts_of(page) == ["\n\n".join(f"{i}. {text}" for i in range(3) for text in PROSE)]
 
 
-def test_the_subjects_of_a_post_say_nothing_of_it():
+def test_the_subjects_of_a_post_have_no_meaning():
     post = "post-7 type-post status-publish tag-newsletter category-comments"
     assert classify_names((post, None, None, None)) == (0, True, False)
     assert classify_names(("tag-newsletter", None, None, None))[0] == 2
@@ -87,11 +87,11 @@ def test_the_subjects_of_a_post_say_nothing_of_it():
 
 
 @pytest.mark.parametrize("name", ["entry-meta", "paywall", "author-profile", "disclosure", "factbox", "nav-previous"])
-def test_a_box_of_the_page_amid_the_text_goes(name: str):
+def test_a_boilerplate_box_inside_the_text_is_dropped(name: str):
     assert texts(f"<div class={name}><div>You need an account to see it.</div></div>") == ["\n\n".join(PROSE)]
 
 
-def test_names_without_end_are_not_kept_in_memory():
+def test_very_long_names_are_not_cached():
     for i in range(50):
         assert classify_names((f"sidebar {'x' * 1_000_000}-{i}", None, None, None)) == (2, False, False)
     assert sum(len(name or "") for kept in KNOWN for name in kept) < 2**15 * 1_000

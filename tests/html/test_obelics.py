@@ -1,4 +1,4 @@
-"""What the released code of OBELICS gives on the cases that were observed with it, flaws included."""
+"""Results equal those observed with the released code of OBELICS, flaws included."""
 
 import pytest
 
@@ -51,23 +51,23 @@ def read(body: str) -> tuple[list, list]:
         ("<?php x ?>", LOST),
     ],
 )
-def test_golden_cases(body, expected):
+def test_observed_cases(body, expected):
     assert read(body) == expected
 
 
-def test_sizes_and_alt_come_along():
+def test_sizes_and_alt_are_kept():
     document = extract(f'<p><img src={U} alt="An alt" width="300px" height=2.5e2>'.encode(), URL, mode="obelics")
     (image,) = document.images
     assert (image.alt, image.rendered_width, image.rendered_height) == ("An alt", 300, 250)
 
 
-def test_what_no_image_or_address_can_be_is_left_out_and_ends_nothing():
+def test_impossible_sizes_and_addresses_are_ignored():
     page = f"<p><img src={U} width={'9' * 400} height=99999999999px><img src=b.jpg>a".encode()
     document = extract(page, "http://[x", mode="obelics")
     assert document.texts == [None, "a"]
     assert (document.images[0].rendered_width, document.images[0].rendered_height) == (None, None)
 
 
-def test_a_run_of_many_texts_is_joined_in_linear_time():
+def test_many_texts_are_joined_in_linear_time():
     document = extract(b"<body>" + b"<div>word</div>" * 30_000, URL, mode="obelics")
     assert document.texts == ["\n".join(["word"] * 30_000)]

@@ -1,4 +1,4 @@
-"""Addresses in pages, as browsers resolve them."""
+"""Addresses in pages are resolved as browsers resolve them."""
 
 import base64
 

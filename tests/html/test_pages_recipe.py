@@ -1,4 +1,4 @@
-"""The recipe for pages, as it ships, over archives: what comes out can be read by others, and nothing is lost on the way."""
+"""The pages recipe, run on archives, writes a dataset that other readers load, and loses no row."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def archive(folder) -> None:
     (folder / "crawl.warc.gz").write_bytes(gz(*records) + b"\x1f\x8b\x08broken")
 
 
-def test_the_recipe_that_ships_builds_documents_that_others_can_read(tmp_path):
+def test_the_pages_recipe_builds_documents_that_other_readers_load(tmp_path):
     archive(tmp_path)
     shipped = yaml.safe_load(recipe.locate("pages").read_text())
     shipped["source"]["path"] = str(tmp_path / "*.warc.gz")
@@ -110,7 +110,7 @@ def test_the_same_pages_as_caption_pairs(tmp_path):
     assert all(json.loads(sample["json"])["url"].endswith(".jpg") for sample in samples)
 
 
-def test_clip_score_says_of_each_image_how_well_which_text_fits_and_rejects_images_alone(tmp_path):
+def test_clip_score_scores_each_image_with_its_best_text_and_drops_images_alone(tmp_path):
     archive(tmp_path)
     clip = {"model": f"local-dir:{HERE / 'clip'}", "precision": "fp32", "min_score": -1}
     steps = ["dedupe_page_url", {"resize": {"mode": "no"}}, {"clip_score": clip}, {"document_quality": {"max_special": 1}}]
@@ -120,15 +120,15 @@ def test_clip_score_says_of_each_image_how_well_which_text_fits_and_rejects_imag
     first = run(path, tmp_path / "out", local=True, workers=1)
     scores = []
     for facts in facts_of(tmp_path / "out"):
-        own, which = facts["scores"]["clip_score"], facts["scores"]["clip_score.text"]
-        assert [score is None for score in own] == [image is None for image in facts["images"]]
+        image_scores, which = facts["scores"]["clip_score"], facts["scores"]["clip_score.text"]
+        assert [score is None for score in image_scores] == [image is None for image in facts["images"]]
         assert {text for text in which if text} <= {"alt", "caption", "before", "after"}
-        scores += [(facts["key"], score) for score in own if score is not None]
+        scores += [(facts["key"], score) for score in image_scores if score is not None]
     values = sorted(score for _, score in scores)
     limit = values[len(values) // 2]
     made = run(path, tmp_path / "out", overrides={"clip_score.min_score": limit}, local=True, workers=1)
     left = {facts["key"]: [score for score in facts["scores"]["clip_score"] if score] for facts in facts_of(tmp_path / "out")}
-    assert sorted(score for own in left.values() for score in own) == values[len(values) // 2 :]
+    assert sorted(score for image_scores in left.values() for score in image_scores) == values[len(values) // 2 :]
     assert made["kept"] == len({key for key, score in scores if score >= limit}) < first["kept"]
 
 

@@ -1,4 +1,4 @@
-"""Large archives are divided: of all pieces together come the records of the whole, however it is packed and damaged."""
+"""The pieces of a divided archive together hold the records of the whole, for every compression and damage."""
 
 import gzip
 import io
@@ -59,13 +59,13 @@ def wacz(pack: Pack, name: str, compression: int) -> Pack:
 
 
 def between(empty: bytes, pack: Pack) -> Pack:
-    """Put frames that hold nothing before, between and behind those of the records."""
+    """Put empty frames before, between and after the frames of the records."""
     return lambda parts: empty * 2 + b"".join(pack([part]) + empty * (number % 3) for number, part in enumerate(parts))
 
 
 EMPTY = {"gzip": gzip.compress(b"", mtime=0), "lz4": bytes.fromhex("04224d18604082") + bytes(4)}
 EMPTY["zstd"] = bytes.fromhex("28b52ffd2000010000")
-# how the archive is packed, and how the archives are that it holds as pages
+# the compression of the archive, and that of the archives inside it, which it holds as pages
 KINDS: dict[str, tuple[Pack, Pack]] = {
     "plain": (joined, joined),
     "gzip": (gzipped, gzipped),
@@ -114,7 +114,7 @@ def crawl(rng: random.Random, pack: Pack, count: int = 100) -> list[bytes]:
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
-    """Change bits, take bytes out, put others in, blank some, or cut the end off."""
+    """Flip bits, delete, insert or zero bytes, or cut off the end."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 8])):
         place = rng.randrange(len(changed))
@@ -142,7 +142,7 @@ def whole_and_divided(path, every: int) -> tuple[list[Record], list[list[Record]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_pieces_together_give_the_records_of_the_whole(tmp_path, kind):
+def test_pieces_together_give_the_records_of_the_whole(tmp_path, kind):
     pack, inner = KINDS[kind]
     (tmp_path / "x").write_bytes(pack(crawl(random.Random(1), inner)))
     whole, divided = whole_and_divided(tmp_path / "x", 20_000)
@@ -150,11 +150,11 @@ def test_all_pieces_together_give_the_records_of_the_whole(tmp_path, kind):
     assert [record.url for record in whole if record.kind != "bad_record"] == [
         f"http://ex.com/{number}" + (".warc" if number % 10 == 6 else "") for number in range(100)
     ]
-    assert sum(bool(piece) for piece in divided) > 5, "nearly every piece has records of its own"
+    assert sum(bool(piece) for piece in divided) > 5, "more than five pieces have records"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_record_is_lost_or_doubled_where_there_is_damage(tmp_path, kind):
+def test_damage_loses_or_doubles_no_record_at_the_cuts(tmp_path, kind):
     pack, inner = KINDS[kind]
     for seed in range(5):
         rng = random.Random(seed)
@@ -191,7 +191,7 @@ def test_a_damaged_frame_is_one_bad_record(tmp_path, kind):
     assert [record.kind for record in records(volume)] == ["response"] * 2 + ["bad_record"] + ["response"] * 2
 
 
-def test_a_stream_is_read_back_and_forth_as_a_file_is(monkeypatch):
+def test_a_stream_can_be_read_back_and_forth_like_a_file(monkeypatch):
     monkeypatch.setattr(sequential, "RING_BYTES", 300_000)
     monkeypatch.setattr(sequential, "JUMP_BYTES", 200_000)
     rng = random.Random(0)
@@ -202,11 +202,11 @@ def test_a_stream_is_read_back_and_forth_as_a_file_is(monkeypatch):
         place, size = rng.choice([0, 1, stream.tell() - 5000, rng.randrange(2_100_000)]), rng.choice([1, 4, 5000, 200_000])
         stream.seek(max(0, place))
         assert stream.read(size) == data[max(0, place) : max(0, place) + size]
-    assert len(starts) > 3, "a step far back starts over"
+    assert len(starts) > 3, "a step far back restarts the stream"
     stream.close()
 
 
-def test_a_later_piece_of_a_stream_goes_on_where_the_one_before_ended(tmp_path, monkeypatch):
+def test_a_later_piece_of_a_stream_continues_where_the_previous_ended(tmp_path, monkeypatch):
     (tmp_path / "x.warc.gz").write_bytes(gzip.compress(joined(crawl(random.Random(1), joined))))
     (volume,) = volumes(tmp_path / "x.warc.gz")
     monkeypatch.setattr(sequential, "RING_BYTES", 300_000)
@@ -215,7 +215,7 @@ def test_a_later_piece_of_a_stream_goes_on_where_the_one_before_ended(tmp_path, 
     monkeypatch.setattr("vlmdata.archives.volume.open_archive", lambda path: opened.append(1) or open_archive(path))
     for start, end in ranges:
         list(piece_records(volume, start, end, MAX_BYTES))
-    assert len(ranges) > 10 and len(opened) <= 1, "once at most: from where planning left it to the start"
+    assert len(ranges) > 10 and len(opened) <= 1, "planning leaves the stream at its end, so it restarts once"
 
 
 PROSE = "A sentence of this page that is long enough to be read as prose by everybody. " * 3
@@ -233,7 +233,7 @@ def rows_and_others(source: Warc) -> tuple[list[dict], Counter]:
 
 
 @pytest.mark.parametrize("kind", ["lz4", "zstd", "one gzip stream", "wacz", "wacz, packed", "arc"])
-def test_rows_of_a_divided_archive_are_those_of_the_whole(tmp_path, monkeypatch, kind):
+def test_a_divided_archive_gives_the_rows_of_the_whole(tmp_path, monkeypatch, kind):
     image = warc("response", "http://ex.com/5.jpg", http(saved(photo(64, 48), "JPEG"), "image/jpeg"))
     parts = [*(page(number) for number in range(40)), image, warc("request", "http://ex.com/1", b"GET /")]
     if kind == "arc":
@@ -248,23 +248,23 @@ def test_rows_of_a_divided_archive_are_those_of_the_whole(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("damage", [False, True])
-def test_a_plain_file_of_a_store_is_divided_with_few_requests(tmp_path, monkeypatch, damage):
+def test_a_plain_remote_file_is_divided_with_few_requests(tmp_path, monkeypatch, damage):
     records = [page(number) for number in range(60)]
     records[30] = records[30].replace(b"Content-Length", b"Content-Langth") if damage else records[30]
     (tmp_path / "x.warc").write_bytes(b"".join(records))
     monkeypatch.setattr(module, "PIECE_BYTES", 4000)
     local = Warc(path=str(tmp_path), images="none")
-    asked: list[str] = []
-    with bucket(lambda request: asked.append(request.get("HTTP_RANGE"))) as url:
+    requested: list[str] = []
+    with bucket(lambda request: requested.append(request.get("HTTP_RANGE"))) as url:
         fsspec.filesystem("s3").put(str(tmp_path / "x.warc"), f"{url}/x.warc")
         source = Warc(path=f"{url}/x.warc", images="none")
-        asked.clear()
+        requested.clear()
         assert [(piece["start"], piece["end"]) for piece in source.pieces()] == [(p["start"], p["end"]) for p in local.pieces()]
-        assert len([span for span in asked if span]) < 10, "a header is no request of its own"
+        assert len([span for span in requested if span]) < 10, "headers are read in blocks, not one request each"
         assert rows_and_others(source) == rows_and_others(local)
 
 
-def test_small_files_that_unpack_to_more_than_a_part_may_hold_are_counted(tmp_path, monkeypatch):
+def test_pages_beyond_the_text_limit_of_a_piece_are_counted(tmp_path, monkeypatch):
     pages = [page(0), page(1, PROSE * 1000), page(2, PROSE * 1000), page(3)]
     (tmp_path / "x.warc.gz").write_bytes(gz(*pages))
     monkeypatch.setattr(module, "MAX_PIECE_CHARS", 700_000)
@@ -277,7 +277,7 @@ def test_small_files_that_unpack_to_more_than_a_part_may_hold_are_counted(tmp_pa
     ]
 
 
-def test_images_of_one_page_fit_into_memory_together(tmp_path, monkeypatch):
+def test_the_images_of_one_page_have_a_common_byte_limit(tmp_path, monkeypatch):
     body = b"<p>" + PROSE.encode() + b"".join(b"<img src=/%d.jpg width=300>" % number for number in range(4))
     data = saved(photo(64, 48), "JPEG")
     images = [warc("response", f"http://ex.com/{number}.jpg", http(data, "image/jpeg")) for number in range(4)]

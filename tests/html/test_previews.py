@@ -1,4 +1,4 @@
-"""Of a preview and the image that it stands for one is left, the full one; two images stay two."""
+"""A preview and its full image become one image, the full one; two different images stay two."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def shown(body: str) -> list[str]:
         "<div><img src=/a.jpg?w=20&blur=5><img src=/a.jpg></div>",
     ],
 )
-def test_the_full_image_is_left_once(body: str):
+def test_the_full_image_is_kept_once(body: str):
     assert shown(body if "<figure>" in body else f"<div>{body}</div>") == ["/a.jpg"]
 
 
@@ -56,7 +56,7 @@ def test_two_images_stay_two(body: str, images: list[str]):
     assert shown(f"<div>{body}</div>") == images
 
 
-def test_the_full_image_takes_over_what_only_the_preview_says():
+def test_the_full_image_takes_missing_attributes_from_the_preview():
     lazy = "<img src=/a.jpg?q=20 alt='A boat' width=900 height=500><noscript><img src=/a.jpg></noscript>"
     document = read(f"<figure>{lazy}<figcaption>On a lake</figcaption></figure>")
     (image,) = (image for image in document.images if image)

@@ -1,4 +1,4 @@
-"""Text and images come out in the order in which a page has them: of textbooks whose true order is known, of real pages."""
+"""Text and images keep the order of the page, in textbooks with a known order and in real pages."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -11,8 +11,8 @@ from tests.real_data import real_data
 from vlmdata.html.document import extract
 
 
-def spoken(element: ET.Element) -> list[str]:
-    """Return the words and images of a CNXML element in their order; title and caption of a table before its rows."""
+def words_and_images(element: ET.Element) -> list[str]:
+    """Return the words and images of a CNXML element in reading order; title and caption of a table precede its rows."""
     tag = element.tag.removeprefix(CNXML)
     if tag in ("metadata", "label"):
         return []
@@ -21,12 +21,12 @@ def spoken(element: ET.Element) -> list[str]:
     found = re.findall(r"\w+", element.text or "")
     children = sorted(element, key=lambda child: child.tag not in TABLE_HEAD) if tag == "table" else element
     for child in children:
-        found += spoken(child) + re.findall(r"\w+", child.tail or "")
+        found += words_and_images(child) + re.findall(r"\w+", child.tail or "")
     return found
 
 
 @pytest.mark.parametrize(("find", "pictures", "least"), [(fixture, 8, 5), (real_data, 244, 95)])
-def test_textbook_modules(find: Find, pictures: int, least: int):
+def test_textbook_modules_keep_their_order(find: Find, pictures: int, least: int):
     modules = sorted(find("A_captioned/openstax/sociology-3e").glob("modules/*/index.cnxml"))
     same = images = 0
     for module in modules:
@@ -35,11 +35,11 @@ def test_textbook_modules(find: Find, pictures: int, least: int):
         found = []
         for text, image in zip(document.texts, document.images, strict=True):
             found += ["IMAGE:" + image.url.rpartition("/")[2]] if image else re.findall(r"\w+", text)
-        true = spoken(content)
+        true = words_and_images(content)
         is_image = re.compile("IMAGE:").match
         assert list(filter(is_image, found)) == list(filter(is_image, true)), module
         images += sum(is_image(word) is not None for word in true)
-        same += "".join(found) == "".join(true)  # joined, for `4<sup>th</sup>` is one word on a page
+        same += "".join(found) == "".join(true)  # joined, because `4<sup>th</sup>` is one word on a page
     assert images == pictures and same >= least, f"{same} of {len(modules)} modules word for word"
 
 
@@ -77,7 +77,7 @@ def test_books_keep_every_image_and_nearly_every_word(find: Find, count: int):
         ),
     ],
 )
-def test_encyclopedia_articles_keep_text_and_pictures_and_lose_navigation(
+def test_encyclopedia_articles_keep_text_and_pictures_without_navigation(
     find: Find, page: str, picture: str, start: str, listed: str, linked: str
 ):
     source = find(f"B2_sites_with_images/{page}").read_bytes()

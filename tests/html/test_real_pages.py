@@ -1,4 +1,4 @@
-"""Real archives and real pages, from their bytes to documents: exact outcomes, and order against the truth."""
+"""Real archives and pages become documents with exact outcomes and in the true order."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from warcio.archiveiterator import ArchiveIterator
 from bench.inputs.crawl import CNXML, Crawl, articles, sites, textbook
 from tests.archives import odd_archives
 from tests.fixtures import Find, fixture
-from tests.html.test_reading_order import spoken
+from tests.html.test_reading_order import words_and_images
 from tests.real_data import real_data
 from vlmdata import recipe, run
 from vlmdata.export_dataset import export
@@ -42,7 +42,7 @@ SOUND = (
 )
 WGET_PAGES = {
     "paragraph_quality: min_words": 1,  # the list of links
-    "dedupe_page_url: same_page_address": 1,  # came a second time behind a redirect
+    "dedupe_page_url: same_page_address": 1,  # crawled again through a redirect
     "image_size: min_side": 1,  # a picture 76 pixels high
 }
 FRONT_PAGES = {
@@ -67,7 +67,7 @@ FRONT_PAGES = {
 
 
 def outcomes(path: Path) -> Counter:
-    """Count what became of each record of an archive: page, a reason, bad_ and the problem, or its kind if it makes no row."""
+    """Count the outcomes of an archive's records: page, a reason, bad_ and the problem, or the kind if it makes no row."""
     found: Counter = Counter()
     source = Warc(path=str(path))
     for piece in source.pieces():
@@ -85,24 +85,24 @@ def outcomes(path: Path) -> Counter:
         pytest.param(real_data, OUTCOMES, id="real_data", marks=pytest.mark.slow),
     ],
 )
-def test_every_record_of_every_real_archive_has_the_outcome_that_is_known(find: Find, expected: dict[str, dict[str, int]]):
+def test_every_record_of_a_real_archive_has_its_known_outcome(find: Find, expected: dict[str, dict[str, int]]):
     folder = find("C_warc")
     assert {name: dict(outcomes(folder / name)) for name in expected} == expected
 
 
-def test_every_record_of_an_odd_archive_has_the_outcome_that_is_known(tmp_path):
+def test_every_record_of_an_odd_archive_has_its_known_outcome(tmp_path):
     folder = odd_archives.write(tmp_path / "odd")
     expected = {name: outcome for name, (_, outcome) in odd_archives.ALL.items()}
     assert {name: dict(outcomes(folder / name)) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("find", "name"), [*((fixture, name) for name in VISITS), *((real_data, name) for name in SOUND)])
-def test_of_sound_archives_warcio_counts_as_many_records(find: Find, name: str):
+def test_warcio_counts_as_many_records_in_sound_archives(find: Find, name: str):
     with find(f"C_warc/{name}").open("rb") as file:
         assert sum((VISITS | OUTCOMES)[name].values()) == sum(1 for _ in ArchiveIterator(file))
 
 
-def test_of_small_sound_archives_warcio_counts_as_many_records(tmp_path):
+def test_warcio_counts_as_many_records_in_small_sound_archives(tmp_path):
     folder = odd_archives.write(tmp_path / "odd")
     for name, (_, outcome) in odd_archives.SOUND.items():
         with (folder / name).open("rb") as file:
@@ -110,7 +110,7 @@ def test_of_small_sound_archives_warcio_counts_as_many_records(tmp_path):
 
 
 def built(source: list[Path], folder: Path, **changes: object) -> dict:
-    """Run the recipe that ships on archives, without the web: images that no archive holds are missing."""
+    """Run the pages recipe on archives without the download step: images outside the archives are missing."""
     shipped = yaml.safe_load(recipe.locate("pages").read_text())
     shipped["source"]["path"] = [str(path) for path in source]
     shipped["steps"] = [step for step in shipped["steps"] if step != "download"]
@@ -131,8 +131,8 @@ def drops(made: dict) -> Counter:
         pytest.param(real_data, SOUND, 0, FRONT_PAGES, id="real_data", marks=pytest.mark.slow),
     ],
 )
-def test_each_page_of_a_real_crawl_that_is_not_kept_has_its_reason(find: Find, names, kept, dropped, tmp_path):
-    """Of front pages OBELICS would keep nothing: link pages, pictures of 125 pixels, one article of 3,527 words."""
+def test_each_dropped_page_of_a_real_crawl_has_its_reason(find: Find, names, kept, dropped, tmp_path):
+    """OBELICS would keep none of the front pages: link pages, pictures of 125 pixels, one article of 3,527 words."""
     made = built([find(f"C_warc/{name}") for name in names], tmp_path)
     pages = sum((VISITS | OUTCOMES)[name].get(kind, 0) for name in names for kind in ("page", "empty_page"))
     assert (made["rows"], made["kept"]) == (pages, kept)
@@ -180,7 +180,7 @@ def crawl_of(tmp_path_factory) -> Callable[[Source], Path]:
         pytest.param(LARGE, 200_000, 142, id="real_data-200000", marks=pytest.mark.slow),
     ],
 )
-def test_real_pages_become_documents_in_their_own_order(source: Source, max_words: int, kept: int, crawl_of, tmp_path):
+def test_real_pages_become_documents_in_page_order(source: Source, max_words: int, kept: int, crawl_of, tmp_path):
     changes = {"document_text.max_words": max_words, "document_quality.max_words": max_words}
     made = built([crawl_of(source)], tmp_path, **changes)
     others = {"media_image": source.images, "warcinfo": 1}
@@ -193,14 +193,14 @@ def test_real_pages_become_documents_in_their_own_order(source: Source, max_word
         if "book.example" in facts["url"]:
             module = book / "modules" / facts["url"].split("/")[-2] / "index.cnxml"
             content = ET.parse(module).getroot().find(f"{CNXML}content")
-            assert content is not None and is_in_order(facts, "".join(spoken(content))), module
+            assert content is not None and is_in_order(facts, "".join(words_and_images(content))), module
             checked += 1
     assert checked > kept / 3
     no_image_is_lost(tmp_path)
 
 
 def no_image_is_lost(folder: Path) -> None:
-    """Export to Parquet, and load by the card: both have every image, also of documents longer than the first ones."""
+    """Check that the Parquet export and the dataset loaded by its card have every image, also of long documents."""
     images = [sum(image is not None for image in facts["images"]) for facts in documents(folder / "out")]
     assert images[0] < max(images)
     export(folder / "out", folder / "parquet")
@@ -215,7 +215,7 @@ def no_image_is_lost(folder: Path) -> None:
 
 
 def documents(out: Path) -> list[dict]:
-    """Return the JSON members of all tars, and see that each image they name lies beside them."""
+    """Return the JSON members of all tars, and check that each image they name is in the same tar."""
     found = []
     for path in sorted(out.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -230,7 +230,7 @@ def documents(out: Path) -> list[dict]:
 
 
 def is_in_order(facts: dict, true: str) -> bool:
-    """Say whether paragraphs and images stand in the true text one after another, words joined without spaces."""
+    """Return whether paragraphs and images appear in the true text in this order; words are joined without spaces."""
     place = 0
     for text, image in zip(facts["texts"], facts["images"], strict=True):
         for part in (

@@ -1,4 +1,4 @@
-"""Boxes that point to other pages go from an article, and stay where they are the page."""
+"""Teaser boxes are dropped from an article, and kept if the page consists of them."""
 
 import pytest
 
@@ -22,11 +22,11 @@ def text_of(body: str) -> str:
         *(RELATED.format(said, OTHER) for said in ("Auch interessant", "Vous aimerez aussi", "Zobacz także", "Читайте также")),
     ],
 )
-def test_a_box_that_points_to_another_page_goes(box: str):
+def test_a_teaser_box_is_dropped(box: str):
     assert text_of(f"<article>{HALF}{box}{HALF}</article>") == "\n\n".join(FERRY * 2)
 
 
-def test_a_page_of_such_boxes_keeps_them():
+def test_a_page_of_teaser_boxes_keeps_them():
     boxes = "".join(f"<div><h3><a href=/{i}>The bridge {i}</a></h3><p>{i} {text}</p></div>" for i, text in enumerate(FERRY))
     found = text_of(f"<main><p>{OTHER}</p>{boxes}</main>")
     assert all(text in found for text in FERRY)
@@ -39,6 +39,6 @@ def test_a_box_with_a_captioned_picture_is_a_figure():
     assert "The green boat." in text_of(f"<article>{HALF}{figure}{HALF}</article>")
 
 
-def test_links_that_stand_in_no_paragraph_go():
+def test_links_outside_paragraphs_are_dropped():
     links = f"<div>{OTHER}<p>{FERRY[1]}</p><a href=/a>All of the ferry</a> | <a href=/b>News</a><p>{FERRY[2]}</p></div>"
     assert text_of(f"<article>{HALF}{links}{HALF}</article>") == "\n\n".join([*FERRY, OTHER, *FERRY[1:3], *FERRY])
