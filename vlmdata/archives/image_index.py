@@ -112,9 +112,8 @@ def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
     """Write sorted keys, then places: each address's first response, else the response its first revisit refers to."""
     columns = [_columns(path, number) for number, path in enumerate(paths)]
     kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    unique_digests, first = np.unique(
-        np.where(kinds == _REVISIT, 0, digests), return_index=True
-    )  # the first entry of each digest
+    # the first entry of each digest; revisits do not count
+    unique_digests, first = np.unique(np.where(kinds == _REVISIT, 0, digests), return_index=True)
     revisited = np.searchsorted(unique_digests, digests).clip(max=max(0, len(unique_digests) - 1))
     known = (kinds == _REVISIT) & (unique_digests[revisited] == digests) & (digests != 0)
     row = np.concatenate([np.flatnonzero(kinds == _WANTED), np.flatnonzero(known)])

@@ -1,4 +1,4 @@
-"""Makes a forward-only stream (one gzip stream over many records, a compressed member of a zip) a file with offsets.
+"""Makes a seekable file of a forward-only stream (one gzip stream over many records, a compressed member of a zip).
 
 A ring buffer on disk holds the last bytes read, so that reading can step back; a step back beyond it restarts the stream. A
 closed stream is parked: the next `sequential` call for it, for a later piece of the same archive, continues where it stopped.

@@ -1,1 +1,1 @@
-"""A page of HTML as an interleaved document."""
+"""Extraction of interleaved documents from HTML pages."""

@@ -64,7 +64,7 @@ def is_prose(block: PageBlock) -> bool:
     return block.words >= PROSE_WORDS and block.links < 0.4
 
 
-def free_cards(layout: PageLayout) -> list[range]:
+def unlink_cards(layout: PageLayout) -> list[range]:
     """Set `links` of the cards' blocks to 0 if cards hold enough of the page's prose; else return their ranges of blocks."""
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from vlmdata.html.cards import free_cards, is_prose, teaser_share
+from vlmdata.html.cards import is_prose, teaser_share, unlink_cards
 from vlmdata.html.furniture import CELLS, drop_furniture
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout, Section
 from vlmdata.html.lead import is_icon, restore_figures, restore_lead
@@ -36,7 +36,7 @@ _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 def main_blocks(layout: PageLayout) -> list[bool]:
     """Return for each block whether it belongs to the main content."""
     blocks = layout.blocks
-    teasers = free_cards(layout)
+    teasers = unlink_cards(layout)
     sums = sums_of(layout)
     kept = _without_chrome(layout, sums)
     if prose_of(kept, sums) < min(_GALLERY_WORDS, _HARDLY * sums.prose[-1]):

@@ -70,7 +70,7 @@ def without_credit(text: str) -> str:
 
 
 def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
-    """Drop kept blocks that are furniture, and credits at the end of captions."""
+    """Drop kept blocks that are furniture (lines that are no part of the text), and credits at the end of captions."""
     blocks = layout.blocks
     _drop_comments(blocks, kept)
     for i, b in enumerate(blocks):

@@ -112,7 +112,7 @@ def _closing(name: bytes) -> re.Pattern[bytes]:
 
 
 def _literal(name: bytes, tag: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Return the name and markup of an equivalent element, with the text content escaped, that every parser reads alike."""
+    """Return the name and markup of an equivalent element with escaped content, which every parser reads alike."""
     content = content.replace(b"<", b"&lt;")
     return (b"title", b"%b%b</title>" % (tag, content)) if name == b"title" else (b"pre", b"<pre>%b</pre>" % content)
 

@@ -92,7 +92,7 @@ def _meaning_of(name: str) -> int:
 
 
 def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Return whether class, id and role mean boilerplate (0 no, 1 perhaps, 2 surely, 3 other people's), content, a caption.
+    """Return what class, id and role mean: boilerplate (0 no, 1 perhaps, 2 surely, 3 other people's words), content, caption.
 
     Look into the cache `KNOWN` first.
     """

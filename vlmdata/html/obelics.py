@@ -279,6 +279,6 @@ class _Run:
 
 def _format(text: str) -> str:
     text = _SPACES.sub(" ", text.replace("\n", " ").replace("\t", " "))
-    before, behind = text[:1] == " ", text[-1:] == " " and len(text) > 1
+    before, after = text[:1] == " ", text[-1:] == " " and len(text) > 1
     text = "\n".join(line.strip() for line in text.split(_BREAK)) if _BREAK in text else text.strip()
-    return " " * before + text + " " * behind
+    return " " * before + text + " " * after
