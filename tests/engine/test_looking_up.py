@@ -17,7 +17,7 @@ pytestmark = pytest.mark.whole
 
 def fetched(recipe: Recipe, out: Path) -> int:
     worker = Worker(RunJob(recipe, str(out)), measures=False)
-    return flatten(worker.rows(PartitionCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
+    return flatten(worker.compute(PartitionCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
 
 
 def test_what_the_logs_do_not_hold_stays_null_and_nothing_is_fetched_or_committed(tmp_path):

@@ -35,7 +35,7 @@ class RecomputedRows:
             if number < count:
                 if partition != self.partition:
                     call = PartitionCall(partition, take, len(self.worker.bound_steps), tuple(self.record["decided"]))
-                    self.partition, self.held = partition, self.worker.rows(call)
+                    self.partition, self.held = partition, self.worker.compute(call)
                 return self.held.slice(number, 1).to_pylist()[0]
             number -= count
         raise IndexError(f"the ledger has fewer rows: {number} too many")

@@ -71,10 +71,10 @@ class Worker:
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
         if not journal:
-            rows = self.rows(call, opened, again)
+            rows = self.compute(call, opened, again)
         else:
             with Path(journal).open("w+") as opened.journal_file:
-                rows = self.rows(call, opened, again)
+                rows = self.compute(call, opened, again)
         living = alive(rows)
         dead = rows.filter(pa.array(~living)).select(["drop", "reason"]).to_pylist()
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
@@ -82,7 +82,7 @@ class Worker:
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return some columns of a partition, with its number and each row's."""
-        table = narrowed(self.rows(call), columns)
+        table = narrowed(self.compute(call), columns)
         table = set_column(table, "part", pa.array(np.full(len(table), call.partition, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
@@ -95,13 +95,13 @@ class Worker:
         """Do one task of a decision that is spread over the workers (`similarity/distributed.py`)."""
         return function(task)
 
-    def rows(self, call: PartitionCall, opened: OpenPartition | None = None, again: tuple[str, ...] = ()) -> pa.Table:
-        """Return the rows of a partition with all columns; what is not measured yet is measured and committed."""
+    def compute(self, call: PartitionCall, opened: OpenPartition | None = None, again: tuple[str, ...] = ()) -> pa.Table:
+        """Return a partition's rows after `call.upto` steps, with all columns; measure and commit the missing values."""
         while True:
             opened = opened or self._open(call.partition)
             log = PartitionLog(self.store, call.partition)
             known = len(log.entries)
-            rows, fresh = self._replay(call, opened, log, again)
+            rows, fresh = self._compute(call, opened, log, again)
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
@@ -123,9 +123,10 @@ class Worker:
     def _open(self, partition: int) -> OpenPartition:
         return OpenPartition(self.store, partition, self.keep, self.decoding, self.rate_limiter, self.tombstones)
 
-    def _replay(
+    def _compute(
         self, call: PartitionCall, opened: OpenPartition, log: PartitionLog, again: tuple[str, ...]
     ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
+        """Take measured values from the log, measure the missing ones and decide. Return the rows and the new values."""
         fresh: dict[str, pa.StructArray] = {}
         if self.plan.is_list:
             rows = self.plan.read_partition(self.store, call.partition)
@@ -149,14 +150,14 @@ class Worker:
                     rows = self.decided.apply(rows, next(decided), call.partition)
                     continue
                 if bound.measure:
-                    rows = self._measured(rows, bound, opened, log, fresh, again)
+                    rows = self._with_measurements(rows, bound, opened, log, fresh, again)
                 if isinstance(bound.step, Ingest):
                     rows = self.tombstones.apply(rows)
                 rows = bound.step.decide(rows)
             undo.pop_all()
         return rows, fresh
 
-    def _measured(
+    def _with_measurements(
         self,
         rows: pa.Table,
         bound: BoundStep,
@@ -165,7 +166,7 @@ class Worker:
         fresh: dict[str, Any],
         again: tuple[str, ...],
     ) -> pa.Table:
-        """Return the rows with the step's columns, from the log where it has them, else measured now."""
+        """Return the rows with the step's columns: from the log where it has them, else measured now."""
         step, name = bound.step, str(bound.measure)
         wanted = alive(rows)
         present = inputs(rows, step.columns_read())
@@ -194,13 +195,13 @@ class Worker:
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
         """Write shard `number` from kept rows: of each partition those from one count to another."""
         layout = self.job.recipe.shards.layout
-        chosen = [sample for call, start, stop in pieces for sample in samples(self.rows(call), layout, start, stop)]
+        chosen = [sample for call, start, stop in pieces for sample in samples(self.compute(call), layout, start, stop)]
         return pack(self.store, number, chosen, self._is_current)
 
     def ledger(self, number: int, calls: list[tuple[PartitionCall, int]]) -> dict[str, Any]:
         """Write file `number` of the ledger from partitions, each with the count of kept rows before it."""
         per_shard = self.job.recipe.shards.samples
-        tables = [ledger_rows(self.rows(call), before, per_shard) for call, before in calls]
+        tables = [ledger_rows(self.compute(call), before, per_shard) for call, before in calls]
         written = write_ledger(self.store, number, tables, self._is_current)
         partitions = [] if self.plan.is_list else [PartitionLog(self.store, call.partition) for call, _ in calls]
         return {**written, "others": sum((Counter(log.others()) for log in partitions), Counter())}
