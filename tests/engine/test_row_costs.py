@@ -1,4 +1,4 @@
-"""The sum of cost of a row's images: the same images pass in whatever order they arrive."""
+"""The cost limit of a row's images: the same images pass, in any order of arrival."""
 
 import itertools
 
@@ -12,28 +12,28 @@ from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.row import conform
 from vlmdata.steps.resize import Resize
 
-# Places 0 to 3 are of one row, 4 and 5 of another; the image at 1 is there twice and in both.
+# Positions 0 to 3 belong to one row, 4 and 5 to another; the first has the image at 1 twice, the second once.
 TWINS = {0: [0], 1: [1, 2, 4], 3: [3], 5: [5]}
 PARENTS = np.array([0, 0, 0, 0, 1, 1])
 COSTS = {0: 6.0, 1: 3.0, 3: 2.0, 5: 8.0}
 
 
 def decoded(order: tuple[int, ...]) -> tuple[dict[int, float], set[int], float]:
-    """Return the places beyond the sum, the images decoded for others, and the most that was decoded at first for a row."""
+    """Return the positions beyond the limit with their totals, the images kept, and the largest row cost decoded at once."""
     costs = RowCosts(TWINS, PARENTS, 10.0)
     at_once = []
-    for leader in order:
-        if costs.admits(leader, COSTS[leader]):
-            at_once.append(leader)
+    for image in order:
+        if costs.admits(image, COSTS[image]):
+            at_once.append(image)
         else:
-            costs.park(leader, bytes([leader]))
+            costs.park(image, bytes([image]))
     beyond = costs.beyond()
     later = list(costs.parked(beyond))
-    assert all(body == bytes([leader]) for leader, body in later)
-    kept = {leader for leader, places in TWINS.items() if any(place not in beyond for place in places)}
-    assert kept <= {*at_once, *(leader for leader, _ in later)}
+    assert all(body == bytes([image]) for image, body in later)
+    kept = {image for image, places in TWINS.items() if any(place not in beyond for place in places)}
+    assert kept <= {*at_once, *(image for image, _ in later)}
     rows = [{0, 1, 3} & set(at_once), {1, 5} & set(at_once)]
-    return beyond, kept, max(sum(COSTS[leader] for leader in row) for row in rows)
+    return beyond, kept, max(sum(COSTS[image] for image in row) for row in rows)
 
 
 def test_the_first_images_of_a_row_pass_in_whatever_order_they_arrive() -> None:

@@ -1,1 +1,1 @@
-"""What a worker does with one partition: read it, run the steps, commit what is new."""
+"""Work on one partition: read it, run the steps, commit new measurements."""

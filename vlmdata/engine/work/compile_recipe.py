@@ -1,4 +1,4 @@
-"""A compiled recipe: its steps as the engine runs them, each with the name under which its measurements are stored."""
+"""A compiled recipe: the bound steps that the engine runs, each with the name under which its measurements are stored."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from vlmdata.steps.resize import Resize
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A step of a compiled recipe. `measure` names its measurement: the step, its version, what it depends on, no threshold."""
+    """A step of a compiled recipe.
+
+    `measure` names its measurement by a hash of the step, its version and its dependencies, without thresholds.
+    """
 
     step: Step
     measure: str | None
 
     @property
     def kind(self) -> str:
-        """What kind of pass the step belongs to: steps of one kind that stand together are done in one pass."""
+        """The kind of pass that the step belongs to: neighbouring steps of one kind run in one pass."""
         if self.step.sees_all:
             return "all"
         if isinstance(self.step, Ingest):
@@ -37,9 +40,9 @@ class BoundStep:
 
 
 def compile_recipe(recipe: Recipe) -> list[BoundStep]:
-    """Return the steps of a recipe: `download` and `resize` joined into one, the rest one for one, then `Fit`."""
+    """Return the bound steps of a recipe: `download` and `resize` joined into one `Ingest`, the others as is, then `Fit`."""
     bound_steps: list[BoundStep] = []
-    writer: dict[str, str] = {}  # column -> the measurement that wrote it last
+    writer: dict[str, str] = {}  # column -> the last measurement that writes it
     for step in _joined(recipe.steps):
         name = None
         if step.writes:
@@ -69,7 +72,7 @@ def _joined(steps: tuple[Step, ...]) -> list[Step]:
 
 
 def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
-    """Return after how many steps each pass ends: where the kind of work changes, and before each decision over all rows."""
+    """Return the number of bound steps up to the end of each pass: where the kind changes, and before each global decision."""
     ends = []
     working = None  # the kind of the last step that measures
     for number, bound in enumerate(bound_steps):
@@ -86,9 +89,9 @@ def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
 
 
 def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Return for each row a hash of what a measurement looks at, uint64 (N,): a stored value counts only while it holds.
+    """Return a hash of each row's inputs of a measurement, uint64 (N,): a stored value is valid while this hash is the same.
 
-    Of images and texts only the living ones count, so that a document is measured again when one of them was rejected.
+    Only images and texts that are not dropped count, so a document is measured again when a step rejects one of them.
     """
     fields = [_words(rows, column) for column in columns if column in rows.column_names]
     return np.array(
@@ -98,7 +101,7 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
 
 def _words(rows: pa.Table, column: str) -> list[str]:
-    """Return one text for each row that stands for a column's living values."""
+    """Return one text for each row that identifies the values of a column that are not dropped."""
     if column == "images":
         flat = flatten(rows, "images")
         names = ("sha256", "url", "blob", "offset")

@@ -1,5 +1,4 @@
-"""The last link of a chain: images without bytes and rows that the layout of the tars cannot hold are rejected, before anything
-is packed."""
+"""The last bound step: it rejects images without bytes and rows that the layout of the tars cannot hold."""
 
 from __future__ import annotations
 
@@ -12,15 +11,15 @@ import pyarrow as pa
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import Step
 
-LABEL = "shards"  # as the recipe calls what asks for it
+LABEL = "shards"  # the key of the recipe that sets the layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Step):
-    """An image of which nobody has fetched the bytes is dropped as `not_downloaded`: the recipe lacks `download`.
+    """Drops images without bytes as `not_downloaded`: the recipe lacks `download`.
 
-    With `pairs_only`, for the layout `captions`: one image and at most one text of a row are still there, else it is dropped.
-    Reasons: `no_image`, `two_images` (or more), `two_texts` (or more, alternatives are none), with their number.
+    With `pairs_only`, for the layout `captions`, a row must keep one image and at most one text. Other rows are dropped, with
+    the count: `no_image`, `two_images` (or more), `two_texts` (or more; alternatives do not count).
     """
 
     id: ClassVar = "vlmdata.engine.fit"
@@ -43,6 +42,6 @@ class Fit(Step):
 
 
 def _living(rows: pa.Table, column: str) -> np.ndarray:
-    """Return how many images or texts of each row are still there, as float64."""
+    """Return the number of images or texts of each row that are not dropped, float64 (N,)."""
     flat = flatten(rows, column)
     return np.bincount(flat.parents[flat.alive()], minlength=len(rows)).astype(np.float64)

@@ -1,7 +1,7 @@
-"""Fetch, decode, resize, keep: `download` and `resize` as one pass, so that no original is ever written to disk.
+"""Ingest: `download` and `resize` as one pass (fetch, decode, resize, store), so that no original is written to disk.
 
-Images end in the order the web gives them: each is decoded as it comes and appended to the part's blob, and the rows
-point into the blob. Nothing waits for a slow host but the part that asked it; the worker has several parts open.
+Each image is decoded when it arrives and appended to the partition's blob; rows point into the blob. A slow host delays only
+the partition that waits for it; the worker has several partitions open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vlmdata.engine.work.open_partition import OpenPartition
     from vlmdata.web.client import Client, Fetched
 
-LOOK_S = 1.0  # how often who waits for an answer looks whether the client is still there
+LOOK_S = 1.0  # seconds between checks that the client is alive
 DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in Processed
 MEASURED = [*DONE, "original_format", "boxes"]
 FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
@@ -40,21 +40,22 @@ FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "thresh
 
 @dataclass(frozen=True, kw_only=True)
 class Ingest(Step):
-    """Images by address or in bytes become images in a blob, measured; what failed keeps its place with the reason."""
+    """Turns images given by address or as bytes into measured images in a blob; a failed one keeps its position and reason."""
 
     id: ClassVar = "vlmdata.engine.ingest"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
-    version: ClassVar = 3  # the format as fetched is kept since 2; memory and cost are limited since 3
-    measured_by: ClassVar = ("resize",)  # how a fetch went is final once committed, whatever the limits were
+    version: ClassVar = 3  # 2 keeps the original format; 3 limits memory and cost
+    measured_by: ClassVar = (
+        "resize",
+    )  # the outcome of a fetch is final once committed, whatever the limits of `download` were
 
     download: Download | None = None
     resize: Resize | None = None
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
-        """Return the engine where it is not ours, for its pixels are others, and the hash that was verified: whoever changes
-        that has the images fetched again."""
+        """Return the engine if it is not ours (its pixels differ), and the verified hash: a change fetches images again."""
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")
 
@@ -87,7 +88,7 @@ class Ingest(Step):
     def _outcomes(
         self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield what became of each image, with its positions, and then of those beyond their row's sum of cost."""
+        """Yield the outcome of each image with its positions, then the rejections of those beyond their row's cost limit."""
         rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)
         for position, body, failure in self._bodies(flat, list(twins), stated, context):
@@ -103,12 +104,12 @@ class Ingest(Step):
         for position, body in costs.parked(beyond):
             context.journal(position)
             yield twins[position], self._process(body, boxes[position], context)
-        for position, cost in beyond.items():  # the place in a blob stays, so that bytes written there can be erased
+        for position, cost in beyond.items():  # keep the blob and offset, so that a takedown can erase bytes written there
             facts = {name: given[name][position] for name in MEASURED}
             yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
 
     def _verdict(self, reason: str, value: float | None = None, threshold: float | None = None) -> dict[str, Any]:
-        """Return the rejection of an image whose bytes came."""
+        """Return the rejection of an image whose bytes were received."""
         name = (self.resize or self.download or self).name
         return {"drop": name, "reason": reason, "value": value, "threshold": threshold}
 
@@ -116,7 +117,7 @@ class Ingest(Step):
         return self.resize or Resize(mode="no", skip_reencode=True)
 
     def _price(self, body: bytes, boxes: Any) -> float:
-        """Return what decoding and blurring cost; of what has no header nothing, for it is not decoded."""
+        """Return the cost of decoding and blurring; 0 for bytes without a header, which are not decoded."""
         rule = self._rule()
         try:
             return price(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
@@ -124,7 +125,7 @@ class Ingest(Step):
             return 0.0
 
     def _twins(self, flat: Flat, stated: list[str | None]) -> dict[int, list[int]]:
-        """Return the positions to do, each with the positions that hold the same image."""
+        """Return the first position of each image that is not dropped, with all positions that hold the same image."""
         fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
         bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
@@ -138,12 +139,12 @@ class Ingest(Step):
     def _bodies(
         self, flat: Flat, positions: list[int], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-        """Yield position, encoded bytes and verdict of every image, at once or as the web gives them."""
+        """Yield position, encoded bytes and rejection (or None) of every image: first the local ones, then as hosts answer."""
         most = self._rule().max_memory_mb * 1e6
         step, kind = self.download.name if self.download else self.name, self._verified()
         bodies = flat.field("data")
         fields = {name: flat.field(name).to_pylist() for name in ("blob", "offset", "size", "url")}
-        asked = {}
+        addresses = {}
         for position in positions:
             blob, offset, size, url = (values[position] for values in fields.values())
             if bodies[position].is_valid:
@@ -157,24 +158,24 @@ class Ingest(Step):
             elif kind and stated[position] is None:
                 yield position, b"", {"drop": step, "reason": "no_hash"}
             else:
-                asked[position] = url
-        if asked and self.download:
-            for position, body, failure in self._fetched(asked, self.download, context):
+                addresses[position] = url
+        if addresses and self.download:
+            for position, body, failure in self._fetched(addresses, self.download, context):
                 if body is not None and kind and _hash(kind, body) != stated[position]:
                     body, failure = None, f"wrong_{kind}"
                 yield position, body or b"", None if failure is None else {"drop": step, "reason": failure}
 
     def _fetched(
-        self, asked: dict[int, str], download: Download, context: OpenPartition
+        self, addresses: dict[int, str], download: Download, context: OpenPartition
     ) -> Iterator[tuple[int, bytes | None, str | None]]:
         if download.engine == "vlmdata":
-            return fetch(asked, context.client(download))
+            return fetch(addresses, context.client(download))
         from vlmdata.web.img2dataset_download import Fetcher
 
-        return context.kept(download.engine, lambda: Fetcher(download)).fetch(asked)
+        return context.kept(download.engine, lambda: Fetcher(download)).fetch(addresses)
 
     def _process(self, body: bytes, boxes: Any, context: OpenPartition) -> dict[str, Any]:
-        """Decode, resize and keep one image; the facts say where it lies, or why it is rejected."""
+        """Decode, resize and store one image; return its place and measurements, or its rejection."""
         rule = self._rule()
         limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
         blocks = context.tombstones.blocks
@@ -199,13 +200,13 @@ class Ingest(Step):
         }
 
     def failed(self, images: pa.Array, reasons: tuple[str, ...]) -> np.ndarray:
-        """Say for each row whether one of its images failed for one of these reasons."""
+        """Return for each row whether one of its images failed for one of these reasons, bool (N,)."""
         flat = flatten(pa.table({"images": images}), "images")
         hit = np.isin(np.array(flat.field("reason").to_pylist(), dtype=object), reasons)
         return np.bincount(flat.parents[hit], minlength=len(images)) > 0
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Reject rows all of whose images failed, with the reason of the first."""
+        """Drop rows all of whose images failed, with the reason of the first."""
         flat = flatten(rows, "images")
         living = flat.alive()
         left = np.bincount(flat.parents[living], minlength=len(rows))
@@ -222,7 +223,7 @@ class Ingest(Step):
 
 
 def _stated(rows: pa.Table, flat: Flat) -> list[str | None]:
-    """Return for every position of `images` the hash that the source states."""
+    """Return the hash that the source states for every position of `images`, or None."""
     lists = zip(rows["stated_hashes"].to_pylist(), np.bincount(flat.parents, minlength=len(rows)).tolist(), strict=True)
     return [one for hashes, count in lists for one in (hashes or [None] * count)]
 
@@ -232,39 +233,39 @@ def _hash(kind: str, body: bytes) -> str:
 
 
 def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:
-    """Return boxes in pixels of the upright picture as shares of its sides, 0 to 1. Raises ImageError."""
+    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. Raises ImageError."""
     width, height = read_header(body).upright_size
     return [(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes]
 
 
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
-    """Yield each position with its bytes or its failure, in the order they end."""
+    """Yield each position with its bytes or its failure, in the order of completion. Raises the error that broke the client."""
     ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException] = queue.SimpleQueue()
 
     def end(position: int, fetched: Fetched) -> None:
         client.hold(len(fetched.body or b""))
         ended.put((position, fetched))
 
-    def ask() -> None:  # a thread of its own, for the client holds us back while too much is in flight
+    def submit_all() -> None:  # in another thread: `submit` blocks while too much is in flight
         for position, url in addresses.items():
             client.submit(url, functools.partial(end, position))
 
-    Thread(attempt, ask, ended.put, name="ask").start()
+    Thread(attempt, submit_all, ended.put, name="ask").start()
     for _ in addresses:
         answer = _next(ended, client)
         if isinstance(answer, BaseException):
             raise answer
         position, fetched = answer
-        if fetched.failure == "closed":  # no outcome of this row, which must not be committed
+        if fetched.failure == "closed":  # not an outcome of this row: it must not be committed
             _raise_why(client)
         yield position, fetched.body, fetched.failure
         client.release(len(fetched.body or b""))
 
 
 def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client: Client) -> tuple[int, Fetched] | BaseException:
-    """Return the next answer; raises where the client has ended and there will be none."""
+    """Return the next answer. Raises the client's error once its thread has stopped and no answer can follow."""
     while True:
-        over = client.has_ended  # seen before we wait: what it said last is in the queue
+        over = client.has_ended  # read before the wait: then its last answer is already in the queue
         try:
             return ended.get(timeout=0.0 if over else LOOK_S)
         except queue.Empty:
@@ -276,7 +277,7 @@ def _raise_why(client: Client) -> NoReturn:
     try:
         client.close()  # raises what broke it
     except RuntimeError as error:
-        if isinstance(error.__cause__, OSError):  # the machine's: told as that, and no fault of ours
+        if isinstance(error.__cause__, OSError):  # a fault of the machine: report it as such, not as a bug
             raise error.__cause__ from None
         raise
     raise RuntimeError("the web client was closed while rows waited for it")

@@ -1,4 +1,4 @@
-"""A partition that a worker has open: what steps may ask of the worker while they measure it."""
+"""A partition that a worker has open: the context of the steps that measure it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTES = "work/notes"
 
 
 class Keep:
-    """What a worker keeps between partitions: its web client, loaded models. The first thread that asks makes it."""
+    """Objects that a worker keeps between partitions: its web client, loaded models. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class Keep:
         self._kept: dict[str, Any] = {}
 
     def get(self, name: str, make: Callable[[], T]) -> T:
-        """Return what is kept under this name, made now if there is nothing."""
+        """Return the object of this name; the first call makes it."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -40,15 +40,15 @@ class Keep:
             return self._kept[name]
 
     def close(self) -> None:
-        """Close what has a `close`: connections end in good order."""
-        for thing in self._kept.values():
-            if hasattr(thing, "close"):
-                thing.close()
+        """Close every object that has a `close`."""
+        for kept in self._kept.values():
+            if hasattr(kept, "close"):
+                kept.close()
         self._kept.clear()
 
 
 class OpenPartition:
-    """One partition in work, with the blob its images go to."""
+    """An open partition, with the blob that its images are written to."""
 
     def __init__(
         self, store: Store, number: int, keep: Keep, decoding: threading.Lock, rate_limiter: Any, tombstones: Tombstones
@@ -59,35 +59,35 @@ class OpenPartition:
         self.decoding = decoding
         self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
-        self.guilty: frozenset[int] = frozenset()  # images that killed a decoder
-        self.journal_file: Any = None  # where the image in hand is noted when a crash is being tracked down
-        self.measuring = ""  # the name of the measurement in work
+        self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
+        self.journal_file: Any = None  # records the image being decoded, to find one that crashes the worker
+        self.measuring = ""  # the name of the measurement that runs now
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
-        """Return the encoded bytes of an image, also of one that this partition has just written."""
+        """Return the encoded bytes of an image, also of one that this partition wrote and has not committed yet."""
         if blob == self.blob.name:
             return self.blob.read(offset, size)
         return read_blob(self.store, blob, offset, size)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return what the worker keeps under this name from partition to partition, made at first use."""
+        """Return the object that the worker keeps under this name between partitions; the first call makes it."""
         return self._keep.get(name, make)
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Keep what a measurement says of itself under its name, for the manifest; said once by each worker."""
+        """Store facts on the running measurement, such as its model, for the manifest; each worker writes them once."""
         text = json.dumps(facts, sort_keys=True)
         name = f"{NOTES}/{self.measuring}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         self._keep.get(name, lambda: self.store.put_new(name, text.encode()))
 
     def client(self, options: Download) -> Client:
-        """Return the worker's web client, one for all its partitions."""
+        """Return the worker's web client, shared by all its partitions."""
         from vlmdata.web.client import Client
 
         return self._keep.get("client", lambda: Client(options, self.rate_limiter))
 
     def journal(self, position: int) -> bool:
-        """Note which image is about to be decoded; return True where it is known to kill the decoder."""
+        """Record which image is about to be decoded. Return True for an image known to kill the decoder."""
         if position in self.guilty:
             return True
         if self.journal_file is not None:

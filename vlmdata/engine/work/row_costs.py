@@ -1,4 +1,4 @@
-"""One sum of cost for all images of a row, held in order of their places, in whatever order the images arrive."""
+"""The limit on the total decoding cost of a row's images, independent of the order in which they arrive."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ import numpy as np
 
 
 class RowCosts:
-    """Says which images of each row its sum of cost admits: from the first place on, until the sum passes `max_cost`.
+    """Admits the images of each row in order of position, until their total cost exceeds `max_cost`.
 
-    An image arrives when its host answers. What certainly fits is decoded at once; an image whose row would pass the limit with
-    what was decoded before is parked in a file until all have arrived. So a row takes at most twice its limit, and the
-    outcome hangs on places and headers alone. `twins` are the places of each image, `parents` the row of each place; an
-    image that a row has twice is paid once.
+    An image arrives when its host answers. It is decoded at once if it fits in with those of its row decoded so far; else its
+    bytes wait in a file until all images have arrived. So a row costs at most twice its limit, and the outcome depends only on
+    positions and headers. `twins` maps each image, named by its first position, to all its positions; `parents` holds the row
+    of each position. An image that a row has twice counts once.
     """
 
     def __init__(self, twins: Mapping[int, Sequence[int]], parents: np.ndarray, max_cost: float):
         self.max_cost = max_cost
-        self._leader = {twin: leader for leader, places in twins.items() for twin in places}
-        self._rows = {leader: {int(parents[place]) for place in places} for leader, places in twins.items()}
+        self._image = {position: image for image, positions in twins.items() for position in positions}
+        self._rows = {image: {int(parents[position]) for position in positions} for image, positions in twins.items()}
         self._parents = parents
         self._costs: dict[int, float] = {}
         self._spent: dict[int, float] = defaultdict(float)
         self._parked: dict[int, tuple[int, int]] = {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with the object
 
-    def admits(self, leader: int, cost: float) -> bool:
-        """Note what an image costs and say whether it can be decoded now."""
-        self._costs[leader] = cost
-        if any(self._spent[row] + cost > self.max_cost for row in self._rows[leader]):
+    def admits(self, image: int, cost: float) -> bool:
+        """Record the cost of an image and return whether to decode it now."""
+        self._costs[image] = cost
+        if any(self._spent[row] + cost > self.max_cost for row in self._rows[image]):
             return False
-        for row in self._rows[leader]:
+        for row in self._rows[image]:
             self._spent[row] += cost
         return True
 
-    def park(self, leader: int, body: bytes) -> None:
-        """Keep the bytes of an image that was not admitted."""
-        self._parked[leader] = self._file.seek(0, 2), len(body)
+    def park(self, image: int, body: bytes) -> None:
+        """Store the bytes of an image that was not admitted."""
+        self._parked[image] = self._file.seek(0, 2), len(body)
         self._file.write(body)
 
     def beyond(self) -> dict[int, float]:
-        """Return the places whose image the sum does not admit, each with the sum that it would make."""
+        """Return the positions whose image exceeds the limit of its row, each with the total cost up to it."""
         found: dict[int, float] = {}
         sums: dict[int, float] = defaultdict(float)
         paid: set[tuple[int, int]] = set()
-        for place in sorted(self._leader):
-            row, leader = int(self._parents[place]), self._leader[place]
-            if (row, leader) not in paid:
-                sums[row] += self._costs.get(leader, 0.0)
-                paid.add((row, leader))
-            if sums[row] > self.max_cost and leader in self._costs:
-                found[place] = round(sums[row], 2)
+        for position in sorted(self._image):
+            row, image = int(self._parents[position]), self._image[position]
+            if (row, image) not in paid:
+                sums[row] += self._costs.get(image, 0.0)
+                paid.add((row, image))
+            if sums[row] > self.max_cost and image in self._costs:
+                found[position] = round(sums[row], 2)
         return found
 
     def parked(self, beyond: Mapping[int, float]) -> Iterator[tuple[int, bytes]]:
-        """Yield the parked images that one of their places admits after all, in order."""
-        wanted = {self._leader[place] for place in self._leader if place not in beyond}
-        for leader in sorted(wanted & self._parked.keys()):
-            offset, size = self._parked[leader]
+        """Yield the parked images that are within the limit at one of their positions, in order."""
+        wanted = {self._image[position] for position in self._image if position not in beyond}
+        for image in sorted(wanted & self._parked.keys()):
+            offset, size = self._parked[image]
             self._file.seek(offset)
-            yield leader, self._file.read(size)
+            yield image, self._file.read(size)
         self._file.close()

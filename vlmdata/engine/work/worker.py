@@ -1,6 +1,6 @@
-"""The worker: takes one partition as far through the recipe as asked, and commits what it measured on the way.
+"""The worker: runs a partition through bound steps of the recipe and commits what it measures.
 
-The same code runs in a local process and in a Ray actor. Several partitions may be open at once, each in a thread of its own.
+The same code runs in a local process and in a Ray actor. Several partitions may be open at once, each in its own thread.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from vlmdata.step import scatter
 
 
 class Worker:
-    """Does calls on partitions. Long-lived: models and connections stay.
+    """Executes the driver's calls on partitions. It keeps models and connections between calls.
 
-    With `measures` false it only looks up: what the logs do not hold stays null, and nothing is fetched or committed.
+    With `measures=False` it only reads the logs: missing values stay null, and nothing is fetched or committed.
     """
 
     def __init__(self, job: RunJob, rate_limiter: Any = None, *, measures: bool = True):
         self.job = job
         self.measures = measures
-        self.store = open_store(job.out, probe=False)  # the driver did
+        self.store = open_store(job.out, probe=False)  # the driver has probed it
         self.bound_steps: list[BoundStep] = compile_recipe(job.recipe)
         self.keep = Keep()
         self.decided = Decided(self.store)
-        self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels are the largest thing in it
+        self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels take most of its memory
         self.rate_limiter = rate_limiter
         plan = load(self.store)
         assert plan is not None, "the plan is written before any worker starts"
@@ -57,16 +57,16 @@ class Worker:
         self.tombstones = tombstones.load(self.store, job.recipe)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections and release models."""
         self.keep.close()
 
     def advance(
         self, call: PartitionCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
     ) -> dict[str, Any]:
-        """Do a partition's steps and commit what had to be measured. Returns counts for the driver.
+        """Run a partition's steps and commit new measurements. Returns counts: `rows`, `alive`, `dropped`, `bytes` of images.
 
-        Images that failed for one of the reasons `again` are tried once more. `guilty` images are known to kill the
-        decoder; `journal` is a file in which the image in hand is noted, to find the guilty one.
+        The worker retries images that failed for a reason in `again` and skips those at the positions `guilty`, which kill
+        the decoder. It records the image that it is decoding in the file `journal`, so that the driver can find such an image.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -81,18 +81,21 @@ class Worker:
         return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
-        """Return some columns of a partition, with its number and each row's."""
+        """Return some columns of a partition, with the columns `part` and `row`: its number and the row's, int32."""
         table = narrowed(self.compute(call), columns)
         table = set_column(table, "part", pa.array(np.full(len(table), call.partition, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, bound: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return what `project` does without what only a search looks at; that is put where all workers can read it."""
+        """Return `project` without the columns that only a search reads, and the paths of arrays of these.
+
+        The arrays are stored where every worker can read them.
+        """
         table, arrays = self.bound_steps[bound].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
-        """Do one task of a decision that is spread over the workers (`similarity/distributed.py`)."""
+        """Run one task of a global decision that is distributed over the workers (`similarity/distributed.py`)."""
         return function(task)
 
     def compute(self, call: PartitionCall, opened: OpenPartition | None = None, again: tuple[str, ...] = ()) -> pa.Table:
@@ -105,15 +108,15 @@ class Worker:
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
-                    self._look_again(call.partition, rows)
+                    self._erase_late_takedowns(call.partition, rows)
                 return rows
-            opened = None  # another worker was first: take what it committed
+            opened = None  # another worker committed first: read its entry
 
-    def _look_again(self, partition: int, rows: pa.Table) -> None:
-        """Erase what was taken down between the reading of the tombstones and a commit.
+    def _erase_late_takedowns(self, partition: int, rows: pa.Table) -> None:
+        """Erase rows that were taken down after this worker read the tombstones and before it committed; raises OSError then.
 
-        Runs and takedowns exclude each other, but the worker of a killed driver may live on for a moment. It commits and
-        then looks for takedowns; a takedown is recorded and then looks for commits: one of the two sees the other.
+        A lock keeps runs and takedowns apart, but the worker of a killed driver may live for a moment. The worker commits,
+        then checks for takedowns; a takedown writes its record, then checks for commits: at least one of them sees the other.
         """
         if not self._is_current():
             gone = tombstones.load(self.store).apply(rows)["drop"].to_numpy(zero_copy_only=False) == tombstones.STEP
@@ -140,7 +143,7 @@ class Worker:
             )
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
-        if not self.plan.is_list and call.decided:  # the first decision numbers rows that earlier partitions have too
+        if not self.plan.is_list and call.decided:  # the first decision numbers rows that repeat earlier partitions
             rows = self.decided.apply(rows, next(decided), call.partition)
         rows = self.tombstones.apply(rows)
         with ExitStack() as undo:
@@ -193,13 +196,13 @@ class Worker:
         return rows
 
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
-        """Write shard `number` from kept rows: of each partition those from one count to another."""
+        """Write shard `number` and return its record. `pieces`: of each partition the kept rows [start, stop)."""
         layout = self.job.recipe.shards.layout
         chosen = [sample for call, start, stop in pieces for sample in samples(self.compute(call), layout, start, stop)]
         return pack(self.store, number, chosen, self._is_current)
 
     def ledger(self, number: int, calls: list[tuple[PartitionCall, int]]) -> dict[str, Any]:
-        """Write file `number` of the ledger from partitions, each with the count of kept rows before it."""
+        """Write file `number` of the ledger and return its record. `calls`: partitions, each with the kept rows before it."""
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.compute(call), before, per_shard) for call, before in calls]
         written = write_ledger(self.store, number, tables, self._is_current)
