@@ -96,8 +96,8 @@ def test_a_helper_process_of_a_local_run_is_not_missed(web, tmp_path, words):
 
 
 @contextlib.contextmanager
-def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -> Iterator[list[str]]:
-    """Kill the actor that keeps the pace while all rows wait for it, as they do until the site's robots.txt is read."""
+def rate_limiter_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -> Iterator[list[str]]:
+    """Kill the rate limiter's actor while all rows wait for it, as they do until the site's robots.txt is read."""
     ray = pytest.importorskip("ray")
     pools = []
 
@@ -107,10 +107,10 @@ def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -
             pools.append(self)
 
     def kill() -> None:
-        pace = pools[0].rate_limiter
-        pid = ray.get(pace.__ray_call__.remote(lambda self: os.getpid()))
+        limiter = pools[0].rate_limiter
+        pid = ray.get(limiter.__ray_call__.remote(lambda self: os.getpid()))
         if for_good:
-            ray.kill(pace)
+            ray.kill(limiter)
         else:
             os.kill(pid, signal.SIGKILL)
         while is_at_work(pid):
@@ -121,24 +121,24 @@ def pace_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -
         yield acted
 
 
-def test_the_pace_on_ray_is_begun_again(web, tmp_path, monkeypatch):
-    with pace_of_ray(monkeypatch, web, for_good=False) as acted:
+def test_the_rate_limiter_on_ray_is_restarted(web, tmp_path, monkeypatch):
+    with rate_limiter_of_ray(monkeypatch, web, for_good=False) as acted:
         run(web.recipe, tmp_path / "out", workers=2)
     assert acted and hashes(tmp_path / "out") == web.expected
 
 
-def test_a_pace_on_ray_that_is_lost_for_good_is_told_in_one_line(web, tmp_path, monkeypatch, capsys):
-    with pace_of_ray(monkeypatch, web, for_good=True) as acted:
+def test_a_rate_limiter_on_ray_that_is_lost_for_good_ends_the_run_with_one_line(web, tmp_path, monkeypatch, capsys):
+    with rate_limiter_of_ray(monkeypatch, web, for_good=True) as acted:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
     said = capsys.readouterr().err
-    last = "vlmdata: ConnectionError: the actor that keeps the pace of all workers is lost. "
+    last = "vlmdata: ConnectionError: the rate limiter of all workers died. "
     assert acted and f"{last}Fix this and run the same command again; it resumes." in said.splitlines()
     assert "Traceback" not in said
     run(web.recipe, tmp_path / "out", local=True)
     assert hashes(tmp_path / "out") == web.expected
 
 
-def test_where_the_driver_cannot_keep_the_pace_of_a_worker_the_worker_is_replaced(web, tmp_path, monkeypatch):
+def test_a_worker_that_the_rate_limiter_cannot_answer_is_replaced(web, tmp_path, monkeypatch):
     calls = itertools.count()
 
     class Short(RateLimiter):
@@ -265,5 +265,5 @@ def test_a_process_that_cannot_be_started_is_tried_again_and_told(web, tmp_path,
     run(web.recipe, tmp_path / "out", local=True, workers=2)
     assert hashes(tmp_path / "out") == web.expected
     calls, fails = itertools.count(), 3
-    with pytest.raises(WorkFailed, match="no process can be started"):
+    with pytest.raises(WorkFailed, match="cannot start a process for a worker"):
         run(web.recipe, tmp_path / "other", local=True, workers=2)

@@ -1,1 +1,1 @@
-"""What the driver does: hand out partitions, decide over all rows, publish the result."""
+"""The driver: it hands out partitions, makes global decisions and publishes the result."""

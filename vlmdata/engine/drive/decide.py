@@ -1,4 +1,4 @@
-"""Decisions over all rows: the driver makes each once, on a few columns, and keeps it in a file that workers apply."""
+"""Global decisions: the driver makes each once, from a few columns of all rows, and stores it in a file that workers apply."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from vlmdata.row import ROW, alive, flatten, in_one
 from vlmdata.step import DistributedSearch, Step
 
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
-OF_ITEM = VERDICT[:-1]  # what every item of `images` and `texts` is shown with
+OF_ITEM = VERDICT[:-1]  # fields of `images` and `texts` that every step gets
 SLICE = 512
-TOGETHER = 64  # tables of partitions that are joined at a time
+TOGETHER = 64  # tables of partitions that are joined at once
 
 
 def columns_for(step: Step) -> Columns:
-    """Return what a step over all rows is shown: the key, the verdict so far, and what it reads, item fields by name.
+    """Return the columns that a global decision gets: the key, the verdict so far, and what the step reads, by item field.
 
-    A column that it changes and does not say to read is shown whole."""
+    It gets a column that the step changes but does not declare to read with all fields.
+    """
     read = step.columns_read()
     narrow: dict[str, set[str]] = {}
     for name in read:
@@ -46,7 +47,7 @@ def columns_for(step: Step) -> Columns:
 
 
 def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
-    """Let step `number` decide over all `total` rows, which the calls give, and return the name of the file that says how."""
+    """Make the global decision of bound step `number` over the `total` rows of the calls. Return the name of its file."""
     columns = columns_for(step)
     if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
@@ -60,16 +61,16 @@ def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int
             names.append(kept)
             yield table
 
-    spread = DistributedSearch(names, _run_on(driver), lambda array: keep_piece(store, array))
-    name = decide(step, tables(), store, lambda rows: step.decide_distributed(rows, spread))
+    search = DistributedSearch(names, _run_on(driver), lambda array: keep_piece(store, array))
+    name = decide(step, tables(), store, lambda rows: step.decide_distributed(rows, search))
     clear_pieces(store)
     return name
 
 
 def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
-    """Let a step decide over all rows and return the name of the file that holds what it changed.
+    """Let a step decide over all rows. Return the name of the file that holds its changes.
 
-    The file is named by its content, so the same decision has the same name, however often it is made.
+    The name is a hash of the content, so repeating a decision gives the same name.
     """
     before = joined(tables)
     after = (how or step.decide)(before)
@@ -86,9 +87,9 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables as one, each column in one piece; none is kept as it was given: rows are held once, one column twice.
+    """Concatenate tables into one with contiguous columns. It frees the inputs: memory holds the rows once, one column twice.
 
-    What came through a pipe lies in small pieces, whose memory the system would not get back: a few are copied at a time.
+    Tables from a pipe consist of small buffers whose memory the system does not get back, so they are copied a few at a time.
     """
     groups: list[pa.Table] = []
     few: list[pa.Table] = []
@@ -106,7 +107,7 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
-    """Give rows whose key an earlier partition of an archive has too the next free number. Returns the file that says so."""
+    """Append a number to keys that repeat one of an earlier partition of an archive. Return the name of the decision's file."""
     table = pa.concat_tables(tables).combine_chunks()
     bare = [key.split("_")[0] for key in table["key"].to_pylist()]
     numbered = pa.array(keys.number_repeats(bare), pa.string())
@@ -125,7 +126,7 @@ def _keep(table: pa.Table, name: str, store: Store) -> str:
 
 
 def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Say for each row whether a column changed, and of items in which of their fields."""
+    """Return for each row whether a column changed, bool (N,), and for `images` and `texts` which of their fields did."""
     if column not in ITEMS:
         return _differs(in_one(before[column]), in_one(after[column])), ()
     old, new = flatten(before, column), flatten(after, column)
@@ -145,7 +146,7 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
     if not pa.types.is_nested(old.type):
         one_null = np.asarray(pc.xor(old.is_null(), new.is_null()))
         return one_null | np.asarray(pc.fill_null(pc.not_equal(old, new), False))
-    differs = np.zeros(len(old), dtype=bool)  # alternatives of texts: slices that are equal as a whole are not looked into
+    differs = np.zeros(len(old), dtype=bool)  # alternatives of texts: only slices that differ are compared value by value
     for start in range(0, len(old), SLICE):
         left, right = old.slice(start, SLICE), new.slice(start, SLICE)
         if not left.equals(right):
@@ -154,7 +155,7 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
 
 
 def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
-    """Return a `map` that does its tasks on the workers; one lost with its worker is done again, and gives the same."""
+    """Return a `map` that runs its tasks on the workers, in order; a task whose worker dies is run again."""
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         waiting: dict[int, Any] = {}
@@ -170,7 +171,7 @@ def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], I
 
 
 def _in_order(results: Iterable[tuple[tuple[Any, ...], Any]], calls: Sequence[PartitionCall]) -> Iterator[Any]:
-    """Yield what each call gave in the order of the calls, as soon as those before it have ended."""
+    """Yield the result of each call in the order of the calls, as soon as all earlier calls have ended."""
     waiting: dict[int, Any] = {}
     partitions = deque(call.partition for call in calls)
     for args, result in results:

@@ -1,4 +1,4 @@
-"""Which GPUs there are, without asking CUDA: the driver needs no torch to hand them out."""
+"""The GPUs of this machine, found without CUDA: the driver assigns them to workers without importing torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vlmdata.recipe import Recipe
 
 
 def wants_gpu(recipe: Recipe) -> bool:
-    """Say whether a step of the recipe uses a GPU where there is one."""
+    """Return whether a step of the recipe uses a GPU if there is one."""
     return any("gpu" in step.needs for step in recipe.steps)
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs of this machine that this process may use, by the words that CUDA_VISIBLE_DEVICES has for them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [word for word in (one.strip() for one in given.split(",")) if word and word != "-1"]

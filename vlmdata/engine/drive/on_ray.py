@@ -1,4 +1,4 @@
-"""Workers as Ray actors: on this machine by default, on a cluster where an address is given."""
+"""Workers as Ray actors, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from vlmdata.step import RecipeError
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 STARTS = 2  # attempts to start Ray on this machine
-STORE_BYTES = 150_000_000  # no image goes through the object store
-MOST_CHARS = 30  # of the folder for temporary files: the path of a socket of Ray's, 75 characters longer, may have 107 bytes
-NEW_PACES = 8  # actors that keep the pace after the first; more would tell that something kills them all
+STORE_BYTES = 150_000_000  # small: no image goes through Ray's object store
+MOST_CHARS = 30  # in the path of the temporary folder: Ray's socket paths are 75 characters longer and may have 107 bytes
+MAX_RESTARTS = 8  # of the rate limiter; after that many deaths something keeps killing it
 
 
 @contextlib.contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[int]:
-    """Connect to a cluster, or start Ray on this machine for as long as the block lasts. Gives the CPUs there are."""
+    """Connect to a cluster, or start Ray on this machine for the duration of the block. Yields the number of CPUs."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -47,7 +47,7 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
                 here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": workers}
                 _start(ray, _temp_dir=folder, **here, **quiet)
         yield int(ray.cluster_resources().get("CPU", 1))
-    except ray.exceptions.RayError as error:  # of a cluster that was lost
+    except ray.exceptions.RayError as error:  # the cluster was lost
         raise WorkFailed(f"Ray failed: {_short(error)}; run the same command again to resume") from None
     finally:
         ray.shutdown()
@@ -55,12 +55,12 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
-    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # also Exception itself
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # Ray raises any class
         ray.init(address=address, **options)
 
 
 def _start(ray: Any, **options: Any) -> None:
-    """Start Ray on this machine. On a busy one a start can run into Ray's own time limit of 15 s (ray#65983)."""
+    """Start Ray on this machine; try twice: on a busy one a start can exceed Ray's time limit of 15 s (ray#65983)."""
     for number in range(STARTS):
         try:
             with errors_as(_start_failed):
@@ -73,9 +73,12 @@ def _start(ray: Any, **options: Any) -> None:
 
 
 def _start_failed(error: Exception) -> Exception:
-    """Return WorkFailed for what the processes that Ray starts raise: RuntimeError, TimeoutError, Exception itself."""
+    """Return the error to raise for a failed start: the machine's own (a full disk, say) as is, any other as WorkFailed.
+
+    Ray raises RuntimeError, TimeoutError and Exception itself. An error of the machine is not retried.
+    """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-        return error  # a full disk, say, which the next attempt would meet too
+        return error
     return WorkFailed(f"Ray does not start here: {_short(error)}; try again, or with --local")
 
 
@@ -84,9 +87,9 @@ def _short(error: Exception) -> str:
 
 
 class RayWorkers:
-    """`count` actors, one CPU each; the first `gpus` of them have a GPU each, which Ray gives them on whatever node.
+    """`count` actors with one CPU each; the first `gpus` of them have one GPU each, on any node.
 
-    `pace` is the actor that keeps the run's Pace, None where no step asks the web.
+    `rate_limiter` is the actor that holds the run's RateLimiter; None if no step uses the web.
     """
 
     def __init__(self, job: RunJob, count: int, web: Any | None, *, together: int, gpus: int = 0):
@@ -100,11 +103,11 @@ class RayWorkers:
         self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         self._options["max_concurrency"] = together + 1
         self.rate_limiter: Any = None
-        if web:  # on the driver's node: as long as the run lives, so does its pace
+        if web:  # on the driver's node, so that it is lost only with the run
             here = self._ray.get_runtime_context().get_node_id()
-            beside_us = NodeAffinitySchedulingStrategy(here, soft=False)
-            again = {"max_restarts": NEW_PACES, "max_task_retries": NEW_PACES}  # it forgets who rests, as with the same command
-            options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": beside_us, **again}
+            driver_node = NodeAffinitySchedulingStrategy(here, soft=False)
+            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # forgets delays, like a new run
+            options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": driver_node, **restarts}
             self.rate_limiter = ray.remote(_rate_limiter_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
         self._starting: dict[Any, int] = {}
@@ -113,7 +116,7 @@ class RayWorkers:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        """Make an actor; after a node was lost it may have to wait for a place, and gets no calls until it answers."""
+        """Create an actor. After the loss of a node it may wait for a free CPU; it gets no calls until it answers."""
         proxy = _RemoteRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
@@ -152,7 +155,7 @@ class RayWorkers:
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayActorError as error:
-            if "creation task" in str(error):  # it raised while it was made, and would again
+            if "creation task" in str(error):  # its constructor raised, and would again
                 raise WorkFailed(f"a worker cannot start: {error}") from None
             self._start(number)
 
@@ -179,7 +182,7 @@ class RayWorkers:
 
 
 def _how(message: str) -> str:
-    """Say in a word how an actor died; Ray tells only in prose."""
+    """Return in a word how an actor died, which Ray says only in prose."""
     if "SIGKILL" in message or "killed" in message.lower():
         return "SIGKILL"
     if "node" in message.lower() and "died" in message.lower():
@@ -188,13 +191,13 @@ def _how(message: str) -> str:
 
 
 class _Actor:
-    """A Worker in an actor's process. Our own errors come back as text, so that any of them can travel."""
+    """A Worker in an actor's process. It returns errors as text, because not every exception can be pickled."""
 
     def __init__(self, job: RunJob, rate_limiter: Any):
         self.worker = Worker(job, rate_limiter)
 
     def ready(self) -> None:
-        """Answer, so that the driver knows this worker has a place."""
+        """Return, which shows the driver that the actor runs."""
 
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
         def work() -> tuple[Any, str | None]:
@@ -210,7 +213,7 @@ def _rate_limiter_class() -> type:
 
 
 class _RemoteRateLimiter:
-    """The run's Pace, as a worker's client calls it."""
+    """The run's rate limiter, as a worker's client calls it."""
 
     is_local = False
 
@@ -223,18 +226,18 @@ class _RemoteRateLimiter:
         try:
             return ray.get(self._actor.exchange.remote(*args))
         except ray.exceptions.RayActorError:
-            raise ConnectionError("the actor that keeps the pace of all workers is lost") from None
+            raise ConnectionError("the rate limiter of all workers died") from None
 
 
 def gpus() -> int:
-    """Return how many GPUs the cluster has."""
+    """Return the number of GPUs of the cluster."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
 
 
 def every_node_reads(out: str) -> None:
-    """Raise RecipeError when a node of the cluster cannot read what the driver wrote under OUT."""
+    """Raise RecipeError if a node of the cluster cannot read a file that the driver writes under OUT."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: a second to start, no cluster needed."""
+"""Workers as processes of this machine, started in about a second, without a cluster."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.rate_limiter import RateLimiter
 
 NO_MEMORY = 12  # exit status: ENOMEM
-PAUSES_S = (0.1, 1.0, 10.0)  # after an attempt to start a process
-CALLS = 8  # at once in a worker: more than a driver sends
-CONTEXT = multiprocessing.get_context("forkserver")  # fork alone would copy the threads' locks of whoever calls us
+PAUSES_S = (0.1, 1.0, 10.0)  # after each failed attempt to start a process
+CALLS = 8  # threads of a worker: more than the calls that a driver sends at once
+CONTEXT = multiprocessing.get_context("forkserver")  # plain fork would copy locks that the caller's threads hold
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker"])
 
 
 class LocalWorkers:
-    """`count` processes; calls go to them through pipes. The run's Pace is held here: a thread answers each worker's client.
+    """`count` processes that take calls through pipes. The driver holds the RateLimiter; a thread answers each worker's client.
 
-    Each process calls `initializer` first. `processes[n]` is the process that is now worker n.
+    Each process calls `initializer` first. `processes[n]` is the current process of worker n.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class LocalWorkers:
         ours, theirs = CONTEXT.Pipe()
         answers, asks = CONTEXT.Pipe()
         environment = dict(os.environ)
-        if self._gpus:  # one GPU to a worker; the others have none
+        if self._gpus:  # one GPU for each of the first workers, none for the others
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
-        given = (theirs, self._job, asks, environment, self._initializer)
-        process = CONTEXT.Process(target=_serve, args=given, daemon=True)
-        _begin(process)
+        arguments = (theirs, self._job, asks, environment, self._initializer)
+        process = CONTEXT.Process(target=_serve, args=arguments, daemon=True)
+        _start_process(process)
         theirs.close()
         asks.close()
         self.processes[number], self._pipes[number] = process, ours
@@ -80,7 +80,7 @@ class LocalWorkers:
 
     def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
         self._tickets[worker].add(ticket)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it just died: wait() finds that out
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker just died: wait() reports it
             self._pipes[worker].send((ticket, method, args))
 
     def wait(self) -> list[Ended]:
@@ -93,12 +93,13 @@ class LocalWorkers:
     def _receive(self, worker: int) -> list[Ended]:
         try:
             ticket, result, error = pickle.loads(self._pipes[worker].recv_bytes())
-        except (EOFError, OSError):  # at the end of a message, or in the midst of one
-            return self._bury(worker)
+        except (EOFError, OSError):  # the pipe ended after a message or inside one
+            return self._replace(worker)
         self._tickets[worker].discard(ticket)
         return [Ended(worker, ticket, result, error)]
 
-    def _bury(self, worker: int) -> list[Ended]:
+    def _replace(self, worker: int) -> list[Ended]:
+        """Start a new process for a dead worker and return the calls that it lost."""
         process = self.processes[worker]
         process.join()
         code = process.exitcode
@@ -119,21 +120,21 @@ class LocalWorkers:
                 process.join()
 
 
-def _begin(process: Any) -> None:
-    """Start a process. What it is forked from may just have been killed, or end as it finds no memory: another is begun."""
+def _start_process(process: Any) -> None:
+    """Start a process. The forkserver may just have been killed or run out of memory: then start another one and retry."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
-            resource_tracker.ensure_running()  # starting it lets Ctrl-C through again
-            with held_back():  # it imports for a second before it ignores Ctrl-C
+            resource_tracker.ensure_running()  # before held_back: its start unblocks Ctrl-C
+            with held_back():  # the forkserver imports for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
             process.start()
             return
-        time.sleep(pause_s)  # until who is dying is seen as dead
-    raise WorkFailed("no process can be started for a worker; run the same command again to resume")
+        time.sleep(pause_s)  # until a dying forkserver is seen as dead
+    raise WorkFailed("cannot start a process for a worker; run the same command again to resume")
 
 
 def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
-    """Answer a worker's client until the worker is gone; where there is no memory to answer, it finds its pipe closed."""
+    """Answer a worker's client until the worker is gone. Without memory to answer, close the pipe: the worker then exits."""
     worker = ""
     with pipe, contextlib.suppress(EOFError, OSError, MemoryError):
         while True:
@@ -143,7 +144,7 @@ def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
 
 
 class _RemoteRateLimiter:
-    """The run's Pace, as a worker's client calls it."""
+    """The run's rate limiter, as a worker's client calls it."""
 
     is_local = False
 
@@ -154,20 +155,20 @@ class _RemoteRateLimiter:
         try:
             self._pipe.send(args)
             return self._pipe.recv()
-        except (EOFError, OSError):  # nobody answers: our end is what the driver, if it is there, sees and mends
+        except (EOFError, OSError):  # no answer will come: exit, and the driver, if it is alive, replaces this worker
             os._exit(NO_MEMORY)
 
 
 def _serve(
     pipe: Any, job: RunJob, rate_limiter: Any, environment: dict[str, str], initializer: Callable[[], None] | None
 ) -> None:
-    """Do calls until the driver closes the pipe or is gone."""
+    """Run calls until the driver closes the pipe or is gone."""
     if initializer is not None:
         initializer()
-    ignore()  # the driver ends its workers in order
+    ignore()  # Ctrl-C: the driver stops its workers
     os.environ.clear()
-    os.environ.update(environment)  # the driver's of now: the forkserver has that of its first run, perhaps without credentials
-    os.environ["OMP_NUM_THREADS"] = "1"  # a worker is one core; Ray says the same to its actors
+    os.environ.update(environment)  # the driver's now: the forkserver has that of its start, perhaps without credentials
+    os.environ["OMP_NUM_THREADS"] = "1"  # a worker has one core; Ray sets the same for its actors
     threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
     attempt(lambda: _do_calls(pipe, job, rate_limiter), _end_or_raise)
 
@@ -179,7 +180,7 @@ def _end_or_raise(error: BaseException) -> None:
 
 
 def _end_where_memory_is_short(failed: Any) -> None:
-    """End the process with a thread that found no memory to go on or to begin: somebody waits for it and would for ever."""
+    """Exit if any thread runs out of memory; its caller would hang."""
     if failed.exc_value is not None and is_short_of_memory(failed.exc_value):
         os._exit(NO_MEMORY)
     (threading.__excepthook__ if isinstance(failed, threading.ExceptHookArgs) else sys.__unraisablehook__)(failed)
@@ -187,7 +188,7 @@ def _end_where_memory_is_short(failed: Any) -> None:
 
 def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
     lock = threading.Lock()
-    keep = Keep()  # the worker, made by the first call, which tells what hinders it
+    keep = Keep()  # holds the worker: the first call makes it, and reports the error if that fails
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:
@@ -204,14 +205,14 @@ def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
         while True:
             do(*calls.get())
 
-    # Now: a thread that found no memory to begin would never answer. One ends the process where there is no memory even to
-    # report an error, or the driver is gone.
+    # Start all threads now: one that cannot start for lack of memory during a call would never answer. A thread exits the
+    # process if it cannot even report an error: no memory, or the driver is gone.
     for _ in range(CALLS):
         Thread(attempt, serve, lambda _: os._exit(NO_MEMORY), name="call").start()
     while True:
         try:
             call = pipe.recv()
-        except (EOFError, ConnectionResetError):  # the driver is gone: so are we, at once, with what was not committed
+        except (EOFError, ConnectionResetError):  # the driver is gone: exit at once and drop what is not committed
             os._exit(1)
         if call is None:
             try:

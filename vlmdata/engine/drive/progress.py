@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that renews itself in a terminal; in a pipe one line a stage and one with an estimate."""
+"""Progress on stderr: one line that updates in place in a terminal; in a pipe one line per stage and one with an estimate."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vlmdata.engine.output.run_log import RunLog
 from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
-WINDOW_S = 60.0  # the rate is that of the last minute: what an earlier run did goes by in a moment and tells nothing
-ESTIMATE_PARTITIONS = 3  # after so many partitions that were fetched now, what is to come can be told
-REASONS = 3  # the most frequent ones are named
+WINDOW_S = 60.0  # of the rate: partitions that an earlier run finished pass in a moment and must not count
+ESTIMATE_PARTITIONS = 3  # partitions fetched in this run before the estimate
+REASONS = 3  # of drops, the most frequent ones, that the line names
 
 
 class Progress:
-    """Counts the rows of the present stage by outcome, and says rate, bytes and time left.
+    """Counts the rows of the current stage by outcome and shows rate, bytes and time left.
 
-    `rows` is how many there are in all, None where that is not known; `folder` is where the images go, if on this machine.
+    `rows` is the number of input rows, None if unknown; `folder` is where images are written, None if not on this machine.
     """
 
     def __init__(self, rows: int | None, log: RunLog, folder: Any = None):
@@ -30,9 +30,9 @@ class Progress:
         self.folder = folder
         self.is_terminal = sys.stderr.isatty()
         self.is_estimated = False
-        self.began = self.told = time.monotonic()
-        self.recent: deque[tuple[float, int]] = deque()  # when, and how many rows there were then
-        self.known: Counter[str] = Counter()  # outcomes as last told
+        self.began = self.shown = time.monotonic()
+        self.recent: deque[tuple[float, int]] = deque()  # (time, rows so far)
+        self.known: Counter[str] = Counter()  # outcomes last shown
         self._begin("")
 
     def __enter__(self) -> Progress:
@@ -42,13 +42,13 @@ class Progress:
         self._end_stage()
 
     def stage(self, name: str) -> None:
-        """Begin a stage: what was counted before is closed with a line of its own."""
+        """Print the summary line of the previous stage and start a new one."""
         self._end_stage()
         self._begin(name)
         self.log.add("stage", name=name)
 
     def add(self, counts: dict[str, Any]) -> None:
-        """Count a partition that ended: rows, alive, dropped (by step and reason), bytes of images written now."""
+        """Count a partition that ended: `rows`, `alive`, `dropped` (by step and reason), `bytes` of images written now."""
         now = time.monotonic()
         self.rows += counts["rows"]
         self.alive += counts["alive"]
@@ -60,16 +60,16 @@ class Progress:
         self.recent.append((now, self.rows))
         while self.recent[0][0] < now - WINDOW_S and len(self.recent) > 2:
             self.recent.popleft()
-        if self.is_terminal and now - self.told >= EVERY_S:
-            self.told = now
-            self._renew(self._line())
+        if self.is_terminal and now - self.shown >= EVERY_S:
+            self.shown = now
+            self._update(self._line())
         if not self.is_estimated and self.fresh_partitions >= ESTIMATE_PARTITIONS and self.total and self.rows < self.total:
             self._estimate(self.total)
 
     def _begin(self, name: str) -> None:
         self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_partitions = name, 0, 0, 0, 0, 0
         self.dropped: Counter[str] = Counter()
-        self.began = self.told = time.monotonic()
+        self.began = self.shown = time.monotonic()
         self.recent = deque([(self.began, 0)])
 
     def _rate(self) -> float:
@@ -78,7 +78,7 @@ class Progress:
         return (rows - before) / max(last - first, 1e-3)
 
     def _line(self) -> str:
-        """Return the live line: short, so that the outcomes find room in a terminal of 80 columns."""
+        """Return the live line, short enough that the outcomes fit in a terminal of 80 columns."""
         rate = self._rate()
         text = f"{self.name} {self.rows:,} rows {rate:,.0f}/s"
         if self.bytes:
@@ -88,7 +88,7 @@ class Progress:
         return text + self._outcomes(short=True)
 
     def _outcomes(self, *, short: bool = False) -> str:
-        """Return how many rows live, and what most of the others were dropped for; `short`: without the steps' names."""
+        """Return the number of rows alive and the most frequent reasons of drops; `short`: without the names of steps."""
         if not self.dropped:
             return ""
         most = self.dropped.most_common(REASONS)
@@ -97,7 +97,7 @@ class Progress:
         return f"  alive {self.alive:,}; " + ", ".join([*named, *([f"others {rest:,}"] if rest else [])])
 
     def _estimate(self, total: int) -> None:
-        """Say once what the whole will take, and whether the disk has it."""
+        """Print once how much disk and time the whole run needs, and whether the disk has it."""
         self.is_estimated = True
         images = self.bytes / self.fresh_rows * total
         left = _clock((total - self.rows) / max(self._rate(), 1e-9))
@@ -125,8 +125,8 @@ class Progress:
         sys.stderr.write(f"\r\033[K{line}\n" if self.is_terminal else f"{line}\n")
         sys.stderr.flush()
 
-    def _renew(self, line: str) -> None:
-        """Show a line in place of the last one, cut to the terminal's width: a longer one would leave its beginning behind."""
+    def _update(self, line: str) -> None:
+        """Replace the last line, cut to the terminal's width: a wrapped line would leave its first part on the screen."""
         sys.stderr.write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""The output of a run: shards, index and ledger, their sums checked, put in their places."""
+"""Publishing the output of a run: shards, index and ledger, after a check of their sums."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from vlmdata.engine.work.open_partition import NOTES
 from vlmdata.errors import Error
 from vlmdata.recipe import Recipe
 
-PUBLISHERS = 16  # copies within an object store at once
+PUBLISHERS = 16  # concurrent copies within an object store
 CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow", "numpy", "torch", "open_clip_torch")
 
 
 class SumsDiffer(Error, AssertionError):
-    """Rows got lost or doubled: a fault of ours, found before anything is published."""
+    """Rows were lost or doubled: a bug of ours, found before anything is published."""
 
 
 def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> list[list[tuple[PartitionCall, int, int]]]:
-    """Say for each shard which kept rows of which partitions it takes: exactly `samples` each, the last what is left."""
+    """Return for each shard its pieces (partition, start, stop) of kept rows: `samples` in each shard, the rest in the last."""
     shards: list[list[tuple[PartitionCall, int, int]]] = []
     room = 0
     for call, count in zip(calls, kept, strict=True):
@@ -53,7 +53,7 @@ def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> l
 
 
 def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
-    """Say for each file of the ledger which partitions it holds, each with the number of rows kept before it."""
+    """Return for each file of the ledger its partitions, each with the number of kept rows before it."""
     per_file = max(1, ROWS_PER_FILE // part_rows)
     before = 0
     lines = []
@@ -72,9 +72,9 @@ def finish(
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack and publish. `counts` has rows and alive of every partition. Returns the manifest, which is not written yet.
+    """Pack and publish. Return the manifest, which the caller writes: until then OUT is not readable.
 
-    Until it is written OUT is not readable.
+    `counts` holds `rows` and `alive` of every partition. Raises SumsDiffer.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
@@ -101,7 +101,7 @@ def finish(
 
 
 def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
-    """Raise SumsDiffer where ledger and shards together do not hold each of the rows, and each of those kept, once."""
+    """Raise SumsDiffer unless the ledger holds every row once and the shards hold every kept row once."""
     sums = {
         "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
         "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
@@ -114,7 +114,7 @@ def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list
 
 
 def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sum up drops by step and reason, in the order of the recipe, largest first within a step."""
+    """Sum drops by step and reason, in the order of the recipe, largest first within a step."""
     sums: dict[tuple[str, str], int] = {}
     for file in ledgers:
         for step, reason, count in file["dropped"]:
@@ -125,9 +125,9 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put every file in its place, take away what an earlier build left, and return the facts of each for the manifest.
+    """Publish every file, delete those of an earlier build, and return the facts of each file for the manifest.
 
-    Until the manifest is there OUT is not readable.
+    This deletes the manifest: OUT is not readable until the new one is written. Raises OSError if the lock was lost.
     """
     confirm_alone(store)
     store.delete(MANIFEST)
@@ -152,7 +152,7 @@ def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, 
 
 
 def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
-    """Write index.parquet, a row group for each shard, and return its facts."""
+    """Write index.parquet, with one row group for each shard, and return its facts."""
     from vlmdata.loader.index.index_file import INDEX
 
     schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
@@ -171,18 +171,18 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
 
 
 def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """Return what the steps noted of the models they measured with: weights by their hash, preprocessing, precision."""
+    """Return by step the facts on the models that it measured with: hash of the weights, preprocessing, precision."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)
     for bound in compile_recipe(recipe):
-        own = [json.loads(store.read(name)) for name in names if bound.measure and name.startswith(f"{NOTES}/{bound.measure}.")]
-        if own:
-            found[bound.step.name] = own
+        notes = [name for name in names if bound.measure and name.startswith(f"{NOTES}/{bound.measure}.")]
+        if notes:
+            found[bound.step.name] = [json.loads(store.read(name)) for name in notes]
     return found
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides over bytes and scores."""
+    """Return the versions of Python and of the libraries that affect bytes and scores, and the machine's architecture."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in CODECS:
         try:

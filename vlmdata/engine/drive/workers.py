@@ -1,4 +1,4 @@
-"""Workers as the driver sees them: numbered, each doing a few calls at once. Local processes or Ray actors are behind."""
+"""The interface of workers to the driver: numbered, each running a few calls at once. They are processes or Ray actors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Ended:
-    """A call that ended: with a result, with an error of ours (its traceback), or because its worker died."""
+    """A call that ended: with a result, with an error (its traceback), or because its worker died."""
 
     worker: int
     ticket: int
@@ -18,27 +18,27 @@ class Ended:
 
 
 class Workers(Protocol):
-    """What both kinds of workers offer. A worker that died is replaced under its number; its calls end with `died`."""
+    """A pool of workers. A worker that dies is replaced under the same number; its calls end with `died`."""
 
     count: int
-    gpus: int  # so many workers, the first, have a GPU each; they alone measure with models. 0: all do
+    gpus: int  # the first `gpus` workers have a GPU each, and only they measure with models; 0: all workers do
 
     def is_ready(self, worker: int) -> bool:
-        """Say whether a worker takes calls: one that replaces a dead one may have to wait for a place."""
+        """Return whether a worker takes calls: the replacement of a dead one may have to wait for a free CPU."""
         ...
 
     def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
-        """Start a call of a Worker's method."""
+        """Start a call of a method of `Worker`."""
         ...
 
     def wait(self) -> list[Ended]:
-        """Block until a call has ended or a worker has become ready; the latter gives an empty list."""
+        """Block until a call ends or a worker becomes ready. Return the calls that ended, perhaps none."""
         ...
 
     def close(self) -> None:
-        """End all workers, busy or not."""
+        """Stop all workers, also busy ones."""
         ...
 
 
 KNOWN_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "node lost", "out of memory")
-"""Deaths that say nothing about the row in hand: somebody else ended the worker."""
+"""Deaths caused from outside the worker: they say nothing about the row that it was working on."""
