@@ -119,16 +119,16 @@ def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanw
         line = kept(out)[2]
         recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
         zombie = Worker(RunJob(recipe, str(out)))
-        zombie.rate_limiter = _pace(recipe)
+        zombie.rate_limiter = _rate_limiter(recipe)
         forget(out, url=[line["url"]])
-        with pytest.raises(OSError, match="taken down while"):
+        with pytest.raises(OSError, match="taken down during this run"):
             zombie.advance(PartitionCall(0, None, 1, ()))
         zombie.close()
     body = web.bodies[line["url"].removeprefix(web.server.url(""))]
     assert traces(out, line["url"].encode(), body[-200:-100], line["images"][0]["sha256"].encode()) == []
 
 
-def _pace(recipe):
+def _rate_limiter(recipe):
     from vlmdata.web.rate_limiter import RateLimiter
 
     return RateLimiter(recipe.steps[0])

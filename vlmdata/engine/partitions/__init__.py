@@ -1,1 +1,1 @@
-"""The plan, its partitions, what was measured of each, and what is never to come back."""
+"""The plan of a dataset, its partitions, the log of each partition, and tombstones."""

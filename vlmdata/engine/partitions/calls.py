@@ -1,4 +1,4 @@
-"""What the driver sends to workers: the job of a run once, then calls on partitions."""
+"""Messages from the driver to workers: the job of a run once, then calls on partitions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vlmdata.recipe import Recipe
 
 @dataclass(frozen=True)
 class RunJob:
-    """What every worker of a run must know; small enough to send."""
+    """The recipe and OUT of a run, for every worker."""
 
     recipe: Recipe
     out: str
 
 
 class PartitionCall(NamedTuple):
-    """Which partition, how many of its rows (all where None), through how many links, with which decisions over all rows."""
+    """A partition, how many of its rows to take (None: all), through how many bound steps, with which global decisions."""
 
     partition: int
     take: int | None

@@ -1,4 +1,4 @@
-"""Global decisions in a worker: it returns columns of a partition, and applies to a partition what was decided."""
+"""Global decisions in a worker: it selects the columns that a decision needs and applies decisions to a partition."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vlmdata.row import flatten, set_column
 from vlmdata.step import scatter
 
 ITEMS = ("images", "texts")
-STRETCH = 20_000  # lines of a decision that are read at once: a row group of its file
+STRETCH = 20_000  # rows in a row group of a decision's file
 
-Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in their order; none: the column as it is
+Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in order; empty: the whole column
 
 
 def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
-    """Return these columns of the rows, items with these fields alone; columns that there are not are left out."""
+    """Return these columns of the rows, `images` and `texts` with only these fields. Columns that do not exist are left out."""
     found = {}
     for name, fields in columns.items():
         if name in rows.column_names:
@@ -31,26 +31,26 @@ def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
 
 
 class Decided:
-    """Decisions over all rows as a worker applies them, to one partition after another. Threads may share it.
+    """Applies global decisions to partitions. Thread-safe.
 
-    A file holds its lines in the order of the partitions, and neighbouring partitions are processed one after the other: the
-    stretch read last is kept, so that a worker reads a file once and not once for each partition.
+    The rows of a decision's file are in the order of partitions, and a worker processes partitions in about this order. So the
+    row group read last is cached, and a worker reads a file about once, not once for each partition.
     """
 
     def __init__(self, store: Store):
         self._store = store
-        self._files: dict[str, _Lines] = {}
+        self._files: dict[str, _DecisionFile] = {}
         self._lock = threading.Lock()
 
     def apply(self, rows: pa.Table, name: str, partition: int) -> pa.Table:
-        """Return a partition's rows with what a decision changed among them."""
+        """Return a partition's rows with the changes of a decision. Raises RecipeError for a damaged file."""
         with self._lock:
             if name not in self._files:
                 try:
-                    self._files[name] = _Lines(self._store.open(name))
+                    self._files[name] = _DecisionFile(self._store.open(name))
                 except pa.ArrowException as error:
                     raise damage(self._store, name, error) from None
-            table = self._files[name].of(partition)
+            table = self._files[name].read(partition)
         if not len(table):
             return rows
         where = np.zeros(len(rows), dtype=bool)
@@ -65,34 +65,35 @@ class Decided:
         return rows
 
 
-class _Lines:
-    """The lines of one decision by partition. The file itself says which values its first column, `part`, has in a stretch."""
+class _DecisionFile:
+    """The changes of one decision, by partition. Statistics of its first column, `part`, say which row groups to read."""
 
     def __init__(self, file: Any):
         self._file = pq.ParquetFile(file)
         found = self._file.metadata
         spans = [bounds(found, number) for number in range(found.num_row_groups) if found.num_rows]
         self._first, self._last = np.array(spans, np.int64).reshape(-1, 2).T
-        self._number = -1  # of the stretch that is kept
-        self._held = pa.table({})
+        self._number = -1  # of the row group in the cache
+        self._group = pa.table({})
 
-    def of(self, partition: int) -> pa.Table:
+    def read(self, partition: int) -> pa.Table:
+        """Return the changes in one partition; a table without columns if there are none."""
         numbers = range(np.searchsorted(self._last, partition), np.searchsorted(self._first, partition, "right"))
-        return (
-            pa.concat_tables([self._in(number, partition) for number in numbers]).combine_chunks() if numbers else pa.table({})
-        )
+        tables = [self._read_from(number, partition) for number in numbers]
+        return pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
 
-    def _in(self, number: int, partition: int) -> pa.Table:
+    def _read_from(self, number: int, partition: int) -> pa.Table:
+        """Return the changes in one partition that row group `number` holds."""
         if number != self._number:
-            self._held = self._file.read_row_group(number, use_threads=False).combine_chunks()
+            self._group = self._file.read_row_group(number, use_threads=False).combine_chunks()
             self._number = number
-        partitions = self._held["part"].to_numpy()
+        partitions = self._group["part"].to_numpy()
         start, stop = np.searchsorted(partitions, [partition, partition + 1])
-        return self._held.slice(start, stop - start)
+        return self._group.slice(start, stop - start)
 
 
 def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
-    """Return `images` or `texts` with the fields that a decision kept for the rows where it changed something."""
+    """Return `images` or `texts` with the fields of a decision's file in the rows `where` it changed something."""
     old, new = flatten(rows, column), flatten(changed, column)
     at = where[old.parents]
     known = {field.name for field in new.items.type}
@@ -102,7 +103,7 @@ def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -
 
 
 def select_fields(rows: pa.Table, column: str, fields: tuple[str, ...]) -> pa.ListArray:
-    """Return `images` or `texts` with these fields alone."""
+    """Return `images` or `texts` with only these fields."""
     flat = flatten(rows, column)
     arrays = [flat.field(name) for name in fields]
     return flat.rebuild(pa.StructArray.from_arrays(arrays, names=list(fields), mask=flat.items.is_null()))

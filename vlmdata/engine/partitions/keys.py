@@ -1,4 +1,4 @@
-"""The key of a row: a hash of what the row is, never of where it stood."""
+"""The key of a row: a hash of its content, independent of its position in the source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from vlmdata.row import flatten
 
-DIGITS = 24  # hex: 96 bits, so that among a billion rows two different ones meet with probability 1e-11
+DIGITS = 24  # hex: 96 bits; a collision among a billion rows has probability 1e-11
 
 
 def content_keys(rows: pa.Table) -> list[str]:
-    """Return one key for each row, equal for rows of equal content: addresses and texts, inline bytes, or a record's `id`."""
+    """Return a key for each row, equal for equal content: addresses, texts and inline bytes, or only the record's `id`."""
     if "id" in rows.column_names:
         return [_digest(text.encode()) for text in rows["id"].to_pylist()]
     images, texts = flatten(rows, "images"), flatten(rows, "texts")
@@ -32,7 +32,7 @@ def content_keys(rows: pa.Table) -> list[str]:
 
 
 def _json(text: str | None) -> str:
-    """Return what json.dumps(text, ensure_ascii=False) does, in a third of its time."""
+    """Return the same as json.dumps(text, ensure_ascii=False), in a third of the time."""
     return "null" if text is None else encode_basestring(text)
 
 
@@ -45,7 +45,7 @@ def _digest(data: bytes) -> str:
 
 
 def number_repeats(keys: list[str]) -> list[str]:
-    """Give the second of identical rows the key with `_1`, the third `_2`, so that each has a key of its own."""
+    """Append `_1` to the key of the second of identical rows, `_2` to that of the third, so that keys are unique."""
     seen: dict[str, int] = {}
     numbered = []
     for key in keys:
@@ -56,5 +56,5 @@ def number_repeats(keys: list[str]) -> list[str]:
 
 
 def key_order(keys: list[str]) -> np.ndarray:
-    """Return the order of rows by key, identical rows as they came: a fair shuffle, since keys are hashes."""
+    """Return the permutation that sorts rows by key, stably: a fair shuffle, because keys are hashes."""
     return np.argsort(np.array(keys, dtype=f"S{DIGITS}"), kind="stable")

@@ -1,7 +1,7 @@
-"""The log of a partition: what has been measured on it, one committed entry after another.
+"""The log of a partition: its measurements, as a sequence of committed entries.
 
-An entry is a Parquet file of measured columns, perhaps a blob of images, and a record that names both. Entries are numbered
-and created exclusively, so of two workers on one partition the first to finish is right and the other finds its work done.
+An entry is a Parquet file of measured columns, an optional blob of images, and a record that names both. Records are numbered
+and created exclusively, so if two workers process one partition, the first to commit wins and the other uses its entry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 class PartitionLog:
-    """The committed entries of one partition, read once."""
+    """The committed entries of one partition, read when this object is made."""
 
     def __init__(self, store: Store, partition: int):
         self.store = store
@@ -30,17 +30,17 @@ class PartitionLog:
         self.entries = [read_record(store, name, Entry, WORK_FIX) for name in store.list(self.folder)]
 
     def rows(self) -> pa.Table | None:
-        """Return the rows that a reader of an archive committed, or None."""
+        """Return the rows that a worker read from an archive and committed, or None."""
         for entry in self.entries:
             if entry["rows"]:
                 return pq.read_table(pa.BufferReader(self.store.read(entry["table"])))
         return None
 
     def measured(self, name: str, wanted: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, pa.Array | None]:
-        """Look up a measurement for the rows `wanted` (truth per row), whose present inputs are given (uint64 per row).
+        """Look up a measurement for the rows `wanted`, bool (N,), given hashes of their current inputs, uint64 (N,).
 
-        Returns which rows have it, and a struct array of its columns for exactly those rows, in row order. A later entry
-        wins over an earlier one; a value measured on other inputs does not count.
+        Return which rows have it, bool (N,), and a struct array of its columns for exactly those rows, in row order. A later
+        entry overrides an earlier one; a value measured on other inputs does not count.
         """
         found = np.full(len(wanted), -1)
         arrays = []
@@ -53,7 +53,9 @@ class PartitionLog:
             values = table[name].combine_chunks()
             row = table["row"].to_numpy()
             has = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False) & (row < len(wanted)))
-            stored = values.field("input").take(pa.array(has))  # no nulls left: with nulls numpy would make floats of them
+            stored = values.field("input").take(
+                pa.array(has)
+            )  # without nulls: numpy would convert nulls and the rest to floats
             same = stored.to_numpy() == inputs[row[has]]
             has = has[same]
             found[row[has]] = base + has
@@ -63,7 +65,7 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return how many records of each kind a reader of an archive found that make no rows."""
+        """Return the number of records by kind, in an archive, that make no rows."""
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
     def commit(
@@ -75,9 +77,9 @@ class PartitionLog:
         rows: bool = False,
         others: Mapping[str, int] | None = None,
     ) -> bool:
-        """Add an entry: what was measured, or with `rows` what a reader of an archive found.
+        """Add an entry of measurements or, with `rows`, of rows read from an archive.
 
-        Returns False, with the table removed, when another worker added one since this log was read.
+        Return False, after removing `table` and `blobs`, if another worker has added an entry since this log was read.
         """
         name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:
@@ -94,12 +96,12 @@ class PartitionLog:
 
 
 def attempt_name(folder: str, partition: int, ending: str) -> str:
-    """Return a file name that no other attempt at this partition has."""
+    """Return a file name that is unique to this attempt at a partition."""
     return f"{folder}/{partition:06d}.{uuid.uuid4().hex[:16]}.{ending}"
 
 
 class PartitionBlob:
-    """Images of one partition in the order they end, in one file, opened when the first one comes. Not thread-safe."""
+    """The images of one partition in one file, in the order of completion. Opened at the first image. Not thread-safe."""
 
     def __init__(self, store: Store, partition: int):
         self.store = store
@@ -109,7 +111,7 @@ class PartitionBlob:
         self._file: IO[bytes] | None = None
 
     def add(self, data: bytes) -> int:
-        """Append and return the offset."""
+        """Append bytes and return their offset."""
         if self._file is None:
             self._context = self.store.new_file(self.name)
             self._file = self._context.__enter__()
@@ -118,13 +120,13 @@ class PartitionBlob:
         return self.size - len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes written before, durable or not yet."""
+        """Return bytes that were added, before or after they are durable."""
         assert self._file is not None
         self._file.flush()
         return os.pread(self._file.fileno(), size, offset)
 
     def close(self) -> list[str]:
-        """Make what was written durable and return the names of the files there are: one or none."""
+        """Make the file durable and return its name in a list, which is empty if nothing was added."""
         if self._file is None:
             return []
         self._file = None
@@ -132,6 +134,6 @@ class PartitionBlob:
         return [self.name]
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Delete the file."""
         for name in self.close():
             self.store.delete(name)

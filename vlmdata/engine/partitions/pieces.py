@@ -1,4 +1,4 @@
-"""Arrays that workers search in while a decision over all rows is cut into tasks for them."""
+"""Arrays that workers search while they share the tasks of a global decision."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from vlmdata.engine.store.store_protocol import Store
 
-FOLDER = "work/pieces"  # what workers search in while a decision is spread over them
+FOLDER = "work/pieces"
 
 
 def keep_piece(store: Store, array: np.ndarray) -> str:
-    """Put an array where every worker reads it, under a name made of its content, and return its path or address."""
+    """Store an array where every worker can read it, under a hash of its content, and return its path or URL."""
     sink = io.BytesIO()
     np.save(sink, np.ascontiguousarray(array))
     name = f"{FOLDER}/{hashlib.sha256(sink.getbuffer()).hexdigest()[:32]}.npy"
@@ -22,6 +22,6 @@ def keep_piece(store: Store, array: np.ndarray) -> str:
 
 
 def clear_pieces(store: Store) -> None:
-    """Take away what was searched in: it holds texts and embeddings of rows."""
+    """Delete the arrays: they hold texts and embeddings of rows."""
     for name in store.list(FOLDER):
         store.delete(name)

@@ -1,8 +1,8 @@
-"""The plan: which rows each partition holds, written once.
+"""The plan: the rows of each partition, written once.
 
-A list is sorted by key and cut into partitions of equal size, so that every partition is a fair sample of the whole and the
-addresses of one host are spread; memory stays flat because rows pass through buckets on disk. Of an archive only the pieces
-are planned: a piece is a partition, and the worker that reads it makes its rows.
+A list is sorted by key and cut into partitions of equal size. So every partition is a fair sample of the list, and the
+addresses of one host are distributed. Memory use is bounded, because rows pass through buckets on disk. The plan of an archive
+holds only its pieces: each piece is a partition, and the worker that reads it makes its rows.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
 PARTITIONS_PER_FILE = 64
-IN_MEMORY_BYTES = 64_000_000  # more than this is never sorted at once: a longer list goes through buckets on disk
+IN_MEMORY_BYTES = 64_000_000  # most rows that are sorted in memory; a longer list goes through buckets on disk
 BUCKETS = 256
-MAX_DEPTH = 3  # buckets of buckets of buckets: 16 million, after which what is still together is one row many times over
+MAX_DEPTH = 3  # levels of buckets: 16 million buckets in all; a larger one holds one row repeated many times
 
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """What was planned: `files` hold the rows of a list, 64 partitions to a file; or `pieces` say what each partition reads."""
+    """A plan: `files` hold the rows of a list, 64 partitions each; or `pieces` say what each partition of an archive reads."""
 
-    source: str  # fingerprint of the source: another one is refused
+    source: str  # fingerprint of the source; a run with another source is refused
     part_rows: int
     parts: int  # how many; the name on disk
-    rows: int | None  # known at once for a list, after reading for archives
+    rows: int | None  # None for an archive: unknown until it is read
     files: list[str]
     pieces: list[dict[str, Any]]  # without secrets
 
     def piece(self, partition: int, source: Source) -> dict[str, Any]:
-        """Return what a partition of an archive reads, with the secrets of addresses that the plan leaves out put back."""
+        """Return what a partition of an archive reads, with the secrets of addresses, which the plan on disk leaves out."""
         piece = self.pieces[partition]
         if MARK not in json.dumps(piece):
             return piece
@@ -60,11 +60,11 @@ class PartitionPlan:
 
     @property
     def is_list(self) -> bool:
-        """Whether the plan holds the rows of a list, perhaps none; else it says what pieces an archive has."""
+        """Whether the plan is of a list, which may be empty; else it is of an archive."""
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
-        """Return the rows of a partition of a list as the source gave them, with keys; of a list without a row none."""
+        """Return the rows of a partition of a list as read from the source, with keys; an empty table for an empty list."""
         if not self.files:
             return ROW.empty_table()
         with store.open(self.files[partition // PARTITIONS_PER_FILE]) as file:
@@ -72,7 +72,7 @@ class PartitionPlan:
 
 
 def load(store: Store) -> PartitionPlan | None:
-    """Return the plan of a dataset, or None where nothing has been planned."""
+    """Return the plan of a dataset, or None if it has none yet."""
     try:
         record = read_record(store, RECORD, Planned, WORK_FIX)
     except FileNotFoundError:
@@ -81,12 +81,12 @@ def load(store: Store) -> PartitionPlan | None:
 
 
 def make(recipe: Recipe, store: Store) -> PartitionPlan:
-    """Return the plan in OUT, written now if there is none. Raises RecipeError if OUT belongs to another source."""
+    """Return the plan in OUT; write it if there is none. Raises RecipeError if OUT was built from another source."""
     identity = source_identity(recipe.source)
     plan = load(store)
     if plan is None:
         store.put_new(RECORD, json.dumps(asdict(_write(recipe, store, identity))).encode())
-        plan = load(store)  # a driver beside us may have been first
+        plan = load(store)  # another driver may have written it first
         assert plan is not None
     if plan.source != identity:
         raise RecipeError(f"{store.url} was built from another source; give another --out, or remove it")
@@ -97,9 +97,9 @@ def source_identity(source: Source) -> str:
     """Return a fingerprint of the source's parameters and of its files' names and sizes."""
     given = asdict(source)
     parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
-    parameters.pop("path", None)  # the files say it better: a folder may have moved
+    parameters.pop("path", None)  # a folder may have moved: the names of its files identify it
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
-    # redacted: with a new signature the address is the same
+    # redacted, because an address with a new signature is still the same source
     return fingerprint(id_of(source), redacted_tree(parameters), names)
 
 
@@ -121,7 +121,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
             with store.new_file(files[-1]) as out:
                 pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
             rows += len(lean)
-            sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order: a fair one
+            sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order, so a fair sample
     web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
@@ -129,7 +129,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
 
 
 def _stored(source: Source) -> dict[str, str]:
-    """Return each file of a source by its path: without secrets, and with a number where others look the same then."""
+    """Map the path of each file of a source to the text in the plan: without secrets, numbered where two become the same."""
     counts: Counter[str] = Counter()
     found = {}
     for path, _ in source.files():
@@ -144,9 +144,9 @@ def _lean_path(value: Any, stored: dict[str, str]) -> Any:
 
 
 def _lean(rows: pa.Table) -> pa.Table:
-    """Leave out the columns, and the fields of images and texts, that hold nothing: `conform` gives them back.
+    """Leave out columns, and fields of images and texts, that are all null; `conform` restores them.
 
-    A partition of a list of addresses has two columns in use out of forty; writing the others takes most of the time.
+    A list of addresses uses two of forty columns; writing the others would take most of the time.
     """
     columns: dict[str, pa.Array] = {}
     for name in rows.column_names:
@@ -163,7 +163,7 @@ def _lean(rows: pa.Table) -> pa.Table:
 
 
 def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a list sorted by key, numbered among identical ones, bucket by bucket."""
+    """Yield the rows of a list sorted by key, identical ones numbered, in one table for each bucket."""
     waiting: list[pa.Table] = []
     size = 0
     buckets: Buckets | None = None
@@ -189,7 +189,7 @@ def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
         waiting = []
     for table in buckets.tables():
         yield _sorted(table)
-        pa.default_memory_pool().release_unused()  # else what it keeps grows with the list
+        pa.default_memory_pool().release_unused()  # else the memory that the pool keeps grows with the list
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
@@ -200,23 +200,23 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 class Buckets:
-    """Rows on disk in 256 files by two digits of their keys: sorting each sorts the whole. One too large is divided again."""
+    """Rows on disk in 256 files, by two hex digits of their keys: an external sort. A file that is too large is split again."""
 
     def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
         folder.mkdir()
         self.folder = folder
-        self.depth = depth  # pairs of digits that all keys here have in common
+        self.depth = depth  # pairs of digits that all keys here share
         self.schema = schema
         self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
         self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
         self.sizes = [0] * BUCKETS  # bytes
 
     def add(self, rows: pa.Table) -> None:
-        """Append rows, each to its bucket, in the order they come."""
+        """Append each row to its bucket, in the order of the table."""
         rows = rows.combine_chunks()
         digits = slice(2 * self.depth, 2 * self.depth + 2)
         bucket = pa.array([int(key[digits], 16) for key in rows["key"].to_pylist()], pa.int16())
-        order = pa.compute.sort_indices(bucket)  # stable, as identical rows must stay in order
+        order = pa.compute.sort_indices(bucket)  # stable: identical rows must keep their order
         rows, bucket = rows.take(order), bucket.take(order)
         starts = pa.array(range(BUCKETS + 1), pa.int16())
         bounds = bucket.to_numpy().searchsorted(starts.to_numpy())
@@ -227,7 +227,7 @@ class Buckets:
                 self.sizes[number] += mine.nbytes
 
     def tables(self) -> Iterator[pa.Table]:
-        """Close the files and yield the rows in tables, each with keys above those of the one before."""
+        """Close the files and yield one table for each bucket that has rows, in the order of keys."""
         for writer in self.writers:
             writer.close()
         for path, size in zip(self.paths, self.sizes, strict=True):
@@ -252,7 +252,7 @@ class Buckets:
 
 
 def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut a stream of tables into tables of exactly `rows` rows; the last has what is left."""
+    """Cut a stream of tables into tables of exactly `rows` rows; the last one may be shorter."""
     held: list[pa.Table] = []
     count = 0
     for table in tables:

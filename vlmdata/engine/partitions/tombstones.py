@@ -1,7 +1,7 @@
-"""Tombstones: what was forgotten, as hashes, so that no later run brings it back.
+"""Tombstones: hashes of forgotten content, so that no later run brings it back.
 
-Each `forget` leaves one record in OUT/forgotten. It holds keys (hashes already) and BLAKE2b hashes of addresses, hosts and
-SHA-256 values; of a likeness the perceptual hash. `clean` leaves them alone.
+Each `forget` writes one record in OUT/forgotten. It holds keys (which are hashes), BLAKE2b hashes of addresses, hosts and
+SHA-256 values, and perceptual hashes of images whose likenesses are forgotten too. `clean` does not delete it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from vlmdata.steps.block_list import BlockList
 FOLDER = "forgotten"
 STEP = "forget"
 REASON = "forgotten"
-TAKEN_DOWN = "samples were taken down while this was at work"
-KEY_DIGITS = 24  # identical rows have one key but for a number behind it
-SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # as sources note it of tars that vlmdata wrote
+TAKEN_DOWN = "samples were taken down during this run"
+KEY_DIGITS = 24  # identical rows have the same key, except for a number after it
+SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # in `extra` of rows from tars that vlmdata wrote
 CONTENT = (
     *("url", "images", "texts", "roles", "turns", "tools", "stated_hashes", "extra"),
     *("place", "problem", "cluster", "value", "threshold"),
@@ -40,31 +40,31 @@ CONTENT = (
 
 @dataclass
 class Tombstones:
-    """Everything a dataset must not hold again. Rows match by key, page, image address or host; images by their bytes too."""
+    """Content that a dataset must not hold again. Rows match by key, page, image address or host; images also by bytes."""
 
     hashes: set[str] = field(default_factory=set)  # of "url ...", "domain ...", "sha256 ..."
     keys: set[str] = field(default_factory=set)  # without the number of repeats
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
-    records: int = 0  # how many takedowns there were when these were read
-    blocks: BlockList | None = None  # what the recipe's own lists forbid; another verdict, but the same places to look
+    records: int = 0  # takedowns read
+    blocks: BlockList | None = None  # the recipe's block lists, checked in the same places, with their own reasons
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.keys or self.likenesses or self.blocks)
 
     def holds_address(self, url: str | None) -> bool:
-        """Say whether an address, its host or a domain above it was forgotten."""
+        """Return whether an address, its host or a domain above it was forgotten."""
         if url is None:
             return False
         return hash_of("url", url) in self.hashes or any(hash_of("domain", host) in self.hashes for host in domains_of(url))
 
     def holds_image(self, sha256: str | None, phash: int | None) -> bool:
-        """Say whether an image of these hashes was forgotten."""
+        """Return whether an image with these hashes was forgotten. `phash` is a 64-bit integer."""
         if sha256 is not None and hash_of("sha256", sha256) in self.hashes:
             return True
         return phash is not None and any((phash ^ like).bit_count() <= bits for like, bits in self.likenesses)
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """Return rows with `drop` set where they were forgotten, and nothing left of them but the key."""
+        """Return the rows; a forgotten row has `drop` set and keeps only its key."""
         if not self or not len(rows):
             return rows
         if self.blocks:
@@ -82,7 +82,7 @@ class Tombstones:
         return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
 
     def _taken_from(self, extras: list[str | None]) -> np.ndarray:
-        """Say which rows came from a sample of another dataset whose key was forgotten there."""
+        """Return which rows come from a sample of another dataset whose key was forgotten there, bool (N,)."""
         if not self.keys:
             return np.zeros(len(extras), dtype=bool)
         found = [SOURCE_KEY.search(extra or "") for extra in extras]
@@ -90,7 +90,7 @@ class Tombstones:
 
 
 def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
-    """Return rows without the inline bytes of images that a step rejected: they are not to reach any file."""
+    """Return rows without the inline bytes of images that a step rejected: these bytes must not reach any file."""
     images = flatten(rows, "images")
     gone = pc.fill_null(pc.equal(images.field("drop"), step), False)
     if not pc.any(pc.and_(gone, images.field("data").is_valid())).as_py():
@@ -101,7 +101,7 @@ def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
 
 
 def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
-    """Return rows with content and verdict gone where `where` is true: what stays is the key, and that it was forgotten."""
+    """Return rows with content and verdict erased where `where` is true: the key stays, with `drop` and `reason` forgotten."""
     if not where.any():
         return rows
     kept = pa.array(np.arange(len(rows)), mask=where)
@@ -118,27 +118,27 @@ def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
 
 
 def hash_of(kind: str, value: str) -> str:
-    """Return the 128-bit hash under which a word is kept."""
+    """Return the 128-bit hash of a word, in hex. `kind`: "url", "domain" or "sha256"."""
     return hashlib.blake2b(f"{kind} {value}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def domains_of(url: str) -> list[str]:
-    """Return an address's host and the domains above it: of https://a.b.org/ those are a.b.org, b.org and org."""
+    """Return an address's host and the domains above it: a.b.org, b.org and org for https://a.b.org/."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # a bracket that never closes: such an address has no host
+    except ValueError:  # an unclosed bracket: such an address has no host
         return []
     labels = host.split(".")
     return [".".join(labels[start:]) for start in range(len(labels))] if host else []
 
 
 def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Return names and contents of all records, oldest first. Raises RecipeError for a damaged one."""
+    """Return the name and content of every record, oldest first. Raises RecipeError for a damaged one."""
     return [(name, _read(store, name)) for name in _names(store)]
 
 
 def is_pending(store: Store) -> bool:
-    """Say whether the last takedown was decided but is not done."""
+    """Return whether the last takedown was decided but is not finished."""
     names = _names(store)
     return bool(names) and "swap" in _read(store, names[-1])
 
@@ -148,13 +148,13 @@ def _names(store: Store) -> list[str]:
 
 
 def _read(store: Store, name: str) -> dict[str, Any]:
-    fix = "Restore it: without it what was taken down comes back"
+    fix = "Restore it: without it, samples that were taken down come back"
     record = read_record(store, name, Takedown, fix)
     return read_record(store, name, PendingTakedown, fix) if "swap" in record else record
 
 
 def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
-    """Return all tombstones of a dataset; with a recipe also what its lists forbid."""
+    """Return all tombstones of a dataset, and with a recipe also its block lists."""
     blocks = next((step for step in recipe.steps if isinstance(step, BlockList)), None) if recipe else None
     found = Tombstones(blocks=blocks)
     for _, record in records(store):
@@ -166,14 +166,14 @@ def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
 
 
 def are_all(store: Store, known: Tombstones) -> bool:
-    """Say whether there was no takedown since these were read; costs one listing."""
+    """Return whether these are still all tombstones: no takedown happened since they were read. Costs one listing."""
     return len(_names(store)) == known.records
 
 
 def adopt(store: Store, source: Source) -> None:
-    """Take over the tombstones of the datasets that a source reads, before anything of it is planned.
+    """Copy the tombstones of the datasets that a source reads. Call it before the plan is made.
 
-    They lie beside a dataset's tars and beside what was exported from it, there one folder up.
+    They are beside a dataset's tars, or one folder above the files exported from it.
     """
     files = [os.path.dirname(path) for path, _ in source.files() if path.startswith("/") or "://" in path]
     folders = sorted({*files, *(os.path.dirname(folder) for folder in files)})
