@@ -1,1 +1,1 @@
-"""Where a dataset lies: a local folder or an object store, with exclusive creation."""
+"""Storage of a dataset: a local folder or an object store, with exclusive creation of files."""

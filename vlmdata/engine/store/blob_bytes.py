@@ -1,4 +1,4 @@
-"""The bytes a row points to, wherever they lie."""
+"""Reading the bytes that a row points to, in the dataset's store or in a file of the source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
-    """Return bytes that a row points to: in the store's own work/, or in a file of the source (a path or an fsspec URL)."""
+    """Return the bytes that a row points to: in the store's work/, or in a file of the source (a path or an fsspec URL)."""
     if "://" in blob:
         fs, path = fsspec.url_to_fs(blob)
         return fs.cat_file(path, start=offset, end=offset + size)

@@ -1,6 +1,6 @@
-"""Images of a blob on an object store: the first few by a request each, then the whole blob at once.
+"""A cache of blobs on an object store: the first reads of a blob take one request each, the next one fetches the whole blob.
 
-Packing and scoring take nearly every image of a blob, in another order than they lie there; a report takes one of many.
+Packing and scoring read nearly every image of a blob, in another order than in the blob; a report reads one of many.
 """
 
 from __future__ import annotations
@@ -9,37 +9,37 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-FEW = 3  # reads of one blob before the whole of it is fetched
-KEEP_BYTES = 256_000_000  # of blobs held at once, the one in use apart
+FEW = 3  # reads of one blob before the whole blob is fetched
+KEEP_BYTES = 256_000_000  # of cached blobs, not counting the one in use
 REMEMBERED = 1000  # blobs whose reads are counted
 
 
 class BlobCache:
-    """Thread-safe. `whole` and `part` fetch from the store."""
+    """A cache of whole blobs. Thread-safe. `whole` and `part` fetch a blob, or a range of it, from the store."""
 
     def __init__(self, whole: Callable[[str], bytes], part: Callable[[str, int, int], bytes]):
         self._whole, self._part = whole, part
         self._lock = threading.Lock()
         self._reads: OrderedDict[str, int] = OrderedDict()
-        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._cached: OrderedDict[str, bytes] = OrderedDict()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return part of a blob."""
+        """Return `size` bytes of a blob, from `offset`."""
         with self._lock:
-            if name in self._held:
-                self._held.move_to_end(name)
-                return self._held[name][offset : offset + size]
+            if name in self._cached:
+                self._cached.move_to_end(name)
+                return self._cached[name][offset : offset + size]
             self._reads[name] = reads = self._reads.pop(name, 0) + 1
             if len(self._reads) > REMEMBERED:
                 self._reads.popitem(last=False)
             if reads > FEW:
-                self._held[name] = self._whole(name)
-                while sum(map(len, self._held.values())) > KEEP_BYTES and len(self._held) > 1:
-                    self._held.popitem(last=False)
-                return self._held[name][offset : offset + size]
+                self._cached[name] = self._whole(name)
+                while sum(map(len, self._cached.values())) > KEEP_BYTES and len(self._cached) > 1:
+                    self._cached.popitem(last=False)
+                return self._cached[name][offset : offset + size]
         return self._part(name, offset, size)
 
     def forget(self, name: str) -> None:
-        """Drop what is held of a blob: it is about to change."""
+        """Remove a blob from the cache, before it changes."""
         with self._lock:
-            self._held.pop(name, None)
+            self._cached.pop(name, None)

@@ -1,4 +1,4 @@
-"""A store in a folder. A file has its name only once it is complete: records are hard links to finished drafts."""
+"""A store in a folder. A record gets its name only when it is complete: it is a hard link to a finished draft."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from vlmdata.engine.store.store_protocol import inside
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
-KNOWN = 100_000  # names of a dataset's files that are remembered as its own
-DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # how LocalStore names a file until it is whole
+KNOWN = 100_000  # checked paths that are remembered
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # the name of an incomplete file
 
 
 class LocalStore:
@@ -30,10 +30,10 @@ class LocalStore:
     def __init__(self, root: Path):
         self.root = root.absolute()
         self.url = str(self.root)
-        self._known: set[Path] = set()  # files that are no links out of the dataset
+        self._known: set[Path] = set()  # checked paths: not links out of the dataset
 
     def path(self, name: str) -> Path:
-        """Return the absolute path of a file. Raises RecipeError for a name, or a link, that leads out of the dataset."""
+        """Return the absolute path of a file. Raises RecipeError for a name or a link that leads out of the dataset."""
         path = self.root / inside(name, self.url)
         if path not in self._known:
             try:
@@ -50,8 +50,8 @@ class LocalStore:
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
-            there = os.fstat(file.fileno()).st_size - offset  # what is asked for may be a lie, and is reserved first
-            return os.pread(file.fileno(), min(size, there), offset) if there > 0 else b""
+            left = os.fstat(file.fileno()).st_size - offset  # `size` may be false, and pread allocates it first
+            return os.pread(file.fileno(), min(size, left), offset) if left > 0 else b""
 
     def open(self, name: str) -> IO[bytes]:
         return _open(self.path(name))
@@ -60,7 +60,7 @@ class LocalStore:
     def new_file(self, name: str) -> Iterator[IO[bytes]]:
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _removed_unless_whole(path), open(path, "x+b", buffering=1 << 20) as file:
+        with _removed_on_error(path), open(path, "x+b", buffering=1 << 20) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -85,7 +85,7 @@ class LocalStore:
     def _draft(self, path: Path, data: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        with _removed_unless_whole(draft), open(draft, "xb") as file:
+        with _removed_on_error(draft), open(draft, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -97,7 +97,7 @@ class LocalStore:
         link = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         os.link(self.path(name), link)
         os.replace(link, path)
-        link.unlink(missing_ok=True)  # replacing a file by a link to itself does nothing and leaves the link
+        link.unlink(missing_ok=True)  # os.replace does nothing if both are links to one file
 
     def list(self, folder: str) -> list[str]:
         try:
@@ -137,7 +137,7 @@ class LocalStore:
                     file.seek(0)
                     waits(file.read() or "another process")
                     fcntl.flock(file, fcntl.LOCK_EX)
-                if not _is_at(path, file):  # `clean` took it away while we waited
+                if not _is_at(path, file):  # `clean` deleted it while we waited
                     continue
                 file.truncate(0)
                 file.write(holder())
@@ -146,7 +146,7 @@ class LocalStore:
                 return
 
     def is_alone(self) -> bool:
-        return True  # the lock goes with the process
+        return True  # the kernel releases the lock only when the process ends
 
     def delete_drafts(self, *folders: str) -> None:
         found = [self.path(folder).glob(".*") for folder in folders] or [self.root.rglob(".*")]
@@ -156,8 +156,8 @@ class LocalStore:
 
 
 @contextlib.contextmanager
-def _removed_unless_whole(path: Path) -> Iterator[None]:
-    """Remove the file that the block writes where the block ends early."""
+def _removed_on_error(path: Path) -> Iterator[None]:
+    """Remove the file if the block raises."""
     with contextlib.ExitStack() as undo:
         undo.callback(path.unlink, missing_ok=True)
         yield
@@ -165,7 +165,7 @@ def _removed_unless_whole(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Open a file for reading. Raises OSError for what is none: opening a pipe would wait for its writer."""
+    """Open a file for reading. Raises OSError unless it is a regular file: opening a pipe would wait for its writer."""
     return open(path, "rb", opener=_opener)
 
 
@@ -178,6 +178,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:
+    """Return whether an open file is still the one at this path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The JSON records of a dataset, each held against one declared shape before anybody uses it: they may be strangers'."""
+"""The JSON records of a dataset. Each is checked against a declared shape before use, because it may come from strangers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vlmdata.step import RecipeError
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
-DEEPEST = 100  # levels of lists and objects within each other; readers that recurse allow about ten times as many
+DEEPEST = 100  # levels of nested lists and objects; recursive readers allow about ten times as many
 WORK_FIX = "Remove the folder work/ and build the dataset again"
 
 
 class Shape(BaseModel):
-    """What a record must hold; further fields are left as they are."""
+    """The required fields of a record; other fields are allowed and not checked."""
 
     model_config = ConfigDict(strict=True)
 
 
 class Drops(Shape):
-    """Rows that one rule rejected."""
+    """The number of rows that a step dropped for one reason."""
 
     step: str
     reason: str | None
@@ -31,7 +31,7 @@ class Drops(Shape):
 
 
 class FileFacts(Shape):
-    """What a manifest says of a file. `rows` stands with files of the ledger, `samples` with tars."""
+    """A manifest's facts about a file. Files of the ledger have `rows`, tars have `samples`."""
 
     bytes: Count
     sha256: str
@@ -50,7 +50,7 @@ class RecipeRecord(Shape):
 
 
 class Manifest(Shape):
-    """manifest.json. What has a default is missing in manifests of earlier commits."""
+    """manifest.json. Manifests of earlier commits lack the fields that have a default."""
 
     rows: Count
     kept: Count
@@ -73,7 +73,7 @@ class Manifest(Shape):
 
 
 class Takedown(Shape):
-    """forgotten/NNNNN.json, the tombstones of one takedown."""
+    """forgotten/NNNNN.json: the tombstones of one takedown."""
 
     at: str
     rows: Count
@@ -83,7 +83,10 @@ class Takedown(Shape):
 
 
 class PendingTakedown(Takedown):
-    """The same before its files are in their places: `swap` says which file of `folder` goes where, null: it is deleted."""
+    """The record of a takedown that is not finished. `swap` maps each published file to its new file in `folder`, or to null.
+
+    Null means that the published file is deleted.
+    """
 
     folder: Annotated[str, Field(pattern=r"^forgotten/[0-9a-f]{32}$")]
     cells: dict[Annotated[str, Field(pattern=r"^\d{1,18}$")], list[Count]]
@@ -110,7 +113,7 @@ class Planned(Shape):
 
 
 class PartitionsRecord(Shape):
-    """work/parts.json: of each part its number, how many rows were taken (null: all), and how many it has in the ledger."""
+    """work/parts.json: the number of each partition, how many rows were taken (null: all), and its rows in the ledger."""
 
     decided: list[str]
     parts: list[tuple[Count, Count | None, Count]]
@@ -129,21 +132,21 @@ class Entry(Shape):
 def read_record(store: Store, name: str, shape: type[Shape], fix: str) -> dict[str, Any]:
     """Return a record, unchanged.
 
-    Raises FileNotFoundError where there is none, and RecipeError, which names the record and `fix`, where it is damaged.
+    Raises FileNotFoundError if there is none, and RecipeError if it is damaged; the message names the record and says `fix`.
     """
     try:
         record = json.loads(store.read(name))
         _check_plain(record, DEEPEST)
-        shape.model_validate_json(json.dumps(record))  # as JSON: there a tuple is a list
+        shape.model_validate_json(json.dumps(record))  # as JSON, because strict mode accepts a list as a tuple only there
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{store.url}/{name} is damaged: {_said(error)}. {fix}") from None
+        raise RecipeError(f"{store.url}/{name} is damaged: {_fault(error)}. {fix}") from None
     return record
 
 
 def _check_plain(value: Any, levels: int) -> None:
-    """Raise ValueError for text that no file can hold (half a surrogate pair) and for levels without end."""
+    """Raise ValueError for text that no file can hold (half a surrogate pair), and for deeper nesting than `levels`."""
     if not levels:
-        raise ValueError(f"more than {DEEPEST} levels within each other")
+        raise ValueError(f"more than {DEEPEST} nested levels")
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict):
@@ -155,11 +158,11 @@ def _check_plain(value: Any, levels: int) -> None:
             _check_plain(one, levels - 1)
 
 
-def _said(error: Exception) -> str:
-    """Return what is wrong, and at which field, in one line."""
+def _fault(error: Exception) -> str:
+    """Return what is wrong, and in which field, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        return " ".join((f"{place}: {said}" if place else said).split())[:300]
+        message = first["msg"].removeprefix("Value error, ")
+        return " ".join((f"{place}: {message}" if place else message).split())[:300]
     return " ".join(str(error).split())[:120]

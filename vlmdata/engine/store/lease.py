@@ -1,8 +1,8 @@
-"""A lease on an object store: one holder at a time, taken by exclusive creation, lost only by silence.
+"""A lease (lock) on an object store: exclusive creation gives it to one holder at a time, which loses it only by silence.
 
-The record with the highest number governs. Whoever wants the lease creates the next number once the present holder has let
-go, is known to be dead, or has left its record unchanged for SILENCE_S by the waiter's own clock, so that clocks need not
-agree. A number is never used twice while a higher one stands.
+The record with the highest number is the valid one. A waiter creates the next number once the current holder has released the
+lease, is known to be dead, or has not changed its record for SILENCE_S by the waiter's own clock; so clocks need not agree. A
+number is never used twice while a higher one exists.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 from vlmdata.engine.store.store_protocol import Store
 
-BEAT_S = 5.0
+BEAT_S = 5.0  # seconds between changes of the holder's record
 SILENCE_S = 60.0
-POLL_S = 1.0
+POLL_S = 1.0  # seconds between a waiter's looks
 
 
 class Lease:
-    """Held from `with` on; `is_held` says whether nobody took it meanwhile, as happens to a holder that was suspended."""
+    """A lock that the `with` block holds. Another process can take it over from a suspended holder: `is_held` tells."""
 
     def __init__(self, store: Store, folder: str, waits: Callable[[str], None]):
         self.store = store
@@ -60,18 +60,18 @@ class Lease:
         self._write(free=True)
 
     def is_held(self) -> bool:
-        """Say whether this is still the highest record."""
+        """Return whether this process still holds the lease: its record has the highest number."""
         return self._highest()[0] == self._name
 
     def _highest(self) -> tuple[str, bytes]:
-        """Return name and content of the record that governs: empty where there is none."""
+        """Return name and content of the record with the highest number; both are empty if there is none."""
         while True:
             names = self.store.list(self.folder)
             if not names:
                 return "", b""
             try:
                 return names[-1], self.store.read(names[-1])
-            except FileNotFoundError:  # its successor removed it
+            except FileNotFoundError:  # the next holder removed it
                 continue
 
     def _take(self, after: str) -> bool:
@@ -80,7 +80,7 @@ class Lease:
         if not self.store.put_new(name, json.dumps(self._record).encode()):
             return False
         names = self.store.list(self.folder)
-        if names[-1] != name:  # we were slow, and the number had been used and removed
+        if names[-1] != name:  # we were slow: this number was already used and removed
             self.store.delete(name)
             return False
         self._name = name
@@ -98,7 +98,7 @@ class Lease:
 
 
 def _is_over(data: bytes) -> bool:
-    """Say whether there is no holder, or one that let go or is known to be dead."""
+    """Return whether there is no holder, or it has released the lease, or it is known to be dead."""
     if not data:
         return True
     record = json.loads(data)
@@ -106,12 +106,12 @@ def _is_over(data: bytes) -> bool:
 
 
 def holder() -> str:
-    """Name this process as a person would look for it."""
+    """Return the name of this process for messages: its number and host."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def process(pid: int) -> list[str] | None:
-    """Return what tells a process from all others: kernel, name space, number and start; None where that cannot be had."""
+    """Return what identifies a process: boot of the kernel, PID namespace, number and start; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
@@ -121,6 +121,6 @@ def process(pid: int) -> list[str] | None:
 
 
 def is_dead(who: list[str] | None) -> bool:
-    """Say whether a process is one of this machine and gone. Of other machines nothing can be known."""
+    """Return whether a process ran on this machine and has ended; False for processes of other machines."""
     here = process(os.getpid())
     return who is not None and here is not None and who[:2] == here[:2] and process(int(who[2])) != who

@@ -1,4 +1,4 @@
-"""A store in a bucket, through fsspec."""
+"""A store in a bucket of an object store, through fsspec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmdata.step import RecipeError
 
 
 class ObjectStore:
-    """A bucket behind fsspec. Data is uploaded whole from a local file, for an interrupted `open` publishes what it has."""
+    """A bucket. Data is uploaded from a complete local file, because an interrupted fsspec `open` publishes what it has."""
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
@@ -27,16 +27,16 @@ class ObjectStore:
         self._blobs = BlobCache(self.read, self._read_range)
 
     def probe(self) -> None:
-        """Raise RecipeError unless a second creation of one name is refused."""
+        """Raise RecipeError unless the store refuses to create a name twice."""
         name = f"work/probe-{uuid.uuid4().hex}"
         try:
             refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
         except (TypeError, NotImplementedError, ValueError) as error:
             raise RecipeError(
-                f"{self.url}: this store cannot create a file exclusively ({error}); use a local folder"
+                f"{self.url}: this store does not support exclusive creation ({error}); use a local folder"
             ) from None
         except OSError as error:
-            raise RecipeError(f"{self.url}: cannot be written: {error}") from None
+            raise RecipeError(f"{self.url}: cannot write: {error}") from None
         self.delete(name)
         if not refused:
             raise RecipeError(f"{self.url}: this store lets a second writer replace a file; use one with If-None-Match")
@@ -119,4 +119,4 @@ class ObjectStore:
         return self._lease is not None and self._lease.is_held()
 
     def delete_drafts(self, *folders: str) -> None:
-        """Nothing to do: an object appears whole under its name, or not at all."""
+        """Do nothing: an object store never shows an incomplete object."""

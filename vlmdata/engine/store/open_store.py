@@ -1,4 +1,4 @@
-"""Which store a path or an address means."""
+"""Opening the store at a path or URL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def open_store(url: str | Path, *, probe: bool = True) -> Store:
-    """Return the store at a path or fsspec URL. Raises RecipeError for one that cannot create exclusively.
+    """Return the store at a path or fsspec URL.
 
-    `probe`: try that, with three requests; readers need not, nor workers, whose driver has.
+    `probe`: test exclusive creation with three requests, and raise RecipeError if an object store lacks it. Readers do not
+    need this, nor workers, whose driver has done it.
     """
     text = str(url)
     if "://" not in text or text.startswith("file://"):

@@ -1,7 +1,7 @@
-"""Where results lie: a local folder or an object store, with exclusive creation and no partial result ever visible.
+"""The interface of a store: a local folder or an object store, with exclusive creation, that never shows a partial result.
 
-Names are relative to the dataset's folder, with forward slashes. Data files get a name that no other attempt has, so
-nobody reads one before a record names it; records are made by exclusive creation, so the first attempt wins.
+Names are relative to the dataset's folder, with forward slashes. A data file gets a unique name, so nobody reads it before a
+record names it. Records are created exclusively, so the first attempt wins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vlmdata.step import RecipeError
 
 
 class Store(Protocol):
-    """What the engine asks of a place that holds a dataset."""
+    """The operations that the engine needs on a dataset's files."""
 
     url: str
 
@@ -23,68 +23,68 @@ class Store(Protocol):
         ...
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """Return part of a file."""
+        """Return `size` bytes of a file from `offset`, fewer at its end."""
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading, by ranges. Raises FileNotFoundError, and OSError for what is no file."""
+        """Open a seekable file for reading. Raises FileNotFoundError, and OSError for anything but a regular file."""
         ...
 
     def new_file(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a data file for writing; it is durable when the block ends, and gone when the block raises."""
+        """Open a new data file for writing. It is durable when the block ends, and removed if the block raises."""
         ...
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Create a record; return False, and change nothing, where one of this name exists."""
+        """Create a record. If the name exists, change nothing and return False."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a small file in one step, in place of what was there."""
+        """Write a small file atomically; replace an existing one."""
         ...
 
     def publish(self, name: str, target: str) -> None:
-        """Make a finished data file appear under another name too, in one step, in place of what was there."""
+        """Give a finished data file a second name atomically; replace an existing file of that name."""
         ...
 
     def list(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, sorted, each with the folder's name; none if there is no folder."""
+        """Return the names of the files in a folder, sorted, with the folder's name; empty if there is no folder."""
         ...
 
     def size(self, name: str) -> int:
-        """Return the bytes of a file. Raises FileNotFoundError."""
+        """Return the size of a file in bytes. Raises FileNotFoundError."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Delete a file, if it exists."""
         ...
 
     def erase(self, name: str, spans: Sequence[tuple[int, int]]) -> None:
-        """Overwrite parts of a file, (offset, size), with zeros, durably; a file that is gone is no error."""
+        """Overwrite the spans (offset, size) of a file with zeros, durably, if the file exists."""
         ...
 
     def folders(self, folder: str) -> Sequence[str]:
-        """Return the names of the folders in a folder, sorted, each with the folder's name."""
+        """Return the names of the folders in a folder, sorted, with the folder's name."""
         ...
 
     def delete_folder(self, folder: str) -> None:
-        """Remove a folder with all that is in it."""
+        """Delete a folder and its content."""
         ...
 
     def alone(self, name: str, waits: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-        """Hold a lock that one process at a time can hold. `waits` is told who holds it, where that is somebody else."""
+        """Hold an exclusive lock for the block. If another process holds it, call `waits` with its name, then wait."""
         ...
 
     def is_alone(self) -> bool:
-        """Say whether a lock that was taken is still held."""
+        """Return whether this process still holds the lock that it took."""
         ...
 
     def delete_drafts(self, *folders: str) -> None:
-        """Remove what writers left that were killed before their file had its name: in these folders, or wherever it is."""
+        """Delete incomplete files of killed writers, in these folders or in the whole dataset."""
         ...
 
 
 def inside(name: str, url: str) -> str:
-    """Return a name as it is. Names stand in manifests and indexes too, which may be strangers'."""
+    """Return a name unchanged. Raises RecipeError if it leads out of the dataset: manifests may come from strangers."""
     if name.startswith("/") or "\0" in name or "::" in name or "://" in name or ".." in name.split("/"):
         raise RecipeError(f"{url} names a file outside of the dataset: {name[:200]!r}")
     return name
