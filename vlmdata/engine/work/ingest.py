@@ -46,9 +46,7 @@ class Ingest(Step):
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     version: ClassVar = 3  # 2 keeps the original format; 3 limits memory and cost
-    measured_by: ClassVar = (
-        "resize",
-    )  # the outcome of a fetch is final once committed, whatever the limits of `download` were
+    measured_by: ClassVar = ("resize",)  # without `download`: the outcome of a fetch is final once committed
 
     download: Download | None = None
     resize: Resize | None = None

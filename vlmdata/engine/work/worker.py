@@ -86,12 +86,12 @@ class Worker:
         table = set_column(table, "part", pa.array(np.full(len(table), call.partition, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
-    def piece(self, call: PartitionCall, columns: Columns, bound: int) -> tuple[pa.Table, dict[str, str]]:
+    def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
         """Return `project` without the columns that only a search reads, and the paths of arrays of these.
 
         The arrays are stored where every worker can read them.
         """
-        table, arrays = self.bound_steps[bound].step.piece(self.project(call, columns))
+        table, arrays = self.bound_steps[number].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
