@@ -42,7 +42,7 @@ def test_a_takedown_waits_for_whoever_is_at_work_and_says_so(out):
     with alone(LocalStore(out)):
         command = [sys.executable, "-m", "vlmdata.cli", "forget", str(out), "--url", line["url"]]
         waiting = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert "in use by process" in waiting.stderr.readline()
+        assert "locked by process" in waiting.stderr.readline()
         assert line in ledger(out)
     assert waiting.wait() == 0 and "1 rows forgotten" in waiting.stdout.read()
     assert line["key"] not in samples(out)

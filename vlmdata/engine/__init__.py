@@ -1,1 +1,1 @@
-"""How rows become shards: partitions of rows, workers that measure them, tars, index and ledger."""
+"""The engine: workers measure partitions of rows; kept rows become shards, with an index and a ledger."""

@@ -1,1 +1,1 @@
-"""Taking samples out of a dataset for good."""
+"""Permanent removal of samples from a dataset."""

@@ -1,4 +1,4 @@
-"""Erasing forgotten rows from work/: plan, logs, blobs, decisions, packed attempts. Each step can be repeated after a kill."""
+"""Erasing forgotten rows from work/: plan, logs, blobs, decisions, packed shards. Each step can be repeated after a kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 
 
 def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Yield some columns of every partition's rows as work/ has them; partitions of archives that were never read have none."""
+    """Yield every partition's number and rows in work/ (of a list only `columns`). Skips pieces of archives never read."""
     plan = plans.load(store)
     if plan is None:
         return
@@ -48,13 +48,13 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def erase(store: Store, cells: Cells, keys: set[str]) -> None:
-    """Leave nothing under work/ of these rows but their keys. `keys` are without the numbers of repeats."""
+    """Erase everything of these rows under work/ except their keys. `keys` are without the numbers of repeats."""
     plan = plans.load(store)
     if plan is not None:
         _erase_logs(store, cells)
         _erase_plan(store, plan, cells)
         _erase_decisions(store, cells)
-    clear_pieces(store)  # of a decision that was killed
+    clear_pieces(store)  # left by a killed run
     _delete_attempts(store, plan, keys)
     clear_errors(store)
 
@@ -76,12 +76,12 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 
 
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
-    """Blank rows; the verdict is left to the tombstones where the table has no column for it, or one of no strings."""
+    """Blank rows within the table's own columns. Without columns for the verdict, the tombstones give it when rows are read."""
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
 
 def erase_partition(store: Store, partition: int, rows: list[int]) -> None:
-    """Erase rows of one partition's log, tables and blobs: for a worker that committed them while they were taken down."""
+    """Erase rows from one partition's log, tables and blobs, after a worker committed them during a takedown."""
     _erase_log(store, partition, rows)
 
 
@@ -92,12 +92,12 @@ def _erase_logs(store: Store, cells: Cells) -> None:
             used |= names
     for name in store.list("work/data"):
         partition = int(name.rpartition("/")[2].partition(".")[0])
-        if partition in cells and name not in used:  # of an attempt that was killed before its commit
+        if partition in cells and name not in used:  # left by an attempt that was killed before its commit
             store.delete(name)
 
 
 def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
-    """Erase rows of one partition and return the files that its log names. Images go first: the tables say where they lie."""
+    """Erase rows of one partition and return the files that its log names. Images first, because the tables locate them."""
     log = PartitionLog(store, partition)
     names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
     if not rows or not log.entries:
@@ -122,7 +122,7 @@ def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
 
 
 def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None:
-    """Note where in work/ the images of rows lie. Rows of one address share an image, which stays while one of them does."""
+    """Add the places in work/ of the images of rows to `gone` or `kept`. Rows may share an image: it stays if one stays."""
     for name in table.column_names:
         column = table[name].combine_chunks()
         images = column
@@ -138,7 +138,7 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Take the rows' lines out of every decision; a decision made anew without them has another name."""
+    """Remove the rows from the file of every global decision. A new decision without them has another name."""
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
@@ -149,27 +149,27 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
             store.put(name, sink.getvalue())
 
 
-def _without(store: Store, name: str, keys: pa.Array) -> list[str]:
-    """Return the files of a packed shard that holds none of these keys; of another one delete the record."""
+def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
+    """Return the files of a packed shard if it holds none of these keys; else delete its record and return none."""
     record: dict[str, Any] = json.loads(store.read(name))
     with store.open(record["index"]) as opened:
-        held = pq.read_table(opened, columns=["key"])["key"]
-    if not pc.any(pc.is_in(pc.utf8_slice_codeunits(held, 0, KEY_DIGITS), keys)).as_py():
+        packed = pq.read_table(opened, columns=["key"])["key"]
+    if not pc.any(pc.is_in(pc.utf8_slice_codeunits(packed, 0, KEY_DIGITS), keys)).as_py():
         return [name, record["tar"], record["index"]]
-    store.delete(name)  # it goes first: without it the others are no longer looked for
+    store.delete(name)  # before the other files: without the record nothing reads them
     return []
 
 
 def _delete_attempts(store: Store, plan: PartitionPlan | None, keys: set[str]) -> None:
-    """Delete what is made again when it is wanted: drafts of the ledger, packed shards that hold such a sample."""
+    """Delete what a run can make again: drafts of the ledger, and packed shards with one of these keys."""
     for name in store.list("work/ledger"):
         store.delete(name)
     wanted = pa.array(sorted(keys), pa.string())
     with ThreadPoolExecutor(THREADS) as pool:
         records = [name for name in store.list("work/shards") if name.endswith(".json")]
-        whole = {name for names in pool.map(lambda record: _without(store, record, wanted), records) for name in names}
+        clean = {name for names in pool.map(lambda record: _files_if_without(store, record, wanted), records) for name in names}
     for name in store.list("work/shards"):
-        if name not in whole:
+        if name not in clean:
             store.delete(name)
     for name in store.list("work/plan"):
         if plan is not None and name not in plan.files:

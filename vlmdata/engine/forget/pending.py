@@ -1,6 +1,6 @@
-"""Finishing a takedown that was decided: files put in their places, forgotten rows erased, the tombstone left.
+"""Finishing a takedown that was decided: publish the new files, erase forgotten rows, leave the tombstone.
 
-Each step can be repeated, so that a kill at any moment leaves something that the next call finishes.
+Each step can be repeated, so after a kill at any moment the next call finishes the takedown.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 Pages = Callable[[Store, dict[str, Any]], dict[str, Any]]
-"""Writes the pages of a dataset that its manifest lists, and returns their facts by name."""
+"""A function that writes the pages of a dataset (report, card) from its manifest and returns their facts by name."""
 
 
 def finish_pending(store: Store, pages: Pages) -> None:
-    """Finish the last takedown if it was decided, and clear what one left that was killed before that."""
+    """Finish the last takedown if it was decided, and delete the files of one that was killed before it was decided."""
     if is_pending(store):
         roll_forward(store, *tombstones.records(store)[-1], pages)
     for folder in store.folders(FOLDER):
@@ -29,9 +29,9 @@ def finish_pending(store: Store, pages: Pages) -> None:
 
 
 def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) -> None:
-    """Do what a record decided, from the beginning, however much of it was done before a kill."""
+    """Do all that a takedown's record decided, also after a kill in any step. Raises RecipeError if a new file is missing."""
     for file in record["swap"].values():
-        _must_be_there(store, name, file)
+        _check_exists(store, name, file)
     for gone in (MANIFEST, "index.parquet"):
         if gone == MANIFEST or gone in record["swap"]:
             store.delete(gone)
@@ -49,8 +49,8 @@ def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) 
     store.put(name, json.dumps(tombstone, sort_keys=True).encode())
 
 
-def _must_be_there(store: Store, name: str, file: str | None) -> None:
-    """Raise RecipeError before anything is changed where a file that a record puts in its place is missing."""
+def _check_exists(store: Store, name: str, file: str | None) -> None:
+    """Raise RecipeError if a new file of a record is missing. Call it before anything is changed."""
     try:
         if file is not None:
             store.size(file)

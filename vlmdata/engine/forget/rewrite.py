@@ -1,6 +1,6 @@
-"""Published files without some samples: affected tars written anew, the others untouched; index, ledger and lookup renewed.
+"""Rewriting published files without some samples: the tars that hold them, the index, and affected ledger and lookup files.
 
-Everything is written beside the files in use; putting it in their places is the takedown's business.
+New files are written beside the published ones; the takedown replaces these later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ THREADS = 4
 def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str, dict[str, Any] | None], Tally]:
     """Write new tars and a new index without these keys into `folder`.
 
-    Returns facts by published name, None for a tar that goes, and what licences and sources the samples had.
+    Return facts by published name, None for a tar that is to be deleted, and the provenance of the removed samples.
     """
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
@@ -68,7 +68,7 @@ def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
 
 
 def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarray) -> dict[str, Any] | None:
-    """Copy the spans of the samples that stay into a new tar; a tar of which none stays is to go."""
+    """Copy the samples that stay into a new tar and return its facts; None if none stay."""
     if not keep.any():
         return None
     starts, sizes = table["offset"].to_numpy()[keep], table["size"].to_numpy()[keep]
@@ -91,14 +91,14 @@ def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarra
 
 
 def _runs(starts: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Join spans that touch: one read instead of thousands."""
+    """Join adjacent spans and yield (start, size) of each: one read instead of thousands."""
     breaks = np.flatnonzero(starts[1:] != starts[:-1] + sizes[:-1]) + 1
     for piece in np.split(np.arange(len(starts)), breaks):
         yield int(starts[piece[0]]), int(starts[piece[-1]] + sizes[piece[-1]] - starts[piece[0]])
 
 
 def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
-    """Return the index rows that stay, with offsets as they are in the new tar."""
+    """Return the index rows that stay, with their offsets in the new tar."""
     table = table.filter(pa.array(keep)).combine_chunks()
     sizes, old = table["size"].to_numpy(), table["offset"].to_numpy()
     new = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes
@@ -113,7 +113,7 @@ def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
 
 
 def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Write a file of the ledger and its lookup anew, with these rows forgotten. Returns facts by published name."""
+    """Rewrite a file of the ledger and its lookup with these rows forgotten. Return facts by published name."""
     keys: list[str] = []
     sink = io.BytesIO()
     with open_parquet(store, name) as file:
@@ -135,7 +135,7 @@ def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> di
 
 
 def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
-    """Erase everything of these rows but the key, and say what became of them."""
+    """Erase everything of these rows except the key, and set their outcome to forgotten."""
     hit = np.zeros(len(group), dtype=bool)
     hit[here] = True
     words = {"outcome": REASON, "step": STEP, "reason": REASON}
@@ -150,7 +150,7 @@ def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
 
 
 def _lookup(store: Store, ledger: str, rows: np.ndarray, keys: list[str]) -> bytes:
-    """Return the lookup without these rows' words, but for their keys: whoever asks for one learns that it was forgotten."""
+    """Return the lookup without the words of these rows, except their keys: a search for a key says that it was forgotten."""
     with open_parquet(store, lookup.name_for(ledger)) as file:
         table = file.read()
     hashes, row = table["hash"].to_numpy(), table["row"].to_numpy()

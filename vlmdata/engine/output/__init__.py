@@ -1,1 +1,1 @@
-"""What a run publishes: samples in tars, the index, the ledger and the manifest."""
+"""The output of a run: samples in tars, the index, the ledger and the manifest."""

@@ -1,4 +1,4 @@
-"""The ledger: the outcome of every input row. Workers write it, the driver sums it up, `why` and takedowns read it."""
+"""The ledger: the outcome of every input row. Workers write it, the driver sums it, `why` and takedowns read it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
-PARTS = "work/parts.json"  # which rows of the ledger each partition gave, and the decisions over all rows that were in force
-ROWS_PER_FILE = 250_000  # a takedown writes a file of them anew: one of a million takes 4 s
+PARTS = "work/parts.json"  # the rows of each partition in the ledger, and the global decisions that were applied
+ROWS_PER_FILE = 250_000  # a takedown rewrites whole files, and a million rows take 4 s
 
 
 def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
-    """Return a partition's lines of the ledger. `kept_before`: rows kept in earlier partitions; `samples`: those of a shard."""
+    """Return a partition's rows of the ledger. `kept_before`: kept rows of earlier partitions; `samples`: samples per shard."""
     living = alive(rows)
     number = kept_before + np.cumsum(living) - 1
     shards = pa.array([shard_name(n // samples) if ok else None for n, ok in zip(number, living, strict=True)], pa.string())
@@ -63,7 +63,7 @@ def _narrow(rows: pa.Table, column: str, names: tuple[str, ...]) -> pa.ListArray
 
 
 def without_secrets(table: pa.Table) -> pa.Table:
-    """Return lines of the ledger with what signs an address, or lets somebody in, left out of every address."""
+    """Return rows of the ledger with signatures, passwords and tokens removed from every address."""
     images = flatten(table, "images")
     fields = [redacted_column(images.field(f.name)) if f.name == "url" else images.field(f.name) for f in images.items.type]
     items = pa.StructArray.from_arrays(fields, fields=list(images.items.type), mask=images.items.is_null())
@@ -74,9 +74,9 @@ def without_secrets(table: pa.Table) -> pa.Table:
 
 
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Write one file of the ledger and return its name, hash and counts: rows, kept, and rows by step and reason.
+    """Write one file of the ledger, and its lookup. Return name, hash and counts: rows, kept, and drops by step and reason.
 
-    Where `is_current` says afterwards that samples were taken down meanwhile, it is removed again: raises OSError.
+    If `is_current` then returns False, because samples were taken down meanwhile, delete both and raise OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
     whole = pa.concat_tables(tables).combine_chunks()
@@ -112,7 +112,7 @@ def ledger_files(manifest: dict[str, Any]) -> list[str]:
 
 
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-    """Return some rows (sorted numbers) of a Parquet file, reading only the row groups in which they lie."""
+    """Return the rows with these sorted numbers of a ledger file; read only their row groups. Raises RecipeError for damage."""
     tables = []
     with open_parquet(store, name) as file:
         if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
@@ -132,13 +132,13 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
 
 
 def words_of(line: dict[str, Any]) -> set[str]:
-    """Return the words under which a line of the ledger can be found: addresses without secrets."""
+    """Return the words that find a row of the ledger: key, hashes, and addresses without secrets."""
     images = [image for image in line["images"] or [] if image]
     words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
-    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold whole addresses
+    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold addresses with secrets
 
 
 def record_partitions(store: Store, calls: list[PartitionCall], counts: list[dict[str, int]]) -> None:
-    """Note the partitions of a run, in the order of the ledger, each with its number of rows."""
+    """Write work/parts.json: the partitions of a run in the order of the ledger, each with its number of rows."""
     partitions = [[call.partition, call.take, count["rows"]] for call, count in zip(calls, counts, strict=True)]
     store.put(PARTS, json.dumps({"decided": calls[0].decided if calls else [], "parts": partitions}).encode())

@@ -1,8 +1,8 @@
-"""The lookup: for each file of the ledger one that says in which of its rows a word stands.
+"""The lookup: for each file of the ledger, an index from words to the rows that contain them.
 
-A word is a key, an address of a page or an image, or the SHA-256 of an image. Its 48-bit hashes lie sorted in Parquet, so
-the statistics of row groups say which few of them to read; who reads compares the words themselves, for hashes may meet.
-Bloom filters would say which row group of the ledger may hold a word, but pyarrow cannot ask one.
+A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file holds 48-bit hashes, sorted, in
+Parquet, so the statistics of row groups say which few to read. The reader compares the words themselves, because hashes may
+collide. Bloom filters would say which row group of the ledger may hold a word, but pyarrow cannot query one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
 
-GROUP = 1 << 15  # entries of one row group: about 200 kB to read for one word
+GROUP = 1 << 15  # entries in a row group: a search for one word reads about 200 kB
 FOLDER = "lookup"
 
 
 def hash_of(word: str) -> int:
-    """Return 48 bits of a word's hash: of a billion words one in 280,000 meets another in a given file."""
+    """Return 48 bits of a word's hash: with a billion words in a file, one word in 280,000 collides with another."""
     return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) >> 16
 
 
 def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of all words of ledger rows, sorted, and the row of each: int64 (N,), int32 (N,)."""
+    """Return the sorted hashes of all words of ledger rows, and the row of each: int64 (N,), int32 (N,)."""
     images = flatten(table, "images")
     own = np.arange(len(table))
     columns = [(table["key"], own), (images.field("sha256"), images.parents)]
     for urls, rows in ((in_one(table["url"]), own), (images.field("url"), images.parents)):
-        columns += [(urls, rows), (redacted_column(urls), rows)]  # with and without what the ledger leaves out of it
+        columns += [(urls, rows), (redacted_column(urls), rows)]  # with and without secrets
     hashes, numbers = [], []
     for words, parents in columns:
         texts = words.to_pylist()
@@ -46,7 +46,7 @@ def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     all_hashes, all_rows = np.concatenate(hashes), np.concatenate(numbers).astype(np.int32)
     order = np.lexsort((all_rows, all_hashes))
     all_hashes, all_rows = all_hashes[order], all_rows[order]
-    new = np.ones(len(order), dtype=bool)  # a caption pair's address is its image's too
+    new = np.ones(len(order), dtype=bool)  # drop repeats: a caption pair and its image have the same address
     new[1:] = (np.diff(all_hashes) != 0) | (np.diff(all_rows) != 0)
     return all_hashes[new], all_rows[new]
 
@@ -71,17 +71,17 @@ def encode_entries(hashes: np.ndarray, rows: np.ndarray) -> bytes:
 
 
 def facts(name: str, data: bytes) -> dict[str, Any]:
-    """Return what the manifest says of a file."""
+    """Return the facts about a file for the manifest."""
     return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def name_for(ledger: str) -> str:
-    """Return the name of the lookup of a file of the ledger."""
+    """Return the name of the lookup of a ledger file."""
     return f"{FOLDER}/{ledger.rpartition('/')[2]}"
 
 
 def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
-    """Return the rows of a ledger file in which one of these words may stand, sorted."""
+    """Return the sorted numbers of the rows of a ledger file that may contain one of these words, int32 (N,)."""
     wanted = np.unique(np.array([hash_of(word) for word in words], dtype=np.int64))
     found = [np.zeros(0, np.int32)]
     with open_parquet(store, name_for(ledger)) as file:

@@ -1,4 +1,4 @@
-"""The manifest: what a finished dataset holds. Without it OUT is being built or changed, and nobody should read it."""
+"""The manifest of a finished dataset. While OUT is being built or changed it has none and must not be read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
 FIX = "Restore it, or remove it and build the dataset again"
-# Manifests of earlier commits lack some of these.
+# Defaults of fields that manifests of earlier commits lack.
 EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
-LOCK = "work/.lock"  # held by whoever builds, takes down or cleans; on an object store a folder of lease records
+LOCK = "work/.lock"  # locked by a build, takedown or clean; on an object store it is a folder of lease records
 
 
 def load_manifest(store: Store) -> dict[str, Any]:
     """Return the manifest, with defaults for fields that earlier commits did not write.
 
-    Raises FileNotFoundError where there is none, and RecipeError where it is damaged or names a file outside of the dataset.
+    Raises FileNotFoundError if there is none, and RecipeError if it is damaged or names a file outside of the dataset.
     """
     manifest = EMPTY | read_record(store, MANIFEST, Manifest, FIX)
     place = f"{store.url}/{MANIFEST}"
@@ -37,25 +37,21 @@ def load_manifest(store: Store) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(store: Store) -> Iterator[None]:
-    """Be the only one who changes a dataset, as long as the block lasts; says so on stderr where somebody else is at it."""
+    """Hold the lock on changes of a dataset for the block. If another process holds it, say so on stderr and wait."""
 
     def waits(holder: str) -> None:
-        print(
-            f"{redacted(store.url)}: in use by {holder}; this goes on when that ends, or is stopped",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{redacted(store.url)}: locked by {holder}; waiting", file=sys.stderr, flush=True)
 
     with store.alone(LOCK, waits):
         yield
 
 
 def confirm_alone(store: Store) -> None:
-    """Raise OSError where another process took over, as it may after this one was suspended for a minute."""
+    """Raise OSError if another process took the lock, which can happen after this one was suspended for a minute."""
     if not store.is_alone():
-        raise OSError(f"{store.url}: another process took over while this one was held up")
+        raise OSError(f"{store.url}: another process took the lock while this one was suspended")
 
 
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
-    """Write the manifest: from then on the dataset is finished. Every file that it lists is in its place by then."""
+    """Write the manifest, which makes the dataset readable. Publish every file that it lists before."""
     store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")

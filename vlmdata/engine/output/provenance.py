@@ -1,4 +1,4 @@
-"""Where samples come from and under which licence: counted from the columns in which sources say so."""
+"""Provenance: counts of the sources and licences of samples, from columns of the source that state them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 
 from vlmdata.redact import redacted
 
-COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # as lists of images name them
-MOST = 1000  # values of one column; of more, it is no licence but a text of each sample's own
+COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # common names in lists of images
+MOST = 1000  # values listed per column; a column with more holds texts of single samples, not licences
 OTHERS = "(others)"
 
 Tally = dict[str, dict[str, int]]  # column -> value -> samples
 
 
 def tally(documents: Iterable[bytes]) -> Tally:
-    """Count the values in samples' JSON."""
+    """Count the values of these columns in the JSON of samples."""
     counts: dict[str, Counter[str]] = {}
     for document in documents:
         facts = json.loads(document)
@@ -27,7 +27,7 @@ def tally(documents: Iterable[bytes]) -> Tally:
 
 
 def total(tallies: Iterable[Tally], sign: int = 1, start: Tally | None = None) -> Tally:
-    """Add tallies up, or with sign -1 take them away from `start`."""
+    """Add tallies to `start`, or subtract them from it with `sign=-1`."""
     sums = {column: Counter(values) for column, values in (start or {}).items()}
     for one in tallies:
         for column, values in one.items():

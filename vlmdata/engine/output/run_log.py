@@ -1,6 +1,6 @@
-"""The log of a run, `work/logs/TIME-ID.jsonl`: when, with which version and recipe, what each stage counted, how it ended.
+"""The log of a run, `work/logs/TIME-ID.jsonl`: time, version, recipe, the counts of each stage, and how the run ended.
 
-Counts and names of steps, no addresses and no texts; a takedown clears the lines that tell of errors all the same.
+It holds counts and names of steps, but no addresses or texts. Error messages may quote some, so a takedown clears them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ FOLDER = "work/logs"
 
 
 class RunLog:
-    """Written anew with each event, so that it stands also on an object store and when the run is killed.
+    """A log whose file is rewritten at each event: so it works on an object store, and is complete when the run is killed.
 
-    As a block it notes `failed` where that ends with an error or an interrupt.
+    Its `with` block logs `failed` if it ends with an error or an interrupt.
     """
 
-    def __init__(self, store: Store, recipe: dict[str, Any], **asked: Any):
+    def __init__(self, store: Store, recipe: dict[str, Any], **options: Any):
         now = datetime.datetime.now(datetime.UTC)
         self._store = store
         self._name = f"{FOLDER}/{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.jsonl"
         self._lines: list[str] = []
-        self.add("begin", version=importlib.metadata.version("vlmdata"), by=holder(), recipe=recipe, **asked)
+        self.add("begin", version=importlib.metadata.version("vlmdata"), by=holder(), recipe=recipe, **options)
 
     def add(self, event: str, **facts: Any) -> None:
-        """Note an event: `begin`, `stage` (began), `counts` (of the stage that ended), `end` or `failed`."""
+        """Log an event: `begin`, `stage` (a stage starts), `counts` (of the stage that ended), `end` or `failed`."""
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._lines.append(json.dumps({"at": at, "event": event, **redacted_tree(facts)}, ensure_ascii=False))
         self._store.put(self._name, "".join(f"{line}\n" for line in self._lines).encode("utf-8", "replace"))
@@ -46,7 +46,7 @@ class RunLog:
 
 
 def clear_errors(store: Store) -> None:
-    """Take what went wrong out of every log: an error's text may hold an address or a caption."""
+    """Remove error messages from every log: they may hold an address or a caption."""
     for name in store.list(FOLDER):
         lines = [json.loads(line) for line in store.read(name).decode().splitlines()]
         cleared = [{**line, "error": None} if line.get("error") else line for line in lines]

@@ -1,4 +1,4 @@
-"""What a kept row becomes in a tar: its members, each with a name and either bytes or the place where bytes lie."""
+"""Samples: the members of a kept row in a tar, each with a name and either bytes or their place in a blob."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pyarrow as pa
 from vlmdata.fields import carried
 from vlmdata.row import ROW, alive
 
-ENDING = {"jpeg": "jpg"}  # of a member's name; the other formats end in their own names
+ENDING = {"jpeg": "jpg"}  # of a member's name; for other formats it is the name of the format
 FACTS = ("width", "height", "original_width", "original_height", "sha256")
 
 
 class BlobPlace(NamedTuple):
-    """Where an image's bytes lie."""
+    """The place of an image's bytes."""
 
     blob: str
     offset: int
@@ -28,7 +28,7 @@ class BlobPlace(NamedTuple):
 
 
 class TarSample(NamedTuple):
-    """A training example: members are (what follows the key's dot, bytes or their place), sorted by name."""
+    """A training example. `members`: (name after the key's dot, bytes or their place), sorted; `images`: (width, height)."""
 
     key: str
     members: list[tuple[str, bytes | BlobPlace]]
@@ -38,7 +38,7 @@ class TarSample(NamedTuple):
 
 
 def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarSample]:
-    """Yield the kept rows of a partition, counted among the kept ones from `start` to `stop`, as samples."""
+    """Yield the kept rows [start, stop) of a partition, numbered among its kept rows, as samples."""
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
@@ -47,7 +47,7 @@ def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarS
 
 
 def _plain(value: Any) -> Any:
-    """Return a measured value as JSON can hold it: no NaN or infinity, dates and lengths of time as text, bytes in hex."""
+    """Return a measured value in a form for JSON: NaN and infinity as None, dates and durations as text, bytes in hex."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -62,18 +62,18 @@ def _plain(value: Any) -> Any:
 
 
 def measured_columns(rows: pa.Table) -> list[str]:
-    """Return the columns that steps measured, but for embeddings: those are for other steps, too large to be carried along."""
+    """Return the columns that steps measured, without embeddings, which serve other steps and are too large to publish."""
     return [f.name for f in rows.schema if f.name not in ROW.names and f.type != pa.list_(pa.binary())]
 
 
 def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
-    """Lay a pair out as img2dataset and open_clip do: key.jpg, key.txt, key.json."""
-    at = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
+    """Return a pair in the layout of img2dataset and open_clip: key.jpg, key.txt, key.json."""
+    living = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
-    assert len(at) == 1 and len(texts) <= 1, "the chain's last link lets no other row pass"
-    image = row["images"][at[0]]
+    assert len(living) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
+    image = row["images"][living[0]]
     caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
-    own = {name: _at(value, at[0], row) for name, value in scores.items()}
+    own = {name: _at(value, living[0], row) for name, value in scores.items()}
     facts = {
         **carried(row["extra"]),
         "key": row["key"],
@@ -92,18 +92,18 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
-    """Lay a document out: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files, roles and turns.
+    """Return a document: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files, roles and turns.
 
-    Rejected positions are left out; measured lists that are aligned with the positions lose the same places. Texts that no
-    image partitions any more are one text, its paragraphs parted by an empty line, as in OBELICS; such a text has no scores.
+    Rejected positions are left out, also of measured lists that are aligned with the positions. Texts with no image left
+    between them are joined into one, with an empty line between paragraphs, as in OBELICS; a joined text has no scores.
     """
-    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None: not there
+    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None: nothing there
     living = [i for i, (image, text) in enumerate(pairs) if image or text]
     texts = [text for _, text in pairs]
     runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
     images = [pairs[run[0]][0] for run in runs]
-    said = [_joined([text for i in run if (text := texts[i])]) for run in runs]
-    words, others = [text for text, _ in said], [alternatives for _, alternatives in said]
+    joined = [_joined([text for i in run if (text := texts[i])]) for run in runs]
+    words, others = [text for text, _ in joined], [alternatives for _, alternatives in joined]
     names = _member_names(images)
     own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
@@ -113,7 +113,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
         "texts": words,
         "images": [image["url"] if image else None for image in images],
         "metadata": [_metadata(name, image) if image else None for name, image in zip(names, images, strict=True)],
-        "files": [f"{row['key']}.{name}" if name else None for name in names],  # as NeMo Curator's reader names members
+        "files": [f"{row['key']}.{name}" if name else None for name in names],  # the names that NeMo Curator's reader expects
         "alternatives": others if any(others) else None,
         "roles": [row["roles"][i] for i in living] if row["roles"] else None,
         "turns": _turns(row, living) if row["roles"] else None,
@@ -127,19 +127,19 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
-    """Return images or texts with None in the place of those that a step rejected."""
+    """Return images or texts with None for those that a step rejected."""
     return [item if item and item["drop"] is None else None for item in items or []]
 
 
 def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
-    """Return the words of texts that are one, and the alternatives of the first; None where there is none."""
+    """Return texts joined into one, and the alternatives of the first; None if there are none."""
     if not texts:
         return None, None
     return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None
 
 
 def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:
-    """Return the names of images after the key's dot, 0.jpg, 1.png ...; None where there is no image."""
+    """Return the names of images after the key's dot, 0.jpg, 1.png ...; None at a position without an image."""
     numbers = itertools.count()
     return [f"{next(numbers)}.{_ending(image)}" if image else None for image in images]
 
@@ -150,23 +150,23 @@ def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
-    """Return what is said of each living position; None where nothing is.
+    """Return the `turns` of the positions that are kept, None for those without any, or None if there are none at all.
 
-    What is of a message moves to the first of its positions that lives. Two messages of one role between which a whole message
-    was rejected are still two.
+    Facts about a message move to its first kept position. Two messages of one role stay two messages, even if the message
+    between them was rejected.
     """
     roles = row["roles"]
-    said = [json.loads(one) if one else {} for one in row["turns"] or [None] * len(roles)]
-    starts: list[int] = []  # of each position, where its message begins
-    for i, (role, about) in enumerate(zip(roles, said, strict=True)):
-        starts.append(i if i == 0 or role != roles[i - 1] or about.get("begins") else starts[-1])
+    turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
+    starts: list[int] = []  # for each position, the first position of its message
+    for i, (role, turn) in enumerate(zip(roles, turns, strict=True)):
+        starts.append(i if i == 0 or role != roles[i - 1] or turn.get("begins") else starts[-1])
     found: list[dict[str, Any] | None] = []
     before: int | None = None
     for i in living:
         is_first = before is None or starts[before] != starts[i]
-        own = {name: value for name, value in said[starts[i]].items() if name not in ("kind", "begins")} if is_first else {}
-        if "kind" in said[i]:
-            own["kind"] = said[i]["kind"]
+        own = {name: value for name, value in turns[starts[i]].items() if name not in ("kind", "begins")} if is_first else {}
+        if "kind" in turns[i]:
+            own["kind"] = turns[i]["kind"]
         if is_first and (roles[i] == "tool" or (before is not None and roles[before] == roles[i])):
             own["begins"] = True
         found.append(own or None)
@@ -175,7 +175,7 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group positions: texts that stand next to each other and have no alternatives go together, all else stands alone."""
+    """Group positions: neighbouring texts without alternatives form one group, every other position its own."""
     runs: list[list[int]] = []
     for i in living:
         text, before = texts[i], texts[runs[-1][-1]] if runs else None
@@ -195,7 +195,7 @@ def _ending(image: dict[str, Any]) -> str:
 
 
 def _body(image: dict[str, Any]) -> bytes | BlobPlace:
-    """Return an image's bytes, where the source of a list gave them and no step took them into a blob, or their place."""
+    """Return the place of an image's bytes, or the bytes if they are inline: from a list, and no step put them into a blob."""
     return BlobPlace(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
 
 
@@ -215,7 +215,7 @@ def _is_aligned(value: Any, row: dict[str, Any]) -> bool:
 
 
 def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
-    """Return a pair's own value of a column: of its image where it is measured per position, else of its text."""
+    """Return a pair's value of a column: if it is a list by position, the value of the image, else of the text."""
     if not _is_aligned(value, row):
         return value
     return value[position] if value[position] is not None else next((v for v in value if v is not None), None)
@@ -226,7 +226,7 @@ def _floats(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    """Return JSON with its names sorted, but within `tools`: chat templates show a schema in the order it is written in."""
+    """Return JSON with sorted names, except in `tools`, because chat templates show a schema in its own order."""
     kept = {name: value for name, value in values.items() if value is not None or name in ("url", "caption")}
     dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     if "tools" not in kept:

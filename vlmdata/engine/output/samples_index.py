@@ -1,4 +1,4 @@
-"""The index of a dataset and the samples it points to, checked before anybody uses them: both may be strangers'."""
+"""Reading the index of a dataset and its samples. Both are checked before use, because they may come from strangers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as
 
-NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # of a sample and of a member as we write them: no path
+NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # of a sample or a member as we write it: not a path
 TAR = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}\.tar$"
 CHECKED = ("key", "shard", "offset", "size", "members")
 
 
 class SamplesIndex:
-    """An open index.parquet. Its `schema` is that of the loader's INDEX, with scores behind."""
+    """An open index.parquet. Its `schema` is the loader's INDEX, followed by scores."""
 
     def __init__(self, store: Store, file: pq.ParquetFile) -> None:
         self._store, self._file = store, file
         self.schema: pa.Schema = file.schema_arrow
 
     def groups(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
-        """Yield its rows, a row group at a time. Raises RecipeError where a row can be none of a dataset of ours."""
+        """Yield the rows, one row group at a time. Raises RecipeError for a row that no dataset of ours can have."""
         wanted = None if columns is None else [name for name in self.schema.names if name in {*columns, *CHECKED}]
         for number in range(self._file.num_row_groups):
             table = self._file.read_row_group(number, columns=wanted)
@@ -42,14 +42,14 @@ class SamplesIndex:
 
 @contextlib.contextmanager
 def open_index(store: Store) -> Iterator[SamplesIndex]:
-    """Open a dataset's index for the block. Raises RecipeError, naming it, where it turns out to be damaged."""
+    """Open a dataset's index for the block. Raises RecipeError, which names it, if it is damaged."""
     with open_parquet(store, INDEX_FILE) as file:
         yield SamplesIndex(store, file)
 
 
 def _fault(table: pa.Table) -> str | None:
-    """Return what is wrong unless every sample has names of ours, a member `json`, and its members lie within it."""
-    table.validate(full=True)  # a damaged dictionary or list points outside of its values
+    """Return what is wrong, or None: names must match ours, each sample has one member `json`, and contains its members."""
+    table.validate(full=True)  # finds a damaged dictionary or list that points outside of its values
     members = table["members"].combine_chunks()
     flat = members.flatten()
     names = [table["key"], table["shard"].cast(pa.string()), flat.field("name")]
@@ -78,12 +78,12 @@ def _fault(table: pa.Table) -> str | None:
 
 
 def places(line: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return offset and size of each member of a row of the index, by name."""
+    """Return (offset, size) of each member in a row of the index, by name."""
     return {member["name"]: (member["offset"], member["size"]) for member in line["members"]}
 
 
 def read_span(store: Store, shard: str, offset: int, size: int) -> bytes:
-    """Return bytes of a tar. Raises RecipeError where it ends before them."""
+    """Return bytes of a tar. Raises RecipeError if the tar is too short."""
     data = store.read_range(shard, offset, size)
     if len(data) != size:
         raise _short(store, shard, offset + size)
@@ -91,8 +91,8 @@ def read_span(store: Store, shard: str, offset: int, size: int) -> bytes:
 
 
 def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: int) -> bytes:
-    """Return bytes of a tar that is open already. Raises RecipeError where it ends before them."""
-    if size > opened.seek(0, 2) - offset:  # asked first: reading reserves the memory for a lie
+    """Return bytes of an open tar. Raises RecipeError if the tar is too short."""
+    if size > opened.seek(0, 2) - offset:  # check first: `size` may be false, and read() allocates it
         raise _short(store, shard, offset + size)
     opened.seek(offset)
     return opened.read(size)
@@ -100,19 +100,19 @@ def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: in
 
 def _short(store: Store, shard: str, end: int) -> RecipeError:
     return RecipeError(
-        f"{store.url}/{shard} ends before byte {end}, to which {INDEX_FILE} says it reaches. Restore both, or build again"
+        f"{store.url}/{shard} ends before byte {end}, up to which {INDEX_FILE} lists samples. Restore both, or build again"
     )
 
 
 @contextlib.contextmanager
 def sample_of(store: Store, shard: str, key: str) -> Iterator[None]:
-    """Raise RecipeError, naming tar and sample, for whatever its bytes make who reads them raise."""
+    """Turn any error in the block, which reads a sample's bytes, into a RecipeError that names tar and sample."""
 
-    def becomes(error: Exception) -> Exception:
+    def convert(error: Exception) -> Exception:
         if is_short_of_memory(error):
             return error
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return RecipeError(f"{store.url}/{shard}, sample {key}: {said}. Restore the tar, or build the dataset again")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return RecipeError(f"{store.url}/{shard}, sample {key}: {reason}. Restore the tar, or build the dataset again")
 
-    with errors_as(becomes, passes=(RecipeError, OSError)):  # JSON of any shape, a tar within
+    with errors_as(convert, passes=(RecipeError, OSError)):  # damage can be JSON of any shape or an odd tar
         yield

@@ -1,4 +1,4 @@
-"""The samples of a finished dataset, shard by shard, as its index lists them."""
+"""The samples of a finished dataset, by shard, as its index lists them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def by_shard(index: SamplesIndex) -> Iterator[tuple[str, pa.Table]]:
-    """Yield every shard's rows of the index; a shard's rows stand together, in whatever row groups."""
-    held: pa.Table | None = None
+    """Yield every shard with its rows of the index. They are contiguous, but need not match row groups."""
+    rest: pa.Table | None = None
     for group in index.groups():
-        held = group if held is None else pa.concat_tables([held, group])
-        shards = held["shard"].cast(pa.string()).to_numpy()
+        rest = group if rest is None else pa.concat_tables([rest, group])
+        shards = rest["shard"].cast(pa.string()).to_numpy()
         ends = [*(np.flatnonzero(shards[1:] != shards[:-1]) + 1)]
         for start, end in zip([0, *ends], ends, strict=False):
-            yield shards[start], held.slice(start, end - start)
-        held = held.slice(ends[-1]) if ends else held
-    if held is not None and len(held):
-        yield held["shard"][0].as_py(), held
+            yield shards[start], rest.slice(start, end - start)
+        rest = rest.slice(ends[-1]) if ends else rest
+    if rest is not None and len(rest):
+        yield rest["shard"][0].as_py(), rest
 
 
 def shards(store: Store) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the name of every shard with its rows of the index."""
+    """Yield the name of every shard of a dataset with its rows of the index."""
     with open_index(store) as index:
         yield from by_shard(index)
 
 
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield key and members of every sample of a shard, given its rows of the index."""
+    """Yield key and members of every sample of a shard. `table`: the shard's rows of the index."""
     with store.open(shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
             yield key, {one["name"]: read_open(store, shard, tar, one["offset"], one["size"]) for one in listed}
