@@ -97,7 +97,7 @@ def test_what_a_killed_decision_searched_in_is_forgotten_too(tmp_path: Path) -> 
 
 def test_a_part_finds_its_lines_wherever_a_stretch_ends_and_in_any_order(tmp_path: Path, monkeypatch) -> None:
     """Parts that lie across two stretches or more, parts without a line, a decision that changed nothing."""
-    monkeypatch.setattr(decisions, "STRETCH", 3)
+    monkeypatch.setattr(decisions, "GROUP_ROWS", 3)
     store, sizes = LocalStore(tmp_path), [4, 0, 1, 9, 2, 3, 5]
     lost = np.random.default_rng(0).random((len(sizes), 9)) < 0.6
     lost[4] = False

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.partitions import keys
 from vlmdata.engine.partitions.calls import PartitionCall
-from vlmdata.engine.partitions.decided import ITEMS, STRETCH, Columns, select_fields
+from vlmdata.engine.partitions.decided import GROUP_ROWS, ITEMS, Columns, select_fields
 from vlmdata.engine.partitions.pieces import clear_pieces, keep_piece
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import ROW, alive, flatten, in_one
 from vlmdata.step import DistributedSearch, Step
 
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
-OF_ITEM = VERDICT[:-1]  # fields of `images` and `texts` that every step gets
+ITEM_VERDICT = VERDICT[:-1]  # fields of `images` and `texts` that every step gets
 SLICE = 512
-TOGETHER = 64  # tables of partitions that are joined at once
+TABLES_AT_ONCE = 64  # tables of partitions that are joined at once
 
 
 def columns_for(step: Step) -> Columns:
@@ -37,7 +37,7 @@ def columns_for(step: Step) -> Columns:
     for name in read:
         column, _, field = name.partition(".")
         if column in ITEMS and field:
-            narrow.setdefault(column, {*OF_ITEM}).add(field)
+            narrow.setdefault(column, {*ITEM_VERDICT}).add(field)
     columns: Columns = {}
     for name in dict.fromkeys(["key", *VERDICT, *read, *step.columns_changed()]):
         column = name.partition(".")[0] if name.partition(".")[0] in ITEMS else name
@@ -95,7 +95,7 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
     few: list[pa.Table] = []
     for table in tables:
         few.append(table)
-        if len(few) == TOGETHER:
+        if len(few) == TABLES_AT_ONCE:
             groups.append(pa.concat_tables(few).combine_chunks())
             few.clear()
     whole = pa.concat_tables([*groups, *few])
@@ -118,7 +118,7 @@ def number_repeats(tables: list[pa.Table], store: Store) -> str:
 
 def _keep(table: pa.Table, name: str, store: Store) -> str:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=STRETCH)
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS)
     data = sink.getvalue().to_pybytes()
     file = f"work/decisions/{name}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
     store.put_new(file, data)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmdata.engine.drive.workers import KNOWN_FROM_OUTSIDE, Ended, Workers
+from vlmdata.engine.drive.workers import EXTERNAL_DEATHS, Ended, Workers
 from vlmdata.errors import WorkFailed
 from vlmdata.process.shortage import ADVICE
 
-STRIKES = 2  # deaths of its worker after which a call runs alone
-MACHINE = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
-LAST_STRIKE = 8  # deaths after which the run fails: something keeps killing the worker
+DEATHS_BEFORE_ALONE = 2  # deaths of its worker after which a call runs alone
+MACHINE_ERRORS = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
+MAX_DEATHS = 8  # deaths after which the run fails: something keeps killing the worker
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Driver:
                     yield call.args, result_of(ended)
                     continue
                 self._count_death(call, ended)
-                (todo.alone if call.deaths >= STRIKES else todo.again).append(call)
+                (todo.alone if call.deaths >= DEATHS_BEFORE_ALONE else todo.again).append(call)
 
     def _send_all(self, todo: _Calls, method: str, most: int, numbers: Sequence[int]) -> None:
         """Send calls while a worker has fewer than `most`; none while a call is to run alone and all others have ended."""
@@ -119,9 +119,9 @@ class Driver:
         """Count a death of the call's worker. Raises WorkFailed at the last strike."""
         call.deaths += 1
         self.deaths += 1
-        if call.deaths >= LAST_STRIKE:
+        if call.deaths >= MAX_DEATHS:
             died = str(ended.died)
-            again = "; run the same command again to resume" if died.startswith(KNOWN_FROM_OUTSIDE) else ""
+            again = "; run the same command again to resume" if died.startswith(EXTERNAL_DEATHS) else ""
             raise WorkFailed(f"workers died {call.deaths} times on {call.args[0]}, the last one by {died}{again}")
 
     def _run_alone(self, call: _Call, method: str, tracked: bool, numbers: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
@@ -141,7 +141,7 @@ class Driver:
             if ended.died is None:
                 journal.unlink(missing_ok=True)
                 return call.args, result_of(ended)
-            position = _journaled(journal) if tracked and not ended.died.startswith(KNOWN_FROM_OUTSIDE) else None
+            position = _journaled(journal) if tracked and not ended.died.startswith(EXTERNAL_DEATHS) else None
             if position is None:
                 self._count_death(call, ended)
             elif position == call.suspect:
@@ -170,6 +170,6 @@ def result_of(ended: Ended) -> Any:
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # process/shortage.py reports every kind of memory error by this name
         raise WorkFailed(f"{last}. {ADVICE}")
-    if kind in MACHINE:  # not a bug: a traceback into our code helps nobody
+    if kind in MACHINE_ERRORS:  # not a bug: a traceback into our code helps nobody
         raise WorkFailed(f"{last}. Fix this and run the same command again; it resumes.")
     raise WorkFailed(ended.error)

@@ -40,5 +40,5 @@ class Workers(Protocol):
         ...
 
 
-KNOWN_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "node lost", "out of memory")
+EXTERNAL_DEATHS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "node lost", "out of memory")
 """Deaths caused from outside the worker: they say nothing about the row that it was working on."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.output.run_log import clear_errors
 from vlmdata.engine.partitions import plan as plans
-from vlmdata.engine.partitions.decided import STRETCH
+from vlmdata.engine.partitions.decided import GROUP_ROWS
 from vlmdata.engine.partitions.partition_log import PartitionLog
 from vlmdata.engine.partitions.pieces import clear_pieces
 from vlmdata.engine.partitions.plan import PARTITIONS_PER_FILE, PartitionPlan
@@ -145,7 +145,7 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
         hit = np.isin(place, [partition << 32 | row for partition, rows in cells.items() for row in rows])
         if hit.any():
             sink = io.BytesIO()
-            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=STRETCH)
+            pq.write_table(table.filter(pa.array(~hit)), sink, compression="zstd", row_group_size=GROUP_ROWS)
             store.put(name, sink.getvalue())
 
 
