@@ -145,7 +145,7 @@ class RayWorkers:
         for call, (worker, ticket) in list(self._calls.items()):
             if worker in dead:
                 del self._calls[call]
-                ended.append(Ended(worker, ticket, died="with the others of its worker"))
+                ended.append(Ended(worker, ticket, died="a crash in another call"))
         for worker in dead:
             self._start(worker)
         return ended
@@ -182,7 +182,7 @@ class RayWorkers:
 
 
 def _how(message: str) -> str:
-    """Return in a word how an actor died, which Ray says only in prose."""
+    """Return how an actor died, as `Ended.died` says it: Ray reports it only in prose."""
     if "SIGKILL" in message or "killed" in message.lower():
         return "SIGKILL"
     if "node" in message.lower() and "died" in message.lower():

@@ -14,7 +14,7 @@ class Ended:
     ticket: int
     result: Any = None
     error: str | None = None
-    died: str | None = None  # how: "SIGSEGV", "exit 1", "node lost"
+    died: str | None = None  # the cause: "SIGSEGV", "exit 1", "node lost"
 
 
 class Workers(Protocol):

@@ -40,10 +40,14 @@ class FileFacts(Shape):
 
 
 class ShardsRecord(Shape):
+    """The fields of a recipe's `shards` that readers of a dataset use."""
+
     layout: Literal["captions", "documents"]
 
 
 class RecipeRecord(Shape):
+    """The recipe in a manifest."""
+
     source: dict[str, Any]
     steps: list[Any]
     shards: ShardsRecord

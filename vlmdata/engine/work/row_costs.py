@@ -12,10 +12,10 @@ import numpy as np
 class RowCosts:
     """Admits the images of each row in order of position, until their total cost exceeds `max_cost`.
 
-    An image arrives when its host answers. It is decoded at once if it fits in with those of its row decoded so far; else its
-    bytes wait in a file until all images have arrived. So a row costs at most twice its limit, and the outcome depends only on
-    positions and headers. `twins` maps each image, named by its first position, to all its positions; `parents` holds the row
-    of each position. An image that a row has twice counts once.
+    An image arrives when its host answers. It is decoded at once if its row then stays within the limit, counting the images
+    decoded so far; else its bytes wait in a file until all images have arrived. So a row costs at most twice its limit, and the
+    outcome depends only on positions and headers. `twins` maps each image, named by its first position, to all its positions;
+    `parents` holds the row of each position. An image that a row has twice counts once.
     """
 
     def __init__(self, twins: Mapping[int, Sequence[int]], parents: np.ndarray, max_cost: float):
