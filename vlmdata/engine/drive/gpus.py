@@ -15,7 +15,7 @@ def wants_gpu(recipe: Recipe) -> bool:
 
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [word for word in (one.strip() for one in given.split(",")) if word and word != "-1"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [word for word in (one.strip() for one in visible.split(",")) if word and word != "-1"]
     return [str(number) for number in range(gpus_here())]

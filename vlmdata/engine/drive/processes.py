@@ -73,7 +73,7 @@ class LocalWorkers:
         asks.close()
         self.processes[number], self._pipes[number] = process, ours
         if self._rate_limiter:
-            Thread(_serve_rate_limiter, self._rate_limiter, answers, name="pace").start()
+            Thread(_serve_rate_limiter, self._rate_limiter, answers, name="rate limiter").start()
 
     def is_ready(self, worker: int) -> bool:
         return True

@@ -70,7 +70,7 @@ def _fault(table: pa.Table) -> str | None:
         or (inside < 0).any()
         or (length > size[parents] - inside).any()
     ):
-        return "a member lies outside of its sample"
+        return "a member is outside of its sample"
     facts = np.bincount(parents[np.asarray(pc.equal(flat.field("name"), "json"))], minlength=len(table))
     if (facts != 1).any():
         return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members json"

@@ -95,8 +95,8 @@ def make(recipe: Recipe, store: Store) -> PartitionPlan:
 
 def source_identity(source: Source) -> str:
     """Return a fingerprint of the source's parameters and of its files' names and sizes."""
-    given = asdict(source)
-    parameters = {field.name: given[field.name] for field in fields(source) if given[field.name] != field.default}
+    values = asdict(source)
+    parameters = {field.name: values[field.name] for field in fields(source) if values[field.name] != field.default}
     parameters.pop("path", None)  # a folder may have moved: the names of its files identify it
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
     # redacted, because an address with a new signature is still the same source
@@ -253,19 +253,19 @@ class Buckets:
 
 def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Cut a stream of tables into tables of exactly `rows` rows; the last one may be shorter."""
-    held: list[pa.Table] = []
+    pieces: list[pa.Table] = []
     count = 0
     for table in tables:
         while len(table):
             piece = table.slice(0, rows - count)
-            held.append(piece)
+            pieces.append(piece)
             count += len(piece)
             table = table.slice(len(piece))
             if count == rows:
-                yield pa.concat_tables(held).combine_chunks()
-                held, count = [], 0
+                yield pa.concat_tables(pieces).combine_chunks()
+                pieces, count = [], 0
     if count:
-        yield pa.concat_tables(held).combine_chunks()
+        yield pa.concat_tables(pieces).combine_chunks()
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

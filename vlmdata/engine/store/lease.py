@@ -26,7 +26,7 @@ POLL_S = 1.0  # seconds between a waiter's looks
 
 
 class Lease:
-    """A lock that the `with` block holds. Another process can take it over from a suspended holder: `is_held` tells."""
+    """A lock that the `with` block holds. Another process can take it over from a suspended holder: see `is_held`."""
 
     def __init__(self, store: Store, folder: str, waits: Callable[[str], None]):
         self.store = store

@@ -68,11 +68,11 @@ class Ingest(Step):
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")
-        given = {name: flat.field(name).to_pylist() for name in FACTS}
+        before = {name: flat.field(name).to_pylist() for name in FACTS}
         stated: list[str | None] = _stated(rows, flat) if self._verified() else [None] * len(flat.items)
-        columns = {name: list(values) for name, values in given.items()}
+        columns = {name: list(values) for name, values in before.items()}
         done = np.zeros(len(flat.items), bool)
-        for positions, facts in self._outcomes(flat, given, stated, context):  # type: ignore[arg-type]
+        for positions, facts in self._outcomes(flat, before, stated, context):  # type: ignore[arg-type]
             done[positions] = True
             for name, value in facts.items():
                 for position in positions:
@@ -84,10 +84,10 @@ class Ingest(Step):
         return {"images": flat.rebuild(items)}
 
     def _outcomes(
-        self, flat: Flat, given: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
+        self, flat: Flat, before: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield the outcome of each image with its positions, then the rejections of those beyond their row's cost limit."""
-        rule, boxes, twins = self._rule(), given["boxes"], self._twins(flat, stated)
+        rule, boxes, twins = self._rule(), before["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)
         for position, body, failure in self._bodies(flat, list(twins), stated, context):
             if failure is not None:
@@ -103,7 +103,7 @@ class Ingest(Step):
             context.journal(position)
             yield twins[position], self._process(body, boxes[position], context)
         for position, cost in beyond.items():  # keep the blob and offset, so that a takedown can erase bytes written there
-            facts = {name: given[name][position] for name in MEASURED}
+            facts = {name: before[name][position] for name in MEASURED}
             yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
 
     def _verdict(self, reason: str, value: float | None = None, threshold: float | None = None) -> dict[str, Any]:
