@@ -53,9 +53,7 @@ class PartitionLog:
             values = table[name].combine_chunks()
             row = table["row"].to_numpy()
             has = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False) & (row < len(wanted)))
-            stored = values.field("input").take(
-                pa.array(has)
-            )  # without nulls: numpy would convert nulls and the rest to floats
+            stored = values.field("input").take(pa.array(has))  # without nulls, which make numpy convert all to floats
             same = stored.to_numpy() == inputs[row[has]]
             has = has[same]
             found[row[has]] = base + has
@@ -79,7 +77,7 @@ class PartitionLog:
     ) -> bool:
         """Add an entry of measurements or, with `rows`, of rows read from an archive.
 
-        Return False, after removing `table` and `blobs`, if another worker has added an entry since this log was read.
+        If another worker has added an entry since this log was read, delete the new files and return False.
         """
         name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:
