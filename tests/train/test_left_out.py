@@ -179,7 +179,7 @@ def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_p
     for text in told:
         assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
         assert "30  no_answer_left: the cut at batches.sample_tokens took everything" in text
-    assert ["[[what is learned]]" in text for text in told] == [True, False]
+    assert ["[[learned text]]" in text for text in told] == [True, False]
 
 
 def test_what_is_held_out_is_not_left_out_and_has_a_record_of_its_own(tmp_path):
@@ -197,7 +197,7 @@ def test_images_that_break_when_they_are_decoded_are_told_with_the_steps_and_at_
     assert told[-1]["kind"] == "skipped" and told[-1]["reasons"] == {"truncated": 10} and told[-1]["samples"] == 10
     assert [r for r in told if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
     assert [r for r in told if r["kind"] == "train"][-1]["samples"] == 50  # they came by, though they taught nothing
-    assert "gave nothing when their turn came: truncated 10" in capsys.readouterr().err
+    assert "skipped when read: truncated 10" in capsys.readouterr().err
 
 
 # -- the schedule

@@ -1,10 +1,10 @@
-"""AdamW for weights kept in bf16, that loses nothing by it.
+"""AdamW for bf16 weights, as precise as with fp32 weights.
 
 bf16 has 8 bits of precision: a step of 1e-5 on a weight of 0.02 rounds to nothing, and a model trained in bf16 alone stops
-learning. A bf16 number is the upper half of an fp32 number, so the lower half, 16 bits more, gives the whole fp32 weight
-back: the same updates as with fp32 weights, for 2 bytes a weight instead of 4 (the idea: Split-SGD-BF16, Kalamkar et al.
-2020). The first moment may be kept in bf16, for it is an average over ten steps; the second, over a thousand, would stand
-still in it.
+learning. A bf16 number is the upper half of an fp32 number. The optimizer stores the lower 16 bits, so that both halves make
+the whole fp32 weight. The updates are the same as with fp32 weights, for 2 extra bytes a weight instead of 4. Source of the
+idea: Split-SGD-BF16, Kalamkar et al. 2020. The first moment may be bf16 because it averages over ten steps. The second
+averages over a thousand and would no longer change in bf16.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.optim import Optimizer
 
 
 def join(high: Tensor, low: Tensor) -> Tensor:
-    """Return the fp32 weight of a bf16 weight and the int16 that rounding left over."""
+    """Return the fp32 weight from its bf16 half and its int16 remainder."""
     bits = (high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)
     return bits.view(torch.float32)
 
 
 def split(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return an fp32 weight as the bf16 just below or above it and, in int16, how far it lies from that in fp32's bits.
+    """Return an fp32 weight rounded to bf16, and the int16 remainder: the difference of their fp32 bit patterns.
 
-    Rounds half up in magnitude, so that the distance fits: it is in [-32768, 32767].
+    Rounds half up in magnitude, so that the remainder is in [-32768, 32767].
     """
     bits = weight.view(torch.int32)
     low = (bits & 0xFFFF).to(torch.int16)  # wraps: the upper half of its range means "rounded up"
@@ -34,7 +34,7 @@ def split(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SplitAdamW(Optimizer):
-    """Decoupled weight decay (Loshchilov & Hutter 2019) on bf16 weights with their lower halves."""
+    """AdamW (Loshchilov & Hutter 2019) on bf16 weights. `first` is the dtype of the first moment."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class SplitAdamW(Optimizer):
         """Update every weight that has a gradient."""
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
-            made: dict[tuple[int, torch.device], Tensor] = {}
+            numbers_of: dict[tuple[int, torch.device], Tensor] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -67,12 +67,12 @@ class SplitAdamW(Optimizer):
                     state["low"] = torch.zeros_like(p, dtype=torch.int16)
                 state["step"] += 1
                 count = int(state["step"])
-                # As a tensor, so that the compiled update is not compiled again for every learning rate and step.
-                if (count, p.device) not in made:
+                # A tensor, so that a new learning rate or step does not recompile the update.
+                if (count, p.device) not in numbers_of:
                     numbers = [group["lr"], group["lr"] * group["weight_decay"], 1 - beta1**count, (1 - beta2**count) ** 0.5]
-                    made[count, p.device] = torch.tensor(numbers, dtype=torch.float32).to(p.device)
+                    numbers_of[count, p.device] = torch.tensor(numbers, dtype=torch.float32).to(p.device)
                 tensors = [local(t) for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["low"])]
-                self._updater(p.is_cuda)(*tensors, made[count, p.device], beta1, beta2, group["eps"])
+                self._updater(p.is_cuda)(*tensors, numbers_of[count, p.device], beta1, beta2, group["eps"])
 
     def _updater(self, compiled: bool) -> Any:
         if self._update is None:
@@ -98,5 +98,5 @@ def _update(
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's share of a tensor that FSDP has sharded, or the tensor."""
+    """Return this rank's shard of a tensor that FSDP shards; any other tensor unchanged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

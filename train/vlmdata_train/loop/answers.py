@@ -1,4 +1,4 @@
-"""Generated answers to the last questions of held-out samples, beside the true ones."""
+"""Generated and true answers to the last questions of held-out samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """One held-out question and what the model said."""
+    """The true and the generated answer to one question."""
 
     source: str
     key: str
@@ -34,7 +34,7 @@ Question = tuple[Ready, str]  # a prompt, and the true answer
 
 
 def make_questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Question]:
-    """Make of each sample the prompt before its last answer, or before its caption; what gives none is passed over."""
+    """Yield each sample's prompt up to its last answer or its caption, and the true text. Skips samples without one."""
     for sample in samples:
         try:
             prompt, truth = reading.prompter.before_answer(read_document(sample))
@@ -48,7 +48,7 @@ def generate_answers(
     model: VisionLanguageModel, reading: Reading, samples: Iterable[Sample], *, max_new_tokens: int, blank: bool = False,
     at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
-    """Ask the model for the last answer of samples, or for their captions. `blank` makes every image grey."""
+    """Generate the last answer, or the caption, of each sample. `blank` makes every image grey."""
     questions = list(make_questions(reading, samples))
     return _generate(model, reading, questions, max_new_tokens, bool, blank=blank, at_once=at_once, add=add)
 
@@ -58,7 +58,7 @@ def held_out_answers(
     model_with_loss: ModelWithLoss, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int,
     add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
-    """Ask for the answers of samples, each rank its share, and return all of them to all. Every rank must call it."""
+    """Generate the answers, each rank its share, and return all of them on every rank. Every rank must call it."""
     questions = list(make_questions(reading, samples))
     share = -(-len(questions) // ranks.world)
     own = questions[ranks.rank * share : (ranks.rank + 1) * share]
@@ -66,16 +66,16 @@ def held_out_answers(
         answers = _generate(
             model_with_loss.model, reading, own, max_new_tokens, bool, add=lambda count: add(count * ranks.world)
         )
-        return [answer for part in all_gather_objects(answers, ranks) for answer in part]
-    # Blocks are put together as they are met, on all ranks at once: all must take the same steps, with as many questions.
-    model_with_loss.unshard()  # what is in no block: tower, embeddings, output layer
-    filled = own + questions[:1] * (share - len(own))
+        return [answer for share_of_rank in all_gather_objects(answers, ranks) for answer in share_of_rank]
+    # FSDP gathers each block on all ranks at once, so all ranks must take the same steps on the same number of questions.
+    model_with_loss.unshard()  # the weights outside the blocks: encoder, embeddings, output layer
+    padded = own + questions[:1] * (share - len(own))
     answers = _generate(
-        model_with_loss.model, reading, filled, max_new_tokens, lambda done: all(all_gather_objects(done, ranks)),
+        model_with_loss.model, reading, padded, max_new_tokens, lambda done: all(all_gather_objects(done, ranks)),
         add=lambda count: add(count * ranks.world),
     )  # fmt: skip
     model_with_loss.reshard()
-    return [answer for part in all_gather_objects(answers[: len(own)], ranks) for answer in part]
+    return [answer for share_of_rank in all_gather_objects(answers[: len(own)], ranks) for answer in share_of_rank]
 
 
 def _generate(
@@ -86,13 +86,13 @@ def _generate(
     model.eval()
     answers, stop_ids = [], reading.prompter.template.stop_ids
     for start in range(0, len(questions), at_once):
-        some = questions[start : start + at_once]
-        ready = [one for one, _ in some]
+        group = questions[start : start + at_once]
+        ready = [prompt for prompt, _ in group]
         batch = build_batch(ready, reading.plan, reading.prompter.pad_id, packed_tokens=None, broken=Counter())
         batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
         tokens = generate(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, is_over=is_over)
-        for (one, truth), row in zip(some, tokens, strict=True):
-            answers.append(GeneratedAnswer(one.source, one.key, truth, reading.prompter.answer_text(row)))
-        add(len(some))
+        for (prompt, truth), row in zip(group, tokens, strict=True):
+            answers.append(GeneratedAnswer(prompt.source, prompt.key, truth, reading.prompter.answer_text(row)))
+        add(len(group))
     model.train(was_training)
     return answers

@@ -1,4 +1,4 @@
-"""The loss on samples that are held out, with their images or with grey ones in their place."""
+"""The loss on held-out samples, with their images or with grey ones instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmdata_train.model.batch import IGNORE, Batch
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Cross-entropy per answer token, over all and per source."""
+    """Cross-entropy per answer token, overall and per source."""
 
     loss: float
     loss_of: dict[str, float]
@@ -31,11 +31,10 @@ def held_out_loss(
     model_with_loss: ModelWithLoss, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False,
     add: Callable[[int], None] = lambda _: None,
 ) -> HeldOutLoss:  # fmt: skip
-    """Return the loss on the first `samples` samples of a feed, each rank its share. `blank` makes every image grey.
+    """Return the loss on the first `samples` samples of a feed, each rank its share. Every rank must call it.
 
-    It is a fixed set, counted by answer token; every rank must call it. Where ranks share the weights, one that has read
-    its share continues with the others, on empty batches. `add` gets the number of samples that all ranks did since its last
-    call.
+    Every answer token has the same weight. `blank` makes every image grey. Under FSDP, a rank that finishes its share early
+    runs empty batches until the others finish. `add` receives the number of samples done on all ranks since its last call.
     """
     was_training = model_with_loss.training
     model_with_loss.eval()
@@ -52,7 +51,7 @@ def held_out_loss(
         if is_over:
             break
         if batch is None:
-            model_with_loss(MicroBatch.of(nothing(), ranks.device))
+            model_with_loss(MicroBatch.of(empty_batch(), ranks.device))
             continue
         micro = MicroBatch.of(blanked(batch) if blank else batch, ranks.device)
         _, of_sample = model_with_loss(micro)
@@ -64,24 +63,24 @@ def held_out_loss(
     batches.close()
     model_with_loss.train(was_training)
     if isinstance(model_with_loss, FSDPModule):
-        model_with_loss.reshard()  # its root stays whole after a forward pass without a backward one
-    every = all_gather_objects([dict(sums), dict(tokens), seen], ranks)
-    names = sorted({name for b in every for name in b[0]})
-    loss = {name: sum(b[0].get(name, 0.0) for b in every) for name in names}
-    counts = {name: sum(b[1].get(name, 0) for b in every) for name in names}
+        model_with_loss.reshard()  # FSDP does not reshard the root after a forward pass without a backward pass
+    of_ranks = all_gather_objects([dict(sums), dict(tokens), seen], ranks)
+    names = sorted({name for own in of_ranks for name in own[0]})
+    loss = {name: sum(own[0].get(name, 0.0) for own in of_ranks) for name in names}
+    counts = {name: sum(own[1].get(name, 0) for own in of_ranks) for name in names}
     losses = {name: loss[name] / max(counts[name], 1) for name in names}
-    return HeldOutLoss(sum(loss.values()) / max(sum(counts.values()), 1), losses, sum(b[2] for b in every))
+    return HeldOutLoss(sum(loss.values()) / max(sum(counts.values()), 1), losses, sum(own[2] for own in of_ranks))
 
 
 def blanked(batch: Batch) -> Batch:
-    """Return the batch with every pixel the grey of an unread image: what the model knows without looking."""
+    """Return the batch with every pixel grey (128), to measure what the model knows without the images."""
     pixels = batch.pixels
     grey: Any = [torch.full_like(p, 128) for p in pixels] if isinstance(pixels, list) else torch.full_like(pixels, 128)
     return dataclasses.replace(batch, pixels=grey)
 
 
-def nothing() -> Batch:
-    """Return a batch of one token without a loss."""
+def empty_batch() -> Batch:
+    """Return a batch of one token without a loss, and without images."""
     one = torch.zeros(1, 1, dtype=torch.int64)
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(

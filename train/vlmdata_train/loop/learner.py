@@ -1,4 +1,4 @@
-"""The model with what makes it learn: its blocks as the recipe wants them, distributed over the ranks, and its optimizer."""
+"""The model, distributed over the ranks, with its optimizer: recomputation, compilation, gradients."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vlmdata_train.recipe import Recipe, Speed
 
 
 def check_speed(speed: Speed, ranks: Ranks) -> None:
-    """Raise RecipeError for what this device cannot do, before the run begins."""
+    """Raise RecipeError if this device does not support the recipe's `speed`."""
     if speed.compile and ranks.device.type == "cpu":
         raise RecipeError(
-            "speed.compile: attention on a CPU goes segment by segment and would be compiled for each batch: set it to false"
+            "speed.compile: on a CPU attention runs segment by segment and would be compiled for each batch: set it to false"
         )
 
 
 class Learner:
-    """A frozen and trained model, `model_with_loss`, and its `optimizer`. Every rank must call every method."""
+    """A model, `model_with_loss`, and its `optimizer`. Every rank must call every method."""
 
     def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
-        # Order matters: freeze, then compile, then distribute, then make the optimizer (distribution replaces parameters).
+        # The order matters: freeze, compile, distribute, make the optimizer (distribution replaces parameters).
         self.recipe, self.ranks = recipe, ranks
         self.model_with_loss = ModelWithLoss(
             model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast"
@@ -47,12 +47,12 @@ class Learner:
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def fit(self, micro: MicroBatch) -> int:
-        """Recompute as few blocks as this GPU's memory asks, measured on one micro-batch. Returns how many."""
+        """Recompute as few blocks as the GPU's memory allows, measured on one micro-batch. Returns their number."""
         state_bytes = optimizer_bytes(self.weights, self.recipe.optimizer.compact)
         return fit_memory(self.layers, self.module, micro, state_bytes, CudaMemory(self.ranks.device), self.ranks)
 
     def add_gradients(self, micros: list[MicroBatch], answers: float) -> list[Tensor]:
-        """Run a step's micro-batches forward and back; `answers` are all its answer tokens, of all ranks.
+        """Run forward and backward of a step's micro-batches; `answers` is the step's number of answer tokens over all ranks.
 
         Returns the summed loss of each sample, (S,) for each micro-batch, on the device.
         """
@@ -60,20 +60,20 @@ class Learner:
         for number, micro in enumerate(micros):
             with syncing(self.module, number == len(micros) - 1):
                 summed, of_sample = self.module(micro)
-                # Every answer token of the step weighs the same, however the step is cut into micro-batches and ranks.
+                # Every answer token of the step has the same weight, for any number of micro-batches and ranks.
                 (summed * (self.ranks.world / max(answers, 1))).backward()
             shares.append(of_sample)
         return shares
 
     def check_gradients(self) -> None:
-        """A weight that should be trained and gets no gradient stays as it is, silently: say so at the first step."""
+        """Raise RuntimeError if a trained weight has no gradient: the optimizer would leave it unchanged without an error."""
         named = list(self.model_with_loss.model.named_parameters())
         without = [name for name, p in named if p.requires_grad and p.grad is None]
         if without:
             raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
-        with_one = [name for name, p in named if not p.requires_grad and p.grad is not None]
-        assert not with_one, f"the frozen weight {with_one[0]} has a gradient"
+        frozen = [name for name, p in named if not p.requires_grad and p.grad is not None]
+        assert not frozen, f"the frozen weight {frozen[0]} has a gradient"
 
     def clip(self) -> float:
-        """Scale the gradients down to the recipe's largest norm, and return the norm that they had."""
+        """Clip the gradients to the recipe's norm, and return their norm before."""
         return float(full_tensor(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))

@@ -1,4 +1,4 @@
-"""The log of a run: to the terminal, as JSON lines, to TensorBoard, and to wandb where a project is named."""
+"""The log of a run: terminal, JSON lines, TensorBoard, and wandb if the recipe names a project."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vlmdata_train.recipe import Logs
 
 
 def check_logs(choice: Logs) -> None:
-    """Raise RecipeError if what is to be logged to is not installed, before the run begins."""
+    """Raise RecipeError if the package of a chosen log is not installed."""
     for wanted, package in ((choice.tensorboard, "tensorboard"), (choice.wandb is not None, "wandb")):
         if wanted and importlib.util.find_spec(package) is None:
-            raise RecipeError(f"logs.{package}: the package {package} is not installed; install it, or leave it out")
+            raise RecipeError(f"logs.{package}: the package {package} is not installed: install it, or turn this log off")
 
 
 class Log:
-    """Writes records. Only the first rank has one; the others' calls do nothing."""
+    """Writes records and lines. Only the first rank's log is active; calls on the others do nothing."""
 
     def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
         self.active = active
@@ -33,7 +33,7 @@ class Log:
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
-        self._lines = open(out / "log.jsonl", "a")  # noqa: SIM115  open as long as the run
+        self._lines = open(out / "log.jsonl", "a")  # noqa: SIM115  open until `close`
         if choice.tensorboard:
             self._board = _summary_writer(out / "tensorboard")
         if choice.wandb is not None:
@@ -42,7 +42,7 @@ class Log:
             self._wandb = wandb.init(project=choice.wandb, dir=str(out), config=dict(recipe))
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Write one record everywhere; nested values get names like `loss/captions`."""
+        """Write one record to every log; nested values get names like `loss/captions`."""
         if not self.active:
             return
         self._lines.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
@@ -55,12 +55,12 @@ class Log:
             self._wandb.log(flat, step=step)
 
     def say(self, text: str) -> None:
-        """Write lines to the terminal, that is to stderr: stdout is for results. Strangers' keys and texts are among them."""
+        """Print lines to stderr (stdout is for results). Secrets are redacted, and control characters of the data escaped."""
         if self.active:
             print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Write out what is still held."""
+        """Flush and close every log."""
         if not self.active:
             return
         self._lines.close()

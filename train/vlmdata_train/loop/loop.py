@@ -33,15 +33,15 @@ from vlmdata_train.loop.score import score, table
 from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.recipe import Recipe
 
-MAX_REFUSED = 20  # skipped steps in a row that no single bad sample explains
+MAX_REFUSED = 20  # skipped steps in a row: a single bad sample does not cause this many
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run did. `losses` are those of the steps that this process made, per answer token."""
+    """The outcome of a run. `losses`, per answer token, are those of this process's steps, without the ones before a resume."""
 
     out: Path
-    checkpoint: Path | None  # the last one; none where the recipe saves none
+    checkpoint: Path | None  # the last one; None if the recipe saves none
     steps: int
     losses: list[float]
     held_out: float | None
@@ -52,11 +52,11 @@ def run_training(recipe: Recipe) -> Result:
     if recipe.speed.threads is not None:
         torch.set_num_threads(recipe.speed.threads)
     with joined(recipe.speed.device) as ranks:
-        return Run(recipe, ranks).to_the_end()
+        return Run(recipe, ranks).finish()
 
 
 class Run:
-    """A run under way: what is trained on what, and how far it has come. Every rank has one."""
+    """The state of a run: model, data and progress. Every rank has one."""
 
     def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
         out = Path(recipe.out)
@@ -66,52 +66,53 @@ class Run:
         self.last_saved = setup.resumable(recipe, self.checkpoints)
         setup.seed_everything(recipe.seed, ranks)
         self.model = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks)
-        self.feed, self.held_feed = open_feed.make_feeds(recipe, self.model, ranks)
+        self.feed, self.held_out_feed = open_feed.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
-        self.step, self.seen = 0, 0  # steps made, samples of all ranks that were read, used or not
-        self.held_at = self.saved_at = -1  # the steps of the last evaluation and of the last checkpoint
-        self.best: dict[str, Any] | None = None  # the loss and the step of the best checkpoint
+        self.step, self.seen = 0, 0  # steps done, samples read on all ranks, used or not
+        self.evaluated_at = self.saved_at = -1  # the steps of the last evaluation and the last checkpoint
+        self.best: dict[str, Any] | None = None  # loss and step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
         if self.last_saved is not None:
             self._resume(self.last_saved)
         self.log.say(setup.summary(recipe, self.model, ranks))
         self._log_data()
         self.source = Prefetcher(self.feed, ranks.device)
-        self.position = self.source.position  # after the last step made
-        self.has_ended = False  # the data, before the steps
+        self.position = self.source.position  # after the last step
+        self.has_ended = False  # whether the data ended before the steps
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
         self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step
-        self.held: HeldOutLoss | None = None  # the last evaluation
-        self.questions = open_feed.held_out_questions(recipe, self.held_feed)
+        self.evaluation: HeldOutLoss | None = None  # the last one
+        self.questions = open_feed.held_out_questions(recipe, self.held_out_feed)
         self.progress = RunProgress(recipe, self.feed, ranks)
 
-    def to_the_end(self) -> Result:
-        """Make the remaining steps; log, evaluate and save as the recipe says."""
+    def finish(self) -> Result:
+        """Run the remaining steps; log, evaluate and save as the recipe says."""
         recipe, micro_batches = self.recipe, 0.0
         self.learner.module.train()
         while not self.is_over:
             micros = self._take()
             answers, micro_batches, taken = self._counts(micros)
-            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # some rank's data: all stop together
+            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # of any rank; all stop together
             if not self.has_ended:
                 self._learn(micros, answers)
                 self.step, self.seen = self.step + 1, self.seen + int(taken)
                 self.position = self.source.position
-            if self.losses:  # else a finished run was started again
+            if self.losses:  # none if a finished run is started again
                 self._report()
         self.source.close()
         self._log_skipped()
         self.log.close()
         if self.step == 0 and micro_batches:
             raise RecipeError(
-                f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, and"
-                f" the data has {micro_batches:.0f} in all: lower it, or raise `epochs`"
+                f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, but"
+                f" the data has only {micro_batches:.0f} in all: lower it, or raise `epochs`"
             )
         if self.step == 0:
             raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(self.feed.skipped)}")
-        return Result(Path(recipe.out), self.last_saved, self.step, self.losses, self.held.loss if self.held else None)
+        held_out = self.evaluation.loss if self.evaluation else None
+        return Result(Path(recipe.out), self.last_saved, self.step, self.losses, held_out)
 
     @property
     def is_over(self) -> bool:
@@ -132,57 +133,57 @@ class Run:
         self.log.say(f"resumed from {path}")
 
     def _log_data(self) -> None:
-        """Log which samples are left out and why, and at the start of a run its first sample as the model reads it."""
+        """Log which samples are left out and why, and at the start of a run the first sample as the model reads it."""
         if not self.ranks.is_first:
             return
         held = self.recipe.held_out.path or f"{self.recipe.data}, held out"
-        for of, feed, data in (("data", self.feed, self.recipe.data), ("held_out", self.held_feed, held)):
+        for name, feed, data in (("data", self.feed, self.recipe.data), ("held_out", self.held_out_feed, held)):
             if feed is None or feed.plan is None:
                 continue
-            found = count_left_out(feed.plan)
-            if found.reasons:
-                record = found.record(feed.plan, feed.reading.prompt)
-                self.log.record("left_out", self.step, {"of": of, **record})
+            left_out = count_left_out(feed.plan)
+            if left_out.reasons:
+                record = left_out.record(feed.plan, feed.reading.prompt)
+                self.log.record("left_out", self.step, {"of": name, **record})
                 self.log.say("\n".join(left_out_lines(record, str(data))))
         template = self.feed.reading.prompter.template
         if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
-            self.log.say("the chat template writes nothing behind an answer: the model does not learn where to stop")
+            self.log.say("the chat template writes nothing after an answer: the model does not learn where to stop")
         if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
-            self.log.say(f"the first sample; [[what is learned]]:\n{shown(self.model.tokenizer, prompt)}")
+            self.log.say(f"first sample; [[learned text]]:\n{shown(self.model.tokenizer, prompt)}")
 
     def _skipped(self) -> dict[str, int]:
-        """Return how many samples of all ranks gave nothing when their turn came, by reason. Every rank must call it."""
+        """Return how many samples of all ranks were skipped when read, by reason. Every rank must call it."""
         return dict(
             sum((Counter(own) for own in all_gather_objects(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common()
         )
 
     def _blank_answers(self) -> int:
-        """Return how many answers of all ranks' samples had no loss because they say nothing. Every rank must call it."""
+        """Return how many answers on all ranks had no loss because they are empty or blank. Every rank must call it."""
         return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
     def _log_skipped(self) -> None:
-        """Log at the end which samples gave nothing though not left out: their images broke when they were decoded."""
+        """Log which samples were skipped although their lengths were measured: their images failed to decode."""
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
             self.log.say(f"{blank:,} answers were empty or blank and had no loss")
         if skipped:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
-            self.log.say(f"gave nothing when their turn came: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
+            self.log.say(f"skipped when read: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
     def _take(self) -> list[MicroBatch]:
         """Return the micro-batches of a step, fewer at the end of the data."""
-        waited = time.perf_counter()
+        start = time.perf_counter()
         micros = self.source.take(self.recipe.batches.accumulate)
-        self.meter.waited += time.perf_counter() - waited
+        self.meter.waited += time.perf_counter() - start
         return micros
 
     def _counts(self, micros: list[MicroBatch]) -> list[float]:
-        """Return the answer tokens, the micro-batches and the samples that came by for a step, over all ranks."""
+        """Return a step's answer tokens, micro-batches and samples read, over all ranks."""
         own = [sum(sum(m.answers) for m in micros), len(micros), sum(m.batch.taken for m in micros)]
         return all_reduce_sum([float(number) for number in own], self.ranks)
 
     def _learn(self, micros: list[MicroBatch], answers: float) -> None:
-        """Make one optimizer step, unless the recipe's rule for a broken loss skips it or stops the run."""
+        """Do one optimizer step, unless the recipe's rule for a broken loss skips it or stops the run."""
         learner, choice, is_first = self.learner, self.recipe.optimizer, not self.losses
         share = self.progress.share(self.step, self.seen)
         self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
@@ -209,15 +210,15 @@ class Run:
         add_step(self.meter, micros, sums, learner.costs, self.model)
 
     def _report(self) -> None:
-        """Log, evaluate and save what is due at this step and not done yet."""
+        """Log, evaluate and save if due at this step and not done yet."""
         choice = self.recipe.checkpoints
         if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
             self._log_steps()
         is_due = bool(choice.every) and (self.step % choice.every == 0 or self.is_over)
         is_saving = is_due and self.saved_at != self.step
-        # What is saved is evaluated too: the best checkpoint is the one whose own weights were measured.
-        is_asked = self.step % self.recipe.held_out.every == 0 or self.is_over or (is_saving and choice.keep_best)
-        if self.held_feed is not None and is_asked and self.held_at != self.step:
+        # Evaluate before each save: the loss of the best checkpoint must be that of its own weights.
+        is_evaluating = self.step % self.recipe.held_out.every == 0 or self.is_over or (is_saving and choice.keep_best)
+        if self.held_out_feed is not None and is_evaluating and self.evaluated_at != self.step:
             self._evaluate()
         if is_saving:
             self._save()
@@ -235,30 +236,30 @@ class Run:
         self.meter = Meter()
 
     def _evaluate(self) -> None:
-        """Measure the held-out loss, and the answers where the recipe asks for them."""
-        assert self.held_feed is not None
+        """Measure the held-out loss, and generate answers if the recipe asks for them."""
+        assert self.held_out_feed is not None
         choice, model_with_loss = self.recipe.held_out, self.learner.model_with_loss
         with CountLine("held-out loss", choice.samples, active=self.ranks.is_first) as line:
-            self.held = held_out_loss(model_with_loss, self.held_feed, choice.samples, self.ranks, add=line.add)
-        self.held_at = self.step
-        self.log.say(f"step {self.step}: held-out loss {self.held.loss:.4f} on {self.held.samples} samples")
-        values: dict[str, Any] = {"loss": self.held.loss, "loss_of": self.held.loss_of}
+            self.evaluation = held_out_loss(model_with_loss, self.held_out_feed, choice.samples, self.ranks, add=line.add)
+        self.evaluated_at = self.step
+        self.log.say(f"step {self.step}: held-out loss {self.evaluation.loss:.4f} on {self.evaluation.samples} samples")
+        values: dict[str, Any] = {"loss": self.evaluation.loss, "loss_of": self.evaluation.loss_of}
         if self.questions:
-            reading = self.held_feed.reading
+            reading = self.held_out_feed.reading
             with CountLine("held-out answers", len(self.questions), active=self.ranks.is_first) as line:
                 answers = held_out_answers(
                     model_with_loss, reading, self.questions, self.ranks, max_new_tokens=choice.answer_tokens, add=line.add
                 )  # fmt: skip
             scores = score(answers)
             values["exact_of"] = {name: s.exact for name, s in scores.items()}
-            self.log.say(table(scores, self.held.loss_of))
+            self.log.say(table(scores, self.evaluation.loss_of))
         self.log.record("held_out", self.step, values)
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that the recipe does not keep."""
         choice = self.recipe.checkpoints
-        if self.held is not None and (self.best is None or self.held.loss < self.best["loss"]):
-            self.best = {"loss": self.held.loss, "step": self.step}
+        if self.evaluation is not None and (self.best is None or self.evaluation.loss < self.best["loss"]):
+            self.best = {"loss": self.evaluation.loss, "step": self.step}
         facts = {"samples": self.seen, "best": self.best, "recent_losses": list(self.watch.recent), "data": self.feed.names}
         position = open_feed.gather_positions(self.position, self.ranks)
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)

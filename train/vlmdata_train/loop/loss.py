@@ -1,4 +1,4 @@
-"""Cross-entropy on answer tokens only, in chunks: the logits of all tokens never exist at once.
+"""Cross-entropy on answer tokens only, in chunks, so that the logits of all tokens never exist at once.
 
 B batch, T tokens, D width, V vocabulary, N tokens with a loss.
 """
@@ -16,10 +16,10 @@ from vlmdata_train.model.head import Head
 
 
 def answer_positions(labels: Tensor, segment_ids: Tensor) -> Tensor:
-    """Say which positions predict a label: (B, T), (B, T) -> bool (B, T).
+    """Return which positions predict a label: (B, T), (B, T) -> bool (B, T).
 
-    Position t predicts label t + 1, and only inside its own segment: the last token of a packed sample says nothing
-    about the first of the next one.
+    Position t predicts label t + 1 if both are in the same segment: the last token of a packed sample does not predict the
+    first of the next sample.
     """
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = (labels[:, 1:] != IGNORE) & (segment_ids[:, 1:] == segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
@@ -27,7 +27,7 @@ def answer_positions(labels: Tensor, segment_ids: Tensor) -> Tensor:
 
 
 def answer_labels(labels: Tensor, predicts: Tensor) -> Tensor:
-    """Return the label that each predicting position should give: (N,), in the order of `hidden[predicts]`."""
+    """Return the label of each predicting position: (N,), in the order of `hidden[predicts]`."""
     return labels.roll(-1, dims=1)[predicts]
 
 
@@ -36,8 +36,8 @@ def token_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy and each token's share: (N, D), (V, D), (N,) -> scalar, (N,) without gradient.
 
-    `weight` and `bias`, (V,), are the output layer's, `head` what follows it. `chunk` tokens' logits live at a time, in fp32:
-    chunk * V * 4 bytes. The gradients are made in the forward pass, chunk by chunk, so the logits are not computed twice.
+    `weight` and `bias`, (V,), are the output layer's; `head` scales and caps its logits. Memory: the fp32 logits of `chunk`
+    tokens, chunk * V * 4 bytes. The forward pass computes the gradients too, chunk by chunk, so the logits are computed once.
     """
     total, each = _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, head or Head(), chunk)
     return total, each
@@ -50,7 +50,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        # The sum over chunks is kept in fp32: adding many small bf16 products would round them away.
+        # Sum over chunks in fp32: a bf16 sum would round small terms away.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
@@ -78,15 +78,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
-        made: list[Tensor | None] = [
+        scaled: list[Tensor | None] = [
             None if gradient is None else (gradient * gradients[0].to(gradient.dtype)).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return made[0], made[1], made[2], None, None, None
+        return scaled[0], scaled[1], scaled[2], None, None, None
 
 
 def _logit_gradient(logits: Tensor, labels: Tensor, head: Head) -> Tensor:
-    """Return the gradient of the summed cross-entropy for what the output layer gave, of finished logits: (n, V) -> (n, V)."""
+    """Return the gradient of the summed cross-entropy with respect to the output layer's logits: (n, V) -> (n, V).
+
+    `logits` are those after `head`.
+    """
     gradient = logits.softmax(-1)
     gradient[torch.arange(len(gradient), device=gradient.device), labels] -= 1
     if head.cap is not None:

@@ -1,4 +1,4 @@
-"""Activation checkpointing chosen by memory: a step is measured, and as few blocks are recomputed as fit."""
+"""Activation checkpointing by measured memory: as few blocks are recomputed as the GPU allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmdata_train.model.repeated_blocks import recompute
 
 
 class Memory(Protocol):
-    """What fit_memory asks of a device, in bytes."""
+    """Memory of a device, in bytes, as `fit_memory` needs it."""
 
     def limit(self) -> float: ...
     def held(self) -> float: ...
@@ -21,31 +21,31 @@ class Memory(Protocol):
 
 
 class CudaMemory:
-    """A GPU's, as torch's allocator counts it."""
+    """Memory of a GPU, as torch's allocator counts it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def limit(self) -> float:
-        """Return all that the GPU has but a tenth, which stays free for fragments."""
+        """Return 90% of the GPU's memory; the rest stays free for fragmentation."""
         return 0.9 * torch.cuda.get_device_properties(self.device).total_memory
 
     def held(self) -> float:
-        """Return what tensors take now."""
+        """Return the memory of all tensors now."""
         torch.cuda.synchronize(self.device)
         return torch.cuda.memory_allocated(self.device)
 
     def begin_peak(self) -> None:
-        """Forget the peak before."""
+        """Start to measure the peak."""
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> float:
-        """Return the most that was held since then."""
+        """Return the peak since `begin_peak`."""
         return torch.cuda.max_memory_allocated(self.device)
 
 
 def spaced(count: int, chosen: int) -> list[bool]:
-    """Choose `chosen` of `count` blocks at even distances."""
+    """Return which of `count` blocks to choose so that `chosen` are evenly spaced."""
     return [(i + 1) * chosen // count > i * chosen // count for i in range(count)]
 
 
@@ -56,10 +56,10 @@ def blocks_to_recompute(blocks: int, bytes_per_block: float, free_bytes: float) 
 
 
 def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes: float, memory: Memory, ranks: Ranks) -> int:
-    """Measure a step with all blocks recomputed and with one kept, and recompute as few as fit. Returns how many.
+    """Measure a step with all blocks recomputed and with one kept, then recompute as few as fit. Returns their number.
 
-    `run` is the module as it is distributed over the ranks, `later_bytes` what is not yet taken: the optimizer's state. Every
-    rank must call it; the one with the least room decides for all, for under FSDP all ranks run a block's forward together.
+    `run` is the distributed module, `later_bytes` the size of the optimizer's state, not yet allocated. Every rank must call
+    it. The rank with the least free memory decides for all: under FSDP all ranks run a block's forward together.
     """
     held = []
     for kept in (0, 1):
@@ -69,10 +69,10 @@ def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes:
         total, _ = run(micro)
         held.append(memory.held() - before)
         total.backward()
-        run.zero_grad(set_to_none=False)  # the gradients stay: they are part of the peak
+        run.zero_grad(set_to_none=False)  # keep the gradients allocated: they are part of the peak
         del total
     free = memory.limit() - memory.peak() - later_bytes
-    again = max(all_gather_objects(blocks_to_recompute(len(blocks), held[1] - held[0], free), ranks))
-    recompute(blocks, spaced(len(blocks), again))
+    recomputed = max(all_gather_objects(blocks_to_recompute(len(blocks), held[1] - held[0], free), ranks))
+    recompute(blocks, spaced(len(blocks), recomputed))
     run.zero_grad(set_to_none=True)
-    return again
+    return recomputed

@@ -1,4 +1,4 @@
-"""Counts and rates of the steps since the last record, and their line in the terminal."""
+"""Counts and rates of the steps since the last log record, and their line for the terminal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vlmdata_train.recipe import Recipe
 
 @dataclass
 class Meter:
-    """Counts of the steps since the last record. Times in seconds."""
+    """Counts of the steps since the last log record. Times are in seconds."""
 
     started: float = field(default_factory=time.perf_counter)
     steps: int = 0
     waited: float = 0.0  # for data
-    tokens: int = 0  # real ones, without padding
-    padded_tokens: int = 0  # padding included
+    tokens: int = 0  # without padding
+    padded_tokens: int = 0  # with padding
     answers: int = 0  # tokens that have a loss
     samples: int = 0
     images: int = 0
@@ -37,7 +37,7 @@ class Meter:
             self.counts[source] = self.counts.get(source, 0) + count
 
     def values(self, world: int, peak_flops: float | None) -> dict[str, Any]:
-        """Return the record: rates over all ranks, taking the others to be as fast as this one."""
+        """Return the log record. Rates are this rank's times `world`: all ranks are assumed equally fast."""
         elapsed = time.perf_counter() - self.started
         total, count = sum(self.losses.values()), sum(self.counts.values())
         values: dict[str, Any] = {
@@ -58,7 +58,7 @@ class Meter:
 
 
 def memory_bytes() -> int:
-    """Return the most memory the run has held: of the GPU where there is one, else of the process."""
+    """Return the peak memory of the run: the GPU's if there is one, else the process's."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     import resource
@@ -69,13 +69,13 @@ def memory_bytes() -> int:
 def add_step(
     meter: Meter, micros: list[MicroBatch], sums: list[float], costs: dict[str, float], model: VisionLanguageModel
 ) -> None:
-    """Add one step to the meter; `sums` are the samples' summed losses, `costs` what `flops_per_token` gives.
+    """Add one step to the meter; `sums` are the samples' summed losses, `costs` the result of `flops_per_token`.
 
-    What passes the encoder are the patches of every tile as large as it is, with the class and register tokens that are given
-    out; the abstractor, the tokens that it makes of them; the language model and the fusion, the real tokens of the text with
-    its images. All of it is known on the host, so that no device is waited for.
+    The encoder's tokens are the patches of every tile at its own size, with the class and register tokens that it returns. The
+    abstractor's are the tokens that it makes of them. Those of the language model and the fusion are the tokens of text and
+    images without padding. All counts are known on the host, so that it never waits for the device.
     """
-    rest = iter(sums)
+    remaining = iter(sums)
     meter.steps += 1
     for micro in micros:
         batch = micro.batch
@@ -91,15 +91,15 @@ def add_step(
             features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
             meter.flops += features * costs["fusion_features"]
         for source, answers in zip(batch.sources, micro.answers, strict=True):
-            meter.add_losses({source: (next(rest), answers)})
+            meter.add_losses({source: (next(remaining), answers)})
 
 
 def step_line(step: int, recipe: Recipe, values: dict[str, Any]) -> str:
     """Return a step's line for the terminal."""
-    of = f"/{recipe.steps}" if recipe.steps else ""
+    total = f"/{recipe.steps}" if recipe.steps else ""
     use = f", {values['flops_use']:.0%} of peak" if "flops_use" in values else ""
     return (
-        f"step {step}{of}: loss {values['loss']:.4f}, {values['tokens_per_s']:,.0f} tokens/s, "
+        f"step {step}{total}: loss {values['loss']:.4f}, {values['tokens_per_s']:,.0f} tokens/s, "
         f"{values['samples_per_s']:.1f} samples/s, padding {values['padding']:.1%}, "
         f"waiting {values['data_wait']:.0%}, {values['memory_gib']:.2f} GiB{use}"
     )

@@ -1,4 +1,4 @@
-"""The optimizer: parameter groups with their learning rates, AdamW, the schedule."""
+"""The optimizer: parameter groups, AdamW, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vlmdata_train.recipe import Optimizer
 def parameter_groups(
     parts: Mapping[str, nn.Module], table: Mapping[str, Part], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups: per part its trained matrices, with decay, and its trained vectors, without.
+    """Return AdamW's groups: for each part its trained matrices, with weight decay, and its trained vectors, without.
 
-    A weight that two parts share (tied embeddings) belongs to the first that names it.
+    A weight that two parts share (tied embeddings) belongs to the first of them.
     """
     groups = []
     taken: set[int] = set()
@@ -28,16 +28,16 @@ def parameter_groups(
         part = table.get(name, Part())
         rate = lr if part.lr is None else part.lr
         decay = weight_decay if part.weight_decay is None else part.weight_decay
-        fresh = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
-        taken |= {id(p) for p in fresh}
-        for params, wd in (([p for p in fresh if p.ndim > 1], decay), ([p for p in fresh if p.ndim <= 1], 0.0)):
+        own = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+        taken |= {id(p) for p in own}
+        for params, wd in (([p for p in own if p.ndim > 1], decay), ([p for p in own if p.ndim <= 1], 0.0)):
             if params:
                 groups.append({"params": params, "lr": rate, "initial_lr": rate, "weight_decay": wd, "part": name})
     return groups
 
 
 def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOptimizer:
-    """Return AdamW: torch's own for fp32 weights, ours for bf16 ones, which keeps the bits that bf16 rounds away."""
+    """Return AdamW: torch's for fp32 weights, SplitAdamW for bf16 weights."""
     kinds = {p.dtype for group in groups for p in group["params"]}
     betas = (choice.beta1, choice.beta2)
     if kinds == {torch.bfloat16}:
@@ -48,14 +48,17 @@ def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOpti
 
 
 def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
-    """Return what AdamW's state will take on this rank: two fp32 moments, and the lower half of a bf16 weight."""
+    """Return the size of AdamW's state on this rank: two moments, and for a bf16 weight its lower half.
+
+    `compact` keeps the first moment of a bf16 weight in bf16.
+    """
     return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
 
 
 def schedule_factor(kind: str, progress: float, warmup: float) -> float:
-    """Return what the learning rates are multiplied with at `progress`, the share of the run done, in [0, 1].
+    """Return the factor of the learning rates at `progress`, the share of the run that is done, in [0, 1].
 
-    A linear rise over the first `warmup` of the run, then constant, or down to 0 by a line or half a cosine.
+    It rises linearly over the first `warmup` share of the run, then stays constant, or falls to 0 linearly or as half a cosine.
     """
     if progress < warmup:
         return progress / warmup
@@ -66,7 +69,7 @@ def schedule_factor(kind: str, progress: float, warmup: float) -> float:
 
 
 def set_learning_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
-    """Set each group's learning rate and return that of each part."""
+    """Set each group's learning rate to its initial one times `factor`, and return the rate of each part."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return {group["part"]: group["lr"] for group in optimizer.param_groups}

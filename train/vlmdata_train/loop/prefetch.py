@@ -1,4 +1,4 @@
-"""Prefetches one micro-batch."""
+"""Prefetch of one micro-batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmdata_train.loop.train_step import MicroBatch
 
 
 class Prefetcher:
-    """Micro-batches from the feed, one of them fetched and sent to the device ahead."""
+    """Micro-batches from the feed. One is prefetched and copied to the device."""
 
     def __init__(self, feed: Feed, device: torch.device) -> None:
         self._batches: Iterator[Any] = iter(feed)
@@ -22,12 +22,12 @@ class Prefetcher:
         self.position = feed.position
 
     def fetch(self) -> None:
-        """Fetch the next micro-batch and begin to send it to the device, if there is one."""
+        """Fetch the next micro-batch, if there is one, and start to copy it to the device."""
         if self._next is None and (item := next(self._batches, None)) is not None:
             self._next = MicroBatch.of(item[0], self._device), item[1]
 
     def take(self, count: int) -> list[MicroBatch]:
-        """Return the next `count`, fewer at the end of the data; `position` is then the one after them."""
+        """Return the next `count` micro-batches, fewer at the end of the data, and set `position` to the one after them."""
         micros = []
         for _ in range(count):
             self.fetch()
@@ -39,5 +39,5 @@ class Prefetcher:
         return micros
 
     def close(self) -> None:
-        """End the feed's threads."""
+        """Stop the feed's threads."""
         self._batches.close()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Scores of generated answers against the true ones, per source."""
+"""Scores of generated answers, per source."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vlmdata_train.loop.answers import GeneratedAnswer
 
 @dataclass(frozen=True)
 class Score:
-    """Generated answers against the true ones, of one source. Shares are in [0, 1]."""
+    """Score of one source. Shares are in [0, 1]."""
 
     samples: int
-    exact: float  # the same after normalising
-    majority: float  # what always giving the commonest answer would reach
+    exact: float  # share of answers equal to the true ones after `normalise`
+    majority: float  # `exact` of a model that always gives the most common true answer
 
 
 def score(answers: list[GeneratedAnswer]) -> dict[str, Score]:
-    """Compare answers with the truth, per source."""
+    """Return the score of each source."""
     scores = {}
     for source in sorted({a.source for a in answers}):
         own = [(normalise(a.truth), normalise(a.generated)) for a in answers if a.source == source]
-        commonest = Counter(truth for truth, _ in own).most_common(1)[0][1]
-        scores[source] = Score(len(own), sum(t == g for t, g in own) / len(own), commonest / len(own))
+        most_common = Counter(truth for truth, _ in own).most_common(1)[0][1]
+        scores[source] = Score(len(own), sum(t == g for t, g in own) / len(own), most_common / len(own))
     return scores
 
 
 def normalise(answer: str) -> str:
-    """Take from an answer what VQA's evaluation takes: case, articles, punctuation, spaces; and write digits for words.
+    """Return an answer in lower case, without articles, punctuation and extra spaces, with digits for number words.
 
-    Source: Antol et al. 2015, the steps of their evaluation that matter for single words; a decimal point stays.
+    A decimal point stays. Source: VQA's evaluation, Antol et al. 2015, the steps that matter for single words.
     """
     text = re.sub(r"(?<!\d)[.]|[.](?!\d)|[^\w\s.]", " ", answer.lower())
     words = [NUMBERS.get(word, word) for word in text.split() if word not in ("a", "an", "the")]
@@ -46,7 +46,7 @@ NUMBERS = {
 
 
 def table(scores: Mapping[str, Score], losses: Mapping[str, float] | None = None) -> str:
-    """Return the scores as text, a line for each source."""
+    """Return the scores as a text table, one line for each source."""
     lines = [f"{'source':<24} {'samples':>8} {'loss':>8} {'exact':>8} {'majority':>8}"]
     for source in sorted({*scores, *(losses or {})}):
         s = scores.get(source)

@@ -1,4 +1,4 @@
-"""What a run puts together before its first step."""
+"""Setup of a run before its first step: checkpoint to resume, seed, tokenizer, model."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
 from vlmdata_train.recipe import Recipe
 
-# What may differ between a run and the one it resumes: nothing that changes the weights already made.
+# Keys that a resumed run may change: they do not affect the steps already done.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
-# What recipes of earlier versions do not say, and what they meant.
-SINCE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
+# Values of the keys that recipes of earlier versions lack.
+DEFAULTS_BEFORE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
 
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
-    """Return the checkpoint to resume from. RecipeError: it is of a run with another recipe."""
+    """Return the checkpoint to resume from, or None. Raises RecipeError if it belongs to a run of another recipe."""
     if recipe.start is not None:
         model_of(recipe.start)
     found = latest(checkpoints)
     if found is None:
         return None
     now = json.loads(json.dumps(recipe.describe()))
-    before = SINCE | json.loads((found / "recipe.json").read_text())
+    before = DEFAULTS_BEFORE | json.loads((found / "recipe.json").read_text())
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
-        raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: name another `out`, or remove it")
+        raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: choose another `out`, or remove this folder")
     return found
 
 
 def seed_everything(seed: int, ranks: Ranks) -> None:
-    """Seed torch. The same on every rank, for the weights are drawn on every rank."""
+    """Seed torch with the same seed on every rank, because every rank initializes the weights."""
     torch.manual_seed(seed)
     if ranks.device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    """Return the model's parts, with the tokenizer put in: a given one, the start's, or a tiny one learned now, once."""
-    return with_template(_with_its_tokenizer(recipe, out, ranks), recipe.chat_template)
+    """Return the model's parts with their tokenizer: the model's, the start's, or a tiny one, which a new run trains here."""
+    return with_template(_with_tokenizer(recipe, out, ranks), recipe.chat_template)
 
 
-def _with_its_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    if recipe.start is not None and is_checkpoint(recipe.start):  # its weights mean nothing with another one
+def _with_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
+    if recipe.start is not None and is_checkpoint(recipe.start):  # its weights fit no other tokenizer
         return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
     choice = recipe.tokenizer
     if choice is not None:
@@ -79,20 +79,20 @@ def _texts(samples: SampleStream, recipe: Recipe, count: int) -> Iterator[str]:
             continue
         try:
             positions = read_document(sample).positions
-        except (KeyError, TypeError, ValueError):  # counted when the sample's turn comes
+        except (KeyError, TypeError, ValueError):  # counted when the feed reads the sample
             continue
         yield from (position for position in positions if isinstance(position, str))
 
 
 def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
-    """Build the model on the device, in its precision, with the weights to start from, frozen as the table says.
+    """Build the model on the device, in the recipe's precision, with its start weights and frozen parts.
 
-    RecipeError: its parts do not go together.
+    Raises RecipeError if the parts do not fit together, or no weight is trained.
     """
     try:
         with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
             model = build_model(parts)
-    except (OSError, ValueError) as error:  # of a part, or of transformers: parts that do not go together, an unknown name
+    except (OSError, ValueError) as error:  # of a part or of transformers: parts that do not fit together, an unknown name
         raise RecipeError(f"model: {' '.join(str(error).split())}") from None
     if recipe.start is not None:
         fill(model, recipe.start)
@@ -109,7 +109,7 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
 
 
 def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
-    """Say in a few lines what will be trained."""
+    """Return a few lines that say what the run trains."""
     lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
     for name, part in model.parts().items():
         weights = sum(p.numel() for p in part.parameters())

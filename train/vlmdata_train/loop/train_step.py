@@ -1,4 +1,4 @@
-"""One micro-batch on its way through the model: on the device, with the positions that have a loss found beforehand.
+"""One micro-batch: copy it to the device with the positions that have a loss, and compute its loss.
 
 B rows, T tokens, D width, N tokens with a loss, S samples.
 """
@@ -18,19 +18,19 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A batch with what the loss needs, found on the host so that the device never waits for it."""
+    """A batch with its loss positions, computed on the host so that the device never waits."""
 
     batch: Batch
-    positions: Tensor  # (N,) index into the flattened (B * T) tokens: those that predict an answer
+    positions: Tensor  # (N,) indices of the tokens that predict an answer, in the flattened (B * T) tokens
     labels: Tensor  # (N,) what they should predict
-    sample_of: Tensor  # (N,) which sample each belongs to
-    answers: list[int]  # of each sample, how many tokens have a loss
-    tokens: int  # real ones
-    padded_tokens: int  # B * T, padding included
+    sample_of: Tensor  # (N,) index of the sample of each
+    answers: list[int]  # number of tokens with a loss, for each sample
+    tokens: int  # without padding
+    padded_tokens: int  # B * T, with padding
 
     @staticmethod
     def of(batch: Batch, device: torch.device) -> MicroBatch:
-        """Find what predicts an answer, and send everything to the device, without waiting for the copies."""
+        """Find the positions that predict an answer, and start to copy everything to the device."""
         predicts = answer_positions(batch.labels, batch.segment_ids)
         labels = answer_labels(batch.labels, predicts)
         rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
@@ -44,7 +44,7 @@ class MicroBatch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on the device; image counts and sizes stay on the host, where they are read."""
+    """Return the batch with its tensors on the device; image counts and sizes stay on the host, which reads them."""
     if device.type == "cpu":
         return batch
     pixels = batch.pixels
@@ -64,7 +64,7 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class ModelWithLoss(nn.Module):
-    """The model with its loss: what data parallelism wraps, so that the output layer is used inside its forward."""
+    """The model with its loss. Data parallelism wraps this module, so that its forward includes the output layer."""
 
     def __init__(self, model: VisionLanguageModel, *, chunk: int, autocast: bool) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ModelWithLoss(nn.Module):
         self.autocast = autocast
 
     def forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the summed loss, and each sample's share, (S,), without gradient."""
+        """Return the summed loss, and each sample's share of it, (S,), without gradient."""
         device = micro.positions.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)
