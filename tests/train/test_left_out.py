@@ -178,7 +178,7 @@ def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_p
     assert {**first, "time": 0, "step": 0} == {**second, "time": 0, "step": 0}
     for text in told:
         assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
-        assert "30  no_answer_left: the cut at batches.sample_tokens took everything" in text
+        assert "30  no_answer_left: the cut at batches.sample_tokens removed everything" in text
     assert ["[[learned text]]" in text for text in told] == [True, False]
 
 
@@ -288,7 +288,7 @@ def refused(tmp_path, samples, **changes):
 def test_data_without_texts_are_told_with_what_their_samples_hold(tmp_path, batches):
     said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
     assert said.startswith("data: ") and "no_text 30 of 30" in said and "raise `batches.sample_tokens`" not in said
-    assert f"0000 of {tmp_path}/data/0.tar, has cls, jpg; meant is an image with its caption (jpg and txt), or a JSON" in said
+    assert f"0000 of {tmp_path}/data/0.tar, has cls, jpg; expected: an image with its caption (jpg and txt), or a JSON" in said
 
 
 def test_data_that_are_too_long_are_told_with_what_to_raise(tmp_path):
@@ -332,5 +332,5 @@ def test_a_held_out_share_of_which_nothing_can_be_used_says_so_and_how_much_it_i
     held = [key for key in keys if is_held_out(key, 0.2)]
     samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]
     said = refused(tmp_path, samples, held_out={"fraction": 0.2})
-    assert said.startswith(f"held_out.fraction: none of the {len(held)} samples held out of {tmp_path}/data can be used")
-    assert said.endswith(f"raise it. no_text {len(held)}")
+    assert said.startswith(f"held_out.fraction: none of the {len(held)} held-out samples of {tmp_path}/data can be used")
+    assert said.endswith(f"(no_text {len(held)}): raise it")

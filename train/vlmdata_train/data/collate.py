@@ -1,4 +1,4 @@
-"""Prompts laid into the rows of a batch, with their images decoded.
+"""Build a batch: put prompts into its rows and decode their images.
 
 B rows, T tokens.
 """
@@ -23,7 +23,7 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 @dataclass(frozen=True)
 class Ready:
-    """One sample as a prompt, and where it came from."""
+    """The prompt of one sample, and the sample's origin."""
 
     prompt: Prompt
     source: str
@@ -31,9 +31,9 @@ class Ready:
 
 
 def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens: int | None, broken: Counter[str]) -> Batch:
-    """Lay prompts into one packed row of `packed_tokens`, or into one padded row each (None), and decode their images.
+    """Put prompts into one packed row of `packed_tokens`, or into one padded row each (None), and decode their images.
 
-    An image that breaks only now is grey and its sample has no loss; `broken` counts it by reason.
+    An image that fails to decode becomes grey and its sample has no loss; `broken` counts it by reason.
     """
     tiles: list[Tensor] = []
     texts: list[tuple[list[int], list[int]]] = []
@@ -42,7 +42,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     for ready in row:
         labels = ready.prompt.labels
         for image in ready.prompt.images:
-            assert isinstance(image, bytes)  # sizes alone are only measured
+            assert isinstance(image, bytes)  # sizes instead of bytes occur only in measuring
             try:
                 tiles.append(plan.preprocess(decode(image).pixels).pixels)
             except ImageError as error:
@@ -70,7 +70,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
 def lay_out(
     texts: list[tuple[list[int], list[int]]], pad_id: int, packed_tokens: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ids, labels, positions and segments, (B, T) each, of pairs of ids and labels."""
+    """Return ids, labels, positions and segments, (B, T) each, from each text's ids and labels."""
     if packed_tokens is not None:
         starts = [0]
         for ids, _ in texts:
@@ -95,7 +95,7 @@ def lay_out(
 
 
 def _within(row: list[Ready], tokens: int) -> list[Ready]:
-    """Cut what reaches past the row: a sample may be longer than measured, when an index tells wrong sizes of its images."""
+    """Cut what exceeds the row: a sample is longer than measured if an index has wrong sizes of its images."""
     kept = []
     for ready in row:
         prompt = truncate(ready.prompt, tokens)
@@ -106,7 +106,7 @@ def _within(row: list[Ready], tokens: int) -> list[Ready]:
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """Return the width and height of an encoded image, upright, or those given. Raises ImageError."""
+    """Return the width and height of an encoded image, upright, or the given ones. Raises ImageError."""
     if not isinstance(picture, bytes):
         if min(picture) < 1:
             raise ImageError("corrupt", "its header cannot be read")
@@ -115,7 +115,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 def tokens_of_picture(plan: ImagePlan, picture: Picture) -> int:
-    """Return how many text positions a picture takes."""
+    """Return how many tokens a picture takes in the text."""
     return plan.tokens_of(*size_of(picture))
 
 

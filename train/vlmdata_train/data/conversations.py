@@ -1,4 +1,4 @@
-"""Conversations in tars of others: a JSON of `conversations` or `messages`, as LLaVA and OpenAI have them, beside images."""
+"""Conversations in tars of other origin: images and a JSON of `conversations` or `messages`, as in LLaVA or OpenAI's API."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlmdata_train.data.document import Document, Turn
 def read_conversation(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     """Return the document of a sample whose JSON holds turns.
 
-    Placeholders and empty image parts stand for the sample's image members, in the order of the numbers in their names, unless
-    the JSON names images itself: by a member's name, or as base64. Raises Unfit, a ValueError, with the reasons of
-    `read_dialogue`, or `no_file`: such an image is not there.
+    Placeholders and empty image parts refer to the sample's image members, in the order of the numbers in their names, unless
+    the JSON itself names images, by a member's name or as base64. Raises Unfit, a ValueError, with a reason of
+    `read_dialogue`, or `no_file` if the sample lacks a named image.
     """
     own = Members((name for name in sample if name.rpartition(".")[2] in IMAGE_EXTENSIONS), str(sample.get("__key__", "")))
 

@@ -1,4 +1,4 @@
-"""The progress of something that takes a while, on stderr: one line rewritten in a terminal, a line now and then in a pipe."""
+"""Progress of a long task on stderr: one line that is rewritten in a terminal, or a new line every 30 s in a pipe."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ PIPE_INTERVAL_S = 30.0  # in a pipe
 
 
 class CountLine:
-    """Counts up to `total`. Nothing is shown before the first interval has passed. Use it as a context."""
+    """A context manager that counts up to `total`. It shows nothing before the first interval has passed."""
 
     def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.total, self.done = what, total, 0
         self._active, self._clock = active, clock
         self._is_terminal = sys.stderr.isatty()
-        self._began = self._last_shown = clock()
+        self._started = self._last_shown = clock()
 
     def __enter__(self) -> CountLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._active and self._is_terminal and self._last_shown != self._began:
+        if self._active and self._is_terminal and self._last_shown != self._started:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
@@ -38,7 +38,7 @@ class CountLine:
         if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):
             return
         self._last_shown = now
-        rate = self.done / max(now - self._began, 1e-9)
+        rate = self.done / max(now - self._started, 1e-9)
         left = max(0, self.total - self.done) / rate if rate else 0.0
         line = f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.1f}/s, {left:,.0f} s left"
         if self._is_terminal:

@@ -1,7 +1,7 @@
-"""From a stream to batches, prepared ahead in threads, with an exact position.
+"""Batches from a stream, built ahead in threads, each with the exact position after it.
 
-A unit of the stream is a pack, planned by the loader from lengths that the reading measured; where nothing is packed, each
-sample that is not left out is a pack by itself. A batch is one pack in one row, or some samples in a row each.
+A unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, each sample that is not left
+out is a unit. A batch is one pack in one row, or several samples in one row each.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition
 from vlmdata_train.model.batch import Batch
 
-MAX_IN_VAIN = 10_000  # samples in a row of which none can be used
+MAX_UNUSED = 10_000  # samples in a row without a usable one
 
 
 class SampleStream(Protocol):
-    """What `vlmdata.stream` gives: packs, lists of samples, from a position on that counts over all ranks."""
+    """The stream that `vlmdata.stream` returns: packs (lists of samples). Its position counts over all ranks."""
 
     epochs: int | None
     skipped: int
@@ -44,27 +44,27 @@ class SampleStream(Protocol):
 
 @dataclass
 class Feed:
-    """An iterable of (batch, position after it). `skipped` counts the samples that gave nothing, by reason."""
+    """An iterable of (batch, position after it). `skipped` counts the samples that it could not use, by reason."""
 
-    open: Callable[[int, int], SampleStream]  # the stream of a rank, by its number and the number of ranks
+    open: Callable[[int, int], SampleStream]  # (rank, number of ranks) -> the rank's stream
     reading: Reading
-    position: FeedPosition  # to begin at
-    packed_tokens: int | None  # of a row; None: the stream gives single samples
-    samples: int = 1  # of a batch, where nothing is packed
-    workers: int = 2
-    ahead: int = 4
-    names: tuple[str, str] = ("", "")  # of what the stream reads and of its order: a position means nothing in another one
-    plan: PackedPlan | None = None  # what the stream goes through, with the measured lengths
+    position: FeedPosition  # where to begin
+    packed_tokens: int | None  # per row; None: the stream gives single samples
+    samples: int = 1  # per batch, without packing
+    workers: int = 2  # threads that build batches
+    ahead: int = 4  # batches
+    names: tuple[str, str] = ("", "")  # hashes of the data and of its order: a position is valid only for both
+    plan: PackedPlan | None = None  # of the stream, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
-    blank_answers: int = 0  # of the samples that were used: answers that say nothing and have no loss
+    blank_answers: int = 0  # answers in used samples that are empty or blank, and have no loss
 
     @property
     def units(self) -> int:
-        """How many units of the stream make a batch."""
+        """Number of stream units in a batch."""
         return 1 if self.packed_tokens is not None else self.samples
 
     def __iter__(self) -> Iterator[tuple[Batch, FeedPosition]]:
-        """Give batches until the stream ends. Leaving the loop early ends the threads."""
+        """Yield batches until the stream ends. Leaving the loop early stops the threads."""
         batches: queue.Queue[Any] = queue.Queue(self.ahead)
         ended = threading.Event()
         fill = functools.partial(self._fill, batches, ended)
@@ -90,20 +90,20 @@ class Feed:
         batches.put(None)
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, FeedPosition]]:
-        """Build some batches at a time, and give them in their order."""
+        """Build several batches at a time and yield them in order."""
         building: deque[tuple[Future[Batch | None], FeedPosition, int]] = deque()
-        in_vain = 0  # samples since the last batch
+        unbatched = 0  # samples since the last batch
 
         def finish() -> Iterator[tuple[Batch, FeedPosition]]:
-            nonlocal in_vain
+            nonlocal unbatched
             future, after, tried = building.popleft()
             batch = future.result()
-            in_vain += tried
+            unbatched += tried
             if batch is not None:
-                yield replace(batch, taken=in_vain), after
-                in_vain = 0
-            elif in_vain >= MAX_IN_VAIN:  # a stream without end would be searched for ever
-                raise RecipeError(f"data: {in_vain} samples in a row gave nothing: {dict(self.skipped)}")
+                yield replace(batch, taken=unbatched), after
+                unbatched = 0
+            elif unbatched >= MAX_UNUSED:  # an endless stream would be searched forever
+                raise RecipeError(f"data: none of {unbatched} samples in a row can be used: {dict(self.skipped)}")
 
         for samples, after, tried in self._steps():
             building.append((pool.submit(self.build, samples), after, tried))
@@ -113,18 +113,18 @@ class Feed:
             yield from finish()
 
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
-        """Give the samples of each batch, the position after them, and how many of the plan's samples came by for it.
+        """Yield the samples of each batch, the position after them, and how many of the plan's samples were read for it.
 
-        First come those of the pieces, then those of the main stream.
+        Reads the pieces first, then the main stream.
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
-            samples, _, tried = next(self._stretch(piece), ([], piece, 0))
+            samples, _, tried = next(self._read_from(piece), ([], piece, 0))
             yield samples, FeedPosition(start.main, start.pieces[number:]), tried
-        for samples, place, tried in self._stretch(start.main):
+        for samples, place, tried in self._read_from(start.main):
             yield samples, FeedPosition(place), tried
 
-    def _stretch(self, start: SamplePosition) -> Iterator[tuple[list[Sample], SamplePosition, int]]:
+    def _read_from(self, start: SamplePosition) -> Iterator[tuple[list[Sample], SamplePosition, int]]:
         stream = self.open(start.rank, start.world)
         if start.position:
             _resume_at(stream, start)
@@ -132,16 +132,16 @@ class Feed:
         while taken := list(itertools.islice(units, self.units)):
             state = stream.state_dict()
             hint = tuple(state["window"]) if "window" in state else None
-            # What fills up the last step of an epoch for all ranks is a repetition; we count tokens instead.
+            # Padding of an epoch's last step repeats samples. It is not needed: the loss is averaged over tokens of all ranks.
             samples = [sample for unit in taken for sample in unit if "__pad__" not in sample]
-            gone, damaged = stream.skipped - damaged, stream.skipped
-            self.skipped.update({"damaged": gone} if gone else {})
-            # A pack goes without its damaged samples; a single one is replaced by the next.
-            tried = len(samples) + (gone if self.packed_tokens is not None else 0)
+            lost, damaged = stream.skipped - damaged, stream.skipped
+            self.skipped.update({"damaged": lost} if lost else {})
+            # A pack loses its damaged samples; a damaged single sample is replaced by the next.
+            tried = len(samples) + (lost if self.packed_tokens is not None else 0)
             yield samples, SamplePosition(state["position"], start.rank, start.world, hint), tried
 
     def first_prompt(self) -> Prompt | None:
-        """Make the prompt of the first sample that the run can use; None if the first hundred give none."""
+        """Return the prompt of the first usable sample; None if none of the first hundred is."""
         first = itertools.islice((sample for unit in self.open(0, 1) for sample in unit), 100)
         for sample in first:
             with suppress(UnusableSample):
@@ -149,15 +149,15 @@ class Feed:
         return None
 
     def build(self, samples: list[Sample]) -> Batch | None:
-        """Make a batch of some samples; None if none of them can be used."""
-        ready = [made for sample in samples if (made := self.prepare(sample)) is not None]
+        """Build a batch of these samples; None if none of them can be used."""
+        ready = [prepared for sample in samples if (prepared := self.prepare(sample)) is not None]
         prompter = self.reading.prompter
         if not ready:
             return None
         return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
 
     def prepare(self, sample: Sample) -> Ready | None:
-        """Make one sample's prompt; None, and counted, if it gives none."""
+        """Return one sample's prompt. If it has none, count it in `skipped` and return None."""
         if not self.reading.takes(sample["__key__"]):
             return None
         try:
@@ -170,7 +170,7 @@ class Feed:
 
 
 def _resume_at(stream: SampleStream, start: SamplePosition) -> None:
-    """Set a stream to a position. A finite stream at its end is over: without `until` it would begin its next epochs."""
+    """Set a stream to a position. `until` keeps a finite stream that is at its end from starting its next epochs."""
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:
         state["window"] = list(start.hint)

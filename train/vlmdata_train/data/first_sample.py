@@ -1,4 +1,4 @@
-"""The first sample of a run as the model gets it, for a person: what is learned stands between [[ and ]]."""
+"""The first sample of a run as the model reads it, as text for a terminal: [[ and ]] enclose what has a loss."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.model.batch import IGNORE
 
-HEAD, TAIL = 1200, 600  # characters that are shown of a long sample; with LINE for each of its lines, about a screen
+HEAD, TAIL = 1200, 600  # characters shown of a long sample, with LINE for each line end: about a screen
 LINE = 60
 
-Piece = tuple[str, bool]  # a character, an escape or an image, and whether it is learned
+Piece = tuple[str, bool]  # a character, an escape or an image, and whether it has a loss
 
 
 def shown(tokenizer: Any, prompt: Prompt) -> str:
-    """Return a prompt as text for a terminal: `[[what has a loss]]`, `<image x 576>`, controls escaped, a long one cut.
+    """Return a prompt as text for a terminal: `[[text with a loss]]`, `<image x 576>`, control characters escaped, shortened.
 
-    A bracket pair that the sample holds itself is written with a backslash.
+    Bracket pairs in the sample itself get a backslash.
     """
     pieces = list(_pieces(tokenizer, prompt))
-    head = _most(pieces, HEAD)
-    tail = _most(pieces[head:][::-1], TAIL)
+    head = _fitting(pieces, HEAD)
+    tail = _fitting(pieces[head:][::-1], TAIL)
     middle = len(pieces) - head - tail
     if middle <= 0:
         return _marked(pieces)
@@ -46,14 +46,14 @@ def _pieces(tokenizer: Any, prompt: Prompt) -> Iterator[Piece]:
 
 
 def _text(tokenizer: Any, ids: list[int], start: int, end: int) -> str:
-    """Decode some tokens as they read behind the one before: alone, SentencePiece's would lose a leading blank."""
+    """Decode tokens after the one before them: alone, SentencePiece tokens lose a leading blank."""
     before = tokenizer.decode(ids[start - 1 : start]) if start else ""
     both = tokenizer.decode(ids[max(0, start - 1) : end])
     return str(both[len(before) :] if both.startswith(before) else tokenizer.decode(ids[start:end]))
 
 
-def _most(pieces: list[Piece], room: int) -> int:
-    """Return how many pieces fit from the first on."""
+def _fitting(pieces: list[Piece], room: int) -> int:
+    """Return how many of the first pieces fit into `room` characters."""
     for number, (text, _) in enumerate(pieces):
         room -= LINE if text == "\n" else len(text)
         if room < 0:

@@ -1,7 +1,8 @@
-"""Which samples give nothing to learn from, and why: counted before the first step, from what the loader measured.
+"""Counts of the samples that training leaves out, by reason, from the lengths that the loader measured.
 
-A sample's length is measured once and kept. For a sample that is left out its reason is kept in the length's place, as a
-number over any row's tokens, so that the loader drops it from its packs and every later run reports the same.
+The loader measures each sample's length once and caches it. For a sample that is left out, the cache holds a code of the
+reason instead, a number above the tokens of any row. So the loader drops the sample from its packs, and every later run
+reports the same.
 """
 
 from __future__ import annotations
@@ -21,34 +22,34 @@ from vlmdata.loader.read_samples import DamagedSample, Reader
 from vlmdata.redact import redacted
 from vlmdata_train.data.plain_text import plain
 
-DIALOGUE = {  # what `vlmdata.readers.dialogue` finds wrong with a record
-    "no_turns": "its turns are no list of objects",
-    "no_user_turn": "nobody asks",
-    "no_assistant_turn": "nobody answers",
-    "unknown_role": "a role is none of user, assistant, system and tool, nor another name of these",
-    "unknown_part": "a part of a content is neither a text nor an image",
+DIALOGUE = {  # reasons of `vlmdata.readers.dialogue`
+    "no_turns": "its turns are not a list of objects",
+    "no_user_turn": "it has no turn of the user",
+    "no_assistant_turn": "it has no turn of the assistant",
+    "unknown_role": "a role is not user, assistant, system or tool, nor an alias of these",
+    "unknown_part": "a part of a message's content is neither text nor image",
     "more_placeholders_than_images": "it has more placeholders than images",
     "more_images_than_placeholders": "it has more images than placeholders",
     "images_both_in_parts_and_beside": "it has images in parts and beside them",
     "no_file": "it names an image that the sample does not have",
-    "bad_tool_call": "a call of a tool has no name, or arguments that are no object",
-    "bad_tools": "its tools are no list of schemas",
-    "bad_turns": "its `turns` are of another shape",
-    "bad_reasoning": "reasoning is no text, or said twice",
-    "bad_weight": "a weight is no number",
-    "bad_name": "a name is no text",
-    "bad_tool_call_id": "the id of a call is no text",
+    "bad_tool_call": "a tool call has no name, or its arguments are not an object",
+    "bad_tools": "its tools are not a list of schemas",
+    "bad_turns": "its `turns` do not have the expected form",
+    "bad_reasoning": "reasoning is not text, or is given twice",
+    "bad_weight": "a weight is not a number",
+    "bad_name": "a name is not text",
+    "bad_tool_call_id": "the id of a tool call is not text",
     "bad_encoding": "a text has half a surrogate pair",
 }
-FIRST_REASON_CODE = 1 << 30  # tokens: more than any row holds; a reason's number is added
+FIRST_REASON_CODE = 1 << 30  # in tokens, more than any row holds; the reason's number is added
 HELD_OUT = "held_out"  # on the other side of the split: not reported
 REASONS = {
     HELD_OUT: "it belongs to the other side of held_out.fraction",
     "no_text": "it has no text",
-    "no_answer": "nobody answers in its conversation",
-    "empty_answer": "every answer that would be learned is empty",
-    "no_loss": "no message of it has a loss: they have weight 0, or `loss: last` leaves out those that have",
-    "no_answer_left": "the cut at batches.sample_tokens took everything that would be learned",
+    "no_answer": "its conversation has no answer",
+    "empty_answer": "every answer with a loss is empty",
+    "no_loss": "no message has a loss: their weights are 0, or `loss: last` excludes those with another weight",
+    "no_answer_left": "the cut at batches.sample_tokens removed everything with a loss",
     "chat_template": "the chat template refuses it",
     "unreadable": "its members are not as expected",
     "damaged": "its tar is damaged there",
@@ -62,7 +63,7 @@ PromptOf = Callable[[Mapping[str, Any]], Any]
 
 
 class UnusableSample(Exception):
-    """A sample that gives no prompt: `.reason` is one of REASONS, `.detail` may say more of this one."""
+    """A sample has no prompt. `.reason` is one of REASONS, `.detail` may say more about this sample."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
@@ -71,25 +72,25 @@ class UnusableSample(Exception):
 
 
 def reason_code(reason: str) -> int:
-    """Return what stands for the length of a sample that is left out for this reason."""
+    """Return the number stored instead of the length of a sample that is left out for this reason."""
     return FIRST_REASON_CODE + _NUMBERS[reason]
 
 
 @dataclass
 class LeftOutCounts:
-    """The samples of a dataset, or of all of a mixture, that one side of the split could have."""
+    """Counts of one side of the held-out split, over one dataset or all of a mixture."""
 
-    samples: int = 0  # without those of the other side
+    samples: int = 0  # of this side
     reasons: Counter[str] = field(default_factory=Counter)
-    first: dict[str, tuple[int, int]] = field(default_factory=dict)  # of each reason: a dataset's number and a row
+    first: dict[str, tuple[int, int]] = field(default_factory=dict)  # each reason's first sample: dataset number, row
 
     @property
     def used(self) -> int:
-        """How many samples are used."""
+        """Number of used samples."""
         return self.samples - self.reasons.total()
 
     def add(self, dataset: int, lengths: Lengths) -> None:
-        """Count the samples of a dataset. One with alternative captions is left out if all of them are."""
+        """Add the samples of a dataset. One with alternative captions is left out if all of them are."""
         values = np.asarray(lengths.values)
         if lengths.starts is not None:
             least = np.minimum.reduceat(values, lengths.starts[:-1])
@@ -106,19 +107,19 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return it for the log: also where the first sample of each reason lies, as "tar key", and what is wrong with it.
+        """Return the counts for the log, with the first sample of each reason, as "tar key", and what is wrong with it.
 
-        `prompt` is the reading's, which says the latter.
+        `prompt` is `Reading.prompt`; its error has the details.
         """
-        most = self.reasons.most_common()
-        first = {reason: place_of(plan, *self.first[reason]) for reason, _ in most}
-        found = ((reason, detail_of(plan, *self.first[reason], prompt)) for reason, _ in most)
+        reasons = self.reasons.most_common()
+        first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}
+        found = ((reason, detail_of(plan, *self.first[reason], prompt)) for reason, _ in reasons)
         details = {reason: detail for reason, detail in found if detail}
-        return {"samples": self.samples, "used": self.used, "reasons": dict(most), "first": first, "details": details}
+        return {"samples": self.samples, "used": self.used, "reasons": dict(reasons), "first": first, "details": details}
 
 
 def count_left_out(plan: PackedPlan) -> LeftOutCounts:
-    """Count what the measured lengths of a stream's datasets say is left out."""
+    """Count the samples of a stream's datasets that are left out, from their measured lengths."""
     found = LeftOutCounts()
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)
@@ -126,7 +127,7 @@ def count_left_out(plan: PackedPlan) -> LeftOutCounts:
 
 
 def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str:
-    """Return what more there is to say of why a sample is left out, of one that lies on this machine; or nothing."""
+    """Return details of why a sample is left out; an empty text if there are none or the sample is not on this machine."""
     found = plan.datasets[dataset]
     (place,) = found.index.locate(np.array([row]))
     if is_remote(found.address(place.shard)):
@@ -148,14 +149,14 @@ def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
 
 
 def left_out_lines(record: dict[str, Any], data: str) -> list[str]:
-    """Return for the terminal what `LeftOutCounts.record` made, of samples that `data` names."""
+    """Return a record of `LeftOutCounts.record` as lines for the terminal. `data` names the samples."""
     reasons = list(record["reasons"].items())
-    text = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
+    lines = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
     for reason, count in reasons[:_SHOWN]:
         detail = record["details"].get(reason)
         first = record["first"][reason] + (f" ({detail[:_DETAIL]})" if detail else "")
-        text.append(f"  {count:>10,}  {reason}: {REASONS[reason]}; the first is {plain(first)}")
+        lines.append(f"  {count:>10,}  {reason}: {REASONS[reason]}; the first is {plain(first)}")
     if len(reasons) > _SHOWN:
         rest = ", ".join(f"{reason} {count:,}" for reason, count in reasons[_SHOWN:])
-        text.append(f"              and {rest}")
-    return text
+        lines.append(f"              and {rest}")
+    return lines

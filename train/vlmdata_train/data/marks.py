@@ -1,4 +1,4 @@
-"""Marks in what a chat template is given: characters that no text may hold, Unicode noncharacters, found in what it writes."""
+"""Marks in the input of a chat template, to find texts in its output: Unicode noncharacters, which no text may contain."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-IMAGE_MARK = "\ufdd0"  # where an image stands in the content of a message
+IMAGE_MARK = "\ufdd0"  # place of an image in the content of a message
 _OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # around what an assistant says; the number of its message follows
-MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # and halves of surrogate pairs, which no tokenizer takes
-_MASK = "\ufdd3"  # for each character of an answer
+MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # and halves of surrogate pairs, which no tokenizer accepts
+_MASK = "\ufdd3"  # replaces each character of an answer
 _PLACES = re.compile("([\ufdd1\ufdd2])([\ufde0-\ufdef]+)")
 
 
@@ -26,10 +26,10 @@ def mark_whole(text: str, number: int) -> str:
 
 
 def mark_within(text: str, number: int) -> str:
-    """Mark a text inside its outer white space, and inside a thought's tags: templates take both away or write their own."""
+    """Mark a text inside its outer white space and inside the tags of a thought: templates remove both or write their own."""
     before, closed, after = text.partition("</think>")
     lead, opened, thought = before.partition("<think>")
-    if closed and not opened:  # the tag that opens it may be the template's
+    if closed and not opened:  # the template may write the opening tag
         lead, thought = "", lead
     if closed and not lead.strip():
         return lead + opened + _mark_inner(thought, number) + closed + _mark_inner(after, number)
@@ -43,9 +43,10 @@ def _mark_inner(text: str, number: int) -> str:
 
 
 def split_at_images(content: str) -> list[tuple[str, str, str]]:
-    """Split a content at its images: each text between the line ends, or nothing, that join it to an image on either side.
+    """Split a content at its images into (line end or nothing, text, line end or nothing).
 
-    Those line ends are ours and not the text's. Templates that take parts do without them; marks stand inside of them.
+    These line ends join texts to images and are ours, not the text's. Templates that take parts do not need them; marks are
+    inside of them.
     """
     pieces = content.split(IMAGE_MARK)
     split = []
@@ -57,7 +58,7 @@ def split_at_images(content: str) -> list[tuple[str, str, str]]:
 
 
 def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str, int], str]) -> dict[str, Any]:
-    """Mark what a message says: its words and its thought, and of its calls the names."""
+    """Mark what a message says: its content, its reasoning, and the names of its tool calls."""
     pieces = [before + mark(text, number) + after for before, text, after in split_at_images(message["content"])]
     marked = {**message, "content": IMAGE_MARK.join(pieces)}
     if message.get("reasoning_content"):
@@ -68,7 +69,7 @@ def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str,
 
 
 def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
-    """Take the marks out: the text, and of each number where its first mark opens and its last one closes."""
+    """Return the text without marks, and for each number where its first mark opens and its last one closes."""
     pieces: list[str] = []
     opened: dict[int, int] = {}
     closed: dict[int, int] = {}
@@ -87,12 +88,12 @@ def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
 
 
 def mask(text: str) -> str:
-    """Return marks, as many as a text has characters."""
+    """Return one mark for each character of a text."""
     return _MASK * len(text)
 
 
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
-    """Return where each text stands in `plain` if they, in their order, are all that was masked in it; else nothing."""
+    """Return the place of each text in `plain`; an empty dict unless these texts, in order, are all that is masked."""
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:
         return {}

@@ -1,4 +1,4 @@
-"""Data of which no sample can be used: the line that is written instead of a run."""
+"""The error for data without a usable sample."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.reading import Reading
 
 READABLE = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
-_MEMBERS = 8  # of a sample are named
+_MEMBERS = 8  # members of a sample that the error names
 
 
 def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
-    """Raise RecipeError, with `where` as its place, if a reading can use no sample of a dataset, or of one of a mixture."""
+    """Raise RecipeError, with `where` as its place, if a reading can use no sample of a dataset, or of one in a mixture."""
     if reading.wants_held_out:
         found = count_left_out(plan)
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or name `held_out.path`"
+                f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or set `held_out.path`"
             )
         if found.used == 0:
-            most = f"{found.samples} samples held out of {data} can be used"
-            raise RecipeError(f"held_out.fraction: none of the {most}: raise it. {_counts(found)}")
+            raise RecipeError(
+                f"held_out.fraction: none of the {found.samples} held-out samples of {data} can be used ({_counts(found)}):"
+                " raise it"
+            )
         return
     for number in range(len(plan.datasets)):
         found = LeftOutCounts()
@@ -40,7 +42,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
 
 
 def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Reading) -> str:
-    """Say why none of the samples that were counted is used: the reasons, what the first one holds, and what is meant."""
+    """Return why no sample can be used: the reasons, the content of the first sample, and what is expected."""
     text = f"no sample of {plan.datasets[dataset].name} can be used, {_counts(found)} of {found.samples:,}. "
     reason = found.reasons.most_common(1)[0][0]
     if reason == "no_answer_left":
@@ -55,7 +57,7 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Rea
     if reason not in ("no_text", "unreadable"):
         return text + plain(f"The first is {first}: {detail or REASONS[reason]}")
     names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
-    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; meant is ") + READABLE
+    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; expected: ") + READABLE
 
 
 def _counts(found: LeftOutCounts) -> str:

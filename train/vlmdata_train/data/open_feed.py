@@ -1,4 +1,4 @@
-"""Open data: the stream of a dataset or a mixture, what makes prompts of it, and the feed of batches."""
+"""Open the data: the stream of a dataset or a mixture, its prompter, and the feed of batches."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from vlmdata_train.recipe import Recipe
 def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
     """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it.
 
-    The first rank of each machine measures the samples' lengths, the others read what it wrote into the machine's cache.
+    The first rank of each machine measures the samples' lengths; the others read them from the machine's cache.
     """
     if ranks.is_first_here:
-        made = _make_feeds(recipe, model, ranks)
+        feeds = _make_feeds(recipe, model, ranks)
     barrier(ranks)
-    return made if ranks.is_first_here else _make_feeds(recipe, model, ranks)
+    return feeds if ranks.is_first_here else _make_feeds(recipe, model, ranks)
 
 
 def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
@@ -53,9 +53,9 @@ def feed_of(
     recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
     epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, where: str = "data",
 ) -> Feed:  # fmt: skip
-    """Return the feed of a dataset for a model, in the recipe's shape. It measures the samples' lengths first.
+    """Measure the samples' lengths and return the feed of a dataset for a model, with the recipe's batches.
 
-    RecipeError, with `where` as its place: the data cannot be read, or hold no sample to use.
+    Raises RecipeError, with `where` as its place, if the data cannot be read or has no usable sample.
     """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
@@ -78,7 +78,7 @@ def feed_of(
 
 
 def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
-    """Return what makes prompts for a model. RecipeError: a token that cannot be trusted."""
+    """Return the prompter of a model. Raises RecipeError for a token that cannot be trusted."""
     tokens_of = partial(tokens_of_picture, model.plan)
     return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
 
@@ -87,7 +87,7 @@ def open_stream(
     data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None,
     *, where: str = "data",
 ) -> SampleStream:  # fmt: skip
-    """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. RecipeError: it cannot be read.
+    """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. Raises RecipeError if it is unreadable.
 
     The shares of a mixture are shares of the samples, packed or not.
     """
@@ -96,14 +96,14 @@ def open_stream(
             data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing,
             reading=ReadOptions(on_error="skip"), torch=False,
         )  # fmt: skip
-    except RecipeError:  # of the model or the recipe, met while lengths are measured
+    except RecipeError:  # a ValueError too: of the model or the recipe, while lengths are measured
         raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from None
 
 
 def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
-    """Give the first `count` samples of a dataset that a reading can use, in the order of a stream."""
+    """Yield the first `count` samples of a dataset that a reading can use, in the order of a stream."""
     samples = open_stream(data, 0, 0, 1, epochs=1)
     return itertools.islice((sample for sample in samples if reading.can_use(sample)), count)
 
@@ -116,25 +116,25 @@ def held_out_questions(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
 
 
 def gather_positions(position: FeedPosition, ranks: Ranks) -> list[dict[str, Any]]:
-    """Return what a checkpoint keeps of the feed: every rank's position. Every rank must call it."""
+    """Return every rank's position in the feed, for a checkpoint. Every rank must call it."""
     return all_gather_objects(position.to_json(), ranks)
 
 
 def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
-    """Raise RecipeError where the samples, or their order, are not those that the saved run was given: `names` are its own."""
+    """Raise RecipeError if the samples or their order differ from those of the saved run, whose hashes are `names`."""
     if feed.names[0] != names[0]:
         raise RecipeError(
-            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so what it was given is not known:"
-            " restore it, or name another `out` and begin from the checkpoint with `start`"
+            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so the run cannot resume: restore"
+            " the data, or choose another `out` and set `start` to the checkpoint"
         )
     if feed.names[1] != names[1]:
         raise RecipeError(
-            f"held_out.fraction: the samples of the run in {recipe.out} were packed by another one, or by another version of"
-            " the program: go on with that, or name another `out` and begin from the checkpoint with `start`"
+            f"held_out.fraction: the samples of the run in {recipe.out} were packed with another value, or by another version"
+            " of vlmdata: use that one, or choose another `out` and set `start` to the checkpoint"
         )
 
 
 def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
-    """Set the feed to where the saved run stopped, which may have had another number of ranks."""
+    """Set the feed to where the saved run stopped. That run may have had another number of ranks."""
     positions = [FeedPosition.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

@@ -1,4 +1,4 @@
-"""Strangers' text made harmless for a terminal."""
+"""Escaping of untrusted text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import unicodedata
 
 
 def plain(text: str) -> str:
-    """Return text with every character that a terminal obeys instead of showing it, line ends among them, as its escape.
+    """Return text with every character that acts on a terminal, line ends included, replaced by its escape.
 
-    These are control characters, which begin escape sequences, and marks without a form, such as those that turn the
-    direction of writing.
+    These are control characters, which begin escape sequences, and invisible format characters, such as those that change
+    the direction of writing.
     """
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:
     kind = unicodedata.category(character)
-    if kind[0] == "C" or kind in ("Zl", "Zp"):  # control, format, surrogate, private, unassigned; separators of lines
+    if kind[0] == "C" or kind in ("Zl", "Zp"):  # control, format, surrogate, private, unassigned; line separators
         return character.encode("unicode_escape").decode()
     return character

@@ -1,4 +1,4 @@
-"""One sample as tokens: which of them have a loss, and where its images stand."""
+"""The tokens of one sample, with their labels and the places of its images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vlmdata_train.model.batch import IGNORE
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens of one sample. `image_starts[i]` is where image i begins, `image_counts[i]` how many tokens it takes."""
+    """The tokens of one sample. Image i begins at token `image_starts[i]` and takes `image_counts[i]` tokens."""
 
     input_ids: list[int]
-    labels: list[int]  # aligned with input_ids; IGNORE where there is no loss
+    labels: list[int]  # aligned with input_ids; IGNORE without a loss
     images: list[Picture]
     image_starts: list[int]
     image_counts: list[int]
-    blank_answers: int = 0  # messages of the assistant that say nothing, and so have no loss
+    blank_answers: int = 0  # empty or blank messages of the assistant, which have no loss
 
     def answer_tokens(self) -> int:
         """Return how many tokens have a loss."""
@@ -25,7 +25,7 @@ class Prompt:
 
 
 def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
-    """Return the longest beginning within `max_tokens` that splits no image: one that would be cut ends it instead."""
+    """Return the first `max_tokens` tokens, or fewer to end before an image that would be cut."""
     end = min(max_tokens, len(prompt.input_ids))
     kept = 0
     for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True):

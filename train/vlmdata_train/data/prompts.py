@@ -1,7 +1,7 @@
-"""A sample becomes tokens: which text the model sees, where the images stand, and which tokens have a loss.
+"""Make the prompt of a sample: the text that the model reads, the places of images, and the tokens with a loss.
 
-A conversation is tokenized as a whole, as its tokenizer's own chat template writes it: so the ids are those that the model
-gets when it is served. `templates.py` finds the answers in it.
+A conversation is tokenized as a whole, as the tokenizer's chat template writes it, so that the ids are the same as when the
+model is served. `templates.py` finds the answers in it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 class Prompter:
     """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
 
-    `trusted` are tokens that the data may write; `last_only` leaves the loss to the last answer of a conversation. RecipeError:
-    a token that cannot be trusted.
+    `trusted` are control tokens that the data may contain. With `last_only` only the last answer of a conversation has a loss.
+    Raises RecipeError for a token that cannot be trusted.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Prompter:
         last_only: bool = False,
     ) -> None:  # fmt: skip
         if not tokenizer.is_fast:
-            raise ValueError(f"{tokenizer.name_or_path}: a fast tokenizer is needed: it knows where its tokens lie in a text")
+            raise ValueError(f"{tokenizer.name_or_path}: use a fast tokenizer: only these report where tokens are in a text")
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
         self.image_token: str = tokenizer.convert_ids_to_tokens(image_token_id)
@@ -60,30 +60,30 @@ class Prompter:
 
     @property
     def template(self) -> ChatTemplate:
-        """The tokenizer's chat template as it now is."""
+        """The tokenizer's current chat template."""
         if self._template.source != self.tokenizer.chat_template:
             self._template = ChatTemplate(self.tokenizer, self.image_token)
         return self._template
 
     def plain(self, document: Document) -> Prompt:
-        """Stage 1 of LLaVA, its prompt "plain": the image's tokens, then the caption, which has the loss, and the end."""
+        """Return the prompt "plain" of LLaVA's stage 1: the image's tokens, then the caption and the end, which have a loss."""
         images = self.template.image_text * len(_images(document))
         caption = " ".join(self.clean(p).strip() for p in document.positions if isinstance(p, str)) + self._end()
         return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
 
     def page(self, document: Document) -> Prompt:
-        """An interleaved page: paragraphs and images in their order, with empty lines between them; every text has a loss.
+        """Return the prompt of an interleaved page: paragraphs and images, separated by empty lines. Every text has a loss.
 
-        Images without a text between them stand side by side.
+        Consecutive images have nothing between them.
         """
         said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
         text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
         return self._encode(text, [(0, len(text))], _images(document))
 
     def chat(self, document: Document) -> Prompt:
-        """A conversation through the tokenizer's chat template; the loss is on what the assistant says and its end.
+        """Return the prompt of a conversation, by the chat template. The assistant's messages and their ends have a loss.
 
-        A message that says nothing, or is marked as not trained, has none.
+        A message that is empty or marked as not trained has none.
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -94,15 +94,15 @@ class Prompter:
         return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
 
     def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
-        """The prompt that asks for the next answer: messages whose contents hold IMAGE_MARK where an image stands."""
+        """Return the prompt for the next answer. The messages' contents have an IMAGE_MARK at the place of each image."""
         return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
 
     def beginning(self, images: list[Picture], text: str) -> Prompt:
-        """Images and the beginning of a caption, for a model to continue."""
+        """Return the prompt of images and the beginning of a caption, which the model continues."""
         return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
 
     def before_answer(self, document: Document) -> tuple[Prompt, str]:
-        """Return the prompt up to the last answer, and that answer: what evaluation generates from and compares with."""
+        """Return the prompt up to the last answer, and that answer, for evaluation."""
         if document.roles is None:
             text = " ".join(p.strip() for p in document.positions if isinstance(p, str))
             return self.beginning(_images(document), ""), text
@@ -113,7 +113,7 @@ class Prompter:
         return prompt, messages[last]["content"]
 
     def messages(self, document: Document) -> list[dict[str, Any]]:
-        """Join neighbouring positions of one role into one message; an image stands on its own line beside text."""
+        """Join consecutive positions of one role into one message; an image next to text is on a separate line."""
         assert document.roles is not None
         messages: list[dict[str, Any]] = []
         turns = document.turns or [None] * len(document.positions)
@@ -141,13 +141,13 @@ class Prompter:
             message.setdefault("said", []).append(self.clean(position))
 
     def answer_text(self, ids: list[int]) -> str:
-        """Return what generated tokens say, without control tokens that are not trusted and without outer white space."""
+        """Return the text of generated tokens, without untrusted control tokens and outer white space."""
         names = self.template.control - self.trusted
         kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def clean(self, text: str) -> str:
-        """Take from a text what would act as markup: our marks, and what it spells of the conversation's control tokens."""
+        """Return the text without what would act as markup: our marks, and the names of control tokens. See `Cleaner`."""
         return self._cleaner.clean(text, self.template)
 
     def _clean_json(self, value: Any) -> Any:
@@ -160,9 +160,9 @@ class Prompter:
         return self.tokenizer.eos_token or "\n"
 
     def _encode(self, text: str, answers: Sequence[tuple[int, int]], images: list[Picture]) -> Prompt:
-        """Tokenize a whole text, as its model will see it, and put as many image tokens as each image takes.
+        """Tokenize a text as a whole, and repeat each image token as often as its image needs.
 
-        `answers` are the ranges of characters that have a loss.
+        `answers` are the character ranges that have a loss.
         """
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         tokens = encoded["input_ids"]
@@ -183,20 +183,20 @@ class Prompter:
         )  # fmt: skip
 
     def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
-        """Say which tokens (T,) of a text have a loss: those with a character in an answer, images never."""
+        """Return which tokens (T,) have a loss: those with a character in an answer, except image tokens."""
         has_loss = np.zeros(len(text) + 1, dtype=np.int64)
         for start, end in answers:
             has_loss[start:end] = 1
         before = np.concatenate([[0], np.cumsum(has_loss)])
         starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T.copy()
         last = np.concatenate([[0], ends[:-1]])
-        # A token of no characters is of blanks, which some tokenizers leave out of their tokens' ranges, or a blank that the
-        # tokenizer writes itself: then it belongs to what follows it.
+        # A token with an empty range is blanks, which some tokenizers exclude from ranges, or a blank that the tokenizer adds
+        # itself: that one belongs to the text after it.
         is_left_out = (starts == ends) & (last < starts)
         starts, ends = np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
         for i in np.flatnonzero(np.isin(ids, self._name_ids)).tolist():
             at = text.find(self._names[int(ids[i])], starts[i], ends[i])
-            if at >= 0:  # an added token, which may have swallowed white space beside it
+            if at >= 0:  # the range of an added token may include white space around it
                 starts[i], ends[i] = at, at + 1
         return (before[ends] > before[starts]) & (ids != self.image_token_id)
 
@@ -206,7 +206,7 @@ def _images(document: Document) -> list[Picture]:
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
-    """Give texts and images with what stands between them; nothing stands between two images."""
+    """Yield texts and images with `between` between them, except between two images."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between
@@ -221,17 +221,17 @@ def _says_something(message: Message) -> bool:
 
 
 def written_before(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens that the tokenizer itself writes before a text, which it must know: a BOS, or nothing."""
+    """Return the tokens that the tokenizer adds before a text: a BOS, or nothing. `text` must be in its vocabulary."""
     bare, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
-    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-    return whole[:at]
+    start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:start]
 
 
 def _check_trusted(name: str, template: ChatTemplate, image_token: str) -> None:
-    """Raise RecipeError for a token that the tokenizer does not have, or that conversations are made of."""
+    """Raise RecipeError for a token that the tokenizer lacks, or that opens or ends turns, texts or images."""
     tokenizer = template.tokenizer
     if name not in tokenizer.get_vocab():
         raise RecipeError(f"trusted_tokens: the tokenizer {tokenizer.name_or_path} has no token '{name}'")
     ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, image_token}
     if name in template.turn_markers | ends:
-        raise RecipeError(f"trusted_tokens: '{name}' opens or ends turns, or stands for an image: no text may write it")
+        raise RecipeError(f"trusted_tokens: '{name}' opens or ends turns, or is the image token: no text may contain it")

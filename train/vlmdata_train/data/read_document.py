@@ -1,4 +1,4 @@
-"""Read a sample of a shard as a document, whatever its form."""
+"""Read a sample of a shard, of any supported form, as a document."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
-    """Read a sample of a shard: a document (`0.jpg`, `json`, aligned lists), a conversation, or images with a caption.
+    """Read a sample of a shard: a document (`0.jpg`, `json` with aligned lists), a conversation, or images with a caption.
 
-    A caption is a member (`txt`) or, where there is none, `caption` or `text` of the JSON. Of one with alternatives one is
-    drawn each epoch, by the sample's random number. A conversation of others is `conversations` or `messages` in the JSON.
-    Raises KeyError or ValueError, with the reason word of the sources of conversations.
+    A caption is a member (`txt`) or else `caption` or `text` of the JSON. Of alternative captions each epoch draws one, by the
+    sample's random number. A conversation of other origin is `conversations` or `messages` of the JSON. Raises KeyError or
+    ValueError; for conversations its text is one of the REASONS.
     """
     facts = facts_of(sample)
     if is_document(facts, sample):
@@ -37,7 +37,7 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 
 
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
-    """Return a document whose JSON has aligned lists, as we write it; a position that holds nothing is left out."""
+    """Return the document of a JSON with aligned lists, the form that vlmdata writes; empty positions are skipped."""
     count = len(facts["texts"])
     all_roles = facts.get("roles")  # documents have none
     turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
@@ -52,7 +52,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
         elif isinstance(image, dict) and "file" in image:
             positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
         elif turn:
-            raise ValueError("bad_turns")  # about nothing
+            raise ValueError("bad_turns")  # of an empty position
         else:
             continue
         roles.append(role)
@@ -61,7 +61,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
 
 
 def _call(text: str) -> str:
-    """Return a call as JSON of `name` and `arguments`. Raises ValueError: it is no call, or several."""
+    """Return a tool call as JSON of `name` and `arguments`. Raises ValueError unless the text is exactly one call."""
     calls = calls_of(text)
     if len(calls) != 1:
         raise Unfit("bad_tool_call")
@@ -69,7 +69,7 @@ def _call(text: str) -> str:
 
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sample's JSON says; nothing where there is none, or no object. Raises ValueError: it cannot be read.
+    """Return the object of a sample's JSON; an empty dict without one. Raises ValueError if it cannot be read.
 
     A list of turns counts as `messages`.
     """
@@ -81,6 +81,8 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
-    """Say whether a sample's JSON lays out its positions; others' may have such columns beside an image and its caption."""
+    """Return whether a sample's JSON has aligned lists. With a caption member it has not: data of other origin may use such
+    names for other columns.
+    """
     has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
     return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)

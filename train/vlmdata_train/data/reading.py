@@ -1,6 +1,6 @@
-"""How a run reads a sample: which prompt, how long, and whether it belongs to what is trained on or to what is held out.
+"""How a run reads a sample: its prompt, its length, and whether it is for training or held out.
 
-The same reading measures every sample's length, by which the loader packs, and makes its prompt when its turn comes.
+The same reading measures every sample's length, which the loader needs to pack, and makes the prompt later.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from vlmdata_train.data.read_document import facts_of, is_document, read_documen
 from vlmdata_train.model.image_plan import ImagePlan
 
 Sample = Mapping[str, Any]
-READING_VERSION = 5  # raise it when the same sample comes to give another prompt
+READING_VERSION = 5  # increase it with any change that gives a sample another prompt
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Small and picklable: the loader measures lengths with it in its own processes."""
+    """Reads samples. Small and picklable: the loader measures lengths with it in its worker processes."""
 
     prompter: Prompter
     plan: ImagePlan
     stage: str
-    sample_tokens: int  # at most
-    held_out: float = 0.0  # share of the samples, by their key, that only evaluation sees
-    wants_held_out: bool = False
+    sample_tokens: int  # maximum per sample
+    held_out: float = 0.0  # share of the samples, by key, that only evaluation reads
+    wants_held_out: bool = False  # read the held-out samples instead of the others
 
     def takes(self, key: str) -> bool:
-        """Say whether a sample is on this reading's side of the split."""
+        """Return whether a sample is on this reading's side of the held-out split."""
         return self.held_out == 0 or is_held_out(key, self.held_out) == self.wants_held_out
 
     def can_use(self, sample: Sample) -> bool:
-        """Say whether a sample is on this reading's side of the split and gives a prompt."""
+        """Return whether a sample is on this reading's side of the split and has a prompt."""
         try:
             return self.takes(sample["__key__"]) and bool(self.prompt(sample).input_ids)
         except UnusableSample:
             return False
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Make a sample's prompt, at most `sample_tokens` long. Raises Unusable."""
+        """Return a sample's prompt, at most `sample_tokens` long. Raises UnusableSample."""
         try:
             document = read_document(sample)
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
-        except (KeyError, TypeError, ValueError) as error:  # JSON of another shape than ours among them
+        except (KeyError, TypeError, ValueError) as error:  # for example JSON of another shape
             raise UnusableSample("unreadable", f"{type(error).__name__}: {error}") from None
         if not any(_says_something(position) for position in document.positions):
             raise UnusableSample("no_text")
@@ -65,7 +65,7 @@ class Reading:
             whole = self._choose(document)
         except ImageError as error:
             raise UnusableSample(error.reason, str(error)) from None
-        except RecipeError:  # no chat template: a mistake of the user's
+        except RecipeError:  # no chat template: the user's mistake
             raise
         except (KeyError, TypeError, ValueError) as error:
             is_chat = document.roles is not None and self.stage == "instruct"
@@ -76,9 +76,9 @@ class Reading:
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
-        """Measure a sample without its images' bytes, as the loader gives it, or each of its alternative captions.
+        """Return a sample's length in tokens, or one for each alternative caption, without the images' bytes.
 
-        What gives no prompt here has the number of its reason, which is over FIRST_REASON_CODE.
+        A sample without a prompt has the code of its reason instead, FIRST_REASON_CODE or more.
         """
         if not self.takes(sample["__key__"]):
             return reason_code(HELD_OUT)
@@ -87,7 +87,7 @@ class Reading:
             names = _image_members(sample, facts)
             found = zip(names, map(tuple, sample["__images__"]), strict=True)
             sizes = {name: size for name, size in found if name in sample["__image_names__"]}
-            sizes |= sample.get("__unsized__", {})  # whose header says why it cannot be used
+            sizes |= sample.get("__unsized__", {})  # the header says why it cannot be used
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
         except (KeyError, TypeError, ValueError):
             return reason_code("unreadable")
@@ -101,7 +101,7 @@ class Reading:
             return reason_code(error.reason)
 
     def cache_key(self) -> str:
-        """Name all that lengths depend on."""
+        """Return a key of everything that lengths depend on."""
         tokenizer = self.prompter.tokenizer
         facts = [
             READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
@@ -111,14 +111,14 @@ class Reading:
         return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
 
     def _choose(self, document: Document) -> Prompt:
-        """Choose the prompt by what the document is: a conversation, a page, or a caption pair."""
+        """Return the prompt by the kind of document: a conversation, a page, or images with a caption."""
         if document.roles is not None and self.stage == "instruct":
             return self.prompter.chat(document)
-        if document.roles is not None:  # LLaVA's stage 1 reads of a conversation the image and what the assistant says
+        if document.roles is not None:  # LLaVA's stage 1 uses the images and what the assistant says
             turns = document.turns or [None] * len(document.positions)
-            every = zip(document.positions, document.roles, turns, strict=True)
+            items = zip(document.positions, document.roles, turns, strict=True)
             kept = [
-                p for p, role, turn in every if not isinstance(p, str) or (role == "assistant" and not (turn or {}).get("kind"))
+                p for p, role, turn in items if not isinstance(p, str) or (role == "assistant" and not (turn or {}).get("kind"))
             ]
             return self.prompter.plain(Document(kept, None))
         texts = [number for number, position in enumerate(document.positions) if isinstance(position, str)]
@@ -131,7 +131,7 @@ def _says_something(position: Any) -> bool:
 
 
 def _check_answers(document: Document) -> None:
-    """Raise Unusable for a conversation without an answer that says something."""
+    """Raise UnusableSample for a conversation without a non-blank answer."""
     if document.roles is None:
         return
     pairs = zip(document.positions, document.roles, strict=True)
@@ -141,17 +141,17 @@ def _check_answers(document: Document) -> None:
 
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
-    """Name the members that a sample's image sizes belong to: a document's own order is that of its positions."""
+    """Return the members that a sample's image sizes belong to; in a document, in the order of its positions."""
     if not is_document(facts, sample):
         return sample["__image_names__"]
     return [image["file"].removeprefix(sample["__key__"] + ".") for image in facts["metadata"] if image]
 
 
 def is_held_out(key: str, fraction: float) -> bool:
-    """Say whether a sample belongs to the held-out share: a pure function of its key."""
+    """Return whether a sample is held out: a pure function of its key."""
     return xxhash.xxh3_64_intdigest(key.encode()) / 2**64 < fraction
 
 
 def source_of(sample: Sample) -> str:
-    """Name the dataset of a sample for the logs: the folder of its tar."""
+    """Return the name of a sample's dataset for the logs: the folder of its tar."""
     return str(sample.get("__url__", "")).rpartition("/")[0].rpartition("/")[2] or "data"

@@ -1,6 +1,6 @@
-"""Run a tokenizer's chat template on messages, each in the form that the template takes.
+"""Run a tokenizer's chat template on messages, in the form that the template accepts.
 
-Nothing here knows a model by its name. What a template takes is found by rendering small conversations.
+No model's name occurs here. Rendering small conversations shows what a template accepts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vlmdata.step import RecipeError
 from vlmdata_train.data.marks import IMAGE_MARK, split_at_images
 from vlmdata_train.data.tool_calls import shown_call, with_short_ids
 
-WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # what the small conversations say
-CALL_ID = "c00000000"  # as `with_short_ids` gives them
+WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # texts of the small conversations
+CALL_ID = "c00000000"  # in the form of `with_short_ids`
 
-Message = Mapping[str, Any]  # `role` and `content`, a text with IMAGE_MARKs; what else templates read, as transformers names it
+Message = Mapping[str, Any]  # `role`, `content` (text with IMAGE_MARKs), and other keys that transformers documents
 
 
 class Renderer:
-    """Renders messages by the chat template of one tokenizer, which may have none."""
+    """Renders messages with the chat template of a tokenizer, which may have none."""
 
     def __init__(self, tokenizer: Any, image_token: str) -> None:
         self.tokenizer = tokenizer
@@ -34,13 +34,13 @@ class Renderer:
         return [self.source] if isinstance(self.source, str) else list((self.source or {}).values())
 
     def mentions(self, *names: str) -> bool:
-        """Say whether the template's source has one of these words."""
+        """Return whether the template's source contains one of these words."""
         return any(name in text for text in self._texts for name in names)
 
     def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
-        """Run the template. ValueError: it refuses these messages, for the order of their roles as a rule.
+        """Run the template. Raises ValueError if it refuses these messages, usually because of the order of their roles.
 
-        RecipeError: there is none, or it shows no message.
+        Raises RecipeError if there is no template or it shows no message.
         """
         if self.source is None:
             raise RecipeError(self.named("has no chat template: give one as `chat_template` in the recipe"))
@@ -54,7 +54,7 @@ class Renderer:
         return text
 
     def probe(self, *messages: Message, add_generation_prompt: bool = False) -> str:
-        """Return what the template writes for a small conversation; nothing where it refuses it."""
+        """Return what the template writes for a small conversation; an empty text if it refuses."""
         if self.form is None:
             return ""
         try:
@@ -63,21 +63,21 @@ class Renderer:
             return ""
 
     def run_as_is(self, shown: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        """Run the template on messages that are in its form already; return nothing where it refuses them."""
+        """Run the template on messages that already have its form; return an empty text if it refuses them."""
         try:
             return self._run(shown, None, add_generation_prompt)
         except ValueError:
             return ""
 
     def named(self, says: str) -> str:
-        """Return a sentence about the tokenizer, by its name."""
+        """Return a sentence about the tokenizer, with its name."""
         return f"the tokenizer {self.tokenizer.name_or_path or type(self.tokenizer).__name__} {says}"
 
     @cached_property
     def form(self) -> str | None:
-        """How the template takes a content: as a `text`, as `parts` (a list of texts and images), as `both`, as `text_parts`.
+        """How the template accepts a content: `text`, `parts` (a list of texts and images), `both`, or `text_parts`.
 
-        `text_parts`: a list of one text, in which the image token stands. None: it shows no content at all.
+        `text_parts` is a list of one text that contains the image tokens. None: the template shows no content at all.
         """
         if self.source is None:
             return None
@@ -90,18 +90,18 @@ class Renderer:
 
     @cached_property
     def _shows_thoughts(self) -> bool:
-        """Whether it writes the thought of an answer where it stands in a separate field."""
+        """Whether the template writes the reasoning of an answer from its separate field."""
         shown = {**answer(self._content(ANSWER)), "reasoning_content": MORE}
         return self.form is not None and MORE in self.run_as_is([user(self._content(WORD)), shown])
 
     @cached_property
     def _wants_text(self) -> bool:
-        """Whether it takes the arguments of a call as text, which it writes as it is, and not as an object."""
+        """Whether the template accepts the arguments of a tool call only as text."""
         return not self._takes_call({}) and self._takes_call("{}")
 
     @cached_property
     def _wants_short_ids(self) -> bool:
-        """Whether it takes only ids of calls that have nine letters and digits."""
+        """Whether the template accepts only tool call ids of nine letters and digits."""
         arguments = "{}" if self._wants_text else {}
         return not self._takes_call(arguments, "call_1") and self._takes_call(arguments)
 
@@ -115,16 +115,16 @@ class Renderer:
                 shown, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-            # a stranger's program
+            # the template is untrusted code and may fail in any of these ways
             raise ValueError(f"the chat template refuses it: {error}") from None
 
     def _shown(self, message: Message) -> dict[str, Any]:
-        """Return a message in the form that this template takes. ValueError: it has no place for what is said."""
+        """Return a message in the form that this template accepts. Raises ValueError if the template cannot write it."""
         shown = {name: value for name, value in message.items() if name not in ("train", "reasoning_content", "tool_calls")}
         content, reasoning, calls = message["content"], message.get("reasoning_content"), message.get("tool_calls")
         if reasoning and self._shows_thoughts:
             shown["reasoning_content"] = reasoning
-        elif reasoning:  # in the form that models without a field of their own learn it in
+        elif reasoning:  # the usual form for models without a field for reasoning
             content = f"<think>\n{reasoning}\n</think>\n\n{content}"
         if calls:
             if not self.mentions("tool_calls"):
@@ -154,7 +154,7 @@ def answer(content: Any) -> dict[str, Any]:
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """Split a content into parts, images and texts, without the line ends that join texts to images."""
+    """Split a content into image and text parts, without the line ends that join texts to images."""
     parts: list[dict[str, str]] = []
     for number, (_, text, _) in enumerate(split_at_images(content)):
         if number > 0:

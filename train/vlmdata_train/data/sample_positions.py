@@ -1,9 +1,9 @@
 """Sample positions: where each rank reads in the data, and how a run resumes with another number of ranks.
 
-Ranks take the units of a stream (packs, or samples) in turn, but need not be at the same position: a unit may give
-nothing. When their number changes, what a slower rank has not reached becomes a separate piece, read as the old rank
-would have read it; the pieces are dealt to the new ranks, and the stream resumes behind the last of them. No sample is
-lost, none comes twice.
+Ranks take the units of a stream (packs, or samples) in turn, but may be at different positions because a unit may have no
+usable sample. When the number of ranks changes, the steps that a slower rank has not reached become pieces, read as the old
+rank would have read them. The pieces are divided among the new ranks, and the stream resumes after the last of them. No
+sample is lost, and none is read twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 class SamplePosition:
     """What rank `rank` of `world` reads from `position` on, counted in units over all ranks.
 
-    `hint` spares the stream planning all packs before: see its state.
+    `hint` is the `window` of the stream's state: with it the stream need not plan all earlier packs.
     """
 
     position: int
@@ -28,7 +28,7 @@ class SamplePosition:
 
 @dataclass(frozen=True)
 class FeedPosition:
-    """Single steps to be read first, then everything from `main` on."""
+    """Where a feed resumes: it reads one step of each piece first, then everything from `main` on."""
 
     main: SamplePosition
     pieces: tuple[SamplePosition, ...] = ()
@@ -39,7 +39,7 @@ class FeedPosition:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> FeedPosition:
-        """Read what to_json made, before or after JSON made lists of tuples."""
+        """Read the result of `to_json`, also after JSON turned tuples into lists."""
         return FeedPosition(_sample_position(values["main"]), tuple(map(_sample_position, values["pieces"])))
 
 
@@ -49,7 +49,7 @@ def _sample_position(values: dict[str, Any]) -> SamplePosition:
 
 
 def redistribute(positions: Sequence[FeedPosition], world: int, *, units: int) -> list[FeedPosition]:
-    """Return where each of `world` ranks resumes after ranks that were at `positions`; `units` of each rank to a step."""
+    """Return where each of `world` ranks resumes after ranks at `positions`. A step takes `units` units of each rank."""
     if len(positions) == world:
         return list(positions)
     stride = units * positions[0].main.world

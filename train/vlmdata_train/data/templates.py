@@ -1,7 +1,7 @@
-"""A tokenizer's own chat template: how it writes a conversation, and where an answer stands in what it writes.
+"""A tokenizer's chat template: how it writes a conversation, and where the answers are in its output.
 
-`render.py` runs the template, `turn_markup.py` knows what it writes around messages, and an answer is found by marks around
-it (`marks.py`).
+`render.py` runs the template, `turn_markup.py` finds what it writes around messages, and `marks.py` puts marks around answers
+to find them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Span = tuple[int, int]  # where a text begins and ends
 
 
 class ChatTemplate:
-    """The chat template of one tokenizer. It may be made for a tokenizer without one: then only special tokens are known."""
+    """The chat template of a tokenizer. If the tokenizer has none, only its special tokens are known."""
 
     def __init__(self, tokenizer: Any, image_token: str) -> None:
         self.tokenizer = tokenizer
@@ -29,17 +29,17 @@ class ChatTemplate:
 
     @property
     def source(self) -> Any:
-        """The template as Jinja, or several by their names; None where there is none."""
+        """The template as Jinja, or a dict of several by name; None without a template."""
         return self._renderer.source
 
     @property
     def form(self) -> str | None:
-        """How the template takes a content; see `Renderer.form`."""
+        """How the template accepts a content; see `Renderer.form`."""
         return self._renderer.form
 
     @property
     def header(self) -> str:
-        """What stands before a first question."""
+        """What the template writes before the first question."""
         return self._markup.header
 
     @property
@@ -49,7 +49,7 @@ class ChatTemplate:
 
     @property
     def control(self) -> frozenset[str]:
-        """The tokens that a text must not spell: special ones, and those that the template itself opens and ends turns with."""
+        """The tokens that a text must not contain: special ones, and those with which the template opens and ends turns."""
         return self._markup.control
 
     @property
@@ -59,28 +59,28 @@ class ChatTemplate:
 
     @property
     def stop_ids(self) -> list[int]:
-        """The ids at which an answer has ended: the end-of-sequence token and the one that ends the assistant's turn."""
+        """The ids that end an answer: the end-of-sequence token and the last token of the assistant's turn."""
         return self._markup.stop_ids
 
     @property
     def ends_turns(self) -> bool:
-        """Whether anything stands behind an answer, from which a model learns to stop."""
+        """Whether the template writes anything after an answer, from which a model learns to stop."""
         return bool(self._markup.endings)
 
     def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
-        """Run the template. ValueError: it refuses these messages, for the order of their roles as a rule.
+        """Run the template. Raises ValueError if it refuses these messages, usually because of the order of their roles.
 
-        RecipeError: there is none, or it shows no message.
+        Raises RecipeError if there is no template or it shows no message.
         """
         return self._renderer.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
     def find_answers(
         self, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None = None
     ) -> tuple[str, list[Span]]:
-        """Return the conversation as the template writes it, and where in it each wanted message's answer stands.
+        """Return the conversation as the template writes it, and the span of each wanted answer in it.
 
-        `wanted` are indices of messages. An answer reaches to the end of the token that ends its turn. ValueError: the template
-        refuses the messages, or rewrites an answer so that its place is unknown.
+        `wanted` are indices of messages. A span includes the token that ends the turn. Raises ValueError if the template
+        refuses the messages, or rewrites an answer so that it cannot be found.
         """
         plain = self.render(messages, tools=tools, add_generation_prompt=False)
         for find in (
@@ -90,18 +90,18 @@ class ChatTemplate:
         ):
             if (spans := find()) is not None:
                 return plain, spans
-        says = "has a chat template that rewrites answers, or leaves them out: their place is unknown"
-        raise ValueError(self._renderer.named(says))
+        reason = "has a chat template that rewrites answers, or leaves them out: they cannot be found in its output"
+        raise ValueError(self._renderer.named(reason))
 
     def _find_marked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None,
         mark: Callable[[str, int], str],
     ) -> list[Span] | None:  # fmt: skip
-        """Find answers by marks around them; None where the template does not write all of them as it writes the texts."""
-        # What stands before a message bounds where it begins, if its own first words are not in its content.
+        """Find answers by marks around them; None if the marks change the output or one is missing."""
+        # If an answer does not begin with its content, the end of the message before bounds its beginning.
         before = {n - 1 for n in wanted if messages[n].get("tool_calls") or not _begins_with_words(messages[n])}
-        looked_for = set(wanted) | before
-        marked = [marked_message(m, number, mark) if number in looked_for else m for number, m in enumerate(messages)]
+        to_mark = set(wanted) | before
+        marked = [marked_message(m, number, mark) if number in to_mark else m for number, m in enumerate(messages)]
         text, places = unmark(self.render(marked, tools=tools, add_generation_prompt=False))
         if text != plain or not places.keys() >= set(wanted):
             return None
@@ -110,7 +110,7 @@ class ChatTemplate:
     def _find_masked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
     ) -> list[Span] | None:
-        """Find answers by masks, one mark for each of their characters: for a template that looks at how long an answer is."""
+        """Find answers by a mark for each of their characters, for templates that depend on the length of an answer."""
         texts = {
             n: messages[n]["content"] for n in sorted(wanted) if not messages[n].keys() & {"reasoning_content", "tool_calls"}
         }
@@ -124,7 +124,7 @@ class ChatTemplate:
         first, last = places[number]
         start = first
         words = message["content"].strip()
-        # Some templates leave out what is said beside a call.
+        # Some templates omit the content of a message with tool calls.
         is_left_out = bool(message.get("tool_calls")) and not plain[
             first : first + len(message["content"])
         ].lstrip().startswith(words)
@@ -134,7 +134,7 @@ class ChatTemplate:
         return start, self._end(plain, message, last)
 
     def _start(self, plain: str, before: int, mark: int) -> int:
-        """Return where an answer begins, a thought or a call, whose first marked words stand at `mark`: after what opens it."""
+        """Return where an answer begins that starts with a thought or a call: after what opens it, before its first mark."""
         for openings in self._markup.openings:
             opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]
             if opened:
@@ -143,16 +143,16 @@ class ChatTemplate:
         return before + len(words) - len("<think>") if words.endswith("<think>") else mark
 
     def _end(self, plain: str, message: Message, mark: int) -> int:
-        """Return where a turn ends whose last marked words end at `mark`: behind its end token, before what opens the next."""
+        """Return where a turn ends: after its end token, before the next turn. `mark` is the end of its marked text."""
         ending = self._markup.ending
-        if message.get("tool_calls"):  # whose JSON continues behind the name
+        if message.get("tool_calls"):  # the mark is around the name only; the JSON continues after it
             for found in self._markup.added.finditer(plain, mark):
                 if ended := ending.match(plain, found.start()):
                     return ended.end()
                 if found[0] in self._markup.openers:
                     return found.start()
             return len(plain)
-        if closed := _CLOSED.match(plain, mark):  # a thought without an answer behind it
+        if closed := _CLOSED.match(plain, mark):  # a thought without an answer after it
             mark = closed.end()
         ended = ending.match(plain, mark)
         return ended.end() if ended else mark

@@ -1,4 +1,4 @@
-"""A small tokenizer learned from the data's own texts, for models that start from nothing and must not download."""
+"""A small tokenizer trained on the dataset's texts, for models that start from random weights without a download."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vlmdata_train.model.tokens import BEGIN, CHAT_TEMPLATE, END, IMAGE, PAD, RO
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
-    """Learn a byte-level BPE of at most `vocabulary` tokens and save it, with its chat template, as transformers reads it.
+    """Train a byte-level BPE of at most `vocabulary` tokens and save it with a chat template in transformers' format.
 
-    It can write any text, for all 256 bytes are tokens. The same texts give the same tokenizer.
+    It can encode any text because all 256 bytes are tokens. The same texts give the same tokenizer.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

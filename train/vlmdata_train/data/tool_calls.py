@@ -1,4 +1,4 @@
-"""Calls of tools as chat templates want them: in OpenAI's form, as transformers documents it, with what some insist on."""
+"""Tool calls in the form that chat templates accept: OpenAI's, as transformers documents it, with variants for some models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHORT = re.compile("[A-Za-z0-9]{9}")
 
 
 def read_call(text: str) -> dict[str, Any]:
-    """Read a call, its name and arguments, from JSON. ValueError: it is none."""
+    """Read a tool call, its name and arguments, from JSON. Raises ValueError if it is none."""
     try:
         call = json.loads(text)
     except RecursionError as error:
@@ -22,7 +22,7 @@ def read_call(text: str) -> dict[str, Any]:
 
 
 def shown_call(call: Mapping[str, Any], *, as_text: bool = False) -> dict[str, Any]:
-    """Return a call in OpenAI's form, its arguments as an object, or as JSON for a template that writes them as they are."""
+    """Return a tool call in OpenAI's form. Its arguments are an object, or JSON text if `as_text`."""
     named = {"id": call["id"]} if call.get("id") is not None else {}
     arguments = call.get("arguments", {})
     if as_text and not isinstance(arguments, str):
@@ -31,9 +31,9 @@ def shown_call(call: Mapping[str, Any], *, as_text: bool = False) -> dict[str, A
 
 
 def with_short_ids(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give each call an id of nine letters and digits, and what a tool says the id of its call.
+    """Give each tool call an id of nine letters and digits, and each tool's answer the id of its call.
 
-    An id that is so already stays. What names no call answers the next one in their order.
+    An id that already has this form stays. An answer that names no call answers the next one in order.
     """
     known: dict[str, str] = {}
     order: list[str] = []

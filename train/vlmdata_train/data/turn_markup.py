@@ -1,6 +1,6 @@
-"""What a chat template writes around messages: before a question, before an answer, behind it, and for an image.
+"""What a chat template writes around messages: before a question, before and after an answer, and for an image.
 
-All of it is found by rendering small conversations and looking at what stands around their words.
+It is found by rendering small conversations and reading the text around their words.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from functools import cached_property
 
 from vlmdata_train.data.render import ANSWER, CALL_ID, MORE, WORD, Renderer, answer, user
 
-# Turn markers that are ordinary text for the tokenizer: Llama 2's and Mistral's [INST], ChatML's names that were never added.
+# Turn markers that are ordinary text for the tokenizer: Llama 2's and Mistral's [INST], ChatML's names if not added as tokens.
 _TEXT_MARKERS = re.compile(r"<\|[^\s<>]*\|>|\[/?[A-Z_]{3,}\]|<</?[A-Z]+>>")
 
 
 class TurnMarkup:
-    """The markup of one tokenizer's chat template. Without a template only the special tokens are known."""
+    """The markup of a tokenizer's chat template. Without a template only the special tokens are known."""
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer, tokenizer = renderer, renderer.tokenizer
@@ -27,9 +27,9 @@ class TurnMarkup:
 
     @cached_property
     def image_text(self) -> str:
-        """What the template writes for an image: its token, and the tokens that some models have around it.
+        """What the template writes for an image: its token, and the tokens around it in some models.
 
-        Without white space, and without words as "Picture 1:".
+        Without outer white space and words such as "Picture 1:".
         """
         image_token = self.renderer.image_token
         if self.renderer.form not in ("parts", "both"):
@@ -42,18 +42,18 @@ class TurnMarkup:
 
     @cached_property
     def header(self) -> str:
-        """What stands before a first question."""
+        """What the template writes before the first question."""
         return self.renderer.probe(user(WORD)).partition(WORD)[0]
 
     @cached_property
     def between(self) -> str:
-        """What stands between a question and its answer, without a thought that the answer may begin with."""
+        """What the template writes between a question and its answer, without a thought before the answer."""
         answered = self.renderer.probe(user(WORD), answer(ANSWER))
         return answered.partition(WORD)[2].partition(ANSWER)[0].partition("<think>")[0]
 
     @cached_property
     def _opening(self) -> str:
-        """What opens an assistant's turn, as far as the template can be asked for it alone."""
+        """What opens an assistant's turn, by the generation prompt if the template has one."""
         without = self.renderer.probe(user(WORD))
         opened = self.renderer.probe(user(WORD), add_generation_prompt=True)
         alone = opened.removeprefix(without) if opened.startswith(without) else ""
@@ -61,27 +61,27 @@ class TurnMarkup:
 
     @cached_property
     def _tail(self) -> str:
-        """What follows an assistant's words where nothing is said after them."""
+        """What the template writes after the last answer."""
         return self.renderer.probe(user(WORD), answer(ANSWER)).partition(ANSWER)[2]
 
     @cached_property
     def _headers(self) -> list[str]:
-        """What stands before a first question, before and after instructions, and before what a tool says."""
-        led = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
+        """What the template writes before the first question, before and after instructions, and before a tool's message."""
+        after_system = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
         alone = [self.renderer.probe({"role": role, "content": WORD}).partition(WORD)[0] for role in ("system", "tool")]
-        return [self.header, led, *alone]
+        return [self.header, after_system, *alone]
 
     @cached_property
     def openers(self) -> frozenset[str]:
-        """The tokens that open turns. A word or a number is none, though it was added and stands in a header."""
+        """The tokens that open turns. Words and numbers in a header do not count, even if they are added tokens."""
         written = self.added.findall("\n".join([*self._headers, self.between, self._opening]))
         return frozenset(name for name in written if not name.isalnum()) - self.enders - {"<tool_response>"}
 
     @cached_property
     def openings(self) -> list[list[str]]:
-        """What may stand before an answer whose first words are a thought or a call, the surer ones first.
+        """What may precede an answer that begins with a thought or a call, the more reliable first.
 
-        First what the template opens answers with. Then the last token after a question, or after what a tool has said.
+        First the opening of the assistant's turn. Then the last token after a question, or after a tool's message.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -90,15 +90,15 @@ class TurnMarkup:
         return [_also_stripped([self._opening]), _also_stripped(last_tokens)]
 
     def _from_last_token(self, text: str) -> str:
-        """Return a text from its last added token on; all of it where it has none."""
+        """Return a text from its last added token on; all of it if it has none."""
         tokens = [found.start() for found in self.added.finditer(text)]
         return text[tokens[-1] :] if tokens else text
 
     @cached_property
     def endings(self) -> list[str]:
-        """What ends an assistant's turn: what follows its words inside of a conversation and at its end alike.
+        """What ends an assistant's turn: the text that follows an answer both inside a conversation and at its end.
 
-        Where no token does, the one that stands at either of the two places.
+        If that text has no token, the tokens that follow it at only one of these places come first.
         """
         next_question = self.renderer.probe(user(WORD), answer(ANSWER), user(MORE)).partition(ANSWER)[2].partition(MORE)[0]
         shared = self._shared_ending(next_question)
@@ -109,12 +109,12 @@ class TurnMarkup:
         return [*tokens, shared] if shared else tokens
 
     def _shared_ending(self, next_question: str) -> str:
-        """Return the beginning that the tail shares with what stands before a next question, cut before a token it splits.
+        """Return the common prefix of the tail and the text before the next question, without a token that it would split.
 
-        Where nothing stands before a next question, the tail as far as its first token.
+        If nothing precedes the next question, return the tail up to its first token.
         """
         if next_question:
-            shared = _shared(self._tail, next_question)
+            shared = _common_prefix(self._tail, next_question)
         else:
             first = self._next.match(self._tail)
             shared = first[0] if first else self._tail
@@ -124,20 +124,20 @@ class TurnMarkup:
         return shared
 
     def _single_ending_tokens(self, next_question: str) -> list[str]:
-        """Return the first token of the tail, and the one that parts turns: it stands before questions and answers alike.
+        """Return the first token of the tail, and the one that separates turns, before later questions and before answers.
 
-        A token that the first question has before it too parts no turns.
+        A token before the first question too does not separate turns.
         """
-        first, parting = self._next.match(self._tail), self._next.match(next_question)
+        first, separator = self._next.match(self._tail), self._next.match(next_question)
         tokens = [first[1]] if first else []
         begin = self.header.removeprefix(self.renderer.tokenizer.bos_token or "").lstrip()
-        if parting and self.between.lstrip().startswith(parting[1]) and not begin.startswith(parting[1]):
-            tokens.append(parting[1])
+        if separator and self.between.lstrip().startswith(separator[1]) and not begin.startswith(separator[1]):
+            tokens.append(separator[1])
         return tokens
 
     @cached_property
     def ending(self) -> re.Pattern[str]:
-        """A pattern for any of `endings` and for the end-of-sequence token; for nothing where there are none."""
+        """A pattern for any of `endings` and for the end-of-sequence token; without any it matches nothing."""
         texts = [*self.endings, self.renderer.tokenizer.eos_token or ""]
         marked = [r"\s*" + re.escape(text.strip()) for text in texts if self.added.search(text)]
         worded = [re.escape(text.rstrip() or text) for text in texts if text and not self.added.search(text)]
@@ -145,18 +145,18 @@ class TurnMarkup:
 
     @cached_property
     def enders(self) -> frozenset[str]:
-        """The tokens that end an assistant's turn; none where the template ends it with plain text or nothing."""
+        """The tokens that end an assistant's turn; none if the template ends it with plain text or nothing."""
         return frozenset(name for ending in self.endings for name in self.added.findall(ending))
 
     @cached_property
     def control(self) -> frozenset[str]:
-        """The tokens that a text must not spell: special ones, and those that the template itself opens and ends turns with."""
+        """The tokens that a text must not contain: special ones, and those with which the template opens and ends turns."""
         words = _TEXT_MARKERS.findall(" ".join([*self._headers, self.between, self._opening, self._tail]))
         return frozenset({*self.special, *self.openers, *self.enders, *words})
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The ids at which an answer has ended: the end-of-sequence token and the one that ends the assistant's turn."""
+        """The ids that end an answer: the end-of-sequence token and the last token of the assistant's turn."""
         tokenizer = self.renderer.tokenizer
         vocabulary = tokenizer.get_vocab()
         last = [name for ending in self.endings for name in self.added.findall(ending)[-1:]]
@@ -165,18 +165,18 @@ class TurnMarkup:
 
 
 def any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for any of these names, a longer one before its beginning; for nothing where there are none."""
+    """Return a pattern for any of these names, longer ones first; without names it matches nothing."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _shared(one: str, other: str) -> str:
-    """Return the beginning that two texts share."""
+def _common_prefix(one: str, other: str) -> str:
+    """Return the common prefix of two texts."""
     return one[: next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))]
 
 
 def _also_stripped(texts: list[str]) -> list[str]:
-    """Return each text and the same without white space at its end; blank ones are left out."""
+    """Return each text with and without its trailing white space, except blank ones."""
     variants: list[str] = []
     for text in texts:
         variants += [text, text.rstrip()]
