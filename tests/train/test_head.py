@@ -114,7 +114,7 @@ def test_lora_leaves_the_output_layer_alone_whatever_its_name() -> None:
     ("config", "message"),
     [
         ({"model_type": "modernbert-decoder"}, "changes its last hidden states before the output layer"),
-        ({"model_type": "llama4_text", "num_local_experts": 2}, "has no decoder apart from its output layer"),
+        ({"model_type": "llama4_text", "num_local_experts": 2}, "has no decoder separate from its output layer"),
     ],
 )
 def test_what_the_loss_does_not_compute_is_refused_by_name(config: dict[str, Any], message: str) -> None:

@@ -113,9 +113,7 @@ def test_a_published_model_over_gemma_2_is_refused_for_its_logits_are_not_capped
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     CLIPImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match="logits are made by a weight alone, and Gemma2ForCausalLM adds a bias, scales or caps"
-    ):
+    with pytest.raises(ValueError, match="a weight alone gives the logits, but Gemma2ForCausalLM adds a bias, scales or caps"):
         loaded_from(tmp_path)
 
 

@@ -114,8 +114,8 @@ def test_any_language_model_packs_and_otherwise_does_what_transformers_does(fami
     ("family", "message"),
     [
         ("mamba", "lets samples in one row see each other"),
-        ("bloom", "does not take an attention implementation"),
-        ("stablelm", "is not handed `packing`"),
+        ("bloom", "supports no other attention implementation"),
+        ("stablelm", "does not receive `packing`"),
         ("gpt_oss", "GptOssAttention has attention sinks"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(fami
 
 def test_a_prefix_over_sliding_windows_is_refused_when_the_model_is_built() -> None:
     prefix = {"tokens": {"prefix": True}}
-    with pytest.raises(ValueError, match="a prefix goes with neither varlen nor sliding windows"):
+    with pytest.raises(ValueError, match="a prefix supports neither varlen nor sliding windows"):
         build_model(replace(language("gemma2", **GEMMA_2), fusion=prefix))
     build_model(replace(language("gemma2", **{**GEMMA_2, "sliding_window": None}), fusion=prefix))
 
@@ -135,7 +135,7 @@ def test_dropout_of_attention_is_named_and_does_no_harm_where_nothing_is_trained
     model = tiny_model(language("gpt2", **LANGUAGES["gpt2"]))
     batch = pack(model, [sample(model, 5, 0, 1)])
     model.logits(batch)
-    with pytest.raises(ValueError, match=r"GPT2Attention has dropout of attention \(0.1; 0 in `config` takes it away\)"):
+    with pytest.raises(ValueError, match=r"GPT2Attention has attention dropout \(0.1; set it to 0 in `config`\)"):
         model.train().logits(batch)
     free = tiny_model(language("gpt2", **LANGUAGES["gpt2"], attn_pdrop=0.0)).train()
     free.logits(batch).sum().backward()
@@ -148,7 +148,7 @@ def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> Non
     with torch.no_grad():
         assert (model.logits(batch) - other.logits(batch)).abs().max() > 0.01
         model.attention = "varlen"
-        with pytest.raises(ValueError, match="varlen does not cap scores, as this language model wants it: take `flex`"):
+        with pytest.raises(ValueError, match="varlen cannot cap scores, which this language model needs: use `flex`"):
             model.logits(batch)
 
 

@@ -56,11 +56,11 @@ def test_ids_that_the_recipe_states_stay() -> None:
 @pytest.mark.parametrize(
     ("stated", "told"),
     [
-        ({"pad_token_id": 32000}, "pad_token_id is 32000, and the vocabulary has the ids 0 to 319"),
-        ({"pad_token_id": 320}, "pad_token_id is 320, and the vocabulary has the ids 0 to 319"),
+        ({"pad_token_id": 32000}, "pad_token_id is 32000, but the vocabulary has the ids 0 to 319"),
+        ({"pad_token_id": 320}, "pad_token_id is 320, but the vocabulary has the ids 0 to 319"),
         ({"pad_token_id": -1}, "pad_token_id is -1"),
         ({"eos_token_id": [2, 999]}, "eos_token_id is 999"),
-        ({"bos_token_id": 500, "vocab_size": 500}, "bos_token_id is 500, and the vocabulary has the ids 0 to 499"),
+        ({"bos_token_id": 500, "vocab_size": 500}, "bos_token_id is 500, but the vocabulary has the ids 0 to 499"),
     ],
 )
 def test_an_id_that_the_recipe_states_beyond_the_vocabulary_is_one_line(
@@ -73,7 +73,7 @@ def test_an_id_that_the_recipe_states_beyond_the_vocabulary_is_one_line(
                                                  "steps": 1}))  # fmt: skip
     assert main(["instruct", str(tmp_path / "r.yaml")]) == 2
     said = capsys.readouterr().err.strip()
-    assert told in said and said.endswith("leave it out, then the tokenizer's is taken") and "\n" not in said
+    assert told in said and said.endswith("omit it to use the tokenizer's id") and "\n" not in said
 
 
 def test_the_last_id_of_the_vocabulary_may_be_stated() -> None:

@@ -1,1 +1,1 @@
-"""Weights and checkpoints: saved, restored, read from and written as published models."""
+"""Checkpoints, and the conversion from and to published models."""

@@ -1,13 +1,13 @@
-"""Checkpoints: whole, atomic, without pickle, readable on any number of ranks.
+"""Checkpoints: atomic, without pickle, readable on any number of ranks.
 
-A checkpoint is a folder `step_00000100`. It is written under another name, synced, and renamed: a folder of that name is
-complete, whatever was killed and when. Inside:
+A checkpoint is a folder `step_00000100`. It is written under a temporary name, synced and renamed, so that a folder with this
+name is always complete. It holds:
 
     model-00000.safetensors …       trained weights and buffers, by name
-    frozen-00000.safetensors …      frozen weights, hard-linked from checkpoint to checkpoint: written once
+    frozen-00000.safetensors …      frozen weights, written once and hard-linked from checkpoint to checkpoint
     optimizer-00000.safetensors …   the optimizer's tensors, as `weight/state`
     state.json                      step, loader position, random states, losses
-    recipe.json, tokenizer/         what it takes to use it
+    recipe.json, tokenizer/         to build and use the model
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MAX_FILE_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint says beside its tensors."""
+    """The state in a checkpoint besides its tensors."""
 
     step: int
     data: Any  # the loader's position
-    random: list[dict[str, Any]]  # each rank's generators
+    random: list[dict[str, Any]]  # states of each rank's random generators
     facts: dict[str, Any]  # losses and counts that the loop resumes from
 
 
@@ -57,13 +57,13 @@ def save(
     tokenizer: Any,
     ranks: Ranks,
 ) -> Path:
-    """Write `folder/step_N`, all of it or nothing; every rank must call it. Returns its path."""
+    """Write `folder/step_N` atomically and return its path. Every rank must call it."""
     final = folder / f"step_{saved.step:08d}"
     previous = latest(folder)
     part = folder / f".part-{uuid.uuid4().hex[:8]}"
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(".part-*"):  # of a run that was killed
+        for left_over in folder.glob(".part-*"):  # of a killed run
             shutil.rmtree(left_over)
         part.mkdir()
     named = _unshared(model)
@@ -78,7 +78,7 @@ def save(
         state = {"step": saved.step, "data": saved.data, "random": saved.random, "facts": saved.facts}
         (part / "state.json").write_text(json.dumps(state))
         _sync(part)
-        if final.exists():  # the same step, saved again by a run that was resumed from before it
+        if final.exists():  # a run that resumed from an earlier step saves this step again
             final.rename(folder / f".part-{uuid.uuid4().hex[:8]}")
         part.rename(final)
         _sync_folder(folder)
@@ -92,12 +92,12 @@ def prune(folder: Path, keep: int, best: str | None) -> None:
     """Remove all but the newest `keep` checkpoints and the best."""
     for path in sorted(folder.glob("step_*"))[:-keep]:
         if path.name != best:
-            gone = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # no reader may find it half removed
-            shutil.rmtree(gone)
+            hidden = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # readers must not find it half removed
+            shutil.rmtree(hidden)
 
 
 def read_saved(path: Path) -> Saved:
-    """Read what a checkpoint says beside its tensors. RecipeError where it is damaged."""
+    """Read the state of a checkpoint. Raises RecipeError if it is damaged."""
     try:
         return Saved(**json.loads((path / "state.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -105,7 +105,7 @@ def read_saved(path: Path) -> Saved:
 
 
 def load_model(path: Path, model: nn.Module) -> None:
-    """Put a checkpoint's weights into a model of the same shape. RecipeError names the first that does not fit."""
+    """Load a checkpoint's weights into a model of the same shape. Raises RecipeError for the first that does not fit."""
     weights = dict(_unshared(model))
     missing = dict(weights)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def load_model(path: Path, model: nn.Module) -> None:
                 raise RecipeError(f"{path}: the model has no weight '{name}'; is the recipe's model the checkpoint's?")
             weight = weights[name]
             if weight.shape != tensor.shape:
-                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model wants {tuple(weight.shape)}")
+                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model needs {tuple(weight.shape)}")
             weight.copy_(distribute_like(tensor, weight))
             missing.pop(name, None)
     if missing:
@@ -122,14 +122,14 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Put a checkpoint's optimizer state back, each tensor in its own type (torch's own loading would round to bf16)."""
+    """Load a checkpoint's optimizer state, each tensor in its dtype (torch's own loading would round to bf16)."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")
         p = parameters[weight]
         if key != "step":
             tensor = distribute_like(tensor, p)
-        elif optimizer.defaults.get("fused"):  # whose kernels want the count beside the weight
+        elif optimizer.defaults.get("fused"):  # the fused kernel needs the step count on the weight's device
             tensor = tensor.to(p.device)
         optimizer.state[p][key] = tensor
 
@@ -147,7 +147,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random(states: dict[str, Any], device: torch.device) -> None:
-    """Set every random generator of this process as it was."""
+    """Restore the state of every random generator of this process."""
     torch.set_rng_state(_tensor(states["torch"]))
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
@@ -158,12 +158,12 @@ def restore_random(states: dict[str, Any], device: torch.device) -> None:
 
 
 def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
-    """Return every rank's generators; every rank must call it."""
+    """Return the states of every rank's random generators. Every rank must call it."""
     return all_gather_objects(random_states(ranks.device), ranks)
 
 
 def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and persistent buffers by name, one name for each tensor that several share."""
+    """Return parameters and persistent buffers by name; a shared tensor has only its first name."""
     names = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}
     for name, tensor in names.items():
@@ -178,20 +178,20 @@ def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterat
 
 
 def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
-    """Write tensors to `kind-00000.safetensors …`; a sharded tensor is put together on every rank, one at a time."""
-    held: dict[str, Tensor] = {}
+    """Write tensors to `kind-00000.safetensors …`. Every rank gathers sharded tensors, one at a time."""
+    pending: dict[str, Tensor] = {}
     size = files = 0
     for name, tensor in tensors:
-        one = full_tensor(tensor.detach())
+        whole = full_tensor(tensor.detach())
         if not ranks.is_first:
             continue
-        held[name] = one.to("cpu", copy=True).contiguous()
-        size += held[name].nbytes
+        pending[name] = whole.to("cpu", copy=True).contiguous()
+        size += pending[name].nbytes
         if size >= MAX_FILE_BYTES:
-            save_file(held, folder / f"{kind}-{files:05d}.safetensors")
-            held, size, files = {}, 0, files + 1
-    if held:
-        save_file(held, folder / f"{kind}-{files:05d}.safetensors")
+            save_file(pending, folder / f"{kind}-{files:05d}.safetensors")
+            pending, size, files = {}, 0, files + 1
+    if pending:
+        save_file(pending, folder / f"{kind}-{files:05d}.safetensors")
 
 
 def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
@@ -199,24 +199,24 @@ def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
         for file in sorted(path.glob(f"{kind}-*.safetensors")):
             try:
                 with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118  it is no dict
+                    for name in tensors.keys():  # noqa: SIM118  not a dict
                         yield name, tensors.get_tensor(name)
             except (OSError, SafetensorError) as error:
                 raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, error: Exception) -> RecipeError:
-    return RecipeError(f"{file}: damaged ({error}): remove {file.parent}, and the run goes on from the checkpoint before it")
+    return RecipeError(f"{file}: damaged ({error}): remove {file.parent}; the run then resumes from the checkpoint before it")
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
-    """Link the frozen weights of the run's last checkpoint, which has the same ones; say whether that was done."""
-    done = False
+    """Hard-link the frozen weights of the run's last checkpoint, which are the same; return whether there were any."""
+    is_linked = False
     if ranks.is_first and previous is not None:
         for file in previous.glob("frozen-*.safetensors"):
             _link(file, part / file.name)
-            done = True
-    return bool(all_gather_objects(done, ranks)[0])
+            is_linked = True
+    return bool(all_gather_objects(is_linked, ranks)[0])
 
 
 def _link(source: Path, target: Path) -> None:

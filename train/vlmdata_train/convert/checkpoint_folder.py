@@ -1,4 +1,4 @@
-"""Which folder is a checkpoint, and which parts a run starts from. Read without torch, so that mistakes come at once."""
+"""Checks of checkpoint folders and of a run's `start`. Imports no torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from vlmdata_train.model.model_recipe import ModelRecipe, with_tokenizer
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, if there is one."""
+    """Return the newest checkpoint of a run, or None."""
     return max(folder.glob("step_*"), key=lambda p: p.name, default=None)
 
 
 def is_checkpoint(start: str) -> bool:
-    """Say whether a start is a checkpoint of the trainer's own."""
+    """Return whether a start is a checkpoint of this trainer."""
     return (Path(start) / "recipe.json").exists()
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, with the newest one in it if it is a run."""
+    """Raise RecipeError if a folder is no checkpoint; if it is a run's folder, the error names its newest checkpoint."""
     if is_checkpoint(str(folder)):
         return
     newest = latest(folder) or latest(folder / "checkpoints")
     if newest:
         raise RecipeError(f"{folder} is no checkpoint: it has no recipe.json. Did you mean '{newest}'?")
-    what = "it has no recipe.json" if folder.exists() else "it does not exist"
-    raise RecipeError(f"{folder} is no checkpoint: {what}")
+    reason = "it has no recipe.json" if folder.exists() else "it does not exist"
+    raise RecipeError(f"{folder} is no checkpoint: {reason}")
 
 
 def check_start(start: str) -> None:
-    """Raise RecipeError for a start that is neither a checkpoint nor a folder of a model, nor could be a model's hub name."""
+    """Raise RecipeError for a start that is no checkpoint, no model's folder, and cannot be a model's hub name."""
     if is_checkpoint(start):
         return
     newest = latest(Path(start)) or latest(Path(start) / "checkpoints")
@@ -43,7 +43,7 @@ def check_start(start: str) -> None:
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the parts of the model to begin with, its tokenizer among them. RecipeError: there is none, or of another form."""
+    """Return the parts, with the tokenizer, of the model at `start`. Raises RecipeError if it is missing or of another form."""
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())

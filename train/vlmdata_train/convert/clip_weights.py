@@ -1,4 +1,4 @@
-"""open_clip's vision transformer as transformers' `CLIPVisionModel`: the same network under other names, where it is the same.
+"""Conversion of open_clip's vision transformer to transformers' `CLIPVisionModel`, the same network with other names.
 
 C tower width, N tokens.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 
 ACTIVATIONS: dict[type, str] = {nn.GELU: "gelu", QuickGELU: "quick_gelu"}
-FRONT = {  # theirs, open_clip's
+FRONT = {  # transformers' name: open_clip's name
     "embeddings.class_embedding": "class_embedding",
     "embeddings.patch_embedding.weight": "conv1.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
@@ -26,9 +26,9 @@ BLOCK = {"layer_norm1": "ln_1", "self_attn.out_proj": "attn.out_proj", "layer_no
 
 
 def clip_config(visual: Any) -> CLIPVisionConfig:
-    """Return the configuration of the equal CLIPVisionModel. ValueError: CLIP's has no such part."""
+    """Return the configuration of the equal CLIPVisionModel. Raises ValueError if CLIPVisionModel lacks a part of it."""
     if type(visual) is not VisionTransformer:
-        raise ValueError(f"open_clip's {type(visual).__name__} has no equal among transformers' CLIP towers")
+        raise ValueError(f"open_clip's {type(visual).__name__} has no equivalent among transformers' CLIP towers")
     blocks = visual.transformer.resblocks
     activations = {type(block.mlp.gelu) if type(block) is ResidualAttentionBlock else type(block) for block in blocks}
     plain = [visual.patch_dropout, *(norm for block in blocks for norm in (block.ls_1, block.ls_2))]
@@ -48,7 +48,7 @@ def clip_config(visual: Any) -> CLIPVisionConfig:
 
 
 def clip_weights(visual: nn.Module) -> dict[str, Tensor]:
-    """Return every weight that CLIPVisionModel has, by its name there; the projection to CLIP's space is left out."""
+    """Return every weight of CLIPVisionModel by its name there; the projection to CLIP's space is not included."""
     own = visual.state_dict()
     weights = {theirs: own[ours] for theirs, ours in FRONT.items()}
     for number in range(sum(name.endswith("attn.in_proj_weight") for name in own)):

@@ -1,6 +1,7 @@
-"""Published models in LLaVA's form: their parts, and their weights in a model of those parts.
+"""Read published models in LLaVA's form: their parts and weights.
 
-LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers writes them (`LlavaForConditionalGeneration` and its kin).
+These are LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers saves them (`LlavaForConditionalGeneration` and similar
+classes).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids
 from vlmdata_train.model.tokens import image_token_id
 
-NAMES = (  # theirs, ours
+NAMES = (  # (transformers' prefix, our prefix)
     ("model.vision_tower.", "encoder.model."),
     ("model.multi_modal_projector.linear_1.", "abstractor.0."),
     ("model.multi_modal_projector.linear_2.", "abstractor.2."),
@@ -28,11 +29,11 @@ NAMES = (  # theirs, ours
     ("lm_head.", "language.lm_head."),
 )
 FORMS = ("llava", "llava_next", "llava_onevision")
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # ours, Pillow's number
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # our name: Pillow's number
 
 
 def our_name(name: str) -> str:
-    """Rename a weight of transformers' LLaVA to ours."""
+    """Return our name of a weight of transformers' LLaVA. Raises ValueError for an unknown one."""
     for theirs, ours in NAMES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -40,15 +41,15 @@ def our_name(name: str) -> str:
 
 
 def llava_recipe(name: str) -> ModelRecipe:
-    """Return the parts of a published model by its hub name or folder; the weights are `fill_from_llava`'s to fill.
+    """Return the parts of a published model by its hub name or folder. `fill_from_llava` loads its weights.
 
-    ValueError: it is of another form. OSError: there is no such model.
+    Raises ValueError if it is of another form, and OSError if there is no such model.
     """
     config = _config(name)
     if config.model_type not in FORMS:
-        raise ValueError(f"{name} is a {config.model_type} model; in LLaVA's form are {', '.join(FORMS)}")
-    if config.vision_config.model_type == "pixtral":  # whose row ends are text tokens there and vectors here
-        raise ValueError(f"{name} has Pixtral's tower: its design can be built, its checkpoints cannot be taken over")
+        raise ValueError(f"{name} is a {config.model_type} model; the models in LLaVA's form are {', '.join(FORMS)}")
+    if config.vision_config.model_type == "pixtral":  # its row ends are text tokens in transformers and vectors here
+        raise ValueError(f"{name} has Pixtral's tower: a recipe can build such a model, but not convert its checkpoints")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
         "config": _plain(config.vision_config), "layer": config.vision_feature_layer,
@@ -56,7 +57,7 @@ def llava_recipe(name: str) -> ModelRecipe:
         "mean": images.image_mean, "std": images.image_std,
     }  # fmt: skip
     if config.vision_config.model_type == "siglip_vision_model":
-        vision["tokens"] = "patches"  # it has no class token, so `full` and patches are the same
+        vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
     return ModelRecipe(
         encoder={"hf_vision": vision},
         preprocessing=_preprocessing(config, images),
@@ -66,41 +67,41 @@ def llava_recipe(name: str) -> ModelRecipe:
 
 
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
-    """Put a published model's weights into one with its parts. Its image token must be the tokenizer's.
+    """Load a published model's weights into a model with the same parts and image token.
 
-    ValueError names the first weight that does not fit.
+    Raises ValueError with the first weight that does not fit.
     """
     config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
-        raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, another in the tokenizer")
+        raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, but another in the tokenizer")
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
         raise ValueError(
-            f"{name}: in LLaVA's form logits are made by a weight alone, and {kind} adds a bias, scales or caps them"
+            f"{name}: in LLaVA's form a weight alone gives the logits, but {kind} adds a bias, scales or caps them"
         )
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     weights = {our_name(key): value for key, value in reference.state_dict().items()}
     misfits = _misfits(weights, model.state_dict())
     if misfits:
-        raise ValueError(f"{name}: its parts are not the recipe's, first in '{misfits[0]}'; leave `model` out to take its own")
+        raise ValueError(f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'; omit `model` to use its own")
     model.load_state_dict(weights)
 
 
 def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Name the weights that only one of two models has; where there are none, those that differ in shape."""
+    """Return the weights that only one of two models has; if there are none, those that differ in shape."""
     only_in_one = sorted(published.keys() ^ ours.keys())
     return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 
 
 def _config(name: str) -> Any:
-    with quiet():  # it warns of the ids that are dropped next
+    with quiet():  # it warns about the ids that the next line drops
         config = AutoConfig.from_pretrained(name)
     drop_foreign_ids(config)
     return config
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as the mapping that a recipe holds, without what transformers notes about the file."""
+    """Return a configuration as a mapping for a recipe, without transformers' metadata."""
     return {
         name: value for name, value in config.to_dict().items()
         if not name.startswith("_") and name not in ("transformers_version", "architectures", "dtype") and value is not None
@@ -114,5 +115,5 @@ def _preprocessing(config: Any, images: Any) -> Any:
         return {"pad" if getattr(images, "do_pad", False) else whole: {"resample": resample}}
     side = config.vision_config.image_size
     tiles = tuple((rows // side, columns // side) for rows, columns in config.image_grid_pinpoints)
-    most = re.fullmatch(r"anyres_max_(\d+)", getattr(config, "vision_aspect_ratio", ""))
-    return {"anyres": {"tiles": tiles, "max_tiles": int(most[1]) if most else None, "resample": resample}}
+    limit = re.fullmatch(r"anyres_max_(\d+)", getattr(config, "vision_aspect_ratio", ""))
+    return {"anyres": {"tiles": tiles, "max_tiles": int(limit[1]) if limit else None, "resample": resample}}

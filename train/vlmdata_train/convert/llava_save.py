@@ -1,4 +1,4 @@
-"""A trained model in LLaVA's form as a folder that transformers, vLLM and others read: weights, configuration, processor."""
+"""Save a trained model in LLaVA's form, with its processor, for transformers, vLLM and others."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
 
-# A language model's own template may know texts only, or write a text otherwise than a list of one; transformers' processors
-# hand it lists of parts. This joins them as the trainer does: images side by side, everything else on a line of its own.
+# transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or write a
+# text differently from a list of one text. This joins parts as the trainer does: nothing between consecutive images, a line
+# end between all others.
 FLATTEN = (
     "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
@@ -49,27 +50,27 @@ FLATTEN = (
     "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
     "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
-    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line of its own: templates may be indented
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # with a line end: templates may be indented
 )
-# The same for texts alone: a content with an image stays a list.
+# The same, except that a content with an image stays a list.
 FLATTEN_TEXTS = FLATTEN.replace(
     "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
 )
 
 
 def save_llava(model: VisionLanguageModel, folder: Path) -> None:
-    """Write a model and its processor as transformers reads them. ValueError names the part that LLaVA does not have.
+    """Write a model and its processor in transformers' format. Raises ValueError with the part that does not fit LLaVA's form.
 
-    LoRA must be merged before: `lora.merge_lora`.
+    Merge LoRA before, with `lora.merge_lora`.
     """
     _check_form(model)
-    theirs, weights = _tower(model.encoder)
+    vision_config, weights = _tower(model.encoder)
     rest = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
     weights = {f"model.vision_tower.{name}": value for name, value in weights.items()}
     weights |= {their_name(name): value for name, value in rest.items()}
     weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     anyres = isinstance(model.plan.preprocessing, Anyres)
-    config = _config(model, theirs, LlavaNextConfig if anyres else LlavaConfig)
+    config = _config(model, vision_config, LlavaNextConfig if anyres else LlavaConfig)
     with torch.device("meta"):
         reference = (LlavaNextForConditionalGeneration if anyres else LlavaForConditionalGeneration)(config)
     reference.load_state_dict(weights, assign=True)
@@ -89,10 +90,10 @@ def _check_form(model: VisionLanguageModel) -> None:
     is_tower = isinstance(encoder, OpenClipTower) or (
         isinstance(encoder, Tower) and encoder.extra <= 1 and not encoder.interpolate
     )
-    wants = {
+    forms = {
         "encoder": (
             is_tower and not encoder.norm,
-            "an hf_vision or open_clip tower in its own size, without norm and register tokens",
+            "an hf_vision or open_clip tower at its own image size, without norm and register tokens",
         ),
         "preprocessing": (
             isinstance(plan.preprocessing, Pad | CentreCrop | Resize)
@@ -106,12 +107,12 @@ def _check_form(model: VisionLanguageModel) -> None:
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),
         "language": (
-            model.head == Head() and model.lm_head.bias is None, "an output layer without bias, whose logits are as they come"
+            model.head == Head() and model.lm_head.bias is None, "an output layer without bias, scale and cap"
         ),
     }  # fmt: skip
-    for part, (is_llava, form) in wants.items():
+    for part, (is_llava, form) in forms.items():
         if not is_llava:
-            raise ValueError(f"{part}: LLaVA's form has {form}; this model cannot be saved as one")
+            raise ValueError(f"{part}: LLaVA's form has {form}; this model cannot be saved in it")
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("merge the LoRA updates first: vlmdata_train.model.lora.merge_lora(model)")
 
@@ -126,7 +127,7 @@ def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:
 def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     encoder, plan = model.encoder, model.plan
     side, count = plan.facts.image_size, vision.num_hidden_layers
-    if isinstance(encoder, OpenClipTower):  # whose indices count blocks from 0
+    if isinstance(encoder, OpenClipTower):  # its indices count blocks from 0
         layers = [index if index < 0 else index - count for index in encoder.indices]
     else:
         layers = [layer - count - 1 for layer in encoder.layers]
@@ -134,7 +135,7 @@ def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     if isinstance(plan.preprocessing, Anyres):
         options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
     text = copy.deepcopy(model.language.config)
-    text.architectures = [type(model.language).__name__]  # vLLM builds the language model by it
+    text.architectures = [type(model.language).__name__]  # vLLM needs it to build the language model
     return kind(
         vision_config=vision, text_config=text,
         image_token_index=image_token_id(model.tokenizer), image_seq_length=plan.grid_of(side, side).tokens,
@@ -150,7 +151,7 @@ def _drops_class_token(encoder: Any) -> bool:
 
 
 def _generation(model: VisionLanguageModel) -> GenerationConfig:
-    """Return how transformers should generate: it stops where the chat template ends a turn, and says only what we would."""
+    """Return transformers' settings for generation: stop where the chat template ends a turn, never generate image tokens."""
     config, tokenizer = model.language.generation_config, model.tokenizer
     own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     stops = ChatTemplate(tokenizer, image_token(tokenizer)).stop_ids
@@ -176,7 +177,7 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
         images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
     else:
         images = CLIPImageProcessor(**common)
-    # the processor takes one from its count for a class token that is dropped
+    # for a class token that is dropped, the processor subtracts one from its count
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
@@ -187,13 +188,13 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
 
 
 def served_template(tokenizer: Any) -> str | dict[str, str] | None:
-    """Return the chat template that gives a processor the same prompts as the trainer makes; None: the tokenizer has none.
+    """Return the chat template that gives a processor the trainer's prompts; None if the tokenizer has none.
 
-    It takes contents as lists of parts.
+    It accepts contents as lists of parts.
     """
     template = ChatTemplate(tokenizer, image_token(tokenizer))
     if template.form == "text_parts":
-        raise ValueError("chat_template: it takes texts as lists of parts and knows no image; give another one")
+        raise ValueError("chat_template: it accepts texts only as lists of parts, and no images; set another one")
     flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
@@ -201,10 +202,10 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
 
 
 def served_tokenizer(tokenizer: Any) -> Any:
-    """Return the tokenizer with which a processor writes the beginning of a text once.
+    """Return a tokenizer with which a processor writes the first token of a text only once.
 
-    Transformers' processors leave it to the template only where its text begins with `bos_token`: of a tokenizer that begins
-    texts with another token, as its template does too, that one becomes it.
+    Transformers' processors skip it only if the template's text begins with `bos_token`. If the tokenizer and its template
+    both begin texts with another token, the returned tokenizer has that one as `bos_token`.
     """
     begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
     if not begin or begin[0] == tokenizer.bos_token:
@@ -217,7 +218,7 @@ def served_tokenizer(tokenizer: Any) -> Any:
 
 
 def their_name(name: str) -> str:
-    """Rename one of our weights to transformers' LLaVA."""
+    """Return the name of one of our weights in transformers' LLaVA. Raises ValueError if there is none."""
     for theirs, ours in NAMES:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)

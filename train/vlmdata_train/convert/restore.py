@@ -1,4 +1,4 @@
-"""Weights from disk: a checkpoint as a model ready for use, and the weights that a run starts from."""
+"""Load weights from disk: a checkpoint as a model ready for use, and the start weights of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
-    """Build a checkpoint's model with its weights and tokenizer, ready to answer, and return it with its recipe."""
+    """Return a checkpoint's model, with its weights and tokenizer, in evaluation mode, and its recipe."""
     check_checkpoint(folder)
     choice = build_recipe(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
     if device == "cuda" and not torch.cuda.is_available():
@@ -28,16 +28,16 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
     model = build_model(with_tokenizer(choice.model, str(folder / "tokenizer")))
     if choice.speed.precision == "bf16":
         model.to(torch.bfloat16)
-    apply_parts(model.parts(), choice.parts)  # LoRA's weights must have their places
+    apply_parts(model.parts(), choice.parts)  # creates the modules for LoRA's weights
     checkpoint.load_model(folder, model)
     return model.requires_grad_(False).eval().to(kind), choice
 
 
 def fill(model: VisionLanguageModel, start: str) -> None:
-    """Put the weights to begin with into a model of the same parts. RecipeError names the first that does not fit."""
+    """Load the start weights into a model with the same parts. Raises RecipeError with the first that does not fit."""
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
-        apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # LoRA needs its places
+        apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # creates LoRA's modules
         checkpoint.load_model(Path(start), model)
         merge_lora(model)
         return

@@ -1,1 +1,1 @@
-"""The vision-language model: its parts joined, attention, LoRA, generation."""
+"""The vision-language model: its parts, attention, LoRA and generation."""

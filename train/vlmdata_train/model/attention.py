@@ -1,7 +1,7 @@
-"""Attention that cannot see across the samples packed in one row, inside any Hugging Face language model.
+"""Attention within packed samples, for any Hugging Face language model: no sample sees another in its row.
 
-The model is switched to the implementation named here and hands every layer's queries, keys and values to
-`packed_attention`; what may see what travels as the keyword `packing`, made once per batch.
+The model uses the attention implementation registered here: it passes every layer's queries, keys and values to
+`packed_attention`. The keyword `packing`, made once per batch, says which tokens may see which.
 
 B rows, H heads, T queries, S keys, E head width.
 """
@@ -19,22 +19,22 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-NAME = "vlmdata_packed"  # not in the mask interface of transformers, so that it builds no mask of its own
+NAME = "vlmdata_packed"  # not in the mask interface of transformers, so that transformers builds no mask
 BLOCK = 128  # FlexAttention's default block of queries and of keys
 BACKENDS = ("segments", "varlen", "flex")
 
 
 @dataclass(eq=False)
 class AttentionPlan:
-    """What each token of a batch may see. Windows (None: the whole past) are those that the model's layers use."""
+    """Which tokens each token of a batch may see. The windows are those of the model's layers; None is the whole past."""
 
     backend: str  # segments, varlen, flex, or mask (while generating)
     runs: list[tuple[int, int, int]] = field(default_factory=list)  # (row, start, end) of each segment, on the host
     masks: dict[int | None, Any] = field(default_factory=dict)  # window -> BlockMask, or bool (B, 1, T, S)
     bounds: Tensor | None = None  # (segments + 1,) int32: starts in the row-major flattened batch, for varlen
     longest: int = 0  # tokens of the longest segment, for varlen
-    images: Any = None  # what cross-attention may see, made by its fusion
-    prefix: Tensor | None = None  # (B, T) bool: tokens that all of their sample may see, also those before them
+    images: Any = None  # what cross-attention may see, set by the fusion
+    prefix: Tensor | None = None  # (B, T) bool: tokens that all tokens of their sample see, earlier ones too
 
 
 def plan_attention(
@@ -42,14 +42,14 @@ def plan_attention(
 ) -> AttentionPlan:
     """Plan the attention of (B, T) segments; 0 is padding. `auto`: FlexAttention on a GPU, per-segment SDPA on a CPU.
 
-    `prefix` (B, T) marks what a sample may see from before it: PaliGemma's image and prompt.
+    `prefix` (B, T) marks tokens that earlier tokens of their sample see too: PaliGemma's image and prompt.
     """
     if backend == "auto":
         backend = "flex" if segment_ids.is_cuda else "segments"
     if backend not in BACKENDS:
         raise ValueError(f"attention: there is no backend '{backend}'. There are: auto, {', '.join(BACKENDS)}")
     if prefix is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError("attention over a prefix goes with neither varlen nor sliding windows (of the language model)")
+        raise ValueError("attention over a prefix supports neither varlen nor sliding windows (of the language model)")
     if backend == "flex":
         return AttentionPlan(
             backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)}
@@ -63,7 +63,7 @@ def plan_attention(
 
 
 def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
-    """List (row, start, end) of every run of equal segment ids, padding too, in row-major order."""
+    """Return (row, start, end) of every run of equal segment ids, padding too, in row-major order."""
     runs = []
     for row, ids in enumerate(segment_ids.cpu()):
         cuts = (torch.nonzero(ids[1:] != ids[:-1]).flatten() + 1).tolist()
@@ -74,8 +74,8 @@ def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
 def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: Tensor | None = None) -> BlockMask:
     """Build FlexAttention's mask from the segments' ranges per block: no (T, T) matrix, no compilation, no host sync.
 
-    A block pair is skipped when the ranges of segment ids do not meet, and is full (needs no element test) when both
-    blocks lie in one segment. Padding attends causally to itself, so that no softmax is empty.
+    A block pair is skipped if its ranges of segment ids do not overlap. It is full (needs no element test) if both blocks are
+    in one segment. Padding attends causally to itself, so that no softmax is empty.
     """
     rows, length = segment_ids.shape
 
@@ -101,7 +101,7 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
         gap = (number[:, None] - number) * BLOCK  # from the first key to the first query of the pair
         meets &= gap < window + BLOCK
         full &= gap + BLOCK <= window
-    if length % BLOCK:  # the last block reaches past the row: its elements are tested
+    if length % BLOCK:  # the last block extends past the row: test its elements
         full[:, -1] = False
     return block_mask(meets & ~full, meets & full, visible, (length, length))
 
@@ -109,7 +109,7 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
 def block_mask(
     tested: Tensor, full: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], lengths: tuple[int, int]
 ) -> BlockMask:
-    """Make FlexAttention's mask of the pairs of blocks to test and to take whole, bool (B, Q, K) each."""
+    """Return FlexAttention's mask from the pairs of blocks to test and those to use whole, bool (B, Q, K) each."""
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)
     return BlockMask.from_kv_blocks(
@@ -118,7 +118,7 @@ def block_mask(
 
 
 def _block_list(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn (B, Q, K) booleans to FlexAttention's form: how many blocks per query block, and which come first."""
+    """Return FlexAttention's form of (B, Q, K) booleans: how many key blocks each query block has, and all, these first."""
     order = pairs.int().argsort(dim=2, descending=True, stable=True)
     return pairs.sum(2, dtype=torch.int32)[:, None], order.int()[:, None]
 
@@ -138,12 +138,15 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within segments: (B, H, T, E), (B, H_kv, S, E) twice -> (B, T, H, E). Called by transformers."""
+    """Attend within segments: (B, H, T, E), (B, H_kv, S, E) twice -> (B, T, H, E). Transformers calls it.
+
+    Raises ValueError for a model that passes no `packing`, or has attention sinks or dropout.
+    """
     if packing is None:
-        raise ValueError(f"{type(module).__name__} is not handed `packing` by its model, so samples cannot be packed in it")
+        raise ValueError(f"{type(module).__name__} does not receive `packing` from its model, so it cannot pack samples")
     if s_aux is not None or dropout:
-        what = "attention sinks" if s_aux is not None else f"dropout of attention ({dropout:g}; 0 in `config` takes it away)"
-        raise ValueError(f"{type(module).__name__} has {what}, which packed attention does not compute")
+        feature = "attention sinks" if s_aux is not None else f"attention dropout ({dropout:g}; set it to 0 in `config`)"
+        raise ValueError(f"{type(module).__name__} has {feature}, which packed attention does not support")
     attend = {"segments": _by_segment, "varlen": _by_varlen, "flex": _by_flex, "mask": _by_mask}[packing.backend]
     scores = Scores(scaling, sliding_window, softcap)
     return attend(packing, query, key, value, scores).transpose(1, 2), None
@@ -151,15 +154,15 @@ def packed_attention(
 
 @dataclass(frozen=True)
 class Scores:
-    """What a layer does to its scores."""
+    """How a layer scales, limits and caps its attention scores."""
 
-    scale: float | None  # None: one over the root of the head width
+    scale: float | None  # None: 1 / sqrt(E)
     window: int | None  # how many tokens back a query sees, itself included; None: all
-    cap: float | None  # Gemma 2: they become cap * tanh(scores / cap); None: no cap
+    cap: float | None  # Gemma 2: scores become cap * tanh(scores / cap); None: no cap
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
-    """Attend by a boolean mask that (B, H, T, S) takes, or causally without one."""
+    """Attend with a boolean mask that broadcasts to (B, H, T, S), or causally without one."""
     grouped = query.shape[1] != key.shape[1]
     if scores.cap is None:
         return functional.scaled_dot_product_attention(
@@ -170,33 +173,33 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scor
     if mask is None:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     scale = query.shape[-1] ** -0.5 if scores.scale is None else scores.scale
-    found = scores.cap * torch.tanh(query @ key.transpose(2, 3) * (scale / scores.cap))  # no kernel of SDPA caps scores
-    return found.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    capped = scores.cap * torch.tanh(query @ key.transpose(2, 3) * (scale / scores.cap))  # SDPA cannot cap scores
+    return capped.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def _by_segment(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     out = torch.zeros_like(query[..., : value.shape[-1]])
     window = scores.window
     for row, start, end in packing.runs:
-        part = (slice(row, row + 1), slice(None), slice(start, end))
+        place = (slice(row, row + 1), slice(None), slice(start, end))
         band = None
         if packing.prefix is not None:
             causal = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril()
             band = causal | packing.prefix[row, start:end]
         elif window is not None and end - start > window:
             band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-        out[part] = _attend(query[part], key[part], value[part], band, scores)
+        out[place] = _attend(query[place], key[place], value[place], band, scores)
     return out
 
 
 def _by_varlen(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     if scores.cap is not None:
-        raise ValueError("attention: varlen does not cap scores, as this language model wants it: take `flex` or `segments`")
+        raise ValueError("attention: varlen cannot cap scores, which this language model needs: use `flex` or `segments`")
     from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
 
     assert packing.bounds is not None
     grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]}
-    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:  # torch 2.11: as many keys as queries
+    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:  # torch 2.11 needs as many key heads as query heads
         key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
         grouped = {}
     q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # (B T, H, E)
@@ -229,7 +232,7 @@ _compiled: list[Callable[..., Tensor]] = []
 
 
 def flex(compiled: bool) -> Callable[..., Tensor]:
-    """Return FlexAttention: compiled on a GPU (its kernel exists only compiled), plain where it is only checked."""
+    """Return FlexAttention, compiled if `compiled` (a GPU's kernel exists only compiled), else plain, for tests on a CPU."""
     if not compiled or torch.compiler.is_compiling():
         return flex_attention
     if not _compiled:
@@ -238,42 +241,43 @@ def flex(compiled: bool) -> Callable[..., Tensor]:
 
 
 def use_packed_attention(language: PreTrainedModel) -> None:
-    """Switch a Hugging Face language model to `packed_attention`; ValueError when it does not take implementations."""
+    """Switch a Hugging Face language model to `packed_attention`. Raises ValueError if it supports no other attention."""
     language.set_attn_implementation(NAME)
     if language.config._attn_implementation != NAME:
-        raise ValueError(f"{type(language).__name__} does not take an attention implementation, so it cannot be packed")
+        raise ValueError(f"{type(language).__name__} supports no other attention implementation, so it cannot pack samples")
 
 
 @torch.no_grad()
 def check_packing(language: Any) -> None:
     """Run two short samples in one row, and raise ValueError if the second depends on the first.
 
-    Convolutions and state spaces carry over what no attention sees: such a model would train on leaks, silently.
+    Convolutions and state spaces carry values from one sample to the next without attention. Such a model would train on
+    these leaks without an error.
     """
     if language.base_model is language:
-        raise ValueError(f"{type(language).__name__} has no decoder apart from its output layer, so it cannot be packed")
+        raise ValueError(f"{type(language).__name__} has no decoder separate from its output layer, so it cannot pack samples")
     training = language.training
     language.eval()
     segment_ids = torch.tensor([[1, 1, 1, 2, 2, 2]])
     embedding = language.get_input_embeddings()
     device = embedding.weight.device
-    found = []
-    for first in (1, 4):  # two beginnings, one end
+    outputs = []
+    for first in (1, 4):  # two first samples, the same second one
         ids = torch.tensor([[first, first + 1, first + 2, 7, 8, 9]], device=device)
-        found.append(
+        outputs.append(
             language.base_model(
                 inputs_embeds=embedding(ids), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]], device=device),
                 packing=plan_attention(segment_ids, backend="segments"), use_cache=False,
             ).last_hidden_state[:, 3:].float()
         )  # fmt: skip
     language.train(training)
-    leak = float((found[0] - found[1]).abs().max() / found[0].abs().max())
-    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # experts sum in another order beside other tokens
+    leak = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
+    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # experts sum in another order next to other tokens
         raise ValueError(f"{type(language).__name__} lets samples in one row see each other ({leak:.1g} of its values)")
 
 
 def layer_windows(config: Any) -> set[int | None]:
-    """Return the attention windows that the layers of a language model use: {None} for the whole past."""
+    """Return the attention windows of a language model's layers; None is the whole past."""
     window = getattr(config, "sliding_window", None)
     return {None, window} if window else {None}
 

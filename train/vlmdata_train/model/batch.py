@@ -1,6 +1,6 @@
-"""What the data half hands to the model half: one batch of packed or padded tokens with its images.
+"""A batch of packed or padded tokens with its images, passed from `data` to `model`.
 
-B rows (1 when packed), T tokens, P images (or tiles) of the whole batch, I images.
+B rows (1 if packed), T tokens, P tiles of all images, I images.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ IGNORE = -100  # the label of a token without a loss
 
 @dataclass
 class Batch:
-    """B=1 row of packed tokens, or B padded rows; images of all rows in reading order."""
+    """One row of packed tokens (B = 1), or B padded rows; images of all rows in reading order."""
 
     input_ids: Tensor  # (B, T) int64; image token positions hold image_token_id
-    labels: Tensor  # (B, T) int64, IGNORE where no loss
+    labels: Tensor  # (B, T) int64, IGNORE without a loss
     position_ids: Tensor  # (B, T) int64, restarts at 0 for each packed segment
-    segment_ids: Tensor  # (B, T) int32, 1.. for packed samples, 0 = padding
-    pixels: list[Tensor] | Tensor  # (P, 3, H, W) when all have one size, else a list of (3, H, W)
-    image_token_counts: Tensor  # (I,) token positions each image takes, in reading order
-    tile_counts: Tensor  # (I,) tiles per image, 1 without tiling; they sum to P
+    segment_ids: Tensor  # (B, T) int32, 1.. for packed samples, 0 for padding
+    pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W)
+    image_token_counts: Tensor  # (I,) tokens of each image, in reading order
+    tile_counts: Tensor  # (I,) tiles of each image, 1 without tiling; they sum to P
     image_sizes: Tensor  # (I, 2) original (height, width)
-    sources: list[str]  # per sample, the stream it came from, for the loss per source
-    keys: list[str]  # per sample "tar key", to name what went wrong
-    taken: int = 0  # samples of the plan that came by since the batch before, also those that gave nothing
+    sources: list[str]  # dataset of each sample, for the loss per source
+    keys: list[str]  # "tar key" of each sample, for errors
+    taken: int = 0  # samples read since the batch before, used or not

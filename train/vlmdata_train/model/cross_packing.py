@@ -1,7 +1,7 @@
-"""Which images each token may read, when samples and their images are packed together.
+"""Which images each token reads by cross-attention, in packed samples.
 
-Images side by side, with no token between them, are a run, and the text after a run reads all of it. A token that a prompt
-writes between two images, such as Idefics' `<fake_token_around_image>`, is text as any other and ends the run.
+Consecutive images without a token between them are a run; the text after a run reads all of its images. A token that a prompt
+has between two images, such as Idefics' `<fake_token_around_image>`, is text and ends the run.
 
 B rows, T tokens, I images, V features of all images, H heads, E head width.
 """
@@ -19,11 +19,11 @@ from vlmdata_train.model.attention import BLOCK, block_mask, flex
 
 
 def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
-    """Return for each token the number of the latest image of its own sample, -1 before the first: (B, T) -> (B, T).
+    """Return for each token the number of the latest image of its sample, -1 before the first: (B, T) -> (B, T).
 
-    Images are numbered through the whole batch in reading order; an image token's latest image is its own.
+    Numbers count the images of the whole batch in reading order. The latest image of an image token is its own.
     """
-    count = marks.flatten().cumsum(0).view_as(marks)  # images up to and with this token
+    count = marks.flatten().cumsum(0).view_as(marks)  # images up to and including this token
     place = torch.arange(marks.shape[1], device=marks.device)
     begins = torch.ones_like(marks, dtype=torch.bool)
     begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
@@ -33,11 +33,11 @@ def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
 
 
 def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
-    """Return for each token the first image of the run that its latest one belongs to, or -1: (B, T) -> (B, T).
+    """Return for each token the first image of its latest image's run, or -1: (B, T) -> (B, T).
 
-    A run is image tokens side by side in one sample. A token reads from this image to the latest one: the text after a run
-    all of it, up to the next image; an image token its own image and those before it in its run. It does not read the images
-    behind it, so that what a token reads depends on nothing that follows, cut or not, generated or not.
+    A run is consecutive image tokens of one sample. A token reads from this image to its latest one. So text after a run reads
+    the whole run, and an image token its own image and the earlier ones of its run. It does not read later images: what a token
+    reads never depends on what follows, so truncation and generation do not change it.
     """
     opens = marks.clone()
     opens[:, 1:] &= ~marks[:, :-1] | (segment_ids[:, 1:] != segment_ids[:, :-1])
@@ -48,19 +48,19 @@ def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Seen:
-    """The features of all images of a batch, and who may read them."""
+    """The features of all images of a batch, and which tokens read them."""
 
     features: Tensor  # (V, W)
-    of_feature: Tensor  # (V,) the image that each feature belongs to
-    latest: Tensor  # (B, T) the last image that each token reads, or -1
-    first: Tensor  # (B, T) the first one, or -1: the same, or that of a run
+    of_feature: Tensor  # (V,) image of each feature
+    latest: Tensor  # (B, T) last image that each token reads, or -1
+    first: Tensor  # (B, T) first image that each token reads, or -1
     backend: str  # as in attention.py
     runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # tokens start, end, features start, end
     mask: Any = None  # FlexAttention's BlockMask, tokens of all rows by features
 
     @staticmethod
     def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
-        """Plan who reads what; `counts` are the features of each image."""
+        """Plan which features each token reads; `counts` are the numbers of features of the images."""
         sizes = torch.tensor(counts, dtype=torch.int64, device=features.device)
         number = torch.arange(len(counts), device=features.device)
         of_feature = number.repeat_interleave(sizes, output_size=sum(counts))
@@ -72,36 +72,36 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return what one token of each row, (B,), sees, for the tokens generated after it."""
+        """Return what the token at `places`, (B,), of each row sees, for the tokens generated after it."""
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)
 
 
 def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple[int, int, int, int]]:
-    """List neighbouring tokens (row-major) that read the same images, with the range of these images' features."""
+    """Return runs of consecutive tokens (row-major) that read the same images, with the range of these images' features."""
     starts = [0]
     for count in counts:
         starts.append(starts[-1] + count)
     images = torch.stack([first.flatten(), latest.flatten()], 1).cpu()
     cuts = [0, *(torch.nonzero((images[1:] != images[:-1]).any(1)).flatten() + 1).tolist(), len(images)]
     return [
-        (start, end, starts[one], starts[other + 1])
-        for start, end, (one, other) in zip(cuts[:-1], cuts[1:], images[cuts[:-1]].tolist(), strict=True)
-        if other >= 0
+        (start, end, starts[begin], starts[last + 1])
+        for start, end, (begin, last) in zip(cuts[:-1], cuts[1:], images[cuts[:-1]].tolist(), strict=True)
+        if last >= 0
     ]
 
 
 def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None = None) -> Any:
     """Build FlexAttention's mask of tokens (Q,) by features (V,) from the range of images in each block.
 
-    Without `first` each token reads its latest image alone.
+    Without `first` each token reads only its latest image.
     """
     begins = latest if first is None else first
 
     def reads(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (begins[q] <= of_feature[k]) & (of_feature[k] <= latest[q])
 
-    none = torch.iinfo(latest.dtype).max  # tokens that read nothing widen no range
+    none = torch.iinfo(latest.dtype).max  # tokens that read no image must not widen a range
     low, high = _blocks(begins.where(begins >= 0, none), none).amin(1), _blocks(latest, -1).amax(1)
     least, most = _blocks(of_feature, none).amin(1), _blocks(of_feature, -1).amax(1)
     meets = (low[:, None] <= most) & (least <= high[:, None])
@@ -114,8 +114,8 @@ def _blocks(values: Tensor, filler: int) -> Tensor:
 
 
 def cross_attend(seen: Seen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(1, H, B T, E), (1, H, V, E) twice -> (B T, H, E); zeros for a token that reads no image."""
-    if key.shape[2] == 0:  # no image: zeros that still reach every weight, for ranks must agree on who has a gradient
+    """Attend from tokens to features: (1, H, B T, E), (1, H, V, E) twice -> (B T, H, E); zeros for tokens without an image."""
+    if key.shape[2] == 0:  # zeros that depend on every weight: all ranks must have gradients for the same weights
         out = query * 0 + key.sum() + value.sum()
     elif seen.backend == "segments":
         out = torch.zeros_like(query)

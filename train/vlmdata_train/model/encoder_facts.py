@@ -1,4 +1,4 @@
-"""What is known of an image tower without its weights: sizes, colours, and the grid of its tokens."""
+"""Facts of an image tower that need no weights: sizes, normalisation, and the grid of its tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grid:
-    """Tokens as they lie over an image or tile; `extra` come before them and belong to no place (a class token)."""
+    """The grid of tokens over an image or tile; `extra` tokens without a place (a class token) come before them."""
 
     rows: int
     columns: int
@@ -15,22 +15,22 @@ class Grid:
 
     @property
     def tokens(self) -> int:
-        """How many there are in all."""
+        """Number of all tokens."""
         return self.rows * self.columns + self.extra
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What plans need to know of an image tower; sizes in pixels, mean and deviation of channels in [0, 1]."""
+    """Facts of an image tower for planning. Sizes are in pixels, `mean` and `std` are of channels in [0, 1]."""
 
     width: int  # of a feature
     image_size: int
     patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    extra: int = 0  # class and register tokens that are given out too
-    levels: int = 0  # deeper layers for the language model's first ones: their features lie beside the last one's
+    extra: int = 0  # class and register tokens that the tower returns too
+    levels: int = 0  # further tower layers, for the language model's first ones; features are concatenated to the last layer's
 
     def grid(self, height: int, width: int) -> Grid:
-        """Return the patches of an image of this size."""
+        """Return the grid of patches of an image of this size."""
         return Grid(height // self.patch_size, width // self.patch_size, self.extra)

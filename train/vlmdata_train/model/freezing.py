@@ -1,4 +1,4 @@
-"""Which weights of a model are trained: parts are frozen, left open, or given LoRA."""
+"""Choose which weights of a model are trained: freeze parts, train them, or add LoRA."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vlmdata_train.model.model_recipe import Part
 
 
 def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
-    """Freeze, leave open, or give LoRA to each part. A part that the table does not name is trained.
+    """Freeze each part, train it, or add LoRA. A part that the table does not name is trained.
 
-    It must come before any block is compiled: a block compiled while frozen stays without gradients, silently.
-    ValueError names a part that has no place for LoRA.
+    Call it before any block is compiled: a block that is compiled while frozen gets no gradients later, without an error.
+    Raises ValueError for a part that cannot have LoRA.
     """
     for name, module in parts.items():
         part = table.get(name, Part())
@@ -27,10 +27,10 @@ def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> No
 
 
 def check_gates(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
-    """Raise ValueError for a part with LoRA that no gradient would reach. The weights to start with must be in place."""
+    """Raise ValueError for a part with LoRA that gets no gradient because its gates are 0. Load the start weights before."""
     for name, module in parts.items():
         if table.get(name, Part()).lora is not None and (closed := closed_gates(module)):
             raise ValueError(
-                f"{name}: lora: gates are closed ({len(closed)}, first {closed[0]}) and would stay so, for LoRA leaves them as"
-                " they are: nothing would be learned. Train the part without `lora`, or `start` from a model where it was"
+                f"{name}: lora: gates are closed ({len(closed)}, first {closed[0]}) and LoRA does not train them, so nothing"
+                " would be learned. Train the part without `lora`, or `start` from a model in which it was trained"
             )

@@ -1,6 +1,6 @@
-"""Continue prompts token by token with a cache of keys and values.
+"""Generation of tokens with a cache of keys and values.
 
-B rows, one prompt a row, padded on the right; T prompt tokens, S all tokens so far.
+B rows, one prompt per row, padded on the right; T prompt tokens, S all tokens so far.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def generate(
     model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float = 0.0,
     top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
 ) -> list[list[int]]:  # fmt: skip
-    """Continue each row of a batch (one prompt a row) and return the new tokens of each row, without the stop token.
+    """Continue the prompt of each row and return its new tokens, without the stop token.
 
-    `stop_ids` end a row; `ChatTemplate.stop_ids` gives those of a tokenizer. Temperature 0 takes the likeliest token.
-    `is_over` is called after each token with whether all rows here have ended, and returns whether to stop: ranks that share
-    the weights must take the same number of steps. ValueError: the batch is packed.
+    `stop_ids` end a row; see `ChatTemplate.stop_ids`. Temperature 0 takes the most likely token. After each token
+    `is_over(whether all rows have ended)` returns whether to stop: under FSDP all ranks must take the same number of steps.
+    Raises ValueError for a packed batch.
     """
     if int(batch.segment_ids.max()) > 1:
-        raise ValueError("generate takes one prompt a row, not packed samples")
-    cache = DynamicCache()  # without the model's configuration: a sliding layer would drop keys that masks still count
+        raise ValueError("generate takes one prompt per row, not packed samples")
+    cache = DynamicCache()  # not from the model's configuration: sliding layers would drop keys that the masks count
     lengths = (batch.segment_ids > 0).sum(1)  # (B,)
     seen = batch.segment_ids > 0  # (B, S), keys that may be attended
     positions = batch.position_ids
@@ -49,8 +49,8 @@ def generate(
     key_positions = positions
     for step in range(max_new_tokens):
         logits = model.logits_of(hidden).float()
-        logits[:, len(model.tokenizer) :] = -torch.inf  # rows that only fill up the embedding matrix
-        logits[:, image_token_id(model.tokenizer)] = -torch.inf  # an image cannot be said
+        logits[:, len(model.tokenizer) :] = -torch.inf  # padding rows of the embedding matrix
+        logits[:, image_token_id(model.tokenizer)] = -torch.inf  # images cannot be generated
         token = choose(logits, temperature, top_p, generator)  # (B,)
         done |= torch.isin(token, stops)
         for row, (finished, number) in enumerate(zip(done.tolist(), token.tolist(), strict=True)):
@@ -69,14 +69,17 @@ def generate(
 
 
 def causal_masks(seen: Tensor, queries: Tensor, keys: Tensor, windows: Iterable[int | None]) -> dict[int | None, Tensor]:
-    """Return who may see whom: keys seen (B, S), positions (B, T) and (B, S) -> bool (B, 1, T, S) for each window."""
+    """Return which keys each query sees: keys seen (B, S), positions (B, T) and (B, S) -> bool (B, 1, T, S) per window."""
     gap = queries[:, :, None] - keys[:, None]  # (B, T, S)
     causal = (gap >= 0) & seen[:, None]
     return {window: (causal if window is None else causal & (gap < window))[:, None] for window in windows}
 
 
 def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
-    """Pick a token for each row of (B, vocabulary): the likeliest, or drawn from the smallest set that holds top_p."""
+    """Return a token (B,) for each row of logits (B, vocabulary).
+
+    It is the most likely one at temperature 0, else drawn from the smallest set of tokens with probability `top_p` or more.
+    """
     if temperature == 0:
         return logits.argmax(-1)
     chances, order = (logits / temperature).softmax(-1).sort(-1, descending=True)

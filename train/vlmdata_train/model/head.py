@@ -1,7 +1,7 @@
-"""From hidden states to logits: the output layer, and what some language models do to its result.
+"""Scaling and capping of logits, after the output layer, as some language models do.
 
-Cohere and Granite multiply it by a number, Gemma 2 caps it by a tanh. Generation, evaluation and the chunked loss all
-compute the same. D width, V vocabulary.
+Cohere and Granite multiply logits by a number, Gemma 2 caps them by a tanh. Generation, evaluation and the chunked loss use the
+same head. D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vlmdata_train.model.attention import plan_attention
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the output layer's weight and bias: logits become cap * tanh(scale * logits / cap)."""
+    """What follows the output layer: logits become cap * tanh(scale * logits / cap)."""
 
     scale: float = 1.0  # Cohere's logit_scale, one over Granite's logits_scaling
     cap: float | None = None  # Gemma 2's final_logit_softcapping; None: no cap
 
     def finish(self, logits: Tensor) -> Tensor:
-        """Scale and cap what the output layer gives, (..., V) -> (..., V)."""
+        """Scale and cap the output layer's logits, (..., V) -> (..., V)."""
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
@@ -32,34 +32,33 @@ class Head:
 
 @torch.no_grad()
 def head_of(language: Any) -> Head:
-    """Return what a language model does to its output layer's result. ValueError: it is none of the known forms.
+    """Return how a language model changes its output layer's logits. Raises ValueError if no known form matches.
 
-    Which number of its configuration scales, divides or caps is found out and not taken from a list of models: Granite
-    divides by the field with which HyperCLOVA X multiplies. The output layer's result is replaced by known numbers, and what
-    comes out of the model is compared with each form.
+    The head is measured, not looked up by model: Granite divides by the field with which HyperCLOVA X multiplies. Known numbers
+    replace the output layer's logits, and the model's result is compared with each form and each number of its configuration.
     """
     name, layer = type(language).__name__, language.get_output_embeddings()
     if type(layer) is not nn.Linear:
         raise ValueError(
-            f"{name} has an output layer of type {type(layer).__name__}, which the trainer's loss does not compute"
+            f"{name} has an output layer of type {type(layer).__name__}, which the trainer's loss does not support"
         )
     known = torch.linspace(-120, 120, layer.out_features, device=layer.weight.device)
-    read, last, found = _run(language, layer, known)
+    read, last, logits = _run(language, layer, known)
     if not torch.equal(read, last):
-        raise ValueError(f"{name} changes its last hidden states before the output layer, which the trainer does not compute")
+        raise ValueError(f"{name} changes its last hidden states before the output layer, which the trainer does not support")
     numbers = _numbers_about_logits(language.config)
     scales = [1.0, *numbers, *(1 / number for number in numbers)]
     for scale, cap in itertools.product(scales, (None, *numbers)):
         form = Head(scale, cap)
-        wanted = form.finish(known)
-        if found.shape == wanted.shape and (found - wanted).abs().max() <= 1e-5 * wanted.abs().max():
+        expected = form.finish(known)
+        if logits.shape == expected.shape and (logits - expected).abs().max() <= 1e-5 * expected.abs().max():
             return form
     fields = ", ".join(field for field in language.config.get_text_config().to_dict() if _is_about_logits(field))
-    raise ValueError(f"{name} changes its logits in a way that the trainer's loss does not compute ({fields or 'by no field'})")
+    raise ValueError(f"{name} changes its logits in a way that the trainer's loss does not support ({fields or 'by no field'})")
 
 
 def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the output layer reads, the decoder's last hidden states, and the logits where the layer gives `known`."""
+    """Return the output layer's input, the decoder's last hidden states, and the logits if the layer's output is `known`."""
     read: list[Tensor] = []
 
     def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

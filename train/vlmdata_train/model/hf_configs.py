@@ -1,4 +1,4 @@
-"""Configurations of Hugging Face models that a recipe writes out, for models from scratch."""
+"""Hugging Face configurations from a recipe, for models from scratch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vlmdata_train.model.special_ids import id_fields
 
 
 def config_of(values: dict[str, Any]) -> PreTrainedConfig:
-    """Make a configuration; ValueError for what it refuses, and for a misspelt field.
+    """Return a configuration. Raises ValueError for values that it refuses and for misspelt fields.
 
-    transformers takes fields that a model does not know and leaves the real one at its default, which is the size of a
-    published model. Older names of fields are among those that it does not list, so only what looks like one is refused.
+    transformers accepts unknown fields, and leaves the intended one at its default, the size of a published model. It also
+    accepts older names of fields that it does not list. So only an unknown field that resembles a known one is refused.
     """
     kind = values["model_type"]
     if kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
         raise ValueError(f"transformers has no model_type '{kind}'." + (f" Did you mean '{near[0]}'?" if near else ""))
     try:
-        # without the class's own ids: it warns of those beyond its default vocabulary
+        # without the class's default ids: transformers warns about those outside its default vocabulary
         plain = AutoConfig.for_model(kind, **{name: None for name, may_be_none in id_fields(kind).items() if may_be_none})
         known = {*plain.to_dict(), *plain.attribute_map}
         for name in values:

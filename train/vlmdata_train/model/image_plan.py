@@ -1,4 +1,4 @@
-"""What becomes of an image, known without weights: its tiles, and how many text positions it takes."""
+"""The plan of an image, without weights: its tiles, and how many tokens of the text it takes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, ready for the tower."""
+    """One preprocessed image."""
 
     pixels: Tensor  # (tiles, 3, side, side) uint8
-    tokens: int  # text positions that it takes
-    size: tuple[int, int]  # height and width before
+    tokens: int  # tokens of the text that it takes
+    size: tuple[int, int]  # original height and width
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The parts that decide sizes. Small and picklable: a loader's processes plan and prepare with a copy of it."""
+    """The parts that determine sizes. Small and picklable: the loader's workers plan and preprocess with a copy."""
 
     facts: EncoderFacts
     preprocessing: Any
@@ -30,19 +30,19 @@ class ImagePlan:
     fusion: Any
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Return the tokens that the abstractor leaves of one tile of this size."""
+        """Return the grid of tokens that the abstractor makes of one tile of this size."""
         return self.abstractor.grid_of(self.facts.grid(height, width))
 
     def features_of(self, width: int, height: int) -> int:
-        """Return how many features an image of this size gives, newlines and the like included."""
+        """Return how many features an image of this size has, with newlines and similar features."""
         return self.preprocessing.tokens_of(width, height, self.facts, self.grid_of)
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many text positions an image of this size takes: exactly, for packing is planned with it."""
+        """Return how many tokens of the text an image of this size takes. It is exact, because packing depends on it."""
         return self.fusion.positions_of(self.features_of(width, height))
 
     def preprocess(self, image: np.ndarray) -> Prepared:
-        """uint8 (H, W, 3) -> tiles and what they will take."""
+        """Preprocess uint8 (H, W, 3). Raises ValueError for another shape or dtype."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an image is uint8 (height, width, 3), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]

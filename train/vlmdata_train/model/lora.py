@@ -1,6 +1,6 @@
-"""Low-rank updates by peft: put beside the linear layers of a part, and folded into them at the end.
+"""LoRA (Hu et al. 2021) by peft: add low-rank updates to the linear layers of a part, and merge them at the end.
 
-Hu et al. 2021, LoRA. The model keeps its class and its own weights' names, so that packing, hooks and saving still work.
+The model keeps its class and the names of its weights, so that packing, hooks and saving still work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from vlmdata_train.model.model_recipe import Lora
 
-# They hand the weights of their linear layers to a kernel and do not call the layers: an update beside one would not run.
+# They pass the weights of their linear layers to a kernel and do not call the layers, so an update would not run.
 UNCALLED_IN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
@@ -22,57 +22,57 @@ HOOKS = (
 
 
 def add_lora(module: nn.Module, lora: Lora) -> int:
-    """Put an update beside each linear layer that a part calls, freeze all else in it, and return how many there are.
+    """Add an update to each linear layer that a part calls, freeze all other weights, and return the number of updates.
 
-    What was hooked to a layer then runs after layer and update. ValueError: there is no layer for an update.
+    Hooks of a layer then run after layer and update. Raises ValueError if no layer can have an update.
     """
     from peft import LoraConfig, inject_adapter_in_model  # the extra vlmdata[train]
 
     layers = linear_layers(module)
     if not layers:
-        raise ValueError(f"lora: {type(module).__name__} has no linear layer that takes an update; train it without `lora`")
-    targets = "|".join(map(re.escape, layers))  # whole names: in a list, `1` would mean `block.1` too
+        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update; train it without `lora`")
+    targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    inject_adapter_in_model(config, module)  # in place, and freezes everything but what it adds
+    inject_adapter_in_model(config, module)  # in place; freezes everything except the updates
     updated: dict[nn.Module, nn.Module] = {}
     for name, layer in layers.items():
         owner, leaf = _place(module, name)
         if layer not in updated:
             updated[layer] = owner.get_submodule(leaf)
             _swap_hooks(layer, updated[layer])
-        setattr(owner, leaf, updated[layer])  # also where a layer has a second place, which peft leaves
+        setattr(owner, leaf, updated[layer])  # also at a shared layer's second place, which peft does not change
     return len(updated)
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of a part that can have an update, by name. ValueError: the part itself is one.
+    """Return the linear layers of a part that can have an update, by name. Raises ValueError if the part itself is one.
 
-    That is all but the head of a language model, layers that the tower's chosen features never reach, and layers whose
-    weight is taken by their owner and which it does not call: attention of torch and of open_clip's own towers.
+    Not included are the head of a language model, layers that the tower's chosen features do not use, and layers whose owner
+    uses their weight without calling them: the attention of torch and of open_clip's towers.
     """
     head = module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
     found = {}
     for name, layer in module.named_modules(remove_duplicate=False):
         if not isinstance(layer, nn.Linear) or layer is head or not name or isinstance(_place(module, name)[0], UNCALLED_IN):
             continue
-        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer: unused.py
-        if is_reached and getattr(layer, "is_called", True):  # unused.py marks the layers of the towers that it runs
+        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer: unused_weights.py
+        if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets it in the towers
             found[name] = layer
-    # A layer with its update takes the layer's place in its owner, and `VisionLanguageModel.parts` shows no owner of these.
+    # The layer with its update replaces the layer in its owner, and `VisionLanguageModel.parts` has no owner of these.
     if isinstance(module, nn.Linear) or (type(module) is nn.ModuleList and any(name.isdecimal() for name in found)):
-        raise ValueError("lora: the part is a single linear layer, which has room for no update; train it without `lora`")
+        raise ValueError("lora: the part is a single linear layer, which cannot have an update; train it without `lora`")
     return found
 
 
 def closed_gates(module: nn.Module) -> list[str]:
-    """Name the gates of a part, numbers or vectors, that let nothing through: all 0."""
+    """Return the names of a part's closed gates: numbers or vectors that are all 0."""
     return [name for name, p in module.named_parameters() if name.endswith("_gate") and p.ndim <= 1 and not p.any()]
 
 
 def merge_lora(module: nn.Module) -> int:
-    """Fold every update into the weight beside it, take the updates away, and return how many there were.
+    """Merge every update into its layer's weight, remove the updates, and return their number.
 
-    The outputs stay as they were, up to rounding; afterwards the module has the names and hooks it had before LoRA.
+    The outputs stay the same up to rounding. The module has the same names and hooks as before LoRA.
     """
     if not any("lora_" in name for name, _ in module.named_parameters()):
         return 0
@@ -87,18 +87,18 @@ def merge_lora(module: nn.Module) -> int:
         if layer in updated:
             setattr(*_place(module, name), layer.get_base_layer())
     for part in module.modules():
-        vars(part).pop("peft_config", None)  # peft's note of what was injected; with one left it warns at the next LoRA
+        vars(part).pop("peft_config", None)  # peft's record of its updates; if it stays, peft warns at the next LoRA
     return len(updated)
 
 
 def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the owner of a module by its whole name, and its name there."""
+    """Return the owner of a module, given by its full name, and its name in the owner."""
     owner, _, leaf = name.rpartition(".")
     return module.get_submodule(owner), leaf
 
 
 def _swap_hooks(one: nn.Module, other: nn.Module) -> None:
-    """Exchange the hooks of two modules. The dicts themselves change hands: a hook's handle finds its hook in them."""
+    """Swap the hooks of two modules. The dicts themselves are swapped because the hooks' handles refer to them."""
     for name in HOOKS:
         own = getattr(one, name)
         setattr(one, name, getattr(other, name))

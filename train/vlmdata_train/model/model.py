@@ -1,4 +1,4 @@
-"""A vision-language model put together from the parts that a recipe names.
+"""A vision-language model, built from the parts that a recipe names.
 
 B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a tile, V features of all images, D width.
 """
@@ -26,7 +26,7 @@ Entry = str | Mapping[str, Any]
 
 
 def image_plan(parts: ModelRecipe) -> ImagePlan:
-    """Return what a loader needs to plan and prepare images, without building a model."""
+    """Return the plan with which a loader preprocesses images, without building a model."""
     encoder = make_part("encoder", parts.encoder)
     others = {kind: make_part(kind, getattr(parts, kind)) for kind in ("preprocessing", "abstractor", "fusion")}
     return ImagePlan(facts=encoder.facts(), **others)
@@ -38,7 +38,7 @@ def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:
-    """Build the whole model; every mistake in a name or a parameter is a RecipeError before any weight is loaded."""
+    """Build the whole model. A wrong name or parameter raises RecipeError before any weight is loaded."""
     made = {kind: make_part(kind, getattr(parts, kind)) for kind in ModelRecipe.__dataclass_fields__}
     plan = image_plan(parts)
     tokenizer = made["language"].load_tokenizer()
@@ -66,11 +66,11 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
 
 
 class VisionLanguageModel(nn.Module):
-    """Images through tower and abstractor into the language model; packed samples never see each other."""
+    """Tower, abstractor, fusion and language model. Packed samples never see each other."""
 
-    encoder: Any  # the parts are Any, for a Module's attributes have no types
+    encoder: Any  # Any because attributes of a Module have no types
     language: Any  # a causal language model of transformers
-    fusion: Any  # a fusion's module, as its folder describes it
+    fusion: Any  # the module of a fusion; see `fusions`
 
     def __init__(
         self, *, encoder: nn.Module, abstractor: nn.Module, arrangement: nn.Module | None, fusion: nn.Module,
@@ -87,18 +87,18 @@ class VisionLanguageModel(nn.Module):
         self.feature_width = plan.fusion.reads(plan.facts, self.language.get_input_embeddings().embedding_dim)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the last hidden states (B, T, D), after the final norm: `logits_of` makes logits of them."""
+        """Return the last hidden states (B, T, D), after the final norm. `logits_of` turns them into logits."""
         prefix = self.fusion.prefix_of(batch.labels, batch.segment_ids)
         packing = plan_attention(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
         embeddings = self.embed(batch, packing)
         return self.run_language(embeddings, self.place(batch), packing)
 
     def place(self, batch: Batch) -> Tensor:
-        """Return the positions that the language model reads: (B, T), or one such row for each axis."""
+        """Return the language model's position ids: (B, T), or (axes, B, T)."""
         return self.positions.position_ids(batch, self.plan, self.fusion.image_token_id)
 
     def embed(self, batch: Batch, packing: Any) -> Tensor:
-        """Return what the first layer reads, (B, T, D): text embeddings, with images as the fusion brings them in."""
+        """Return the input of the first layer, (B, T, D): text embeddings, with the images as the fusion adds them."""
         embeddings = self.language.get_input_embeddings()(batch.input_ids)
         features, counts = self.encode_images(batch)
         return self.fusion(batch.input_ids, embeddings, features, counts, batch.segment_ids, packing)
@@ -114,8 +114,8 @@ class VisionLanguageModel(nn.Module):
     def encode_images(self, batch: Batch) -> tuple[Tensor, list[int]]:
         """Return the features (V, D) of all images in reading order, and how many each image has.
 
-        Without images, while training, one grey tile is encoded and dropped: each rank runs every part in each step,
-        or sharded and data-parallel ranks would wait for it for ever.
+        A training batch without images encodes one tile and drops its features: every rank must run every part in each step, or
+        the other ranks would wait for it forever.
         """
         tiles = len(batch.pixels)
         if tiles == 0:
@@ -124,7 +124,7 @@ class VisionLanguageModel(nn.Module):
         sizes = batch.image_sizes.tolist()
         splits = batch.tile_counts.tolist()
         if sum(splits) != tiles:
-            raise ValueError(f"tile_counts sum to {sum(splits)} and there are {tiles} tiles")
+            raise ValueError(f"tile_counts sum to {sum(splits)}, but there are {tiles} tiles")
         if self.arrangement is None and isinstance(per_tile, Tensor):
             return per_tile.flatten(0, 1), [tiles_of_image * per_tile.shape[1] for tiles_of_image in splits]
         images, start = [], 0
@@ -138,21 +138,21 @@ class VisionLanguageModel(nn.Module):
         return torch.cat(images), [len(image) for image in images]
 
     def encode_tiles(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """Return the features (M, D) of each tile, or (P, M, D) where all have one size.
+        """Return the features (M, D) of each tile, or (P, M, D) if all have one size.
 
-        All tiles of one size go through the tower at once.
+        The tower encodes all tiles of one size at once.
         """
         if isinstance(pixels, Tensor):
             return self._encode(pixels)
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, tile in enumerate(pixels):
             groups.setdefault(tuple(tile.shape), []).append(number)
-        found: dict[int, Tensor] = {}
+        features: dict[int, Tensor] = {}
         for numbers in groups.values():
-            found.update(zip(numbers, self._encode(torch.stack([pixels[n] for n in numbers])), strict=True))
+            features.update(zip(numbers, self._encode(torch.stack([pixels[n] for n in numbers])), strict=True))
         if len(groups) == 1:
-            return torch.stack([found[number] for number in range(len(pixels))])
-        return [found[number] for number in range(len(pixels))]
+            return torch.stack([features[number] for number in range(len(pixels))])
+        return [features[number] for number in range(len(pixels))]
 
     def _encode(self, pixels: Tensor) -> Tensor:
         facts, dtype = self.plan.facts, self.language.get_input_embeddings().weight.dtype
@@ -170,7 +170,7 @@ class VisionLanguageModel(nn.Module):
         return tile.flatten(0, -2)[:0]
 
     def _apply(self, fn: Any, recurse: bool = True) -> VisionLanguageModel:
-        """Keep the dtype of what is computed and not learned: rotary frequencies in bf16 would misplace distant tokens."""
+        """Keep the dtype of computed buffers: rotary frequencies in bf16 would give distant tokens wrong positions."""
         before = {
             (module, name): value.dtype
             for module in self.modules()
@@ -186,28 +186,28 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def lm_head(self) -> Any:
-        """The output layer of the language model, an nn.Linear; `head` says what follows it, and `logits_of` does both."""
+        """The output layer of the language model, an nn.Linear. `logits_of` applies it and `head`."""
         return self.language.get_output_embeddings()
 
     def logits_of(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., vocabulary) of last hidden states (..., D), as the language model itself makes them."""
+        """Return the logits (..., vocabulary) of last hidden states (..., D), as the language model computes them."""
         return self.head.finish(self.lm_head(hidden))
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return all logits (B, T, vocabulary): for tests and evaluation; a loss takes them in chunks."""
+        """Return all logits (B, T, vocabulary), for tests and evaluation. The loss computes them in chunks."""
         return self.logits_of(self(batch))
 
     def parts(self) -> dict[str, nn.Module]:
-        """Return the parts that a recipe freezes or gives its own learning rate; together they hold every weight."""
+        """Return the parts that a recipe can freeze or give a learning rate. Together they hold every weight."""
         abstractor = self.abstractor
         if self.arrangement is not None:
             abstractor = nn.ModuleList([self.abstractor, self.arrangement])
         return {"encoder": self.encoder, "abstractor": abstractor, "fusion": self.fusion, "language": self.language}
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many text positions an image of this size takes; `plan.tokens_of` is the same and pickles small."""
+        """Return how many tokens of the text an image of this size takes. `plan.tokens_of` is the same and small to pickle."""
         return self.plan.tokens_of(width, height)
 
     def preprocess(self, image: Any) -> Prepared:
-        """uint8 (H, W, 3) -> tiles, their text positions, and the size before."""
+        """Preprocess uint8 (H, W, 3) into tiles; see `ImagePlan.preprocess`."""
         return self.plan.preprocess(image)

@@ -1,4 +1,4 @@
-"""What a recipe says of a model: its parts, and how each one is trained. Read without torch, so that mistakes come at once."""
+"""A recipe's model: its parts, and how each is trained. Imports no torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Each part: a name, or a mapping of one name to its parameters. A name is a file in the part's folder."""
+    """The parts. Each is a name, or a mapping of one name to its parameters. A name is a file in the part's folder."""
 
     encoder: Any
     language: Any
@@ -37,7 +37,7 @@ def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank updates in place of the part's own weights (Hu et al. 2021), by peft."""
+    """LoRA (Hu et al. 2021), by peft: train low-rank updates instead of the part's weights."""
 
     rank: int = 128  # LLaVA-1.5's script
     alpha: int = 256  # likewise; the update is scaled by alpha / rank
@@ -50,11 +50,11 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What happens to one part of the model: frozen, trained at a learning rate, or trained through LoRA."""
+    """How one part of the model is trained: frozen, at a learning rate, or with LoRA."""
 
     frozen: bool = False
-    lr: float | None = None  # the recipe's `lr` where none is given
-    weight_decay: float | None = None  # the optimizer's where none is given
+    lr: float | None = None  # None: the recipe's `lr`
+    weight_decay: float | None = None  # None: the optimizer's
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Part:
 
 
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
-    """Raise ValueError for the first of a part's numbers that is less than `least`, or not below `below`; None passes."""
+    """Raise ValueError for the first of the named numbers outside [`least`, `below`). None is allowed."""
     for name in names.split():
         value = getattr(part, name)
         if value is not None and not least <= value < below:

@@ -1,7 +1,7 @@
 """Find a part of a model by its name in a recipe: a file in a folder, or the user's own class by a dotted name.
 
-A part's file holds one frozen dataclass: its fields are the parameters a recipe may set, its methods the facts a plan
-needs before any weight exists, and `build` makes the module. The folder's `__init__` says what its parts must answer.
+A part's file holds one frozen dataclass. Its fields are the parameters that a recipe may set, its methods return the facts that
+a plan needs without weights, and `build` returns the module. The folder's `__init__` describes the methods.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import vlmdata_train
 from vlmdata import catalog
 from vlmdata.step import RecipeError
 
-FOLDERS = {  # the kinds of part, and the folder of each
+FOLDERS = {  # kind of part: its folder
     "encoder": "encoders",
     "preprocessing": "preprocessing",
     "abstractor": "abstractors",
@@ -27,13 +27,13 @@ FOLDERS = {  # the kinds of part, and the folder of each
 
 
 def part_names(kind: str) -> list[str]:
-    """List the names that a recipe may use for one kind of part: the files of its folder."""
+    """Return the names that a recipe may use for one kind of part: the files of its folder."""
     package = [str(Path(folder) / FOLDERS[kind]) for folder in vlmdata_train.__path__]
     return sorted(module.name for module in pkgutil.iter_modules(package))
 
 
 def check_name(kind: str, entry: Any) -> None:
-    """Raise RecipeError for a recipe's entry that names no part of its kind. No part is imported, for most need torch."""
+    """Raise RecipeError if a recipe's entry names no part of its kind. Imports no part, because most need torch."""
     name, _ = _named(kind, entry)
     if "." not in name and name not in part_names(kind):
         raise RecipeError(f"{kind}: there is no '{name}'.{catalog.suggest(name, part_names(kind))}")
@@ -43,12 +43,12 @@ def _named(kind: str, entry: Any) -> tuple[str, Any]:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, Mapping) or len(entry) != 1 or not isinstance(next(iter(entry)), str):
-        raise RecipeError(f"{kind}: one name with its parameters is meant, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
+        raise RecipeError(f"{kind}: give one name with its parameters, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
     return next(iter(entry.items()))
 
 
 def find_part(kind: str, name: str) -> type:
-    """Return the dataclass that a name in a recipe stands for. Raises RecipeError for an unknown one."""
+    """Return the dataclass of a part by its name in a recipe. Raises RecipeError for an unknown one."""
     if "." in name:
         found = catalog.imported(name, f"{kind}: cannot import '{name}'")
         if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
@@ -63,6 +63,6 @@ def _is_part(cls: type) -> bool:
 
 
 def make_part(kind: str, entry: Any) -> Any:
-    """Make a part from its recipe entry: a name alone, or a mapping of one name to its parameters."""
+    """Return a part from its recipe entry: a name, or a mapping of one name to its parameters. Raises RecipeError."""
     name, parameters = _named(kind, entry)
     return catalog.build(find_part(kind, name), dict(parameters or {}), kind)

@@ -1,5 +1,6 @@
-"""The one place where transformers is kept from speaking: of steps that the trainer takes on purpose, for which it has no
-argument that says so. Its other warnings are for the user and stay."""
+"""Suppression of transformers' warnings about what the trainer does on purpose, if no argument turns them off.
+
+The user needs its other warnings."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let only errors through, and no bars of progress."""
+    """Show only transformers' errors, and no progress bars."""
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

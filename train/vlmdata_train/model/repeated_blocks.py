@@ -1,4 +1,4 @@
-"""The repeated blocks of a model: what is compiled, recomputed and sharded one by one."""
+"""The repeated blocks of a model, which are compiled, recomputed and sharded one by one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch.utils.checkpoint import checkpoint
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """Return the longest list of equal modules in a module: the layers of a language model or of a tower."""
+    """Return the largest list of modules of one class in a module: the layers of a language model or a tower."""
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList) and len(m) > 1 and len({type(b) for b in m}) == 1]
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=[]))
 
 
 def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compile each block in place. Weights must be frozen and open as they will stay: see freezing.apply_parts."""
+    """Compile each block in place. Freeze weights before: see `freezing.apply_parts`."""
     for block in blocks:
         block.compile()
 
 
 def recompute(blocks: list[nn.Module], which: list[bool]) -> None:
-    """Choose for each block whether the backward pass computes its activations again instead of keeping them."""
-    for block, again in zip(blocks, which, strict=True):
+    """Choose for each block whether the backward pass recomputes its activations instead of keeping them."""
+    for block, is_recomputed in zip(blocks, which, strict=True):
         if not hasattr(block, "gradient_checkpointing"):
             raise ValueError(f"speed.recompute: {type(block).__name__} cannot be recomputed: choose `none`")
-        block.gradient_checkpointing = again  # type: ignore[assignment]
+        block.gradient_checkpointing = is_recomputed  # type: ignore[assignment]
         block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Tokenizers: the language model's own, or one of bytes that needs no file; the image token added to either."""
+"""Tokenizers with an image token: the language model's, or a built-in one of bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import cached_file
 
 IMAGE = "<image>"
-# What published models call their image token, where their own chat templates write it.
+# The image tokens of published models, if their chat templates write them.
 OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]")
 BYTES = "bytes"  # the name of the built-in tokenizer
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # of our own tokenizers
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 
-# Turns that end in the end token, so that a model trained on answers learns to stop.
+# Each turn ends in the end token, so that a model trained on answers learns to stop.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -26,8 +26,8 @@ CHAT_TEMPLATE = (
 def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """Load a tokenizer by its hub name or folder, or `bytes`, with an image token, padding, and its model's chat template.
 
-    A template given here takes the place of its own. The image token keeps its id where the tokenizer already has one;
-    otherwise it is added after the last id.
+    `chat_template` replaces its template. An image token that the tokenizer already has keeps its id; otherwise it is added
+    after the last id.
     """
     tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
     template = chat_template or (None if name == BYTES else processor_template(name))
@@ -41,9 +41,9 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
 
 
 def processor_template(name: str) -> str | None:
-    """Return the chat template that stands with a model's processor, and not with its tokenizer; None: there is none.
+    """Return the chat template of a model's processor, if it is not in the tokenizer's files; else None.
 
-    It was published so in `chat_template.json`, and in `processor_config.json`; a `chat_template.jinja` belongs to both.
+    Models publish it in `chat_template.json` or `processor_config.json`. A `chat_template.jinja` belongs to the tokenizer too.
     """
     for file in ("chat_template.json", "processor_config.json"):
         found = cached_file(
@@ -57,7 +57,7 @@ def processor_template(name: str) -> str | None:
 
 
 def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token that stands for one image feature: `<image>`, or another name that the tokenizer has for it."""
+    """Return the token of one image feature: `<image>`, or the tokenizer's own name for it."""
     known = tokenizer.backend_tokenizer.token_to_id
     if known(IMAGE) is None:
         template = json.dumps(tokenizer.chat_template, ensure_ascii=False)
@@ -71,7 +71,7 @@ def image_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of 256 bytes and 7 special tokens: no download, no training, any text, 263 ids."""
+    """Return a tokenizer of 256 bytes and 7 special tokens. It encodes any text and needs neither download nor training."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

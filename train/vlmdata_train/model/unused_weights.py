@@ -1,4 +1,4 @@
-"""Weights of a tower that its chosen features never touch: they stay in the checkpoint but are nobody's to train."""
+"""Weights of a tower that its chosen features do not use: they stay in the checkpoint but are not trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 
 def unused_parameters(tower: nn.Module, height: int, width: int) -> list[str]:
-    """Name the parameters that get no gradient from the tower's output, by a run on the meta device (no arithmetic)."""
+    """Return the names of the parameters without a gradient from the tower's output, by a run on the meta device."""
     states: dict[str, Tensor] = {
         name: torch.empty_like(value, device="meta").requires_grad_(value.is_floating_point())
         for name, value in tower.named_parameters()
@@ -24,9 +24,9 @@ def unused_parameters(tower: nn.Module, height: int, width: int) -> list[str]:
 def set_unused_aside(tower: nn.Module, height: int, width: int) -> list[str]:
     """Turn the unused parameters into buffers, and return their names.
 
-    A layer after the chosen one, a pooling head or the last norm would otherwise be a weight that is said to be trained
-    and never gets a gradient. As a buffer it keeps its place in the state dict, so a tower saves as it was loaded.
-    A linear layer of which the tower takes the weight without calling it is marked, for LoRA: `is_called`.
+    Otherwise a layer after the chosen one, a pooling head or the last norm would count as trained but never get a gradient. A
+    buffer keeps its place in the state dict, so the tower's saved weights have the same names. Sets `is_called` of each linear
+    layer, for LoRA: False if the tower uses its weight without calling it.
     """
     linear = [module for module in tower.modules() if isinstance(module, nn.Linear)]
     called: set[nn.Module] = set()

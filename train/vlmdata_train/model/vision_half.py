@@ -1,4 +1,4 @@
-"""The tower of a whole published model, such as Qwen2-VL's, or one of its kind from scratch: what such parts have in common."""
+"""Base of encoders that use the tower of a published vision-language model such as Qwen2-VL, pretrained or from scratch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @dataclass(frozen=True)
 class VisionHalf:
-    """Exactly one of `name` (a published model, of which the tower is taken) and `config` (random weights) is given."""
+    """A tower from `name` (a published model) or `config` (random weights). Exactly one must be set."""
 
     kind: ClassVar[Any]  # the tower's class in transformers
-    place: ClassVar[str]  # its name within the whole model
+    place: ClassVar[str]  # its name in the whole model
     name: str | None = None
-    config: dict[str, Any] | None = None  # as the tower's own configuration names its fields
+    config: dict[str, Any] | None = None  # fields of the tower's configuration
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
@@ -41,5 +41,5 @@ class VisionHalf:
         return whole.model.get_submodule(self.place)
 
     def sizes(self, width: int, smallest: int, patch: int) -> EncoderFacts:
-        """Return facts of a tower for images of any size: `smallest` px a side at least, in CLIP's colours as published."""
+        """Return the facts of a tower for images of any size, at least `smallest` px a side, with CLIP's mean and deviation."""
         return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD)
