@@ -58,7 +58,7 @@ MISTAKES = [
     (["chat", "{run}/checkpoints/step_00000003", "--max-tokens", "0"], "--max-tokens is 1 or more, not 0"),
     (["chat", "{run}/checkpoints/step_00000003", "--temperature", "nan"], "--temperature is 0 or more, not nan"),
     (["chat", "{run}/checkpoints/step_00000003", "no.jpg"], "no.jpg cannot be read as an image: there is no such file"),
-    (["export", "{run}/checkpoints/step_00000003", "{data}"], "{data} is not empty: name another folder"),
+    (["export", "{run}/checkpoints/step_00000003", "{data}"], "{data} is not empty: choose another folder"),
     (["export", "{data}", "{data}/new"], "{data} is no checkpoint: it has no recipe.json"),
     (["evalute", "{run}", "{data}"], "No such verb 'evalute'. Did you mean 'evaluate'?"),
     (["align", "tiny", "--sett", "a=b"], "No such option '--sett'. Did you mean '--set'?"),

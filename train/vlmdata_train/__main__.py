@@ -1,4 +1,4 @@
-"""The trainer's command line: a verb is a file in vlmdata_train/commands."""
+"""The trainer's command line. Each verb is a file in vlmdata_train/commands."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ STOPPED = "vlmdata train: stopped; run the same command again to resume from the
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. Returns 0, 1 where it failed, 2 where it was misused, 130 where Ctrl-C stopped it, 143 by SIGTERM."""
+    """Run a verb. Returns 0, or 1 if it failed, 2 if it was misused, 130 if Ctrl-C stopped it, 143 if SIGTERM did."""
     return interrupt.until_stopped(lambda: _main(arguments), STOPPED, is_process=arguments is None)
 
 
 def _main(arguments: list[str] | None) -> int:
-    from vlmdata.verbs import Verbs, call  # only now: the signals are handled
+    from vlmdata.verbs import Verbs, call  # imported only after the signal handlers are set
     from vlmdata_train import commands
 
     verbs = Verbs(
@@ -27,12 +27,12 @@ def _main(arguments: list[str] | None) -> int:
     )
     try:
         return call(verbs, sys.argv[1:] if arguments is None else arguments)
-    except Exception as error:  # the boundary of the process: addresses in errors of libraries hold secrets
+    except Exception as error:  # process boundary: errors of libraries may contain addresses with secrets
         return _failed(error)
 
 
 def _failed(error: Exception) -> int:
-    """Print what went wrong and return the status. Call it while the error is handled."""
+    """Print the error and return the exit status. Call it while the error is handled."""
     from vlmdata.loader.index.index_file import NoIndex
     from vlmdata.loader.read_samples import DamagedSample
     from vlmdata.redact import redacted

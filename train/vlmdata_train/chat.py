@@ -1,4 +1,4 @@
-"""Talk with a checkpoint about an image, in the terminal."""
+"""Chat with a checkpoint about images, in the terminal."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass
 class Conversation:
-    """The turns so far, with the images in the first of them. A model that was only aligned gives captions: it continues
-    the question as if it began a caption."""
+    """The turns so far; the first has the images. A model of stage `align` writes captions: it continues the question like
+    the beginning of a caption."""
 
     model: VisionLanguageModel
     images: list[Picture]
     is_aligned_only: bool = False
     max_tokens: int = 256
     temperature: float = 0.0
-    trusted: Sequence[str] = ()  # tokens that answers may hold, beside words
+    trusted: Sequence[str] = ()  # control tokens that answers may contain
     messages: list[dict[str, str]] = field(default_factory=list)
 
     @staticmethod
     def open(checkpoint: str, images: Sequence[str], *, device: str, max_tokens: int, temperature: float) -> Conversation:
-        """Load a checkpoint and images. RecipeError: one of them cannot be read."""
-        read: list[Picture] = [_read(path) for path in images]
+        """Load a checkpoint and images. Raises RecipeError if one of them cannot be read."""
+        pictures: list[Picture] = [_read(path) for path in images]
         model, recipe = restore(Path(checkpoint), device)
-        return Conversation(model, read, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
+        return Conversation(model, pictures, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
 
     def ask(self, text: str) -> str:
-        """Return the answer to the next question and remember both."""
+        """Return the answer to the next question, and add both to the conversation."""
         prompter = prompter_of(self.model, trusted=self.trusted)
         if self.is_aligned_only:
             return self._generate(prompter, prompter.beginning(self.images, text))
-        shown = IMAGE_MARK * len(self.images) + "\n" if self.images and not self.messages else ""
-        self.messages.append({"role": "user", "content": shown + prompter.clean(text)})
+        marks = IMAGE_MARK * len(self.images) + "\n" if self.images and not self.messages else ""
+        self.messages.append({"role": "user", "content": marks + prompter.clean(text)})
         answer = self._generate(prompter, prompter.question(self.messages, self.images))
         self.messages.append({"role": "assistant", "content": prompter.clean(answer)})
         return answer
@@ -64,7 +64,7 @@ class Conversation:
 
 
 def talk(conversation: Conversation) -> None:
-    """Read questions line by line until the end of the input or an empty line."""
+    """Answer questions from stdin, line by line, until the end of the input or an empty line."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""What a command names, looked at before torch is imported: a mistake in it is reported at once."""
+"""Checks of a command's arguments before torch is imported, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdata_train.recipe import Recipe
 
 
 def check_training(recipe: Recipe) -> None:
-    """Raise RecipeError for data that are not there, and a start that cannot be one."""
+    """Raise RecipeError for missing data or an invalid `start`."""
     if recipe.start is not None:
         check_start(recipe.start)
     for path in recipe.data if isinstance(recipe.data, dict) else [recipe.data]:
@@ -25,14 +25,14 @@ def check_training(recipe: Recipe) -> None:
 
 
 def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens: int) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, data that are not there and numbers out of range."""
+    """Raise RecipeError for a folder that is no checkpoint, missing data, or a number out of range."""
     check_least(1, **{"--samples": samples, "--answer-tokens": answer_tokens})
     check_checkpoint(Path(checkpoint))
     check_data(data, "data")
 
 
 def check_chat(checkpoint: str, images: Sequence[str], *, max_tokens: int, temperature: float) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, images that are not there and numbers out of range."""
+    """Raise RecipeError for a folder that is no checkpoint, a missing image, or a number out of range."""
     check_least(1, **{"--max-tokens": max_tokens})
     check_least(0, **{"--temperature": temperature})
     check_checkpoint(Path(checkpoint))
@@ -42,21 +42,21 @@ def check_chat(checkpoint: str, images: Sequence[str], *, max_tokens: int, tempe
 
 
 def check_export(checkpoint: str, folder: str) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, or one to write into that holds something."""
+    """Raise RecipeError for a folder that is no checkpoint, or an output folder that is not empty."""
     check_checkpoint(Path(checkpoint))
     if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise RecipeError(f"{folder} is not empty: name another folder")
+        raise RecipeError(f"{folder} is not empty: choose another folder")
 
 
 def check_least(least: int, **options: float) -> None:
-    """Raise RecipeError for the first option whose number is less, or none at all."""
+    """Raise RecipeError for the first option whose number is less than `least`, infinite or NaN."""
     for name, number in options.items():
         if not least <= number < math.inf:
             raise RecipeError(f"{name} is {least} or more, not {number}")
 
 
 def check_data(path: str, where: str) -> None:
-    """Raise RecipeError, with `where` as its place, where a local path means no dataset; tars are not opened."""
+    """Raise RecipeError, with `where` as its place, if a local path is no dataset. Does not open tars."""
     if (
         is_remote(path)
         or (path.endswith(".parquet") and os.path.isfile(path))

@@ -1,4 +1,4 @@
-"""One process or many: who we are under torchrun, and how the model is distributed over the ranks."""
+"""One process or many under torchrun: ranks, communication, and the distribution of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlmdata.step import RecipeError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run."""
+    """The rank of this process, the number of ranks, and its device."""
 
     rank: int
     world: int
@@ -28,20 +28,20 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and talks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     @property
     def is_first_here(self) -> bool:
-        """Whether this process is the first of its machine: what is kept in the machine's cache, it makes for the others."""
+        """Whether this process is the first of its machine, which fills the machine's cache for the others."""
         return self.world == 1 or os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the run that torchrun started, or be a run of one; leave it at the end. RecipeError: no such device."""
+    """Join torchrun's process group, or be the only rank; leave it at the end. Raises RecipeError if CUDA is missing."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("speed.device: cuda was asked for, and torch sees no CUDA device")
+        raise RecipeError("speed.device: cuda, but torch sees no CUDA device")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if "RANK" not in os.environ:
         yield Ranks(0, 1, torch.device(kind))
@@ -57,7 +57,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
-    """Return the module as DDP, or with its weights sharded by FSDP2, each block a unit; itself on one rank.
+    """Return the module wrapped in DDP, or sharded by FSDP2 with each block a unit; unchanged on one rank.
 
     Gradients are averaged over the ranks, in fp32 under FSDP2.
     """
@@ -67,7 +67,7 @@ def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Li
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         for block in blocks:
             fully_shard(block, mp_policy=policy)
-        # Not resharded after its forward: the loss uses the output layer's weight at the end of that forward.
+        # No reshard after forward: the loss uses the output layer's weight at the end of the forward pass.
         fully_shard(module, mp_policy=policy, reshard_after_forward=False)
         return module
     trained = {p for p in module.parameters() if p.requires_grad}
@@ -77,7 +77,7 @@ def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Li
 
 @contextmanager
 def syncing(module: nn.Module, last: bool) -> Iterator[None]:
-    """Exchange gradients in the backward pass of the last micro-batch of a step, and only there."""
+    """Synchronize gradients only in the backward pass of a step's last micro-batch."""
     if isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
             yield
@@ -97,7 +97,7 @@ def all_reduce_sum(values: list[float], ranks: Ranks) -> list[float]:
 
 
 def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
-    """Return every rank's value, in the order of the ranks. Values are what JSON can hold, or byte strings."""
+    """Return every rank's value, in the order of the ranks. Values are JSON values or bytes."""
     if ranks.world == 1:
         return [value]
     values: list[Any] = [None] * ranks.world
@@ -106,10 +106,10 @@ def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return all of a tensor that FSDP has sharded; every rank must call it."""
+    """Return the whole of a tensor that FSDP shards. Every rank must call it."""
     if not isinstance(tensor, DTensor):
         return tensor
-    if tensor.dtype == torch.int16:  # which NCCL cannot send
+    if tensor.dtype == torch.int16:  # NCCL does not support it
         return _gather(tensor.to(torch.int32)).to(torch.int16)
     return _gather(tensor)
 
@@ -122,11 +122,11 @@ def distribute_like(tensor: Tensor, example: Tensor) -> Tensor:
     """Return `tensor` sharded as `example` is."""
     if not isinstance(example, DTensor):
         return tensor.to(example.device)
-    # Every rank has read the whole tensor: none needs to be sent a share, and of int16 none could be.
+    # Every rank has the whole tensor, so nothing is sent; int16 could not be sent.
     return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 
 def barrier(ranks: Ranks) -> None:
-    """Wait until every rank is here."""
+    """Wait for all ranks."""
     if ranks.world > 1:
         dist.barrier()

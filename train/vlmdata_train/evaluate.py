@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a dataset: the loss, and generated answers against the true ones."""
+"""Evaluation of a checkpoint on a dataset: loss, and exact match of generated answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmdata_train.loop.train_step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:
-    """Return the table of a checkpoint on a dataset: loss and exact match, as it is and with every image blanked."""
+    """Return tables of loss and exact match, with the images and with every image grey. Raises RecipeError for a mistake."""
     check_evaluation(folder, data, samples=samples, answer_tokens=answer_tokens)
     model, recipe = restore(Path(folder), device)
     ranks = Ranks(0, 1, next(model.parameters()).device)
@@ -33,13 +33,13 @@ def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: 
         print(redacted("\n".join(left_out_lines(left_out.record(plan, feed.reading.prompt), data))), file=sys.stderr)
     report = []
     for blank in (False, True):
-        how = "images blanked" if blank else "with images"
-        with CountLine(f"{how}, loss", count) as line:
+        title = "images blanked" if blank else "with images"
+        with CountLine(f"{title}, loss", count) as line:
             losses = held_out_loss(model_with_loss, feed, samples, ranks, blank=blank, add=line.add)
         chosen = list(some_samples(feed.reading, data, samples))
-        with CountLine(f"{how}, answers", len(chosen)) as line:
+        with CountLine(f"{title}, answers", len(chosen)) as line:
             answers = generate_answers(
                 model, feed.reading, chosen, max_new_tokens=answer_tokens, blank=blank, add=line.add
             )  # fmt: skip
-        report += [f"{how}:", table(score(answers), losses.loss_of)]
+        report += [f"{title}:", table(score(answers), losses.loss_of)]
     return "\n".join(report)

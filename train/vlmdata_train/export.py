@@ -11,12 +11,15 @@ from vlmdata_train.model.lora import merge_lora
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """Write a checkpoint as `LlavaForConditionalGeneration` (or LLaVA-NeXT), LoRA folded in. RecipeError: it cannot be."""
+    """Write a checkpoint as `LlavaForConditionalGeneration` or LLaVA-NeXT, with LoRA merged.
+
+    Raises RecipeError if `folder` is not empty or the model does not fit LLaVA's form.
+    """
     if folder.exists() and any(folder.iterdir()):
-        raise RecipeError(f"{folder} is not empty: name another folder")
+        raise RecipeError(f"{folder} is not empty: choose another folder")
     model, _ = restore(checkpoint, "cpu")
     dtype = next(model.parameters()).dtype
-    merge_lora(model.float())  # a sum in bf16 would round the updates away
+    merge_lora(model.float())  # in bf16 the sum would round the updates away
     try:
         save_llava(model.to(dtype), folder)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a training recipe says: a model, the data, and how each part of the model is trained."""
+"""The training recipe: the model, the data, and how each part of the model is trained."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vlmdata_train.model.parts import check_name
 
 @dataclass(frozen=True, kw_only=True)
 class TinyTokenizer:
-    """A byte-level BPE learned from the data's own texts at the start of the run, with a chat template."""
+    """A byte-level BPE with a chat template, trained on the dataset's texts at the start of the run."""
 
-    vocabulary: int = 2048
-    samples: int = 5000  # whose texts it is learned from
+    vocabulary: int = 2048  # maximum number of tokens
+    samples: int = 5000  # to train it on
 
     def __post_init__(self) -> None:
         check_range(self, "vocabulary", least=264)  # bytes and special tokens
@@ -31,14 +31,14 @@ class TinyTokenizer:
 class Batches:
     """How samples become rows of tokens."""
 
-    tokens: int = 8192  # of a packed row
-    sample_tokens: int = 2048  # at most of a sample; a longer one is cut, never inside an image
-    pack: bool = True  # several samples in one row, who cannot see each other; otherwise one each, padded to the longest
-    samples: int = 8  # of one forward pass, where they are not packed
-    accumulate: int = 1  # forward passes to one optimizer step, on each rank
-    window: int = 1 << 16  # samples that packing chooses from at a time: more fill rows better, fewer mix lengths better
-    workers: int = 2  # threads that decode and tokenize, on each rank; processes that measure lengths at the start
-    ahead: int = 4  # forward passes prepared in advance
+    tokens: int = 8192  # per packed row
+    sample_tokens: int = 2048  # maximum per sample; a longer one is cut, never inside an image
+    pack: bool = True  # several samples in a row, which cannot see each other; else one, padded to the longest of the batch
+    samples: int = 8  # per forward pass, without packing
+    accumulate: int = 1  # forward passes per optimizer step, on each rank
+    window: int = 1 << 16  # samples to pack at a time: more fill rows better, fewer mix lengths better
+    workers: int = 2  # threads per rank that decode and tokenize; processes that measure lengths at the start
+    ahead: int = 4  # batches to prefetch
 
     def __post_init__(self) -> None:
         check_range(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
@@ -48,14 +48,14 @@ class Batches:
 class Optimizer:
     """AdamW and its schedule."""
 
-    weight_decay: float = 0.0  # LLaVA-1.5; matrices only, never norms and biases
+    weight_decay: float = 0.0  # LLaVA-1.5; on matrices, not on norms and biases
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    compact: bool = False  # the first moment in bf16, with bf16 weights: 2 bytes a weight less
-    clip: float = 1.0  # the largest norm of all gradients together; 0: any
+    compact: bool = False  # with bf16 weights, first moment in bf16 too: 2 bytes a weight less
+    clip: float = 1.0  # maximum norm of all gradients together; 0: no limit
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.03  # LLaVA-1.5: this share of the run
+    warmup: float = 0.03  # share of the run, LLaVA-1.5's
 
     def __post_init__(self) -> None:
         check_range(self, "weight_decay eps clip", least=0)
@@ -64,15 +64,15 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How the same mathematics is computed. `bf16` keeps weights in bf16 with their lost bits beside, for the optimizer."""
+    """Device, precision and memory. `bf16` keeps weights in bf16, and their lower bits for the optimizer only."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
-    threads: int | None = None  # of torch on a CPU; without it torch's choice, which is slow where other programs run
+    threads: int | None = None  # torch's CPU threads; None: torch's choice, slow if other programs use the CPU
     compile: bool = False  # each block of the language model and of the encoder
-    recompute: Literal["auto", "none", "all"] = "auto"  # in the backward pass; auto: as a GPU's memory asks
+    recompute: Literal["auto", "none", "all"] = "auto"  # activations; auto: as few as the GPU's memory allows
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    loss_chunk: int = 2048  # answer tokens whose logits exist at a time
+    loss_chunk: int = 2048  # answer tokens whose logits are in memory at a time
 
     def __post_init__(self) -> None:
         check_range(self, "threads loss_chunk", least=1)
@@ -80,11 +80,11 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """When the run is saved, and which checkpoints stay."""
+    """When checkpoints are saved, and which are kept."""
 
     every: int = 500  # steps, and at the end; 0: never (to measure speed)
-    keep: int = 2  # the newest
-    keep_best: bool = True  # by held-out loss
+    keep: int = 2  # newest ones
+    keep_best: bool = True  # the one with the lowest held-out loss too
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=0)
@@ -93,14 +93,14 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What is never trained on: a share of the samples by their key, or another dataset."""
+    """Data for evaluation only: a share of the samples by key, or another dataset."""
 
-    fraction: float = 0.0
-    path: str | None = None
+    fraction: float = 0.0  # of the samples
+    path: str | None = None  # of another dataset
     every: int = 200  # steps
-    samples: int = 256  # at most, for the loss
-    answers: int = 0  # samples whose answer is generated and compared at each evaluation
-    answer_tokens: int = 32  # at most, in a generated answer
+    samples: int = 256  # maximum for the loss
+    answers: int = 0  # samples to generate answers for at each evaluation
+    answer_tokens: int = 32  # maximum of a generated answer
 
     def __post_init__(self) -> None:
         check_range(self, "fraction", least=0, below=1)
@@ -110,11 +110,11 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """What is logged, and what happens when the loss breaks."""
+    """What is logged, and what happens if the loss is NaN or a spike."""
 
     every: int = 10  # steps
     tensorboard: bool = True
-    wandb: str | None = None  # a project's name
+    wandb: str | None = None  # name of the project
     on_nan: Literal["stop", "skip"] = "stop"
     on_spike: Literal["stop", "skip", "tell"] = "tell"
     spike: float = 6.0  # standard deviations of the last 100 losses above their mean
@@ -125,21 +125,21 @@ class Logs:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run of the trainer: every choice, no logic. Without `model` it is the start's, whose tokenizer is kept too."""
+    """One run of the trainer: choices without logic. Without `model`, the run uses the start's model and tokenizer."""
 
     stage: Literal["align", "instruct"]
     model: ModelRecipe
-    data: str | dict[str, float]  # a dataset, or datasets with the share of samples drawn from each
-    out: str
-    tokenizer: TinyTokenizer | None = None  # learn one from the data; without it the language model's own
-    chat_template: str | None = None  # Jinja, or a file of it, in place of the tokenizer's own
-    trusted_tokens: list[str] = field(default_factory=list)  # that the data may write: of boxes, tools, reasoning
-    loss: Literal["all", "last"] = "all"  # answers of a conversation that have a loss
-    start: str | None = None  # what this run begins with: a checkpoint, or a model in LLaVA's form (a folder, a hub name)
+    data: str | dict[str, float]  # a dataset, or datasets and the share of samples drawn from each
+    out: str  # folder of the run
+    tokenizer: TinyTokenizer | None = None  # train one on the data; None: the language model's
+    chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's
+    trusted_tokens: list[str] = field(default_factory=list)  # control tokens that the data may contain: boxes, tools, reasoning
+    loss: Literal["all", "last"] = "all"  # which answers of a conversation have a loss
+    start: str | None = None  # initial weights: a checkpoint, or a model in LLaVA's form (a folder or hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
-    steps: int | None = None  # optimizer steps, or
-    epochs: float | None = None  # rounds over the data
+    steps: int | None = None  # optimizer steps; set either this
+    epochs: float | None = None  # or this: passes over the data
     seed: int = 0
     batches: Batches = field(default_factory=Batches)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -155,7 +155,7 @@ class Recipe:
             raise ValueError(f"epochs is more than 0, not {self.epochs}")
 
     def describe(self) -> dict[str, Any]:
-        """Return the whole recipe as plain values, every default written out and the secrets of addresses left out."""
+        """Return the whole recipe as plain values, with every default and without secrets in addresses."""
         return redacted_tree(dataclasses.asdict(self))
 
 
@@ -168,9 +168,9 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
         except RecipeError as error:
             raise RecipeError(f"{where}, model, {error}") from None
     if (recipe.steps is None) == (recipe.epochs is None):
-        raise RecipeError(f"{where}: say either `steps` or `epochs`")
+        raise RecipeError(f"{where}: set either `steps` or `epochs`")
     if isinstance(recipe.data, dict) and recipe.epochs is not None:
-        raise RecipeError(f"{where}: a mixture has no end, so `epochs` means nothing: say `steps`")
+        raise RecipeError(f"{where}: a mixture has no end, so it has no `epochs`: set `steps`")
     if not any(not recipe.parts.get(name, Part()).frozen for name in ("encoder", "abstractor", "fusion", "language")):
         raise RecipeError(f"{where}, parts: every part is frozen, nothing would be trained")
     for name, part in recipe.parts.items():
@@ -182,7 +182,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """Make a dataclass whose fields may be dataclasses: the inner ones first, so that each mistake names its own place."""
+    """Build a dataclass whose fields may be dataclasses, the inner ones first, so that each mistake names its own place."""
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: expected a mapping of {cls.__name__}'s parameters, not {tree!r}")
     values = dict(tree)

@@ -1,4 +1,4 @@
-"""Read a training recipe from its YAML file, with the model of its start and the text of its chat template put in."""
+"""Read a training recipe from YAML, and insert the model of its `start` and the text of its chat template."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that ships by its name (`tiny`), and check every word of it. Raises RecipeError."""
+    """Read and check a recipe: a file, or a shipped one by its name (`tiny`). Raises RecipeError."""
     path = _locate(str(recipe))
     try:
         tree = yaml.safe_load(path.read_text())
@@ -53,16 +53,16 @@ def _locate(recipe: str) -> Path:
 
 
 def _template(entry: str, where: str) -> str:
-    """Return a chat template, given as Jinja or as the name of a file of it. RecipeError: there is none, or it is no Jinja."""
+    """Return a chat template, given as Jinja or as a file's name. Raises RecipeError if it is missing or not Jinja."""
     text, place = entry, where
     if "{" not in entry:
         place = f"{where}: {entry}"
         try:
             text = Path(entry).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise RecipeError(f"{place} is neither Jinja nor a file of it: {why}") from None
-    # transformers' tags for what the assistant says; Jinja alone does not know them
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise RecipeError(f"{place} is neither Jinja nor a Jinja file: {why}") from None
+    # tags of transformers around the assistant's text, unknown to Jinja
     plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)
     try:
         Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)

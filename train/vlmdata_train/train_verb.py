@@ -1,4 +1,4 @@
-"""What the verbs align and instruct share: a recipe, its changes, and the training run."""
+"""Common code of the verbs align and instruct: the recipe's parameters and the training run."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vlmdata.verbs import CompletionItem, argument, files, words
 
 
 def recipe_parameters(stage: str) -> Callable[[Any], Any]:
-    """Return the decorator that adds the parameters that name a recipe, by default that of the stage, and change it."""
+    """Return a decorator that adds the recipe argument, by default the stage's, and `--set`."""
 
     def decorate(command: Any) -> Any:
         command = click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")(
             command
         )
-        explained = f"a file, or a shipped recipe: tiny, {stage} (the default)"
-        return argument("recipe", explained, default=stage, shell_complete=_recipes)(command)
+        description = f"a file, or a shipped recipe: tiny, {stage} (the default)"
+        return argument("recipe", description, default=stage, shell_complete=_recipes)(command)
 
     return decorate
 
 
 def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
-    """Train by a recipe and print the path of the last checkpoint."""
+    """Train with a recipe and print the path of the last checkpoint."""
     from vlmdata.recipe import read_settings
     from vlmdata_train.checks import check_training
     from vlmdata_train.recipe_file import load
 
     loaded = load(recipe, stage=stage, overrides=read_settings(settings))
     check_training(loaded)
-    from vlmdata_train.loop.loop import run_training  # torch, which takes seconds: after what can be wrong without it
+    from vlmdata_train.loop.loop import run_training  # imports torch, which takes seconds: only after all checks
 
     result = run_training(loaded)
     if os.environ.get("RANK", "0") == "0":

@@ -1,4 +1,4 @@
-"""Talk with a checkpoint about an image."""
+"""Chat with a checkpoint about images."""
 
 import click
 
@@ -13,9 +13,9 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg --ask
 @click.command(cls=Verb)
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("image", "image files, shown before the first question", nargs=-1, shell_complete=files)
-@click.option("--ask", metavar="TEXT", help="ask one question, then end; without it questions are read line by line")
-@click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum of an answer")
-@click.option("--temperature", type=float, default=0.0, show_default=True, metavar="NUMBER", help="0 takes the likeliest token")
+@click.option("--ask", metavar="TEXT", help="ask one question and exit; without it read questions from stdin, one a line")
+@click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum per answer")
+@click.option("--temperature", type=float, default=0.0, show_default=True, metavar="NUMBER", help="0 is greedy decoding")
 @click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"
 )

@@ -1,4 +1,4 @@
-"""Write a checkpoint as transformers' LLaVA."""
+"""Write a checkpoint in the format of transformers' LLaVA."""
 
 from pathlib import Path
 
@@ -19,6 +19,6 @@ def command(checkpoint: str, folder: str) -> None:
     from vlmdata_train.export import export
     from vlmdata_train.model.quiet import quiet
 
-    with quiet():  # it would draw bars for the files it writes
+    with quiet():  # no progress bars for the written files
         export(Path(checkpoint), Path(folder))
     print(folder)
