@@ -1,4 +1,4 @@
-"""Squares of neighbouring patches averaged, then an MLP: Gemma 3, LLaVA-OneVision's video frames, DeCo.
+"""Average of each square of patches, then an MLP: Gemma 3, LLaVA-OneVision's video frames, DeCo.
 
 P tiles, r x c patches, s the side of a square, C width.
 """
@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def average(features: Tensor, grid: Grid, side: int) -> Tensor:
-    """(P, r c, C) -> (P, r c / s^2, C)."""
+    """Average each square: (P, r c, C) -> (P, r c / s^2, C)."""
     picture = features.transpose(1, 2).unflatten(2, (grid.rows, grid.columns))  # (P, C, r, c)
     return functional.avg_pool2d(picture, side).flatten(2).transpose(1, 2)
 
@@ -32,5 +32,5 @@ class AveragePool(Mlp):
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the module for tiles of this grid."""
+        """Return the module for tiles of this grid."""
         return SquareLayers(grid, self.factor, average, super().build(facts, out_width, self.grid_of(grid)))

@@ -1,4 +1,4 @@
-"""Honeybee's C-Abstractor: convolutions that keep neighbours together, with pooling to any square in their middle.
+"""Honeybee's C-Abstractor: convolutions, which preserve locality, with pooling to a square grid between them.
 
 Cha et al. 2023, Honeybee: Locality-enhanced Projector; the residual block is RegNet's, with squeeze and excitation.
 P images, r x c patches, s x s tokens, C, W and D widths.
@@ -19,7 +19,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of pictures (P, W, r, c)."""
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Norm every place by itself."""
+        """Normalise each place separately."""
         return super().forward(picture.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(in_width, width, 1, bias=False), ChannelNorm(width))
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Transform and add."""
+        """(P, in_width, r, c) -> (P, width, r, c)."""
         inner = self.middle(self.first(picture))
         inner = inner * self.excite(inner.mean((2, 3), keepdim=True))
         return functional.silu(self.last(inner) + self.skip(picture))
@@ -56,7 +56,7 @@ class Convolutions(nn.Module):
         self.project = nn.Sequential(nn.Linear(part.width, out_width), nn.SiLU(), nn.Linear(out_width, out_width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolve, pool, convolve, project."""
+        """Convolve, pool, convolve and project."""
         features = features + self.places.to(features.dtype)
         picture = features.transpose(1, 2).unflatten(2, (self.grid.rows, self.grid.columns))
         picture = self.after(functional.adaptive_avg_pool2d(self.before(picture), self.side))
@@ -65,18 +65,18 @@ class Convolutions(nn.Module):
 
 @dataclass(frozen=True)
 class CAbstractor:
-    """Honeybee: 3 blocks before and after, width 1024, side 12 (144 tokens) or 16 or 24."""
+    """Honeybee: 3 blocks before and after the pooling, width 1024, side 12 (144 tokens), 16 or 24."""
 
     side: int = 12
     width: int = 1024
     blocks: int = 3
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return side x side, whatever came in."""
+        """Return side x side, for any grid."""
         return Grid(self.side, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the module for tiles of this grid."""
+        """Return the module for tiles of this grid. Raises ValueError for a grid with a class token."""
         if grid.extra:
-            raise ValueError("convolutions need patches alone: a class token has no neighbours")
+            raise ValueError("convolutions need patches only: a class token has no place in the grid")
         return Convolutions(facts.width, out_width, grid, self)

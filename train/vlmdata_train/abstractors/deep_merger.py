@@ -1,4 +1,4 @@
-"""Qwen3-VL's mergers: for the tower's last layer and for each deeper one its own, side by side for `deep_tokens`.
+"""Qwen3-VL's mergers: one for the tower's last layer and one for each deeper level, concatenated for `deep_tokens`.
 
 P images, N patches in order of squares, s the side of a square, L deeper levels, C and D widths.
 """
@@ -16,10 +16,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class SquareMerger(Merger):
-    """As the merger of the last layer, but the norm is over a whole square."""
+    """Like the merger of the last layer, but the norm is over a whole square."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Merge, then norm."""
+        """Merge, then normalise."""
         return self.mlp(self.norm(features.unflatten(1, (-1, self.count)).flatten(2)))
 
 
@@ -35,14 +35,14 @@ class DeepMergers(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give each layer's features to its own merger."""
+        """Apply each layer's merger to its features."""
         mergers = [self.last, *self.deeper]
         return torch.cat([merge(own) for merge, own in zip(mergers, features.chunk(len(mergers), -1), strict=True)], -1)
 
 
 @dataclass(frozen=True)
 class DeepMerger:
-    """Goes with a tower that gives features of deeper layers too, square by square: `qwen3_vl`."""
+    """For a tower that also returns features of deeper levels, square by square: `qwen3_vl`."""
 
     side: int = 2
 
@@ -51,6 +51,6 @@ class DeepMerger:
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make a merger for each layer; they take any number of squares."""
+        """Return a merger for each layer, for any number of squares."""
         layers = 1 + facts.levels
         return DeepMergers(facts.width // layers, out_width // layers, self.side, facts.levels)

@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class GatedMlp(nn.Module):
-    """(..., C) -> (..., D) without biases: SiLU of one half gates the other."""
+    """(..., C) -> (..., D) without biases: the SiLU of one projection gates the other."""
 
     def __init__(self, width: int, inner: int, out_width: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class GatedMlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """Latents read the context and themselves, then an MLP."""
+    """Latents attend to the context and to themselves, then an MLP."""
 
     def __init__(self, width: int, part: GatedResampler) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Connector(nn.Module):
         self.norm = nn.RMSNorm(out_width, eps=part.eps)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Project first, so that the resampler works at the language model's width."""
+        """Project first: the resampler works at the language model's width."""
         context = self.project(features)
         latents = self.latents.to(context.dtype).expand(len(context), -1, -1)
         for layer in self.layers:
@@ -75,20 +75,20 @@ class Connector(nn.Module):
 
 @dataclass(frozen=True)
 class GatedResampler:
-    """The defaults are Idefics2's. Latents that start alike differ by nothing but training noise in the data."""
+    """The defaults are Idefics2's. All latents start with the same values."""
 
     latents: int = 64
     layers: int = 3
     heads: int = 16
     key_heads: int = 4
     head_width: int = 96
-    mlp_width: int | None = None  # of the first MLP: the language model's intermediate size; 4 times the width
+    mlp_width: int | None = None  # of the first MLP; Idefics2: the language model's intermediate size; None: 4 times the width
     eps: float = 1e-6
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the latents, which belong to no place."""
+        """Return the latents, which have no place in the grid."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the connector; it takes any number of patches."""
+        """Return the connector, for any number of patches."""
         return Connector(facts.width, out_width, self)

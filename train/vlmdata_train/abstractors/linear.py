@@ -20,5 +20,5 @@ class Linear:
         return grid
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the layer."""
+        """Return the layer."""
         return nn.Linear(facts.width, out_width, bias=self.bias)

@@ -1,4 +1,4 @@
-"""A small network per feature: LLaVA 1.5. Liu et al. 2023, Improved Baselines with Visual Instruction Tuning."""
+"""An MLP on each feature: LLaVA 1.5. Liu et al. 2023, Improved Baselines with Visual Instruction Tuning."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Mlp:
-    """(P, N, C) -> (P, N, D): linear layers with an activation between each two."""
+    """(P, N, C) -> (P, N, D): linear layers with an activation between them."""
 
     layers: int = 2  # LLaVA 1.5's mlp2x_gelu
     activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
-    norm: bool = False  # a layer norm first, as InternVL has it
+    norm: bool = False  # a layer norm first, as in InternVL
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class Mlp:
         return grid
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the layers: the first changes the width."""
+        """Return the layers; the first changes the width."""
         modules: list[nn.Module] = [nn.LayerNorm(facts.width)] if self.norm else []
         modules.append(nn.Linear(facts.width, out_width, bias=self.bias))
         for _ in range(self.layers - 1):

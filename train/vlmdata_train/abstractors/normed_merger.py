@@ -1,4 +1,4 @@
-"""Mistral 3's projector: an RMS norm, the patches of a square merged to one of the same width, then an MLP.
+"""Mistral 3's projector: an RMS norm, a merge of each square's patches to one of the same width, then an MLP.
 
 P images, N patches in order of squares, s the side of a square, C and D widths.
 """
@@ -14,7 +14,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):
-    """(P, N, C), squares one after the other -> (P, N / s^2, D), for images of any shape."""
+    """(P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
         super().__init__()
@@ -25,14 +25,14 @@ class Layers(nn.Module):
         self.mlp = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What is merged is ordered by channel, then by the patch within the square, as Mistral 3's weights want it."""
+        """Merge squares with their values ordered by channel, then by patch, as Mistral 3's weights need."""
         squares = self.norm(features).unflatten(1, (-1, self.count))  # (P, N / s^2, s^2, C)
         return self.mlp(self.merge(squares.transpose(2, 3).flatten(2)))
 
 
 @dataclass(frozen=True)
 class NormedMerger:
-    """Goes with a tower that gives patches square by square: `mistral3`."""
+    """For a tower that returns patches square by square: `mistral3`."""
 
     side: int = 2
     bias: bool = False  # of the MLP
@@ -43,5 +43,5 @@ class NormedMerger:
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the layers; they take any number of squares."""
+        """Return the layers, for any number of squares."""
         return Layers(facts.width, out_width, self)

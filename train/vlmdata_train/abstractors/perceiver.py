@@ -1,6 +1,6 @@
-"""Flamingo's Perceiver resampler: a fixed number of learned latents that read the patches, layer after layer.
+"""Flamingo's Perceiver resampler: a fixed number of learned latents attends to the patches in every layer.
 
-Alayrac et al. 2022, Flamingo; the form is that of Idefics 1.
+Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1.
 P tiles, N patches, L latents, C width, H heads, E head width.
 """
 
@@ -55,7 +55,7 @@ class Resampler(nn.Module):
         self.project = nn.Identity() if width == out_width else nn.Linear(width, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Every layer reads the same patches."""
+        """Run the layers; each attends to the same patches."""
         latents = self.latents.to(features.dtype).expand(len(features), -1, -1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             latents = latents + attention(features, latents)
@@ -71,18 +71,18 @@ def _mlp(width: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Perceiver:
-    """The latents keep the tower's width; a linear layer follows only where the language model needs another."""
+    """The latents have the tower's width. If the language model needs another, a linear layer follows."""
 
     latents: int = 64  # Flamingo's
     layers: int = 6  # Flamingo's
     heads: int = 8  # OpenFlamingo's
     head_width: int = 64  # OpenFlamingo's
-    qk_norm: bool = False  # layer norms on queries and keys, as Idefics 80B has them
+    qk_norm: bool = False  # layer norms on queries and keys, as in Idefics 80B
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the latents, which belong to no place."""
+        """Return the latents, which have no place in the grid."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the resampler; it takes any number of patches."""
+        """Return the resampler, for any number of patches."""
         return Resampler(facts.width, out_width, self)

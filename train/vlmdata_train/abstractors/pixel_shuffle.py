@@ -1,4 +1,4 @@
-"""Squares of neighbouring patches side by side in one token: Idefics3, SmolVLM, InternVL, nanoVLM.
+"""Each square of patches concatenated to one token, then an MLP: Idefics3, SmolVLM, InternVL, nanoVLM.
 
 P tiles, r x c patches, s the side of a square, C width.
 """
@@ -15,22 +15,22 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
-    """(P, r c, C) -> (P, r c / s^2, C s^2): channels ordered by row, then column, of the square, as in Idefics3."""
+    """Concatenate each square: (P, r c, C) -> (P, r c / s^2, C s^2), patches in reading order, as in Idefics3."""
     squares = features.unflatten(1, (grid.rows // side, side, grid.columns // side, side))  # (P, r/s, s, c/s, s, C)
     return squares.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def coarser(grid: Grid, side: int) -> Grid:
-    """Return the grid of squares of `side` x `side`; ValueError when it does not come out even."""
+    """Return the grid of squares of `side` x `side`. Raises ValueError if the patches do not divide into them."""
     if side < 1:
         raise ValueError(f"a square has a side of 1 patch or more, not {side}")
     if grid.extra or grid.rows % side or grid.columns % side:
-        raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more cannot be cut into squares of {side}")
+        raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more do not divide into squares of {side}")
     return Grid(grid.rows // side, grid.columns // side)
 
 
 class SquareLayers(nn.Module):
-    """Make one token of each square, then run the layers of an MLP."""
+    """Merge each square to one token, then run the layers of an MLP."""
 
     def __init__(self, grid: Grid, side: int, merge: Callable[[Tensor, Grid, int], Tensor], layers: nn.Module) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PixelShuffle(Mlp):
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the module for tiles of this grid."""
+        """Return the module for tiles of this grid."""
         squares = replace(facts, width=facts.width * self.factor**2)
         layers = super().build(squares, out_width, self.grid_of(grid))
         return SquareLayers(grid, self.factor, shuffle, layers)

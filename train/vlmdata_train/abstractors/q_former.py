@@ -1,6 +1,6 @@
-"""BLIP-2's Q-Former: learned queries through a BERT that reads the patches, then a linear layer.
+"""BLIP-2's Q-Former: learned queries in a BERT with cross-attention to the patches, then a linear layer.
 
-Li et al. 2023, BLIP-2; the transformer itself is the one of Hugging Face.
+Li et al. 2023, BLIP-2; the transformer is Hugging Face's.
 P images, N patches, Q queries, C and D widths.
 """
 
@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Queries(nn.Module):
-    """Patches (P, N, C) -> what the queries found (P, Q, D)."""
+    """Patches (P, N, C) -> queries (P, Q, D)."""
 
     def __init__(self, config: Blip2QFormerConfig, queries: int, out_width: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Queries(nn.Module):
         self.project = nn.Linear(config.hidden_size, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Every second layer reads the patches."""
+        """Run the transformer, in which every second layer attends to the patches by default, and project."""
         queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
         read = self.transformer(query_embeds=queries, encoder_hidden_states=features).last_hidden_state
         return self.project(read.to(features.dtype))
@@ -41,18 +41,18 @@ class QFormer:
     heads: int = 12
     mlp_width: int = 3072
     every: int = 2  # cross-attention in every second layer
-    dropout: float = 0.1  # BERT's, while training
+    dropout: float = 0.1  # BERT's, in training
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the queries, which belong to no place."""
+        """Return the queries, which have no place in the grid."""
         return Grid(0, 0, extra=self.queries)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Make the module; it takes any number of patches."""
+        """Return the module, for any number of patches."""
         config = Blip2QFormerConfig(
             hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
             intermediate_size=self.mlp_width, cross_attention_frequency=self.every, encoder_hidden_size=facts.width,
-            use_qformer_text_input=False,  # the layers for text beside the queries serve BLIP-2's first stage alone
+            use_qformer_text_input=False,  # only BLIP-2's first stage needs the layers for text
             hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
         )  # fmt: skip
         return Queries(config, self.queries, out_width)

@@ -1,4 +1,4 @@
-"""Image towers of Hugging Face that embed patches and run equal blocks: CLIP, SigLIP, DINOv2 and v3, ViT, InternViT.
+"""Hugging Face's image towers of patch embeddings and equal blocks: CLIP, SigLIP, DINOv2 and v3, ViT, InternViT.
 
 P images, N patches, C width.
 """
@@ -21,9 +21,9 @@ from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers side by side along C.
+    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers concatenated along C.
 
-    The blocks are called here one by one, up to the deepest that is wanted, so no other layer is computed or kept.
+    It calls the blocks one by one up to the last chosen layer, so no later layer is computed.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[int], extra: int, norm: bool, interpolate: bool) -> None:
@@ -31,12 +31,12 @@ class Tower(nn.Module):
         self.model: Any = model
         self.extra, self.norm, self.interpolate = extra, norm, interpolate
         count = len(blocks_of(model))
-        self.layers = [layer if layer > 0 else count + layer + 1 for layer in layers]  # how many blocks before it
+        self.layers = [layer if layer > 0 else count + layer + 1 for layer in layers]  # number of blocks to run
         if not all(1 <= layer <= count for layer in self.layers):
             raise ValueError(f"the tower has layers 1 to {count} (or -1 to -{count}), not {list(layers)}")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed, run blocks, and take the chosen layers without the first `extra` tokens."""
+        """Embed, run the blocks, and return the chosen layers without the first `extra` tokens."""
         hidden = embed(self.model, pixels, self.interpolate)
         options: dict[str, Any] = {}
         if hasattr(self.model, "rope_embeddings"):
@@ -53,33 +53,36 @@ class Tower(nn.Module):
 
 
 def embed(model: Any, pixels: Tensor, interpolate: bool) -> Tensor:
-    """Return what the first block reads: (P, tokens, C)."""
+    """Return the input of the first block: (P, tokens, C)."""
     options = {}
     if interpolate and "interpolate_pos_encoding" in inspect.signature(model.embeddings.forward).parameters:
         options["interpolate_pos_encoding"] = True
     hidden = model.embeddings(pixels, **options)
-    return model.pre_layrnorm(hidden) if hasattr(model, "pre_layrnorm") else hidden  # CLIP's, so spelled
+    return model.pre_layrnorm(hidden) if hasattr(model, "pre_layrnorm") else hidden  # CLIP's spelling
 
 
 def last_norm(model: Any) -> nn.Module:
-    """Return the norm after the last block, whatever the model calls it."""
+    """Return the norm after the last block. Raises ValueError if the model has none."""
     for name in ("post_layernorm", "layernorm", "norm"):
         if hasattr(model, name):
             return getattr(model, name)
-    raise ValueError(f"{type(model).__name__} has no last norm: leave `norm` out")
+    raise ValueError(f"{type(model).__name__} has no last norm: omit `norm`")
 
 
 @dataclass(frozen=True)
 class HfVision:
-    """Exactly one of `name` (published weights; a whole CLIP or SigLIP will do) and `config` (random weights) is given."""
+    """A tower from `name` (published weights, also of a whole CLIP or SigLIP) or `config` (random weights).
+
+    Exactly one must be set.
+    """
 
     name: str | None = None  # a hub name or a folder
-    config: dict[str, Any] | None = None  # model_type and more, as the model's own configuration names them
-    image_size: int | None = None  # another than the model's own: positions are interpolated
+    config: dict[str, Any] | None = None  # model_type and other fields of the model's configuration
+    image_size: int | None = None  # if not the model's, its positions are interpolated
     layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
-    tokens: str = "patches"  # or `all`, with class and register tokens before the patches
+    tokens: str = "patches"  # or `all`: with class and register tokens before the patches
     norm: bool = False  # apply the tower's last norm to the features
-    mean: tuple[float, float, float] | None = None  # of channels; without it the published processor's, or 0.5 from scratch
+    mean: tuple[float, float, float] | None = None  # of channels; None: the published processor's, or 0.5 from scratch
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class HfVision:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the tower's configuration, without any weights; of a two-tower model the vision half."""
+        """Return the tower's configuration, without weights; of a two-tower model the vision tower's."""
         if self.config is not None:
             return config_of(self.config)
         assert self.name is not None
@@ -104,7 +107,7 @@ class HfVision:
         return getattr(config, "vision_config", config)
 
     def facts(self) -> EncoderFacts:
-        """Return what is known of the tower, from its configuration and its embeddings on the meta device."""
+        """Return the tower's facts from its configuration and its embeddings on the meta device."""
         config = self.load_config()
         size, patch = self.image_size or _one(config.image_size), _one(config.patch_size)
         mean, std = self._normalisation()
@@ -114,7 +117,7 @@ class HfVision:
         )  # fmt: skip
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         config = self.load_config()
         model = AutoModel.from_config(config)
         if self.name is not None:
@@ -126,7 +129,7 @@ class HfVision:
         return tower
 
     def _extra(self, config: PreTrainedConfig, size: int, patch: int) -> int:
-        """Count the tokens before the patches: what the embeddings give beyond one for each patch."""
+        """Return the number of tokens before the patches: those of the embeddings beyond one for each patch."""
         with torch.device("meta"):
             hidden = embed(AutoModel.from_config(config), torch.empty(1, 3, size, size), self.image_size is not None)
         return hidden.shape[1] - (size // patch) ** 2
@@ -141,10 +144,10 @@ class HfVision:
 
 
 def _one(size: Any) -> int:
-    """Return a side, where a configuration may give it once or as height and width, which must be equal here."""
+    """Return a side that a configuration has as a number, or as height and width. Raises ValueError if these differ."""
     if isinstance(size, int):
         return size
     height, width = size
     if height != width:
-        raise ValueError(f"a tower with square images and patches is needed, not {height} x {width}")
+        raise ValueError(f"the tower must have square images and patches, not {height} x {width}")
     return int(height)

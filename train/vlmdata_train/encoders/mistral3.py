@@ -1,4 +1,4 @@
-"""Pixtral's tower with its patches in order of squares, which an abstractor merges: Mistral 3 (Small 3.1 and later).
+"""Pixtral's tower with its patches square by square, for an abstractor that merges squares: Mistral 3 (Small 3.1 and later).
 
 P images of one size, N patches, C width, s side of a square.
 """
@@ -14,14 +14,14 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class SquareTower(Tower):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), the patches of each square of s x s one after the other."""
+    """Normalised pixels (P, 3, H, W) -> (P, N, C), square of s x s patches by square."""
 
     def __init__(self, model: nn.Module, side: int) -> None:
         super().__init__(model)
         self.side = side
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Both sides of the images are whole squares."""
+        """Run the tower and reorder patches. Both sides of the images must be whole squares."""
         patch, side = self.model.config.patch_size, self.side
         squares = (pixels.shape[2] // patch // side, side, pixels.shape[3] // patch // side, side)
         return super().forward(pixels).unflatten(1, squares).transpose(2, 3).flatten(1, 4)
@@ -29,15 +29,15 @@ class SquareTower(Tower):
 
 @dataclass(frozen=True)
 class Mistral3(Pixtral):
-    """Goes with the preprocessing `longest_edge: {square: 2}` and the abstractor `normed_merger`."""
+    """Use it with the preprocessing `longest_edge: {square: 2}` and the abstractor `normed_merger`."""
 
     square: int = 2  # patches on the side of a square
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; the image size is one square, the smallest image that there is."""
+        """Return the facts; `image_size` is one square, the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * self.square, config.patch_size)
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         return SquareTower(self.load_model(), self.square)

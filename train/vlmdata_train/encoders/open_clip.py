@@ -1,4 +1,4 @@
-"""Any image tower of open_clip: by its model name and weights, or from scratch by its vision configuration.
+"""Image towers of open_clip, by model name and weights, or from scratch by a vision configuration.
 
 P images, N patches, C width.
 """
@@ -22,9 +22,9 @@ from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers side by side along C."""
+    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers concatenated along C."""
 
-    visual: Any  # a tower of open_clip or timm, each with its own forward_intermediates
+    visual: Any  # a tower of open_clip or timm with `forward_intermediates`
 
     def __init__(self, visual: nn.Module, layers: Sequence[int], tokens: str, norm: bool) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Tower(nn.Module):
         options: dict[str, Any] = {"normalize_intermediates": True} if self.norm else {}
         if self.tokens == "all":
             options["output_extra_tokens"] = True
-        order = sorted(set(self.indices))  # it gives layers in the order of depth
+        order = sorted(set(self.indices))  # open_clip returns layers by depth
         found = self.visual.forward_intermediates(
             pixels, indices=self.indices, intermediates_only=True, stop_early=True, output_fmt="NCHW", **options
         )
@@ -50,14 +50,14 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True)
 class OpenClip:
-    """`model` is a name of open_clip (`ViT-L-14-336`, `hf-hub:...`, `local-dir:...`); or `config` describes a tower."""
+    """A tower from `model`, a name of open_clip (`ViT-L-14-336`, `hf-hub:...`, `local-dir:...`), or from `config`."""
 
     model: str | None = None
-    pretrained: str | None = None  # a tag of open_clip (`openai`) or a file; without it random weights
+    pretrained: str | None = None  # a tag of open_clip (`openai`) or a file; None: random weights
     config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
-    image_size: int | None = None  # another than the model's own: positions are interpolated
+    image_size: int | None = None  # if not the model's, its positions are interpolated
     layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
-    tokens: str = "patches"  # or `all`, with the class token before the patches
+    tokens: str = "patches"  # or `all`: with the class token before the patches
     norm: bool = False  # apply the tower's last norm to the features
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class OpenClip:
         if unknown := next((name for name in self.config or {} if name not in known), None):
             raise ValueError(f"open_clip's vision configuration has no '{unknown}'.{suggest(unknown, known)}")
         if self.pretrained and self.config:
-            raise ValueError("pretrained weights belong to a model's name")
+            raise ValueError("pretrained needs a model's name, not config")
         if not (all(layer > 0 for layer in self.layers) or all(layer < 0 for layer in self.layers)):
             raise ValueError("layers count from 1 at the start, or from -1 at the end, not both")
         schemes = ("hf-hub:", "local-dir:")
@@ -82,7 +82,7 @@ class OpenClip:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def facts(self) -> EncoderFacts:
-        """Return what is known of the tower: from its configuration, or from a build on the meta device."""
+        """Return the tower's facts from a build on the meta device."""
         visual = self.bare()
         size = visual.image_size
         mean, std = self._normalisation(visual)
@@ -98,29 +98,29 @@ class OpenClip:
         )  # fmt: skip
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         tower = Tower(self._visual(weights=True), self.layers, self.tokens, self.norm)
         size = self.facts().image_size
         try:
             set_unused_aside(tower, size, size)
-        except AssertionError as error:  # of timm and open_clip, for a layer that the tower does not have
+        except AssertionError as error:  # timm and open_clip raise it for a layer that the tower lacks
             raise ValueError(f"open_clip: layer {self.layer}: {error}") from None
         return tower
 
     def bare(self) -> Any:
         """Return open_clip's tower without weights, on the meta device."""
-        quiet = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # open_clip would warn of random weights, where none are wanted yet
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # open_clip would warn that the weights are random
         try:
             with torch.device("meta"):
                 return self._visual(weights=False)
         finally:
-            logging.disable(quiet)
+            logging.disable(before)
 
     def _visual(self, *, weights: bool) -> Any:
         if self.config is not None:
             vision = {**self.config, **({"image_size": self.image_size} if self.image_size else {})}
-            text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # thrown away
+            text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # not used
             return open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).visual
         assert self.model is not None
         model = open_clip.create_model(
@@ -131,16 +131,16 @@ class OpenClip:
         return model.visual
 
     def _published(self) -> dict[str, Any]:
-        """Return what open_clip notes of the weights: OpenAI's want QuickGELU, which the model's name alone does not say."""
+        """Return open_clip's facts of the weights. The model's name does not say, for example, that OpenAI's need QuickGELU."""
         if self.model is None or ":" in self.model or self.pretrained is None:
             return {}
-        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # a file: nothing is known
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # nothing for a file
 
     def _normalisation(self, visual: Any) -> tuple[Any, Any]:
         known = self._published()
         if self.model is not None and ":" in self.model:
-            known = visual.preprocess_cfg  # from the folder's or repository's own file
-        elif self.model is not None and not known:  # no weights, or a file: as the model's first published ones
+            known = visual.preprocess_cfg  # from a file in the folder or repository
+        elif self.model is not None and not known:  # no weights, or a file: use those of the model's first published weights
             tag = next(iter(open_clip.list_pretrained_tags_by_model(self.model)), None)
             known = open_clip.get_pretrained_cfg(self.model, tag) if tag else {}
         return tuple(known.get("mean", OPENAI_DATASET_MEAN)), tuple(known.get("std", OPENAI_DATASET_STD))

@@ -1,4 +1,4 @@
-"""Pixtral's tower: images of any size in whole patches, with 2-D rotary positions.
+"""Pixtral's tower: images of any size in whole patches, 2-D rotary positions.
 
 Agrawal et al. 2024, Pixtral 12B. P images of one size, N patches, C width.
 """
@@ -24,7 +24,7 @@ class Tower(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """All images have one size and one row of the batch each, so that none sees another and no mask is needed."""
+        """Encode images of one size. Each is a row of the batch, so that none sees another and no mask is needed."""
         model = self.model
         patches = model.patch_conv(pixels)  # (P, C, rows, columns)
         rows, columns = (torch.arange(count, device=pixels.device) for count in patches.shape[2:])
@@ -36,16 +36,16 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True)
 class Pixtral(VisionHalf):
-    """Goes with the preprocessing `longest_edge`. By name: LLaVA's form over Pixtral's tower, or Mistral 3."""
+    """Use it with the preprocessing `longest_edge`. `name` is a Pixtral in LLaVA's form, or a Mistral 3."""
 
     kind = PixtralVisionModel
     place = "vision_tower"
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; the image size is one patch, the smallest image that there is."""
+        """Return the facts; `image_size` is one patch, the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size, config.patch_size)
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         return Tower(self.load_model())

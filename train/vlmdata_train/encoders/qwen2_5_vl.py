@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's tower: images of any size, attention within windows but for a few layers, 2-D rotary positions.
+"""Qwen2.5-VL's tower: images of any size, attention within windows except in a few layers, 2-D rotary positions.
 
 Bai et al. 2025, Qwen2.5-VL. P images of one size, N patches, C width, s side of a square.
 """
@@ -17,33 +17,33 @@ from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), the patches of each square of s x s one after the other."""
+    """Normalised pixels (P, 3, H, W) -> (P, N, C), square of s x s patches by square."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # The tower sorts squares by window, and sorts back what its merger made of them. The abstractor `patch_merger` takes
-        # the merger's place; here a square only becomes one row, so that it is sorted back whole.
+        # The tower sorts squares by window, and sorts its merger's results back. The abstractor `patch_merger` replaces the
+        # merger. Here a square becomes one row, so that the tower sorts back whole squares.
         self.model.merger = nn.Sequential(nn.Unflatten(0, (-1, model.config.spatial_merge_size**2)), nn.Flatten(1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Each image attends to itself alone."""
+        """Encode the images; each attends only to itself."""
         squares = attended(self.model, pixels).pooler_output  # (P N / s^2, s^2 C)
         return squares.view(len(pixels), -1, self.model.config.hidden_size)
 
 
 @dataclass(frozen=True)
 class Qwen25Vl(VisionHalf):
-    """Goes with the preprocessing `smart_size` and the abstractor `patch_merger: {norm: rms}`."""
+    """Use it with the preprocessing `smart_size` and the abstractor `patch_merger: {norm: rms}`."""
 
     kind = Qwen2_5_VisionTransformerPretrainedModel
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; the image size is one square, the smallest image that there is."""
+        """Return the facts; `image_size` is one square, the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * config.spatial_merge_size, config.patch_size)
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         return Tower(self.load_model())

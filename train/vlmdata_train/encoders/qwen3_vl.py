@@ -1,6 +1,6 @@
-"""Qwen3-VL's tower: images of any size, learned positions interpolated and 2-D rotary ones; features of several depths.
+"""Qwen3-VL's tower: images of any size, interpolated learned and 2-D rotary positions, features of several layers.
 
-Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L deeper layers given out.
+Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L deeper levels.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ class Tower(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # The abstractor `deep_merger` takes the place of all mergers.
+        # The abstractor `deep_merger` replaces all mergers.
         self.model.merger = nn.Identity()
         self.model.deepstack_merger_list = nn.ModuleList(nn.Identity() for _ in model.deepstack_merger_list)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Each image attends to itself alone."""
+        """Encode the images; each attends only to itself."""
         found = attended(self.model, pixels)
         return torch.cat([found.last_hidden_state, *found.deepstack_features], -1).unflatten(0, (len(pixels), -1))
 
 
 @dataclass(frozen=True)
 class Qwen3Vl(VisionHalf):
-    """Goes with `smart_size`, the abstractor `deep_merger`, the fusion `deep_tokens` and `interleaved_mrope`."""
+    """Use it with `smart_size`, the abstractor `deep_merger`, the fusion `deep_tokens` and `interleaved_mrope`."""
 
     kind = Qwen3VLVisionModel
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; the image size is one square, the smallest image that there is."""
+        """Return the facts; `image_size` is one square, the smallest possible image."""
         config = self.load_config()
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
         return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)
 
     def build(self) -> nn.Module:
-        """Make the tower with its weights."""
+        """Return the tower with its weights."""
         return Tower(self.load_model())

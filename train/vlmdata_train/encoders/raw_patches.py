@@ -1,4 +1,4 @@
-"""No tower at all: the pixels of each patch are the features. Fuyu, OtterHD.
+"""No tower: the pixels of each patch are the features. Fuyu, OtterHD.
 
 Bavishi et al. 2023, Fuyu-8B. P images, N patches, p the side of a patch.
 """
@@ -20,23 +20,23 @@ class Patches(nn.Module):
         self.side = side
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Cut without overlap, in reading order."""
+        """Cut the images into patches without overlap, in reading order."""
         cut = pixels.unfold(2, self.side, self.side).unfold(3, self.side, self.side)  # (P, 3, rows, columns, p, p)
         return cut.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
 @dataclass(frozen=True)
 class RawPatches:
-    """Any image whose sides are whole patches; `image_size` only matters to preparations that make squares."""
+    """For images with sides of whole patches. Only preprocessing to squares uses `image_size`."""
 
     patch_size: int = 30  # Fuyu's
     image_size: int = 300
 
     def facts(self) -> EncoderFacts:
-        """Return sizes; pixels go from -1 to 1, as in Fuyu."""
+        """Return the facts; normalised pixels are in [-1, 1], as in Fuyu."""
         half = (0.5, 0.5, 0.5)
         return EncoderFacts(3 * self.patch_size**2, self.image_size, self.patch_size, mean=half, std=half)
 
     def build(self) -> nn.Module:
-        """Make the module."""
+        """Return the module."""
         return Patches(self.patch_size)

@@ -1,4 +1,4 @@
-"""Several towers whose features lie side by side in each patch: DINOv2 + SigLIP of Prismatic, and the like.
+"""Several towers with their features concatenated for each patch, such as Prismatic's DINOv2 + SigLIP.
 
 Karamcheti et al. 2024, Prismatic VLMs. P images, N patches, C the sum of the widths.
 """
@@ -18,14 +18,14 @@ from vlmdata_train.model.parts import make_part
 
 
 class Towers(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C); each tower gets them in its own size and colours."""
+    """Normalised pixels (P, 3, H, W) -> (P, N, C); each tower reads them in its own size and normalisation."""
 
     def __init__(self, towers: Sequence[nn.Module], facts: Sequence[EncoderFacts]) -> None:
         super().__init__()
         self.towers, self.facts = nn.ModuleList(towers), tuple(facts)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The pixels come normalised for the first tower."""
+        """Encode pixels that are normalised for the first tower."""
         return torch.cat([tower(self._for(facts, pixels)) for tower, facts in zip(self.towers, self.facts, strict=True)], -1)
 
     def _for(self, facts: EncoderFacts, pixels: Tensor) -> Tensor:
@@ -45,25 +45,27 @@ def _colours(values: Sequence[float], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """`towers` are entries as `encoder` itself takes them. All must give the same grid of patches."""
+    """`towers` are entries like those of `encoder`. All must have the same grid of patches."""
 
     towers: tuple[Any, ...]
 
     def __post_init__(self) -> None:
         if len(self.towers) < 2:
-            raise ValueError("side_by_side needs two towers or more")
+            raise ValueError("side_by_side needs at least two towers")
 
     def facts(self) -> EncoderFacts:
-        """Return the first tower's facts with the sum of the widths; ValueError when the grids differ."""
-        every = [make_part("encoder", entry).facts() for entry in self.towers]
-        grids = [facts.grid(facts.image_size, facts.image_size) for facts in every]
+        """Return the first tower's facts with the sum of the widths. Raises ValueError if the grids differ."""
+        all_facts = [make_part("encoder", entry).facts() for entry in self.towers]
+        grids = [facts.grid(facts.image_size, facts.image_size) for facts in all_facts]
         if any(grid != grids[0] for grid in grids):
-            raise ValueError(f"the towers give {', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)} patches")
-        first = every[0]
-        width = sum(facts.width for facts in every)
+            raise ValueError(
+                f"side_by_side: the towers have {', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)} patches"
+            )
+        first = all_facts[0]
+        width = sum(facts.width for facts in all_facts)
         return EncoderFacts(width, first.image_size, first.patch_size, first.mean, first.std, first.extra)
 
     def build(self) -> nn.Module:
-        """Make the towers with their weights."""
+        """Return the towers with their weights."""
         parts = [make_part("encoder", entry) for entry in self.towers]
         return Towers([part.build() for part in parts], [part.facts() for part in parts])

@@ -1,6 +1,6 @@
-"""Flamingo's gated cross-attention: new layers between those of the language model read the latest image or run of images.
+"""Flamingo's gated cross-attention: new layers in the language model attend to the latest image or run of images.
 
-Alayrac et al. 2022, Flamingo; the layers are in the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
+Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
 B rows, T tokens, V features of all images, W their width, D width, H heads, E head width.
 """
 
@@ -20,7 +20,7 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 
 class CrossLayer(nn.Module):
-    """Hidden states plus what the images say, through gates that start closed."""
+    """Adds what hidden states read from the images, through gates that start at 0."""
 
     def __init__(self, width: int, feature_width: int, heads: int, part: CrossAttention) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class CrossLayer(nn.Module):
         self.attention_gate, self.mlp_gate = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
 
     def feature_weights(self) -> list[nn.Parameter]:
-        """Return the weights that image features pass and no text."""
+        """Return the weights that are applied to image features, not to text."""
         return [*self.key.parameters(), *self.value.parameters()]
 
     def forward(self, hidden: Tensor, seen: Seen) -> Tensor:
@@ -57,7 +57,7 @@ class CrossLayer(nn.Module):
             for states in (self.query(hidden).flatten(0, 1), self.key(features), self.value(features))
         )
         read = cross_attend(seen, self.query_norm(query), self.key_norm(key), value)  # (B T, H, E)
-        return self.output(read.flatten(1)).view_as(hidden)  # without bias: what reads no image stays as it is
+        return self.output(read.flatten(1)).view_as(hidden)  # without bias: a token that reads no image stays unchanged
 
 
 class CrossLayers(nn.Module):
@@ -73,17 +73,17 @@ class CrossLayers(nn.Module):
         for block in blocks[:: part.every]:
             layer = CrossLayer(config.hidden_size, feature_width, part.heads or config.num_attention_heads, part)
             self.layers.append(layer)
-            # a hook, so that the language model keeps its own weights' names and its own classes
+            # a hook, so that the language model keeps its classes and the names of its weights
             block.register_forward_pre_hook(_Before(layer), with_kwargs=True)
 
     def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
-        """Return None: text is read in one direction."""
+        """Return None: attention over text is causal."""
         return None
 
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """Leave the images where the layers find them; the embeddings stay as they are."""
+        """Store the images in `packing` for the layers, and return the embeddings unchanged."""
         marks = ids == self.image_token_id
         latest = latest_images(marks, segment_ids)
         first = first_of_runs(marks, segment_ids, latest) if self.reads_runs else latest
@@ -92,7 +92,7 @@ class CrossLayers(nn.Module):
 
 
 class _Before:
-    """Run a cross-attention layer on what a layer of the language model is about to read."""
+    """A hook that runs a cross-attention layer on the input of a layer of the language model."""
 
     def __init__(self, layer: CrossLayer) -> None:
         self.layer = layer
@@ -105,14 +105,14 @@ class _Before:
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """One text position, the image token, marks where an image stands; the features stay outside the text."""
+    """An image takes one token of the text, the image token; its features are outside the text."""
 
     every: int = 4  # Flamingo: 1 (3B), 4 (9B), 7 (80B)
-    heads: int | None = None  # as many as the language model has
-    mlp_width: int | None = None  # of the gated MLP; 4 times the width
+    heads: int | None = None  # None: as many as the language model has
+    mlp_width: int | None = None  # of the gated MLP; None: 4 times the width
     qk_norm: bool = False
     gates: Literal["scalar", "vector"] = "scalar"
-    # Of images side by side the text after them reads all, or the last one alone: Idefics 1 and OpenFlamingo are trained so.
+    # Text after consecutive images reads all of them, or only the last, as in the training of Idefics 1 and OpenFlamingo.
     runs: Literal["whole", "latest"] = "whole"
     eps: float = 1e-6  # of the RMS norms
 
@@ -125,9 +125,9 @@ class CrossAttention:
         return 1
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the tower's width: keys and values are made of it directly."""
+        """Return the tower's width: keys and values are computed from its features directly."""
         return facts.width
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Make the layers and hook them in."""
+        """Return the layers, hooked into the language model."""
         return CrossLayers(language, width, image_token_id, self)

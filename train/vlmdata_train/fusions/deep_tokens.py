@@ -1,6 +1,6 @@
-"""DeepStack: image features in place of image tokens, and those of deeper tower layers added after the first layers.
+"""DeepStack: image features replace image tokens, and those of deeper levels are added after the first layers.
 
-Meng et al. 2024, DeepStack, as Qwen3-VL has it. B rows, T tokens, V features of all images, L levels, D width.
+Meng et al. 2024, DeepStack, in the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class Deeper:
-    """What is added to the hidden states after each of the first layers, (B, T, D); nothing while generating."""
+    """What is added to the hidden states after each of the first layers, (B, T, D); empty while generating."""
 
     levels: list[Tensor]
 
     def at(self, places: Tensor) -> Deeper:
-        """Return what holds for generated tokens: none is of an image."""
+        """Return nothing to add for generated tokens: none is of an image."""
         return Deeper([])
 
 
 class DeepInPlace(InPlace):
-    """Put the first D of each feature in its place, and leave the others where the layers find them; holds no weights."""
+    """Put the first D channels of each feature in its place, and store the others for the layers. It has no weights."""
 
     def __init__(self, language: nn.Module, image_token_id: int, levels: int) -> None:
         super().__init__(image_token_id, prefix=False)
         self.levels = levels
         for level, block in enumerate(blocks_of(language)[:levels]):
-            # a hook, so that the language model keeps its own classes
+            # a hook, so that the language model keeps its classes
             block.register_forward_hook(_Add(level), with_kwargs=True)
 
     def forward(
@@ -49,7 +49,7 @@ class DeepInPlace(InPlace):
 
 
 class _Add:
-    """Add a level's features to what a layer of the language model gives."""
+    """A hook that adds a level's features to the output of a layer of the language model."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -61,22 +61,22 @@ class _Add:
 
 @dataclass(frozen=True)
 class DeepTokens:
-    """One text position per feature. The abstractor gives each of the tower's layers its own features: `deep_merger`."""
+    """One token of the text per feature. Use it with the abstractor `deep_merger`, which keeps the levels' features apart."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return how many text positions an image of so many features takes."""
+        """Return one token of the text per feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the widths of an embedding and of what is added later, side by side."""
+        """Return the width of an embedding and all levels together. Raises ValueError for a tower without levels."""
         if facts.levels == 0:
-            raise ValueError("deep_tokens: the tower gives no features of deeper layers: the fusion for it is `tokens`")
+            raise ValueError("deep_tokens: the tower returns no features of deeper layers: use the fusion `tokens`")
         return language_width * (1 + facts.levels)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Make the module and hook the levels in."""
+        """Return the module, hooked into the first layers."""
         config: Any = language.config
         levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
         if layers < levels:
-            raise ValueError(f"deep_tokens: {levels} levels are added after as many layers, and the model has {layers}")
+            raise ValueError(f"deep_tokens: {levels} levels need as many layers, but the language model has {layers}")
         return DeepInPlace(language, image_token_id, levels)

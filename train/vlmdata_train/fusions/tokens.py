@@ -1,4 +1,4 @@
-"""Image features in place of image tokens, any number of images anywhere in the text: LLaVA and most that followed.
+"""Image features replace image tokens, for any number of images anywhere in the text: LLaVA and most later models.
 
 B rows, T tokens, V features of all images, D width.
 """
@@ -16,14 +16,14 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class InPlace(nn.Module):
-    """Put features where the image tokens stand; holds no weights."""
+    """Replace the embeddings of image tokens by features. It has no weights."""
 
     def __init__(self, image_token_id: int, prefix: bool) -> None:
         super().__init__()
         self.image_token_id, self.prefix = image_token_id, prefix
 
     def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
-        """Return which tokens (B, T) stand before the first answer of their sample, if they are seen from before."""
+        """Return which tokens (B, T) precede the first answer of their sample; None without `prefix`."""
         if not self.prefix:
             return None
         answers = labels != -100
@@ -45,12 +45,12 @@ class InPlace(nn.Module):
 
 @dataclass(frozen=True)
 class Tokens:
-    """One text position per feature."""
+    """One token of the text per feature."""
 
-    prefix: bool = False  # full attention over what stands before the first answer: PaliGemma, moondream
+    prefix: bool = False  # full attention over the tokens before the first answer: PaliGemma, moondream
 
     def positions_of(self, tokens: int) -> int:
-        """Return how many text positions an image of so many features takes."""
+        """Return one token of the text per feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
@@ -58,5 +58,5 @@ class Tokens:
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Make the module; the language model is left as it is."""
+        """Return the module; the language model stays unchanged."""
         return InPlace(image_token_id, self.prefix)

@@ -1,6 +1,6 @@
-"""CogVLM: image features in place of image tokens, and in every layer weights of their own for them.
+"""CogVLM: image features replace image tokens, and every layer has separate weights for them.
 
-Wang et al. 2023, CogVLM: Visual Expert for Pretrained Language Models. Goes with the positions `shared`.
+Wang et al. 2023, CogVLM: Visual Expert for Pretrained Language Models. Use it with the positions `shared`.
 B rows, T tokens, D width.
 """
 
@@ -22,17 +22,17 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class ImagePlaces:
-    """Which tokens are of an image, (B, T); None: none of them."""
+    """Which tokens are of an image, (B, T); None means none of them."""
 
     marks: Tensor | None
 
     def at(self, places: Tensor) -> ImagePlaces:
-        """Return what holds for generated tokens: none is of an image."""
+        """Return the places for generated tokens: none is of an image."""
         return ImagePlaces(None)
 
 
 class Experts(InPlace):
-    """The experts of all layers. Both sets of weights are computed for every token, and one result is taken."""
+    """The experts of all layers. Both sets of weights are applied to every token, and one result is used."""
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -44,19 +44,19 @@ class Experts(InPlace):
             current = _Current()
             block.register_forward_pre_hook(current.take, with_kwargs=True)
             for name, module in linear.items():
-                # LoRA takes the hook to where its update is added (lora.py), so that no update reaches an image
+                # LoRA moves the hook after its update (lora.py), so that no update affects an image
                 module.register_forward_hook(_Choose(current, experts, name.replace(".", "_")))
 
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """Put features in their places, and tell the layers where these are."""
+        """Put features in their places, and store the places for the layers."""
         packing.images = ImagePlaces(ids == self.image_token_id)
         return super().forward(ids, embeddings, features, counts, segment_ids, packing)
 
 
 class _Current:
-    """The places of the batch that a layer is working on: taken as it begins, also when it is computed again."""
+    """The image places of a layer's current batch, set before each forward pass, also when it is recomputed."""
 
     marks: Tensor | None = None
 
@@ -65,10 +65,10 @@ class _Current:
 
 
 class _Choose:
-    """After a linear layer: the expert's result where a token is of an image."""
+    """A hook after a linear layer that uses the expert's result for tokens of images."""
 
     def __init__(self, current: _Current, experts: nn.ModuleDict, name: str) -> None:
-        # The expert is looked up at each call: with LoRA it is another module than the one that was built.
+        # The expert is looked up at each call because LoRA replaces the module.
         self.current, self.experts, self.name = current, experts, name
 
     def __call__(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
@@ -79,10 +79,10 @@ class _Choose:
 
 @dataclass(frozen=True)
 class VisualExperts:
-    """The experts begin as copies of the language model's own weights, so that at first nothing changes."""
+    """The experts start as copies of the language model's weights, so that at first the outputs do not change."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return how many text positions an image of so many features takes."""
+        """Return one token of the text per feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
@@ -90,5 +90,5 @@ class VisualExperts:
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Copy every linear layer of every block, and hook the copies in."""
+        """Return copies of every linear layer of every block, hooked into the language model."""
         return Experts(language, image_token_id)

@@ -1,4 +1,4 @@
-"""Any causal language model of Hugging Face, with its published weights or from scratch."""
+"""Causal language models of Hugging Face, with published weights or from scratch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vlmdata_train.model.tokens import BYTES, load_tokenizer
 
 @dataclass(frozen=True)
 class HfCausal:
-    """Exactly one of `name` (published weights) and `config` (random weights) is given."""
+    """A language model from `name` (published weights) or `config` (random weights). Exactly one must be set."""
 
     name: str | None = None  # a hub name or a folder
-    config: dict[str, Any] | None = None  # model_type, hidden_size, ... as the model's own configuration names them
-    tokenizer: str | None = None  # a hub name, a folder or `bytes`; without it the model's own
-    chat_template: str | None = None  # in place of the tokenizer's own, as Jinja; a recipe's `chat_template` is put here
+    config: dict[str, Any] | None = None  # model_type, hidden_size and other fields of the model's configuration
+    tokenizer: str | None = None  # a hub name, a folder or `bytes`; None: the model's
+    chat_template: str | None = None  # Jinja, instead of the tokenizer's; from the recipe's `chat_template`
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
 
     def __post_init__(self) -> None:
@@ -32,13 +32,13 @@ class HfCausal:
             raise ValueError("config needs a model_type, such as llama")
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer; a model from scratch without one speaks in bytes."""
+        """Load the tokenizer; a model from scratch has that of bytes by default."""
         return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the model's configuration, without any weights. From scratch, it is in the words of its tokenizer."""
+        """Return the model's configuration, without weights. From scratch, its vocabulary and ids are the tokenizer's."""
         if self.name is not None:
-            with quiet():  # it warns of the ids that are dropped next
+            with quiet():  # it warns about the ids that the next line drops
                 config = AutoConfig.from_pretrained(self.name)
             drop_foreign_ids(config)
             return config
@@ -46,7 +46,7 @@ class HfCausal:
         tokenizer = self.load_tokenizer()
         size = -(-len(tokenizer) // 64) * 64  # whole tiles for the matrix units
         values = {"vocab_size": size, **self.config}
-        if isinstance(values["vocab_size"], int):  # else the configuration's own class refuses it
+        if isinstance(values["vocab_size"], int):  # else the configuration's class refuses it
             size = values["vocab_size"]
         return config_of(with_special_ids(values, tokenizer, size))
 
@@ -55,22 +55,23 @@ class HfCausal:
         return int(self.load_config().get_text_config().hidden_size)
 
     def build(self, vocabulary: int) -> PreTrainedModel:
-        """Make the model and give its embeddings a row for each of `vocabulary` tokens where they have fewer.
+        """Return the model, with rows added to its embeddings if they have fewer than `vocabulary`.
 
-        Added rows are drawn around the mean of the old ones, so that a new token does not dominate the softmax.
+        Added rows are drawn around the mean of the old ones, so that a new token does not dominate the softmax. Raises
+        ValueError if a configuration from scratch has a smaller vocabulary.
         """
         dtype, config = getattr(torch, self.dtype), self.load_config()
         if self.name is not None:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
-                with quiet():  # it tells how the rows are drawn, which is as wanted
+                with quiet():  # it warns how the rows are drawn, which is intended
                     model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
         else:
             if config.vocab_size < vocabulary:
                 raise ValueError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {vocabulary}")
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        # Padding has no loss and is seen by nobody, so its row learns nothing anyway; but a token that also pads, as the end
-        # of a turn often does, is to learn where it is meant.
+        # Padding has no loss and no token sees it, so its row learns nothing anyway. But the padding token may have another
+        # use, often the end of a turn, and must learn there.
         embeddings: Any = model.get_input_embeddings()
         embeddings.padding_idx = None
         use_packed_attention(model)

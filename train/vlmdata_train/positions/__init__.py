@@ -1,6 +1,6 @@
-"""Where tokens stand. A part answers
+"""Positions of tokens. Methods of a part:
 
-- `position_ids(batch, plan, image_token_id)`: what the language model takes as positions, (B, T) or one such row for each axis,
-- `after(positions, lengths)`: the position (B,) of the first token generated in each row,
-- `prepare(language)`: what must change in the language model so that it reads such positions.
+- `position_ids(batch, plan, image_token_id)` returns the language model's position ids, (B, T) or (axes, B, T),
+- `after(positions, lengths)` returns the position (B,) of the first token generated in each row,
+- `prepare(language)` changes the language model so that it accepts such positions.
 """

@@ -1,4 +1,4 @@
-"""M-RoPE with the axes taking turns along the rotary angles, so that each has high and low frequencies: Qwen3-VL.
+"""M-RoPE with the axes interleaved over the rotary angles, so that each has high and low frequencies: Qwen3-VL.
 
 Bai et al. 2025, Qwen3-VL. B rows, T tokens, E head width.
 """
@@ -15,7 +15,7 @@ from vlmdata_train.positions.mrope import GridRotary, Mrope
 
 
 class TurnRotary(GridRotary):
-    """Angle i belongs to axis i % 3 while that axis has angles left, and then to time."""
+    """Angle i belongs to axis i % 3 as long as that axis has angles left, else to time."""
 
     def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
         super().__init__(rotary, sections)
@@ -32,7 +32,7 @@ class TurnRotary(GridRotary):
 
 @dataclass(frozen=True)
 class InterleavedMrope(Mrope):
-    """Goes with a preprocessing that keeps images in one tile of their own size: `smart_size`."""
+    """Use it with a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
     rotary = TurnRotary
     sections: tuple[int, ...] = (24, 20, 20)  # Qwen3-VL's, for heads of width 128

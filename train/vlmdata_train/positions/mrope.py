@@ -1,7 +1,7 @@
-"""Three positions for each token, time, row and column, each turning its own share of the rotary angles: Qwen2-VL's M-RoPE.
+"""Qwen2-VL's M-RoPE: each token has three positions, time, row and column, each for a share of the rotary angles.
 
-Wang et al. 2024, Qwen2-VL. Text has all three alike. An image stands still in time, and the text after it continues behind
-its longer side. B rows, T tokens, E head width.
+Wang et al. 2024, Qwen2-VL. For text all three are equal. All tokens of an image have the same time, and the text after it
+continues after its longer side. B rows, T tokens, E head width.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 
 def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:
-    """Place tokens: image tokens (B, T), segments (B, T), (rows, columns) of each image -> (3, B, T), without a host sync.
+    """Return positions: image tokens (B, T), segments (B, T), (rows, columns) of each image -> (3, B, T), without a host sync.
 
-    What a token adds to the positions after it is 1 for text; of an image the last token adds the longer side.
+    A text token increases the positions after it by 1, the last token of an image by the longer side.
     """
     shape = torch.tensor(grids, device=marks.device).view(-1, 2)
     ends = shape.prod(1).cumsum(0)  # image tokens up to the end of each image
-    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and with this one
+    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and including this one
     image = torch.searchsorted(ends, number).clamp(max=max(len(grids) - 1, 0))
     rows_columns = shape[image] if grids else torch.ones(*marks.shape, 2, dtype=torch.int64, device=marks.device)
     within = number - 1 - (ends[image] - rows_columns.prod(-1) if grids else 0)
@@ -39,13 +39,13 @@ def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, in
 
 
 class GridRotary(nn.Module):
-    """A language model's rotary angles, shared out among the three positions."""
+    """A language model's rotary angles, divided among the three axes."""
 
     def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
         super().__init__()
         self.rotary, self.sections = rotary, list(sections)
         if sum(sections) != len(rotary.inv_freq):
-            raise ValueError(f"mrope: sections sum to {sum(sections)}, and the model has {len(rotary.inv_freq)} angles")
+            raise ValueError(f"mrope: sections sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} angles")
 
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (3, B, T) -> cosines and sines (B, T, E)."""
@@ -55,19 +55,19 @@ class GridRotary(nn.Module):
         return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
 
     def share_out(self, angles: Tensor) -> Tensor:
-        """Give each angle to one of the axes, section after section: (3, B, T, E / 2) -> (B, T, E / 2)."""
+        """Select one axis for each angle, section by section: (3, B, T, E / 2) -> (B, T, E / 2)."""
         return torch.cat([axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))], -1)
 
 
 @dataclass(frozen=True)
 class Mrope:
-    """Goes with a preprocessing that keeps images in one tile of their own size: `smart_size`."""
+    """Use it with a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
-    rotary: ClassVar[type[GridRotary]] = GridRotary  # how the angles are shared out
+    rotary: ClassVar[type[GridRotary]] = GridRotary  # divides the angles among the axes
     sections: tuple[int, ...] = (16, 24, 24)  # Qwen2-VL's, for heads of width 128
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
-        """Return (3, B, T) positions, restarting at every segment."""
+        """Return (3, B, T) positions, which restart at every segment. Raises ValueError for another preprocessing."""
         if not hasattr(plan.preprocessing, "tile_size"):
             raise ValueError("positions: mrope needs a preprocessing with one tile of the image's own size: smart_size")
         grids = []
@@ -77,12 +77,12 @@ class Mrope:
         return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return one more than the largest position of each row's own tokens."""
+        """Return one more than the largest position of each row, without padding."""
         is_own = torch.arange(positions.shape[2], device=positions.device) < lengths[:, None]
         return positions.amax(0).masked_fill(~is_own, -1).amax(1) + 1
 
     def prepare(self, language: Any) -> None:
-        """Put the three-fold angles in the place of the model's own."""
+        """Replace the model's rotary angles. Raises ValueError if it has none."""
         if not hasattr(language.base_model, "rotary_emb"):
-            raise ValueError(f"positions: {type(language).__name__} has no rotary positions for mrope to share out")
+            raise ValueError(f"positions: {type(language).__name__} has no rotary positions, which mrope needs")
         language.base_model.rotary_emb = self.rotary(language.base_model.rotary_emb, self.sections)

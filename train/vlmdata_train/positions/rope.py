@@ -1,4 +1,4 @@
-"""One position per token, counted from 0 in each sample: what rotary and learned positions both take."""
+"""One position per token, counted from 0 in each sample, for rotary and learned positions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 @dataclass(frozen=True)
 class Rope:
-    """Positions as the loader counted them; image tokens take one each."""
+    """The batch's positions; each image token takes one."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
-        """Return (B, T) positions, restarting at every segment."""
+        """Return (B, T) positions, which restart at every segment."""
         return batch.position_ids
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return the lengths: positions are counted."""
+        """Return the lengths, because positions count tokens."""
         return lengths
 
     def prepare(self, language: Any) -> None:
-        """Change nothing: this is what every language model reads."""
+        """Change nothing: every language model accepts these positions."""

@@ -1,4 +1,4 @@
-"""All tokens of an image share one position, as if it were one word: CogVLM.
+"""One position for all tokens of an image, as for one word: CogVLM.
 
 Wang et al. 2023, CogVLM. B rows, T tokens.
 """
@@ -16,8 +16,8 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 
 def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:
-    """Place tokens: image tokens (B, T), segments (B, T), tokens of each image -> (B, T), without a host sync."""
-    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and with this one
+    """Return positions: image tokens (B, T), segments (B, T), tokens of each image -> (B, T), without a host sync."""
+    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and including this one
     is_last = marks & torch.isin(number, counts.to(marks.device).cumsum(0))
     adds = (~marks | is_last).long()
     before = adds.cumsum(1) - adds
@@ -29,15 +29,15 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
 
 @dataclass(frozen=True)
 class Shared:
-    """Goes with any fusion; only images that take several text positions feel it."""
+    """For any fusion; it differs from `rope` only for images that take several tokens of the text."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
-        """Return (B, T) positions, restarting at every segment."""
+        """Return (B, T) positions, which restart at every segment."""
         return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return one more than the last position of each row's own tokens."""
+        """Return one more than the last position of each row, without padding."""
         return positions.gather(1, lengths[:, None] - 1)[:, 0] + 1
 
     def prepare(self, language: Any) -> None:
-        """Change nothing: the positions are plain numbers."""
+        """Change nothing: every language model accepts these positions."""

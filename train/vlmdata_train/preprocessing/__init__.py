@@ -1,13 +1,13 @@
-"""From an image to the tiles that the tower sees. A part answers
+"""Preprocessing turns an image into tiles for the tower. Methods of a part:
 
-- `prepare(image, facts)`: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side),
-- `tiles_of(width, height, facts)`: how many tiles that gives,
-- `tokens_of(width, height, facts, grid_of)`: how many features the image is in the end; `grid_of(height, width)` is the
-  grid of one tile after the abstractor,
-- `build(facts, grid_of, width)`: None, or the module that arranges an image's tiles (tiles, M, D) as one sequence:
+- `prepare(image, facts)` returns the tiles: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side),
+- `tiles_of(width, height, facts)` returns the number of tiles,
+- `tokens_of(width, height, facts, grid_of)` returns the number of the image's features at the end; `grid_of(height, width)` is
+  the grid of one tile after the abstractor,
+- `build(facts, grid_of, width)` returns None, or the module that arranges an image's tiles (tiles, M, D) as one sequence:
   `forward(tiles, width=, height=)` -> (tokens, D).
 
-All are pure functions of sizes, so that a loader plans with them in processes that hold no weights.
+The numbers depend on sizes only, so that the loader's workers plan without weights.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class OneTile:
-    """The answers of a part that makes of every image one tile of the tower's size."""
+    """Base of parts that turn every image into one tile of the tower's size."""
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
+        """Return 1, for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the features of one tile, whatever the image's size."""
+        """Return the number of features of one tile, for any size."""
         return grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Short side to the tower's size, then the middle square: CLIP's own preparation, and LLaVA 1.0's."""
+"""Short side resized to the tower's size, then the middle square: CLIP, LLaVA 1.0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class CentreCrop(OneTile):
-    """One square tile; what lies outside the middle square of the image is lost."""
+    """One square tile; the image outside its middle square is lost."""
 
     resample: Resample = "bicubic"  # CLIP's
 
@@ -23,7 +23,7 @@ class CentreCrop(OneTile):
         height, width = image.shape[:2]
         side = facts.image_size
         short, long = min(height, width), max(height, width)
-        grown = int(side * long / short)  # rounded down, as CLIP's image processor does
-        image = resize(image, *((side, grown) if height <= width else (grown, side)), self.resample)
+        longer = int(side * long / short)  # rounded down, as in CLIP's image processor
+        image = resize(image, *((side, longer) if height <= width else (longer, side)), self.resample)
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         return to_tiles([image[top : top + side, left : left + side]])

@@ -1,4 +1,4 @@
-"""InternVL's tiles: the image pressed to the grid whose shape is nearest, cut up, and a thumbnail at the end.
+"""InternVL's tiles: the image resized to the grid with the nearest aspect ratio and cut, then a thumbnail.
 
 Chen et al. 2024, How Far Are We to GPT-4V? (InternVL 1.5).
 """
@@ -18,9 +18,9 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 @lru_cache(maxsize=4096)
 def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
-    """Return the (rows, columns) whose shape is nearest to the image's.
+    """Return the (rows, columns) with the aspect ratio nearest to the image's.
 
-    Of equal shapes the larger grid is taken while the image has more than half of that grid's pixels.
+    Among equal ratios it is the largest grid of whose pixels the image has more than half, else the smallest grid.
     """
     grids = [(rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)]
     grids = sorted((grid for grid in grids if min_tiles <= grid[0] * grid[1] <= max_tiles), key=lambda g: g[0] * g[1])
@@ -35,7 +35,7 @@ def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: 
 
 @dataclass(frozen=True)
 class DynamicTiles:
-    """From `min_tiles` to `max_tiles`, and the thumbnail where there is more than one."""
+    """`min_tiles` to `max_tiles` tiles, and the thumbnail if there are several."""
 
     min_tiles: int = 1
     max_tiles: int = 12  # InternVL 1.5's training; 6 in its fine-tuning scripts
@@ -44,7 +44,7 @@ class DynamicTiles:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_tiles <= self.max_tiles:
-            raise ValueError(f"1 <= min_tiles <= max_tiles is needed, not {self.min_tiles} and {self.max_tiles}")
+            raise ValueError(f"1 <= min_tiles <= max_tiles is required, not {self.min_tiles} and {self.max_tiles}")
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """uint8 (H, W, 3) -> uint8 (tiles, 3, side, side): row by row, then the thumbnail."""
@@ -58,14 +58,14 @@ class DynamicTiles:
         return to_tiles(tiles)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return how many tiles an image becomes, the thumbnail included."""
+        """Return the number of tiles of an image, with the thumbnail."""
         rows, columns = nearest_grid(width, height, facts.image_size, self.min_tiles, self.max_tiles)
         return rows * columns + (self.thumbnail and rows * columns > 1)
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the features of all tiles."""
+        """Return the number of features of all tiles."""
         return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: the tiles follow each other as they are."""
+        """Return None: the tiles' features are concatenated in order."""
         return None

@@ -1,4 +1,4 @@
-"""The image in its own shape, no side longer than a limit, pressed to whole patches or squares of them: Pixtral, Mistral 3.
+"""The image at its aspect ratio, with a limit on its sides, resized to whole patches or squares: Pixtral, Mistral 3.
 
 Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
 """
@@ -19,11 +19,11 @@ from vlmdata_train.preprocessing.native import RowEnds
 
 @dataclass(frozen=True)
 class LongestEdge:
-    """One tile of a size of its own; no image is enlarged by more than a patch."""
+    """One tile per image, of its own size. A side grows by less than one patch or square."""
 
     longest: int = 1024  # Pixtral's processor
-    ends: bool = True  # a learned vector after each row of patches, another after the last: [IMG_BREAK], [IMG_END]
-    square: int = 1  # patches on the side of a square that the abstractor merges; Mistral 3: 2
+    ends: bool = True  # a learned vector after each row of patches, another after the last row: [IMG_BREAK], [IMG_END]
+    square: int = 1  # side, in patches, of a square that the abstractor merges; Mistral 3: 2
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
@@ -31,20 +31,20 @@ class LongestEdge:
         return to_tiles([resize(image, *self.tile_size(image.shape[1], image.shape[0], facts), self.resample)])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the one tile; the sides are rounded down to the limit, then up to whole squares."""
+        """Return the (height, width) of the tile; sides are rounded down to the limit, then up to whole squares."""
         shrink, unit = max(height / self.longest, width / self.longest, 1.0), facts.patch_size * self.square
         rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / unit) for side in (height, width))
         return rows * unit, columns * unit
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
+        """Return 1, for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the tokens of the image's own grid, and one after each row."""
+        """Return the number of tokens of the image's grid, with those after the rows."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.ends else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Make the module that ends rows, if rows are ended."""
+        """Return the module that adds the vectors after rows; None without `ends`."""
         return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None

@@ -1,4 +1,4 @@
-"""The image in its own size and shape, at most so large, in whole patches, with a newline after each row: Fuyu, OtterHD.
+"""The image at its own size up to a limit, padded to whole patches, with a newline after each row: Fuyu, OtterHD.
 
 Bavishi et al. 2023, Fuyu-8B. M tokens of an image, D width.
 """
@@ -19,7 +19,7 @@ from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 @dataclass(frozen=True)
 class Native:
-    """One tile of a size of its own. A smaller image is never enlarged; it is padded to whole patches at right and below."""
+    """One tile per image, of its own size. Images are never enlarged, but padded to whole patches at the right and bottom."""
 
     max_height: int = 1080  # Fuyu's
     max_width: int = 1920  # Fuyu's
@@ -27,28 +27,28 @@ class Native:
     resample: Resample = "bilinear"  # Fuyu's
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch), the padding Fuyu's, 1 of 255."""
+        """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). The padding is Fuyu's, 1 of 255."""
         small = resize(image, *self._fitted(image.shape[1], image.shape[0]), self.resample)
         height, width = self.tile_size(image.shape[1], image.shape[0], facts)
         return to_tiles([pad(small, height, width, top=0, left=0, colour=(1, 1, 1))])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the one tile, in whole patches."""
+        """Return the (height, width) of the tile, in whole patches."""
         patch = facts.patch_size
         height, width = self._fitted(width, height)
         return math.ceil(height / patch) * patch, math.ceil(width / patch) * patch
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
+        """Return 1, for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the tokens of the image's own grid, a newline for each of its rows included."""
+        """Return the number of tokens of the image's grid, with a newline for each row."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.newline else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Make the module that ends rows, if rows are ended."""
+        """Return the module that adds newlines; None without `newline`."""
         return RowEnds(self.tile_size, facts, grid_of, width) if self.newline else None
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:
@@ -59,9 +59,9 @@ class Native:
 
 
 class RowEnds(nn.Module):
-    """One tile of an image, (1, M, D) -> its sequence (rows * (columns + 1), D): after each row a learned vector.
+    """The tile of an image, (1, M, D) -> its sequence (rows * (columns + 1), D), with a learned vector after each row.
 
-    `tile_size` gives the (height, width) of an image's tile; with `ends_image` the last row has a vector of its own.
+    `tile_size` returns the (height, width) of an image's tile. With `ends_image` the last row has a different vector.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class RowEnds(nn.Module):
         self.end = nn.Parameter(torch.randn(width) / math.sqrt(width)) if ends_image else None
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Put the vectors behind the rows."""
+        """Add the vectors after the rows."""
         grid = self.grid_of(*self.tile_size(width, height, self.facts))
         picture = tiles[0].unflatten(0, (grid.rows, grid.columns))
         ends = self.newline.to(picture.dtype).expand(grid.rows, -1)  # (rows, D)
         if self.end is not None:
-            # An image of one row has no use for the first vector, which gets its gradient, of zeros, all the same.
+            # An image of one row does not use the first vector, which still needs a gradient (of zeros).
             ends = torch.cat([ends[1:], self.end.to(picture.dtype)[None] + 0 * ends[:1]])
         return torch.cat([picture, ends[:, None]], 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Padded to a square of the mean colour, then resized: LLaVA 1.5, which keeps the aspect ratio and the edges."""
+"""The image padded to a square with the mean colour, then resized: LLaVA 1.5. It keeps the aspect ratio and the edges."""
 
 from __future__ import annotations
 

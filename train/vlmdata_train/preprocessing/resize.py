@@ -1,4 +1,4 @@
-"""The whole image pressed to the tower's square: Flamingo, BLIP-2, PaliGemma, SigLIP's own preparation."""
+"""The whole image resized to the tower's square: Flamingo, BLIP-2, PaliGemma, SigLIP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class Resize(OneTile):
-    """One square tile; nothing is lost but the aspect ratio."""
+    """One square tile of the whole image, without its aspect ratio."""
 
     resample: Resample = "bicubic"
 

@@ -1,4 +1,4 @@
-"""The image in its own shape, its sides rounded to whole squares, its pixels within limits: Qwen2-VL.
+"""The image at about its aspect ratio, its sides rounded to whole squares, its pixels within limits: Qwen2-VL.
 
 Wang et al. 2024, Qwen2-VL.
 """
@@ -17,9 +17,9 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Return the (height, width) in multiples of `factor`, with min_pixels to max_pixels and nearly the shape it had.
+    """Return the (height, width) in multiples of `factor`, with min_pixels to max_pixels and about the same aspect ratio.
 
-    Qwen2-VL's own function refuses what is more than 200 times as long as short; here it is one square high.
+    Qwen2-VL's function refuses images with an aspect ratio above 200; here their short side is one square.
     """
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
@@ -33,11 +33,11 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 @dataclass(frozen=True)
 class SmartSize:
-    """One tile of a size of its own."""
+    """One tile per image, of its own size."""
 
-    min_pixels: int = 56 * 56  # Qwen2-VL's processor, as the next
-    max_pixels: int = 28 * 28 * 1280
-    square: int = 2  # patches on the side of a square that the abstractor merges
+    min_pixels: int = 56 * 56  # Qwen2-VL's processor
+    max_pixels: int = 28 * 28 * 1280  # likewise
+    square: int = 2  # side, in patches, of a square that the abstractor merges
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
@@ -46,15 +46,15 @@ class SmartSize:
         return to_tiles([resize(image, rows, columns, self.resample)])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the one tile."""
+        """Return the (height, width) of the tile."""
         return smart_resize(height, width, facts.patch_size * self.square, self.min_pixels, self.max_pixels)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, whatever the size."""
+        """Return 1, for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the tokens of the image's own grid."""
+        """Return the number of tokens of the image's grid."""
         return grid_of(*self.tile_size(width, height, facts)).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:

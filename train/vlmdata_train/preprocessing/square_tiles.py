@@ -1,4 +1,4 @@
-"""Idefics3's tiles: the longer side to `longest`, both sides to whole tiles, cut up, and the whole image at the end.
+"""Idefics3's tiles: the longer side resized to `longest`, both sides to whole tiles and cut, then the whole image.
 
 Laurençon et al. 2024, Building and better understanding vision-language models (Idefics3); SmolVLM does the same.
 """
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
-MAX_SIDE = 4096  # what Idefics3 never goes beyond
+MAX_SIDE = 4096  # Idefics3's limit
 
 
 @dataclass(frozen=True)
 class SquareTiles:
-    """Small images are enlarged too: every image has `longest` on its longer side."""
+    """Small images are enlarged too: the longer side of every image becomes `longest`."""
 
     longest: int = 1456  # Idefics3: 4 tiles of 364
     resample: Resample = "lanczos"
@@ -37,20 +37,20 @@ class SquareTiles:
         return to_tiles([*tiles, resize(large, side, side, self.resample)])
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return how many tiles an image becomes, the whole image included."""
+        """Return the number of tiles of an image, with the whole image."""
         rows, columns = (size // facts.image_size for size in self._sizes(width, height, facts.image_size)[1])
         return 1 if rows * columns == 1 else rows * columns + 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the features of all tiles."""
+        """Return the number of features of all tiles."""
         return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: the tiles follow each other as they are."""
+        """Return None: the tiles' features are concatenated in order."""
         return None
 
     def _sizes(self, width: int, height: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the (height, width) after the first and the second resizing; both are rounded as Idefics3 rounds."""
+        """Return the (height, width) after the first and the second resizing, both rounded as in Idefics3."""
         if width >= height:
             short, long = _even(int(self.longest / (width / height))), self.longest
         else:
