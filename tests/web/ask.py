@@ -1,4 +1,4 @@
-"""Ask the real client for addresses, and wait for every outcome."""
+"""Fetch addresses with the real client, and wait for every outcome."""
 
 import functools
 import threading
@@ -19,7 +19,7 @@ PATIENCE_S = 120.0
 
 
 def options(**changed: Any) -> WebOptions:
-    """Return options that let tests reach the loopback address at once, with time for a machine that is ten times slower."""
+    """Return options that allow the loopback addresses, with time limits for a machine ten times slower."""
     plain: dict[str, Any] = {
         "allowed_hosts": LOOPBACK,
         "host_requests_per_s": 0.0,
@@ -31,10 +31,10 @@ def options(**changed: Any) -> WebOptions:
     return WebOptions(**{**plain, **changed})
 
 
-def ask(urls: list[str], *, pace: Any = None, lookup: Lookup = system_lookup, **changed: Any) -> list[Fetched]:
-    """Return the outcomes in the order of the addresses; fails if one does not come, or comes twice."""
+def ask(urls: list[str], *, rate_limiter: Any = None, lookup: Lookup = system_lookup, **changed: Any) -> list[Fetched]:
+    """Return the outcomes in the order of the addresses. Fails if one is missing or comes twice."""
     chosen = options(**changed)
-    client = Client(chosen, pace or RateLimiter(chosen), lookup=lookup)
+    client = Client(chosen, rate_limiter or RateLimiter(chosen), lookup=lookup)
     try:
         return ask_client(client, urls)
     finally:
@@ -42,15 +42,16 @@ def ask(urls: list[str], *, pace: Any = None, lookup: Lookup = system_lookup, **
 
 
 def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
+    """As `ask`, with a client that stays open."""
     outcomes: list[list[Fetched]] = [[] for _ in urls]
     left = threading.Semaphore(0)
 
-    def take(place: int, fetched: Fetched) -> None:
-        outcomes[place].append(fetched)
+    def take(position: int, fetched: Fetched) -> None:
+        outcomes[position].append(fetched)
         left.release()
 
-    for place, url in enumerate(urls):
-        client.submit(url, functools.partial(take, place))
+    for position, url in enumerate(urls):
+        client.submit(url, functools.partial(take, position))
     for _ in urls:
         assert left.acquire(timeout=PATIENCE_S), f"no outcome for {[u for u, o in zip(urls, outcomes, strict=True) if not o]}"
     assert [len(outcome) for outcome in outcomes] == [1] * len(urls)
@@ -58,15 +59,15 @@ def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
 
 
 def wait_until(claim: Callable[[], bool]) -> None:
-    """Return once a claim holds; fails where that takes longer than anything here should."""
+    """Return once `claim` is true. Fails after PATIENCE_S."""
     end = time.monotonic() + PATIENCE_S
     while not claim():
-        assert time.monotonic() < end, "it does not come"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.005)
 
 
 class Leaping:
-    """The client's clock, which a test may set ahead: a time limit passes, and nobody has to be quick or to wait."""
+    """The client's clock, which a test can set ahead, so that a time limit passes without waiting."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
@@ -79,7 +80,7 @@ class Leaping:
         return time.monotonic() + self.ahead_s
 
     def leap(self, seconds: float, client: Client) -> None:
-        """Set the clock ahead, and return when the client's pass that began before is over: a real clock leaps in none."""
+        """Set the clock ahead. Returns after the client's current pass, because a real clock does not leap during one."""
         self.ahead_s += seconds
         before = self._reads
         client.release(0)  # wakes it

@@ -1,4 +1,4 @@
-"""A server that speaks HTTP/2 alone, over TLS, and counts its connections."""
+"""A server for HTTP/2 only, over TLS, that counts its connections."""
 
 import contextlib
 import socket
@@ -38,7 +38,7 @@ class H2Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(timeout=10)
-        self._listener.close()  # not before: its number may be another socket's at once, which the thread would accept from
+        self._listener.close()  # after the thread ends: another socket may reuse the descriptor
         for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

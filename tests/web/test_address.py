@@ -1,4 +1,4 @@
-"""Which addresses are public: held to `ipaddress`, and stricter than it where a tunnel carries an address within one."""
+"""Public addresses, compared with `ipaddress`; stricter where a tunnel carries another address."""
 
 import ipaddress
 
@@ -27,7 +27,7 @@ PRIVATE_V4 = [
 
 
 def inside_v6(address: str) -> list[str]:
-    """Write an IPv4 address in every form in which IPv6 carries one."""
+    """Return an IPv4 address in every form in which IPv6 carries one."""
     v4 = int(ipaddress.IPv4Address(address))
     forms = [
         0xFFFF << 32 | v4,  # mapped
@@ -45,7 +45,7 @@ def inside_v6(address: str) -> list[str]:
 
 @given(st.ip_addresses(v=4).map(str))
 @example("1.1.1.1")
-def test_v4_is_ipaddress_without_three_networks(address: str) -> None:
+def test_v4_agrees_with_ipaddress_except_three_networks(address: str) -> None:
     parsed = ipaddress.IPv4Address(address)
     refused_by_us = any(parsed in ipaddress.IPv4Network(net) for net in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32"))
     is_open = parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
@@ -53,7 +53,7 @@ def test_v4_is_ipaddress_without_three_networks(address: str) -> None:
 
 
 @given(st.ip_addresses(v=6) | st.integers(0, 2**125).map(lambda low: ipaddress.IPv6Address(0x2 << 124 | low)))
-def test_v6_is_never_laxer_than_ipaddress(address: ipaddress.IPv6Address) -> None:
+def test_v6_is_at_least_as_strict_as_ipaddress(address: ipaddress.IPv6Address) -> None:
     if is_public(str(address)):
         assert address.ipv4_mapped is not None or address.is_global
         assert not address.is_multicast and not address.is_link_local and not address.is_site_local

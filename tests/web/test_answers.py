@@ -1,4 +1,4 @@
-"""What a server can answer, and the outcome it becomes."""
+"""Answers of servers and the outcomes they become."""
 
 import gzip
 import zlib
@@ -51,16 +51,16 @@ def test_every_other_answer_is_named_by_its_status(status: int) -> None:
         ("http_999", False),
     ],
 )
-def test_some_failures_are_of_the_moment(failure: str, passing: bool) -> None:
+def test_some_failures_are_temporary(failure: str, passing: bool) -> None:
     assert is_passing(failure) is passing
 
 
-def test_a_failure_that_is_not_ours_has_no_class() -> None:
-    with pytest.raises(AssertionError, match="no outcome"):
+def test_an_unknown_failure_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="unknown outcome"):
         is_passing("timeot")
 
 
-def test_error_pages_do_not_cost_their_connection_nor_much_reading() -> None:
+def test_error_pages_keep_their_connection_and_are_read_briefly() -> None:
     with LoopbackServer({"/big": endless(before=head(404, [("Content-Type", "text/html")]))}) as server:
         fetched = ask([server.url("/missing"), server.url("/missing")], host_connections=1)
         assert failures(fetched) == ["http_404", "http_404"]
@@ -82,7 +82,7 @@ def test_the_limit_holds_after_decompression() -> None:
         assert ask_one(server.url("/a"), max_bytes=1_000_000).failure == "too_large"
 
 
-def test_a_bomb_within_a_bomb() -> None:
+def test_a_nested_decompression_bomb() -> None:
     bomb = gzip.compress(gzip.compress(bytes(300_000_000), 1))
     with LoopbackServer({"/a": reply(bomb, headers={"Content-Encoding": "gzip, gzip"})}) as server:
         assert ask_one(server.url("/a"), max_bytes=1_000_000).failure == "too_large"
@@ -97,7 +97,7 @@ def test_the_limit_on_bytes_is_exact(size: int, failure: str | None) -> None:
         assert failures(fetched) == [failure] * 3
 
 
-def test_a_body_too_long_by_its_own_word_is_not_begun() -> None:
+def test_a_body_with_a_content_length_over_the_limit_is_not_read() -> None:
     with LoopbackServer({"/a": endless(before=head(200, [("Content-Length", "900000000000")]))}) as server:
         assert ask_one(server.url("/a")).failure == "too_large"
 
@@ -133,7 +133,7 @@ BAD_ANSWERS = {
 }
 
 
-def test_nothing_a_server_sends_is_more_than_an_outcome() -> None:
+def test_every_invalid_answer_becomes_an_outcome() -> None:
     with LoopbackServer({f"/{name}": route for name, (route, _) in BAD_ANSWERS.items()}) as server:
         fetched = ask([server.url(f"/{name}") for name in BAD_ANSWERS], max_bytes=1_000_000)
         assert {name: one.failure for name, one in zip(BAD_ANSWERS, fetched, strict=True)} == {
@@ -141,7 +141,7 @@ def test_nothing_a_server_sends_is_more_than_an_outcome() -> None:
         }
 
 
-def test_odd_but_right_answers_are_read() -> None:
+def test_unusual_valid_answers_are_read() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-Robots-Tag: noai\r\nLink: </a>\r\n\r\n"
     routes = {
         "/early": raw(early + head(200, [("Content-Length", "4")]) + b"body"),
@@ -158,7 +158,7 @@ def test_odd_but_right_answers_are_read() -> None:
         )
 
 
-def test_no_host_holds_a_row_for_longer_than_its_time() -> None:
+def test_no_host_delays_a_row_beyond_timeout_s() -> None:
     def half_a_header(request: Request, wire: Wire) -> bool:
         wire.send(b"HTTP/1.1 200 OK\r\n")
         return hang(request, wire)
@@ -178,7 +178,7 @@ def test_redirects_are_followed_and_counted() -> None:
         assert server.paths().count("/loop") == 11
 
 
-def test_bytes_that_a_redirect_writes_unescaped_are_asked_for_as_they_are() -> None:
+def test_unescaped_bytes_of_a_redirect_are_requested_unchanged() -> None:
     routes = {"/utf8": redirect("/caf\xc3\xa9.jpg"), "/latin1": redirect("/caf\xe9 1.jpg")}
     routes |= {"/caf%C3%A9.jpg": reply(b"utf-8"), "/caf%E9%201.jpg": reply(b"latin-1")}
     with LoopbackServer(routes) as server:
@@ -203,7 +203,7 @@ def test_the_guard_holds_wherever_such_a_redirect_leads() -> None:
         assert inner.requests == []
 
 
-def test_a_redirect_out_of_the_web_is_not_followed() -> None:
+def test_a_redirect_to_another_scheme_is_not_followed() -> None:
     places = [
         "file:///etc/passwd",
         "ftp://127.0.0.1/a",
@@ -217,16 +217,16 @@ def test_a_redirect_out_of_the_web_is_not_followed() -> None:
         assert failures(fetched) == ["bad_redirect"] * len(places)
 
 
-def test_a_redirect_without_a_place_is_an_answer() -> None:
+def test_a_redirect_without_a_location_is_an_answer() -> None:
     with LoopbackServer({"/a": reply(status=302), "/b": reply(status=300, headers={"Location": "/a"})}) as server:
         assert failures(ask([server.url("/a"), server.url("/b")])) == ["http_302", "http_300"]
 
 
-def test_addresses_that_cannot_be_asked_for_are_outcomes() -> None:
+def test_invalid_addresses_are_outcomes() -> None:
     assert failures(ask(["", "x", "ftp://a.example/", "http://a b/", "http://\ud800/"])) == ["bad_url"] * 5
 
 
-def test_nothing_listens_there() -> None:
+def test_a_port_without_a_listener() -> None:
     with nobody() as site:
         assert ask_one(f"{site}/a", robots=False).failure == "connect_failed"
-        assert ask_one(f"{site}/a").failure == "connect_failed"  # and robots.txt is asked for first
+        assert ask_one(f"{site}/a").failure == "connect_failed"  # robots.txt fails first

@@ -1,4 +1,4 @@
-"""Every row that is put in comes out once: over many connections and threads, when the client stops, when others break."""
+"""Every submitted row gets one outcome: with many connections and threads, on close, and after errors."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -12,21 +12,21 @@ from vlmdata.web.fetch import Fetched
 from vlmdata.web.rate_limiter import Ask, Grant, HostReport, News, RateLimiter
 
 
-class FarPace:
-    """A pace in another process: a call returns no sooner than `wait` does, and may fail. `begun`: requests that it allowed."""
+class RemoteRateLimiter:
+    """A rate limiter in another process: a call returns after `wait`, and may fail. `started` counts granted requests."""
 
     is_local = False
 
-    def __init__(self, pace: RateLimiter, wait: Callable[[], None] = lambda: None) -> None:
-        self.pace, self.wait, self.calls, self.begun, self.is_lost = pace, wait, 0, 0, False
+    def __init__(self, rate_limiter: RateLimiter, wait: Callable[[], None] = lambda: None) -> None:
+        self.rate_limiter, self.wait, self.calls, self.started, self.is_lost = rate_limiter, wait, 0, 0, False
 
     def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
         self.wait()
         self.calls += 1
         if self.is_lost:
-            raise ConnectionError("the arbiter is gone")
-        grants = self.pace.exchange(worker, asks, reports, news)
-        self.begun += sum(grant.starts for grant in grants)
+            raise ConnectionError("the rate limiter died")
+        grants = self.rate_limiter.exchange(worker, asks, reports, news)
+        self.started += sum(grant.starts for grant in grants)
         return grants
 
 
@@ -36,7 +36,7 @@ def test_connections_are_kept_alive() -> None:
         assert server.connections <= 2
 
 
-def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
+def test_a_connection_that_the_server_closed_meanwhile_causes_no_failure() -> None:
     def once(request: Request, wire: Wire) -> bool:
         wire.send(head(200, [("Content-Length", "1")]) + b"x")
         return False  # without saying Connection: close
@@ -50,8 +50,8 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
         client.close()
 
 
-def test_a_row_put_in_while_the_client_is_busy_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `done` lets the next row in while the client's thread is still at work; no timer would help one that waited."""
+def test_a_row_submitted_while_the_client_is_busy_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `done` submits the next row while the client's thread is busy; no timer would wake the client for it."""
     for timer in ("SCAN_S", "EXPIRE_S", "HEARTBEAT_S"):
         monkeypatch.setattr(f"vlmdata.web.client.{timer}", 1e6)
     with LoopbackServer(default=reply(b"x")) as server:
@@ -98,10 +98,10 @@ def submit_all(client: Client, urls: Iterable[str], done: Callable[[Fetched], No
 
 
 def test_closing_ends_every_row_once() -> None:
-    asked, over = threading.Event(), threading.Event()
+    looked_up, over = threading.Event(), threading.Event()
 
     def slow_lookup(host: str) -> list[str]:
-        asked.set()
+        looked_up.set()
         over.wait(PATIENCE_S)
         return ["127.0.0.1"]
 
@@ -114,7 +114,7 @@ def test_closing_ends_every_row_once() -> None:
         done: list[Fetched] = []
         urls = [server.url("/again")] + [server.url("/hang")] * 20 + [silent.url("/a")] * 20 + ["http://late.example/"] * 20
         submit_all(client, urls, done.append)
-        wait_until(lambda: {"/again", "/hang"} <= set(server.paths()) and bool(silent.requests) and asked.is_set())
+        wait_until(lambda: {"/again", "/hang"} <= set(server.paths()) and bool(silent.requests) and looked_up.is_set())
         client.close()
         over.set()
         assert failures(done) == ["closed"] * len(urls)
@@ -122,34 +122,34 @@ def test_closing_ends_every_row_once() -> None:
         assert done[-1].failure == "closed" and len(done) == len(urls) + 1
 
 
-def test_closing_frees_who_waits_to_put_a_row_in() -> None:
+def test_closing_ends_a_blocked_submit() -> None:
     with LoopbackServer({"/hang": hang}) as server:
         chosen = options(connections=1, host_connections=0, robots=False)
         client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
-        begun: list[str] = []
-        urls = (begun.append(url) or url for url in [server.url("/hang")] * 50)  # noted as each is put in
+        started: list[str] = []
+        urls = (started.append(url) or url for url in [server.url("/hang")] * 50)  # recorded when submitted
         thread = threading.Thread(target=submit_all, args=(client, urls, done.append))
         thread.start()
-        wait_until(lambda: len(begun) >= 4)  # one under way, two that wait for its connection, one that there is no room for
+        wait_until(lambda: len(started) >= 4)  # one under way, two that wait for its connection, one that blocks
         client.close()
         thread.join(timeout=PATIENCE_S)
         assert not thread.is_alive() and failures(done) == ["closed"] * 50
 
 
-def test_closing_gives_back_what_was_held_of_hosts() -> None:
+def test_closing_gives_leases_back() -> None:
     with LoopbackServer({"/hang": hang}, default=reply(b"x")) as server:
         chosen = options(host_connections=2, robots=False)
-        pace = RateLimiter(chosen)
-        client = Client(chosen, pace)
+        rate_limiter = RateLimiter(chosen)
+        client = Client(chosen, rate_limiter)
         for _ in range(5):
             client.submit(server.url("/hang"), lambda fetched: None)
         wait_until(lambda: len(server.requests) == 2)
         client.close()
-        assert failures(ask([server.url("/a")] * 3, pace=pace, host_connections=2, robots=False)) == [None] * 3
+        assert failures(ask([server.url("/a")] * 3, rate_limiter=rate_limiter, host_connections=2, robots=False)) == [None] * 3
 
 
-def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
+def test_an_error_of_the_caller_stops_the_client_and_close_raises() -> None:
     with LoopbackServer({"/a": reply(b"x"), "/hang": hang}) as server:
         chosen = options(robots=False)
         client = Client(chosen, RateLimiter(chosen))
@@ -162,37 +162,37 @@ def test_a_mistake_of_the_caller_stops_the_client_and_is_told() -> None:
         client.submit(server.url("/a"), wrong)
         wait_until(lambda: bool(done))
         assert failures(done) == ["closed"]
-        with pytest.raises(RuntimeError, match="stopped early") as told:
+        with pytest.raises(RuntimeError, match="stopped early") as raised:
             client.close()
-        assert isinstance(told.value.__cause__, KeyError)
+        assert isinstance(raised.value.__cause__, KeyError)
 
 
-def test_a_far_arbiter_costs_few_calls_and_no_row() -> None:
-    """A call takes until every request that was allowed has ended: the next call must tell of all these at once."""
+def test_a_remote_rate_limiter_gets_few_calls_and_loses_no_row() -> None:
+    """A call returns once all granted requests have ended, so the next call must report them all."""
     answer = after(0.01, reply(b"x"))
     with LoopbackServer(default=answer) as server, LoopbackServer(default=answer, host="127.0.0.2") as other:
         done: list[Fetched] = []
         chosen = options(host_connections=50, robots=False)
-        far = FarPace(RateLimiter(chosen), wait=lambda: wait_until(lambda: len(done) >= far.begun))
-        client = Client(chosen, far)
-        submit_all(client, [place.url(f"/{n}") for n in range(300) for place in (server, other)], done.append)
+        remote = RemoteRateLimiter(RateLimiter(chosen), wait=lambda: wait_until(lambda: len(done) >= remote.started))
+        client = Client(chosen, remote)
+        submit_all(client, [site.url(f"/{n}") for n in range(300) for site in (server, other)], done.append)
         wait_until(lambda: len(done) == 600)
         client.close()
         assert failures(done) == [None] * 600
-        assert far.calls < 100  # about 30; one more for each 0.2 s that a place was waited for in vain
+        assert remote.calls < 100  # about 30, and one more for each 0.2 s of waiting for a slot
         assert max(server.most_at_once, other.most_at_once) <= 50
 
 
-def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
+def test_a_dead_rate_limiter_ends_all_rows_and_close_raises() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(host_connections=6)
-        far = FarPace(RateLimiter(chosen))
-        client = Client(chosen, far)
+        remote = RemoteRateLimiter(RateLimiter(chosen))
+        client = Client(chosen, remote)
         done: list[Fetched] = []
 
         def take(fetched: Fetched) -> None:
             done.append(fetched)
-            far.is_lost = True  # with the first row: all but six of the others have yet to be let begin
+            remote.is_lost = True  # with the first row, when at most six others have started
 
         for n in range(100):
             client.submit(server.url(f"/{n}"), take)
@@ -203,7 +203,7 @@ def test_an_arbiter_that_is_lost_ends_all_rows_and_is_told() -> None:
 
 
 def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
-    """Forty bodies of a megabyte, two megabytes of room: transfers pause and go on, and none times out for it."""
+    """Forty bodies of 1 MB in a budget of 2 MB: transfers pause and resume, and none times out."""
     body = bytes(1_000_000)
     with LoopbackServer(default=drip(body, size=100_000, every_s=0.001)) as server:
         chosen = options(bytes_in_flight=2_000_000, host_connections=0, robots=False)
@@ -218,7 +218,7 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
 
         def slow_caller() -> None:
             for n in range(40):
-                wait_until(lambda n=n: len(done) > n)  # which looks every 5 ms
+                wait_until(lambda n=n: len(done) > n)  # checks every 5 ms
                 client.release(len(done[n].body or b""))
 
         thread = threading.Thread(target=slow_caller)
@@ -232,8 +232,8 @@ def test_bodies_in_flight_are_bounded_and_all_arrive() -> None:
         assert client.budget.used == 0
 
 
-def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two bodies is held by the caller for longer than the other, which waits for it, may take."""
+def test_paused_time_does_not_count_for_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller holds one body for longer than `timeout_s`, while the other transfer is paused."""
     clock = Leaping(monkeypatch)
 
     def when_both_have_come(request: Request, wire: Wire) -> bool:
@@ -259,7 +259,7 @@ def test_time_paused_by_us_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -
         assert failures(done) == [None] * 2
 
 
-def test_rows_of_a_slow_host_do_not_hold_up_who_puts_rows_in() -> None:
+def test_rows_of_a_slow_host_do_not_block_submit() -> None:
     with LoopbackServer(default=hang) as slow, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast:
         chosen = options(connections=4, host_connections=1, robots=False, timeout_s=1e6, max_wait_s=1e6)
         client = Client(chosen, RateLimiter(chosen))
@@ -273,17 +273,17 @@ def test_rows_of_a_slow_host_do_not_hold_up_who_puts_rows_in() -> None:
         assert failures(done) == [None] * 50
 
 
-def test_endless_bodies_in_every_connection_do_not_lock_each_other() -> None:
+def test_endless_bodies_in_every_connection_do_not_deadlock() -> None:
     with LoopbackServer(default=endless()) as server:
         urls = [server.url(f"/{n}") for n in range(30)]
         fetched = ask(urls, bytes_in_flight=3_000_000, max_bytes=2_000_000, host_connections=0, robots=False)
         assert failures(fetched) == ["too_large"] * 30
 
 
-def test_an_arbiter_that_does_not_answer_holds_no_row_for_ever() -> None:
+def test_rows_end_although_the_rate_limiter_does_not_answer() -> None:
     over = threading.Event()
 
-    class Silent(FarPace):
+    class Silent(RemoteRateLimiter):
         def exchange(
             self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]
         ) -> list[Grant]:

@@ -1,4 +1,4 @@
-"""Only public addresses are connected to, whatever a name, a redirect or a resolver says."""
+"""The client connects only to public addresses, despite names, redirects and resolvers."""
 
 import itertools
 import queue
@@ -19,7 +19,7 @@ from vlmdata.web.rate_limiter import RateLimiter
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
 )
-def test_nothing_private_is_connected_to(host: str) -> None:
+def test_the_client_does_not_connect_to_private_addresses(host: str) -> None:
     with LoopbackServer({"/a": reply(b"secret")}) as server:
         assert ask_one(server.url("/a", host), allowed_hosts=()).failure == "private_address"
         assert server.connections == 0
@@ -33,7 +33,7 @@ def test_a_recipe_allows_a_host_by_name_and_by_port() -> None:
         assert other.connections == 0
 
 
-def test_a_redirect_to_a_private_address_ends_there() -> None:
+def test_a_redirect_to_a_private_address_fails() -> None:
     with LoopbackServer({"/secret": reply(b"secret")}, host="127.0.0.2") as inner:
         routes = {"/a": redirect(inner.url("/secret")), "/b": redirect(inner.url("/secret", "[::ffff:127.0.0.2]"))}
         with LoopbackServer(routes) as server:
@@ -42,14 +42,14 @@ def test_a_redirect_to_a_private_address_ends_there() -> None:
         assert inner.connections == 0
 
 
-def test_a_name_that_stands_for_a_private_address_is_refused() -> None:
+def test_a_name_with_a_private_address_is_refused() -> None:
     with LoopbackServer({"/a": reply(b"secret")}) as server:
         fetched = ask_one(server.url("/a", "rebind.example"), lookup=lambda host: ["127.0.0.1", "::1"])
         assert (fetched.failure, server.connections) == ("private_address", 0)
 
 
 def test_an_answer_of_the_resolver_that_changes_is_checked_each_time() -> None:
-    """The first lookup says a public address, where nothing answers; the next the machine itself."""
+    """The first lookup returns a public address, where nothing answers; the next returns the loopback address."""
     answers = itertools.chain([["192.0.2.1"]], itertools.repeat(["127.0.0.1"]))
     with LoopbackServer({"/a": reply(b"secret")}) as server:
         url = server.url("/a", "rebind.example")
@@ -66,15 +66,15 @@ def test_a_name_the_recipe_allows_may_be_private() -> None:
         assert fetched.body == b"ours"
 
 
-def test_an_allowance_for_one_name_is_none_for_another_at_the_same_address() -> None:
-    """A connection that is kept alive for the allowed name must not serve the other."""
+def test_an_allowed_name_does_not_allow_another_at_the_same_address() -> None:
+    """A connection kept alive for the allowed name must not serve the other."""
     with LoopbackServer({"/a": reply(b"ours")}) as server:
         urls = [server.url("/a", "mirror.example"), server.url("/a", "evil.example"), server.url("/a", "mirror.example")]
         fetched = ask(urls, allowed_hosts=("mirror.example",), lookup=lambda host: ["127.0.0.1"])
         assert failures(fetched) == [None, "private_address", None]
 
 
-def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (
         LoopbackServer(default=reply(b"proxied"), host="127.0.0.2") as proxy,
         LoopbackServer({"/a": reply(b"direct")}) as server,
@@ -85,7 +85,7 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert proxy.connections == 0
 
 
-def test_a_proxy_is_the_one_address_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_connects_only_to_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with LoopbackServer(default=reply(b"by proxy")) as proxy:
         urls = ["http://a.example/x", "http://b.example/y", "http://10.0.0.1/z", "http://[::1]/z"]
@@ -94,12 +94,12 @@ def test_a_proxy_is_the_one_address_connected_to(monkeypatch: pytest.MonkeyPatch
         assert sorted(proxy.paths()) == ["http://a.example/x", "http://b.example/y"]
 
 
-def test_a_proxy_that_is_not_there() -> None:
+def test_a_proxy_that_does_not_listen() -> None:
     with nobody() as proxy:
         assert ask_one("http://a.example/x", proxy=proxy, robots=False).failure == "proxy_failed"
 
 
-def test_what_a_proxy_says_of_a_tunnel_is_no_answer() -> None:
+def test_a_proxys_answer_to_connect_is_not_the_answer() -> None:
     refusing = raw(head(403, [("X-Robots-Tag", "noai"), ("Content-Length", "0")]))
     with LoopbackServer(default=refusing) as proxy:
         fetched = ask_one("https://a.example/x", proxy=f"http://127.0.0.1:{proxy.port}", robots=False)
@@ -116,20 +116,20 @@ def test_names_that_do_not_exist_and_resolvers_that_are_down() -> None:
     assert failures(ask(urls, lookup=lookup)) == ["dns_temporary", "dns_failed", "dns_failed"]
 
 
-def test_a_lookup_is_shared_and_remembered() -> None:
-    asked = []
+def test_a_lookup_is_shared_and_cached() -> None:
+    looked_up = []
 
     def lookup(host: str) -> list[str]:
-        asked.append(host)
+        looked_up.append(host)
         return ["127.0.0.1"]
 
     with LoopbackServer({"/a": reply(b"x")}) as server:
         urls = [server.url("/a", "mirror.example")] * 20
         assert failures(ask(urls, lookup=lookup, allowed_hosts=("mirror.example",))) == [None] * 20
-        assert asked == ["mirror.example"]
+        assert looked_up == ["mirror.example"]
 
 
-def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_lookup_delays_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Leaping(monkeypatch)
     over = threading.Event()
 
@@ -154,13 +154,13 @@ def test_a_resolver_that_hangs_holds_only_its_own_rows(monkeypatch: pytest.Monke
 
 
 def test_a_name_does_not_wait_for_a_thread_that_another_name_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread of the first name is slow to take it from the queue, as on a busy machine, when the second is asked for."""
-    waits, both_asked, over = threading.Event(), threading.Event(), threading.Event()
+    """The thread of the first name is slow to take it from the queue when the second name comes, as on a busy machine."""
+    waits, both_looked_up, over = threading.Event(), threading.Event(), threading.Event()
 
     class SlowQueue(queue.Queue):
         def get(self, *args: object) -> object:
             waits.set()
-            both_asked.wait(PATIENCE_S)
+            both_looked_up.wait(PATIENCE_S)
             return super().get()
 
     def lookup(host: str) -> list[str]:
@@ -174,7 +174,7 @@ def test_a_name_does_not_wait_for_a_thread_that_another_name_needs(monkeypatch: 
     resolver.ask("hangs.example")
     assert waits.wait(PATIENCE_S)
     resolver.ask("mirror.example")
-    both_asked.set()
+    both_looked_up.set()
     try:
         assert answered.get(timeout=PATIENCE_S) == "mirror.example"
     finally:

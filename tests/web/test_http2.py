@@ -1,4 +1,4 @@
-"""Many rows of one host over one HTTP/2 connection, and one that is refused ends without the others."""
+"""Many rows of one host share an HTTP/2 connection, and a refused one does not end the others."""
 
 from tests.web.ask import ask, failures
 from tests.web.h2_server import H2Server
@@ -12,7 +12,7 @@ def test_rows_share_one_connection() -> None:
         assert server.connections == 1  # the one that robots.txt opened
 
 
-def test_limits_and_refusals_hold_for_each_stream() -> None:
+def test_limits_and_refusals_apply_to_each_stream() -> None:
     answers = {
         "/noai": (200, [("x-robots-tag", "noai")], b"x" * 1000),
         "/large": (200, [], b"x" * 1001),

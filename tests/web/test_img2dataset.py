@@ -1,4 +1,4 @@
-"""img2dataset as the engine of `download`: its own code, its own bytes, our outcomes and our guard."""
+"""img2dataset as the engine of `download`: its code and bytes, with vlmdata's outcomes and address guard."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ PEER = "import img2dataset, json, sys; img2dataset.download(**json.loads(sys.arg
 
 @pytest.fixture(autouse=True)
 def own_opener(monkeypatch):
-    """A Fetcher's opener is that of the whole process: what was there before is put back."""
+    """Restore urllib's opener, which a Fetcher replaces for the whole process."""
     monkeypatch.setattr("urllib.request._opener", None)
 
 
@@ -96,7 +96,7 @@ def test_the_bytes_are_those_that_img2dataset_itself_writes(tmp_path, resize, op
     assert len(mine) == len(FIGURES) and mine == peer
 
 
-def test_every_failure_is_an_outcome_of_ours_and_no_private_address_is_reached(tmp_path):
+def test_every_failure_is_an_outcome_and_no_private_address_is_reached(tmp_path):
     body = picture(1)
     with LoopbackServer(default=reply(body), host="127.0.0.2") as private:
         routes = {
@@ -139,7 +139,7 @@ def test_every_failure_is_an_outcome_of_ours_and_no_private_address_is_reached(t
 
 
 def trickle(request, wire):
-    """Promise no length, and never end."""
+    """Answer without a length and never end."""
     wire.send(head(200))
     while True:
         wire.send(b"x")
@@ -147,7 +147,7 @@ def trickle(request, wire):
 
 
 class Timer:
-    """A timer that rings when the test says so."""
+    """A timer that fires when the test says so."""
 
     running: ClassVar[dict["Timer", float]] = {}
 
@@ -162,7 +162,7 @@ class Timer:
 
 
 @pytest.mark.parametrize("certificate", [None, Certificate("127.0.0.1")], ids=["plain", "tls"])
-def test_a_server_that_drips_is_cut_off_with_or_without_tls(monkeypatch, certificate):
+def test_a_slow_server_times_out_with_and_without_tls(monkeypatch, certificate):
     monkeypatch.setattr("vlmdata.web.img2dataset_download.Timer", Timer)
     body = picture(1)
     routes = {"/slow": drip(body * 1000), "/endless": trickle, "/good": reply(body)}
@@ -181,13 +181,13 @@ def test_a_server_that_drips_is_cut_off_with_or_without_tls(monkeypatch, certifi
     assert not Timer.running
 
 
-def test_a_part_given_up_leaves_nothing_waiting():
+def test_an_abandoned_fetch_leaves_no_thread_blocked():
     with LoopbackServer(default=reply(b"x")) as server:
         fetcher = Fetcher(WebOptions(connections=2, allowed_hosts=("127.0.0.1",)))
         answers = fetcher.fetch({number: server.url(f"/{number}") for number in range(50)})
         assert next(answers)[1] == b"x"
         answers.close()
-        fetcher.close()  # would wait for ever on a feeder that waits
+        fetcher.close()  # would block for ever if the feeder blocked
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_a_part_given_up_leaves_nothing_waiting():
         ("something new", "bad_response"),
     ],
 )
-def test_its_words_become_ours(message, outcome):
+def test_its_errors_become_outcomes(message, outcome):
     assert outcome_of(message) == outcome
-    is_passing(outcome)  # raises for a name that is none
+    is_passing(outcome)  # raises for an unknown name
 
 
-def test_what_it_does_not_keep_must_be_given_up_in_so_many_words():
+def test_a_recipe_must_turn_off_what_it_does_not_support():
     def checked(**download):
         tree = {"source": {"type": "url_list", "path": "a"}, "steps": [{"download": {"engine": "img2dataset", **download}}]}
         parse(tree).steps[0].check()

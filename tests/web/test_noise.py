@@ -1,4 +1,4 @@
-"""Answers with bytes changed, cut, repeated and mixed at random: each becomes an outcome that has a name, and in time."""
+"""Answers with bytes changed, cut, repeated and mixed at random: each becomes a known outcome in time."""
 
 import gzip
 import random
@@ -43,7 +43,7 @@ def noisy_answer(seed: int) -> bytes:
     return bytes(answer)
 
 
-def test_noise_is_only_ever_an_outcome() -> None:
+def test_noise_becomes_an_outcome() -> None:
     with LoopbackServer({f"/{seed}": raw(noisy_answer(seed)) for seed in range(SEEDS)}) as server:
         fetched = ask([server.url(f"/{seed}") for seed in range(SEEDS)], robots=False, host_connections=32, max_bytes=100_000)
         for one in fetched:

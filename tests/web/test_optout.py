@@ -34,7 +34,7 @@ from vlmdata.web.optout import file_reservation, parse_tdmrep, tag_refusal, tdm_
         ([":noai"], "noai"),
     ],
 )
-def test_a_tag_speaks_to_all_or_to_whom_it_names(tags: list[str], refusal: str | None) -> None:
+def test_a_tag_applies_to_all_or_to_the_named_agent(tags: list[str], refusal: str | None) -> None:
     headers = [("content-type", "image/jpeg"), *(("x-robots-tag", tag) for tag in tags)]
     assert tag_refusal(headers, "vlmdata", WebOptions().opt_out) == refusal
 
@@ -79,5 +79,5 @@ def test_in_a_tdmrep_json_the_first_match_decides() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_tdmrep_json_reserves_nothing(body: bytes) -> None:
+def test_an_invalid_tdmrep_json_reserves_nothing(body: bytes) -> None:
     assert parse_tdmrep(body) == ()

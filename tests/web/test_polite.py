@@ -1,4 +1,4 @@
-"""robots.txt, opting out, block lists and pace, against servers that count what they are asked."""
+"""robots.txt, opt-outs, block lists and rate limits, with servers that count requests."""
 
 import contextlib
 import queue
@@ -21,13 +21,13 @@ def robots(text: str) -> dict[str, Route]:
     return {"/robots.txt": reply(text.encode()), "/a": reply(b"a"), "/b": reply(b"b")}
 
 
-def test_what_robots_txt_disallows_is_never_asked() -> None:
+def test_what_robots_txt_disallows_is_never_fetched() -> None:
     with LoopbackServer(robots("User-agent: *\nDisallow: /a\n")) as server:
         assert failures(ask([server.url("/a"), server.url("/b"), server.url("/a?x")])) == ["robots", None, "robots"]
         assert server.paths() == ["/robots.txt", "/b"]
 
 
-def test_a_recipe_may_leave_robots_txt_alone() -> None:
+def test_a_recipe_may_turn_robots_txt_off() -> None:
     with LoopbackServer(robots("User-agent: *\nDisallow: /a\n")) as server:
         assert ask_one(server.url("/a"), robots=False).body == b"a"
         assert server.paths() == ["/a"]
@@ -44,7 +44,7 @@ def test_each_port_and_scheme_has_its_own_robots_txt() -> None:
         assert failures(ask([strict.url("/a"), free.url("/a")])) == ["robots", None]
 
 
-def test_robots_txt_holds_for_every_hop() -> None:
+def test_robots_txt_applies_to_every_hop() -> None:
     with LoopbackServer(robots("User-agent: *\nDisallow: /a"), host="127.0.0.2") as strict:
         with LoopbackServer({"/to": redirect(strict.url("/a"))}) as server:
             assert ask_one(server.url("/to")).failure == "robots"
@@ -59,7 +59,7 @@ def test_robots_txt_holds_for_every_hop() -> None:
         (reply(b"", 401), None),
         (reply(b"", 200), None),
         (reply(b"<html>", 200), None),
-        (redirect("/robots.txt"), None),  # a loop: none is available
+        (redirect("/robots.txt"), None),  # a loop: unavailable
         (redirect("/elsewhere"), "robots"),
         (redirect("file:///etc/passwd"), None),
         (reply(b"", 500), "robots_unreachable"),
@@ -71,7 +71,7 @@ def test_robots_txt_holds_for_every_hop() -> None:
         (endless(b"User-agent: *\nDisallow: /a\n", before=head(200)), "robots"),
     ],
 )
-def test_how_the_answer_to_robots_txt_is_taken(answer: Route, failure: str | None) -> None:
+def test_what_the_answer_to_robots_txt_means(answer: Route, failure: str | None) -> None:
     routes = {**robots(""), "/robots.txt": answer, "/elsewhere": reply(b"User-agent: *\nDisallow: /a")}
     with LoopbackServer(routes) as server:
         fetched = ask([server.url("/a")] * 3, timeout_s=0.5 if answer is hang else 60.0)
@@ -86,7 +86,7 @@ def test_robots_txt_may_be_five_redirects_away() -> None:
         assert ask_one(server.url("/a")).failure == "robots"
 
 
-def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
+def test_an_unreachable_site_gets_one_request_for_all_its_rows() -> None:
     ended: list[int] = []
 
     class Noting(RateLimiter):
@@ -97,7 +97,7 @@ def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
             return super().exchange(worker, asks, reports, news)
 
     with nobody() as site:
-        assert failures(ask([f"{site}/{n}" for n in range(50)], pace=Noting(options()))) == ["connect_failed"] * 50
+        assert failures(ask([f"{site}/{n}" for n in range(50)], rate_limiter=Noting(options()))) == ["connect_failed"] * 50
     assert sum(ended) == 1
 
 
@@ -112,7 +112,7 @@ def test_a_site_that_is_out_of_reach_is_asked_once_for_all_its_rows() -> None:
         ({"TDM-Reservation": "0"}, None),
     ],
 )
-def test_who_opts_out_is_not_read(headers: dict[str, str], failure: str | None) -> None:
+def test_a_body_that_opts_out_is_not_read(headers: dict[str, str], failure: str | None) -> None:
     answer = endless(before=head(200, headers.items())) if failure else reply(b"a", headers=headers)
     with LoopbackServer({"/a": answer}) as server:
         fetched = ask_one(server.url("/a"))
@@ -120,15 +120,15 @@ def test_who_opts_out_is_not_read(headers: dict[str, str], failure: str | None) 
         assert fetched.headers == tuple((name.lower(), value) for name, value in headers.items())
 
 
-def test_a_refusal_is_remembered_over_all_workers() -> None:
+def test_all_workers_remember_a_refusal() -> None:
     with LoopbackServer({"/a": reply(b"a", headers={"X-Robots-Tag": "noai"}), "/b": reply(b"b")}) as server:
-        pace = RateLimiter(options())
-        for _ in range(3):  # each another client, as another worker would be
-            assert failures(ask([server.url("/a"), server.url("/b")], pace=pace)) == ["noai", None]
+        rate_limiter = RateLimiter(options())
+        for _ in range(3):  # a new client each time, as for another worker
+            assert failures(ask([server.url("/a"), server.url("/b")], rate_limiter=rate_limiter)) == ["noai", None]
         assert server.paths().count("/a") == 1 and server.paths().count("/robots.txt") == 1
 
 
-def test_tdmrep_json_is_asked_for_when_the_recipe_says_so() -> None:
+def test_tdmrep_json_is_fetched_if_the_recipe_says_so() -> None:
     rules = b'[{"location": "/a", "tdm-reservation": 1}]'
     with LoopbackServer({**robots(""), "/.well-known/tdmrep.json": reply(rules)}) as server:
         assert failures(ask([server.url("/a"), server.url("/b")], tdm_file=True)) == ["tdm_reserved", None]
@@ -137,7 +137,7 @@ def test_tdmrep_json_is_asked_for_when_the_recipe_says_so() -> None:
         assert ask_one(server.url("/a")).failure is None
 
 
-def test_block_lists_hold_before_anything_is_sent(tmp_path: Path) -> None:
+def test_block_lists_apply_before_anything_is_sent(tmp_path: Path) -> None:
     listed = tmp_path / "hosts.txt"
     listed.write_text("# malware\n0.0.0.0 bad.example\nhttp://127.0.0.1/exact\n\n", encoding="utf-8")
     with LoopbackServer({"/a": reply(b"a"), "/to": redirect("http://sub.bad.example/x")}) as server:
@@ -172,15 +172,15 @@ def test_a_block_list_that_cannot_be_read_says_where(tmp_path: Path) -> None:
         ask([], blocked_domains=("a/b",))
 
 
-def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> None:
+def test_a_host_gets_at_most_host_connections_over_all_workers() -> None:
     def when_three_have_come(request: Request, wire: Wire) -> bool:
         wait_until(lambda: server.most_at_once >= 3)
         return after(0.02, reply(b"x"))(request, wire)
 
     with LoopbackServer({"/robots.txt": reply(b"")}, default=when_three_have_come) as server:
         chosen = options(host_connections=3)
-        pace = RateLimiter(chosen)
-        clients = [Client(chosen, pace) for _ in range(3)]
+        rate_limiter = RateLimiter(chosen)
+        clients = [Client(chosen, rate_limiter) for _ in range(3)]
         done: list[str | None] = []
         for client in clients:
             for n in range(20):
@@ -192,8 +192,8 @@ def test_no_host_sees_more_requests_at_once_than_it_may_over_all_workers() -> No
         assert server.most_at_once == 3
 
 
-def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
-    """Five hosts, which may each have six, and three clients: together never more than four."""
+def test_at_most_run_connections_are_under_way() -> None:
+    """Five hosts with six slots each and three clients: never more than four requests together."""
     busy = {"now": 0, "most": 0}
     lock = threading.Lock()
 
@@ -210,8 +210,8 @@ def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(LoopbackServer(default=count, host=f"127.0.0.{n}")) for n in range(1, 6)]
         chosen = options(run_connections=4, robots=False)
-        pace = RateLimiter(chosen)
-        clients = [Client(chosen, pace) for _ in range(3)]
+        rate_limiter = RateLimiter(chosen)
+        clients = [Client(chosen, rate_limiter) for _ in range(3)]
         for client in clients:
             stack.callback(client.close)
         ended: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -221,20 +221,20 @@ def test_no_more_requests_are_under_way_than_the_whole_run_may_have() -> None:
     assert 2 <= busy["most"] <= 4
 
 
-def test_no_host_is_asked_more_often_than_it_may() -> None:
+def test_a_host_gets_at_most_its_requests_per_second() -> None:
     with LoopbackServer(default=reply(b"x")) as server:
         start = time.monotonic()
         fetched = ask([server.url(f"/{n}") for n in range(11)], host_requests_per_s=20.0, robots=False)
         assert failures(fetched) == [None] * 11
-        came = sorted(request.at - start for request in server.requests)  # later than it was sent, if the server is busy
+        came = sorted(request.at - start for request in server.requests)  # a busy server records a request late
         assert all(at >= n / 20 - 0.01 for n, at in enumerate(came))
 
 
 def test_crawl_delay_slows_one_host_alone() -> None:
     with LoopbackServer(robots("User-agent: *\nCrawl-delay: 0.2\n")) as slow:
         assert failures(ask([slow.url("/a"), slow.url("/b"), slow.url("/a")])) == [None] * 3
-        told, *times = (request.at for request in slow.requests)
-        assert times[1] - told >= 0.19 and times[2] - told >= 0.39
+        first, *times = (request.at for request in slow.requests)
+        assert times[1] - first >= 0.19 and times[2] - first >= 0.39
     with (
         LoopbackServer(robots("User-agent: *\nCrawl-delay: 3000\n")) as slow,
         LoopbackServer(robots(""), host="127.0.0.2") as fast,
@@ -248,7 +248,7 @@ def test_crawl_delay_slows_one_host_alone() -> None:
         assert slow.paths().count("/b") == 0
 
 
-def test_retry_after_is_kept_to_by_the_whole_host() -> None:
+def test_retry_after_applies_to_the_whole_host() -> None:
     busy = in_turn(reply(b"", 429, {"Retry-After": "1"}), reply(b"a"))
     with LoopbackServer({**robots(""), "/a": busy}) as server:
         fetched = ask([server.url("/a")] + [server.url("/b")] * 5, host_connections=1, retries=1)
@@ -257,15 +257,15 @@ def test_retry_after_is_kept_to_by_the_whole_host() -> None:
         assert server.requests[2].at - server.requests[1].at >= 0.99
 
 
-def test_a_rest_longer_than_a_row_may_wait_ends_its_rows_at_once() -> None:
+def test_a_retry_after_longer_than_a_row_may_wait_ends_its_rows_at_once() -> None:
     with LoopbackServer({**robots(""), "/a": reply(b"", 503, {"Retry-After": "3600"})}) as server:
         urls = [server.url("/a")] + [server.url("/b")] * 5
-        fetched = ask(urls, host_connections=1, retries=2, max_wait_s=1000.0)  # `ask` has no patience for so long
+        fetched = ask(urls, host_connections=1, retries=2, max_wait_s=1000.0)  # longer than `ask` waits
         assert failures(fetched) == ["http_503"] + ["host_busy"] * 5
         assert server.paths() == ["/robots.txt", "/a"]
 
 
-def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_failure_is_retried_and_a_final_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlmdata.web.client.retry_delay_s", lambda attempts: 0.0)
     routes = {
         "/robots.txt": reply(b""),
@@ -281,10 +281,10 @@ def test_a_passing_failure_is_tried_again_and_a_final_one_is_not(monkeypatch: py
 
 
 def test_waits_between_attempts_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first wait is a second at most: in six there is time for another attempt."""
+    """The first delay is at most one second, so six seconds allow another attempt."""
     clock = Leaping(monkeypatch)
     with LoopbackServer(default=reply(b"", 500)) as server:
-        chosen = options(robots=False, retries=1000, max_wait_s=6.0, timeout_s=1e9)  # the clock leaps under a request, too
+        chosen = options(robots=False, retries=1000, max_wait_s=6.0, timeout_s=1e9)  # the clock also leaps during a request
         client = Client(chosen, RateLimiter(chosen))
         done: list[Fetched] = []
         client.submit(server.url("/a"), done.append)
@@ -317,8 +317,8 @@ def test_a_slow_host_ends_its_rows_as_busy(monkeypatch: pytest.MonkeyPatch) -> N
         assert failures(done) == ["host_busy"] * 28 + [None] * 2
 
 
-def test_a_server_that_goes_quiet_is_given_a_rest() -> None:
-    """After 503 without Retry-After, the host's other rows wait about a second instead of knocking on."""
+def test_a_host_pauses_after_503_without_retry_after() -> None:
+    """After 503 without Retry-After, the host's other rows wait about a second."""
 
     def busy(request: Request, wire: Wire) -> bool:
         wire.send(head(503, [("Content-Length", "0")]))

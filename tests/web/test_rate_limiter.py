@@ -1,4 +1,4 @@
-"""The arbiter of the pace, with a clock that the test moves."""
+"""The rate limiter, with a clock that the test moves."""
 
 import tracemalloc
 from dataclasses import replace
@@ -21,48 +21,48 @@ class Clock:
         return self.now
 
 
-def lease(pace: RateLimiter, worker: str, starts: int, *reports: HostReport, needs_policy: bool = False) -> Grant:
-    return pace.exchange(worker, [Ask(ORIGIN, HOST, starts, needs_policy)], reports, [])[0]
+def lease(rate_limiter: RateLimiter, worker: str, starts: int, *reports: HostReport, needs_policy: bool = False) -> Grant:
+    return rate_limiter.exchange(worker, [Ask(ORIGIN, HOST, starts, needs_policy)], reports, [])[0]
 
 
-def test_places_are_lent_and_given_back() -> None:
-    pace = RateLimiter(options(host_connections=6), Clock())
-    assert lease(pace, "one", 4).starts == 4
-    assert lease(pace, "two", 4).starts == 2
-    assert lease(pace, "two", 4) == Grant(ORIGIN, 0, ASK_AGAIN_S, 0.0)
-    assert lease(pace, "two", 4, HostReport(HOST, 1)).starts == 1
-    assert lease(pace, "two", 4, HostReport(HOST, 99)).starts == 2  # it held two, so no more are free
+def test_slots_are_leased_and_given_back() -> None:
+    rate_limiter = RateLimiter(options(host_connections=6), Clock())
+    assert lease(rate_limiter, "one", 4).starts == 4
+    assert lease(rate_limiter, "two", 4).starts == 2
+    assert lease(rate_limiter, "two", 4) == Grant(ORIGIN, 0, ASK_AGAIN_S, 0.0)
+    assert lease(rate_limiter, "two", 4, HostReport(HOST, 1)).starts == 1
+    assert lease(rate_limiter, "two", 4, HostReport(HOST, 99)).starts == 2  # it leased two, so only two are freed
 
 
-def test_who_came_first_is_served_first() -> None:
-    pace = RateLimiter(options(host_connections=1), Clock())
-    assert [lease(pace, worker, 1).starts for worker in ("one", "two", "three")] == [1, 0, 0]
-    assert lease(pace, "one", 1, HostReport(HOST, 1)).starts == 0  # the place that it gave back is for the second
-    assert lease(pace, "three", 1).starts == 0
-    assert lease(pace, "two", 1).starts == 1
+def test_workers_are_served_in_order() -> None:
+    rate_limiter = RateLimiter(options(host_connections=1), Clock())
+    assert [lease(rate_limiter, worker, 1).starts for worker in ("one", "two", "three")] == [1, 0, 0]
+    assert lease(rate_limiter, "one", 1, HostReport(HOST, 1)).starts == 0  # the slot that it gave back is for the second
+    assert lease(rate_limiter, "three", 1).starts == 0
+    assert lease(rate_limiter, "two", 1).starts == 1
 
 
-def test_who_waits_no_longer_holds_nobody_up() -> None:
+def test_a_worker_that_stops_asking_loses_its_position() -> None:
     clock = Clock()
-    pace = RateLimiter(options(host_connections=1), clock)
-    assert [lease(pace, worker, 1).starts for worker in ("one", "two")] == [1, 0]
+    rate_limiter = RateLimiter(options(host_connections=1), clock)
+    assert [lease(rate_limiter, worker, 1).starts for worker in ("one", "two")] == [1, 0]
     clock.now += 10.0
-    assert lease(pace, "one", 1, HostReport(HOST, 1)).starts == 1
+    assert lease(rate_limiter, "one", 1, HostReport(HOST, 1)).starts == 1
 
 
-def test_starts_of_all_workers_share_one_line_in_time() -> None:
+def test_all_workers_share_the_rate_of_a_host() -> None:
     clock = Clock()
-    pace = RateLimiter(options(host_connections=0, host_requests_per_s=10.0), clock)
-    first, second, third = (lease(pace, worker, 15) for worker in ("one", "two", "three"))
+    rate_limiter = RateLimiter(options(host_connections=0, host_requests_per_s=10.0), clock)
+    first, second, third = (lease(rate_limiter, worker, 15) for worker in ("one", "two", "three"))
     assert (first.starts, first.wait_s, first.interval_s) == (15, 0.0, pytest.approx(0.1))
     assert (second.starts, second.wait_s) == (15, pytest.approx(1.5))
     assert third.starts == 0 and 0 < third.wait_s < 3.0
     clock.now += 60.0
-    assert lease(pace, "three", 100).starts == 20  # two seconds of it at most
+    assert lease(rate_limiter, "three", 100).starts == 20  # at most two seconds of the host's time
 
 
-def test_hosts_may_have_a_pace_of_their_own() -> None:
-    pace = RateLimiter(
+def test_a_host_may_have_another_rate() -> None:
+    rate_limiter = RateLimiter(
         options(host_connections=0, host_requests_per_s=1.0, host_rates={HOST: 100.0, "b.example": 0.0}), Clock()
     )
     asks = [
@@ -70,101 +70,102 @@ def test_hosts_may_have_a_pace_of_their_own() -> None:
         Ask("http://b.example:80", "b.example", 9, False),
         Ask("http://c.example:80", "c.example", 9, False),
     ]
-    assert [(grant.starts, grant.interval_s) for grant in pace.exchange("one", asks, [], [])] == [(9, 0.01), (9, 0.0), (2, 1.0)]
+    grants = rate_limiter.exchange("one", asks, [], [])
+    assert [(grant.starts, grant.interval_s) for grant in grants] == [(9, 0.01), (9, 0.0), (2, 1.0)]
 
 
-def test_one_worker_fetches_a_policy_and_all_learn_it() -> None:
+def test_one_worker_fetches_a_policy_for_all() -> None:
     clock = Clock()
-    pace = RateLimiter(options(), clock)
-    assert [lease(pace, worker, 5, needs_policy=True).fetch_policy for worker in ("one", "two")] == [True, False]
+    rate_limiter = RateLimiter(options(), clock)
+    assert [lease(rate_limiter, worker, 5, needs_policy=True).fetch_policy for worker in ("one", "two")] == [True, False]
     policy = Policy(((False, "/a"),), crawl_delay_s=2.0, ttl_s=100.0)
-    pace.exchange("one", [], [HostReport(HOST, 1)], [News(ORIGIN, HOST, policy)])
-    granted = lease(pace, "two", 5, needs_policy=True)
+    rate_limiter.exchange("one", [], [HostReport(HOST, 1)], [News(ORIGIN, HOST, policy)])
+    granted = lease(rate_limiter, "two", 5, needs_policy=True)
     assert (granted.policy, granted.fetch_policy, granted.interval_s, granted.starts) == (policy, False, 2.0, 1)
     clock.now += 100.0
-    assert lease(pace, "two", 5, needs_policy=True).fetch_policy  # it has grown old
+    assert lease(rate_limiter, "two", 5, needs_policy=True).fetch_policy  # it has expired
 
 
-def test_a_policy_that_nobody_brings_is_fetched_by_another() -> None:
+def test_another_worker_fetches_a_policy_that_is_not_reported() -> None:
     clock = Clock()
-    pace = RateLimiter(options(), clock)
-    assert lease(pace, "one", 1, needs_policy=True).fetch_policy
+    rate_limiter = RateLimiter(options(), clock)
+    assert lease(rate_limiter, "one", 1, needs_policy=True).fetch_policy
     for _ in range(10):
-        assert not lease(pace, "two", 1, needs_policy=True).fetch_policy
-        pace.exchange("one", [], [], [])  # it lives, but brings nothing
+        assert not lease(rate_limiter, "two", 1, needs_policy=True).fetch_policy
+        rate_limiter.exchange("one", [], [], [])  # it is alive, but reports no policy
         clock.now += DUTY_S / 10
-    assert lease(pace, "two", 1, needs_policy=True).fetch_policy
+    assert lease(rate_limiter, "two", 1, needs_policy=True).fetch_policy
 
 
 @pytest.mark.parametrize("how", ["silent", "left"])
-def test_what_the_dead_held_is_free_again(how: str) -> None:
+def test_leases_of_a_dead_worker_are_freed(how: str) -> None:
     clock = Clock()
-    pace = RateLimiter(options(host_connections=2), clock)
-    assert lease(pace, "dead", 2, needs_policy=True).fetch_policy and lease(pace, "dead", 2).starts == 1
+    rate_limiter = RateLimiter(options(host_connections=2), clock)
+    assert lease(rate_limiter, "dead", 2, needs_policy=True).fetch_policy and lease(rate_limiter, "dead", 2).starts == 1
     if how == "left":
-        pace.leave("dead")
+        rate_limiter.leave("dead")
     else:
         clock.now += SILENT_S - 1
-        assert lease(pace, "one", 2).starts == 0
+        assert lease(rate_limiter, "one", 2).starts == 0
         clock.now += SILENT_S / 10 + 1
-        pace.exchange("one", [], [], [])
-    granted = lease(pace, "one", 2, needs_policy=True)
-    assert granted.fetch_policy and lease(pace, "one", 2).starts == 1
-    pace.exchange("dead", [], [HostReport(HOST, 2)], [])  # it was only very slow: what it says of old leases changes nothing
-    assert lease(pace, "one", 2).starts == 0
+        rate_limiter.exchange("one", [], [], [])
+    granted = lease(rate_limiter, "one", 2, needs_policy=True)
+    assert granted.fetch_policy and lease(rate_limiter, "one", 2).starts == 1
+    rate_limiter.exchange("dead", [], [HostReport(HOST, 2)], [])  # it was only slow: its old leases no longer count
+    assert lease(rate_limiter, "one", 2).starts == 0
 
 
-def test_trouble_closes_a_host_and_halves_it() -> None:
+def test_trouble_pauses_a_host_and_halves_its_slots() -> None:
     clock = Clock()
-    pace = RateLimiter(options(host_connections=8), clock)
-    assert lease(pace, "one", 8).starts == 8
-    closed = lease(pace, "two", 8, HostReport(HOST, 0), HostReport(HOST, 0, trouble=True))
+    rate_limiter = RateLimiter(options(host_connections=8), clock)
+    assert lease(rate_limiter, "one", 8).starts == 8
+    closed = lease(rate_limiter, "two", 8, HostReport(HOST, 0), HostReport(HOST, 0, trouble=True))
     assert closed.starts == 0 and 0.5 <= closed.wait_s <= 1.0
-    lease(pace, "one", 0, HostReport(HOST, 8, trouble=True))  # those that were under way say the same: one trouble, not two
-    assert lease(pace, "two", 8).wait_s == closed.wait_s
+    lease(rate_limiter, "one", 0, HostReport(HOST, 8, trouble=True))  # requests that fail together count once
+    assert lease(rate_limiter, "two", 8).wait_s == closed.wait_s
     clock.now += closed.wait_s
-    assert lease(pace, "two", 8).starts == 4
-    lease(pace, "two", 0, HostReport(HOST, 4, answered=True))
-    assert lease(pace, "two", 8).starts == 8
+    assert lease(rate_limiter, "two", 8).starts == 4
+    lease(rate_limiter, "two", 0, HostReport(HOST, 4, answered=True))
+    assert lease(rate_limiter, "two", 8).starts == 8
 
 
-def test_pauses_double_and_retry_after_is_the_least_of_them() -> None:
+def test_pauses_double_and_last_at_least_retry_after() -> None:
     clock = Clock()
-    pace = RateLimiter(options(), clock)
+    rate_limiter = RateLimiter(options(), clock)
     waits = []
     for _ in range(12):
-        waits.append(lease(pace, "one", 1, HostReport(HOST, 0, trouble=True)).wait_s)
+        waits.append(lease(rate_limiter, "one", 1, HostReport(HOST, 0, trouble=True)).wait_s)
         clock.now += waits[-1]
     assert all(0.5 * 2.0**n <= wait <= 2.0**n for n, wait in enumerate(waits[:8]))
     assert max(waits) <= 300.0
-    assert lease(pace, "one", 1, HostReport(HOST, 0, trouble=True, rest_s=7200.0)).wait_s == pytest.approx(7200.0)
+    assert lease(rate_limiter, "one", 1, HostReport(HOST, 0, trouble=True, rest_s=7200.0)).wait_s == pytest.approx(7200.0)
 
 
-def test_refused_addresses_are_told_with_the_lease() -> None:
-    pace = RateLimiter(options(), Clock())
-    pace.exchange("one", [], [], [News(url_key=7, failure="noai")])
-    granted = pace.exchange("two", [Ask(ORIGIN, HOST, 2, False, (7, 8))], [], [])[0]
+def test_a_grant_lists_refused_addresses() -> None:
+    rate_limiter = RateLimiter(options(), Clock())
+    rate_limiter.exchange("one", [], [], [News(url_key=7, failure="noai")])
+    granted = rate_limiter.exchange("two", [Ask(ORIGIN, HOST, 2, False, (7, 8))], [], [])[0]
     assert (granted.refused, granted.starts) == (((7, "noai"),), 1)
 
 
-def test_idle_hosts_are_forgotten_but_not_what_they_asked_for() -> None:
+def test_idle_hosts_are_forgotten_but_not_their_crawl_delay() -> None:
     clock = Clock()
-    pace = RateLimiter(options(), clock)
+    rate_limiter = RateLimiter(options(), clock)
     tracemalloc.start()
     for n in range(1000):
-        pace.exchange("one", [Ask(f"http://{n}.example:80", f"{n}.example", 1, False)], [], [])
-        pace.exchange("one", [], [HostReport(f"{n}.example", 1)], [])
-    pace.exchange("one", [], [], [News(ORIGIN, HOST, Policy(crawl_delay_s=9.0))])
+        rate_limiter.exchange("one", [Ask(f"http://{n}.example:80", f"{n}.example", 1, False)], [], [])
+        rate_limiter.exchange("one", [], [HostReport(f"{n}.example", 1)], [])
+    rate_limiter.exchange("one", [], [], [News(ORIGIN, HOST, Policy(crawl_delay_s=9.0))])
     held, _ = tracemalloc.get_traced_memory()
     clock.now += SILENT_S
-    pace.exchange("one", [], [], [])
+    rate_limiter.exchange("one", [], [], [])
     left, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert left < held / 2 and held > 200_000
-    assert lease(pace, "one", 1).interval_s == 9.0
+    assert lease(rate_limiter, "one", 1).interval_s == 9.0
 
 
-def test_everything_that_travels_can_be_pickled() -> None:
+def test_all_messages_can_be_pickled() -> None:
     import pickle
 
     grant = replace(lease(RateLimiter(options(), Clock()), "one", 1), policy=Policy(((True, "/"),)), refused=((1, "noai"),))

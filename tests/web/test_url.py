@@ -1,4 +1,4 @@
-"""One form for every address, so that what is checked is what is sent."""
+"""Canonical addresses: the client sends exactly what it has checked."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ from vlmdata.web.url import MAX_LENGTH, join_url, parse_url
         ("http://a.b/a\nb", "http://a.b/ab"),
     ],
 )
-def test_an_address_has_one_form(given: str, text: str) -> None:
+def test_an_address_has_one_canonical_form(given: str, text: str) -> None:
     url = parse_url(given)
     assert url is not None
     assert url.text == text
@@ -72,7 +72,7 @@ def test_an_address_has_one_form(given: str, text: str) -> None:
         "http://exa\x00mple.com/",
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(given: str) -> None:
+def test_invalid_addresses_are_refused(given: str) -> None:
     assert parse_url(given) is None
 
 
@@ -96,7 +96,7 @@ def test_parsing_never_raises_and_is_stable(text: str) -> None:
         ("/caf\xc3\xa9.jpg", "http://a.example/caf%C3%A9.jpg"),  # UTF-8
         ("/caf\xe9.jpg", "http://a.example/caf%E9.jpg"),  # Latin-1
         ("/caf%C3%A9 \xc3\xa9\xe9?q=\xe9", "http://a.example/caf%C3%A9%20%C3%A9%E9?q=%E9"),
-        ("/voil\xc3\xa0", "http://a.example/voil%C3%A0"),  # its last byte is no space
+        ("/voil\xc3\xa0", "http://a.example/voil%C3%A0"),  # its last byte is not a space
         ("/a\xe3\x80\x80", "http://a.example/a%E3%80%80"),  # U+3000, which Python takes for a space
         ("http://b\xc3\xbccher.example/\xe9", "http://xn--bcher-kva.example/%E9"),
         ("\x01/a\x01b\x7f\x1f", "http://a.example/a%01b%7F"),
@@ -124,7 +124,7 @@ def test_a_redirect_may_be_relative(location: str, text: str) -> None:
         "http://[::1",
         "javascript:0",
         "http://u@a.example/",
-        "http://b\xfccher.example/",  # a host in Latin-1 is none
+        "http://b\xfccher.example/",  # a host in Latin-1 is invalid
         "http://u\xe9@a.example/",
         "\\\\u@a.example/",
         "//a b/",
@@ -132,13 +132,13 @@ def test_a_redirect_may_be_relative(location: str, text: str) -> None:
         "//\xff\xfe/",
     ],
 )
-def test_a_redirect_leads_to_http_or_nowhere(location: str) -> None:
+def test_a_redirect_to_anything_else_is_refused(location: str) -> None:
     base = parse_url("http://a.example/x/y")
     assert base is not None and join_url(base, location) is None
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=60))
-def test_any_bytes_lead_to_an_address_or_nowhere(location: str) -> None:
+def test_any_bytes_give_an_address_or_none(location: str) -> None:
     base = parse_url("http://a.example/x/y")
     assert base is not None
     url = join_url(base, location)

@@ -1,1 +1,1 @@
-"""Reaching the web: client, address guard, robots, rate limits, opt-outs."""
+"""Access to the web: client, address guard, robots.txt, rate limiter, opt-outs."""

@@ -1,7 +1,7 @@
-"""Which network addresses are public: the guard between addresses that strangers wrote and the machine's own network.
+"""Decides which network addresses are public, to keep untrusted URLs away from the machine's own network.
 
-Stricter than `ipaddress.is_global`, whose answer changes between Python versions: the tables below are the IANA registries
-of special-purpose addresses, with deprecated tunnels refused as a whole, for they carry an IPv4 address past the check.
+Stricter than `ipaddress.is_global`, whose answer changes between Python versions. The tables below are the IANA registries of
+special-purpose addresses. Deprecated tunnels are refused entirely, because they carry an IPv4 address past the check.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -15,31 +15,31 @@ _V4_REFUSED = tuple(
             "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
             "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
             "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # public by its number, but inside Azure it is the host's own control service
+            "168.63.129.16/32",  # a public number, but the host's control service inside Azure
         ),
     )
 )  # fmt: skip
 
-_V6_PUBLIC = IPv6Network("2000::/3")  # all that IANA has opened for global unicast
-# source: IANA IPv6 Special-Purpose Address Registry, the part inside 2000::/3
+_V6_PUBLIC = IPv6Network("2000::/3")  # all of IANA's global unicast space
+# source: IANA IPv6 Special-Purpose Address Registry, its entries inside 2000::/3
 _V6_REFUSED = tuple(
     map(
         IPv6Network,
         (
             "2001::/23",      # protocol assignments: Teredo, benchmarking, ORCHID
             "2001:db8::/32",  # documentation
-            "2002::/16",      # 6to4, deprecated by RFC 7526: holds an IPv4 address in bits 16 to 48
+            "2002::/16",      # 6to4, deprecated by RFC 7526: an IPv4 address in bits 16 to 48
             "3fff::/20",      # documentation
         ),
     )
 )  # fmt: skip
 _MAPPED = IPv6Network("::ffff:0:0/96")
-_NAT64 = IPv6Network("64:ff9b::/96")  # what DNS64 answers on an IPv6-only network: the IPv4 address in the last 32 bits
+_NAT64 = IPv6Network("64:ff9b::/96")  # DNS64's answers on an IPv6-only network: an IPv4 address in the last 32 bits
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # interface identifiers of RFC 5214, before an IPv4 address
 
 
 def is_public(address: str) -> bool:
-    """Tell whether a literal IPv4 or IPv6 address may be connected to. A zone (`fe80::1%eth0`) is never public."""
+    """Return whether a literal IPv4 or IPv6 address is public. One with a zone (`fe80::1%eth0`) never is."""
     if "%" in address:
         return False
     parsed = ip_address(address)

@@ -1,4 +1,4 @@
-"""Domains and addresses that a recipe never asks."""
+"""Domains and addresses that a recipe blocks."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from vlmdata.web.url import Url, parse_url
 
 
 class BlockedHosts:
-    """Domains with their subdomains, and exact addresses, from a recipe's lists and files."""
+    """Domains with their subdomains, and exact addresses, from a recipe's lists and files. A bad entry raises ValueError."""
 
     def __init__(self, options: WebOptions) -> None:
         self._domains: set[str] = set()
@@ -27,7 +27,7 @@ class BlockedHosts:
                     self._add_domain(words[-1], f"{name}, line {number}")
 
     def blocks(self, url: Url) -> bool:
-        """Say whether an address, its host or a domain above it is listed."""
+        """Return whether an address, its host or a parent domain is listed."""
         return url.text in self._urls or is_within(url.host, self._domains)
 
     def _add_domain(self, domain: str, where: str) -> None:
@@ -36,12 +36,12 @@ class BlockedHosts:
     def _add_url(self, url: str, where: str) -> None:
         parsed = parse_url(url)
         if parsed is None:
-            raise ValueError(f"{where}: {url!r} is no http(s) address")
+            raise ValueError(f"{where}: {url!r} is not an http(s) address")
         self._urls.add(parsed.text)
 
 
 def is_within(host: str, domains: set[str]) -> bool:
-    """Say whether a host is one of the domains or lies below one."""
+    """Return whether a host is one of the domains or a subdomain of one."""
     while host and domains:
         if host in domains:
             return True
@@ -50,8 +50,8 @@ def is_within(host: str, domains: set[str]) -> bool:
 
 
 def domain_of(word: str, where: str) -> str:
-    """Return a domain as hosts are compared. ValueError, with the place, for what is none."""
+    """Return a domain in canonical form. Raises ValueError, naming `where`, if it is not a domain."""
     parsed = parse_url(f"http://{word.lstrip('*').strip('.')}/")
     if parsed is None or parsed.path != "/":
-        raise ValueError(f"{where}: {word!r} is no domain; write example.org, without scheme or path")
+        raise ValueError(f"{where}: {word!r} is not a domain; write example.org, without scheme or path")
     return parsed.host

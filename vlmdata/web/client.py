@@ -1,8 +1,8 @@
-"""The web client of one worker: addresses in, outcomes out, each exactly once, whatever the other side does.
+"""The web client of one worker: every submitted address gets exactly one outcome, whatever the server does.
 
-A row goes: parsed and checked against the block lists, waiting for its site's turn (`turns`), its name looked up (`dns`),
-the transfer, and then an outcome, the next hop of a redirect, or another attempt after a wait; the last two go through the
-same checks again. One thread does all of it; others only put rows in.
+A row is parsed and checked against the block lists, waits for the rate limiter (`turns`), gets its host name resolved (`dns`)
+and is transferred. The result is an outcome, the next hop of a redirect, or another attempt after a delay; the last two pass
+the same checks again. One thread does all this; other threads only submit rows.
 """
 
 import heapq
@@ -34,52 +34,52 @@ __all__ = ["Client", "Fetched", "WebOptions"]
 
 Done = Callable[[Fetched], None]
 
-SCAN_S = 0.1  # how often deadlines are looked at, and by how much they may be missed
-EXPIRE_S = 0.5  # the same while rows do nothing but wait
+SCAN_S = 0.1  # seconds between checks of deadlines, and so the most by which one is missed
+EXPIRE_S = 0.5  # the same while all rows wait
 HEARTBEAT_S = 5.0
-_HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # the whole host, not one address, needs a rest
+_HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # signs of an overloaded host
 
 
 class Client:
-    """Fetches for all the parts that a worker has open. `lookup` stands in for the system's resolver."""
+    """Fetches for all partitions that a worker has open. `lookup` replaces the system's resolver."""
 
     def __init__(self, options: WebOptions, rate_limiter: RateLimiterLike, *, lookup: Lookup = system_lookup) -> None:
         self._options = options
         self._blocks = BlockedHosts(options)
-        self.budget = Budget(options.bytes_in_flight)  # for others to look at
+        self.budget = Budget(options.bytes_in_flight)  # read by callers
         self._turns = Turns(needs_policy=options.robots or options.tdm_file, max_wait_s=options.max_wait_s)
         self._loop = CurlLoop(options.connections)
         self._limiter_link = RateLimiterLink(
             rate_limiter, uuid.uuid4().hex, lambda grants: self._post(lambda: self._take_grants(grants))
         )
         self._resolver = Resolver(lambda host, answer: self._post(lambda: self._resolved(host, answer)), lookup)
-        self._room = threading.Condition()  # guards the next five
+        self._room = threading.Condition()  # guards the next five attributes
         self._submitted: deque[tuple[str, Url | None, Done]] = deque()
         self._posted: deque[Callable[[], None]] = deque()
-        self._pressing = 0  # rows whose turn it is, without a transfer yet
+        self._pending = 0  # rows that the rate limiter has let start, without a transfer yet
         self._closing = False
         self._broken: BaseException | None = None
         self._ready: deque[tuple[Fetch, tuple[str, ...]]] = deque()
         self._resolving: dict[str, list[tuple[Fetch, float]]] = {}
-        self._later: list[tuple[float, int, Fetch]] = []
+        self._retries: list[tuple[float, int, Fetch]] = []
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[Transfer] = []
-        self._numbers = itertools.count()
-        self._rows = 0  # put in, past the first checks, and not done
+        self._counter = itertools.count()
+        self._rows = 0  # submitted, not blocked, and not done
         self._next_scan = self._next_heartbeat = 0.0
         _keep_freed_memory()
         self._thread = Thread(self._run, name="web-client")
         self._thread.start()
 
     def submit(self, url: str, done: Done) -> None:
-        """Fetch an address and call `done` once, on the client's thread, which must not be made to wait.
+        """Fetch an address and call `done` once, on the client's thread; `done` must not block.
 
-        Blocks while twice as many rows as there are connections wait for one, which they also do while bodies fill
-        `bytes_in_flight`; never for rows that wait for their own host. Not to be called from within `done`.
+        Blocks while twice as many rows as there are connections wait for one, as they do while bodies fill
+        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call it inside `done`.
         """
         parsed = parse_url(url)
         with self._room:
-            while not self._closing and len(self._submitted) + self._pressing >= 2 * self._options.connections:
+            while not self._closing and len(self._submitted) + self._pending >= 2 * self._options.connections:
                 self._room.wait()
             if not self._closing:
                 self._submitted.append((url, parsed, done))
@@ -93,11 +93,11 @@ class Client:
         self.budget.held += size
 
     def release(self, size: int) -> None:
-        """Take back a `hold`, from any thread."""
+        """End a `hold` of `size` bytes. Any thread may call it."""
         self._post(lambda: self.hold(-size))
 
     def close(self) -> None:
-        """Stop; every row not yet done ends as `closed`. Raises what stopped the client before, if anything did."""
+        """Stop. Every row that is not done ends as `closed`. Raises RuntimeError if an error stopped the client before."""
         with self._room:
             if not self._closing:
                 self._closing = True
@@ -108,7 +108,7 @@ class Client:
             raise RuntimeError("the web client stopped early") from self._broken
 
     def _post(self, call: Callable[[], None]) -> None:
-        """Have something done on the client's thread; nothing, once that has ended."""
+        """Run `call` on the client's thread, unless the client is closing."""
         with self._room:
             if not self._closing:
                 self._posted.append(call)
@@ -116,7 +116,7 @@ class Client:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no row will end any more: one that the client had in hand when it broke, or could not tell of, never will."""
+        """Whether the client's thread has ended. A row that is then without an outcome never gets one."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -124,7 +124,7 @@ class Client:
             attempt(work, self._break)
 
     def _break(self, error: BaseException) -> None:
-        """Keep the first error, ours or the caller's mistake: `close` raises it."""
+        """Keep the first error, the client's or the caller's: `close` raises it."""
         self._broken = self._broken or error
 
     def _serve(self) -> None:
@@ -132,12 +132,12 @@ class Client:
             self._pass()
 
     def _pass(self) -> None:
-        for curl, code, message in self._loop.turn(self._patience_s()):
+        for curl, code, message in self._loop.turn(self._idle_s()):
             self._conclude(self._active.pop(curl), code, message)
         now = time.monotonic()
         self._take_inbox(now)
-        while self._later and self._later[0][0] <= now:
-            fetch = heapq.heappop(self._later)[2]
+        while self._retries and self._retries[0][0] <= now:
+            fetch = heapq.heappop(self._retries)[2]
             fetch.waited_s += now - fetch.queued_at
             self._turns.add(fetch, now)
         if now >= self._next_scan:
@@ -148,16 +148,16 @@ class Client:
         self._act_on_turns(now)
         self._begin_transfers(now)
 
-    def _patience_s(self) -> float:
-        """How long nothing needs to be looked at, unless a socket or another thread says so."""
+    def _idle_s(self) -> float:
+        """Return the seconds until the next timer; a socket or another thread may wake the client earlier."""
         now = time.monotonic()
         if self._turns.has_work or (self._turns.has_messages and self._limiter_link.is_free):
             return 0.0
         until = self._next_heartbeat
         if self._rows:
             until = min(until, self._next_scan + (0.0 if self._active or self._resolving else EXPIRE_S))
-        if self._later:
-            until = min(until, self._later[0][0])
+        if self._retries:
+            until = min(until, self._retries[0][0])
         alarm = self._turns.next_alarm()
         if alarm is not None:
             until = min(until, alarm)
@@ -206,10 +206,10 @@ class Client:
             turns.advance(now)
 
     def _look_up(self, fetch: Fetch, now: float) -> None:
-        """Find the addresses of a row's host, then let it wait for a transfer."""
+        """Resolve the host of a row, then queue the row for a transfer."""
         url = fetch.url
         if self._options.proxy or is_literal(url.host):
-            # with a proxy the guard at the socket sees the proxy's address only
+            # with a proxy, the guard at the socket sees only the proxy's address
             if self._options.proxy and is_literal(url.host) and not self._options.reaches(url.host, url.port, url.host):
                 self._end(fetch, "private_address", now)
             else:
@@ -239,22 +239,22 @@ class Client:
         while self._ready and len(self._active) < self._options.connections and self.budget.used < self.budget.limit:
             fetch, addresses = self._ready.popleft()
             transfer = self._idle.pop() if self._idle else Transfer(self._options, self.budget, self._may_pause)
-            transfer.begin(fetch, addresses, next(self._numbers), now)
+            transfer.begin(fetch, addresses, next(self._counter), now)
             self._active[transfer.curl] = transfer
             self._loop.add(transfer.curl)
         with self._room:
-            self._pressing = len(self._ready) + sum(map(len, self._resolving.values()))
-            if len(self._submitted) + self._pressing <= self._options.connections:  # half of where submit begins to wait
+            self._pending = len(self._ready) + sum(map(len, self._resolving.values()))
+            if len(self._submitted) + self._pending <= self._options.connections:  # half the limit at which submit blocks
                 self._room.notify_all()
 
     def _may_pause(self, transfer: Transfer) -> bool:
-        """Over the budget all wait for what the caller will release; if it holds nothing, the oldest goes on, or all
-        would wait for each other."""
+        """Whether a transfer over the budget waits: for the caller to release bytes, or for an older transfer to end. The
+        oldest never waits for others, or all would wait for each other."""
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
         return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
 
     def _scan(self, now: float) -> None:
-        """End what has taken too long."""
+        """End the transfers, lookups and waits that have taken too long."""
         self._next_scan = now + SCAN_S
         for transfer in list(self._active.values()):
             if transfer.fetch.spent_s + transfer.active_s(now) > self._options.timeout_s:
@@ -271,7 +271,7 @@ class Client:
         self._turns.expire(now)
 
     def _conclude(self, transfer: Transfer, code: int, message: str) -> None:
-        """A transfer is over, with libcurl's code: an outcome, another hop or another attempt."""
+        """Turn a finished transfer into an outcome, another hop or another attempt. `code` is libcurl's."""
         now = time.monotonic()
         self._loop.remove(transfer.curl)
         fetch = transfer.fetch
@@ -307,7 +307,7 @@ class Client:
             self._turns.add(fetch, now)
 
     def _end(self, fetch: Fetch, failure: str, now: float, rest_s: float = 0.0) -> None:
-        """An attempt failed, having used its host's turn: try again, or give up."""
+        """Retry a row whose attempt failed, or finish it with the failure."""
         trouble = failure in _HOST_TROUBLE or (failure == "timeout" and not fetch.status)
         self._turns.ended(fetch.url.host, trouble=trouble, rest_s=rest_s if trouble else 0.0, answered=fetch.status > 0)
         fetch.attempts += 1
@@ -315,7 +315,7 @@ class Client:
             delay_s = max(rest_s, retry_delay_s(fetch.attempts))
             if fetch.waited_s + delay_s <= self._options.max_wait_s:
                 fetch.failure, fetch.queued_at, fetch.spent_s = failure, now, 0.0
-                heapq.heappush(self._later, (now + delay_s, next(self._numbers), fetch))
+                heapq.heappush(self._retries, (now + delay_s, next(self._counter), fetch))
                 return
         self._finish(fetch, failure)
 
@@ -344,21 +344,21 @@ class Client:
         fetches = [transfer.fetch for transfer in self._active.values()]
         fetches += [fetch for fetch, _ in self._ready]
         fetches += [fetch for waiting in self._resolving.values() for fetch, _ in waiting]
-        fetches += [fetch for _, _, fetch in self._later]
+        fetches += [fetch for _, _, fetch in self._retries]
         fetches += [*self._turns.drain(), *(fetch for fetch, _ in self._turns.refused), *self._turns.starting]
         for fetch in fetches:
-            self._end_as_closed(fetch.done, fetch.text)
+            self._finish_as_closed(fetch.done, fetch.text)
         for text, _, done in submitted:
-            self._end_as_closed(done, text)
+            self._finish_as_closed(done, text)
         self._resolver.close()
         self._limiter_link.close(self._turns.messages())
         self._loop.close()
 
-    def _end_as_closed(self, done: Done, text: str) -> None:
-        attempt(lambda: done(Fetched(text, None, "closed")), self._break)  # an error of one does not keep it from the others
+    def _finish_as_closed(self, done: Done, text: str) -> None:
+        attempt(lambda: done(Fetched(text, None, "closed")), self._break)  # an error of one row must not stop the others
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep up to 32 MB of what is freed. Until it has once seen a large piece freed it hands the end of its heap
-    back at every turn, and the page faults cost 0.05 ms a body, as much as receiving it. The piece itself is never touched."""
+    """Make glibc keep up to 32 MB of freed memory. Until a large block is freed, glibc returns the end of its heap to the
+    system each time, and the page faults cost 0.05 ms a body, as much as receiving it. The block is never written to."""
     bytes(16_000_000)

@@ -1,4 +1,4 @@
-"""A word of warning where so many addresses are of one host that its pace is the pace of the whole run."""
+"""Warning that the rate limit of one host bounds the speed of the whole run."""
 
 import os
 from collections import Counter
@@ -7,34 +7,34 @@ from collections.abc import Iterable
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import parse_url
 
-ROWS_PER_S = 100.0  # that one core fetches, decodes and writes where the web keeps up
-LEAST_S = 60.0  # below which nobody minds
-MANY = 50  # of a sample: below, a share is chance
+ROWS_PER_S = 100.0  # that one core fetches, decodes and writes if the servers are fast enough
+MIN_RUN_S = 60.0  # shorter runs get no warning
+MIN_SAMPLED = 50  # addresses of a host; with fewer, its share may be chance
 
 
 def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> str | None:
-    """Return one line about the host that holds a run up, or None. `urls` are a sample of a list of `rows` (if known)."""
+    """Return one line about the host that bounds the run, or None. `urls` are a sample of a list of `rows`, if known."""
     hosts = Counter(parsed.host for parsed in map(parse_url, filter(None, urls)) if parsed is not None)
     sampled = hosts.total()
     slowest = None
     for host, count in hosts.items():
         rate = options.host_rates.get(host, options.host_requests_per_s)
-        if count >= MANY and rate and (slowest is None or count / rate > slowest[0]):
+        if count >= MIN_SAMPLED and rate and (slowest is None or count / rate > slowest[0]):
             slowest = (count / rate, host, count / sampled, rate)
     if slowest is None:
         return None
     _, host, share, rate = slowest
-    took_s = (rows or sampled) * share / rate
-    if took_s < LEAST_S or rate / share > ROWS_PER_S * (os.cpu_count() or 1):
+    run_s = (rows or sampled) * share / rate
+    if run_s < MIN_RUN_S or rate / share > ROWS_PER_S * (os.cpu_count() or 1):
         return None
     return (
-        f"{share:.0%} of the addresses are of {host}, which is asked at most {rate:g} times a second: the run takes "
-        f"{'' if rows else 'more than '}{_span(took_s)}. If its owner lets you ask more often: "
+        f"{share:.0%} of the addresses are on {host}, which gets at most {rate:g} requests a second: the run takes "
+        f"{'' if rows else 'more than '}{_duration(run_s)}. If its owner allows more: "
         f"--set 'download.host_rates={{{host}: {10 * rate:g}}}'"
     )
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"

@@ -1,4 +1,4 @@
-"""libcurl's multi handle on an event loop: transfers in, finished transfers out, one thread, thousands of sockets."""
+"""libcurl's multi handle on an event loop: one thread serves thousands of sockets."""
 
 import contextlib
 import os
@@ -9,41 +9,42 @@ import pycurl
 
 
 class CurlLoop:
-    """All of it belongs to one thread, except `wake`. A multi handle keeps connections, TLS sessions and the parsed
-    certificate store for all its transfers, so there is one per process."""
+    """Used on one thread, except `wake`. There is one per process, because a multi handle shares connections, TLS sessions
+    and the parsed certificate store among its transfers."""
 
     def __init__(self, connections: int) -> None:
         self._timer_at: float | None = None
         self._watched: set[int] = set()
-        self._asleep = self._woken = False  # set in this order, read in the other: no alarm is lost between two threads
+        self._asleep = self._woken = False  # set in this order and read in reverse, so no wake-up is lost between threads
         self._selector = selectors.DefaultSelector()
-        self._alarm_out, self._alarm_in = os.pipe()
-        os.set_blocking(self._alarm_out, False)
-        os.set_blocking(self._alarm_in, False)
-        self._selector.register(self._alarm_out, selectors.EVENT_READ)
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_out, False)
+        os.set_blocking(self._wake_in, False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, 2 * connections)  # kept open, idle ones included
+        self._multi.setopt(pycurl.M_MAXCONNECTS, 2 * connections)  # open connections, idle ones included
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
     def add(self, curl: pycurl.Curl) -> None:
+        """Start a transfer."""
         self._multi.add_handle(curl)
 
     def remove(self, curl: pycurl.Curl) -> None:
-        """Take a transfer out; one that is not finished loses its connection."""
+        """Remove a transfer; one that is not finished loses its connection."""
         self._multi.remove_handle(curl)
 
     def turn(self, timeout_s: float) -> list[tuple[pycurl.Curl, int, str]]:
-        """Wait for something to happen, at most so long, and return the transfers now finished: (handle, code, message)."""
+        """Wait for an event, at most `timeout_s`, and return the finished transfers: (handle, code, message)."""
         if self._timer_at is not None:
             timeout_s = min(timeout_s, self._timer_at - time.monotonic())
         self._asleep = True
         ready = self._selector.select(0.0 if self._woken else max(timeout_s, 0.0))
         self._asleep = self._woken = False
         for key, events in ready:
-            if key.fd == self._alarm_out:
-                os.read(self._alarm_out, 4096)
+            if key.fd == self._wake_out:
+                os.read(self._wake_out, 4096)
             else:  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT, 1 and 2
                 self._multi.socket_action(key.fd, events)
         if self._timer_at is not None and time.monotonic() >= self._timer_at:
@@ -52,18 +53,18 @@ class CurlLoop:
         return self._finished()
 
     def wake(self) -> None:
-        """Make `turn` return soon; from any thread. Costs nothing while the loop is busy: it looks before it sleeps."""
+        """Make `turn` return soon. Any thread may call it; a busy loop makes no system call for it."""
         self._woken = True
         if self._asleep:
-            with contextlib.suppress(BlockingIOError):  # full of alarms already
-                os.write(self._alarm_in, b"w")
+            with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+                os.write(self._wake_in, b"w")
 
     def close(self) -> None:
-        """The last call; no transfer may be left in it."""
+        """Free everything. All transfers must have been removed before."""
         self._multi.close()
         self._selector.close()
-        os.close(self._alarm_out)
-        os.close(self._alarm_in)
+        os.close(self._wake_out)
+        os.close(self._wake_in)
 
     def _finished(self) -> list[tuple[pycurl.Curl, int, str]]:
         finished: list[tuple[pycurl.Curl, int, str]] = []

@@ -1,4 +1,4 @@
-"""One address on its way through the client, and what its caller gets in the end."""
+"""One address in the client (`Fetch`), and the outcome that its caller gets (`Fetched`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from vlmdata.web.url import Url
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`url` is the address as submitted. Without a `failure` there is a body; with one there is none. `status` is the last
-    answer's, 0 without one. `headers` are those that speak of opting out, lower-case names, in the order they came."""
+    """The outcome of one address: a `body` or a `failure`. `url` is the address as submitted. `status` is that of the last
+    answer, 0 without one. `headers` are the opt-out headers, with lower-case names, in the order of the answer."""
 
     url: str
     body: bytes | None
@@ -24,7 +24,7 @@ class Fetched:
 
 @dataclass(slots=True, eq=False)
 class Fetch:
-    """`url` is the hop that is asked now. `is_policy`: robots.txt or tdmrep.json, which no policy can forbid."""
+    """A request in progress. `url` is the current hop. `is_policy`: robots.txt or tdmrep.json, which no policy can forbid."""
 
     text: str
     url: Url
@@ -34,14 +34,15 @@ class Fetch:
     hops: int = 0
     attempts: int = 0
     spent_s: float = 0.0  # in transfers of this attempt
-    waited_s: float = 0.0  # for turns of a host that does not get on, pauses and retries, all attempts
+    waited_s: float = 0.0  # for a host that makes no progress, for pauses and before retries; over all attempts
     queued_at: float = 0.0
-    is_looked_up: bool = False  # whether the arbiter was asked about its key
-    failure: str | None = None  # of the attempt before
+    is_looked_up: bool = False  # whether the rate limiter was asked about `key`
+    failure: str | None = None  # of the previous attempt
     status: int = 0  # of the last answer, as are the next two
     content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
 def url_key(url: Url) -> int:
+    """Return a 64-bit hash of an address, by which workers share refusals."""
     return xxhash.xxh3_64_intdigest(url.text.encode())

@@ -1,8 +1,8 @@
-"""img2dataset's own downloading, for those who need exactly what it fetches: `download: {engine: img2dataset}`.
+"""Downloads by img2dataset's own code, for exactly the bytes that it fetches: `download: {engine: img2dataset}`.
 
-Its `download_image_with_retry` asks by urllib. Added is only what cannot change a body: addresses and block lists are
-checked before, the opener through which all of urllib then goes connects to public addresses alone, at every hop, and what is
-not there after `timeout_s` an attempt is cut off: a server that drips a byte now and then would hold img2dataset for ever.
+Its `download_image_with_retry` uses urllib. Only checks that cannot change a body are added: addresses and block lists are
+checked first, urllib's opener connects only to public addresses at every hop, and a download ends after `timeout_s` per
+attempt. Without that limit, a server that sends a byte now and then blocks img2dataset for ever.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from vlmdata.web.options import WebOptions
 from vlmdata.web.url import bracketed, parse_url
 
 PRIVATE = "refused: private address"
-OPTED_OUT = "Use of image disallowed by X-Robots-Tag directive"  # its words
+OPTED_OUT = "Use of image disallowed by X-Robots-Tag directive"  # img2dataset's message
 _OUTCOMES = {
     PRIVATE: "private_address",
     OPTED_OUT: "opted_out",
@@ -32,7 +32,7 @@ _OUTCOMES = {
     "infinite loop": "too_many_redirects",
     "is not allowed": "bad_redirect",
 }
-_SAME = {
+_OUTCOME_OF_REASON = {
     "no_such_host": "dns_failed",
     "tls": "tls_failed",
     "connection_refused": "connect_failed",
@@ -43,16 +43,16 @@ _SAME = {
 
 
 def outcome_of(message: str) -> str:
-    """Return the outcome of ours that img2dataset's error comes to; what it has no word for is a `bad_response`."""
+    """Return the outcome for img2dataset's error message; an unknown message is a `bad_response`."""
     for sign, outcome in _OUTCOMES.items():
         if sign.lower() in message.lower():
             return outcome
     word = reason_of("failed_to_download", message)
-    return word if word.startswith("http_") else _SAME.get(word, "bad_response")
+    return word if word.startswith("http_") else _OUTCOME_OF_REASON.get(word, "bad_response")
 
 
 class Deadline:
-    """The time one address may take. Once it is over, its connections are closed under whoever reads from them."""
+    """Time limit of one address. When it passes, the connections are shut down, which ends a blocked read."""
 
     def __init__(self, seconds: float) -> None:
         self.is_over = False
@@ -62,25 +62,27 @@ class Deadline:
         self._timer.start()
 
     def watch(self, connection: socket.socket) -> None:
+        """Shut down this connection when the time is over."""
         self._sockets.append(connection)
         if self.is_over:
             self._end()
 
     def cancel(self) -> None:
+        """Stop the timer: the address is done."""
         self._timer.cancel()
 
     def _end(self) -> None:
         self.is_over = True
         for connection in self._sockets:
-            with contextlib.suppress(OSError, ValueError):  # closed already, or its place was taken by the TLS one
+            with contextlib.suppress(OSError, ValueError):  # closed already, or replaced by its TLS socket
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-_THREAD = local()  # `deadline`: of the address that this thread asks for
+_THREAD = local()  # `deadline` of the address that this thread fetches
 
 
 class Fetcher:
-    """A worker's threads, shared by its parts. Made once: the opener is the process's."""
+    """The download threads of a worker, shared by its partitions. One per process, because it installs urllib's opener."""
 
     def __init__(self, options: WebOptions) -> None:
         ask_no_news()
@@ -93,22 +95,22 @@ class Fetcher:
         urllib.request.install_opener(guarded_opener(options))
 
     def fetch(self, addresses: dict[int, str]) -> Iterator[tuple[int, bytes | None, str | None]]:
-        """Yield each position with its bytes or its failure, in the order they end; few bodies wait at a time."""
+        """Yield (position, bytes, failure) in the order of completion; at most two bodies per connection wait."""
         room = Semaphore(2 * self._options.connections)
 
-        def asked() -> Iterator[tuple[int, str]]:
+        def admitted() -> Iterator[tuple[int, str]]:
             for entry in addresses.items():
                 room.acquire()
                 yield entry
 
         try:
-            for answer in self._pool.imap_unordered(self._ask, asked()):
+            for answer in self._pool.imap_unordered(self._fetch_one, admitted()):
                 yield answer
                 room.release()
-        finally:  # whoever stops early must not leave the pool's feeder waiting
+        finally:  # if the caller stops early, the pool's feeder must not wait
             room.release(len(addresses) or 1)
 
-    def _ask(self, entry: tuple[int, str]) -> tuple[int, bytes | None, str | None]:
+    def _fetch_one(self, entry: tuple[int, str]) -> tuple[int, bytes | None, str | None]:
         position, address = entry
         url = parse_url(address)
         if url is None:
@@ -128,39 +130,39 @@ class Fetcher:
         return position, body or None, None if body else "empty_body"
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         self._pool.terminate()
 
 
 def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
-    """Return urllib's usual opener without files, FTP, the environment's proxies, and addresses that are not public."""
+    """Return urllib's usual opener without files, FTP, proxies of the environment and addresses that are not public."""
 
-    def connected(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
+    def connect_public(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
         error: OSError | None = None
         for family, kind, protocol, _, address in socket.getaddrinfo(*place, 0, socket.SOCK_STREAM):
             if not options.reaches(place[0].lower(), place[1], str(address[0])):
                 error = OSError(PRIVATE)
                 continue
             try:
-                made = socket.socket(family, kind, protocol)
-                made.settimeout(timeout)
-                made.connect(address)
-                _THREAD.deadline.watch(made)
-                return made
+                opened = socket.socket(family, kind, protocol)
+                opened.settimeout(timeout)
+                opened.connect(address)
+                _THREAD.deadline.watch(opened)
+                return opened
             except OSError as failed:
-                made.close()
+                opened.close()
                 error = failed
         raise error or OSError(f"no address for {bracketed(place[0])}")
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:
-            self.sock = connected((self.host, self.port), self.timeout)
+            self.sock = connect_public((self.host, self.port), self.timeout)
 
     context = ssl.create_default_context(cafile=options.ca_file or None)
 
     class Secured(http.client.HTTPSConnection):
         def connect(self) -> None:
-            plain = connected((self.host, self.port), self.timeout)
+            plain = connect_public((self.host, self.port), self.timeout)
             self.sock = context.wrap_socket(plain, server_hostname=self.host, do_handshake_on_connect=False)
             _THREAD.deadline.watch(self.sock)
             self.sock.do_handshake()

@@ -1,4 +1,4 @@
-"""What img2dataset says of an address that it could not fetch, as a word."""
+"""Maps img2dataset's error messages to reasons."""
 
 import re
 
@@ -16,7 +16,7 @@ _SIGNS = {
 
 
 def reason_of(status: str | None, message: str | None) -> str:
-    """Return img2dataset's error as a word for the ledger: http_404, timeout, no_such_host, or its message in words."""
+    """Return img2dataset's error as a reason for the ledger: http_404, timeout, no_such_host, or its message as a name."""
     if not message:
         return status or "unknown"
     code = re.search(r"HTTP Error (\d{3})", message)

@@ -1,4 +1,4 @@
-"""What a site says in its answers about being used: X-Robots-Tag, and the TDM Reservation Protocol."""
+"""Opt-outs of sites in their answers: X-Robots-Tag and the TDM Reservation Protocol."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ from vlmdata.web.robots import matches, normalise
 Headers = Sequence[tuple[str, str]]
 
 MAX_RULES = 10_000
-# directives that hold a colon of their own, and so do not begin with the name of an agent
+# directives that contain a colon, so the text before it is not the name of an agent
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _AI = frozenset({"noai", "noimageai", "noml"})
 
@@ -16,19 +16,19 @@ _AI = frozenset({"noai", "noimageai", "noml"})
 def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> str | None:
     """Return `noai` or `noindex` if an X-Robots-Tag among the headers (lower-case names) refuses the agent, else None.
 
-    A tag may name whom it speaks to, `otherbot: noai, noindex`; it then holds up to the next name in the same header.
+    A tag may name an agent, as in `otherbot: noai, noindex`; the name applies up to the next one in the same header.
     """
     found = None
     for name, value in headers:
         if name != "x-robots-tag":
             continue
-        speaks_to = ""
+        addressee = ""
         for piece in value.lower().split(","):
             head, colon, tail = piece.partition(":")
             if colon and head.strip() not in _VALUED:
-                speaks_to, piece = head.strip(), tail
+                addressee, piece = head.strip(), tail
             directive = piece.strip()
-            if directive in directives and speaks_to in ("", "*", agent.lower()):
+            if directive in directives and addressee in ("", "*", agent.lower()):
                 if directive in _AI:
                     return "noai"
                 found = "noindex"
@@ -36,7 +36,7 @@ def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> st
 
 
 def tdm_reservation(headers: Headers) -> bool | None:
-    """Return whether the header tdm-reservation reserves the right to mine, or None if there is none that can be read."""
+    """Return whether the header tdm-reservation reserves the right to mine, or None without a readable one."""
     for name, value in headers:
         if name == "tdm-reservation" and value.strip() in ("0", "1"):
             return value.strip() == "1"
@@ -44,7 +44,7 @@ def tdm_reservation(headers: Headers) -> bool | None:
 
 
 def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
-    """Return the rules of a /.well-known/tdmrep.json, (reserved, pattern) each in the file's order; none if it is not one."""
+    """Return the rules of a /.well-known/tdmrep.json, (reserved, pattern) in the file's order; none if it is invalid."""
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):
@@ -62,7 +62,7 @@ def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
 
 
 def file_reservation(rules: Sequence[tuple[bool, str]], path: str) -> bool | None:
-    """Return what the first rule that matches a path with its query says, or None if none does."""
+    """Return whether the first rule that matches a path with its query reserves it; None if no rule matches."""
     if not rules:
         return None
     path = normalise(path, is_pattern=False)

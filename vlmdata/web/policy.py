@@ -1,24 +1,24 @@
-"""What one site (scheme, host and port) allows: its robots.txt and its tdmrep.json, as far as they concern us."""
+"""What one site (scheme, host and port) allows: its robots.txt and its tdmrep.json, as far as they concern this agent."""
 
 from dataclasses import dataclass
 
 from vlmdata.web.optout import file_reservation
 from vlmdata.web.robots import is_allowed
 
-DAY_S = 86_400.0  # RFC 9309, 2.4: a robots.txt is not used for longer
+DAY_S = 86_400.0  # longest use of a robots.txt: RFC 9309, 2.4
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Plain values only: it travels between the workers and the arbiter of the pace."""
+    """Plain values only: workers and the rate limiter exchange it by pickle."""
 
     rules: tuple[tuple[bool, str], ...] = ()
-    """robots.txt: (allowed, pattern) of the group that speaks to us."""
+    """robots.txt: (allowed, pattern) of the group that applies to the agent."""
     crawl_delay_s: float = 0.0
     reserved: tuple[tuple[bool, str], ...] = ()
     """tdmrep.json: (reserved, pattern), first match decides."""
     failure: str | None = None
-    """Why nothing of this site may be fetched: its robots.txt could not be read."""
+    """The reason to fetch nothing from this site, such as an unreadable robots.txt."""
     ttl_s: float = DAY_S
 
     def refusal(self, path: str) -> str | None:
@@ -27,5 +27,5 @@ class Policy:
             return self.failure
         if not is_allowed(self.rules, path):
             return "robots"
-        # the header tdm-reservation could lift this for one image, but finding out would ask for what is reserved
+        # the header tdm-reservation could lift this for one image, but reading it would request what is reserved
         return "tdm_reserved" if file_reservation(self.reserved, path) else None

@@ -1,4 +1,4 @@
-"""From the answers to robots.txt and tdmrep.json to what a site allows."""
+"""Fetches robots.txt and tdmrep.json of a site and turns the answers into its policy."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +12,13 @@ from vlmdata.web.turns import Site
 from vlmdata.web.url import parse_url
 
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2
-SHORT_S = 600.0  # how long "could not be read" is believed
+SHORT_S = 600.0  # how long a failure to read the policy is remembered
 ROBOTS = "/robots.txt"
 TDMREP = "/.well-known/tdmrep.json"
 
-# no robots.txt, or none that leads anywhere: everything is allowed (2.3.1.3)
+# no usable robots.txt: everything is allowed (2.3.1.3)
 _UNAVAILABLE = frozenset({"too_many_redirects", "bad_redirect", "empty_body"})
-# the site itself is out of reach, which is a truer outcome for its rows than that its robots.txt is
+# the site itself is unreachable: its rows get this failure instead of robots_unreachable
 _SITE_FAILURES = frozenset({
     "dns_failed", "dns_temporary", "dns_timeout", "connect_failed", "connect_timeout", "tls_failed", "private_address",
     "proxy_failed", "host_busy", "http_429",
@@ -26,9 +26,9 @@ _SITE_FAILURES = frozenset({
 
 
 def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
-    """Read the answer to a site's robots.txt: 4xx allows all, 5xx and no answer nothing (RFC 9309, 2.3.1).
+    """Return the policy by the answer to robots.txt: 4xx allows all, 5xx or no answer allows nothing (RFC 9309, 2.3.1).
 
-    429 is the exception the RFC's "may" leaves room for: who asks for rest has not said that all may be fetched.
+    429 allows nothing: a site that asks for fewer requests has not allowed any. The RFC's "may" permits this.
     """
     if fetched.body is not None:
         rules, crawl_delay_s = parse_robots(fetched.body, agent)
@@ -44,12 +44,12 @@ def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
 
 
 def add_tdmrep(policy: Policy, fetched: Fetched) -> Policy:
-    """Add the rules of a tdmrep.json; one that cannot be read reserves nothing."""
+    """Return the policy with the rules of a tdmrep.json; an unreadable one reserves nothing."""
     return replace(policy, reserved=parse_tdmrep(fetched.body)) if fetched.body is not None else policy
 
 
 class PolicyFetch:
-    """Fetches the files of one site, one after the other, and tells what they come to; nothing, if the client closes."""
+    """Fetches the policy files of one site in turn, then calls `learnt` with the policy, unless the client closes."""
 
     def __init__(
         self, site: Site, options: WebOptions, add: Callable[[Fetch], None], learnt: Callable[[Site, Policy], None]
@@ -58,6 +58,7 @@ class PolicyFetch:
         self._policy = Policy()
 
     def begin(self) -> None:
+        """Request the first of the files."""
         if self._options.robots:
             self._ask(ROBOTS, self._took_robots)
         else:

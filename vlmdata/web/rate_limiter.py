@@ -1,11 +1,10 @@
-"""The rate limiter of a whole run: which worker may ask which host, when, and what that host has said about itself.
+"""The rate limiter of a run: which worker may send a request to which host and when, and the policies of sites.
 
-One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports each when it has ended, so
-that over all workers a host never gets more requests at once, or per second, than the recipe allows. Everything travels in
-one call, `exchange`, whose arguments are plain values: in the same process it is called directly, from elsewhere through
-whatever carries calls (an actor, a server process), a few times per second.
+One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports the end of each, so that over
+all workers a host never gets more requests at once, or per second, than the recipe allows. Workers call `exchange` a few times
+per second, directly or through an actor or a server process; its arguments and results can be pickled.
 
-Clocks: only this object's monotonic clock is read; workers get delays, never times.
+Only this object reads a clock (monotonic): workers get delays, not times.
 """
 
 import math
@@ -19,21 +18,21 @@ from dataclasses import dataclass, field
 from vlmdata.web.options import WebOptions
 from vlmdata.web.policy import DAY_S, Policy
 
-BLOCK_S = 2.0  # longest stretch of one host's time leased at once: what another worker may have to wait
+BLOCK_S = 2.0  # longest time of one host in one lease, and so the longest wait of another worker
 BLOCK_STARTS = 64
-ASK_AGAIN_S = 0.2  # for a worker that found all places taken
-SILENT_S = 30.0  # a worker unheard of for longer is dead, and what it held is free again; workers call every 5 s
-DUTY_S = 120.0  # a worker that was to fetch a site's policy and did not: another one is sent
-REMEMBERED = 1_000_000  # refused addresses, idle hosts, policies kept: some hundred megabytes at the very most
-GETS_ON_PER_S = 1.0  # a host that answers so often gets on, and its rows may wait for it
-RATE_OVER_S = 10.0  # how fast the past is forgotten when its answers are counted
-FIRST_PAUSE_S = 1.0  # after the first 429 or 503 without Retry-After; doubles up to LAST_PAUSE_S
+ASK_AGAIN_S = 0.2  # delay for a worker that found no free slot
+SILENT_S = 30.0  # after this silence a worker counts as dead and its leases are freed; workers call every 5 s
+DUTY_S = 120.0  # time for one worker to fetch a site's policy before another worker is asked to
+REMEMBERED = 1_000_000  # refused addresses, and policies, in memory: a few hundred megabytes at most
+PROGRESS_PER_S = 1.0  # a host that answers at this rate makes progress, and its rows may wait for it
+RATE_OVER_S = 10.0  # time constant of the exponential average of answers per second
+FIRST_PAUSE_S = 1.0  # after the first 429 or 503 without Retry-After; it doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a worker wants of one site: `starts` requests, and word on the addresses with these keys (`refused` below)."""
+    """A worker's question about one site: may it start `starts` requests, and which of `url_keys` has the site refused?"""
 
     origin: str
     host: str
@@ -44,9 +43,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`starts` requests may begin, the first after `wait_s`, each `interval_s` after the one before. With no starts:
-    ask again after `wait_s`. `fetch_policy`: this worker is to fetch the site's policy and tell it. `still_s`: seconds since
-    the host last got on, infinite if it never did."""
+    """`starts` requests may start, the first after `wait_s`, each `interval_s` after the one before. With no starts the worker
+    asks again after `wait_s`. `fetch_policy`: the worker must fetch the site's policy and report it. `stalled_s`: seconds since
+    the host last made progress, infinite if it never did."""
 
     origin: str
     starts: int
@@ -55,13 +54,13 @@ class Grant:
     policy: Policy | None = None
     fetch_policy: bool = False
     refused: tuple[tuple[int, str], ...] = ()
-    still_s: float = math.inf
+    stalled_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """`ended` requests to a host are over (or were never begun). `trouble`: the host asked for less, or did not answer
-    at all; `rest_s` is its Retry-After."""
+    """`ended` requests to a host have ended or will never start. `trouble`: the host asked for fewer requests, or did not
+    answer at all. `rest_s` is its Retry-After."""
 
     host: str
     ended: int
@@ -72,7 +71,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a worker learnt: a site's policy, or that the address with a key was refused by its site."""
+    """What a worker found out: the policy of a site, or that a site refuses the address with `url_key`."""
 
     origin: str = ""
     host: str = ""
@@ -89,27 +88,27 @@ class _Host:
     closed_until: float = 0.0
     strikes: int = 0
     crawl_delay_s: float = 0.0
-    queue: dict[str, float] = field(default_factory=dict)  # workers that found no place, first come first: last asked
-    answers_per_s: float = 0.0  # at `counted_at`, over the last seconds
+    queue: dict[str, float] = field(default_factory=dict)  # worker without a free slot: when it last asked; oldest first
+    answers_per_s: float = 0.0  # exponential average at `counted_at`
     counted_at: float = 0.0
-    got_on_at: float = -math.inf
+    progress_at: float = -math.inf
 
     def is_idle(self, now: float) -> bool:
-        """Nothing would be lost by forgetting it."""
+        """Whether the host can be forgotten without losing anything."""
         rested = now > max(self.next_start, self.closed_until + 2 * LAST_PAUSE_S * bool(self.strikes))
         return rested and not (self.in_use or self.queue or self.crawl_delay_s)
 
     def count(self, answers: int, now: float) -> None:
-        """Count answers, and note whether they come fast enough to wait for."""
+        """Count answers, and record whether they come fast enough to wait for."""
         self.answers_per_s *= math.exp((self.counted_at - now) / RATE_OVER_S)
         self.answers_per_s += answers / RATE_OVER_S
         self.counted_at = now
-        if self.answers_per_s >= GETS_ON_PER_S:
-            self.got_on_at = now
+        if self.answers_per_s >= PROGRESS_PER_S:
+            self.progress_at = now
 
 
 class RateLimiter:
-    """Thread-safe. `is_local` tells a client that a call costs microseconds, so that it need not be made on the side."""
+    """Thread-safe. `is_local` says that a call takes microseconds, so a client needs no thread for it."""
 
     is_local = True
 
@@ -118,20 +117,20 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
-        self._in_use = 0  # places of all hosts
-        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # with the time it ends
-        self._duties: dict[str, tuple[str, float]] = {}  # site: the worker fetching its policy, until when
+        self._in_use = 0  # slots of all hosts
+        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # with the time at which it expires
+        self._policy_fetchers: dict[str, tuple[str, float]] = {}  # site: the worker that fetches its policy, and its deadline
         self._refused: OrderedDict[int, str] = OrderedDict()
-        self._held: dict[str, dict[str, int]] = {}  # worker: host: starts it holds
-        self._seen: dict[str, float] = {}
+        self._leased: dict[str, dict[str, int]] = {}  # worker: host: leased starts
+        self._last_seen: dict[str, float] = {}
         self._next_sweep = 0.0
 
     def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
-        """Take what a worker has to tell, and answer its asks in their order. Never blocks for long and never raises for
-        what a worker says twice or too late."""
+        """Apply a worker's reports and news, and return one grant for each ask, in order. Does not wait, and accepts
+        reports that are repeated or late."""
         with self._lock:
             now = self._clock()
-            self._seen[worker] = now
+            self._last_seen[worker] = now
             for report in reports:
                 self._settle(worker, report, now)
             for item in news:
@@ -141,7 +140,7 @@ class RateLimiter:
             return [self._grant(worker, ask, now) for ask in asks]
 
     def leave(self, worker: str) -> None:
-        """Free everything a worker holds: it is done, or known to be dead."""
+        """Free all leases of a worker that has finished or died."""
         with self._lock:
             self._free(worker)
 
@@ -151,14 +150,15 @@ class RateLimiter:
         policy, fetch_policy = self._policy(worker, ask, now) if ask.needs_policy else (None, False)
         wanted = 1 if fetch_policy else ask.starts - len(refused)
         if ask.needs_policy and policy is None and not fetch_policy:
-            return Grant(ask.origin, 0, ASK_AGAIN_S, 0.0, refused=refused, still_s=now - host.got_on_at)  # another fetches it
+            # another worker fetches it
+            return Grant(ask.origin, 0, ASK_AGAIN_S, 0.0, refused=refused, stalled_s=now - host.progress_at)
         starts, wait_s, interval_s = self._lease(worker, ask.host, host, wanted, now)
         if fetch_policy:
-            self._duties[ask.origin] = (worker, now + wait_s + DUTY_S)
-        return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused, now - host.got_on_at)
+            self._policy_fetchers[ask.origin] = (worker, now + wait_s + DUTY_S)
+        return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused, now - host.progress_at)
 
     def _lease(self, worker: str, name: str, host: _Host, wanted: int, now: float) -> tuple[int, float, float]:
-        """Return (starts, wait_s, interval_s)."""
+        """Lease up to `wanted` starts: (starts, wait_s, interval_s)."""
         interval_s = max(1.0 / host.rate if host.rate else 0.0, host.crawl_delay_s)
         if wanted <= 0:
             return 0, ASK_AGAIN_S, interval_s
@@ -167,9 +167,9 @@ class RateLimiter:
         first = max(now, host.next_start)
         if first - now > BLOCK_S:
             return 0, first - now - BLOCK_S / 2, interval_s
-        free = self._free_places(worker, host, now)
+        free = self._free_slots(worker, host, now)
         if free <= 0:
-            host.queue[worker] = now  # keeps its place if it already waits
+            host.queue[worker] = now  # a worker that already waits keeps its position
             return 0, ASK_AGAIN_S, interval_s
         host.queue.pop(worker, None)
         starts = min(wanted, free, BLOCK_STARTS)
@@ -178,14 +178,14 @@ class RateLimiter:
         host.next_start = first + starts * interval_s
         host.in_use += starts
         self._in_use += starts
-        held = self._held.setdefault(worker, {})
-        held[name] = held.get(name, 0) + starts
+        leased = self._leased.setdefault(worker, {})
+        leased[name] = leased.get(name, 0) + starts
         return starts, first - now, interval_s
 
-    def _free_places(self, worker: str, host: _Host, now: float) -> int:
-        """Places this worker may take: none while as many others, who came before it, wait for them."""
-        for other in [other for other, asked in host.queue.items() if now - asked > 10 * ASK_AGAIN_S]:
-            del host.queue[other]  # no longer interested
+    def _free_slots(self, worker: str, host: _Host, now: float) -> int:
+        """Return the slots that this worker may take: those that are free, less one for each worker ahead in the queue."""
+        for other in [other for other, asked_at in host.queue.items() if now - asked_at > 10 * ASK_AGAIN_S]:
+            del host.queue[other]  # it has stopped asking
         ahead = 0
         for other in host.queue:
             if other == worker:
@@ -193,7 +193,7 @@ class RateLimiter:
             ahead += 1
         free = BLOCK_STARTS
         if self._options.host_connections:
-            limit = max(1, self._options.host_connections >> min(host.strikes, 8))  # half as many after each pause
+            limit = max(1, self._options.host_connections >> min(host.strikes, 8))  # halved by each pause
             free = limit - host.in_use - ahead
         if self._options.run_connections:
             free = min(free, self._options.run_connections - self._in_use)
@@ -201,19 +201,19 @@ class RateLimiter:
 
     def _settle(self, worker: str, report: HostReport, now: float) -> None:
         host = self._host(report.host)
-        held = self._held.get(worker, {})
-        ended = min(report.ended, held.get(report.host, 0))  # never more than it holds: it may have been given up for dead
+        leased = self._leased.get(worker, {})
+        ended = min(report.ended, leased.get(report.host, 0))  # a worker that counted as dead has no leases left
         if ended:
             host.in_use -= ended
             self._in_use -= ended
-            held[report.host] -= ended
-            if not held[report.host]:
-                del held[report.host]
+            leased[report.host] -= ended
+            if not leased[report.host]:
+                del leased[report.host]
         if report.trouble:
-            if now >= host.closed_until:  # six requests that fail together are one trouble
+            if now >= host.closed_until:  # requests that fail together count once
                 host.strikes += 1
                 pause = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(host.strikes - 1, 16))
-                host.closed_until = now + pause * random.uniform(0.5, 1.0)  # spread, or all come back at once
+                host.closed_until = now + pause * random.uniform(0.5, 1.0)  # random, so that hosts do not all resume together
             host.closed_until = max(host.closed_until, now + min(report.rest_s, DAY_S))
         elif report.answered:
             host.count(ended, now)
@@ -224,7 +224,7 @@ class RateLimiter:
         if item.policy is not None:
             self._policies[item.origin] = (item.policy, now + item.policy.ttl_s)
             self._policies.move_to_end(item.origin)
-            self._duties.pop(item.origin, None)
+            self._policy_fetchers.pop(item.origin, None)
             host = self._host(item.host)
             host.crawl_delay_s = max(host.crawl_delay_s, item.policy.crawl_delay_s)
         if item.failure:
@@ -235,8 +235,8 @@ class RateLimiter:
         if known is not None and now < known[1]:
             self._policies.move_to_end(ask.origin)
             return known[0], False
-        sent, until = self._duties.get(ask.origin, ("", 0.0))
-        return None, sent in ("", worker) or now >= until
+        fetcher, until = self._policy_fetchers.get(ask.origin, ("", 0.0))
+        return None, fetcher in ("", worker) or now >= until
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.get(name)
@@ -245,23 +245,23 @@ class RateLimiter:
         return host
 
     def _sweep(self, now: float) -> None:
-        """Once in a while: free what the dead held, forget what is idle or too much."""
+        """Free the leases of dead workers, and forget idle hosts and what is over REMEMBERED."""
         self._next_sweep = now + SILENT_S / 10
-        for worker in [worker for worker, seen in self._seen.items() if now - seen > SILENT_S]:
+        for worker in [worker for worker, seen in self._last_seen.items() if now - seen > SILENT_S]:
             self._free(worker)
         for name in [name for name, host in self._hosts.items() if host.is_idle(now)]:
             del self._hosts[name]
-        for origin in [origin for origin, (_, until) in self._duties.items() if now >= until]:
-            del self._duties[origin]
+        for origin in [origin for origin, (_, until) in self._policy_fetchers.items() if now >= until]:
+            del self._policy_fetchers[origin]
         while len(self._policies) > REMEMBERED:
             self._policies.popitem(last=False)
         while len(self._refused) > REMEMBERED:
             self._refused.popitem(last=False)
 
     def _free(self, worker: str) -> None:
-        self._seen.pop(worker, None)
-        for name, count in self._held.pop(worker, {}).items():
+        self._last_seen.pop(worker, None)
+        for name, count in self._leased.pop(worker, {}).items():
             self._host(name).in_use -= count
             self._in_use -= count
-        for origin in [origin for origin, (sent, _) in self._duties.items() if sent == worker]:
-            del self._duties[origin]
+        for origin in [origin for origin, (fetcher, _) in self._policy_fetchers.items() if fetcher == worker]:
+            del self._policy_fetchers[origin]

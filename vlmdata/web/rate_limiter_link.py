@@ -1,6 +1,6 @@
-"""The way from a client to the arbiter of the pace: a plain call in the same process, a thread of its own otherwise.
+"""The connection of a client to the rate limiter: a direct call in the same process, otherwise a thread.
 
-A call to another process takes from one millisecond to, on a busy cluster, a second; no transfer is to stand still for it.
+A call to another process takes a millisecond, or a second on a busy cluster; transfers must continue meanwhile.
 """
 
 import queue
@@ -14,7 +14,7 @@ Messages = tuple[list[Ask], list[HostReport], list[News]]
 
 
 class RateLimiterLike(Protocol):
-    """A `Pace`, or a stand-in that carries the call to one elsewhere and says `is_local = False`."""
+    """A `RateLimiter`, or a proxy for one in another process, with `is_local = False`."""
 
     @property
     def is_local(self) -> bool: ...
@@ -25,37 +25,37 @@ class RateLimiterLike(Protocol):
 
 
 class RateLimiterLink:
-    """One exchange under way at a time; what comes up meanwhile waits and goes together. `deliver` is called on the link's
-    thread with the answer of an arbiter that is not local, or with what the call raised."""
+    """Makes one call at a time. If the rate limiter is not local, `deliver` gets its answer, or the error of the call, on the
+    link's thread."""
 
     def __init__(self, limiter: RateLimiterLike, worker: str, deliver: Callable[[list[Grant] | BaseException], None]) -> None:
-        self.is_free = True  # the client sets it when it has taken an answer
+        self.is_free = True  # the client sets it once it has applied an answer
         self._limiter = limiter
         self._worker = worker
         self._deliver = deliver
-        self._letters: queue.SimpleQueue[Messages | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Messages | None] = queue.SimpleQueue()
         self._thread: Thread | None = None
         if not limiter.is_local:
-            self._thread = Thread(attempt, self._carry, deliver, name="arbiter-link")  # the client stops with the error
+            self._thread = Thread(attempt, self._forward, deliver, name="rate-limiter-link")  # an error stops the client
             self._thread.start()
 
     def send(self, messages: Messages) -> list[Grant] | None:
-        """Return the answer, or None if it will be delivered."""
+        """Send messages. Returns the answer, or None if `deliver` will get it."""
         if self._thread is None:
             return self._limiter.exchange(self._worker, *messages)
         self.is_free = False
-        self._letters.put(messages)
+        self._outbox.put(messages)
         return None
 
     def close(self, last: Messages) -> None:
-        """Say the last word, and do not wait long for an arbiter that may be gone."""
+        """Send the last messages. Waits at most 5 seconds: the rate limiter may have died."""
         if self._thread is None:
             self._limiter.exchange(self._worker, *last)
         else:
-            self._letters.put(last)
-            self._letters.put(None)
+            self._outbox.put(last)
+            self._outbox.put(None)
             self._thread.join(timeout=5.0)
 
-    def _carry(self) -> None:
-        while (messages := self._letters.get()) is not None:
+    def _forward(self) -> None:
+        while (messages := self._outbox.get()) is not None:
             self._deliver(self._limiter.exchange(self._worker, *messages))

@@ -1,8 +1,8 @@
-"""robots.txt as RFC 9309 defines it: which paths of a site an agent may ask for."""
+"""robots.txt by RFC 9309: which paths of a site an agent may fetch."""
 
 import re
 
-MAX_BYTES = 512_000  # RFC 9309, 2.5: at least 500 kibibytes are to be read; the rest may be ignored
+MAX_BYTES = 512_000  # RFC 9309, 2.5: read at least 500 kibibytes; the rest may be ignored
 MAX_CRAWL_DELAY_S = 3_600.0
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _TOKEN = re.compile(r"[a-zA-Z_-]+")
@@ -13,13 +13,13 @@ Rules = tuple[tuple[bool, str], ...]
 
 
 def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
-    """Return the rules, (allowed, normalised pattern) each, and the crawl delay in seconds that hold for an agent.
+    """Return an agent's rules, (allowed, normalised pattern) each, and its crawl delay in seconds.
 
-    Groups naming the agent are merged; only without one does `*` hold (2.2.1). Crawl-delay is no part of the RFC; sites
-    write it all the same, and it is obeyed. Lines that say anything else are passed over.
+    Groups that name the agent are merged; without one, `*` applies (2.2.1). Crawl-delay is not in the RFC, but sites use it,
+    so it is obeyed. All other lines are ignored.
     """
     if len(body) > MAX_BYTES:
-        body = body[:MAX_BYTES].rpartition(b"\n")[0]  # half a line could disallow more, or less, than it says
+        body = body[:MAX_BYTES].rpartition(b"\n")[0]  # a cut line could disallow more or less than the whole one
     groups: dict[str, list[tuple[bool, str]]] = {}
     delays: dict[str, float] = {}
     agents: list[str] = []
@@ -48,7 +48,7 @@ def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
 
 
 def is_allowed(rules: Rules, path: str) -> bool:
-    """Tell whether a path with its query may be fetched: the longest matching pattern decides, Allow on a tie (2.2.2)."""
+    """Return whether a path with its query may be fetched: the longest matching pattern decides, Allow on a tie (2.2.2)."""
     if not rules:
         return True
     path = normalise(path, is_pattern=False)
@@ -63,8 +63,10 @@ def is_allowed(rules: Rules, path: str) -> bool:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Match from the start, * standing for any run of characters and a last $ for the end. Linear in the path's length
-    for each *: a regular expression would let a hostile robots.txt cost minutes."""
+    """Return whether a pattern matches a path from its start; * is any run of characters, a final $ the end.
+
+    Time is linear in the path's length for each *: with a regular expression, a hostile robots.txt could cost minutes.
+    """
     anchored = pattern.endswith("$")
     first, *rest = (pattern[:-1] if anchored else pattern).split("*")
     if not path.startswith(first):
@@ -83,8 +85,10 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def normalise(text: str, *, is_pattern: bool) -> str:
-    """Write a path or pattern in one form: unreserved octets plain, all others that came encoded or need it as %XX in
-    capitals. The two signs of a pattern are encoded in a path, where they stand for themselves (2.2.3)."""
+    """Return a path or pattern in canonical form: unreserved octets plain, other encoded ones as %XX in capitals.
+
+    In a path, * and $ are encoded, because they are literal there (2.2.3).
+    """
     text = "".join(sign if " " < sign < "\x7f" else "".join(f"%{octet:02X}" for octet in sign.encode()) for sign in text)
     text = _HEX.sub(_plain, text)
     return text if is_pattern else text.replace("*", "%2A").replace("$", "%24")

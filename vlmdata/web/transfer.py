@@ -1,4 +1,4 @@
-"""One libcurl handle, used again and again, and the answer that it is receiving: where every limit on an answer holds."""
+"""A reusable libcurl handle and the answer that it receives; every limit on an answer is enforced here."""
 
 import socket
 import time
@@ -14,16 +14,16 @@ from vlmdata.web.optout import tag_refusal, tdm_reservation
 from vlmdata.web.robots import MAX_BYTES as MAX_POLICY_BYTES
 from vlmdata.web.url import bracketed
 
-_VERSION = version("vlmdata")  # reads a file: once is enough
+_VERSION = version("vlmdata")  # reads a file, so it is called once
 KEPT_HEADERS = frozenset({"x-robots-tag", "tdm-reservation", "tdm-policy"})
 _READ_HEADERS = KEPT_HEADERS | {"location", "retry-after", "date", "content-type", "content-length"}
 _READ = {name.encode(): name for name in _READ_HEADERS}
-IDLE_BYTES = 65_536  # of an error page are read, and thrown away, to keep its connection alive
+IDLE_BYTES = 65_536  # of an error page are read and discarded, to keep its connection alive
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 SUCCESSES = frozenset({200, 203})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# libcurl's errors by what they mean for a row; 23 (we ended it) and 7 (see failure_of) are told apart below
+# libcurl's errors and the failure of the row; for 7, 23, 35 and 56 see `_failure_of`
 _CURL_FAILURES = {
     1: "bad_response", 3: "bad_url", 5: "proxy_failed", 6: "dns_failed", 7: "connect_failed", 8: "bad_response",
     16: "reset", 18: "truncated_body", 27: "closed", 28: "connect_timeout", 35: "tls_failed", 43: "bad_url",
@@ -35,24 +35,24 @@ _CURL_FAILURES = {
 
 
 class _Socket(socket.socket):
-    """pycurl writes each socket out as text, which for a plain one takes 14 us and two system calls."""
+    """pycurl calls `repr` on each socket, which for a plain one takes 14 us and two system calls."""
 
     def __repr__(self) -> str:
         return "socket"
 
 
 class Budget:
-    """Bytes of bodies in the worker, in transfers and in the caller's hands. Changed on the client's thread only."""
+    """Bytes of bodies in the worker: in transfers and held by the caller. Only the client's thread changes it."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self.held = 0  # of those, in the caller's hands
-        self.paused = 0  # transfers that wait for room
+        self.held = 0  # of `used`, those that the caller holds
+        self.paused = 0  # transfers that wait for free bytes
 
 
 class Transfer:
-    """Callbacks run inside libcurl: they must not raise, and say stop by returning another number than they were given."""
+    """One transfer at a time. libcurl runs the callbacks: they must not raise; returning another size than given stops it."""
 
     def __init__(self, options: WebOptions, budget: Budget, may_pause: Callable[["Transfer"], bool]) -> None:
         self.curl = pycurl.Curl()
@@ -61,10 +61,10 @@ class Transfer:
         self.failure: str | None = None
         self.chunks: list[bytes] = []
         self.received = 0  # bytes of the body, after decompression
-        self.is_enough = False  # ended by us because nothing more is wanted
+        self.is_enough = False  # ended here because no more of the body is needed
         self._in_headers = True
         self.header_bytes = 0
-        self.guarded = ""  # an address that the guard refused
+        self.refused_address = ""  # an address that the guard refused
         self.fetch: Fetch
         self.started_at = 0.0
         self.paused_at = 0.0  # 0 while not paused
@@ -76,43 +76,45 @@ class Transfer:
         self._set_constant_options()
 
     def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
-        """Make ready for `add_handle`. `addresses` are what the host's name stands for; empty if libcurl needs none."""
+        """Prepare the handle for `add_handle`. `addresses` are those of the host; empty if libcurl needs none."""
         self.fetch, self.number, self.started_at = fetch, number, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
         self.header_bytes = 0
-        self.guarded = ""
+        self.refused_address = ""
         url = fetch.url
         self.curl.setopt(pycurl.URL, url.text)
-        # + lets libcurl forget the entry after a while; a name would else stay for the life of the process
+        # with +, libcurl forgets the entry after a while; without, it stays for the life of the process
         known = [f"+{url.host}:{url.port}:{','.join(map(bracketed, addresses))}"] if addresses else []
         self.curl.setopt(pycurl.RESOLVE, known)
 
     def end(self) -> None:
-        """Give back what the answer took; the body, if it is wanted, was taken before."""
+        """Free the bytes of the answer; the caller has already taken the body."""
         self._budget.used -= self.received
         self.received = 0
-        self.chunks = []  # not kept until the handle is next used
+        self.chunks = []  # otherwise the body stays in memory until the handle is used again
         if self.paused_at:
             self.paused_at = 0.0
             self._budget.paused -= 1
 
     def resume(self, now: float) -> None:
+        """Continue a paused transfer."""
         self.paused_s += now - self.paused_at
         self.paused_at = 0.0
         self._budget.paused -= 1
-        self.curl.pause(pycurl.PAUSE_CONT)  # hands over what it kept, and may have to pause again
+        self.curl.pause(pycurl.PAUSE_CONT)  # delivers the buffered bytes, which may pause it again
 
     def active_s(self, now: float) -> float:
-        """Seconds this transfer has taken, without those in which it was us who held it up."""
+        """Return the seconds of this transfer, without those in which it was paused here."""
         waiting = now - self.paused_at if self.paused_at else 0.0
         return now - self.started_at - self.paused_s - waiting
 
     def header(self, name: str) -> str:
+        """Return the first header with this lower-case name, or the empty string."""
         return next((value for key, value in self.headers if key == name), "")
 
     def outcome(self, code: int, message: str) -> tuple[str | None, bytes | None]:
-        """Return the failure and the body that libcurl's result comes to; neither, if the answer is a redirect."""
+        """Return the failure or the body for libcurl's result; neither if the answer is a redirect."""
         failure = self._failure_of(code, message)
         if failure is not None:
             return failure, None
@@ -124,17 +126,17 @@ class Transfer:
         return f"http_{self.status}" if self.status else "bad_response", None
 
     def _failure_of(self, code: int, message: str) -> str | None:
-        """Return why there is no answer to look at; None if there is one."""
+        """Return why there is no answer, or None if there is one."""
         if self.failure is not None:
             return self.failure
         if code == 0 or self.is_enough:
             return None
-        if code == 7 and self.guarded:
+        if code == 7 and self.refused_address:
             return "private_address"
         if self._options.proxy and code in (7, 56) and not self.status:
-            return "proxy_failed"  # not there, or it refuses the tunnel
+            return "proxy_failed"  # the proxy is unreachable, or refuses the tunnel
         if code == 35 and ("reset" in message.lower() or "syscall" in message.lower()):
-            return "reset"  # the handshake was cut, which says nothing about certificates
+            return "reset"  # the connection was cut during the handshake; the certificate is not the cause
         return _CURL_FAILURES.get(code, "bad_response")
 
     def _set_constant_options(self) -> None:
@@ -142,16 +144,16 @@ class Transfer:
         contact = f" (+{options.contact})" if options.contact else ""
         curl.setopt(pycurl.USERAGENT, f"{options.agent}/{_VERSION}{contact}")
         curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.FOLLOWLOCATION, 0)  # each hop is checked as the first was
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)  # the client checks each hop
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.PATH_AS_IS, 1)  # what robots.txt was asked about is what is sent
+        curl.setopt(pycurl.PATH_AS_IS, 1)  # robots.txt was checked for exactly this path
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        # no PIPEWAIT: a row that waits to share a connection which then speaks HTTP/1.1 is woken seconds too late (8.23)
-        curl.setopt(pycurl.ENCODING, "")  # all that this libcurl can decode
+        # no PIPEWAIT: a transfer that waits to share a connection that turns out HTTP/1.1 wakes seconds late (libcurl 8.23)
+        curl.setopt(pycurl.ENCODING, "")  # all encodings that this libcurl decodes
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
         curl.setopt(pycurl.BUFFERSIZE, 131_072)
         curl.setopt(pycurl.CAINFO, options.ca_file or certifi.where())
-        curl.setopt(pycurl.PROXY, options.proxy)  # also when empty: else libcurl takes one from the environment
+        curl.setopt(pycurl.PROXY, options.proxy)  # set even if empty: otherwise libcurl reads the environment
         curl.setopt(pycurl.NOPROXY, "")
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
@@ -167,13 +169,13 @@ class Transfer:
         self._in_headers = True
 
     def _open_socket(self, purpose: int, address: tuple[int, int, int, tuple[str, int]]) -> socket.socket | int:
-        """The guard: the one place through which every connection goes, with the address that is really connected to."""
+        """Refuse addresses that are not public. Every connection passes here, with the address that it really connects to."""
         family, kind, protocol, place = address
         url = self.fetch.url
         if family not in (socket.AF_INET, socket.AF_INET6):
             return pycurl.SOCKET_BAD
         if not self._options.proxy and not self._options.reaches(url.host, url.port, place[0]):
-            self.guarded = place[0]
+            self.refused_address = place[0]
             return pycurl.SOCKET_BAD
         try:
             return _Socket(family, kind, protocol)
@@ -186,7 +188,7 @@ class Transfer:
             self.failure = "headers_too_large"
             return -1
         if self._in_headers is False and line.startswith(b"HTTP/") and not self.received:
-            self._forget_answer()  # what came before was 100 Continue or 103 Early Hints
+            self._forget_answer()  # the earlier header was 100 Continue or 103 Early Hints
         if self.status == 0:
             status = line.split(None, 2)[1:2]
             self.status = int(status[0]) if status and status[0].isdigit() else 0
@@ -195,24 +197,24 @@ class Transfer:
             return None  # trailers
         if line in (b"\r\n", b"\n"):
             self._in_headers = False
-            return self._judge_headers() if self.status >= 200 else None
+            return self._check_headers() if self.status >= 200 else None
         name, colon, value = line.partition(b":")
         kept = _READ.get(name.strip().lower())
         if kept is not None and colon:
             self.headers.append((kept, value.strip().decode("latin-1")))
         return None
 
-    def _judge_headers(self) -> int | None:
-        """End what need not be read: a body too long by its own word, or one whose site does not want it used."""
+    def _check_headers(self) -> int | None:
+        """Stop a transfer whose body is not needed: too long by its Content-Length, or opted out by its headers."""
         length = self.header("content-length")
-        promised = int(length) if length.isdecimal() and len(length) < 20 else 0
+        announced = int(length) if length.isdecimal() and len(length) < 20 else 0
         if self.status not in SUCCESSES:
-            self.is_enough = promised > IDLE_BYTES
+            self.is_enough = announced > IDLE_BYTES
         elif self.fetch.is_policy:
             return None
         elif (refusal := self._refusal()) is not None:
             self.failure = refusal
-        elif promised > self._options.max_bytes:
+        elif announced > self._options.max_bytes:
             self.failure = "too_large"
         return -1 if self.failure or self.is_enough else None
 
@@ -237,7 +239,7 @@ class Transfer:
         self.chunks.append(chunk)
         limit = MAX_POLICY_BYTES if self.fetch.is_policy else self._options.max_bytes
         if self.received > limit:
-            self.is_enough = self.fetch.is_policy  # the rest of a long robots.txt may be ignored
+            self.is_enough = self.fetch.is_policy  # RFC 9309, 2.5: the rest of a long robots.txt may be ignored
             self.failure = None if self.is_enough else "too_large"
             return -1
         return None

@@ -1,6 +1,6 @@
-"""Whose turn it is, in one worker: rows wait here by site until the arbiter of the pace lets them begin.
+"""Queues of one worker: rows wait by site until the rate limiter lets them start.
 
-Runs on the client's thread alone. What it holds of the arbiter's truth is a block of starts per site and its policy.
+Used on the client's thread only. For each site it keeps the starts leased from the rate limiter, and the policy.
 """
 
 import heapq
@@ -15,36 +15,37 @@ from vlmdata.web.fetch import Fetch
 from vlmdata.web.policy import Policy
 from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, HostReport, News
 
-KEPT_SITES = 20_000  # idle ones beyond are forgotten: the arbiter knows their policy
+KEPT_SITES = 20_000  # beyond this, idle sites are forgotten: the rate limiter keeps their policy
 KEYS_AT_ONCE = 1_000
 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One origin: its waiting rows, and what of its host's time this worker holds."""
+    """One origin: its waiting rows, its policy and the starts that this worker leases."""
 
     origin: str
     host: str
     waiting: deque[Fetch] = field(default_factory=deque)
-    urgent: deque[Fetch] = field(default_factory=deque)  # its policy, or another site's that was redirected here
+    urgent: deque[Fetch] = field(default_factory=deque)  # requests for this site's policy, or for another's that redirects here
     policy: Policy | None = None
     policy_until: float = 0.0
     fetching_policy: bool = False
     starts: int = 0
     next_start: float = 0.0
     interval_s: float = 0.0
-    asked: bool = False
+    is_asking: bool = False
     ask_at: float = 0.0
-    rests_until: float = 0.0  # nothing begins before, as the arbiter said when last asked
-    got_on_at: float = -math.inf  # when its host, over all workers, last answered fast enough to be waited for
-    awaits_place: bool = False  # refused only because as many requests as the host may have are under way
+    rests_until: float = 0.0  # no request starts earlier, by the rate limiter's last answer
+    progress_at: float = -math.inf  # when its host, over all workers, last answered fast enough to wait for it
+    awaits_slot: bool = False  # got no start only because the host has its maximum of requests under way
 
     def is_idle(self) -> bool:
-        return not (self.waiting or self.urgent or self.starts or self.asked or self.fetching_policy)
+        """Whether the site can be forgotten: it has no rows or starts, and waits for no answer."""
+        return not (self.waiting or self.urgent or self.starts or self.is_asking or self.fetching_policy)
 
 
 class Turns:
-    """After any call, `starting`, `refused` and `policy_wanted` hold what the client is to act on, and to empty."""
+    """Queues of all sites. After each call the client acts on `starting`, `refused` and `policy_wanted`, and empties them."""
 
     def __init__(self, *, needs_policy: bool, max_wait_s: float) -> None:
         self.starting: list[Fetch] = []
@@ -56,20 +57,20 @@ class Turns:
         self._by_host: dict[str, list[Site]] = {}
         self._touched: dict[str, Site] = {}
         self._alarms: list[tuple[float, int, Site]] = []
-        self._numbers = itertools.count()
+        self._counter = itertools.count()
         self._asking: list[Site] = []
         self._reports: dict[str, HostReport] = {}
         self._news: list[News] = []
-        self._open: dict[str, int] = {}  # host: requests begun and not ended
+        self._open: dict[str, int] = {}  # host: requests that have started and not ended
 
     def add(self, fetch: Fetch, now: float) -> None:
-        """Let a row wait for its site's turn."""
+        """Queue a row at its site, or refuse it if it cannot start in time or the site's policy forbids it."""
         fetch.queued_at = now
         site = self._site(fetch.url.origin, fetch.url.host)
         if not fetch.is_policy and (failure := self._refusal(site, fetch, now)) is not None:
             self.refused.append((fetch, failure))
         elif site.rests_until > now and self._is_late(site, fetch, site.rests_until):
-            self.refused.append((fetch, fetch.failure or "host_busy"))  # it comes after the others were refused for the same
+            self.refused.append((fetch, fetch.failure or "host_busy"))  # as the rows that waited already
         elif fetch.is_policy:
             site.urgent.append(fetch)
         else:
@@ -77,10 +78,10 @@ class Turns:
         self._touched[site.origin] = site
 
     def advance(self, now: float) -> None:
-        """Let begin what may begin now."""
+        """Move the rows that may start now to `starting`."""
         while self._alarms and self._alarms[0][0] <= now:
             site = heapq.heappop(self._alarms)[2]
-            if self._sites.get(site.origin) is site:  # not forgotten since, with another in its place
+            if self._sites.get(site.origin) is site:  # it was not forgotten and replaced
                 self._touched[site.origin] = site
         touched, self._touched = self._touched, {}
         for site in touched.values():
@@ -88,42 +89,46 @@ class Turns:
 
     @property
     def has_work(self) -> bool:
-        """Whether another `advance` would do something at once."""
+        """Whether the client has something to do without waiting."""
         return bool(self._touched or self.starting or self.refused or self.policy_wanted)
 
     @property
     def has_messages(self) -> bool:
+        """Whether there is something to send to the rate limiter."""
         return bool(self._asking or self._reports or self._news)
 
     def known(self) -> tuple[int, int]:
-        """Return how many sites and how many hosts are remembered."""
+        """Return the number of sites and of hosts in memory."""
         return len(self._sites), len(self._by_host)
 
     def next_alarm(self) -> float | None:
+        """Return the time at which `advance` is next needed, or None."""
         return self._alarms[0][0] if self._alarms else None
 
     def ended(self, host: str, *, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
-        """Note that a request to a host is over, and how the host stands."""
+        """Record the end of a request: `trouble` and `rest_s` are as in HostReport, `answered` is whether the host answered."""
         self._open[host] -= 1
         if not self._open[host]:
             del self._open[host]
         self._report(host, 1, trouble, rest_s, answered)
         for site in self._by_host.get(host, ()):
-            if site.awaits_place:  # there is one now: no need to wait for the time to ask again
-                site.ask_at, site.awaits_place = 0.0, False
+            if site.awaits_slot:  # a slot is free: ask again at once
+                site.ask_at, site.awaits_slot = 0.0, False
                 self._touched[site.origin] = site
 
     def learn_refusal(self, key: int, failure: str) -> None:
+        """Report to all workers that the site refuses the address with this key."""
         self._news.append(News(url_key=key, failure=failure))
 
     def learn_policy(self, site: Site, policy: Policy, now: float) -> None:
+        """Apply a site's policy, and report it to all workers."""
         site.fetching_policy = False
         self._news.append(News(origin=site.origin, host=site.host, policy=policy))
         self._take_policy(site, policy, now)
         self._touched[site.origin] = site
 
     def messages(self) -> tuple[list[Ask], list[HostReport], list[News]]:
-        """Hand out what is to be said to the arbiter; the answer goes to `take`."""
+        """Return the messages for the rate limiter and forget them. Its answer goes to `take`."""
         asks = []
         for site in self._asking:
             wanted = len(site.waiting) + len(site.urgent)
@@ -136,10 +141,11 @@ class Turns:
         return asks, reports, news
 
     def take(self, grants: list[Grant], now: float) -> None:
+        """Apply the answer of the rate limiter."""
         for grant in grants:
             site = self._sites[grant.origin]
-            site.asked = False
-            site.got_on_at = max(site.got_on_at, now - grant.still_s)
+            site.is_asking = False
+            site.progress_at = max(site.progress_at, now - grant.stalled_s)
             if grant.refused:
                 self._drop_refused(site, dict(grant.refused))
             if grant.policy is not None:
@@ -153,19 +159,19 @@ class Turns:
                 site.interval_s = grant.interval_s
             else:
                 site.ask_at = now + grant.wait_s * random.uniform(1.0, 1.25)
-                site.awaits_place = grant.wait_s == ASK_AGAIN_S
+                site.awaits_slot = grant.wait_s == ASK_AGAIN_S
                 site.rests_until = now + grant.wait_s
-                self._give_up(site, site.rests_until)
+                self._refuse_late(site, site.rests_until)
             self._touched[site.origin] = site
 
     def expire(self, now: float) -> None:
-        """Refuse what has waited its time."""
+        """Refuse the rows that have waited `max_wait_s`."""
         for site in self._sites.values():
             if site.waiting or site.urgent:
-                self._give_up(site, now)
+                self._refuse_late(site, now)
 
     def drain(self) -> Iterator[Fetch]:
-        """Empty everything: the client is closing. What is held of hosts goes into a last report."""
+        """Yield every queued row and give all leases back in a last report: the client closes."""
         for site in self._sites.values():
             yield from site.urgent
             yield from site.waiting
@@ -184,19 +190,19 @@ class Turns:
                 self._alarm(site.next_start, site)
                 return
             self._start(site, queue.popleft(), now)
-        if site.asked or not (site.urgent or site.waiting):
+        if site.is_asking or not (site.urgent or site.waiting):
             self._give_back_starts(site)
-        elif site.urgent or not site.fetching_policy:  # else the policy's arrival will touch it
+        elif site.urgent or not site.fetching_policy:  # otherwise `learn_policy` will touch the site
             self._ask(site, now)
 
     def _startable(self, site: Site) -> deque[Fetch]:
-        """Return the queue of the fetch to start next, an empty one where none may: rows wait for the policy of their site."""
+        """Return the queue of the next request; it is empty if none may start. Rows wait for the policy of their site."""
         return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
 
     def _start(self, site: Site, fetch: Fetch, now: float) -> None:
         site.starts -= 1
         site.next_start = now + site.interval_s
-        fetch.waited_s += now - max(fetch.queued_at, site.got_on_at)
+        fetch.waited_s += now - max(fetch.queued_at, site.progress_at)
         self._open[site.host] = self._open.get(site.host, 0) + 1
         self.starting.append(fetch)
 
@@ -206,11 +212,11 @@ class Turns:
             site.starts = 0
 
     def _ask(self, site: Site, now: float) -> None:
-        """Ask the arbiter for starts, or for the policy, once it is time."""
+        """Ask the rate limiter for starts or the policy, or set an alarm if it is too early."""
         if now < site.ask_at:
             self._alarm(site.ask_at, site)
         elif not site.starts or self._lacks_policy(site):
-            site.asked = True
+            site.is_asking = True
             self._asking.append(site)
 
     def _lacks_policy(self, site: Site) -> bool:
@@ -241,14 +247,14 @@ class Turns:
                 kept.append(fetch)
         site.waiting = kept
 
-    def _is_late(self, site: Site, fetch: Fetch, begins_at: float) -> bool:
-        """Whether a row would have waited too long by the time it could begin."""
-        return fetch.waited_s + begins_at - max(fetch.queued_at, site.got_on_at) > self._max_wait_s
+    def _is_late(self, site: Site, fetch: Fetch, starts_at: float) -> bool:
+        """Whether a row that starts at `starts_at` would have waited longer than it may."""
+        return fetch.waited_s + starts_at - max(fetch.queued_at, site.progress_at) > self._max_wait_s
 
-    def _give_up(self, site: Site, begins_at: float) -> None:
-        """Refuse those that would have waited too long by the time they could begin."""
+    def _refuse_late(self, site: Site, starts_at: float) -> None:
+        """Refuse the rows that would have waited too long by `starts_at`."""
         for queue in (site.waiting, site.urgent):
-            for fetch in [fetch for fetch in queue if self._is_late(site, fetch, begins_at)]:
+            for fetch in [fetch for fetch in queue if self._is_late(site, fetch, starts_at)]:
                 queue.remove(fetch)
                 self.refused.append((fetch, fetch.failure or "host_busy"))
 
@@ -260,7 +266,7 @@ class Turns:
         self._reports[host] = HostReport(host, ended, trouble, rest_s, answered)
 
     def _alarm(self, when: float, site: Site) -> None:
-        heapq.heappush(self._alarms, (when, next(self._numbers), site))
+        heapq.heappush(self._alarms, (when, next(self._counter), site))
 
     def _site(self, origin: str, host: str) -> Site:
         site = self._sites.get(origin)

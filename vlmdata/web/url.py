@@ -1,7 +1,7 @@
-"""An address as the client asks for it: one form, in which what is checked is what is sent.
+"""Canonical addresses: the client sends exactly what it has checked.
 
-Two readers of one odd address can see two hosts, and a guard that reads otherwise than the socket is no guard. So an
-address is taken apart once, rebuilt from its parts, and only the rebuilt form is checked, compared and given to libcurl.
+Two parsers can find different hosts in one odd address, and a guard is useless if it parses differently from the socket. So
+an address is parsed once and rebuilt from its parts; only the rebuilt form is checked, compared and passed to libcurl.
 """
 
 import re
@@ -12,15 +12,15 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import idna
 
-MAX_LENGTH = 8_192  # characters; servers refuse more, commonly at 8 KB
+MAX_LENGTH = 8_192  # characters; servers commonly refuse more than 8 KB
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
-_SAFE = "/%:@!$&'()*+,;=-._~?[]|"  # left as they are in path and query; everything else is percent-encoded
+_SAFE = "/%:@!$&'()*+,;=-._~?[]|"  # unchanged in path and query; everything else is percent-encoded
 _DOTS = re.compile(r"(?i)%2e")
-_BLANK = "".join(map(chr, range(33)))  # what browsers take away around an address: control characters and the space
+_BLANK = "".join(map(chr, range(33)))  # what browsers strip around an address: control characters and the space
 _INNER = re.compile("[\t\n\r]")
-_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
+_BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8
 _END = re.compile(r"\s+\Z")
 _QUERY = re.compile(r"(?s)([^?#]*)([?#]?)(.*)")
 _SLASHES = re.compile(r"(?i)^(https?:)?//+")
@@ -28,8 +28,8 @@ _SLASHES = re.compile(r"(?i)^(https?:)?//+")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """`text` is the whole address without its fragment; `path` begins with / and holds the query; `host` is lower case
-    ASCII, an IPv6 address without brackets."""
+    """A canonical address. `text` is the whole address without its fragment; `path` starts with / and includes the query;
+    `host` is lower-case ASCII, an IPv6 address without brackets."""
 
     text: str
     scheme: str
@@ -39,21 +39,21 @@ class Url:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what one robots.txt speaks for."""
+        """Scheme, host and port: the scope of one robots.txt."""
         return f"{self.scheme}://{bracketed(self.host)}:{self.port}"
 
 
 def parse_url(text: str) -> Url | None:
-    """Take an address apart and rebuild it, or return None for what cannot be fetched by http(s)."""
+    """Return the canonical form of an address, or None if http(s) cannot fetch it."""
     text = _INNER.sub("", text.strip())
     if len(text) > MAX_LENGTH:
         return None
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:  # brackets that do not close, a port that is no number
+    except ValueError:  # an open bracket, or a port that is not a number
         return None
-    # credentials are refused: they are nobody's to use, and a@b is the oldest way to hide a host
+    # refuse credentials: they are private, and a@b is an old way to hide a host
     if parts.scheme not in _PORTS or parts.hostname is None or "@" in parts.netloc or port == 0:
         return None
     host = _canonical_host(parts.hostname)
@@ -69,7 +69,7 @@ def parse_url(text: str) -> Url | None:
 
 
 def join_url(base: Url, location: str) -> Url | None:
-    """Resolve a redirect's target, which may be relative: a Location as HTTP gives it, one character for each byte."""
+    """Return the target of a redirect, or None if it is invalid. `location` is the header, one character for each byte."""
     try:
         return parse_url(urljoin(base.text, location_text(location)))
     except ValueError:
@@ -77,25 +77,26 @@ def join_url(base: Url, location: str) -> Url | None:
 
 
 def location_text(location: str) -> str:
-    """Return a Location header (one character for each byte) as the address that browsers read in it.
+    """Return the address that browsers read in a Location header (one character for each byte).
 
-    Bytes that are UTF-8 are its characters, any other byte above 127 is percent-encoded as it stands: servers send paths in
-    UTF-8 and in Latin-1 unescaped, and are asked for the same bytes again. Before the query \\ is a / and further slashes
-    before the host count for nothing. Source: WHATWG URL, "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
+    UTF-8 is decoded, and any other byte above 127 is percent-encoded: servers send unescaped paths in UTF-8 and Latin-1, and
+    get the same bytes back. Before the query, \\ is a /, and extra slashes before the host are ignored. Source: WHATWG URL,
+    "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
     """
     text = _INNER.sub("", location.strip(_BLANK)).encode("latin-1").decode("utf-8", "surrogateescape")
     text = _BYTE.sub(lambda found: f"%{ord(found.group()) - 0xDC00:02X}", text)
-    text = _END.sub(lambda found: quote(found.group()), text)  # else `parse_url` takes a wide space at the end for none
+    text = _END.sub(lambda found: quote(found.group()), text)  # otherwise `parse_url` strips a wide space at the end
     path, mark, rest = _QUERY.match(text).groups()  # type: ignore[union-attr]  # matches every text
     return _SLASHES.sub(r"\1//", path.replace("\\", "/")) + mark + rest
 
 
 def bracketed(host: str) -> str:
+    """Return a host as an address writes it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_literal(host: str) -> bool:
-    """Tell whether a canonical host is an address rather than a name."""
+    """Return whether a canonical host is an IP address, not a name."""
     return ":" in host or host.rpartition(".")[2].isdigit()
 
 
@@ -113,7 +114,7 @@ def _canonical_host(host: str) -> str | None:
     host = host.lower().removesuffix(".")
     if len(host) > 253 or not _HOST.fullmatch(host):
         return None
-    if _NUMBER.fullmatch(host.rpartition(".")[2]):  # 127.1, 0x7f000001 and 2130706433 are all addresses to a C library
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):  # C libraries accept 127.1, 0x7f000001 and 2130706433 as addresses
         try:
             return socket.inet_ntoa(socket.inet_aton(host))
         except OSError:
@@ -129,7 +130,7 @@ def _canonical_path(path: str, query: str) -> str:
 
 
 def _without_dots(path: str) -> str:
-    """Remove . and .. segments as RFC 3986 5.2.4 does, also those written %2e, which servers read as dots."""
+    """Remove . and .. segments by RFC 3986, 5.2.4, including those written %2e, which servers decode."""
     kept: list[str] = []
     segments = path.split("/")[1:]
     for place, segment in enumerate(segments):
