@@ -1,4 +1,4 @@
-"""Small pictures and colour profiles made on the spot, for the tests of this folder."""
+"""Generated small images and colour profiles for the tests of this folder."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06
 
 
 def photo(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Return (H, W, 3) uint8 with smooth colours, edges and a little noise, as a photo has."""
+    """Return (H, W, 3) uint8 with smooth colours, edges and a little noise, like a photo."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
@@ -30,7 +30,7 @@ def saved(picture: Image.Image | np.ndarray, format: str, **settings: object) ->
 
 
 def pillow_rgb(data: bytes) -> np.ndarray:
-    """Return what Pillow alone makes of an image: upright, alpha over white."""
+    """Return the pixels that Pillow alone decodes, upright and with alpha over white."""
     from PIL import ImageOps
 
     with Image.open(io.BytesIO(data)) as opened:
@@ -50,7 +50,7 @@ def exif(orientation: int) -> bytes:
 
 
 def matrix_profile(columns: tuple, gamma: float) -> bytes:
-    """Return an ICC profile (version 2) of three primaries, as XYZ under D50, and one power for the tone curve."""
+    """Return an ICC profile (version 2) of three primaries (XYZ under D50) with the tone curve x ** gamma."""
 
     def xyz(values: tuple) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
@@ -73,7 +73,7 @@ def matrix_profile(columns: tuple, gamma: float) -> bytes:
 
 
 def through_matrix(pixels: np.ndarray, columns: tuple, gamma: float) -> np.ndarray:
-    """Return what (H, W, 3) pixels of such a profile are in sRGB, in double precision, cut to 0..255."""
+    """Return (H, W, 3) pixels of such a profile in sRGB, in double precision, clipped to 0..255."""
     light = (pixels / 255.0) ** gamma @ np.array(columns) @ np.linalg.inv(np.array(SRGB))
     light = np.clip(light, 0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

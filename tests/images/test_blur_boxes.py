@@ -1,4 +1,4 @@
-"""Faces blurred in boxes: against the published method in double precision, and against img2dataset."""
+"""Blurred faces, compared with the published method in double precision and with img2dataset."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def published(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("box", [(60, 50, 120, 130), (0, 0, 50, 50), (150, 100, 220, 200)])
-def test_the_published_method_comes_out(box: tuple[int, int, int, int]) -> None:
+def test_blurring_equals_the_published_method(box: tuple[int, int, int, int]) -> None:
     pixels = photo(220, 200)
     assert np.abs(blur_boxes(pixels, [box]) - published(pixels, box)).max() < 4
 
@@ -40,7 +40,7 @@ def test_no_box_and_boxes_outside_change_nothing() -> None:
     assert np.array_equal(blur_boxes(pixels, [(500, 500, 600, 600)]), pixels)
 
 
-def test_a_box_that_reaches_endlessly_far_blurs_no_more_than_one_around_the_whole_picture() -> None:
+def test_an_infinite_box_blurs_like_one_around_the_whole_image() -> None:
     pixels = photo(50, 40)
     whole = blur_boxes(pixels, [(-50, -50, 100, 100)])
     for far in (1e6, 1e300, float("inf")):
@@ -52,16 +52,16 @@ def test_it_blurs_where_img2dataset_does_and_more() -> None:
     original, theirs = (
         decode((folder / name).read_bytes(), max_pixels=10**7).pixels for name in ("original.png", "blurred.png")
     )
-    x0, y0, x1, y1 = 89, 89, 188, 195  # found by search: with it img2dataset's blurrer gives its own test picture to the bit
+    x0, y0, x1, y1 = 89, 89, 188, 195  # found by search: with it, img2dataset's blurrer reproduces its own test image exactly
     ours = blur_boxes(original, [(x0, y0, x1, y1)])
     face = (slice(y0 + 20, y1 - 20), slice(x0 + 20, x1 - 20))
-    assert sharpness(ours[face]) < sharpness(theirs[face]) / 4  # in theirs the letter can still be read
+    assert sharpness(ours[face]) < sharpness(theirs[face]) / 4  # the letter is still readable in theirs
     near = np.zeros(original.shape[:2], bool)
     near[y0 - 75 : y1 + 75, x0 - 75 : x1 + 75] = True
     assert np.array_equal(ours[~near], original[~near])
 
 
-def test_img2dataset_gives_its_own_test_picture_with_that_box() -> None:
+def test_img2dataset_reproduces_its_own_test_image_with_that_box() -> None:
     blurrer = pytest.importorskip("img2dataset.blurrer").BoundingBoxBlurrer()
     folder = fixture("F_vlm_repo_testdata/img2dataset/blur_test_files")
     original, expected = (

@@ -1,4 +1,4 @@
-"""What decoding may take: memory and cost are held before a pixel is decoded, and told with their numbers."""
+"""Limits on memory and cost apply before decoding, and errors state the numbers."""
 
 import struct
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from vlmdata.images.resize import ResizeRule
 
 SMALL = ResizeRule("keep_ratio", 256)
 MAKE = dict(kinds())
-TRIED = {  # kind -> side of the largest square that is admitted
+LARGEST_SIDES = {  # kind -> side of the largest square within the limits
     "PNG rgb alpha 8": 6250,
     "PNG grey 16": 7390,
     "WebP RGBA": 5500,
@@ -80,15 +80,15 @@ def test_large_photos_and_scans_are_within_the_default_limits(header: ImageHeade
     assert decoding_bytes(header, size, factor) < MAX_MEMORY_MB * 1e6 and decoding_cost(header) < 1_000
 
 
-def test_scans_and_components_of_their_own_hold_all_coefficients() -> None:
-    whole, parted = (read_header(MAKE[name](64)) for name in ("JPEG RGB", "JPEG a scan a component"))
-    assert (whole.held_bytes, whole.passes) == (0, 1)
-    assert (parted.held_bytes, parted.passes) == (2 * 3 * 64 * 64, 3)
+def test_several_scans_keep_all_coefficients_in_memory() -> None:
+    one_scan, three_scans = (read_header(MAKE[name](64)) for name in ("JPEG RGB", "JPEG a scan a component"))
+    assert (one_scan.held_bytes, one_scan.passes) == (0, 1)
+    assert (three_scans.held_bytes, three_scans.passes) == (2 * 3 * 64 * 64, 3)
     assert read_header(saved(photo(64, 64), "jpeg", progressive=True)).held_bytes == 2 * 64 * 64 * 3 // 2
     assert decode(MAKE["JPEG a scan a component"](64)).pixels.shape == (64, 64, 3)
 
 
-def test_what_is_blurred_and_written_is_held_to_the_limits_too() -> None:
+def test_the_limits_apply_to_blurring_and_encoding() -> None:
     data = saved(photo(2000, 1500), "jpeg")
     assert refusal(lambda: process(data, ResizeRule("no", format="webp"), max_memory_mb=100))[0] == "too_large"
     assert refusal(lambda: process(data, ResizeRule("no"), blur=[(0, 0, 1, 1)]))[0] == "too_costly"
@@ -96,7 +96,7 @@ def test_what_is_blurred_and_written_is_held_to_the_limits_too() -> None:
     assert refusal(lambda: process(line, ResizeRule("keep_ratio", 64), max_pixels=10**9))[0] in ("too_large", "too_many_pixels")
 
 
-def test_large_pictures_are_the_same_in_pieces_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_the_same_pixels_as_whole_images(monkeypatch: pytest.MonkeyPatch) -> None:
     alpha = Image.fromarray(photo(90, 70))
     alpha.putalpha(Image.fromarray(photo(90, 70, 1)[:, :, 0]))
     files = [saved(alpha, format) for format in ("png", "webp", "tiff")] + [saved(alpha.convert("P"), "png", exif=exif(6))]
@@ -106,11 +106,11 @@ def test_large_pictures_are_the_same_in_pieces_as_whole(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", TRIED)
-def test_a_bomb_of_the_largest_size_admitted_takes_no_more_than_300_mb(kind: str, tmp_path: Path) -> None:
-    found = run(MAKE[kind](TRIED[kind]), tmp_path)
+@pytest.mark.parametrize("kind", LARGEST_SIDES)
+def test_the_largest_bomb_within_the_limits_takes_less_than_300_mb(kind: str, tmp_path: Path) -> None:
+    found = run(MAKE[kind](LARGEST_SIDES[kind]), tmp_path)
     assert found["outcome"] == "taken" and found["mb"] < 300, found
-    assert run(MAKE[kind](TRIED[kind] * 5 // 4), tmp_path)["outcome"] in ("too_large", "too_costly")
+    assert run(MAKE[kind](LARGEST_SIDES[kind] * 5 // 4), tmp_path)["outcome"] in ("too_large", "too_costly")
 
 
 def test_a_refusal_costs_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bytes to upright sRGB pixels: every mode, orientation, profile, and every kind of damage."""
+"""Decoding to upright sRGB pixels: every mode, orientation and profile, and every kind of damage."""
 
 import struct
 import warnings
@@ -36,7 +36,7 @@ def furthest(a: np.ndarray, b: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"])
-def test_pixels_are_pillows(format: str) -> None:
+def test_pixels_equal_pillows(format: str) -> None:
     data = saved(photo(90, 61), format)
     assert furthest(pixels_of(data), pillow_rgb(data)) <= (2 if format == "jpeg" else 0)
 
@@ -60,20 +60,20 @@ def test_orientation_is_applied_once(format: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_every_mode_of_png_is_laid_over_white(mode: str) -> None:
+def test_every_mode_of_png_is_blended_with_white(mode: str) -> None:
     alpha = np.linspace(0, 255, 60 * 40).reshape(40, 60, 1).astype(np.uint8)
     image = Image.fromarray(np.concatenate([photo(60, 40), alpha], axis=2)).convert(mode)
     data = saved(image, "png")
     assert furthest(pixels_of(data), pillow_rgb(data)) <= 1
 
 
-def test_alpha_is_over_white_and_rounded() -> None:
+def test_alpha_is_blended_with_white_and_rounded() -> None:
     data = saved(np.array([[[0, 100, 200, 0], [0, 100, 200, 128], [0, 100, 200, 255]]], np.uint8), "png")
     assert pixels_of(data).tolist() == [[[255, 255, 255], [127, 177, 227], [0, 100, 200]]]
 
 
 def png16(rows: np.ndarray, *, key: bytes = b"") -> bytes:
-    """Write a 16-bit PNG of (H, W) grey or (H, W, 3) colours, `key` its transparent colour."""
+    """Return a 16-bit PNG of (H, W) grey or (H, W, 3) colours with the transparent colour `key`."""
     height, width = rows.shape[:2]
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -86,7 +86,7 @@ def png16(rows: np.ndarray, *, key: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_sixteen_bits_are_scaled_not_cut() -> None:
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
     levels = np.array([[0, 128, 257, 1000, 32768, 65407, 65535]], np.uint16)
     assert pixels_of(png16(levels))[0, :, 0].tolist() == [0, 0, 1, 4, 128, 255, 255]
     colours = np.array([[[65535, 32768, 256]]], np.uint16)
@@ -101,7 +101,7 @@ def test_the_transparent_colour_of_sixteen_bits_becomes_white() -> None:
 
 
 @pytest.mark.parametrize("format", ["gif", "webp", "png", "avif"])
-def test_of_an_animation_the_first_frame_is_taken(format: str) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(format: str) -> None:
     frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "green", "blue")]
     decoded = decode(saved(frames[0], format, save_all=True, append_images=frames[1:]), max_pixels=CAP)
     assert furthest(decoded.pixels, np.asarray(frames[0])) <= 4
@@ -110,7 +110,7 @@ def test_of_an_animation_the_first_frame_is_taken(format: str) -> None:
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
 @pytest.mark.parametrize(("columns", "gamma"), [(P3, 2.2), (ADOBE_RGB, 563 / 256)])
-def test_wide_colours_come_to_srgb(format: str, columns: tuple, gamma: float) -> None:
+def test_wide_colours_are_converted_to_srgb(format: str, columns: tuple, gamma: float) -> None:
     flat = np.repeat(np.array([[[200, 100, 50], [40, 120, 90], [128, 128, 128]]], np.uint8), 32, axis=0).repeat(32, axis=1)
     settings = {"quality": 100, "subsampling": 0} if format == "jpeg" else {"lossless": True} if format == "webp" else {}
     data = saved(flat, format, icc_profile=matrix_profile(columns, gamma), **settings)
@@ -121,7 +121,7 @@ def test_wide_colours_come_to_srgb(format: str, columns: tuple, gamma: float) ->
     assert not decode(data, max_pixels=CAP).is_plain
 
 
-def test_a_profile_that_is_srgb_changes_nothing() -> None:
+def test_a_profile_equal_to_srgb_changes_nothing() -> None:
     from PIL import ImageCms
 
     theirs = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -130,7 +130,7 @@ def test_a_profile_that_is_srgb_changes_nothing() -> None:
     assert decode(tagged, max_pixels=CAP).is_plain
 
 
-def test_a_broken_profile_is_left_out() -> None:
+def test_a_damaged_profile_is_ignored() -> None:
     for profile in (b"nonsense", matrix_profile(P3, 2.2)[:150], matrix_profile(SRGB, 2.2)[:16] + b"CMYK" + bytes(200)):
         data = saved(photo(60, 40), "jpeg", icc_profile=profile)
         assert furthest(pixels_of(data), pillow_rgb(data)) <= 2
@@ -144,7 +144,7 @@ def test_a_grey_jpeg_with_an_rgb_profile_is_read() -> None:
 
 
 @pytest.mark.parametrize("target", [None, (30, 20)])
-def test_cmyk_comes_out_as_pillow_has_it(target: tuple[int, int] | None) -> None:
+def test_cmyk_equals_pillows(target: tuple[int, int] | None) -> None:
     data = saved(Image.fromarray(photo(240, 160)).convert("CMYK"), "jpeg", quality=95)
     decoded = decode(data, max_pixels=CAP, target=target)
     whole = pillow_rgb(data)
@@ -161,14 +161,14 @@ def test_an_adobe_jpeg_of_plain_rgb_keeps_its_colours() -> None:
     assert furthest(pixels_of(data), pillow_rgb(data)) <= 1
 
 
-def test_shrinking_leaves_half_or_a_quarter_over_the_target() -> None:
+def test_shrinking_keeps_half_or_a_quarter_more_than_the_target() -> None:
     header = ImageHeader("jpeg", 1280, 1200)
     assert [shrink_factor(header, (side, side)) for side in (100, 101, 200, 201, 480, 481)] == [8, 4, 4, 2, 2, 1]
     assert shrink_factor(header, None) == 1
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_shrunk_picture_is_the_same_picture(orientation: int) -> None:
+def test_a_shrunk_image_shows_the_same(orientation: int) -> None:
     data = saved(photo(1601, 1203), "jpeg", exif=exif(orientation))
     target = (200, 150) if orientation == 1 else (150, 200)
     decoded = decode(data, max_pixels=CAP, target=target)
@@ -188,7 +188,7 @@ def test_truncated_data_raise(format: str, share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("settings", [{"progressive": True}, {"quality": 50}])
-def test_a_truncated_jpeg_is_called_so(share: float, settings: dict) -> None:
+def test_a_truncated_jpeg_is_reported_as_truncated(share: float, settings: dict) -> None:
     data = saved(photo(200, 150), "jpeg", **settings)
     assert reason_of(data[: int(len(data) * share)]) == "truncated"
     assert reason_of(data[: int(len(data) * share)] + b"\xff\xd9") in ("truncated", "corrupt")
@@ -219,16 +219,16 @@ def test_lost_scan_data_are_corrupt() -> None:
     assert reason_of(data[:middle] + bytes(range(1, 200)) + data[middle:]) == "corrupt"
 
 
-def test_odd_sampling_falls_to_pillow() -> None:
+def test_pillow_decodes_rare_sampling() -> None:
     data = bytearray(saved(photo(96, 64), "jpeg", subsampling=0))
     at = data.find(b"\xff\xc0")
-    data[at + 14], data[at + 17] = 0x12, 0x21  # the chroma planes sampled each its own way
+    data[at + 14], data[at + 17] = 0x12, 0x21  # a different sampling of each chroma plane
     decoded = decode(bytes(data), max_pixels=CAP)
     assert (decoded.decoder, decoded.pixels.shape) == ("pillow", (64, 96, 3))
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"])
-def test_the_cap_on_pixels_is_exact(format: str) -> None:
+def test_the_limit_on_pixels_is_exact(format: str) -> None:
     data = saved(photo(100, 50), format)
     assert decode(data, max_pixels=5000).pixels.shape == (50, 100, 3)
     assert reason_of(data, max_pixels=4999) == "too_many_pixels"
@@ -256,11 +256,11 @@ def test_an_avif_bomb_behind_a_small_container_is_refused() -> None:
     assert reason_of(bytes(data), max_pixels=1_000_000) == "too_many_pixels"
 
 
-def test_a_large_lying_jpeg_is_refused_by_the_cap_or_its_bytes() -> None:
+def test_a_jpeg_with_a_false_size_is_refused_by_its_pixels_or_bytes() -> None:
     assert reason_of(jpeg_with_size(60000, 60000) + bytes(10_000_000), max_pixels=100_000_000) == "too_many_pixels"
 
 
-def test_a_bomb_in_a_comment_or_profile_is_refused_or_left_out() -> None:
+def test_a_bomb_in_a_comment_or_profile_is_refused_or_ignored() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

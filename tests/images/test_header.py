@@ -1,4 +1,4 @@
-"""Facts of an image before its pixels are decoded, and the reasons for which one is refused."""
+"""Facts of an image before decoding, and the reasons for refusing one."""
 
 import struct
 import zlib
@@ -21,7 +21,7 @@ def reason_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"])
-def test_every_format_tells_its_size(format: str) -> None:
+def test_the_size_is_read_from_every_format(format: str) -> None:
     header = read_header(saved(photo(70, 43), format))
     assert (header.format, header.width, header.height, header.orientation, header.is_animated) == (
         format,
@@ -41,12 +41,12 @@ def test_orientation_is_read_from_every_format_that_has_it(format: str, orientat
 
 
 @pytest.mark.parametrize("wrong", [0, 9, 300])
-def test_an_orientation_that_is_none_counts_as_upright(wrong: int) -> None:
+def test_an_invalid_orientation_counts_as_upright(wrong: int) -> None:
     assert read_header(saved(photo(70, 43), "jpeg", exif=exif(wrong))).orientation == 1
 
 
 @pytest.mark.parametrize("format", ["png", "webp", "gif", "avif", "tiff"])
-def test_animation_is_seen(format: str) -> None:
+def test_animation_is_recognised(format: str) -> None:
     frames = [Image.fromarray(photo(40, 30, seed)) for seed in range(3)]
     assert read_header(saved(frames[0], format, save_all=True, append_images=frames[1:])).is_animated
 
@@ -64,7 +64,7 @@ def test_animation_is_seen(format: str) -> None:
         ("CMYK", "tiff", "cmyk"),
     ],
 )
-def test_the_kind_of_colours_is_read(mode: str, format: str, expected: str) -> None:
+def test_the_mode_is_read(mode: str, format: str, expected: str) -> None:
     image = Image.fromarray(photo(20, 10)).convert(mode)
     if mode == "RGBA":
         image.putalpha(100)
@@ -102,7 +102,7 @@ def test_a_profile_of_several_pieces_is_joined() -> None:
         (b"BM\0\0\0\0\0\0\0\0", "truncated"),
     ],
 )
-def test_what_is_no_whole_image_says_why(data: bytes, reason: str) -> None:
+def test_the_reason_for_refusing_bytes(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
 
 
@@ -113,7 +113,7 @@ def jpeg_with_size(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-def test_a_jpeg_that_lies_of_its_size_is_truncated_before_memory_is_taken() -> None:
+def test_a_jpeg_with_a_false_size_is_truncated_before_memory_is_allocated() -> None:
     assert reason_of(jpeg_with_size(65000, 65000)) == "truncated"
     assert reason_of(jpeg_with_size(0, 64)) == "corrupt"
 
@@ -124,7 +124,7 @@ def png_with_size(width: int, height: int) -> bytes:
     return data[:12] + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + data[33:]
 
 
-def test_a_png_that_lies_of_its_size_is_truncated_before_memory_is_taken() -> None:
+def test_a_png_with_a_false_size_is_truncated_before_memory_is_allocated() -> None:
     assert reason_of(png_with_size(60000, 60000)) == "truncated"
 
 
@@ -139,7 +139,7 @@ def test_a_jpeg_of_endless_empty_segments_is_refused() -> None:
     assert reason_of(data[:2] + b"\xff\xe5\0\2" * 5000 + data[2:]) == "corrupt"
 
 
-def test_a_tiff_whose_tags_outweigh_it_is_refused() -> None:
+def test_a_tiff_with_more_bytes_of_tags_than_the_file_is_refused() -> None:
     tags = b"".join(struct.pack("<HHII", 40000 + n, 1, 50_000, 8) for n in range(100))
     assert reason_of(b"II*\0\x08\0\0\0" + struct.pack("<H", 100) + tags + bytes(60_000)) == "corrupt"
 
@@ -156,7 +156,7 @@ def test_a_gif_frame_larger_than_its_screen_counts() -> None:
     assert read_header(bytes(data)).upright_size == (50, 40)
 
 
-def test_an_avif_is_as_large_as_its_av1_data_say() -> None:
+def test_the_av1_data_decide_the_size_of_an_avif() -> None:
     data = bytearray(saved(np.zeros((600, 800, 3), np.uint8), "avif"))
     at = data.find(b"ispe")
     data[at + 8 : at + 16] = struct.pack(">II", 10, 10)

@@ -1,4 +1,4 @@
-"""Every odd file and thousands of damaged ones: pixels as Pillow has them or one reason, never anything else."""
+"""Odd files and thousands of damaged ones give Pillow's pixels or one reason, never anything else."""
 
 import hashlib
 from pathlib import Path
@@ -30,7 +30,7 @@ CAP = 10_000_000
 REFUSED = {
     "xc1n0g08.png": "corrupt",  # colour type 1
     "xc9n2c08.png": "corrupt",
-    "xcrn0g04.png": "not_an_image",  # line ends changed on the way
+    "xcrn0g04.png": "not_an_image",  # converted line ends
     "xlfn0g04.png": "not_an_image",
     "xd0n2c08.png": "corrupt",  # bit depth 0
     "xd3n2c08.png": "corrupt",
@@ -75,7 +75,7 @@ def test_every_odd_file_gives_pillows_pixels_or_its_reason(find: Find, folder: s
         if isinstance(found, str):
             assert REFUSED.get(path.name) == found, path.name
         elif path.name.endswith("0g16.png"):
-            assert np.array_equal(found, scaled_grey(data)), path.name  # Pillow cuts sixteen bits at 255
+            assert np.array_equal(found, scaled_grey(data)), path.name  # Pillow clips sixteen bits at 255
         else:
             assert path.name not in REFUSED
             expected = pillow_rgb(data)
@@ -98,12 +98,14 @@ def test_all_eight_orientations_show_one_picture(kind: str) -> None:
     first, *others = [decode((folder / f"{kind}_{n}.jpg").read_bytes(), max_pixels=CAP).pixels for n in range(1, 9)]
     for number, other in enumerate(others, start=2):
         assert other.shape == first.shape, number
-        assert np.abs(other.astype(int) - first).mean() < 5, number  # each file was written anew; a wrong turn is over 30
+        assert np.abs(other.astype(int) - first).mean() < 5, (
+            number
+        )  # each file was encoded separately; a wrong rotation is over 30
 
 
 @pytest.mark.parametrize("mode", ["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"])
 @pytest.mark.parametrize("find", [fixture, real_data])
-def test_every_odd_file_goes_the_whole_way(mode: str, find: Find) -> None:
+def test_every_odd_file_is_processed(mode: str, find: Find) -> None:
     rule = ResizeRule(mode, 40)  # type: ignore[arg-type]
     for path in sorted(find("E_dedup_hostile").rglob("*")):
         if path.is_file():
@@ -146,22 +148,22 @@ SEEDS = seeds()
 @pytest.mark.parametrize("format", SEEDS)
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_damaged_images_raise_one_error_or_come_out_whole(format: str, data: st.DataObject) -> None:
-    harmed = bytearray(data.draw(st.sampled_from(SEEDS[format])))
+def test_damaged_images_raise_one_error_or_are_decoded(format: str, data: st.DataObject) -> None:
+    damaged = bytearray(data.draw(st.sampled_from(SEEDS[format])))
     for _ in range(data.draw(st.integers(1, 6))):
-        at = data.draw(st.integers(0, min(len(harmed) - 1, data.draw(st.sampled_from([40, 400, 10**6])))))
+        at = data.draw(st.integers(0, min(len(damaged) - 1, data.draw(st.sampled_from([40, 400, 10**6])))))
         kind = data.draw(st.sampled_from(["set", "set", "cut", "grow", "end"]))
         if kind == "set":
-            harmed[at] = data.draw(st.integers(0, 255))
+            damaged[at] = data.draw(st.integers(0, 255))
         elif kind == "cut":
-            del harmed[at : at + data.draw(st.integers(1, 60))]
+            del damaged[at : at + data.draw(st.integers(1, 60))]
         elif kind == "grow":
-            harmed[at:at] = data.draw(st.binary(min_size=1, max_size=60))
+            damaged[at:at] = data.draw(st.binary(min_size=1, max_size=60))
         else:
-            del harmed[max(at, 1) :]
-        if not harmed:
+            del damaged[max(at, 1) :]
+        if not damaged:
             break
-    outcome = outcome_of(bytes(harmed), ResizeRule("center_crop", 24))
+    outcome = outcome_of(bytes(damaged), ResizeRule("center_crop", 24))
     assert outcome in REASONS or outcome == (24, 24)
 
 
@@ -182,7 +184,7 @@ def test_any_bytes_raise_one_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("find", "count"), [(fixture, 12), (real_data, 111)])
-def test_photos_of_the_web_all_come_out(find: Find, count: int) -> None:
+def test_all_photos_of_the_web_are_decoded(find: Find, count: int) -> None:
     paths = sorted(find("A_captioned/coco_free_licence").rglob("*.jpg"))
     assert len(paths) == count
     for path in paths:
@@ -196,8 +198,8 @@ def test_photos_of_the_web_all_come_out(find: Find, count: int) -> None:
 
 
 @pytest.mark.parametrize("find", [fixture, pytest.param(real_data, marks=pytest.mark.slow)])
-def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(find: Find, tmp_path: Path) -> None:
-    """Also what is no image: texts lie among them."""
+def test_every_odd_file_has_one_outcome_in_a_run_over_the_web(find: Find, tmp_path: Path) -> None:
+    """The files include texts, which are not images."""
     root = find("E_dedup_hostile")
     files = [path for path in sorted(root.rglob("*")) if path.is_file()]
     with LoopbackServer({f"/{n}": reply(path.read_bytes()) for n, path in enumerate(files)}) as server:
@@ -215,8 +217,8 @@ def test_over_the_web_every_odd_file_has_one_outcome_of_a_whole_run(find: Find, 
     made = manifest(tmp_path / "out")
     assert made["rows"] == len(files) == made["kept"] + sum(line["rows"] for line in made["dropped"])
     assert {line["step"] for line in made["dropped"]} <= {"download", "resize", "dedupe_exact"}
-    told = {line["reason"] for line in made["dropped"]}
-    assert {"not_an_image", "corrupt", "truncated"} <= told and "decoder_crash" not in told
+    reasons = {line["reason"] for line in made["dropped"]}
+    assert {"not_an_image", "corrupt", "truncated"} <= reasons and "decoder_crash" not in reasons
     bodies = {hashlib.sha256(body).digest(): body for body in map(Path.read_bytes, files)}
     rule = ResizeRule("keep_ratio", 64)
     assert made["kept"] == sum(not isinstance(outcome_of(body, rule), str) for body in bodies.values())

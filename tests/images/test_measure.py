@@ -1,4 +1,4 @@
-"""Blank, near-blank and blurred pictures, by numbers with references."""
+"""Measures of blank, near-blank and blurred images, compared with references."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ def test_two_colours_of_one_brightness_are_not_blank() -> None:
     assert variance(grey_of(pixels)) < 1 < spread(pixels)
 
 
-def test_variance_is_numpys() -> None:
+def test_variance_equals_numpys() -> None:
     values = np.random.default_rng(0).integers(-1000, 1000, 5000)
     assert variance(values) == pytest.approx(values.var(), rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""PDQ gives the bits that the reference gives."""
+"""PDQ compared with the reference."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.real_data import real_data
 from vlmdata.images.decode import decode
 from vlmdata.images.pdq import pdq
 
-REFERENCE = {  # of the package pdqhash 0.2.8, the reference code behind Python, for pixels that Pillow decodes
+REFERENCE = {  # of the package pdqhash 0.2.8, which wraps the reference code, for pixels decoded by Pillow
     "edits/bridge-mods/aaa-orig.jpg": "da7692a5963b64a86d1b6146925196d3a9b44dbdc9387cd972da35e639a6c822",
     "edits/bridge-mods/blur-a-lot.jpg": "da7692a596bb64a86d6b6146925196d3a9b46dbdc9387cd972da25a639a6c802",
     "edits/bridge-mods/shrink-a-lot.jpg": "da569225963b64aa6da9654e124196d3a1b46db5e9385dd972db34a63ba6e902",
@@ -29,9 +29,9 @@ REAL_REFERENCE = {
         *((real_data, f"threatexchange_pdq/{name}", expected) for name, expected in REAL_REFERENCE.items()),
     ],
 )
-def test_every_bit_is_the_references(find: Find, name: str, expected: str) -> None:
+def test_every_bit_equals_the_references(find: Find, name: str, expected: str) -> None:
     value, quality = pdq(decode(find(f"E_dedup_hostile/{name}").read_bytes(), max_pixels=10**7).pixels)
-    assert quality == 100 and (value ^ int(expected, 16)).bit_count() <= 2  # decoders differ by a level here and there
+    assert quality == 100 and (value ^ int(expected, 16)).bit_count() <= 2  # decoders differ by a level in a few pixels
 
 
 @pytest.mark.parametrize(("find", "edits"), [(fixture, "edits"), (real_data, "threatexchange_pdq")])
@@ -47,7 +47,7 @@ def test_edits_stay_within_the_distance_and_a_rotation_does_not(find: Find, edit
     assert (hashed("reg-test-input/dih/bridge-3-rotate-180.jpg") ^ original).bit_count() > 31
 
 
-def test_a_flat_picture_has_no_quality_and_the_smallest_one_has_a_hash() -> None:
+def test_a_flat_image_has_quality_zero_and_the_smallest_one_has_a_hash() -> None:
     assert pdq(np.full((80, 60, 3), 128, np.uint8))[1] == 0
     assert pdq(np.zeros((1, 1, 3), np.uint8))[1] == 0
     assert pdq(photo(300, 200))[1] > 0

@@ -1,4 +1,4 @@
-"""Hashes that find the same picture, checked against floating-point references and real edits."""
+"""Perceptual hashes compared with floating-point references and on real edits."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ from vlmdata.images.phash import COSINES, block_means, phash, phash_imagededup
 
 
 def exact_block_means(grey: np.ndarray) -> np.ndarray:
-    """Means of 32 x 32 blocks in double precision, by repeating each pixel 32 times in both directions."""
+    """Return means of 32 x 32 blocks in double precision, by repeating each pixel 32 times in both directions."""
     fine = np.kron(grey.astype(np.float64), np.ones((32, 32)))
     height, width = grey.shape
     return fine.reshape(32, height, 32, width).mean(axis=(1, 3))
@@ -38,7 +38,7 @@ def test_block_means_of_a_picture_too_large_for_32_bits() -> None:
     assert set(means[:, 16:].ravel().tolist()) == {10 * 256}
 
 
-def test_the_integer_hash_is_the_floating_one() -> None:
+def test_the_integer_hash_equals_the_floating_point_one() -> None:
     for seed in range(100):
         pixels = photo(150 + seed, 120, seed)
         coefficients = dctn(block_means(pixels).astype(np.float64), type=2)[:8, :8].ravel()
@@ -52,7 +52,7 @@ def test_the_table_of_cosines_is_the_same_everywhere() -> None:
 
 
 def imagededup_reference(image: Image.Image) -> str:
-    """imagededup's PHash as it describes itself, in its own words of numpy: for the pixels of an RGB image."""
+    """Return imagededup's PHash of RGB pixels, in its own numpy code."""
     from scipy.fftpack import dct
 
     array = np.array(image.resize((32, 32), Image.Resampling.LANCZOS).convert("L"))
@@ -60,14 +60,14 @@ def imagededup_reference(image: Image.Image) -> str:
     return "".join(f"{byte:02x}" for byte in np.packbits(low >= np.median(low.ravel()[1:])))
 
 
-def test_imagededups_values_come_out() -> None:
+def test_values_equal_imagededups() -> None:
     for seed in range(40):
         pixels = photo(200 + seed, 150, seed)
         assert f"{phash_imagededup(pixels):016x}" == imagededup_reference(Image.fromarray(pixels))
 
 
 @pytest.mark.parametrize("find", [fixture, real_data])
-def test_resizing_and_writing_anew_move_few_bits_and_other_pictures_many(find: Find) -> None:
+def test_resizing_and_encoding_change_few_bits_and_other_images_many(find: Find) -> None:
     folder = find("A_captioned/coco_free_licence")
     photos = [decode(path.read_bytes(), max_pixels=10**7).pixels for path in sorted(folder.rglob("*.jpg"))[:60]]
     hashes = [phash(pixels) for pixels in photos]
@@ -81,7 +81,7 @@ def test_resizing_and_writing_anew_move_few_bits_and_other_pictures_many(find: F
 
 @pytest.mark.parametrize(("find", "edits"), [(fixture, "edits"), (real_data, "threatexchange_pdq")])
 @pytest.mark.parametrize("hash_of", [phash, phash_imagededup])
-def test_edits_of_one_photo_stay_near_and_its_rotations_do_not(hash_of: object, find: Find, edits: str) -> None:
+def test_edits_of_a_photo_stay_near_and_its_rotations_do_not(hash_of: object, find: Find, edits: str) -> None:
     folder = find(f"E_dedup_hostile/{edits}")
 
     def hashed(path: str) -> int:

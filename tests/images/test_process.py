@@ -1,4 +1,4 @@
-"""The whole way of one image, and the writing of it."""
+"""Processing and encoding of one image."""
 
 import hashlib
 import io
@@ -57,7 +57,7 @@ def test_shrinking_while_decoding_changes_little(mode: str, orientation: int) ->
         (200, {"progressive": True}, True),
     ],
 )
-def test_bytes_are_kept_only_where_nothing_is_to_be_done(width: int, settings: dict, is_kept: bool) -> None:
+def test_bytes_are_kept_only_if_nothing_changes(width: int, settings: dict, is_kept: bool) -> None:
     data = saved(photo(width, 300), "jpeg", **settings)
     done = process(data, KEEP, max_pixels=CAP)
     assert done.is_original == is_kept
@@ -65,7 +65,7 @@ def test_bytes_are_kept_only_where_nothing_is_to_be_done(width: int, settings: d
 
 
 @pytest.mark.parametrize("format", ["png", "webp", "gif", "bmp"])
-def test_another_format_is_written_anew(format: str) -> None:
+def test_another_format_is_encoded(format: str) -> None:
     done = process(saved(photo(150, 100), format), KEEP, max_pixels=CAP)
     assert not done.is_original and done.data[:3] == b"\xff\xd8\xff" and done.source_format == format
 
@@ -78,7 +78,7 @@ def test_a_png_with_alpha_is_not_kept_and_one_without_is() -> None:
     assert not process(see_through, rule, max_pixels=CAP).is_original
 
 
-def test_without_skip_reencode_everything_is_written_anew() -> None:
+def test_without_skip_reencode_everything_is_encoded() -> None:
     assert not process(saved(photo(150, 100), "jpeg"), ResizeRule("no"), max_pixels=CAP).is_original
 
 
@@ -92,7 +92,7 @@ def test_faces_are_blurred_before_the_crop_and_never_kept() -> None:
     assert not differs[160:].any()
 
 
-def test_damage_and_the_cap_raise_one_error() -> None:
+def test_damage_and_limits_raise_one_error() -> None:
     data = saved(photo(150, 100), "jpeg")
     for harmed, cap, reason in (
         (data[:900], CAP, "truncated"),
@@ -105,7 +105,7 @@ def test_damage_and_the_cap_raise_one_error() -> None:
 
 
 @pytest.mark.parametrize(("format", "quality", "at_least"), [("jpeg", 95, 30), ("webp", 90, 29), ("png", 95, 89)])
-def test_what_is_written_reads_back(format: str, quality: int, at_least: float) -> None:
+def test_encoded_images_decode_to_similar_pixels(format: str, quality: int, at_least: float) -> None:
     pixels = photo(120, 90)
     assert psnr(decode(encode(pixels, format, quality), max_pixels=CAP).pixels, pixels) > at_least
 
@@ -118,12 +118,12 @@ def test_the_jpeg_is_what_libjpeg_writes_elsewhere() -> None:
     assert np.array_equal(np.asarray(theirs), np.asarray(ours))
 
 
-def test_an_unknown_format_is_a_mistake() -> None:
+def test_an_unknown_format_raises() -> None:
     with pytest.raises(ValueError, match="jpeg, png, webp"):
         encode(photo(8, 8), "avif")
 
 
-def test_the_cap_holds_for_what_a_rule_makes() -> None:
+def test_the_limit_on_pixels_applies_to_the_output() -> None:
     line = saved(np.zeros((1, 3000, 3), np.uint8), "png")
     for rule in (ResizeRule("keep_ratio", 256), ResizeRule("center_crop", 256)):
         with pytest.raises(ImageError) as caught:
@@ -132,14 +132,14 @@ def test_the_cap_holds_for_what_a_rule_makes() -> None:
     assert process(line, ResizeRule("border", 256), max_pixels=CAP).width == 256
 
 
-def test_a_side_the_format_cannot_hold_is_an_outcome() -> None:
+def test_a_side_too_long_for_the_format_is_an_outcome() -> None:
     wide = saved(np.zeros((2, 16384, 3), np.uint8), "png")
     with pytest.raises(ImageError, match="16384 x 2"):
         process(wide, ResizeRule("no", format="webp"), max_pixels=CAP)
     assert process(wide, ResizeRule("no"), max_pixels=CAP).width == 16384
 
 
-def test_of_a_picture_with_several_views_the_first_is_taken() -> None:
+def test_the_first_of_several_views_is_decoded() -> None:
     first, second = Image.fromarray(photo(60, 40)), Image.fromarray(photo(60, 40, 1))
     done = process(saved(first, "MPO", save_all=True, append_images=[second]), ResizeRule("no"), max_pixels=CAP)
     assert psnr(done.pixels, photo(60, 40)) > 25 and done.source_format == "jpeg"

@@ -1,4 +1,4 @@
-"""Sizes and pixels of a resize against img2dataset's own Resizer, and boxes that move along."""
+"""Sizes and pixels of a resize compared with img2dataset's Resizer, and boxes that move along."""
 
 import io
 import random
@@ -32,7 +32,7 @@ def img2dataset_result(data: bytes, rule: ResizeRule) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("only_if_bigger", [False, True])
-def test_the_sizes_of_img2datasets_test_images_come_out_in_its_sizes(mode: str, only_if_bigger: bool) -> None:
+def test_img2datasets_test_images_get_its_sizes(mode: str, only_if_bigger: bool) -> None:
     for width, height in SIZES:
         data = saved(photo(width, height), "jpeg")
         assert read_header(data).upright_size == (width, height)
@@ -42,7 +42,7 @@ def test_the_sizes_of_img2datasets_test_images_come_out_in_its_sizes(mode: str, 
             assert transform(rule, width, height).output == (expected.shape[1], expected.shape[0]), (width, height, size)
 
 
-def test_any_size_comes_out_in_img2datasets_size_and_shrinks_to_its_pixels() -> None:
+def test_any_size_gets_img2datasets_size_and_pixels() -> None:
     choose = random.Random(0)
     for _ in range(60):
         width, height, size = choose.randint(1, 400), choose.randint(1, 400), choose.randint(1, 300)
@@ -53,7 +53,7 @@ def test_any_size_comes_out_in_img2datasets_size_and_shrinks_to_its_pixels() -> 
             expected, ours = img2dataset_result(data, rule), resize(pixels, rule)
             assert ours.shape == expected.shape, (width, height, rule)
             side = min(width, height) if mode in ("keep_ratio", "center_crop") else max(width, height)
-            if side > size and mode != "border":  # its border is black with the albumentations it runs on
+            if side > size and mode != "border":  # img2dataset's border is black with its version of albumentations
                 assert np.array_equal(ours, expected), (width, height, rule)
 
 
@@ -69,13 +69,13 @@ def test_a_side_of_exactly_the_size_is_not_bigger() -> None:
     assert [transform(rule, 300, side).output for side in (199, 200, 201)] == [(300, 199), (300, 200), (200, 200)]
 
 
-def test_a_hair_thin_picture_keeps_one_pixel() -> None:
+def test_a_very_thin_image_keeps_one_pixel() -> None:
     assert transform(ResizeRule("keep_ratio_largest", 256), 60000, 1).output == (256, 1)
 
 
 @pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest", "center_crop", "border"])
 @pytest.mark.parametrize("size", [96, 500])
-def test_a_box_frames_the_same_thing_after_the_resize(mode: str, size: int) -> None:
+def test_a_box_frames_the_same_area_after_the_resize(mode: str, size: int) -> None:
     pixels = np.full((240, 360, 3), 255, np.uint8)
     pixels[80:160, 150:250] = (255, 0, 0)
     rule = ResizeRule(mode, size)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def test_a_box_frames_the_same_thing_after_the_resize(mode: str, size: int) -> N
     assert np.allclose(box, (red_x.min(), red_y.min(), red_x.max() + 1, red_y.max() + 1), atol=1.0)
 
 
-def test_a_box_cut_away_is_none_and_the_others_keep_their_place() -> None:
+def test_a_box_that_is_cropped_away_is_none_and_the_others_keep_their_index() -> None:
     change = transform(ResizeRule("center_crop", 100), 300, 100)
     assert change.boxes([(0, 0, 90, 50), (90, 0, 120, 50), (100, 0, 200, 100)]) == [
         None,

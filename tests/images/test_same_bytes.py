@@ -1,4 +1,4 @@
-"""The same bytes in give the same bytes out: twice, and with cv2's fast paths for one processor switched off."""
+"""The same input gives the same output: on a second run, and without cv2's processor-specific code."""
 
 import hashlib
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def digests() -> list[str]:
-    """Return what every function that must be the same everywhere makes of a few pictures."""
+    """Return the results of all functions that must be reproducible, for a few images."""
     found = []
     for width, height in ((640, 480), (333, 501), (90, 60)):
         for format in ("jpeg", "png", "webp"):
@@ -34,11 +34,11 @@ def digests() -> list[str]:
     return found
 
 
-def test_twice_the_same() -> None:
+def test_a_second_run_is_the_same() -> None:
     assert digests() == digests()
 
 
-def test_without_fast_paths_the_same() -> None:
+def test_the_result_without_fast_paths_is_the_same() -> None:
     script = (
         "import cv2; cv2.setUseOptimized(False); cv2.ipp.setUseIPP(False); assert not cv2.useOptimized()\n"
         "from tests.images.test_same_bytes import digests; print('\\n'.join(digests()))"

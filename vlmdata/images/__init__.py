@@ -1,1 +1,1 @@
-"""Image bytes to pixels and back, within limits; hashes and measures."""
+"""Images: decoding and encoding within limits, hashes and measures."""

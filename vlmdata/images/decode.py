@@ -1,8 +1,8 @@
-"""Bytes to pixels: JPEG by simplejpeg with shrink-on-load, still WebP by cv2, everything else and odd JPEGs by Pillow.
+"""Decodes JPEG by simplejpeg with shrink-on-load, still WebP by cv2, and everything else and unusual JPEGs by Pillow.
 
-Every picture comes out the same way: (H, W, 3) uint8 sRGB, upright, alpha over white, 16 bits scaled, first frame only.
-Damaged data raise; they are never filled with grey. cv2.imdecode is not used for JPEG: it returns a truncated one as a whole
-one with grey below. Of a still WebP it makes the pixels that Pillow makes, in half of the memory.
+The result is always (H, W, 3) uint8 sRGB, upright, alpha over white, 16 bits scaled to 8, first frame only. Damaged data raise
+an error. cv2.imdecode is not used for JPEG, because it fills the rest of a truncated one with grey. For a still WebP it gives
+the same pixels as Pillow in half the memory.
 """
 
 from dataclasses import dataclass
@@ -28,21 +28,21 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.tiles import tiles
 
-# How many times the target must remain in each direction after shrinking by 8, 4 or 2 while decoding. At 1.0 the worst
-# photos fall to 23 dB. For 8 and 4 it is 1.5, which costs 2 to 5% and lifts the worst 8-megapixel picture from 24.7 to
-# 32.3 dB, where a change of filter to Lanczos leaves it; for 2 it would cost 14% and lift nothing (bench/images.py).
-# Other eighths have no fast path in libjpeg-turbo.
+# Smallest ratio of the decoded size to the target, in each direction, for shrinking by 8, 4 or 2 while decoding. With 1.0
+# the worst photos fall to 23 dB. For 8 and 4, a ratio of 1.5 costs 2 to 5% of time and lifts the worst 8-megapixel image from
+# 24.7 to 32.3 dB, the effect of another filter (Lanczos); for 2 it would cost 14% and lift nothing (bench/images.py).
+# libjpeg-turbo has no fast path for other eighths.
 SHRINK_GAPS = {8: 1.5, 4: 1.5, 2: 1.25}
-MAX_PADDING = 4  # stray bytes before the end marker that an encoder may leave; more are lost pixels
+MAX_PADDING = 4  # bytes that an encoder may leave before the end marker; more of them are lost pixels
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Pixels (H, W, 3) uint8 sRGB, C-contiguous, upright. They may be 2, 4 or 8 times smaller than the original.
+    """Pixels (H, W, 3) uint8 sRGB, C-contiguous, upright; possibly 2, 4 or 8 times smaller than the original.
 
-    `original_width` and `original_height` are those of the upright picture. `decoder` is simplejpeg, simplejpeg_lenient
-    (harmless damage between segments), cv2 or pillow. `is_plain` says that the pixels are the file's own: no profile applied,
-    no alpha laid over white, no CMYK, no orientation, no leniency, one frame of 8 bits.
+    `original_width` and `original_height` are those of the upright image. `decoder` is simplejpeg, simplejpeg_lenient (harmless
+    damage between segments), cv2 or pillow. `is_plain`: the pixels are those of the file, without profile, alpha, CMYK,
+    orientation or damage, in one frame of 8 bits.
     """
 
     pixels: np.ndarray
@@ -64,35 +64,35 @@ def decode(
     beside: int = 0,
     header: ImageHeader | None = None,
 ) -> DecodedImage:
-    """Decode an image within limits that its header is held to before any memory is taken: see budget.py.
+    """Decode an image. The header is checked against the limits before memory is allocated: see budget.py.
 
-    `target` is the width and height, upright, that the caller will resize to: a JPEG is then decoded at 1/2, 1/4 or 1/8
-    while enough over the target remains (SHRINK_GAPS). `beside` are bytes that the caller takes while it has the pixels. A
-    `header` read already is not read again. Of formats other than JPEG Pillow takes no more than 179 million pixels, whatever
-    the limits. Raises ImageError, and nothing else, for any bytes.
+    `target` is the upright (width, height) to which the caller resizes: a JPEG is then decoded at 1/2, 1/4 or 1/8 if that
+    leaves enough pixels (SHRINK_GAPS). `beside` is the number of bytes that the caller allocates while it holds the pixels.
+    `header` is one that the caller has already read. Pillow decodes at most 179 million pixels of formats other than JPEG,
+    whatever the limits. Raises ImageError, and nothing else, for any bytes.
     """
     header = header or read_header(data)
     factor = shrink_factor(header, target)
-    said = f"a {header.format} of {header.width} x {header.height}"
-    hold_pixels(max(header.width * header.height, header.coded_pixels), max_pixels, said)
-    hold_memory(decoding_bytes(header, len(data), factor) + beside, max_memory_mb, said)
-    hold_cost(decoding_cost(header), max_cost, said)
+    subject = f"a {header.format} of {header.width} x {header.height}"
+    hold_pixels(max(header.width * header.height, header.coded_pixels), max_pixels, subject)
+    hold_memory(decoding_bytes(header, len(data), factor) + beside, max_memory_mb, subject)
+    hold_cost(decoding_cost(header), max_cost, subject)
     pixels, decoder, is_plain = _pixels(data, header, factor)
     if pixels is None:
-        hold_memory(decoding_bytes(header, len(data), factor, by_pillow=True) + beside, max_memory_mb, said)
+        hold_memory(decoding_bytes(header, len(data), factor, by_pillow=True) + beside, max_memory_mb, subject)
         pixels, is_plain = decode_pillow(data, header, factor)
     elif profile_changes(header.icc, "L" if header.mode == "grey" else "RGB"):
         _apply_profile(pixels, header)
         is_plain = False
     width, height = header.upright_size
-    if header.format != "tiff":  # Pillow has turned that one
+    if header.format != "tiff":  # Pillow has already rotated a TIFF
         pixels = upright(pixels, header.orientation)
     is_plain = is_plain and header.orientation == 1 and not header.is_animated
     return DecodedImage(pixels, width, height, header.format, decoder, header, is_plain)
 
 
 def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray | None, str, bool]:
-    """Return pixels as stored, the decoder and whether they are plain; no pixels where Pillow is to decode."""
+    """Return pixels as stored, the decoder and whether they are plain. No pixels: Pillow must decode."""
     if header.format == "jpeg" and header.mode != "cmyk":
         decoded = _decode_simplejpeg(data, header, factor)
         if decoded is not None:
@@ -104,7 +104,7 @@ def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray |
 
 
 def shrink_factor(header: ImageHeader, target: tuple[int, int] | None) -> int:
-    """Return 1, 2, 4 or 8: the most a JPEG can be shrunk while decoding and still leave enough over the upright target."""
+    """Return 1, 2, 4 or 8: by how much a JPEG can shrink while decoding for an upright target (width, height)."""
     if target is None or header.format != "jpeg":
         return 1
     if header.orientation >= 5:
@@ -116,7 +116,7 @@ def shrink_factor(header: ImageHeader, target: tuple[int, int] | None) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn or mirror stored pixels as EXIF orientation 1..8 says, so that the picture stands as it was taken."""
+    """Return stored pixels rotated and mirrored by their EXIF orientation, 1..8."""
     if orientation == 1:
         return pixels
     if orientation >= 5:
@@ -126,7 +126,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, str] | None:
-    """Return pixels and the decoder's name, or None for a JPEG that simplejpeg cannot take though it may be sound."""
+    """Return pixels and the decoder's name, or None for a JPEG that may be valid but that simplejpeg cannot decode."""
     smallest = {
         "min_width": -(-header.width // factor),
         "min_height": -(-header.height // factor),
@@ -135,31 +135,31 @@ def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[n
     try:
         return simplejpeg.decode_jpeg(data, **smallest), "simplejpeg"
     except ValueError as error:
-        complaint = str(error)
-    if complaint.startswith("Premature end") and not header.is_progressive:
-        # Perhaps only the end marker is missing: with one put on, lost pixels are told from none.
+        message = str(error)
+    if message.startswith("Premature end") and not header.is_progressive:
+        # Perhaps only the end marker is missing: with one appended, an error means lost pixels.
         try:
             return simplejpeg.decode_jpeg(data + b"\xff\xd9", **smallest), "simplejpeg_lenient"
         except ValueError:
-            raise ImageError("truncated", complaint) from None
-    if _is_harmless(complaint, data):
+            raise ImageError("truncated", message) from None
+    if _is_harmless(message, data):
         try:
             return simplejpeg.decode_jpeg(data, **smallest, strict=False), "simplejpeg_lenient"
         except ValueError:
-            return None  # simplejpeg is strict about the header whatever it is told
-    if "subsampling" in complaint or "Unsupported color conversion" in complaint:
+            return None  # simplejpeg is strict about the header even with strict=False
+    if "subsampling" in message or "Unsupported color conversion" in message:
         return None
-    ends_whole = data.rstrip(b"\0").endswith(b"\xff\xd9")
-    is_cut = complaint.startswith("Premature end") or ("premature end" in complaint and not ends_whole)
-    raise ImageError("truncated" if is_cut else "corrupt", complaint)
+    has_end_marker = data.rstrip(b"\0").endswith(b"\xff\xd9")
+    is_cut = message.startswith("Premature end") or ("premature end" in message and not has_end_marker)
+    raise ImageError("truncated" if is_cut else "corrupt", message)
 
 
-def _is_harmless(complaint: str, data: bytes) -> bool:
-    """Whether libjpeg's warning is of stray bytes that cost no pixel: between segments, or padding before the end."""
-    if "extraneous bytes before marker" not in complaint:
+def _is_harmless(message: str, data: bytes) -> bool:
+    """Whether libjpeg warns only of extra bytes between segments or before the end marker, which lose no pixel."""
+    if "extraneous bytes before marker" not in message:
         return False
-    count = int(complaint.split("data: ")[1].split()[0])
-    marker = int(complaint.rsplit(" ", 1)[1], 16)
+    count = int(message.split("data: ")[1].split()[0])
+    marker = int(message.rsplit(" ", 1)[1], 16)
     if 0xD0 <= marker <= 0xD7:
         return False
     if marker != 0xD9 or count <= MAX_PADDING:
@@ -169,23 +169,23 @@ def _is_harmless(complaint: str, data: bytes) -> bool:
 
 
 def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Return the pixels of a still WebP, alpha laid over white, and whether it has none. Raises ImageError."""
-    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, and no orientation
+    """Return the pixels of a still WebP over white, and whether it is without alpha. Raises ImageError."""
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, without orientation
     if stored is None:
-        np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError where that was the trouble, not the data
+        np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError if memory was the cause, not the data
         raise ImageError("truncated", "libwebp refused the data")
     if stored.shape[2] == 3:
         cv2.cvtColor(stored, cv2.COLOR_BGR2RGB, stored)
         return stored, True
     pixels = np.empty((*stored.shape[:2], 3), np.uint8)
-    for part in tiles(*stored.shape[:2]):
-        pixels[part] = over_white(stored[part][:, :, 2::-1], stored[part][:, :, 3])
+    for tile in tiles(*stored.shape[:2]):
+        pixels[tile] = over_white(stored[tile][:, :, 2::-1], stored[tile][:, :, 3])
     return pixels, False
 
 
 def _apply_profile(pixels: np.ndarray, header: ImageHeader) -> None:
-    """Bring pixels of the header's profile to sRGB where they lie."""
+    """Convert pixels to sRGB in place, by the header's profile."""
     is_grey = header.mode == "grey" and header.icc is not None and header.icc[16:20] == b"GRAY"
-    for part in tiles(*pixels.shape[:2]):
-        image = Image.fromarray(np.ascontiguousarray(pixels[part]))
-        pixels[part] = to_srgb(image.getchannel(0) if is_grey else image, header.icc)[0]
+    for tile in tiles(*pixels.shape[:2]):
+        image = Image.fromarray(np.ascontiguousarray(pixels[tile]))
+        pixels[tile] = to_srgb(image.getchannel(0) if is_grey else image, header.icc)[0]

@@ -1,4 +1,4 @@
-"""What Pillow decodes: PNG, animated WebP, GIF, AVIF, TIFF, BMP, and odd JPEGs (CMYK, strange sampling)."""
+"""Decodes by Pillow: PNG, animated WebP, GIF, AVIF, TIFF, BMP and unusual JPEGs (CMYK, rare sampling)."""
 
 import io
 import warnings
@@ -11,16 +11,16 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
-# Of a million images thousands have odd metadata: what matters of it raises, the rest is not for the terminal.
+# Thousands of a million images have odd metadata. What matters raises an error; the rest must not flood the terminal.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core a worker; dav1d would start one thread for each
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would start a thread per core of the machine
 
 
 def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, bool]:
-    """Return (H, W, 3) uint8 sRGB and whether nothing but plain decoding was done.
+    """Return (H, W, 3) uint8 sRGB and whether the pixels needed no conversion.
 
-    The pixels are as stored, not upright, save those of a TIFF, which Pillow turns while loading.
-    A JPEG is shrunk by `factor` while decoding. Raises ImageError, and nothing else.
+    The pixels are as stored, not upright, except for a TIFF, which Pillow rotates while loading. A JPEG is shrunk by `factor`
+    while decoding. Raises ImageError, and nothing else.
     """
     with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
         if image.width * image.height > header.width * header.height:
@@ -43,18 +43,18 @@ def _reason(error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Bring any mode to RGB, in pieces: the whole picture is in memory twice, as Pillow has it and as RGB."""
+    """Convert any mode to RGB by tiles, so that only Pillow's pixels and the RGB pixels are whole in memory."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     is_plain = True
     for rows, columns in tiles(image.height, image.width):
         is_whole = (rows.stop - rows.start, columns.stop - columns.start) == (image.height, image.width)
-        part = image if is_whole else image.crop((columns.start, rows.start, columns.stop, rows.stop))
-        pixels[rows, columns], is_plain = _rgb_of(part, header)
+        tile = image if is_whole else image.crop((columns.start, rows.start, columns.stop, rows.stop))
+        pixels[rows, columns], is_plain = _rgb_of(tile, header)
     return pixels, is_plain
 
 
 def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Return a piece in RGB, 16 bits scaled to 8, profile applied, alpha over white; and whether none of that was needed."""
+    """Return a tile in RGB, 16 bits scaled to 8, profile applied, alpha over white; and whether none of this was needed."""
     icc = image.info.get("icc_profile")
     image, is_deep = _eight_bits(image, header)
     has_alpha = image.has_transparency_data
@@ -73,14 +73,14 @@ def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay (H, W, 3) uint8 over white by (H, W) uint8 alpha, rounded to nearest in integers; white as img2dataset does."""
+    """Blend (H, W, 3) uint8 with white by (H, W) uint8 alpha, rounded to nearest. White is img2dataset's choice."""
     opacity = alpha[:, :, None].astype(np.uint16)
-    mixed = pixels * opacity + 255 * (255 - opacity) + 127  # at most 65,152: fits 16 bits
+    mixed = pixels * opacity + 255 * (255 - opacity) + 127  # at most 65,152, which fits 16 bits
     return (mixed // 255).astype(np.uint8)
 
 
 def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, bool]:
-    """Scale 16-bit greys to 8 (Pillow's own conversion cuts at 255) and say whether the picture was deeper than 8 bits."""
+    """Scale 16-bit grey to 8 bits (Pillow's conversion clips at 255), and return whether the image had more than 8 bits."""
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint32)
         scaled = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
@@ -91,6 +91,6 @@ def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, b
     if image.mode in ("I", "F"):
         raise ImageError("unsupported_format", f"pixels of kind {image.mode} have no white point")
     if header.bit_depth == 16 and isinstance(image.info.get("transparency"), tuple):
-        # Pillow has kept the upper 8 bits of each sample but all 16 of the transparent colour.
+        # Pillow keeps the upper 8 bits of each sample, but all 16 of the transparent colour.
         image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
     return image, header.bit_depth == 16

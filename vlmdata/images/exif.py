@@ -1,4 +1,4 @@
-"""The directory of tags that EXIF data and TIFF files share: orientation, sizes, and guards against lying directories."""
+"""Reads the tag directories of EXIF data and TIFF files, with guards against hostile ones."""
 
 import struct
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MAX_TAGS = 4096
 
 
 def first_directory(data: bytes) -> tuple[dict[int, int], int, int]:
-    """Return the first directory of `data` (which begins II or MM): see `directory`."""
+    """Return the first directory of `data`, which starts with II or MM: see `directory`."""
     (start,) = struct.unpack_from(_order(data) + "I", data, 4)
     return directory(data, start)
 
@@ -24,11 +24,11 @@ def _order(data: bytes) -> str:
 
 
 def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
-    """Return the directory at `start` of `data` (which begins II or MM), what its values weigh, and where the next lies.
+    """Return (tags, weight, offset of the next directory) of the directory at `start` of `data`.
 
-    Of each tag the first value is given when it is a whole number of 8, 16 or 32 bits that lies inside `data`.
-    The weight is the bytes a reader would copy for all values together; the next offset is 0 when there is none.
-    Raises struct.error where the directory itself runs past the end.
+    `tags` has the first value of each tag, if it is an unsigned integer of 8, 16 or 32 bits inside `data`. The weight is
+    the number of bytes that a reader copies for all values. The next offset is 0 if there is none. Raises struct.error if
+    the directory extends past the end.
     """
     order = _order(data)
     (count,) = struct.unpack_from(order + "H", data, start)
@@ -38,17 +38,17 @@ def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
         tag, kind, values = struct.unpack_from(order + "HHI", data, at)
         size = TYPE_SIZES.get(kind, 0) * values
         weight += size
-        place = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
+        offset = at + 8 if size <= 4 else struct.unpack_from(order + "I", data, at + 8)[0]
         code = {1: "B", 3: "H", 4: "I", 13: "I"}.get(kind)
-        if code and values and place + struct.calcsize(code) <= len(data):
-            (tags[tag],) = struct.unpack_from(order + code, data, place)
+        if code and values and offset + struct.calcsize(code) <= len(data):
+            (tags[tag],) = struct.unpack_from(order + code, data, offset)
     end = start + 2 + 12 * count
     following = struct.unpack_from(order + "I", data, end)[0] if end + 4 <= len(data) else 0
     return tags, weight, following
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation, 1..8, in EXIF data (with or without `Exif\\0\\0` before them); 1 where none can be read."""
+    """Return the orientation, 1..8, in EXIF data with or without the prefix `Exif\\0\\0`; 1 if none is readable."""
     exif = exif.removeprefix(b"Exif\0\0")
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
@@ -61,9 +61,9 @@ def orientation_of(exif: bytes) -> int:
 
 
 def frames_of(data: bytes) -> Iterator[bytes]:
-    """Yield each frame of a classic TIFF as a TIFF of its own: the same bytes with another directory named as the first.
+    """Yield each frame of a classic TIFF as a separate TIFF: the same bytes with another first directory.
 
-    Ends where a directory was seen before, or cannot be read.
+    Stops at a directory that repeats or is unreadable.
     """
     order, seen = _order(data), set()
     try:
@@ -78,8 +78,11 @@ def frames_of(data: bytes) -> Iterator[bytes]:
 
 
 def read_tiff(data: bytes) -> ImageHeader:
-    """Read the header of a classic TIFF. A directory that weighs more than the file, or a tile far over the picture, is
-    an attack on the decoder's memory and refused as corrupt."""
+    """Return the header of a classic TIFF. Raises ImageError.
+
+    A directory with far more bytes than the file, or tiles far larger than the image, are attacks on the decoder's memory and
+    refused as corrupt.
+    """
     if data[2:4] in (b"+\0", b"\0+"):
         raise ImageError("unsupported_format", "BigTIFF")
     try:
@@ -88,9 +91,9 @@ def read_tiff(data: bytes) -> ImageHeader:
         raise ImageError("truncated", "the TIFF directory runs past the end") from None
     width, height = tags.get(WIDTH, 0), tags.get(HEIGHT, 0)
     if weight > 2 * len(data):
-        raise ImageError("corrupt", "the TIFF directory names more bytes than the file has")
+        raise ImageError("corrupt", "the TIFF directory claims more bytes than the file has")
     if tags.get(TILE_WIDTH, 0) > 2 * width + 4096 or tags.get(TILE_HEIGHT, 0) > 2 * height + 4096:
-        raise ImageError("corrupt", "TIFF tiles far larger than the picture")
+        raise ImageError("corrupt", "TIFF tiles far larger than the image")
     orientation = tags.get(ORIENTATION, 1)
     modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", YCC: "ycc"}
     return ImageHeader(
@@ -106,9 +109,9 @@ def read_tiff(data: bytes) -> ImageHeader:
 
 
 def _strip_bytes(tags: dict[int, int], width: int, height: int) -> int:
-    """Return what libtiff takes for a strip or a tile beyond the bytes that are handed out later for the whole picture."""
+    """Return the bytes that libtiff allocates for a strip or tile, beyond those of the returned pixels."""
     across, down = tags.get(TILE_WIDTH, width), tags.get(TILE_HEIGHT, min(tags.get(ROWS_PER_STRIP, height), height))
     samples = tags.get(SAMPLES, 1)
-    each = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)
-    each += 0 if tags.get(COMPRESSION, 1) in SIMPLE_COMPRESSIONS else 2 * samples + 4  # coefficients, another picture
-    return max(0, round(across * down * each) - 3 * width * height)
+    pixel_bytes = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)
+    pixel_bytes += 0 if tags.get(COMPRESSION, 1) in SIMPLE_COMPRESSIONS else 2 * samples + 4  # coefficients and a second image
+    return max(0, round(across * down * pixel_bytes) - 3 * width * height)

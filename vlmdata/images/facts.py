@@ -1,24 +1,24 @@
-"""What is known of an image before a pixel is decoded, and the one error that says why an image was refused."""
+"""Facts of an image before decoding, and the error with the reason for refusing an image."""
 
 from dataclasses import dataclass
 
 REASONS = {
     "empty": "no bytes",
-    "not_an_image": "the bytes are a page, a text, a drawing in SVG or nothing known",
-    "unsupported_format": "an image of a kind that is not read here (HEIC, JPEG XL, BigTIFF, 12-bit JPEG, float pixels ...)",
-    "truncated": "the data end before the picture does",
-    "corrupt": "the data contradict themselves or the decoder refused them",
-    "too_large": "decoding it would take more memory than it may: estimated MB against the limit in MB",
-    "too_costly": "decoding it and the images before it in its row would take too long: units of cost against the limit",
-    "too_many_pixels": "width times height, of the image or of what a resize makes of it, is over the cap",
-    "too_many_scans": "a progressive JPEG of so many scans that decoding it is an attack",
+    "not_an_image": "the bytes are a page, a text, an SVG drawing or of an unknown format",
+    "unsupported_format": "an image of an unsupported format (HEIC, JPEG XL, BigTIFF, 12-bit JPEG, float pixels ...)",
+    "truncated": "the data end before the image is complete",
+    "corrupt": "the data are inconsistent, or the decoder refused them",
+    "too_large": "decoding would take more memory than the limit allows: estimated MB and limit in MB",
+    "too_costly": "decoding it and the earlier images of its row would take too long: units of cost and their limit",
+    "too_many_pixels": "width times height, of the image or of its resized version, is over the limit",
+    "too_many_scans": "a progressive JPEG with so many scans that decoding it is an attack",
 }
 
 
 class ImageError(Exception):
-    """An image that cannot be used: `.reason` is one of REASONS, for the ledger; the message is for a reader.
+    """An unusable image. `.reason` is one of REASONS, for the ledger; the message is for people.
 
-    Where a limit was passed, `.value` is what the image would have taken and `.threshold` the limit, in the reason's unit.
+    If a limit was exceeded, `.value` is the image's value and `.threshold` the limit, in the reason's unit.
     """
 
     def __init__(self, reason: str, detail: str = "", *, value: float | None = None, threshold: float | None = None) -> None:
@@ -32,10 +32,10 @@ class ImageHeader:
     """Facts from the first bytes of an image. Width and height are in pixels as stored, before `orientation` (EXIF, 1..8).
 
     `mode` is one of grey, grey_alpha, rgb, rgb_alpha, palette, ycc, cmyk; `bit_depth` is bits per channel.
-    `icc` is the colour profile of a JPEG or a WebP; decoders of other formats find theirs themselves.
-    `coded_pixels` is what a decoder takes memory for, where the data inside may say more than the container (AVIF).
-    `held_bytes` is what it holds beside the pixels: coefficients of a JPEG of several scans, planes of an AVIF, texts of a
-    PNG, a strip of a TIFF. `passes` is how often it goes over the whole picture: the scans of a JPEG.
+    `icc` is the colour profile of a JPEG or WebP; decoders of other formats read it themselves.
+    `coded_pixels` is the number of pixels for which an AVIF decoder allocates memory; it may exceed that of the container.
+    `held_bytes` is the decoder's memory besides the pixels: coefficients of a JPEG with several scans, planes of an AVIF,
+    texts of a PNG, a strip of a TIFF. `passes` is the number of scans of a JPEG.
     """
 
     format: str
@@ -53,5 +53,5 @@ class ImageHeader:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height of the picture as it is to be seen, after orientation."""
+        """Width and height after orientation."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)

@@ -1,6 +1,6 @@
-"""How the names of images end, and of the texts beside them."""
+"""File extensions of images and of their texts."""
 
 IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
 UNREAD_IMAGE_EXTENSIONS = frozenset(["exr", "hdr", "heic", "heif", "hif", "ico", "j2k", "jp2", "jxl", "psd", "qoi"])
 CAPTION_EXTENSIONS = ("txt", "text", "caption")
-TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # the first that a sample has gives its text_chars
+TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # the first one that a sample has gives its text_chars

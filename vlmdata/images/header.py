@@ -1,4 +1,4 @@
-"""From the first bytes of an image to its facts, before any pixel is decoded: format, size, orientation, frames."""
+"""Reads the header of an image without decoding it: format, size, orientation, frames."""
 
 import struct
 
@@ -76,4 +76,4 @@ def _sniff_boxes(data: bytes) -> str:
         return "avif"
     if brands & HEIF_BRANDS:
         raise ImageError("unsupported_format", "heif")
-    raise ImageError("not_an_image", "a film or another file of boxes")
+    raise ImageError("not_an_image", "a video or another file of ISO boxes")

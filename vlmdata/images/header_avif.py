@@ -1,4 +1,4 @@
-"""The container of an AVIF, and the size its AV1 data really have: a decoder takes memory by that, not by the container."""
+"""Reads the container of an AVIF, and the size of its AV1 data, which decides the memory of the decoder."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from vlmdata.images.header_lazy import pillow_errors
 
 
 class Sequence(NamedTuple):
-    """What an AV1 sequence header says: sides in pixels, and the bytes that a decoder takes for the planes of one pixel."""
+    """Facts of an AV1 sequence header: sides in pixels, and the decoder's bytes for the planes of one pixel."""
 
     width: int
     height: int
@@ -26,9 +26,9 @@ MAX_BOXES = 10_000
 
 
 def read_avif(data: bytes) -> ImageHeader:
-    """Read the container by libavif through Pillow, which decodes nothing until asked for pixels."""
+    """Return the header of an AVIF by Pillow's libavif, which decodes no pixel here. Raises ImageError."""
 
-    def reason(error: Exception) -> str:  # libavif names many kinds of damage
+    def reason(error: Exception) -> str:  # libavif has many errors for damage
         return "truncated" if _ends_early(data) else "corrupt"
 
     with pillow_errors(reason, "libavif"), Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
@@ -46,7 +46,7 @@ def read_avif(data: bytes) -> ImageHeader:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Say whether the last box of the file promises more bytes than there are."""
+    """Return whether the last box of the file claims more bytes than there are."""
     at = 0
     while at + 16 <= len(data):
         length, _, large = struct.unpack_from(">I4sQ", data, at)
@@ -58,24 +58,24 @@ def _ends_early(data: bytes) -> bool:
 
 
 def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
-    """Return the most pixels that any AV1 picture in the file says it has, in its own sequence header, and the bytes of planes.
+    """Return the pixels of the largest AV1 image by its sequence header, and the bytes of planes.
 
-    Raises ImageError where no picture is found or pieces overlap so that they outweigh the file.
+    Raises ImageError if there is no image, or if overlapping items have more bytes than the file.
     """
     pieces = list(_pictures(data))
     if sum(map(len, pieces)) > 2 * len(data):
-        raise ImageError("corrupt", "AVIF items that outweigh the file")
+        raise ImageError("corrupt", "AVIF items with more bytes than the file")
     sequences = [sequence for piece in pieces for sequence in _sequences(piece)]
     if not sequences:
         raise ImageError("corrupt", "an AVIF without an AV1 sequence header")
     pixels = max(sequence.width * sequence.height for sequence in sequences)
     planes = max(pixels, width * height) * max(sequence.pixel_bytes for sequence in sequences)
-    has_more = len(sequences) > 1  # alpha, or tiles that are put together
+    has_more = len(sequences) > 1  # alpha, or tiles of one image
     return pixels, round(planes * (1.7 if has_more else 1))
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of each box, descending into those that hold boxes."""
+    """Yield (kind, start, end) of the content of each box, and of the boxes inside it."""
     while at + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -93,7 +93,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 def _pictures(data: bytes) -> Iterator[bytes]:
     """Yield the bytes of each item, and of the first sample of each track."""
-    inner = 0  # where an item box of the file lies, for items that are kept inside it
+    inner = 0  # offset of the idat box, for items inside it
     lists: list[tuple[bytes, int]] = []
     for count, (kind, start, _) in enumerate(_boxes(data, 0, len(data))):
         if count > MAX_BOXES:
@@ -107,11 +107,11 @@ def _pictures(data: bytes) -> Iterator[bytes]:
             yield from _items(data, start, inner)
         elif struct.unpack_from(">I", data, start + 4)[0]:
             (offset,) = struct.unpack_from(">I" if kind == b"stco" else ">Q", data, start + 8)
-            yield data[offset : offset + 4096]  # the sequence header stands at the front
+            yield data[offset : offset + 4096]  # the sequence header comes first
 
 
 def _items(data: bytes, at: int, inner: int) -> Iterator[bytes]:
-    """Yield the bytes of each item that an item location box places in this file."""
+    """Yield the bytes of each item of the item location box at `at`; `inner` is the offset of the idat box."""
     version, sizes = data[at], int.from_bytes(data[at + 4 : at + 6], "big")
     offset_size, length_size, base_size, index_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15, sizes & 15
     wide = 4 if version == 2 else 2
@@ -141,7 +141,7 @@ def _items(data: bytes, at: int, inner: int) -> Iterator[bytes]:
 
 
 def _sequences(stream: bytes) -> Iterator[Sequence]:
-    """Walk a row of OBUs and yield what each sequence header says. Source: AV1 specification, 5.3 and 5.5."""
+    """Yield the facts of each sequence header in a series of OBUs. Source: AV1 specification, 5.3 and 5.5."""
     at = 0
     while at < len(stream):
         head = stream[at]
@@ -150,7 +150,7 @@ def _sequences(stream: bytes) -> Iterator[Sequence]:
         if head & 2:
             length, at = _leb128(stream, at)
         if head & 0x80:
-            return  # the forbidden bit: no OBU, an item of another kind such as EXIF
+            return  # the forbidden bit: not an OBU, but an item such as EXIF
         if head >> 3 & 15 == SEQUENCE_HEADER:
             yield _sequence(stream[at : at + length])
         at += length
@@ -168,7 +168,7 @@ def _leb128(stream: bytes, at: int) -> tuple[int, int]:
 
 
 def _skip_timing(take: Callable[[int], int]) -> None:
-    """Pass over timing, decoder model and operating points, which a full sequence header has before its size."""
+    """Skip timing, decoder model and operating points, which precede the size in a full sequence header."""
     delay_bits = 0
     if take(1):
         take(64)
@@ -192,14 +192,14 @@ def _skip_timing(take: Callable[[int], int]) -> None:
 
 
 def _skip_tools(take: Callable[[int], int]) -> None:
-    """Pass over the coding tools that a full sequence header has between its size and its colours."""
+    """Skip the coding tools between the size and the colours of a full sequence header."""
     if take(1):  # frame ids
         take(7)
     take(7)  # superblocks and prediction
     has_order = take(1)
     if has_order:
         take(2)
-    has_screen_tools = take(1) or take(1)  # left to the frame, or forced on
+    has_screen_tools = take(1) or take(1)  # chosen per frame, or forced on
     if has_screen_tools and not take(1):
         take(1)
     if has_order:
@@ -219,7 +219,7 @@ def _sequence(payload: bytes) -> Sequence:
 
     profile = take(3)
     take(1)
-    is_reduced = take(1)  # as still pictures have it
+    is_reduced = take(1)  # the form for still images
     if is_reduced:
         take(5)
     else:
@@ -231,5 +231,5 @@ def _sequence(payload: bytes) -> Sequence:
     else:
         _skip_tools(take)
     take(3)  # filters
-    # Twice the planes: film grain makes a second picture of the first. Profile 0 has a quarter of the colours.
+    # Twice the planes, because film grain makes a second image. Profile 0 has a quarter of the chroma samples.
     return Sequence(width, height, 2 * (1 + take(1)) * (1.5 if profile == 0 else 3))

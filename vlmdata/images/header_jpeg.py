@@ -1,4 +1,4 @@
-"""The segments of a JPEG before its pixels: size, kind, orientation and colour profile."""
+"""Reads the segments of a JPEG before its pixels: size, process, orientation and colour profile."""
 
 from dataclasses import replace
 
@@ -7,22 +7,22 @@ from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import ImageError, ImageHeader
 
 MAX_SEGMENTS = 1000
-MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole picture, however few bytes it has
-PIXELS_PER_BYTE = 2048  # the least a Huffman-coded block of 64 pixels takes is one bit: more pixels cannot be there
+MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole image, even with few bytes
+PIXELS_PER_BYTE = 2048  # a Huffman-coded block of 64 pixels takes at least one bit: a file cannot have more pixels
 SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not hierarchical, not lossless
 
 
 def read_jpeg(data: bytes) -> ImageHeader:
-    """Walk the segments up to the first scan. A missing scan is truncated, a missing size corrupt."""
+    """Return the header of a JPEG. Raises ImageError: without a scan it is truncated, without a size corrupt."""
     at, size, orientation, adobe = 2, b"", 1, -1
-    marker_of_size = 0
+    size_marker = 0
     profile: dict[int, bytes] = {}
     for _ in range(MAX_SEGMENTS):
         marker, segment, at = _next_segment(data, at)
         if marker in SIZES and not size:
-            marker_of_size, size = marker, segment
+            size_marker, size = marker, segment
         elif marker == 0xE1 and segment.startswith(b"Exif\0") and orientation == 1:
             orientation = orientation_of(segment)
         elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0") and len(segment) > 14:
@@ -35,20 +35,20 @@ def read_jpeg(data: bytes) -> ImageHeader:
         raise ImageError("corrupt", f"a JPEG of more than {MAX_SEGMENTS} segments")
     if len(size) < 6 or len(size) < 6 + 3 * size[5]:
         raise ImageError("corrupt", "a JPEG scan before any size")
-    header = _header(marker_of_size, size, orientation, adobe, _joined(profile))
+    header = _header(size_marker, size, orientation, adobe, _joined(profile))
     if header.width * header.height > PIXELS_PER_BYTE * len(data):
         raise ImageError("truncated", f"{header.width} x {header.height} pixels cannot be in {len(data)} bytes of JPEG")
     if not header.is_progressive and segment[:1] >= size[5:6]:
         return header
-    # In several scans, also where each has a component of its own, the decoder holds all coefficients to the end.
-    more = data.count(b"\xff\xda", at)
-    if more > MAX_SCANS:
-        raise ImageError("too_many_scans", value=more, threshold=MAX_SCANS)
-    return replace(header, passes=1 + more, held_bytes=_coefficient_bytes(size, header.width, header.height))
+    # With several scans, even one per component, the decoder keeps all coefficients until the end.
+    further_scans = data.count(b"\xff\xda", at)
+    if further_scans > MAX_SCANS:
+        raise ImageError("too_many_scans", value=further_scans, threshold=MAX_SCANS)
+    return replace(header, passes=1 + further_scans, held_bytes=_coefficient_bytes(size, header.width, header.height))
 
 
 def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
-    """Return the next marker, its payload, and where the one after it is looked for. Stray bytes between are skipped."""
+    """Return the next marker, its payload and the offset after it. Bytes between segments are skipped."""
     while True:
         at = data.find(b"\xff", at) + 1
         if at == 0 or at >= len(data):
@@ -87,7 +87,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
 
 
 def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
-    """Return what a decoder takes that holds every coefficient, 16 bits, of blocks of 8 x 8 in each component."""
+    """Return the bytes of all coefficients, 16 bits each, of the 8 x 8 blocks of all components."""
     samplings = [(size[at] >> 4 or 1, size[at] & 15 or 1) for at in range(7, 6 + 3 * size[5], 3)]
     across, down = (max(one) for one in zip(*samplings, strict=True))
     units = -(-width // (8 * across)) * -(-height // (8 * down))
@@ -95,7 +95,7 @@ def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
 
 
 def _joined(profile: dict[int, bytes]) -> bytes | None:
-    """Join the numbered pieces of a colour profile; None when there is none, a piece lacks, or it is beyond any use."""
+    """Join the numbered pieces of a colour profile; None if there is none, one is missing, or it is too large."""
     if not profile or sorted(profile) != list(range(1, len(profile) + 1)):
         return None
     icc = b"".join(profile[number] for number in sorted(profile))

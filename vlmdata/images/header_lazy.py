@@ -1,4 +1,4 @@
-"""The header of a WebP, GIF or BMP by Pillow, which reads it without decoding a pixel, in time that grows with the file."""
+"""Reads the header of a WebP, GIF or BMP by Pillow, which decodes no pixel; the time grows with the file."""
 
 import io
 import re
@@ -13,19 +13,19 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.untrusted import errors_as
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
-SHORTEST = 64  # bytes; no header is longer
-OPEN_COPIES = 3  # of a WebP's bytes: as given, and two that Pillow makes
-LEAST_BYTES = 4  # of memory that a pixel takes in every format: one as the decoder has it, three handed out
+MIN_BYTES = 64  # bytes; no header is longer
+OPEN_COPIES = 3  # of a WebP's bytes: the input and two copies in Pillow
+MIN_PIXEL_BYTES = 4  # memory of a pixel in any format: one byte in the decoder, three returned
 
 
 def read_lazily(data: bytes) -> ImageHeader:
-    """Return what Pillow tells of a WebP, GIF or BMP. Raises ImageError."""
+    """Return Pillow's header of a WebP, GIF or BMP. Raises ImageError."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
     hold_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
 
     def reason(error: Exception) -> str:
-        is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < SHORTEST)
+        is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < MIN_BYTES)
         return "truncated" if is_cut and data[:4] != b"RIFF" else "corrupt"  # a RIFF container states its length
 
     with pillow_errors(reason), Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
@@ -41,29 +41,29 @@ def read_lazily(data: bytes) -> ImageHeader:
 
 
 def _is_for_animation(data: bytes) -> bool:
-    """Whether a WebP is decoded as an animation is, be it of one frame."""
+    """Whether a WebP is decoded as an animation, even with one frame."""
     return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
 
 
 def pillow_errors(reason: Callable[[Exception], str], by: str | None = None) -> AbstractContextManager[None]:
-    """Have whatever Pillow's plugins raise over damaged bytes become ImageError, for the reason that `reason` finds.
+    """Turn errors of Pillow's plugins into ImageError, with the reason that `reason` returns.
 
-    ImageError passes, and MemoryError: that is the machine's trouble and no verdict on the image. `by` stands in the message in
-    place of the error's type.
+    ImageError passes unchanged, and so does MemoryError, because the machine causes it, not the image. `by` replaces the
+    type of the error in the message.
     """
 
-    def becomes(error: Exception) -> ImageError:
+    def image_error(error: Exception) -> ImageError:
         if isinstance(error, Image.DecompressionBombError):
             return _over_pillows_limit(error)
         return ImageError(reason(error), f"{by or type(error).__name__}: {error}")
 
-    return errors_as(becomes, passes=(ImageError, MemoryError))
+    return errors_as(image_error, passes=(ImageError, MemoryError))
 
 
 def _over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
-    """Return the error of an image over Pillow's own limit, 179 million pixels, which holds whatever limits are set here."""
-    told = re.search(r"\d+", str(error))
-    assert Image.MAX_IMAGE_PIXELS is not None and told is not None
-    pixels, most = int(told[0]), 2 * Image.MAX_IMAGE_PIXELS
-    value, threshold = (round(LEAST_BYTES * count / 1e6, 1) for count in (pixels, most))
+    """Return the error for an image over Pillow's own limit, 179 million pixels, which no setting changes."""
+    found = re.search(r"\d+", str(error))
+    assert Image.MAX_IMAGE_PIXELS is not None and found is not None
+    pixels, most = int(found[0]), 2 * Image.MAX_IMAGE_PIXELS
+    value, threshold = (round(MIN_PIXEL_BYTES * count / 1e6, 1) for count in (pixels, most))
     return ImageError("too_large", str(error), value=value, threshold=threshold)

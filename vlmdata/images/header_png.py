@@ -1,4 +1,4 @@
-"""The chunks of a PNG before and around its pixels: size, kind, orientation, and whether the data can hold the picture."""
+"""Reads the chunks of a PNG: size, mode, orientation, and whether the data can contain the pixels."""
 
 import zlib
 
@@ -16,18 +16,20 @@ DEPTHS = {
     "grey_alpha": (8, 16),
     "rgb_alpha": (8, 16),
 }
-TEXTS = (b"zTXt", b"iTXt", b"tEXt", b"iCCP")  # what Pillow unpacks and keeps
+TEXTS = (b"zTXt", b"iTXt", b"tEXt", b"iCCP")  # what Pillow decompresses and keeps
 MAX_CHUNKS = 100_000
-DEFLATE_RATIO = 1032  # zlib's own figure: deflate never packs better than 1032 to 1
+DEFLATE_RATIO = 1032  # zlib's documentation: deflate compresses at most 1032 to 1
 
 
 def read_png(data: bytes) -> ImageHeader:
-    """Walk the chunks. Fewer bytes of pixels than deflate could ever unpack to the size is truncated, so that a header
-    that promises a gigabyte over nothing costs nothing."""
+    """Return the header of a PNG. Raises ImageError.
+
+    Pixel data too short to decompress to the size are truncated, so a false size costs no memory.
+    """
     if len(data) < 33:
-        raise ImageError("truncated", "a PNG of less than its header")
+        raise ImageError("truncated", "a PNG shorter than its header")
     if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\x0d":
-        raise ImageError("corrupt", "a PNG that does not begin with IHDR")
+        raise ImageError("corrupt", "a PNG that does not start with IHDR")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
         raise ImageError("corrupt", "a PNG header with a wrong checksum")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -51,7 +53,7 @@ def read_png(data: bytes) -> ImageHeader:
 
 
 def _rest(data: bytes) -> tuple[int, bool, int, int]:
-    """Return orientation, whether it is an APNG, and the bytes of packed pixels and texts, from the chunks after the header."""
+    """Return orientation, whether it is an APNG, and the compressed bytes of pixels and of texts."""
     at, orientation, is_animated, packed_bytes, text_bytes = 33, 1, False, 0, 0
     for _ in range(MAX_CHUNKS):
         if at + 8 > len(data):

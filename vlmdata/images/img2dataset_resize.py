@@ -1,4 +1,4 @@
-"""img2dataset's own resizing, byte for byte: what `resize` means after `download: {engine: img2dataset}`."""
+"""Resizes by img2dataset's own code, byte for byte, for `resize` after `download: {engine: img2dataset}`."""
 
 import hashlib
 import io
@@ -27,31 +27,31 @@ from vlmdata.images.resize import Box, ResizeRule, transform
 from vlmdata.untrusted import errors_as
 
 Boxes = Sequence[Box]
-PLAIN_BYTES, ALPHA_BYTES = 9, 85  # a pixel, at the worst
-PNG_QUALITY = 9  # its PNG takes a level of compression, 0 to 9, for quality
+PLAIN_BYTES, ALPHA_BYTES = 9, 85  # per pixel, worst case
+PNG_QUALITY = 9  # for PNG, its quality is the compression level, 0 to 9
 
 
-def ask_no_news() -> None:
-    """Keep a library that img2dataset imports from asking the web for its newest version. To be called before that."""
+def disable_update_check() -> None:
+    """Stop albumentations from fetching its newest version number. Call it before importing img2dataset."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 @lru_cache(maxsize=1)
 def _resizer(mode: str, size: int, only_if_bigger: bool, skip_reencode: bool, format: str, quality: int) -> Any:
-    ask_no_news()
+    disable_update_check()
     from img2dataset.blurrer import BoundingBoxBlurrer
     from img2dataset.resizer import Resizer
 
     written = {"jpeg": "jpg"}.get(format, format)
     level = min(quality, PNG_QUALITY) if format == "png" else quality
-    kept = {"skip_reencode": skip_reencode, "blurrer": BoundingBoxBlurrer()}
-    return Resizer(size, mode, only_if_bigger, encode_quality=level, encode_format=written, **kept)
+    settings = {"skip_reencode": skip_reencode, "blurrer": BoundingBoxBlurrer()}
+    return Resizer(size, mode, only_if_bigger, encode_quality=level, encode_format=written, **settings)
 
 
 def _header(data: bytes) -> tuple[ImageHeader, str]:
-    """Return the header, by Pillow where ours is stricter, and the reason if it is not decoded. Raises ImageError without one.
+    """Return the header, and the reason if img2dataset cannot decode the bytes. Raises ImageError without a header.
 
-    Of bytes that we refuse img2dataset shall say itself what it makes, but not before their size is known.
+    img2dataset decides about bytes that `read_header` refuses, but their size must be known first: Pillow reads it.
     """
     try:
         return read_header(data), "corrupt"
@@ -63,7 +63,7 @@ def _header(data: bytes) -> tuple[ImageHeader, str]:
 
 
 def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
-    """Return the bytes that it takes: where there may be alpha, that is laid over white in doubles."""
+    """Return the peak bytes of img2dataset, which blends alpha with white in double precision."""
     has_alpha = header.mode in ("rgb_alpha", "grey_alpha", "palette")
     pixels = max(header.width * header.height, header.coded_pixels)
     each = ALPHA_BYTES if has_alpha else PLAIN_BYTES * (2 if header.bit_depth == 16 or header.format == "avif" else 1)
@@ -73,24 +73,24 @@ def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
 def process(
     data: bytes, rule: ResizeRule, *, max_pixels: int, max_memory_mb: float, max_cost: float, boxes: Boxes, blur: Boxes
 ) -> Processed:
-    """Bring one image to what `rule` asks, as img2dataset does: no orientation, no colour profile, no shrink-on-load.
+    """Resize one image as img2dataset does: no orientation, no colour profile, no shrink-on-load.
 
-    The limits hold before; it takes more memory than our own way does. Raises ImageError. Not to be called twice at once: it
-    turns stdout and stderr away.
+    The limits are checked first; it needs more memory than `vlmdata.images.process`. Raises ImageError. Not thread-safe: it
+    redirects stdout and stderr.
     """
-    header, wrong = _header(data)
-    said = f"{header.width} x {header.height} for img2dataset"
-    hold_pixels(header.width * header.height, max_pixels, said)
+    header, reason = _header(data)
+    subject = f"{header.width} x {header.height} for img2dataset"
+    hold_pixels(header.width * header.height, max_pixels, subject)
     change = transform(rule, header.width, header.height)
     made = max(width * height for width, height in (change.scaled, change.output))
-    hold_memory(_needed(header, made, rule) + 2 * len(data), max_memory_mb, said)
-    hold_cost(decoding_cost(header), max_cost, said)
+    hold_memory(_needed(header, made, rule) + 2 * len(data), max_memory_mb, subject)
+    hold_cost(decoding_cost(header), max_cost, subject)
     resize = _resizer(rule.mode, rule.size, rule.only_if_bigger, rule.skip_reencode, rule.format, rule.quality)
-    written, width, height, original_width, original_height, told = resize(io.BytesIO(data), list(blur) or None)
-    if told is not None:
-        raise ImageError(wrong, told)
+    written, width, height, original_width, original_height, failure = resize(io.BytesIO(data), list(blur) or None)
+    if failure is not None:
+        raise ImageError(reason, failure)
     stored = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    assert stored is not None, "it was decoded a moment ago"
+    assert stored is not None, "img2dataset wrote an image that cv2 cannot decode"
     pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
     return Processed(
         data=written,
@@ -99,7 +99,7 @@ def process(
         height=height,
         original_width=original_width,
         original_height=original_height,
-        source_format=header.format if wrong == "corrupt" else "",
+        source_format=header.format if reason == "corrupt" else "",
         decoder="img2dataset",
         sha256=hashlib.sha256(data).hexdigest(),
         phash=phash(pixels),

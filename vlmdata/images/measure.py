@@ -1,4 +1,4 @@
-"""Numbers that tell blank, near-blank and blurred pictures, in integers up to the last division."""
+"""Measures that identify blank, near-blank and blurred images, in integers up to the last division."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def grey_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def variance(values: np.ndarray) -> float:
-    """Return the population variance of whole numbers: exact sums, one division."""
+    """Return the population variance of integers: exact sums, one division."""
     count, total, squares = values.size, 0, 0
     for part in _parts(values):
         wide = part.astype(np.int64, copy=False)
@@ -23,30 +23,30 @@ def variance(values: np.ndarray) -> float:
 
 
 def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield a picture's values piece by piece: sums take eight bytes and more for each."""
+    """Yield an image's values in pieces, because sums take eight bytes or more per value."""
     flat = values.ravel()
     return (flat[at : at + TILE_PIXELS] for at in range(0, flat.size, TILE_PIXELS))
 
 
 def spread(pixels: np.ndarray) -> float:
-    """Return the standard deviation of the luma, 0..127.5; a blank picture has 0, near-blank ones under about 5.
+    """Return the standard deviation, 0..127.5, of the luma or of a channel, whichever is largest.
 
-    Of the widest of the three channels and the luma, so that a picture of two colours of one brightness is not blank.
+    A blank image has 0, near-blank ones under about 5. The channels count so that two colours of one brightness are not blank.
     """
     return max(variance(plane) for plane in (grey_of(pixels), *cv2.split(pixels))) ** 0.5
 
 
 def entropy(pixels: np.ndarray) -> float:
-    """Return the Shannon entropy of the luma's histogram in bits, 0 (one level) to 8 (all equally often)."""
+    """Return the Shannon entropy of the luma's histogram in bits, 0 (one level) to 8 (all levels equally frequent)."""
     counts = np.sum([np.bincount(part, minlength=256) for part in _parts(grey_of(pixels))], axis=0)
     shares = counts[counts > 0] / counts.sum()
     return float(max(0.0, -(shares * np.log2(shares)).sum()))
 
 
 def sharpness(pixels: np.ndarray) -> float:
-    """Return the variance of the luma's Laplacian (four neighbours): blurred pictures are low.
+    """Return the variance of the luma's Laplacian (four neighbours), which is low for blurred images.
 
-    100 is the usual threshold for photos at their own size; the number depends on the size, so measure all at one.
+    100 is the usual threshold for photos in their original size. The value depends on the size, so measure all at one size.
     Source: Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy.
     """
     return variance(cv2.Laplacian(grey_of(pixels), cv2.CV_16S, ksize=1))

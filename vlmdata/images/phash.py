@@ -1,4 +1,4 @@
-"""Perceptual hashes of 64 bits: ours in integers, the same on every processor, and imagededup's published one."""
+"""Perceptual hashes of 64 bits: one in integers, the same on every processor, and imagededup's."""
 
 import cv2
 import numpy as np
@@ -15,31 +15,31 @@ COSINES = np.rint(np.cos(np.pi * (2 * _COLUMNS + 1) * _ROWS / (2 * SIDE)) * (1 <
 
 
 def phash(pixels: np.ndarray) -> int:
-    """Return the hash of (H, W, 3) uint8 pixels as a whole number of 64 bits, first coefficient highest.
+    """Return the hash of (H, W, 3) uint8 pixels as an integer of 64 bits, first coefficient highest.
 
-    The luma's means over 32 x 32 blocks, the 8 x 8 lowest DCT-II coefficients in int64, each bit whether one is over the
-    median of the 63 that are not the mean. A flat picture hashes to 1 << 63. Of 191 photos and figures, resized to 201
-    pixels at quality 50, none moved by more than 4 bits.
+    From the means of the luma over 32 x 32 blocks it takes the 8 x 8 lowest DCT-II coefficients in int64; a bit is set if its
+    coefficient exceeds the median of the 63 that are not the mean. A flat image hashes to 1 << 63. None of 191 photos and
+    figures changed by more than 4 bits when resized to 201 pixels at quality 50.
     """
     coefficients = (COSINES @ block_means(pixels) @ COSINES.T).ravel()
-    median = np.partition(coefficients[1:], 31)[31]  # 63 values: the 32nd is the middle, no mean of two
+    median = np.partition(coefficients[1:], 31)[31]  # the 32nd of 63 values
     return int.from_bytes(np.packbits(coefficients > median).tobytes(), "big")
 
 
 def block_means(pixels: np.ndarray) -> np.ndarray:
     """Return 256 times the mean luma of each of 32 x 32 equal blocks, (32, 32) int64, with blocks cut inside pixels.
 
-    Exact up to the last division: sums from the corner (an integral image) are whole numbers, and a block that ends i/32
-    of the way through a pixel takes i/32 of it. Half the time of an area resize and closer across sizes.
+    Exact up to the last division: the integral image has integers, and a block that ends i/32 of the way through a pixel
+    takes i/32 of it. Takes half the time of an area resize, and differs less between sizes.
     """
     height, width = pixels.shape[:2]
     y, y_part = np.divmod(EDGES * height, SIDE)
     x, x_part = np.divmod(EDGES * width, SIDE)
     columns, below = np.concatenate([x, np.minimum(x + 1, width)]), np.minimum(y + 1, height)
-    sums = np.zeros((SIDE + 1, 2 * len(x)), np.int64)  # from the picture's corner to each edge, times SIDE
-    above = np.zeros(2 * len(x), np.int64)  # the same to the upper edge of the band in work
+    sums = np.zeros((SIDE + 1, 2 * len(x)), np.int64)  # from the image's corner to each edge, times SIDE
+    above = np.zeros(2 * len(x), np.int64)  # the same up to the current band
     step = min(SIDE, max(1, SIDE * BAND_PIXELS // (height * width)))
-    for first in range(0, SIDE, step):  # band by band: the sums of all would take four to eight bytes a pixel
+    for first in range(0, SIDE, step):  # by bands: the sums of the whole image would take four to eight bytes a pixel
         edges = slice(first, min(first + step, SIDE) + 1)
         band = pixels[y[first] : below[edges][-1]]
         depth = cv2.CV_32S if band.shape[0] * width <= MAX_INT32_PIXELS else cv2.CV_64F  # doubles are exact up to 2^53
@@ -53,12 +53,12 @@ def block_means(pixels: np.ndarray) -> np.ndarray:
 
 
 def phash_imagededup(pixels: np.ndarray) -> int:
-    """Return the value that imagededup 0.3's PHash gives these pixels (its 16 hex digits are `f"{value:016x}"`).
+    """Return imagededup 0.3's PHash of (H, W, 3) uint8 pixels; its 16 hex digits are `f"{value:016x}"`.
 
     Pillow's Lanczos to 32 x 32, then grey, a DCT-II in floating point, 8 x 8 coefficients at or over the median of 63.
-    Source: imagededup, methods/hashing.py. For comparing with hashes made there; floats may differ between processors.
+    For comparison with imagededup's hashes; floats may differ between processors. Source: imagededup, methods/hashing.py.
     """
-    from scipy.fft import dct  # a quarter of a second of every process's start, for the few that use it
+    from scipy.fft import dct  # imported here, because it takes a quarter of a second
 
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS).convert("L")
     grey = np.asarray(small, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The whole way of one image, bytes to bytes: header, decode with shrink-on-load, blur, resize, encode, hashes."""
+"""Processes one image from bytes to bytes: header, decode with shrink-on-load, blur, resize, encode, hashes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ from vlmdata.images.resize import Box, ResizeRule, Transform, place_on, scale_to
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """An image ready to be written, and its facts. Sizes are in pixels of the upright picture.
+    """A processed image and its facts. Sizes are in pixels of the upright image.
 
-    `data` are the bytes in `format`; `sha256` (hex) is of the bytes that came in, `phash` of `pixels`, which are the
-    result before encoding. `boxes` are those given, moved along (None for one that was cut away). `is_original` says
-    that `data` are the bytes that came in. `source_format` and `decoder` say what they were and what read them.
+    `data` is the image in `format`, and `is_original` says that it is the unchanged input. `sha256` (hex) is of the input,
+    `phash` of `pixels`, the result before encoding. `boxes` are the input boxes in pixels of the result, None for one that
+    was cropped away. `source_format` is the format of the input.
     """
 
     data: bytes
@@ -63,10 +63,10 @@ def process(
     boxes: Sequence[Box] = (),
     blur: Sequence[Box] = (),
 ) -> Processed:
-    """Bring one image to what `rule` asks, within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
+    """Process one image by `rule` within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
 
-    `boxes` are carried along, in pixels of the upright original. `blur` are the places of faces, each number a share
-    (0..1) of the upright original's width or height, as DataComp's `face_bboxes` and img2dataset's `bbox_col` have them.
+    `boxes` are in pixels of the upright original and move with the resize. `blur` are boxes of faces, each number a fraction
+    (0..1) of the upright original's width or height, as in DataComp's `face_bboxes` and img2dataset's `bbox_col`.
     """
     header = read_header(data)
     change = transform(rule, *header.upright_size)
@@ -89,7 +89,7 @@ def process(
         hold_memory(writing_bytes(written, rule.format, rule.quality), max_memory_mb, f"writing {written} pixels")
     decoder = decoded.decoder
     pixels = scale_to(decoded.pixels, change.scaled)
-    del decoded  # an 8-megapixel picture is not held while the small one is written
+    del decoded  # free an 8-megapixel image before the small one is encoded
     if blur:
         width, height = change.scaled
         pixels = blur_boxes(pixels, [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in blur])
@@ -113,7 +113,7 @@ def process(
 
 
 def price(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
-    """Return the cost, in units, of what `process` does, from the header alone. Raises ImageError for bytes without one."""
+    """Return the cost of `process` in units, from the header alone. Raises ImageError if there is no header."""
     header = read_header(data)
     return _cost(header, transform(rule, *header.upright_size), blur)
 
@@ -125,15 +125,15 @@ def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box]) -> float:
 
 
 def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
-    """Hold the cap for what is made, too: a line of 1 x 60,000 pixels brought to a short side of 256 is four billion."""
+    """Apply the limit to the output, too: 1 x 60,000 pixels resized to a short side of 256 are four billion."""
     for width, height in (change.scaled, change.output):
-        said = f"{rule.mode} {rule.size} makes {width} x {height} pixels of it: that"
-        hold_pixels(width * height, max_pixels, said)
+        subject = f"the resized image ({rule.mode} {rule.size}, {width} x {height} pixels)"
+        hold_pixels(width * height, max_pixels, subject)
         longest = LARGEST_SIDE[rule.format]
         if max(width, height) > longest:
-            raise ImageError("too_many_pixels", f"{said} is too long", value=max(width, height), threshold=longest)
+            raise ImageError("too_many_pixels", f"{subject} is too long", value=max(width, height), threshold=longest)
 
 
 def keeps_bytes(rule: ResizeRule, decoded: DecodedImage, change: Transform) -> bool:
-    """Whether the original bytes serve as they are: asked for, the same format and size, and nothing to put right."""
+    """Return whether to keep the original bytes: the rule allows it, and format, size and pixels stay the same."""
     return rule.skip_reencode and decoded.format == rule.format and decoded.is_plain and change.output == change.source

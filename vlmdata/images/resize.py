@@ -1,6 +1,6 @@
-"""Sizes and places: what a resize rule makes of a picture, the picture itself, and boxes that move along with it.
+"""Resizes images and moves their boxes accordingly.
 
-The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the one filter of cv2 that
+The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the only filter of cv2 that
 gives the same bytes on every processor; enlarging (img2dataset: Lanczos) is bilinear in integers for the same reason.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-cv2.setNumThreads(1)  # a worker is one core; more threads would fight over it
+cv2.setNumThreads(1)  # a worker has one core, for which more threads would compete
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 Mode = Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"]
@@ -21,13 +21,13 @@ FORMATS = ("jpeg", "png", "webp")
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """How pictures are resized and written.
+    """How images are resized and encoded.
 
-    no: left as they are. keep_ratio: the short side becomes `size`. keep_ratio_largest: the long side does.
-    center_crop: keep_ratio, then the middle square. border: keep_ratio_largest, then white around to a square.
-    With `only_if_bigger` a picture whose side is `size` or less is left as it is, without crop or border.
-    With `skip_reencode` a picture that nothing changes keeps its original bytes, metadata such as a place included.
-    `quality` is that of JPEG and WebP (1..100); PNG loses nothing at any.
+    no: unchanged. keep_ratio: the short side becomes `size`. keep_ratio_largest: the long side does.
+    center_crop: keep_ratio, then the central square. border: keep_ratio_largest, then a white border to a square.
+    With `only_if_bigger`, an image whose side is `size` or less stays unchanged, without crop or border.
+    With `skip_reencode`, an unchanged image keeps its original bytes, including metadata such as a location.
+    `quality` applies to JPEG and WebP (1..100); PNG is lossless.
     """
 
     mode: Mode = "border"
@@ -39,20 +39,20 @@ class ResizeRule:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"resize mode {self.mode!r}: one of {', '.join(MODES)} is meant")
+            raise ValueError(f"resize mode {self.mode!r}: use one of {', '.join(MODES)}")
         if self.format not in FORMATS:
-            raise ValueError(f"image format {self.format!r}: one of {', '.join(FORMATS)} is meant")
+            raise ValueError(f"image format {self.format!r}: use one of {', '.join(FORMATS)}")
         if not 1 <= self.size <= 16383:
-            raise ValueError(f"resize size {self.size}: 1 to 16383 pixels, the most a WebP can have")
+            raise ValueError(f"resize size {self.size}: use 1 to 16383 pixels, the maximum of WebP")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"image quality {self.quality}: 1 to 100")
+            raise ValueError(f"image quality {self.quality}: use 1 to 100")
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """Where a picture of `source` size goes: scaled to `scaled`, then placed at (left, top) on an `output` canvas.
+    """The geometry of a resize: `source` is scaled to `scaled`, then placed at (left, top) on an `output` canvas.
 
-    Sizes are (width, height) in pixels. Negative left and top cut (crop), positive ones leave a white border.
+    Sizes are (width, height) in pixels. Negative left and top crop, positive ones leave a white border.
     """
 
     source: tuple[int, int]
@@ -62,9 +62,9 @@ class Transform:
     top: int = 0
 
     def boxes(self, boxes: Sequence[Box]) -> list[Box | None]:
-        """Carry boxes from pixels of the upright original to pixels of the output, cut at its edges.
+        """Convert boxes from pixels of the upright original to pixels of the output, cut at its edges.
 
-        One for each box given, in order; None for a box that lies wholly outside what is left of the picture.
+        Returns one per input box, in order; None for a box that is entirely outside the output.
         """
         x_scale, y_scale = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
         return [self._box(box, x_scale, y_scale) for box in boxes]
@@ -76,7 +76,7 @@ class Transform:
 
 
 def transform(rule: ResizeRule, width: int, height: int) -> Transform:
-    """Return what `rule` does to a picture of this size."""
+    """Return the geometry of `rule` for an upright image of this size."""
     source = width, height
     side = min(source) if rule.mode in ("keep_ratio", "center_crop") else max(source)
     if rule.mode == "no" or (rule.only_if_bigger and side <= rule.size):
@@ -86,11 +86,11 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
     if rule.mode not in ("center_crop", "border"):
         return Transform(source, scaled, scaled)
     square = rule.size, rule.size
-    # Rounded to the left and to the top, for a crop as for a border.
-    place = -((scaled[0] - rule.size) // 2), -((scaled[1] - rule.size) // 2)
+    # Crop and border both round to the left and to the top.
+    offset = -((scaled[0] - rule.size) // 2), -((scaled[1] - rule.size) // 2)
     if rule.mode == "border":
-        place = (rule.size - scaled[0]) // 2, (rule.size - scaled[1]) // 2
-    return Transform(source, scaled, square, *place)
+        offset = (rule.size - scaled[0]) // 2, (rule.size - scaled[1]) // 2
+    return Transform(source, scaled, square, *offset)
 
 
 def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -103,7 +103,7 @@ def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
-    """Crop scaled pixels to the output, or put white around them."""
+    """Crop scaled pixels to the output, or add a white border."""
     width, height = change.output
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -116,6 +116,6 @@ def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, rule: ResizeRule) -> np.ndarray:
-    """Return what `rule` makes of (H, W, 3) uint8 pixels. Pixels that nothing changes are returned as they are."""
+    """Resize (H, W, 3) uint8 pixels by `rule`. Returns the same array if nothing changes."""
     change = transform(rule, pixels.shape[1], pixels.shape[0])
     return place_on(scale_to(pixels, change.scaled), change)

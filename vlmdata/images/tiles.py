@@ -1,12 +1,12 @@
-"""Pictures in pieces, so that what is computed for every pixel needs no second picture in memory."""
+"""Splits images into tiles, so that temporary arrays do not need the memory of a whole image."""
 
 from collections.abc import Iterator
 
-TILE_PIXELS = 1 << 18  # what is computed for a pixel on the way takes up to 30 bytes
+TILE_PIXELS = 1 << 18  # temporary arrays take up to 30 bytes per pixel
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of pieces of at most TILE_PIXELS that cover a picture, left to right, then downwards."""
+    """Yield (rows, columns) of tiles of at most TILE_PIXELS that cover an image, left to right, then down."""
     columns = min(width, TILE_PIXELS)
     rows = max(1, TILE_PIXELS // columns)
     for top in range(0, height, rows):

@@ -16,7 +16,7 @@ from multiprocessing.pool import ThreadPool
 from threading import Semaphore, Timer, local
 from typing import Any
 
-from vlmdata.images.img2dataset_resize import ask_no_news
+from vlmdata.images.img2dataset_resize import disable_update_check
 from vlmdata.web.blocked_hosts import BlockedHosts
 from vlmdata.web.img2dataset_errors import reason_of
 from vlmdata.web.options import WebOptions
@@ -85,7 +85,7 @@ class Fetcher:
     """The download threads of a worker, shared by its partitions. One per process, because it installs urllib's opener."""
 
     def __init__(self, options: WebOptions) -> None:
-        ask_no_news()
+        disable_update_check()
         from img2dataset.downloader import download_image_with_retry
 
         self._download = download_image_with_retry
