@@ -1,4 +1,4 @@
-"""The measures of texts, against values that the released code of OBELICS gave."""
+"""Text measures, compared with values of the released code of OBELICS."""
 
 import random
 from collections import Counter
@@ -62,5 +62,5 @@ def test_empty_texts_measure_nothing():
     assert special_ratio("🎉 1!") == 1 and share_in([], STOP) == 0
 
 
-def test_the_spaces_of_typography_part_words():
+def test_typographic_spaces_separate_words():
     assert measure("one\u2009two\u3000three\u00a0four", WordLists()).words == 4

@@ -1,4 +1,4 @@
-"""What belongs to a person is found, and names of files, sizes, counts, dates, versions and numbers of things are not."""
+"""Personal data is found; file names, sizes, counts, dates, versions and identifiers are not."""
 
 import json
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ from tests.fixtures import fixture
 from vlmdata.text.personal import find_personal
 
 KINDS = ("mail", "ip", "telephone")
-ANNOUNCED = 24  # characters that a find may have besides what is labelled: "call us at", "mailto:"
+ANNOUNCED = 24  # characters that a match may have besides the label: "call us at", "mailto:"
 
 
 def outcomes(half: str) -> Iterator[tuple[str, tuple[str, str], str]]:
-    """Yield what became of each label and each find: found, missed or wrong; with the text."""
+    """Yield (outcome, label or match, text) for each label and match: found, missed or wrong."""
     for line in map(json.loads, fixture("G_text/personal.jsonl").read_text().splitlines()):
         if line["half"] == half:
             text, left = line["text"], [tuple(label) for label in line["personal"]]
             for one in find_personal(text, KINDS):
-                said = text[one.start : one.end]
+                matched = text[one.start : one.end]
                 label = next(
-                    (x for x in left if x[0] == one.kind and x[1] in said and len(said) <= len(x[1]) + ANNOUNCED), None
+                    (x for x in left if x[0] == one.kind and x[1] in matched and len(matched) <= len(x[1]) + ANNOUNCED), None
                 )
                 if label is None:
-                    yield "wrong", (one.kind, said), text
+                    yield "wrong", (one.kind, matched), text
                 else:
                     left.remove(label)
                     yield "found", label, text
@@ -31,7 +31,7 @@ def outcomes(half: str) -> Iterator[tuple[str, tuple[str, str], str]]:
 
 
 @pytest.mark.parametrize(("half", "labels"), [("tuned on", 64), ("held back", 35), ("added", 53), ("added, held back", 34)])
-def test_of_443_labelled_strings_all_is_found_and_nothing_else(half, labels):
+def test_exactly_the_labels_of_443_strings_are_found(half, labels):
     made = list(outcomes(half))
     assert [one for one in made if one[0] != "found"] == [] and len(made) == labels
 
@@ -73,7 +73,7 @@ def test_many_of_the_strings_are_real():
         "Mobile 19.99 249.99",
     ],
 )
-def test_other_numbers_and_names_stay(text):
+def test_other_numbers_and_names_are_not_found(text):
     assert find_personal(text, KINDS) == []
 
 
@@ -127,6 +127,6 @@ def test_forms_of_all_countries_and_scripts_are_found_whole(text, kind):
         "a'",
     ],
 )
-def test_time_grows_with_the_length_of_a_text_alone(piece):
-    """A text that took the square of its length would hold the test for minutes."""
+def test_time_is_linear_in_the_length_of_a_text(piece):
+    """With time quadratic in the length, the test would take minutes."""
     find_personal(piece * (100_000 // len(piece)) + "@1234567", KINDS)

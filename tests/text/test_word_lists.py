@@ -1,4 +1,4 @@
-"""Lists of words from files and from the library."""
+"""Word lists from files and from the library stop-words."""
 
 import pytest
 
@@ -15,14 +15,14 @@ def test_files_of_lines_and_of_json_give_the_same_words(tmp_path):
     assert len({fingerprint_of(words) for words in lists}) == 1 != fingerprint_of(None)
 
 
-def test_no_name_is_no_list_and_a_language_is_the_librarys():
+def test_no_name_means_no_list_and_a_language_means_the_librarys():
     assert read_words("", "here") is None and read_stop_words("", "here") is None
     assert {"the", "of", "and", "is"} < read_stop_words("en", "here")
     assert {"der", "und"} < read_stop_words("de", "here")
 
 
 @pytest.mark.parametrize("content", [None, "", "\n \n", "[1,", b"\xff\xfe\xff"])
-def test_a_list_that_cannot_be_had_is_the_users_mistake(tmp_path, content):
+def test_an_unreadable_list_raises_recipe_error(tmp_path, content):
     path = tmp_path / "list.txt"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -16,13 +16,13 @@ from vlmdata.text.wordnet import WordNet
         ("mice", 2330245),  # by the list of exceptions
         ("knives", 3623556),
         ("boxes", 2883344),
-        ("glass", 14881303),  # itself, though it ends in s
+        ("glass", 14881303),  # unchanged, although it ends in s
         ("lens", 3656484),
         ("ran", 1926311),
         ("baking", 319886),
         ("bigger", 1382086),
         ("fast", 86000),
-        ("dog,", None),  # words are looked up as they stand
+        ("dog,", None),  # words are looked up unchanged
         ("sss", None),
         ("", None),
     ],

@@ -1,4 +1,4 @@
-"""A WordNet of a few words, in the files of the real one."""
+"""Writes a small WordNet in the files of the real one."""
 
 from pathlib import Path
 

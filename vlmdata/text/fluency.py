@@ -1,8 +1,8 @@
-"""How surprised a language model is by a text: perplexity under an n-gram model of KenLM.
+"""Perplexity of a text under a KenLM n-gram model.
 
-Needs `vlmdata[perplexity]`. Source: CCNet (Wenzek et al. 2019), whose models these are, in the form in which the released code
-of OBELICS uses them: control characters, line breaks among them, are removed, digits become 0, punctuation of other scripts
-becomes ASCII, SentencePiece cuts the whole text into pieces, and that is one sentence to the model.
+Needs `vlmdata[perplexity]`. The models are CCNet's (Wenzek et al. 2019), used as in the released code of OBELICS: control
+characters, including line breaks, are removed, digits become 0, punctuation of other scripts becomes ASCII, and the
+SentencePiece tokens of the whole text are one sentence of the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PUNCTUATION = str.maketrans(
 
 
 class Fluency:
-    """A KenLM model, with the SentencePiece model that it was trained behind, if any. Kept by a worker from part to part."""
+    """A KenLM model, with the SentencePiece model of its training data, if any. A worker keeps it for all partitions."""
 
     def __init__(self, model: str, pieces: str = ""):
         import kenlm
@@ -40,7 +40,7 @@ class Fluency:
             self.pieces = sentencepiece.SentencePieceProcessor(model_file=pieces)
 
     def perplexity(self, text: str) -> float:
-        """Return 10 to the negative mean log10 probability of a token, the end of the text among them, rounded to 0.1."""
+        """Return 10 to the negative mean log10 probability of the tokens, including the end of the text, rounded to 0.1."""
         text = normalized(text)
         tokens = self.pieces.encode(text, out_type=str) if self.pieces else text.split()
         score = self.model.score(" ".join(tokens))
@@ -48,5 +48,5 @@ class Fluency:
 
 
 def normalized(text: str) -> str:
-    """Return a text as these models want it."""
+    """Return a text normalized as in the training data of these models."""
     return _DIGIT.sub("0", _CONTROL.sub("", text).strip().translate(SPACES)).translate(_PUNCTUATION)

@@ -1,4 +1,4 @@
-"""Words of a list in texts of scripts that put no blanks between words: where they end is not known, so they are looked for."""
+"""Finds the words of a list in scripts without spaces between words, where no boundaries mark them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _RUN = re.compile(f"[{UNSPACED}]+")
 
 
 def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
-    """Return the words of a list that have letters of such scripts alone, and the letters of the longest."""
+    """Return the words of a list that have only letters of such scripts, and the length of the longest."""
     found = frozenset(word for word in words if _RUN.fullmatch(word))
     return found, max(map(len, found), default=0)
 
 
 def listed_in_runs(text: str, words: frozenset[str], longest: int) -> Iterator[str]:
-    """Yield the words that stand in the runs of such letters, from left to right, the longest where several begin."""
+    """Yield the words in runs of such letters, from left to right; at each position the longest."""
     if not longest or not has_unspaced(text):
         return
     for run in _RUN.findall(text):

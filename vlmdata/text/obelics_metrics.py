@@ -1,7 +1,7 @@
-"""The measures of a text that OBELICS filters by, with its own definitions.
+"""The text measures of OBELICS's filters.
 
-Source: Laurençon et al. 2023, appendix A.1, and the released code (huggingface/OBELICS). A word is what stands between
-spaces, tabs and line breaks, in lower case, without special characters at its ends; one that is nothing else is none.
+Source: Laurençon et al. 2023, appendix A.1, and the released code (huggingface/OBELICS). Words are separated by spaces, tabs
+and line breaks, in lower case, and stripped of special characters; empty ones do not count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vlmdata.text.special_characters import SPACES, SPECIAL_TEXT, WITHOUT_SPECIA
 _TOKEN = re.compile(r"[\w']+|[,;:?!.]")
 _PUNCTUATION = frozenset(",;:?!.")
 _SPLIT = re.compile(r"[ \n\t]+")
-_LONG = 400  # characters from which counting by hashes is faster
+_LONG = 400  # from this number of characters, counting hashes is faster
 
 
 class Metrics(NamedTuple):
-    """Ratios lie in [0, 1]; those of a list are null where there is no list, and then their rule is off."""
+    """Measures of a text. Ratios are in [0, 1]; without a word list, its ratio is None and its rule is off."""
 
     words: int
     char_repetition: float
@@ -37,7 +37,7 @@ class Metrics(NamedTuple):
 
 
 class WordLists(NamedTuple):
-    """Words in lower case; null: no such list."""
+    """Lists of words in lower case; None: no list."""
 
     stop: frozenset[str] | None = None
     flagged: frozenset[str] | None = None
@@ -46,7 +46,7 @@ class WordLists(NamedTuple):
 
 
 def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
-    """Measure one text. Below `min_tokens` words and punctuation marks together, its punctuation counts as 1."""
+    """Measure one text. With fewer than `min_tokens` words and punctuation marks, its punctuation ratio is 1."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)
     return Metrics(
@@ -65,9 +65,9 @@ def words_of(text: str) -> list[str]:
 
 
 def char_repetition(text: str, size: int = 10) -> float:
-    """Return the share of the most frequent character 10-grams, as many as the square root of all different ones.
+    """Return the share of the most frequent character n-grams of `size` in all, in [0, 1].
 
-    Of those only as many as occur more than once count.
+    Their number is the square root of the number of different n-grams; those that occur only once do not count.
     """
     if len(text) < size:
         return 0.0
@@ -83,31 +83,31 @@ def _gram_counts(text: str, size: int) -> np.ndarray:
         return np.fromiter(grams.values(), np.int64, len(grams))
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     hashes = np.zeros(len(codes) - size + 1, np.uint64)
-    for i in range(size):  # a polynomial over 2^64, whose base is the golden ratio's odd multiplier
+    for i in range(size):  # a polynomial modulo 2^64; its base is the odd integer of the golden ratio
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[i : len(hashes) + i]
         hashes ^= hashes >> np.uint64(29)
     return np.unique(hashes, return_counts=True)[1]
 
 
 def word_repetition(words: list[str], size: int = 5) -> float:
-    """Return the share of word 5-grams that occur more than once."""
+    """Return the share of word n-grams of `size` that occur more than once."""
     grams = Counter([" ".join(words[i : i + size]) for i in range(len(words) - size + 1)])
     return sum(count for count in grams.values() if count > 1) / grams.total() if grams else 0.0
 
 
 def special_ratio(text: str) -> float:
-    """Return the share of the characters that are special: punctuation, digits, white space, symbols, emoji."""
+    """Return the share of special characters: punctuation, digits, white space, symbols, emoji."""
     return (len(text) - len(text.translate(WITHOUT_SPECIAL))) / len(text) if text else 0.0
 
 
 def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
-    """Return the share of `, ; : ? ! .` among these and the words; 1 for a text of fewer than `min_tokens` of them."""
+    """Return the share of `, ; : ? ! .` among these and the words; 1 if there are fewer than `min_tokens` of both."""
     tokens = _TOKEN.findall(text)
     if not tokens:
         return 0.0
     return 1.0 if len(tokens) < min_tokens else sum(token in _PUNCTUATION for token in tokens) / len(tokens)
 
 
-def share_in(words: list[str], those: Collection[str]) -> float:
-    """Return the share of words that stand in a list; 0 for no words."""
-    return sum(word in those for word in words) / len(words) if words else 0.0
+def share_in(words: list[str], listed: Collection[str]) -> float:
+    """Return the share of words that are in a list; 0 without words."""
+    return sum(word in listed for word in words) / len(words) if words else 0.0

@@ -1,6 +1,6 @@
-"""Where a text holds what belongs to a person: addresses of mail and network, telephone numbers.
+"""Finds personal data in a text: mail addresses, IP addresses, telephone numbers.
 
-By patterns, with the words around them: 192.0.2.44 is an address, 3.2.1.4 a section unless "server" stands beside it.
+By patterns and the words around them: 192.0.2.44 is an address; 3.2.1.4 is a section, unless "server" is next to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = Literal["mail", "ip", "telephone"]
 
 
 class Find(NamedTuple):
-    """What was found, and where: characters `start` to `end`."""
+    """A match: its kind, and its characters `start` to `end`."""
 
     kind: Kind
     start: int
@@ -24,17 +24,17 @@ class Find(NamedTuple):
 
 
 def find_personal(text: str, kinds: Collection[Kind]) -> list[Find]:
-    """Return what a text holds of these kinds, from left to right, none overlapping another."""
-    if not _MARKS.search(text):  # nine in ten captions
+    """Return the matches of these kinds, from left to right, without overlaps."""
+    if not _MARKS.search(text):  # true of nine in ten captions
         return []
     if text.isascii():
         return _find(text, kinds)
     plain = text.translate(_PLAIN)
-    if not _UNSEEN.search(plain):
+    if not _INVISIBLE.search(plain):
         return _find(plain, kinds)
-    places = [at for at, letter in enumerate(plain) if not _UNSEEN.match(letter)]
-    found = _find(_UNSEEN.sub("", plain), kinds)
-    return [Find(one.kind, places[one.start], places[one.end - 1] + 1) for one in found]
+    positions = [at for at, letter in enumerate(plain) if not _INVISIBLE.match(letter)]
+    found = _find(_INVISIBLE.sub("", plain), kinds)
+    return [Find(one.kind, positions[one.start], positions[one.end - 1] + 1) for one in found]
 
 
 def _find(text: str, kinds: Collection[Kind]) -> list[Find]:
@@ -52,11 +52,11 @@ def _finds(kind: Kind, text: str) -> Iterator[Find]:
 
 _FINDERS = {"mail": find_mails, "ip": find_ips, "telephone": find_telephones}
 _MARKS = re.compile(r"[@＠\d]|[(\[{<]at[)\]}>]|::", re.IGNORECASE)
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
-)  # without width; hide addresses
+)  # characters without width, which can hide addresses
 _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms
-_PLAIN |= {code: ord("0") + int(chr(code)) for code in range(0x660, 0x1E000) if chr(code).isdecimal()}  # of all scripts
+_PLAIN |= {code: ord("0") + int(chr(code)) for code in range(0x660, 0x1E000) if chr(code).isdecimal()}  # digits of all scripts
 _PLAIN |= dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2212), ord("-"))
 _PLAIN |= dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
-"""One character for one, so that places stay."""
+"""Each character maps to one character, so positions stay the same."""

@@ -1,4 +1,4 @@
-"""Addresses of mail and of network in a text, and what only looks like them: names of files, versions, sections."""
+"""Finds mail and IP addresses in a text, and excludes file names, versions and section numbers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ Span = tuple[int, int]
 
 _AT = r"(?:\s?[(\[{<]at[)\]}>]\s?|@| @ )"
 _DOT = r"(?:\.|\s?[(\[{<]dot[)\]}>]\s?)"
-_LOCAL = (  # the name before the @: a word of ASCII ends where a script without blanks begins
+_LOCAL = (  # the name before the @: an ASCII word ends where a script without spaces starts
     r"(?:(?<![A-Za-z0-9_.+-])(?:mailto:)?[A-Za-z0-9_][A-Za-z0-9_.+'-]{0,63}"
     rf"|(?<![\w.+-])(?:(?![{UNSPACED}])[\w.+'-]){{1,64}}|[{UNSPACED}]{{1,20}})"
 )
 _TOP = r"(?:xn--[a-z0-9-]{2,59}|[a-z]{2,24}(?![A-Za-z0-9_-])|[^\W\da-zA-Z_]{2,24})"
 _MAIL = re.compile(rf"{_LOCAL}(?P<at>{_AT})(?P<domain>(?:[\w-]{{1,63}}{_DOT}){{1,5}}(?P<top>{_TOP}))", re.IGNORECASE)
 _HAS_AT = re.compile(r"@|[(\[{<]at[)\]}>]", re.IGNORECASE)
-_FILES = (  # endings of names of files; none is a country's
+_FILES = (  # file extensions; none is the domain of a country
     "png jpg jpeg jpe jfif gif webp avif heic heif bmp tif tiff svg svgz ico psd psb eps raw dng xcf pdf "
     "mp3 mp4 mov webm mkv avi wav ogg flac css scss less js mjs json xml yaml yml html htm xhtml php asp aspx jsp "
     "txt csv tsv doc docx xls xlsx ppt pptx zip rar tar gz tgz exe dll apk ipa dmg iso bin dat bak tmp log ttf otf woff"
 )
 _ENDINGS = frozenset(_FILES.split())
 _VERSION = re.compile(r"v?\d+\.\d")
-_ASKED_TO_WRITE = re.compile(r"(?:mails?|contact|contacto|kontakt|courriel|correo|write to|почта)\W{0,4}$", re.IGNORECASE)
+_CONTACT_WORD = re.compile(r"(?:mails?|contact|contacto|kontakt|courriel|correo|write to|почта)\W{0,4}$", re.IGNORECASE)
 
 _IP4 = re.compile(r"(?<![\w.])(?P<ip>\d{1,3}(?:\.\d{1,3}){3})(?![\w]|\.\d)(?P<port>:\d{2,5}\b|/\d{1,2}\b)?")
 _IP6 = re.compile(
     r"(?<![\w:.])(?P<ip>(?:[0-9a-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{1,4})?)(?:%\w+)?(?![\w:]|\.\d)",
     re.IGNORECASE,
 )
-_OF_NETWORKS = re.compile(
+_NETWORK_WORD = re.compile(
     r"(?<![A-Za-z0-9_])(?:ips?|ipv4|address|addr|adresse|servers?|hosts?|dns|ping|traceroute|tracert|routers?|gateway|subnet|"
     r"netmask|proxy|lan|wan|vpn|ssh|telnet|s?ftp|https?|login|nmap|whois)(?![A-Za-z0-9_])|сервер|服务器|伺服器|サーバ|서버|خادم",
     re.IGNORECASE,
 )
-_OF_VERSIONS = re.compile(
+_VERSION_WORD = re.compile(
     r"(?<![^\W_])(?:version|versión|versão|versione|wersja|verze|sürüm|версия|версія|έκδοση|ver|v|вер|rev|revision|release|build|"
     r"firmware|driver|update|patch|apk|sdk|os|ios|android|windows|linux|kernel|player|chrome|firefox|opera|java|oid|"
     r"section|sect|sec|sección|seção|sezione|sectie|abschnitt|sekcja|rozdział|раздел|розділ|пункт|п|"
@@ -48,24 +48,26 @@ _OF_VERSIONS = re.compile(
     re.IGNORECASE,
 )
 _DOI = re.compile(r"\b10\.\d{4,9}/\S*$")  # https://www.crossref.org/blog/dois-and-matching-regular-expressions/
-AROUND = 30  # characters before and after a number in which words say what it is
-LOWEST = 24  # first number of an address that is none of a version's, which are small
+AROUND = 30  # characters before and after a number that are searched for words
+LOWEST = 24  # smallest first number of an address; smaller ones may be versions
 
 
 def find_mails(text: str) -> Iterator[Span]:
-    """Yield where addresses of mail stand, also "jane (at) example (dot) org"; one with blanks around its @ after a word that
-    asks to write: "dinner @ cafe.roma" is none."""
+    """Yield the spans of mail addresses, including "jane (at) example (dot) org".
+
+    With spaces around its @, an address must follow a word such as "contact": "dinner @ cafe.roma" does not count.
+    """
     for match in _MAIL.finditer(text) if _HAS_AT.search(text) else ():
         is_file = match["top"].lower() in _ENDINGS or _VERSION.match(match["domain"])
-        is_place = match["at"] == " @ " and not _ASKED_TO_WRITE.search(text, max(0, match.start() - AROUND), match.start())
+        is_place = match["at"] == " @ " and not _CONTACT_WORD.search(text, max(0, match.start() - AROUND), match.start())
         if not is_file and not is_place:
             yield match.span()
 
 
 def find_ips(text: str) -> Iterator[Span]:
-    """Yield where addresses of version 4 and 6 stand.
+    """Yield the spans of IPv4 and IPv6 addresses.
 
-    Four numbers are an address beside a word of networks, with a port or a mask, or where they are too large for a version.
+    Four numbers are an address if they have a port or a mask, a network word next to them, or are too large for a version.
     """
     for match in _IP4.finditer(text) if text.count(".") > 2 else ():
         if _DOI.search(text, max(0, match.start() - AROUND), match.start()):
@@ -74,17 +76,17 @@ def find_ips(text: str) -> Iterator[Span]:
             yield match.span("ip")
     for match in _IP6.finditer(text) if text.count(":") > 1 else ():
         address = _parsed(IPv6Address, match["ip"])
-        if isinstance(address, IPv6Address) and (address.ipv4_mapped or not address.is_reserved):  # 16::9, a ratio, is
+        if isinstance(address, IPv6Address) and (address.ipv4_mapped or not address.is_reserved):  # 16::9, a ratio, is reserved
             yield match.span()
 
 
 def _is_address(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - AROUND) : start]
     numbers = list(map(int, text[start:end].split(".")))
-    is_version = _OF_VERSIONS.search(before) is not None
+    is_version = _VERSION_WORD.search(before) is not None
     if is_version and numbers[0] < LOWEST:  # "server version 10.0.19.1"
         return False
-    if _OF_NETWORKS.search(before) or _OF_NETWORKS.search(text[end : end + AROUND]):
+    if _NETWORK_WORD.search(before) or _NETWORK_WORD.search(text[end : end + AROUND]):
         return True
     return not is_version and numbers[0] >= LOWEST and max(numbers) >= 100
 

@@ -1,4 +1,4 @@
-"""OBELICS's rules on texts: thresholds on its measures, the same for a paragraph and for a whole document."""
+"""OBELICS's rules for texts: thresholds on its measures, for paragraphs and for whole documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
 
 
 class Rule(NamedTuple):
-    """What one rule rejects."""
+    """One rule: which texts it rejects (`bad`), their values and its threshold."""
 
     reason: str
     bad: np.ndarray
@@ -25,22 +25,22 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRules:
-    """A text is rejected by the first rule it breaks. A rule whose list of words is not named is off, and `check` says so.
+    """A text is rejected by the first rule that it breaks. Without its word list, a rule is off, and `check` warns.
 
-    Words are counted as OBELICS does, at white space alone: a paragraph of Chinese or Thai is one word, and has too few.
+    As in OBELICS, only white space separates words, so a paragraph of Chinese or Thai is one word, which is too few.
     """
 
     min_words: int
     max_words: int
     max_char_repetition: float  # share of the most frequent character 10-grams
-    max_word_repetition: float  # share of word 5-grams that occur again
+    max_word_repetition: float  # share of word 5-grams that occur more than once
     max_special: float  # share of characters that are punctuation, digits, white space, symbols
     min_stop_words: float  # share of words in `stop_words`
     max_flagged_words: float
-    min_punctuation: float  # share of , ; : ? ! . among words and these
+    min_punctuation: float  # share of , ; : ? ! . among these and the words
     min_common_words: float
-    max_spam_words: float  # from this share on
-    stop_words: str = "en"  # language of the library stop-words, or a file; OBELICS's own list of 301 is shorter and stricter
+    max_spam_words: float  # this share is rejected, too
+    stop_words: str = "en"  # language of the library stop-words, or a file; OBELICS's list of 301 is shorter and stricter
     flagged_words: str = ""  # a file, one word a line or JSON; "": the rule is off
     common_words: str = ""
     spam_words: str = ""
@@ -49,21 +49,22 @@ class QualityRules:
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
 
     def lists(self, where: str) -> WordLists:
-        """Read the lists. Raises RecipeError for one that cannot be read."""
+        """Return the word lists. Raises RecipeError for one that is unreadable."""
         named = (self.flagged_words, self.common_words, self.spam_words)
         return WordLists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
 
     def report_rules_off(self, where: str) -> None:
-        """Warn of the rules that are off for want of a list."""
+        """Warn about the rules that are off because they have no word list."""
         off = [name for name in self.measured if not getattr(self, name)]
         if off:
             warnings.warn(f"{where}: these rules are off, for no list is named: {', '.join(off)}", stacklevel=2)
 
     def lists_fingerprint(self, where: str) -> str:
+        """Return 16 hex digits that identify the words of the lists."""
         return fingerprint_of(*self.lists(where))
 
     def rules(self, values: Callable[[str], np.ndarray]) -> Iterator[Rule]:
-        """Yield the rules in OBELICS's order; `values` gives a measure as float64, NaN where there is none."""
+        """Yield the rules in OBELICS's order. `values` returns a measure of all texts as float64, NaN for none."""
         for measured, side, threshold in (
             ("words", "min", self.min_words),
             ("words", "max", self.max_words),
@@ -76,14 +77,14 @@ class QualityRules:
             ("common_words", "min", self.min_common_words),
         ):
             value = values(measured)
-            limit = np.float32(threshold)  # as measures are stored
+            limit = np.float32(threshold)  # measures are stored as float32
             yield Rule(f"{side}_{measured}", value < limit if side == "min" else value > limit, value, threshold)
         value = values("spam_words")
         yield Rule("max_spam_words", value >= np.float32(self.max_spam_words), value, self.max_spam_words)
 
 
 def measures(texts: Sequence[str | None], lists: WordLists, *, min_tokens: int = 0) -> dict[str, pa.Array]:
-    """Measure texts; a null text gives nulls."""
+    """Return each measure of all texts as a float32 array; a null text has null measures."""
     found = [None if text is None else measure(text, lists, min_tokens=min_tokens) for text in texts]
     return {
         name: pa.array([None if one is None else one[i] for one in found], pa.float32())

@@ -1,7 +1,7 @@
-"""The words that stand before a telephone number, in the fifty most written languages: telephone, mobile, fax, WhatsApp.
+"""Words that precede a telephone number, in the fifty most written languages: telephone, mobile, fax, WhatsApp.
 
-By script, not by language: "telefon" serves twenty. Words with blanks around them are whole words; Chinese, Japanese,
-Korean, Thai, Lao, Khmer and Burmese put none, so theirs count anywhere.
+Grouped by script, because twenty languages share "telefon". They must be whole words, except in Chinese, Japanese, Korean,
+Thai, Lao, Khmer and Burmese, where they count anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SPACED = (
     r"đtdđ di\sđộng zalo phone phones ph mobile mobil mobiel mobilnummer mobilnr m[óo]vil m[òo]bil mob mobilní mobilné "
     r"mobilni mobiln[ýy] mobitel mobiltelefon mobilusis mobilais mobiil mobiilne kom[óo]rka kom[óo]rkowy kom\. "
     r"telem[óo]vel cell cellphone cellulare cellulaire celular cel selfoon handy gsm cep\s?tel\w* "
-    r"cep(?!\W{0,3}\d{5}-?\d{3}(?!\d)) "  # CEP is Brazil's postal code too
+    r"cep(?!\W{0,3}\d{5}-?\d{3}(?!\d)) "  # CEP is also Brazil's postal code
     r"fax telefax telecopie télécopie faks faksi fakss faksas facs "
     r"call(?!\sn(?:o|umber)\b) text sms dial ring bel hotline whatsapp whats\sapp zap wa(?=\s?:) viber wechat "
     r"portable contact contacto contato contatto kontakt kontakta kontak hubungi iletişim liên\shệ gọi appelez appeler "
@@ -40,7 +40,7 @@ _ANYWHERE = (
     "聯繫 联络 連絡先 問い合わせ 전화 휴대폰 핸드폰 휴대전화 팩스 연락처 문의 โทร โทรศัพท์ มือถือ แฟกซ์ โทรสาร ติดต่อ ໂທ "
     "ໂທລະສັບ ມືຖື ទូរស័ព្ទ ဖုန်း ☎ ☏ 📞 📱 "
 )
-_NUMBER = (  # "number", and other words between
+_NUMBER = (  # "number" and other words in between
     r"(?:us|no|nr|number|numbers|at|is|on|fax|mobile|le|au|nummer|num|numero|número|numéro|numer|numărul|número\sde|numaras[ıi]|"
     r"számom?|číslo|nomor|nombor|broj|số|liên\shệ)(?![a-z])|n[º°]|№|номер|број|αριθμός|επικοινωνίας|αρ\.?|رقم|شماره|تماس|نمبر|नंबर|नम्बर|नं|नंबर|নম্বর|নং|எண்|"
     r"నంబర్|నెంబర్|નંબર|ನಂಬರ್|നമ്പർ|ਨੰਬਰ|අංකය|מספר|ቁጥር|号码|號碼|号|號|番号|同号|同號|번호|หมายเลข|ເລກ|លេខ|နံပါတ်"
@@ -56,4 +56,4 @@ ANNOUNCED = (
     rf"(?iu:(?:(?<![^\W{UNSPACED}가-힣])(?:{_either(_SPACED)})(?![^\W\d_{UNSPACED}가-힣])|{_either(_ANYWHERE)})"
     rf"(?:(?:-|{_BY}{{0,3}})(?:{_NUMBER})){{0,2}}{_BY}{{0,4}})"
 )
-"""A pattern of one of these words, up to the number: "Tel. no.: "."""
+"""Pattern of one of these words and the text up to the number: "Tel. no.: "."""

@@ -1,4 +1,4 @@
-"""Telephone numbers in a text, and the numbers that only look like them: sizes, amounts, years, numbers of things."""
+"""Finds telephone numbers in a text, and excludes sizes, amounts, years and identifiers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vlmdata.text.telephone_words import ANNOUNCED
 _SEP = r"[ ./-]{0,2}"
 _DIGIT = rf"(?:{_SEP}\(?\d\)?)"
 _ANY = re.compile(
-    rf"(?P<plus>(?<![\w+.])\+\s?[1-9]{_DIGIT}{{6,14}}(?!\w))"  # a plus and a country
-    rf"|(?P<said>{ANNOUNCED}\+?\(?\d(?:[ ./()-]{{0,3}}\d){{6,14}}(?!\w))"
-    rf"|(?P<zeros>(?<![\w.-])00[1-9]\d{{0,2}}[ ./-]\(?\d{_DIGIT}{{6,13}}(?!\w))"  # 00 and a country
+    rf"(?P<plus>(?<![\w+.])\+\s?[1-9]{_DIGIT}{{6,14}}(?!\w))"  # + and a country code
+    rf"|(?P<announced>{ANNOUNCED}\+?\(?\d(?:[ ./()-]{{0,3}}\d){{6,14}}(?!\w))"
+    rf"|(?P<zeros>(?<![\w.-])00[1-9]\d{{0,2}}[ ./-]\(?\d{_DIGIT}{{6,13}}(?!\w))"  # 00 and a country code
     r"|(?P<area>(?<!\w)(?:8 ?)?(?:\(0\d{1,4}\) ?\d(?:[ ./-]?\d){5,7}|\([2-9]\d\d\) ?\d{3}[ .-]?\d\d[ .-]?\d\d"
     r"|\([1-9]\d\) ?9?\d{4}-\d{4})(?!\w))"
-    r"|(?P<north>(?<![\w.-])(?:1(?P<one>[ .-]))?[2-9]\d{2}(?P<by>[ .-])[2-9]\d{2}(?P=by)\d{4}(?![\w-]|\.\d))"  # America's 3-3-4
+    r"|(?P<north>(?<![\w.-])(?:1(?P<one>[ .-]))?[2-9]\d{2}(?P<by>[ .-])[2-9]\d{2}(?P=by)\d{4}(?![\w-]|\.\d))"  # US 3-3-4
     r"|(?P<pairs>(?<![\w.-])0[1-9](?P<two>[ .-])\d\d(?:(?P=two)\d\d){3}(?!\w|[ .-]\d))"  # France's
     r"|(?P<trunk>(?<![\w.-])0[1-9](?:\d{1,4}[ /]\d{6,8}|\d{1,2}-\d{6,7}|\d? \d{4} \d{4}|\d\d \d{3} \d{3,4}|\d \d{3} \d\d \d\d"
     r"|\d{0,2}-\d{3,4}-\d{4})(?![\w-]|\.\d))"
     r"|(?P<china>(?<![\w.-])1[3-9]\d(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?![\w-]|\.\d))",
     re.ASCII,
 )
-_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # what few texts with a digit have
-_NUMBER_OF_A_THING = re.compile(
+_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # few texts with a digit have seven
+_IDENTIFIER_WORD = re.compile(
     r"(?:is[bsm]n(?:-1[03])?|ein|ean|upc|gtin|sku|asin|vin|imei|item|part|model|order|ref|reference|serial|patent|lot|art|article|"
     r"mls|case|invoice|catalog|cat|stock|photo|image|img|version)\W{0,3}(?:number|numbers|no|nr|num|id)?\W{0,3}$",
     re.IGNORECASE,
@@ -35,12 +35,13 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
-_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: a place on earth
-_VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")  # not Denmark's and America's
+_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: geographic coordinates
+# except Danish and American telephone numbers
+_VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")
 _SIZES_OF_MEMORY = frozenset(2**power for power in range(3, 13))
 _PRICES = re.compile(r"\d{1,4}\.\d\d(?: \d{1,4}\.\d\d)+")
 _AMOUNT = re.compile(r"\d{1,2}(?:\.\d{3})+")
-_SIDES = (  # of screens, in pixels
+_SIDES = (  # sides of screens, in pixels
     "240 320 360 375 384 390 393 412 414 428 430 480 540 568 600 640 667 720 736 750 768 800 812 828 844 852 854 896 900 926 "
     "932 960 1024 1050 1080 1125 1136 1152 1170 1179 1200 1242 1280 1284 1290 1334 1350 1366 1400 1440 1536 1600 1620 1668 "
     "1680 1792 1800 1920 2048 2160 2208 2220 2280 2340 2360 2388 2400 2436 2532 2556 2560 2688 2732 2778 2796 2880 2960 3000 "
@@ -50,8 +51,11 @@ SIDES = frozenset(map(int, _SIDES.split()))
 
 
 def find_telephones(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where telephone numbers stand, with the word that announces them: after a plus, 00, a word as "call", or in one of
-    the usual forms of North America, Europe and East Asia. Seven to fifteen digits: ITU E.164."""
+    """Yield the spans of telephone numbers, including the word before them.
+
+    A number follows +, 00 or a word such as "call", or has a usual form of North America, Europe or East Asia. It has seven
+    to fifteen digits (ITU E.164).
+    """
     for match in _ANY.finditer(text) if _SEVEN.match(text) else ():
         number = re.search(r"[+(]*\d.*", match[0])
         assert number is not None
@@ -60,13 +64,13 @@ def find_telephones(text: str) -> Iterator[tuple[int, int]]:
             continue
         if match["plus"] and not _is_international(number[0], digits):
             continue
-        if not match["said"] and _NUMBER_OF_A_THING.search(text, max(0, match.start() - 30), match.start()):
+        if not match["announced"] and _IDENTIFIER_WORD.search(text, max(0, match.start() - 30), match.start()):
             continue
         yield match.span()
 
 
 def is_another_number(number: str) -> bool:
-    """Say whether digits in groups are years, the sides of a screen, a date, a fraction, a list, or round amounts."""
+    """Return whether groups of digits are years, sides of a screen, a date, a fraction, a list or round amounts."""
     groups = re.findall(r"\d+", number)
     values = list(map(int, groups))
     if _DATE.match(number) or _DECIMAL.fullmatch(number) or _AMOUNT.fullmatch(number) or _PRICES.fullmatch(number):
@@ -86,7 +90,10 @@ def is_another_number(number: str) -> bool:
 
 
 def _is_international(number: str, digits: str) -> bool:
-    """Say whether a number with a plus is one: eight digits or more, no fraction, no amount; as many as its country has."""
+    """Return whether a number after + is a telephone number: eight digits or more, neither a fraction nor an amount.
+
+    Numbers of the country codes 1 and 7 have eleven digits.
+    """
     zeros = len(digits) - len(digits.rstrip("0"))
     is_amount = zeros >= (4 if number[1:].isdigit() else 6)
     if len(digits) < 8 or is_amount or _DECIMAL.fullmatch(number[1:]):

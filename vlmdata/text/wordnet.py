@@ -1,7 +1,7 @@
-"""The first synset of a word in WordNet, as NLTK's `wordnet.synsets(word)[0]` finds it.
+"""Finds the first synset of a word in WordNet, the same as NLTK's `wordnet.synsets(word)[0]`.
 
-Reads the files of WordNet's own `dict` folder: index.noun, index.verb, index.adj, index.adv and the lists of exceptions,
-noun.exc and so on. Sources: WordNet's manual, wndb(5WN) for the files and morphy(7WN) for the endings.
+Reads the files of WordNet's `dict` folder: index.noun, index.verb, index.adj, index.adv and the lists of exceptions
+(noun.exc etc.). Sources: WordNet's manual, wndb(5WN) for the files and morphy(7WN) for the endings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-PARTS = ("noun", "verb", "adj", "adv")  # in this order: a word that is a noun and a verb is taken for the noun
+PARTS = ("noun", "verb", "adj", "adv")  # in this order: a word that is a noun and a verb counts as the noun
 ENDINGS = {
     "noun": (
         ("s", ""),
@@ -29,7 +29,7 @@ ENDINGS = {
 
 
 class WordNet:
-    """Lemmas with the offset of their first sense, and irregular forms, of the four parts of speech."""
+    """Lemmas with the offset of their first sense, and irregular forms, for the four parts of speech."""
 
     def __init__(self, folder: Path):
         self.first = {part: _index(folder / f"index.{part}") for part in PARTS}
@@ -45,7 +45,7 @@ class WordNet:
         return None
 
     def _lemma(self, word: str, part: str) -> str | None:
-        """Return the first form of a word that is a lemma: itself, an irregular one, or what is left without its endings."""
+        """Return the first form of a word that is a lemma: the word, an irregular form, or the word without its endings."""
         known = self.first[part]
         if word in self.exceptions[part]:
             return next((form for form in (word, *self.exceptions[part][word]) if form in known), None)
@@ -59,12 +59,12 @@ class WordNet:
 
 @lru_cache(maxsize=2)
 def wordnet(folder: str) -> WordNet:
-    """Return the WordNet in a folder, read once."""
+    """Return the WordNet in a folder, cached."""
     return WordNet(Path(folder))
 
 
 def _index(path: Path) -> dict[str, int]:
-    """Read an index: lemma, part, number of synsets, ...; the last so many fields are their offsets, most frequent first."""
+    """Return each lemma and its first offset. A line is: lemma, part, number of synsets n, ..., n offsets by frequency."""
     found = {}
     with path.open(encoding="utf-8") as file:
         for line in file:
