@@ -123,7 +123,7 @@ def drops(made: dict) -> Counter:
     return Counter({f"{line['step']}: {line['reason']}": line["rows"] for line in made["dropped"]})
 
 
-@pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
+@pytest.mark.filterwarnings("ignore:.*these rules have no word list and are off")
 @pytest.mark.parametrize(
     ("find", "names", "kept", "dropped"),
     [
@@ -170,7 +170,7 @@ def crawl_of(tmp_path_factory) -> Callable[[Source], Path]:
     return crawl_of
 
 
-@pytest.mark.filterwarnings("ignore:.*rules are off, for no list is named")
+@pytest.mark.filterwarnings("ignore:.*these rules have no word list and are off")
 @pytest.mark.parametrize(
     ("source", "max_words", "kept"),
     [

@@ -41,7 +41,7 @@ def test_a_document_whose_last_paragraph_goes_goes_with_it():
 
 def test_lists_switch_rules_on_and_their_absence_is_said(tmp_path):
     (tmp_path / "spam.txt").write_text("fox\ndog\n")
-    with pytest.warns(UserWarning, match="these rules are off, for no list is named: flagged_words, common_words, spam_words"):
+    with pytest.warns(UserWarning, match="these rules have no word list and are off: flagged_words, common_words, spam_words"):
         ParagraphQuality().check()
     step = ParagraphQuality(spam_words=str(tmp_path / "spam.txt"))
     rows = step.run(table([document(GOOD, "And the weather was as good as it had been on the day before.")]))

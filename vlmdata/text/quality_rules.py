@@ -57,7 +57,7 @@ class QualityRules:
         """Warn about the rules that are off because they have no word list."""
         off = [name for name in self.measured if not getattr(self, name)]
         if off:
-            warnings.warn(f"{where}: these rules are off, for no list is named: {', '.join(off)}", stacklevel=2)
+            warnings.warn(f"{where}: these rules have no word list and are off: {', '.join(off)}", stacklevel=2)
 
     def lists_fingerprint(self, where: str) -> str:
         """Return 16 hex digits that identify the words of the lists."""
