@@ -137,7 +137,7 @@ NO_DATASET = "is no finished dataset: it has no manifest.json"
     ("function", "given", "says"),
     [
         ("run", {"overrides": "source.path=a"}, "overrides is a mapping such as {'source.path': 'urls.parquet'}, not"),
-        ("run", {"recipe": 5}, "recipe is a file, the name of a recipe that ships, or a Recipe, not 5"),
+        ("run", {"recipe": 5}, "recipe is a file, the name of a shipped recipe, or a Recipe, not 5"),
         ("run", {"out": ""}, f"out {NO_PATH} ''"),
         ("run", {"workers": 0}, "workers is a whole number, 1 or more, not 0"),
         ("run", {"workers": True}, "workers is a whole number, 1 or more, not True"),
@@ -146,7 +146,7 @@ NO_DATASET = "is no finished dataset: it has no manifest.json"
         ("run", {"retry": [503]}, "retry is a text or a list of texts, not [503]"),
         ("run", {"address": 6379}, "address is a text, not 6379"),
         ("run", {"recipe": "caption"}, "there is no recipe 'caption'. Did you mean 'captions'?"),
-        ("check", {"target": None}, "recipe is a file, the name of a recipe that ships, or a Recipe, not None"),
+        ("check", {"target": None}, "recipe is a file, the name of a shipped recipe, or a Recipe, not None"),
         ("check", {"target": "."}, NO_DATASET),
         ("check", {"target": ".", "overrides": {"part_rows": 5}}, "overrides change a recipe, and . is a dataset"),
         ("check", {"target": "captions", "read_bytes": 1}, "read_bytes is True or False, not 1"),
@@ -197,5 +197,5 @@ def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp
 
 def test_overrides_change_a_file_and_no_recipe_that_was_read(tmp_path):
     recipe = load("captions", {"source.path": "urls.parquet"})
-    with pytest.raises(errors.RecipeError, match="overrides change a recipe of a file"):
+    with pytest.raises(errors.RecipeError, match="overrides apply to recipe files only"):
         vlmdata.run(recipe, tmp_path / "out", overrides={"part_rows": 10})

@@ -1,4 +1,4 @@
-"""Build a dataset from a recipe, or go on where an earlier run stopped: the public function behind `vlmdata run`."""
+"""Build a dataset from a recipe, or resume an interrupted build: the function behind `vlmdata run`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 
-OPEN_PARTITIONS = 4  # at once in a worker while it fetches: slow hosts hold one partition up, not the worker
-OPEN_ON_GPU = 2  # so that a GPU has work while a partition is read or committed
+OPEN_PARTITIONS = 4  # open at once in a worker that fetches, so that a slow host delays one partition, not the worker
+OPEN_ON_GPU = 2  # so that the GPU has work while another partition is read or committed
 
 
 def run(
@@ -49,13 +49,13 @@ def run(
     retry: str | Sequence[str] = (),
     open_workers: Callable[[RunJob, int], contextlib.AbstractContextManager[Workers]] | None = None,
 ) -> dict[str, Any]:
-    """Build the dataset in OUT and return its manifest. What an earlier run did is not done again.
+    """Build the dataset in OUT and return its manifest. Work that an earlier run finished is not repeated.
 
-    `recipe` is a file, the name of a recipe that ships, or a Recipe; `overrides` changes parameters of the former two by
-    dotted path. `workers` processes (one per core by default) run on a Ray cluster at `address`, on a Ray of this machine,
-    or with `local` without Ray. `limit`: only that many rows, in the order of the plan. `retry`: reasons of failed fetches
-    to try once more, as `timeout`. `open_workers` takes the job and the number of workers and opens them, in place of
-    `address` and `local`. Raises RecipeError or InputError before any work for a user's mistake, and WorkFailed later.
+    `recipe`: a file, the name of a shipped recipe, or a Recipe; `overrides` changes parameters of the first two by dotted
+    path. `workers`: number of processes (default: one per core). They run on the Ray cluster at `address`, on a Ray started
+    on this machine, or with `local` without Ray. `limit`: build only that many rows, in the order of the plan. `retry`:
+    reasons of failed fetches to try again, such as `timeout`. `open_workers`: opens workers for a job and their number, in
+    place of `address` and `local`. Raises RecipeError or InputError for a user's mistake before any work, WorkFailed later.
     """
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
@@ -76,11 +76,11 @@ def run(
         if plan.load(store) is None:
             tombstones.adopt(store, recipe.source)
         made = plan.make(recipe, store)
-        if not reasons and is_done(store, recipe, made, limit):  # by whom we waited for
+        if not reasons and is_done(store, recipe, made, limit):  # the process that held the lock has built it
             return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
-        with log:  # which notes a failure
+        with log:  # records a failure
             opened = open_workers or functools.partial(_workers, address=address, local=local)
             workers_of = functools.partial(opened, RunJob(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
@@ -113,23 +113,23 @@ def _build(
 
 
 def check_recipe(recipe: Recipe) -> list[str]:
-    """Raise RecipeError for every mistake that can be seen without work: of the source, its layout and of each step.
+    """Raise RecipeError for a mistake in the source, the layout or a step that can be found without work.
 
-    Return what is worth knowing before the run, one line each.
+    Returns notes for the user to read before the run, one line each.
     """
     notes = _check_layout(recipe)
     recipe.source.check()
     if recipe.source.by_address and recipe.first(Download) is None:
-        notes.append("the images stand at addresses; without the step `download` all rows are dropped")
+        notes.append("the source gives addresses of images; without the step `download` all rows are dropped")
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
-        raise RecipeError("download: verify needs hashes that the source states: name their column, url_list: {hash: sha256}")
+        raise RecipeError("download: verify needs hashes from the source: name their column, url_list: {hash: sha256}")
     for step in recipe.steps:
         step.check()
     return notes
 
 
 def _check_layout(recipe: Recipe) -> list[str]:
-    """Raise RecipeError where the layout holds no row of the source; return a line where it holds few."""
+    """Raise RecipeError if no row of the source fits the layout; return a note if only some do."""
     name, gives = file_name(recipe.source), recipe.source.gives
     if recipe.shards.layout == "documents" or gives == "pairs":
         return []
@@ -140,7 +140,7 @@ def _check_layout(recipe: Recipe) -> list[str]:
 
 
 def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None) -> bool:
-    """Say whether OUT holds just what this recipe builds."""
+    """Return whether OUT holds exactly what this recipe builds."""
     try:
         manifest = load_manifest(store)
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Take every partition through the recipe, pass by pass, and return the last calls with their counts."""
+    """Run every partition through the recipe, pass by pass. Returns the last calls and their counts."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
@@ -176,8 +176,8 @@ def _passes(
         bound = bound_steps[done]
         if bound.step.sees_all:
             progress.stage(bound.step.name)
-            asked = [PartitionCall(partition, take, done, decided) for partition, take in takes]
-            decided += (decide.over_all(bound.step, done, asked, total, driver, store),)
+            inputs = [PartitionCall(partition, take, done, decided) for partition, take in takes]
+            decided += (decide.over_all(bound.step, done, inputs, total, driver, store),)
             done += 1
             continue
         end = next(number for number in ends if number > done)
@@ -213,9 +213,9 @@ def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...],
 
 
 def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
-    """Return (partition, rows to take, None for all) for each partition; together no more than `limit` rows.
+    """Return (partition, rows to take or None for all) for each partition; at most `limit` rows in total.
 
-    There is always a first partition, if only for its columns.
+    The first partition is always included: the dataset takes its columns from it.
     """
     if limit is None:
         return [(partition, None) for partition in range(max(1, made.parts))]
@@ -225,7 +225,7 @@ def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple
         if left <= 0 and takes:
             break
         rows = made.part_rows
-        if not made.is_list:  # an archive: how many rows a piece has is known when it is read
+        if not made.is_list:  # an archive: the rows of a piece are counted when it is read
             rows = next(driver.map("advance", [(PartitionCall(partition, None, 0, ()), ())]))[1]["rows"]
         takes.append((partition, min(left, rows)))
         left -= rows

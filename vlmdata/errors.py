@@ -1,12 +1,12 @@
-"""The exceptions of vlmdata. Each also derives from the built-in class that fits it, so code that catches that class works."""
+"""The exceptions of vlmdata. Each also derives from a fitting built-in class, so code that catches that class works."""
 
 from vlmdata.redact import redacted
 
 
 class Error(Exception):
-    """Every error that vlmdata raises on purpose; its message holds no secrets.
+    """Base class of the errors that vlmdata raises on purpose. Secrets are removed from the message.
 
-    What the machine refuses, such as a full disk or a missing permission, stays an OSError.
+    Failures of the machine, such as a full disk or a missing permission, stay OSError.
     """
 
     def __init__(self, message: object):
@@ -14,12 +14,12 @@ class Error(Exception):
 
 
 class RecipeError(Error, ValueError):
-    """A user's mistake, found before any work starts: says where, what, and how to fix it."""
+    """A user's mistake, found before any work starts. The message says where it is and how to fix it."""
 
 
 class InputError(Error, ValueError):
-    """An argument, tars, an index or a saved state that cannot be used: says which, and how to fix it."""
+    """An unusable argument, tar, index or saved state. The message says which, and how to fix it."""
 
 
 class WorkFailed(Error, RuntimeError):
-    """A call could not be done: an error in our code with its traceback, or worker processes that keep dying."""
+    """A call failed: a bug in vlmdata, with its traceback, or worker processes that keep dying."""

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that names a source, a list of steps and how to write shards."""
+"""The recipe: one YAML file that names a source, a list of steps and the form of the shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlmdata.step import RecipeError, Source, Step, file_name
 from vlmdata.untrusted import one_line
 
 T = TypeVar("T", bound=Step)
-_INSIDE = Path(__file__).parent / "pipelines"  # where a wheel puts the recipes
+_INSIDE = Path(__file__).parent / "pipelines"  # their folder in a wheel
 PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
 
 
@@ -30,53 +30,53 @@ PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pip
 class Shards:
     """How samples lie in tars. `captions` is img2dataset's and open_clip's layout, `documents` the interleaved one."""
 
-    samples: int = 10_000  # in each tar: img2dataset's default
+    samples: int = 10_000  # per tar: img2dataset's default
     layout: Literal["captions", "documents"] = "captions"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to build: every choice, no logic."""
+    """A parsed recipe: the choices that define a dataset."""
 
     source: Source
     steps: tuple[Step, ...]
     shards: Shards
-    part_rows: int  # rows of a list that one worker does, commits and, after a crash, repeats
+    part_rows: int  # rows in a partition of a list: a worker commits them together, and repeats them after a crash
 
     def first(self, kind: type[T]) -> T | None:
-        """Return the first step of a class, None where there is none."""
+        """Return the first step of a class, or None."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def describe(self) -> dict[str, Any]:
-        """Return the whole recipe as plain JSON values with every default and without secrets: it is published."""
+        """Return the recipe as plain JSON values with every default and without secrets, fit to publish."""
         tree = {
             "source": {"type": _name_of(self.source), **asdict(self.source)},
             "steps": [{_name_of(step): asdict(step)} for step in self.steps],
             "shards": asdict(self.shards),
             "part_rows": self.part_rows,
         }
-        return redacted_tree(json.loads(json.dumps(tree)))  # tuples become lists, as when it is read back
+        return redacted_tree(json.loads(json.dumps(tree)))  # tuples become lists, as in a recipe read from a file
 
 
 def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that ships by its name, and check every word of it. Raises RecipeError.
+    """Read and check a recipe, given as a file or as the name of a shipped one. Raises RecipeError.
 
-    `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (a step by its name).
-    A Recipe comes back as it is, and takes no overrides.
+    `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (step, parameter).
+    A Recipe is returned unchanged and takes no overrides.
     """
     if isinstance(recipe, Recipe):
         if overrides:
-            raise RecipeError("overrides change a recipe of a file; make another Recipe with dataclasses.replace")
+            raise RecipeError("overrides apply to recipe files only; change a Recipe with dataclasses.replace")
         return recipe
     if not isinstance(recipe, str | Path) or not str(recipe):
-        raise wrong("recipe", "a file, the name of a recipe that ships, or a Recipe", recipe)
+        raise wrong("recipe", "a file, the name of a shipped recipe, or a Recipe", recipe)
     check_overrides(overrides)
     tree, path = read(recipe, overrides)
     return parse(tree, path)
 
 
 def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """Return a recipe as plain values, and its path. Nothing that it names is imported. Raises RecipeError."""
+    """Return a recipe as plain values, and its path. It imports nothing that the recipe names. Raises RecipeError."""
     path = locate(recipe)
     try:
         tree = yaml.safe_load(path.read_text())
@@ -90,7 +90,7 @@ def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[d
 
 
 def modules(tree: dict[str, Any]) -> list[str]:
-    """Return the modules of the user's own that a recipe imports, and thereby runs: those of dotted names, sorted."""
+    """Return the user's modules that a recipe imports, and so runs: those of dotted names, sorted."""
     source, steps = tree.get("source"), tree.get("steps")
     names = [source.get("type")] if isinstance(source, dict) else []
     for entry in steps if isinstance(steps, list) else []:
@@ -99,9 +99,9 @@ def modules(tree: dict[str, Any]) -> list[str]:
 
 
 def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read `a.b=c` pairs of a command line, each value as YAML. Raises RecipeError for what is no such pair.
+    """Parse `a.b=c` pairs from a command line, each value as YAML. Raises RecipeError for anything else.
 
-    Two things that YAML takes otherwise are read as they are meant: `*.tar` is text, not an alias, and `1e-3` a number.
+    Two values differ from YAML: `*.tar` is text, not an alias, and `1e-3` is a number, not text.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -112,14 +112,14 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
             raise RecipeError(f"--set {pair}: the value is not YAML; put quotes around text with : or {{ in it") from None
-        if isinstance(values[place], str) and text[-1:].isdigit():  # else `nan` would be one
+        if isinstance(values[place], str) and text[-1:].isdigit():  # so that `nan` stays text
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
     return values
 
 
 def locate(recipe: str | Path) -> Path:
-    """Return the path of a recipe given as a file, or as the name of one that ships (`captions`)."""
+    """Return the path of a recipe, given as a file or as the name of a shipped one (`captions`)."""
     if Path(recipe).is_file():
         return Path(recipe)
     shipped = sorted(PIPELINES.glob("build/*.yaml"))
@@ -130,7 +130,7 @@ def locate(recipe: str | Path) -> Path:
 
 
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    """Build a recipe from plain values. Raises RecipeError that locates the first mistake."""
     allowed = [f.name for f in fields(Recipe)]
     for name in tree:
         if name not in allowed:
@@ -146,13 +146,13 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 16 hex digits that stand for JSON values, the same on every machine."""
+    """Return a hash of JSON values: 16 hex digits, the same on every machine."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _named(entry: Any, kind: str, where: str) -> Any:
-    """Build `{type: url_list, path: ...}` (a source), or `image_size`, or `{image_size: {min_side: 200}}` (a step)."""
+    """Build a source from `{type: url_list, path: ...}`, or a step from `image_size` or `{image_size: {min_side: 200}}`."""
     if kind == "sources":
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise RecipeError(f"{where}: say `type:`, one of {', '.join(catalog.names(kind))}")
@@ -174,7 +174,7 @@ def _named(entry: Any, kind: str, where: str) -> Any:
 
 
 def _check_columns(steps: tuple[Step, ...], where: str) -> None:
-    """Refuse two steps of one name, and a step that reads what no step before it measures."""
+    """Raise RecipeError if two steps share a name, or a step reads a column that no earlier step measures."""
     known = set(ROW.names)
     fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
     seen: set[str] = set()
@@ -182,7 +182,7 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
         if step.name in seen:
             raise RecipeError(f"{where}, step {number}: a second step called '{step.name}'; give it a `label`")
         if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
-            raise RecipeError(f"{where}, step {number}: '{step.label}' is a column of ours; give another `label`")
+            raise RecipeError(f"{where}, step {number}: '{step.label}' is a column of vlmdata; give another `label`")
         seen.add(step.name)
         for column in step.columns_read():
             if column not in known | fields:
@@ -210,7 +210,7 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
 
 
 def _step_entry(tree: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Return the parameters of the step called `name`, to be changed in place."""
+    """Return the parameters of the step called `name`; the caller changes them in place."""
     steps = tree.get("steps") or []
     labels = []
     for position, entry in enumerate(steps):

@@ -1,9 +1,9 @@
-"""The row: what one record looks like while a dataset is being built.
+"""The row: the form of a record during a build, with functions that read and reject rows, images and texts.
 
-A row has two aligned lists, `images` and `texts`; at each position one of the two is null (OBELICS's form). A caption pair
-is a document with one image and one text, whose other captions are alternatives of that text; a conversation adds
-`roles`, and `turns` and `tools` where they say something. Rows travel as Arrow tables. Positions never move: a rejected image
-or text stays in its place with `drop` set, a rejected row stays in its table with `drop` set, and only packing leaves them out.
+A row has two aligned lists, `images` and `texts`; at each position one of the two is null (the form of OBELICS). A caption
+pair is a document with one image and one text; further captions are alternatives of that text. A conversation adds `roles`,
+and `turns` and `tools` if it has any. Rows are Arrow tables. Positions never move: a rejected image, text or row stays in
+place with `drop` set, and only packing leaves it out.
 """
 
 from __future__ import annotations
@@ -16,25 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 VERDICT = [
-    pa.field("drop", pa.string()),  # label of the step that rejected it; null while it lives
-    pa.field("reason", pa.string()),  # http_404, min_side ...: what exactly was wrong
-    pa.field("value", pa.float64()),  # what was measured,
-    pa.field("threshold", pa.float64()),  # and what it was held against
+    pa.field("drop", pa.string()),  # label of the step that rejected it; null if alive
+    pa.field("reason", pa.string()),  # http_404, min_side ...
+    pa.field("value", pa.float64()),  # the measured value
+    pa.field("threshold", pa.float64()),  # the limit it was compared with
 ]
 
 IMAGE = pa.struct(
     [
         pa.field("url", pa.string()),
         pa.field("alt", pa.string()),
-        pa.field(
-            "caption", pa.string()
-        ),  # of the figure around it, where the source tells; its words may stand in the texts too
-        pa.field("rendered_width", pa.int32()),  # pixels, as the page asked for
+        pa.field("caption", pa.string()),  # of the enclosing figure, if the source has it; `texts` may repeat its words
+        pa.field("rendered_width", pa.int32()),  # pixels, as requested by the page
         pa.field("rendered_height", pa.int32()),
-        pa.field("time_s", pa.float64()),  # of a frame of a video
-        pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels, follow every resize
-        pa.field("data", pa.binary()),  # encoded bytes that the source gave inline; null once they lie in a blob
-        pa.field("blob", pa.string()),  # the file that holds the encoded bytes: a name in work/ or the source's path
+        pa.field("time_s", pa.float64()),  # time of a video frame
+        pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels; every resize scales them
+        pa.field("data", pa.binary()),  # encoded bytes given inline by the source; null once they are in a blob
+        pa.field("blob", pa.string()),  # file with the encoded bytes: a name in work/ or the source's path
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("format", pa.string()),  # jpeg, png, webp
@@ -42,7 +40,7 @@ IMAGE = pa.struct(
         pa.field("height", pa.int32()),
         pa.field("original_width", pa.int32()),
         pa.field("original_height", pa.int32()),
-        pa.field("original_format", pa.string()),  # as fetched, whatever it is stored as
+        pa.field("original_format", pa.string()),  # as fetched; `format` is the stored one
         pa.field("sha256", pa.string()),  # of the bytes as fetched, hex
         pa.field("phash", pa.uint64()),  # of the pixels as stored
         *VERDICT,
@@ -57,26 +55,25 @@ ROW = pa.schema(
         pa.field("url", pa.string()),  # of the page; null for a caption pair
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
-        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null where there is no conversation
-        # of each position null or a JSON object: `kind`, reasoning or tool_call (the text is JSON of name, arguments and id);
-        # of its message, at the first position: `begins` (though the same role spoke before), `train`, `name`, `tool_call_id`
+        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null if it is no conversation
+        # Per position, null or a JSON object. `kind`: reasoning or tool_call (the text is JSON of name, arguments and id).
+        # The first position of a message adds `begins` (a new message of the same role), `train`, `name`, `tool_call_id`.
         pa.field("turns", pa.list_(pa.string())),
-        pa.field("tools", pa.string()),  # of a conversation: the functions on offer, a JSON list of their schemas
-        # of each position of `images`, what the source says the bytes at its address hash to, hex; null where it says nothing
+        pa.field("tools", pa.string()),  # of a conversation: the available functions, a JSON list of their schemas
+        # per position of `images`, the hash that the source states for the bytes at the address, hex; null without one
         pa.field("stated_hashes", pa.list_(pa.string())),
-        pa.field("extra", pa.string()),  # JSON object: the source's other columns, carried into the sample
-        pa.field(
-            "place", pa.string()
-        ),  # of what was dropped or has no address: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
+        pa.field("extra", pa.string()),  # JSON object: the source's other columns, copied into the sample
+        # where a dropped row, or one without an address, comes from: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
+        pa.field("place", pa.string()),
         pa.field("problem", pa.string()),  # what was wrong there, or what the row names
         *VERDICT,
-        pa.field("cluster", pa.string()),  # key of the row that stands for this one's duplicates
+        pa.field("cluster", pa.string()),  # key of the representative of this row's duplicates
     ]
 )
 
 
 def conform(table: pa.Table) -> pa.Table:
-    """Return the table with every column of ROW, in order, missing ones and missing struct fields null; others follow."""
+    """Return the table with every column of ROW, in order, then its other columns. Missing columns and fields are null."""
     columns = {}
     for field in ROW:
         if field.name in table.column_names:
@@ -107,34 +104,34 @@ def _conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 @dataclass(frozen=True)
 class Flat:
-    """One list column laid flat: `items[i]` belongs to row `parents[i]`; `offsets` are the list's own."""
+    """A flattened list column: `items[i]` belongs to row `parents[i]`; `offsets` are those of the list column."""
 
     items: pa.StructArray
     parents: np.ndarray
     offsets: pa.Array
 
     def field(self, name: str) -> pa.Array:
-        """Return one field of every position, null where the position holds nothing."""
+        """Return one field of every position, null at empty positions."""
         return pc.struct_field(self.items, name)
 
     def alive(self) -> np.ndarray:
-        """Say for each position whether it holds something that no step has rejected."""
+        """Return a bool per position: it holds an item that no step has rejected."""
         return _numpy(pc.and_(self.items.is_valid(), self.field("drop").is_null()))
 
     def first(self, chosen: np.ndarray) -> np.ndarray:
-        """Return for each row its first position where `chosen` (one truth for each position) is true, -1 without one."""
+        """Return each row's first position where `chosen` (a bool per position) is true, -1 if there is none."""
         first = np.full(len(self.offsets) - 1, -1)
-        where = np.flatnonzero(chosen)[::-1]  # of several the first is written last
+        where = np.flatnonzero(chosen)[::-1]  # reversed, so that the first of several is written last
         first[self.parents[where]] = where
         return first
 
     def rebuild(self, items: pa.Array) -> pa.ListArray:
-        """Return the list column with other items in the same positions."""
+        """Return the list column with `items` at the same positions."""
         return pa.ListArray.from_arrays(self.offsets, items)
 
 
 def flatten(rows: pa.Table, column: str) -> Flat:
-    """Lay the positions of `images`, `texts` or any column aligned with them flat. A null list counts as empty."""
+    """Flatten `images`, `texts` or a column aligned with them. A null list counts as empty."""
     array = in_one(rows[column])
     if array.null_count:
         array = pc.fill_null(array, pa.scalar([], array.type))
@@ -145,21 +142,21 @@ def flatten(rows: pa.Table, column: str) -> Flat:
 
 
 def in_one(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece; it is copied only where it is in several, while `combine_chunks` always copies."""
+    """Return a column as one array. It copies only if there are several chunks; `combine_chunks` always copies."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
     """Return a measured list column as float64 for every position of `images` or `texts`; NaN where nothing was measured."""
-    places = flatten(rows, like)
-    values = np.full(len(places.items), np.nan)
+    flat = flatten(rows, like)
+    values = np.full(len(flat.items), np.nan)
     has = numbers(pc.list_value_length(in_one(rows[column]))) > 0
-    values[has[places.parents]] = numbers(in_one(rows[column]).flatten())
+    values[has[flat.parents]] = numbers(in_one(rows[column]).flatten())
     return values
 
 
 def alive(rows: pa.Table) -> np.ndarray:
-    """Say for each row whether no step has rejected it."""
+    """Return a bool per row: no step has rejected it."""
     return _numpy(in_one(rows["drop"]).is_null())
 
 
@@ -172,7 +169,7 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Reject the living rows where `bad` is true; a row that was rejected before keeps its first verdict."""
+    """Reject the living rows where `bad` is true. A row that is already rejected keeps its verdict."""
     hit = bad & alive(rows)
     if not hit.any():
         return rows
@@ -182,15 +179,15 @@ def drop_rows(
 
 
 def drop_images(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Reject images: `bad` has one truth for each position of `images` laid flat, and so has each array of the verdict.
+    """Reject images. `bad` and each array in the verdict have one value per position of the flattened `images`.
 
-    A living row that thereby loses its last image is rejected with the verdict of the first image it lost here.
+    A living row that loses its last image is rejected with the verdict of the first image that it loses here.
     """
     return _drop_items(rows, "images", bad, step, verdict)
 
 
 def drop_texts(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Reject texts, as drop_images rejects images: a row that loses its last text is rejected."""
+    """Reject texts as drop_images rejects images. A row that loses its last text is rejected."""
     return _drop_items(rows, "texts", bad, step, verdict)
 
 
@@ -223,7 +220,7 @@ def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _where(hit: np.ndarray, new: object, old: pa.Array) -> pa.Array:
-    if isinstance(new, np.ndarray):  # NaN and None become null, an integer that float64 does not hold the nearest that it does
+    if isinstance(new, np.ndarray):  # NaN and None become null; a large integer becomes the nearest float64
         new = pa.array(new, from_pandas=True).cast(old.type, safe=False)
     else:
         new = pa.scalar(float(new) if isinstance(new, int) else new, old.type)
@@ -235,8 +232,8 @@ def _numpy(array: pa.Array) -> np.ndarray:
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """Return an Arrow array of numbers as float64, null as NaN: every comparison with NaN is false.
+    """Return an Arrow array of numbers as float64, null as NaN. Comparisons with NaN are false.
 
-    An integer beyond 2**53 becomes the nearest number that float64 holds.
+    An integer beyond 2**53 becomes the nearest float64.
     """
     return np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

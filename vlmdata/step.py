@@ -1,13 +1,13 @@
-"""The step and the source: what a recipe is made of.
+"""The base classes of steps and sources, the two parts of a recipe.
 
-A step is a frozen dataclass; its fields are its parameters in YAML. It declares as data what it reads, writes and needs,
-and consists of a measurement and a decision, either of which may be absent:
+A step is a frozen dataclass; its fields are its parameters in YAML. Class attributes declare what it reads, writes and
+needs. It has a measurement, a decision, or both:
 
-* `measure` looks at living rows and returns columns. The engine commits them under the step's name and the parameters
-  in `measured_by`, so thresholds can move later without measuring again.
-* `decide` sets `drop` from stored columns. It is cheap and is done anew in every run.
+* `measure` takes living rows and returns columns. The engine stores them under the step's name and the parameters in
+  `measured_by`, so a later run can change thresholds without measuring again.
+* `decide` sets `drop` from stored columns. It is cheap; every run repeats it.
 
-No step removes a row or moves a position.
+A step never removes a row or moves a position.
 """
 
 from __future__ import annotations
@@ -32,101 +32,101 @@ MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # lik
 
 
 class StepContext(Protocol):
-    """What a step may ask of the worker while it measures one part."""
+    """The worker's services for a step that measures one partition."""
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
-        """Return the encoded bytes of an image that lies in a blob."""
+        """Return the encoded bytes of an image in a blob."""
         ...
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return what the worker keeps under this name from part to part (a loaded model), made at first use."""
+        """Return an object that the worker keeps across partitions, such as a loaded model; `make` creates it at first use."""
         ...
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Let the manifest say this of what is being measured: which weights, say."""
+        """Record facts about the measurement in the manifest, such as the hash of the weights."""
         ...
 
 
 @dataclass(frozen=True)
 class DistributedSearch:
-    """What a decision that is spread over workers is given. `pieces` are what `Step.piece` made of each part, in order;
-    `keep` puts an array where every worker reads it."""
+    """The input of a distributed decision. `pieces` holds what `Step.piece` returned for each partition, in order; `run` maps
+    a function over tasks on the workers; `keep` stores an array where every worker can read it."""
 
     pieces: list[dict[str, StoredArray]]
     run: MapTasks
     keep: Callable[[NDArray], StoredArray]
 
     def named(self, name: str) -> list[StoredArray]:
-        """Return one array of every part."""
+        """Return the array of this name from every partition."""
         return [piece[name] for piece in self.pieces]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Rows in, the same rows out, with columns added or `drop` set."""
+    """A step takes rows and returns the same rows with columns added or `drop` set."""
 
-    # What names its measurements on disk, wherever its file lies. Of a shipped step it never changes; a user's own step
-    # needs none while its module keeps its name (`id_of`). It is not inherited.
+    # Names the measurements on disk, independent of the file's path. A shipped step never changes it; a user's step needs
+    # none as long as its module keeps its name (`id_of`). Subclasses do not inherit it.
     id: ClassVar[str] = ""
 
-    # Columns it looks at: of ROW, or measured by steps before it. `images.sha256` is one field of what `images` holds: a
-    # decision over all rows should name fields, for what it reads is carried to one machine.
+    # Columns it reads: columns of ROW, or columns that earlier steps measure. `images.sha256` is one field of `images`: a
+    # global decision should name fields, because all that it reads is sent to one machine.
     reads: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns it measures, or rewrites where they are ROW's
-    measured_by: ClassVar[tuple[str, ...]] = ()  # parameters that the measurement depends on; never a threshold
-    version: ClassVar[int] = 1  # raise it when the same parameters come to measure something else
-    sees_all: ClassVar[bool] = False  # decides over all rows at once (dedup, top fraction), on the columns it reads alone
-    changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a decision over all rows rewrites
-    distribute_above: ClassVar[int] = 0  # with more rows than this `decide_distributed` decides over all of them; 0: never
-    needs: ClassVar[tuple[str, ...]] = ()  # "model" for one part at a time; "gpu" where one is used if there is one
-    is_private: ClassVar[bool] = False  # what it rejects is counted in the report, but never shown there
+    writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns that it measures; a column of ROW is rewritten
+    measured_by: ClassVar[tuple[str, ...]] = ()  # parameters on which the measurement depends; never a threshold
+    version: ClassVar[int] = 1  # raise it when the same parameters give other values
+    sees_all: ClassVar[bool] = False  # global decision (dedup, top fraction); it sees only the columns in `reads`
+    changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a global decision rewrites
+    distribute_above: ClassVar[int] = 0  # with more rows than this, `decide_distributed` replaces `decide`; 0: never
+    needs: ClassVar[tuple[str, ...]] = ()  # "model": one partition at a time; "gpu": uses a GPU if there is one
+    is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
 
-    label: str = ""  # what its columns and verdicts are called; give one when a step stands twice in a recipe
+    label: str = ""  # prefix of its columns and name in its verdicts; needed when a step occurs twice in a recipe
 
     @property
     def name(self) -> str:
-        """The label, or else the name of the file that holds the step."""
+        """The label, or without one the name of the step's file."""
         return self.label or file_name(self)
 
     def columns_read(self) -> tuple[str, ...]:
-        """Return `reads`; a step whose parameters name columns says here which."""
+        """Return `reads`. Override it if parameters name columns."""
         return self.reads
 
     def columns_changed(self) -> tuple[str, ...]:
-        """Return `changes`; a step whose parameters say what it rewrites says it here."""
+        """Return `changes`. Override it if parameters name the columns to rewrite."""
         return self.changes
 
     def check(self) -> None:
-        """Raise RecipeError for parameters that cannot work, before any row is read."""
+        """Raise RecipeError for invalid parameters, before any row is read."""
 
     def identity(self) -> str:
-        """Return what else the measurement depends on besides `measured_by`: a hash of a model's weights, of a word list."""
+        """Return what the measurement depends on besides `measured_by`, such as a hash of weights or of a word list."""
         return ""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
-        """Return the columns in `writes`, one value for each row; all rows given are alive."""
+        """Return the columns in `writes`, one value per row; all rows are alive."""
         raise NotImplementedError
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Return the rows with `drop` set where the stored columns call for it."""
+        """Return the rows with `drop` set on those that the step rejects, judged by stored columns."""
         return rows
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
-        """Return a part's rows as `decide_distributed` is shown them, and as arrays what only its search looks at."""
+        """Return one partition's rows for `decide_distributed`, and the arrays that only its search needs."""
         return rows, {}
 
     def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
-        """Decide as `decide` does, with the search cut into tasks for workers (`similarity/distributed.py`)."""
+        """Decide like `decide`, with the search split into tasks for workers (`similarity/distributed.py`)."""
         raise NotImplementedError
 
     def column(self, name: str) -> str:
-        """Return the full name of a measured column: `name` itself for ROW's, else prefixed by the step's label."""
+        """Return the full name of a measured column: `name` for a column of ROW, else `name` prefixed by the step's name."""
         if name in ROW.names:
             return name
         return f"{self.name}.{name}" if name else self.name
 
     def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
-        """Measure every living row, then decide: the step alone, as tests and notebooks use it."""
+        """Measure every living row, then decide. For tests and notebooks: it runs the step without the engine."""
         if self.writes:
             living = alive(rows)
             measured = self.measure(rows.filter(pa.array(living)), context)  # type: ignore[arg-type]
@@ -137,10 +137,10 @@ class Step:
 
 
 def id_of(context: Step | Source) -> str:
-    """Return the id that stands on disk for a step or source: the one its class declares, else its module's name.
+    """Return the id that names a step or source on disk: the class's own `id`, else its module's name.
 
-    The name of the class is added where its module holds several steps, or several sources, and in a script, whose module
-    is always called `__main__`.
+    The class name is appended if the module holds several steps or several sources, and in a script, because its module is
+    always `__main__`.
     """
     cls, base = type(context), Source if isinstance(context, Source) else Step
     if declared := vars(cls).get("id"):
@@ -151,12 +151,12 @@ def id_of(context: Step | Source) -> str:
 
 
 def file_name(context: Step | Source) -> str:
-    """Return the name by which a recipe calls a shipped step or source; of a user's own the last part of its module."""
+    """Return the recipe's name for a shipped step or source; for a user's class, the last part of its module's name."""
     return (vars(type(context)).get("id") or type(context).__module__).rpartition(".")[2]
 
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
-    """Spread values over the places where `where` is true; elsewhere stands what was there, or null."""
+    """Put `values` at the positions where `where` is true; other positions keep the value in `old`, or are null without it."""
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     take = np.where(where, np.cumsum(where) - 1, -1)
     if old is None:
@@ -168,42 +168,42 @@ def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows begin: a list of addresses, a dataset, archives. Only a source makes rows."""
+    """A source produces the rows: from a list of addresses, a dataset or archives."""
 
-    id: ClassVar[str] = ""  # as a step's
+    id: ClassVar[str] = ""  # as in Step
 
-    gives: ClassVar[Gives] = "pairs"  # what its rows are: pairs, or both kinds; documents; conversations
-    by_address: ClassVar[bool] = False  # whether every image stands at an address, so that `download` has to fetch it
-    states_hashes: ClassVar[bool] = False  # whether its rows have `stated_hashes`
-    shuffled: ClassVar[bool] = True  # lists: rows are cut into parts in the order of their keys; archives: a piece is a part
+    gives: ClassVar[Gives] = "pairs"  # kind of its rows; "pairs" also covers sources that mix pairs and documents
+    by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it
+    states_hashes: ClassVar[bool] = False  # rows have `stated_hashes`
+    shuffled: ClassVar[bool] = True  # True (lists): partitions follow the order of keys; False (archives): a piece is one
 
     def check(self) -> None:
-        """Raise RecipeError when the source cannot be read as the recipe says: no file, no such column."""
+        """Raise RecipeError if the source does not fit the recipe, for example if a file or column is missing."""
         self.files()
 
     def files(self) -> Sequence[tuple[str, int]]:
-        """Return path and size of every file, sorted: what tells one source from another. RecipeError: there is none."""
+        """Return the path and size of every file, sorted; they identify the source. Raises RecipeError if there is none."""
         raise NotImplementedError
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return the ranges of the source that can be read alone, as plain JSON values, in order: by default, its files."""
+        """Return the independently readable ranges of the source, in order, as plain JSON values. By default, its files."""
         return [{"path": path} for path, _ in self.files()]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield the rows of a piece: any columns of ROW but `key`, and `id` where a record has an identity of its own.
+        """Yield the rows of a piece: any columns of ROW except `key`, and `id` if records have identifiers.
 
-        A record that cannot be read is a row with `drop` "source" and `reason` "bad_record".
+        An unreadable record becomes a row with `drop` "source" and `reason` "bad_record".
         """
         raise NotImplementedError
 
     def warning(self) -> str | None:
-        """Return what `check` tells of a source that can be read and is perhaps not meant so; None: nothing."""
+        """Return a warning for `check` about a readable source that is probably a mistake, or None."""
         return None
 
     def carries(self) -> Sequence[str]:
-        """Return the columns that go into the sample's JSON, as far as the source's beginning tells at once."""
+        """Return the columns that go into the sample's JSON, as far as the start of the source shows them."""
         return ()
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield as `read` does, and count in `others`, by kind, the records of the piece that make no row of their own."""
+        """Yield like `read`, and count in `others`, by kind, the records of the piece that produce no row."""
         return self.read(piece)

@@ -41,7 +41,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"torch": "cuda"}, "torch is True or False, not 'cuda'"),
         ({"decode": "pil"}, "decode is a function, not 'pil'"),
         ({"collate_fn": [], "batch_size": 2}, "collate_fn is a function, not []"),
-        ({"collate_fn": list}, "collate_fn makes a batch of a list of samples: give batch_size too"),
+        ({"collate_fn": list}, "collate_fn needs batch_size: it turns a list of samples into a batch"),
         ({"packing": 4096}, "packing is a Packing, not 4096"),
         ({"rank": "0", "world_size": 2}, "rank is a whole number, 0 or more, not '0'"),
         ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2: ranks count from 0"),
@@ -75,7 +75,7 @@ def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict
         (lambda: Blend(["a"]), "weights is a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later=[5]), "later is a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later is a whole number, 0 or more, not 1.5"),  # type: ignore
-        (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend is of ['a']"),
+        (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend has only ['a']"),
         (lambda: ReadOptions(threads=-1), "threads is a whole number, 0 or more, not -1"),
         (lambda: ReadOptions(threads=None), "threads is a whole number, 0 or more, not None"),  # type: ignore[arg-type]
         (lambda: ReadOptions(on_error="ignore"), "on_error is one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]

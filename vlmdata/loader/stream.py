@@ -1,4 +1,4 @@
-"""`vlmdata.stream`: from tars to samples in a seeded order, with exact state."""
+"""`vlmdata.stream`: reads samples from tars in a seeded order, with an exact resumable state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +34,10 @@ Weights = Mapping[str, float] | Mapping[Path, float]
 
 @dataclass(frozen=True)
 class Blend:
-    """Several datasets in one stream: {path: weight}. `by` says what weights mean.
+    """Several datasets in one stream: {path: weight}. `by` is the meaning of a weight.
 
-    "samples": shares of the samples; "tokens", with packing: shares of the tokens; "epochs": epochs of each dataset in one
-    epoch of the blend. `later`: other weights from a position on, {samples handed out over all ranks: {path: weight}}.
+    "samples": a share of the samples. "tokens" (needs packing): a share of the tokens. "epochs": epochs of the dataset in
+    one epoch of the blend. `later` changes the weights from a position on: {samples over all ranks: {path: weight}}.
     """
 
     weights: Weights
@@ -58,10 +58,10 @@ class Blend:
                 if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
                     raise wrong(f"the weight of {path}", "a number, 0 or more", weight)
             if unknown := sorted(map(str, set(weights) - set(self.weights))):
-                raise InputError(f"later weights name {unknown}, but the blend is of {list(map(str, self.weights))}")
+                raise InputError(f"later weights name {unknown}, but the blend has only {list(map(str, self.weights))}")
 
     def stages(self) -> dict[int, list[float]]:
-        """Return the later weights in the order of the datasets; a dataset that a stage does not name has none."""
+        """Return the later weights in the order of the datasets, 0 for a dataset that a stage does not name."""
         later: Mapping[int, Mapping[Any, float]] = self.later
         return {start: [weights.get(path, 0) for path in self.weights] for start, weights in later.items()}
 
@@ -70,9 +70,9 @@ class Blend:
 class ReadOptions:
     """How `stream` reads tars. Raises ValueError (InputError) for a wrong option.
 
-    `threads`: read and decode ahead in this many threads (`.loader(num_workers=N)` does it in processes). `on_error`: "skip"
-    replaces what cannot be read or decoded by the next sample, and counts in `.skipped`. `cache`: folder for indexes of
-    others' tars, plans of packs, and up to `cache_bytes` bytes of remote tars.
+    `threads`: number of threads that prefetch and decode (`.loader(num_workers=N)` uses processes). `on_error`: "skip"
+    replaces a sample that cannot be read or decoded by the next one, and counts it in `.skipped`. `cache`: folder for
+    indexes of tars that have none, plans of packs, and up to `cache_bytes` bytes of remote tars.
     """
 
     threads: int = 0
@@ -91,7 +91,7 @@ Paths = PathLike | Sequence[PathLike] | Weights | Blend
 
 
 class Options(TypedDict, total=False):
-    """The options of `stream` as a type checker sees them; what they mean and their defaults stand there."""
+    """Types of the options of `stream`; see there for meanings and defaults."""
 
     batch_size: int | None
     collate_fn: Callable[[list], Any] | None
@@ -134,24 +134,24 @@ def stream(
 ) -> Samples:
     """Iterate over WebDataset tars: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend.
 
-    A sample is a dict of its members' bytes by extension, with `__key__`, `__url__`, and `__seed__`, a random number that
-    belongs to this sample in this epoch. Each iteration gives `epochs` epochs (None: no end) from where the last one ended;
-    every sample comes exactly once per epoch over all ranks and workers.
+    A sample is a dict of its members' bytes by extension, with `__key__`, `__url__`, and `__seed__`, a random number fixed
+    by the sample and the epoch. Each iteration yields `epochs` epochs (None: endless), starting where the last one ended.
+    In an epoch every sample occurs exactly once over all ranks and workers.
 
-    - `path`: a `Blend` also says what weights mean, and other weights from a position on.
-    - `batch_size`: samples a step on each rank, handed out as a list, or as `collate_fn` makes it; None: single samples.
-    - `drop_last`: ranks have equal steps, so the last step is filled with samples of the next epoch, which have `__pad__`,
-      or with `drop_last` left out; `tail_samples()` says how many.
-    - `seed`: each seed gives another order; None leaves the samples in the order of the tars.
-    - `decode`: makes a sample from the dict of bytes: see `Decode`.
-    - `packing`: fill sequences of some number of tokens; what is handed out, batched and counted is then packs, lists of
-      samples.
-    - `rank`, `world_size`: of torch.distributed, or torchrun's environment, unless given.
+    - `path`: a `Blend` also sets the meaning of weights, and weights that change at a position.
+    - `batch_size`: samples per step on each rank, yielded as a list or as `collate_fn` returns it; None: single samples.
+    - `drop_last`: all ranks have the same number of steps. The last step is filled with samples of the next epoch, marked
+      `__pad__`, or left out with `drop_last`; `tail_samples()` counts them.
+    - `seed`: sets the order; None keeps the order of the tars.
+    - `decode`: turns the dict of bytes into a sample: see `Decode`.
+    - `packing`: fills sequences of a fixed number of tokens; the stream then yields, batches and counts packs, which are
+      lists of samples.
+    - `rank`, `world_size`: by default those of torch.distributed or of torchrun's environment.
     - `reading`: threads, damaged samples and the cache: see `vlmdata.loader.stream.ReadOptions`.
-    - `torch`: True gives a `Stream`, a torch IterableDataset with `.loader()`; False gives `Samples`, which iterate in the
-      same way, without importing torch.
+    - `torch`: True returns a `Stream`, a torch IterableDataset with `.loader()`; False returns `Samples`, which iterates
+      the same way without importing torch.
 
-    Raises ValueError (InputError) where the tars, their index, or the arguments do not fit together.
+    Raises ValueError (InputError) if the tars, their index or the arguments are unusable or contradict each other.
     """
     check_whole_or_none(1, batch_size=batch_size, epochs=epochs, world_size=world_size)
     check_whole_or_none(0, rank=rank)
@@ -163,7 +163,7 @@ def stream(
     if not isinstance(reading, ReadOptions):
         raise wrong("reading", "a ReadOptions", reading)
     if collate_fn is not None and batch_size is None:
-        raise InputError("collate_fn makes a batch of a list of samples: give batch_size too")
+        raise InputError("collate_fn needs batch_size: it turns a list of samples into a batch")
     paths, blend = _datasets_of(path)
     cache = Path(reading.cache).expanduser()
     datasets = [open_dataset(one, cache, reading.on_error) for one in paths]
@@ -187,7 +187,7 @@ def stream(
 
 
 def _datasets_of(path: Any) -> tuple[list[Any], Blend | None]:
-    """Return the path of each dataset, and how they are blended; None for a single one."""
+    """Return the path of each dataset and their blend, None for a single dataset."""
     if isinstance(path, Mapping | Blend):
         blend = path if isinstance(path, Blend) else Blend(path)
         return list(blend.weights), blend
@@ -203,7 +203,7 @@ def _plan_of(
     cache: Path,
     seed: int | None,
 ) -> Schedule | PackedPlan:
-    """Return what stands at each position: samples, or packs, for which lengths are measured that the cache does not hold."""
+    """Return the schedule of samples or, with packing, of packs; lengths that are not in the cache are measured."""
     lengths = [packing.lengths(reader, cache) for reader in readers] if packing is not None else []
     by = "samples" if blend is None else blend.by
     samples = make_plan(
