@@ -22,8 +22,8 @@ pytestmark = pytest.mark.whole
         (["run", "captions", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
         (["check", "captions", "--set", "source.path=absent.parquet"], "absent.parquet"),
         (["steps", "clip_scores"], "Did you mean 'clip_score'?"),
-        (["retry", "."], "is no finished dataset"),
-        (["clean", "."], "is no finished dataset"),
+        (["retry", "."], "is not a finished dataset"),
+        (["clean", "."], "is not a finished dataset"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_check_finds_a_changed_byte(tmp_path, capsys):
     capsys.readouterr()
     assert main(["check", str(tmp_path / "out")]) == 0
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 1
-    assert "00000.tar: its bytes differ" in capsys.readouterr().out
+    assert "00000.tar: its SHA-256 differs" in capsys.readouterr().out
 
 
 def test_check_says_which_modules_of_the_user_a_recipe_imports(tmp_path, capsys, monkeypatch):

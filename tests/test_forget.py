@@ -208,7 +208,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
     before = files(out)
     for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
         assert main([str(word) for word in verb]) == 2
-        says = f"vlmdata: {out}: a takedown was decided and is not finished. To finish it: vlmdata forget {out}\n"
+        says = f"vlmdata: {out}: a takedown was interrupted. Finish it: vlmdata forget {out}\n"
         assert capsys.readouterr().err == says
     assert main(["export", str(out), str(tmp_path / "exported")]) == main(["forget", str(out), "--key", "x", "--dry-run"]) == 2
     assert files(out) == before and not (tmp_path / "exported").exists()
@@ -216,7 +216,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
     assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
     capsys.readouterr()
     assert main(["forget", str(out)]) == 2
-    assert "say what to forget" in capsys.readouterr().err
+    assert "name what to forget" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["clean", "retry"])

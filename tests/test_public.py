@@ -130,7 +130,7 @@ def test_steps_of_users_find_recipe_error_where_it_was():
 
 CHECKABLE = parse({"source": {"type": "html", "path": __file__}, "shards": {"layout": "documents"}})
 NO_PATH = "is a path or an address, not"
-NO_DATASET = "is no finished dataset: it has no manifest.json"
+NO_DATASET = "is not a finished dataset: it has no manifest.json"
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ NO_DATASET = "is no finished dataset: it has no manifest.json"
         ("diff", {"a": ".", "b": "."}, NO_DATASET),
         ("export", {"out": ".", "target": "new", "to": "csv"}, "to is one of folder, hf, messages, parquet, not 'csv'"),
         ("export", {"out": ".", "target": 1}, f"target {NO_PATH} 1"),
-        ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, and no address"),
+        ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),
         ("export", {"out": ".", "target": "."}, "exists; name a folder that does not"),
         ("export", {"out": ".", "target": "new"}, NO_DATASET),
-        ("forget", {"out": "."}, "say what to forget"),
+        ("forget", {"out": "."}, "name what to forget"),
         ("forget", {"out": ".", "url": ""}, "url is a text or a list of texts, not ''"),
         ("forget", {"out": ".", "url": 1}, "url is a text or a list of texts, not 1"),
         ("forget", {"out": ".", "like": [1]}, "like is a path or a list of paths, not [1]"),

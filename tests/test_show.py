@@ -44,4 +44,4 @@ def test_open_shows_the_report_from_disk(out, capsys, monkeypatch):
 
 def test_a_folder_without_a_manifest_is_a_mistake_that_names_the_fix(tmp_path, capsys):
     assert main(["show", str(tmp_path)]) == 2
-    assert "no finished dataset" in capsys.readouterr().err
+    assert "not a finished dataset" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import importlib
 
-TYPE_CHECKING = False  # not from typing, which takes most of the time that importing this package takes
+TYPE_CHECKING = False  # importing typing would take most of this package's import time
 if TYPE_CHECKING:
     from vlmdata.build import run
     from vlmdata.compare import diff
@@ -36,7 +36,7 @@ __all__ = [
     "why",
 ]
 
-_HOMES = {  # no module has the name of a function: importing it would put it in the function's place
+_HOMES = {  # no module may share the name of a function: importing the module would replace the function
     "Decode": "vlmdata.loader.decoding",
     "Error": "vlmdata.errors",
     "Packing": "vlmdata.loader.packed",
@@ -54,7 +54,7 @@ _HOMES = {  # no module has the name of a function: importing it would put it in
 
 
 def __getattr__(name: str) -> object:
-    """Import what is public only when it is used: importing vlmdata stays quick."""
+    """Import a public name at first use, so that importing vlmdata stays fast."""
     if name == "__version__":
         from vlmdata.version import version
 

@@ -1,4 +1,4 @@
-"""The command. It handles Ctrl-C and SIGTERM before it imports anything that takes time: until then no work has begun."""
+"""The command. It handles Ctrl-C and SIGTERM before slow imports; no work has started then, so it exits at once."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from vlmdata.process.stopped import STOPPED
 
 
 def main() -> int:
-    """Run the command line of this process and return its status."""
+    """Run the command line of this process and return its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)

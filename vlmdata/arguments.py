@@ -1,4 +1,4 @@
-"""Checks of what callers give to public functions. Each raises InputError: the argument, what it takes, and what came."""
+"""Checks of the arguments of public functions. Each raises InputError with the argument, what it accepts and its value."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from typing import Any
 
 from vlmdata.errors import InputError
 
-SHOWN = 100  # characters of a value
+SHOWN = 100  # characters of a value in a message
 
 
 def check_whole(least: int | None, **values: Any) -> None:
-    """Refuse what is no whole number, or smaller than `least`."""
+    """Require whole numbers of at least `least`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
             raise wrong(name, "a whole number" if least is None else f"a whole number, {least} or more", value)
 
 
 def check_whole_or_none(least: int | None, **values: Any) -> None:
-    """Refuse what is neither None nor a whole number, or smaller than `least`."""
+    """Require None or whole numbers of at least `least`."""
     check_whole(least, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_bool(**values: Any) -> None:
-    """Refuse what is neither True nor False."""
+    """Require True or False."""
     for name, value in values.items():
         if not isinstance(value, bool):
             raise wrong(name, "True or False", value)
 
 
 def check_choice(choices: Collection[str], **values: Any) -> None:
-    """Refuse what is not one of `choices`."""
+    """Require one of `choices`."""
     for name, value in values.items():
         if not isinstance(value, str) or value not in choices:
             raise wrong(name, f"one of {', '.join(choices)}", value)
 
 
 def check_path(**values: Any) -> None:
-    """Refuse what is neither a path nor an address, and the empty text, which would be the current folder."""
+    """Require a path or an address. The empty text is refused: it would mean the current folder."""
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)
 
 
 def check_protocol(*addresses: str | os.PathLike) -> None:
-    """Refuse addresses of a kind that fsspec does not know, or for which a package is missing; paths pass."""
-    for given in addresses:
-        address = os.fspath(given)
+    """Refuse addresses whose protocol fsspec does not know or lacks a package for. Paths pass."""
+    for path in addresses:
+        address = os.fspath(path)
         if "://" not in address:
             continue
         import fsspec
 
         try:
-            for part in address.split("::"):  # fsspec's chains, as zip://name::/folder/file.zip
+            for part in address.split("::"):  # a chain, as zip://name::/folder/file.zip
                 if "://" in part:
                     fsspec.get_filesystem_class(part.partition("://")[0])
         except (ValueError, ImportError) as error:
@@ -62,27 +62,27 @@ def check_protocol(*addresses: str | os.PathLike) -> None:
 
 
 def check_text(**values: Any) -> None:
-    """Refuse what is no text."""
+    """Require a str."""
     for name, value in values.items():
         if not isinstance(value, str):
             raise wrong(name, "a text", value)
 
 
 def check_callable(**values: Any) -> None:
-    """Refuse what is neither None nor can be called."""
+    """Require None or a callable."""
     for name, value in values.items():
         if value is not None and not callable(value):
             raise wrong(name, "a function", value)
 
 
 def check_overrides(overrides: Any) -> None:
-    """Refuse what is neither None nor a mapping from dotted paths to values."""
+    """Require None or a mapping from dotted paths to values."""
     if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(name, str) for name in overrides)):
         raise wrong("overrides", "a mapping such as {'source.path': 'urls.parquet'}", overrides)
 
 
 def texts_of(**values: Any) -> list[str]:
-    """Return the texts of one argument, given as a single text or as a list of them."""
+    """Return the value of one argument, a text or a list of texts, as a list."""
     ((name, value),) = values.items()
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence | set | frozenset) or not all(isinstance(text, str) and text for text in texts):
@@ -91,7 +91,7 @@ def texts_of(**values: Any) -> list[str]:
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the paths of one argument, given as a single path or as a list of them."""
+    """Return the value of one argument, a path or a list of paths, as a list."""
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):
@@ -100,7 +100,7 @@ def paths_of(**values: Any) -> list[str]:
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
-    """Return the error for a value of another kind than is wanted."""
+    """Return the error for a value that is not `wanted`."""
     shown = " ".join(repr(value).split())
     return InputError(f"{name} is {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
 

@@ -1,4 +1,4 @@
-"""The audit: whether a finished dataset still is what its manifest says."""
+"""The audit: checks a finished dataset against its manifest."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CHUNK = 8 << 20
 
 
 def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
-    """Return what is wrong with a dataset, one line each: missing or altered files, sums that differ.
+    """Return the faults of a dataset, one line each: missing or altered files, counts that differ from the manifest.
 
-    Sizes and sums take a moment; `read_bytes` compares every SHA-256.
+    Sizes and counts are quick to check; `read_bytes` reads every file and compares its SHA-256.
     """
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
@@ -32,7 +32,7 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     try:
         outcomes = [_column(store, name, "outcome") for name in ledgers]
         keys = _keys(store)
-    except RecipeError as error:  # of a damaged file, named
+    except RecipeError as error:  # names a damaged file
         return [str(error)]
     sums = {
         "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),
@@ -56,7 +56,7 @@ def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool
     digest = hashlib.sha256()
     for start in range(0, size, CHUNK):
         digest.update(store.read_range(name, start, min(CHUNK, size - start)))
-    return None if digest.hexdigest() == facts["sha256"] else f"{name}: its bytes differ from those the manifest was made of"
+    return None if digest.hexdigest() == facts["sha256"] else f"{name}: its SHA-256 differs from the manifest's"
 
 
 def _keys(store: Store) -> list[str]:

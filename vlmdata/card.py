@@ -1,7 +1,7 @@
-"""The dataset card: README.md as the Hugging Face Hub reads it, and croissant.json as MLCommons describes datasets.
+"""The dataset card: README.md for the Hugging Face Hub, and croissant.json in the format of MLCommons.
 
-The card declares the type of every column. Without that `datasets` looks at five samples, and loses the images of a later
-document that has more, or the fields of a later JSON.
+The card declares the type of every column. Without it `datasets` infers columns from five samples, and drops images of a
+later document that has more, or fields of a later JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHORT = {
 
 
 def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write both files beside those a manifest lists and return their facts for it. They depend on that dataset alone."""
+    """Write both files into the dataset and return their sizes and SHA-256 for the manifest. Deterministic."""
     members = member_names(store) if manifest["kept"] else []
     files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
     facts = {}
@@ -44,7 +44,7 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def member_names(store: Store) -> list[str]:
-    """Return what members any sample has, after the key's dot: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
+    """Return the extensions of all samples' members: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
     found: set[str] = set()
     with open_index(store) as index:
         for table in index.groups(("members",)):
@@ -64,7 +64,7 @@ def _is_image(name: str) -> bool:
 
 
 def card(manifest: dict[str, Any], members: list[str]) -> str:
-    """Return README.md: metadata for the Hub, then what is in the dataset, how it was made and what became of the rest."""
+    """Return README.md: metadata for the Hub, then counts, dropped rows by reason, licences and the recipe."""
     kept, recipe = manifest["kept"], manifest["recipe"]
     below = next((size for size in SIZES if kept < size), None)
     above = max((size for size in SIZES if size <= kept), default=None)
@@ -85,15 +85,15 @@ def card(manifest: dict[str, Any], members: list[str]) -> str:
         "## Licences and sources\n",
         *_provenance(manifest["provenance"]),
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```\n",
-        f"Made with vlmdata {manifest['versions'].get('vlmdata', '')}. `ledger/` says what became of every row: `vlmdata why`.",
+        f"Made with vlmdata {manifest['versions'].get('vlmdata', '')}. `ledger/` has the outcome of every row: `vlmdata why`.",
     ]
     return "\n".join(lines)
 
 
 def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
     if not sums:
-        return ["The source has no column of licences. Each image's rights are those of the place it comes from.\n"]
-    lines = ["As the source's columns say; nothing of it was checked.\n\n| column | value | samples |\n|---|---|---:|"]
+        return ["The source states no licences. Each image keeps the rights of the site it comes from.\n"]
+    lines = ["As stated by the source; not verified.\n\n| column | value | samples |\n|---|---|---:|"]
     for column, values in sums.items():
         lines += [f"| {column} | {_cell(value)} | {count:,} |" for value, count in list(values.items())[:50]]
         if len(values) > 50:
@@ -102,13 +102,13 @@ def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _cell(text: str | None) -> str:
-    """Return text that can do nothing in a Markdown table; it may come from the web."""
+    """Return text escaped for a Markdown table, at most 120 characters; it may come from the web."""
     safe = " ".join((text or "").replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
     return safe if len(safe) <= 120 else f"{safe[:117]}..."
 
 
 def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
-    """Return the dataset in Croissant 1.1's vocabulary: its tars, and records of samples, images and texts."""
+    """Return the dataset's description in Croissant 1.1's vocabulary: its tars, and records of samples, images and texts."""
     tars = sorted(name for name in manifest["files"] if name.endswith(".tar"))
     own = own_path({name: manifest["files"][name]["sha256"] for name in tars})
     files = [_file(name, f"{own}{name}", manifest["files"][name], "application/x-tar") for name in tars]
@@ -141,12 +141,12 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
 
 
 def own_path(tars: dict[str, str]) -> str:
-    """Return a relative path that leads to the dataset's own folder, such as `.//././/`, and differs between datasets.
+    """Return a relative path to the dataset's own folder, such as `.//././/`, that differs between datasets.
 
-    mlcroissant keeps what it extracts under a hash of the tar's contentUrl alone: of two datasets with a 00000.tar the second
-    would give the first one's images. A path may say "here" in many ways, so 64 bits of a hash of names and SHA-256 of all
-    tars are written as `./` (0) and `.//` (1). Nothing else can tell datasets apart and still be found where the folder is
-    moved to: a contentUrl is a file that exists, and tars have the same names in every dataset.
+    mlcroissant caches what it extracts under a hash of the tar's contentUrl alone, so the second of two datasets with a
+    00000.tar would return the first one's images. The path encodes 64 bits of a hash of all tars' names and SHA-256 as `./`
+    (0) and `.//` (1). Nothing else distinguishes datasets and survives a move of the folder: a contentUrl must be an
+    existing file, and tars have the same names in every dataset.
     """
     digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
     return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")
@@ -171,7 +171,7 @@ def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[s
 
 
 def _contents(files: str, kind: str) -> dict[str, Any]:
-    """Return the record set of a set of files: each one's name, which begins with the sample's key, and what is in it."""
+    """Return the record set of a file set: the name of each file, which begins with the sample's key, and its content."""
     name = f"{files}-records"
     properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}
     fields = [

@@ -1,4 +1,4 @@
-"""Names in a recipe: a name is a file in a folder, a dotted name is the user's own class."""
+"""Names in a recipe: a plain name is a file in vlmdata/steps or vlmdata/sources, a dotted name is a user's class."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KINDS = {"steps": Step, "sources": Source}
 
 
 def names(kind: str) -> list[str]:
-    """List the files of vlmdata/steps or vlmdata/sources."""
+    """List the names in vlmdata/steps or vlmdata/sources."""
     package = importlib.import_module(f"vlmdata.{kind}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def find(kind: str, name: str) -> type:
-    """Return the class that a name in a recipe means. Raises RecipeError for an unknown one."""
+    """Return the class of a name in a recipe. Raises RecipeError for an unknown name."""
     base = KINDS[kind]
     if "." in name:
         found = imported(name, f"cannot import the {kind[:-1]} '{name}'")
@@ -38,7 +38,7 @@ def find(kind: str, name: str) -> type:
 
 
 def imported(name: str, problem: str) -> Any:
-    """Return what a dotted name of the user's own means. Raises RecipeError, which begins with `problem`."""
+    """Import a user's dotted name and return its object. Raises RecipeError with a message that begins with `problem`."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -47,7 +47,7 @@ def imported(name: str, problem: str) -> Any:
 
 
 def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
-    """Return the one class, a `what`, that a module of ours defines and `is_meant` takes."""
+    """Return the only class that a vlmdata module defines and `is_meant` accepts. `what` names it in the assertion."""
     own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
     found = [value for value in own if inspect.isclass(value) and is_meant(value)]
     assert len(found) == 1, f"{module} must hold exactly one {what}, not {len(found)}"
@@ -55,7 +55,7 @@ def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type
 
 
 def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
-    """Make a dataclass from plain values, with every type checked. Raises RecipeError naming the place and the fix."""
+    """Build a dataclass from plain values and check every type. Raises RecipeError with the place and the fix."""
     known = [f.name for f in fields(cls)]
     for name in parameters:
         if name not in known:
@@ -68,19 +68,19 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise RecipeError(f"{where}: {cls.__name__} needs the parameter '{place}'") from None
         message = first["msg"].removeprefix("Value error, ")
-        if not place:  # what the class itself refuses, which says more than all parameters together
+        if not place:  # raised by the class itself; printing all parameters would add nothing
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
         raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {message}") from None
 
 
 def adapter(cls: type) -> TypeAdapter:
-    """Return pydantic's checker for a dataclass of ours."""
+    """Return pydantic's validator of a vlmdata dataclass."""
     assert not is_pydantic_dataclass(cls)
-    return TypeAdapter(cls)  # a dataclass takes no other configuration than its own; `build` refuses unknown names
+    return TypeAdapter(cls)  # pydantic cannot configure a dataclass to refuse unknown names; `build` does
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """Return ' Did you mean ...?' or a short list of what there is."""
+    """Return ' Did you mean ...?', or the list of known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"

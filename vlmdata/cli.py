@@ -1,4 +1,4 @@
-"""The command line: a verb is a file in vlmdata/commands. Results to stdout, talk to stderr."""
+"""The command line: each verb is a file in vlmdata/commands. Results go to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERBS = Verbs(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb. Returns 0, 1 where it failed, 2 where it was misused, 130 where Ctrl-C stopped it, 143 by SIGTERM."""
+    """Run a verb. Returns 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C, 143 after SIGTERM."""
     return interrupt.until_stopped(lambda: _main(argv), STOPPED, is_process=argv is None)
 
 
@@ -30,12 +30,12 @@ def _main(argv: list[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return call(VERBS, sys.argv[1:] if argv is None else argv)
-    except Exception as error:  # the boundary of the process: a user gets a line, and a traceback without secrets of a bug
+    except Exception as error:  # the process boundary: prints one line, or for a bug the traceback without secrets
         return _failed(error)
 
 
 def _failed(error: Exception) -> int:
-    """Print what went wrong and return the status. Call it while the error is handled."""
+    """Print the error and return the exit status. Call it inside the `except` block."""
     from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted
@@ -53,11 +53,11 @@ def _failed(error: Exception) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """Print what a user should know as a line; what is for developers, with its place in the code."""
+    """Print a UserWarning as one line, other warnings with their place in the code."""
     from vlmdata.redact import redacted
 
-    says = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
-    sys.stderr.write(redacted(says))
+    text = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
+    sys.stderr.write(redacted(text))
 
 
 if __name__ == "__main__":

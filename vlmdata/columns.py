@@ -1,4 +1,4 @@
-"""The columns of a dataset's Parquet files: what each must hold, whoever wrote it."""
+"""The columns that a dataset's Parquet files must have, with their types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 from vlmdata.loader.index.index_file import INDEX, INDEX_FILE
 from vlmdata.row import IMAGE, ROW, TEXT
 
-# The ledger's own columns; the others are what steps measured.
+# The ledger's fixed columns; its other columns are measurements of steps.
 COLUMNS = (
     *("key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "place", "problem", "shard"),
     *("images", "texts"),
@@ -28,7 +28,7 @@ LOOKUP = pa.schema([("hash", pa.int64()), ("row", pa.int32())])
 
 
 def wrong_columns(name: str, found: pa.Schema) -> list[str]:
-    """Return the columns that a published file of this name must have and `found` lacks, or has of another type."""
+    """Return the required columns of the published file `name` that `found` lacks or has with another type."""
     wanted = INDEX if name == INDEX_FILE else LEDGER if name.startswith("ledger/") else LOOKUP
     return [field.name for field in wanted if not _fits(field, found)]
 

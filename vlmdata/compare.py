@@ -1,4 +1,4 @@
-"""What became different between two datasets: which rows came, went or changed, and by which step."""
+"""The difference between two datasets: rows that were added, removed or changed, and the step that caused it."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ KEPT, ABSENT = "kept", "not there"
 
 @dataclass
 class Change:
-    """Rows that went the same way: `before` and `after` are kept, not there, or the step and reason that rejected them.
+    """Rows with the same change. `before` and `after` are "kept", "not there", or the step and reason of the rejection.
 
-    Of a row kept in both whose sample differs, `after` names what differs, and by which step.
+    For rows kept in both datasets whose samples differ, `after` names what differs and the step that caused it.
     """
 
     before: str
     after: str
     rows: int = 0
-    keys: list[str] = field(default_factory=list)  # of some of them, the smallest
+    keys: list[str] = field(default_factory=list)  # the smallest keys, up to EXAMPLES
 
 
 @dataclass
 class Side:
-    """One of the two datasets: `fates` has key and fate of each row, `places` where each sample lies, by key."""
+    """One of the two datasets: `fates` holds the key and outcome of each row, `places` the location of each sample."""
 
     store: Store
     manifest: dict[str, Any]
@@ -60,10 +60,10 @@ class Side:
 
 
 def diff(a: str | Path, b: str | Path) -> list[Change]:
-    """Compare two datasets row by row: largest change first, rows that fared alike left out.
+    """Compare two datasets row by row. Returns the changes, largest first, without unchanged rows.
 
-    Samples are compared by their bytes; those of tars with the same SHA-256 are not read. Memory is that of both ledgers'
-    keys and outcomes and of both indexes: about 200 bytes a row. Raises RecipeError for what is no finished dataset.
+    Samples are compared by bytes; tars with the same SHA-256 are not read. Both ledgers' keys and outcomes and both indexes
+    are held in memory, about 200 bytes per row. Raises RecipeError if `a` or `b` is not a finished dataset.
     """
     check_path(a=a, b=b)
     left, right = _side(a), _side(b)
@@ -106,7 +106,7 @@ def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
 
 
 def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
-    """Return where each sample lies: key, shard, offset and size, and the SHA-256 of its tar."""
+    """Return the location of each sample: key, shard, offset and size, and the SHA-256 of its tar."""
     with open_index(store) as index:
         groups = list(index.groups(PLACE))
         places = pa.concat_tables([index.schema.empty_table().select(PLACE), *groups]).unify_dictionaries()
@@ -117,7 +117,7 @@ def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
 
 
 def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[str, str]]:
-    """Yield the key of each sample that differs, with what differs in it and by which step. In the order of the keys."""
+    """Yield the key of each sample that differs, with what differs and the step that caused it, in the order of `keys`."""
     at_a, at_b = (_places_of(side, keys) for side in (a, b))
     same_place = pc.and_(pc.equal(at_a["tar"], at_b["tar"]), pc.equal(at_a["offset"], at_b["offset"]))
     unsure = np.flatnonzero(~np.asarray(pc.fill_null(same_place, False)))
@@ -140,7 +140,7 @@ def _places_of(side: Side, keys: pa.ChunkedArray) -> pa.Table:
 
 
 def _contents(store: Store, places: pa.Table) -> np.ndarray:
-    """Return a 64-bit hash of each sample's bytes, uint64 (N,); each tar is opened once and read from its beginning on."""
+    """Return a 64-bit hash of each sample's bytes, uint64 (N,). Each tar is opened once and read front to back."""
     order = pc.sort_indices(places, [("shard", "ascending"), ("offset", "ascending")]).to_numpy()
     hashes = np.zeros(len(places), dtype=np.uint64)
     shards, offsets, sizes = (places[name].to_pylist() for name in ("shard", "offset", "size"))
@@ -152,7 +152,7 @@ def _contents(store: Store, places: pa.Table) -> np.ndarray:
 
 
 def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
-    """Return the members of one sample by name, after the key's dot."""
+    """Return the bytes of one sample's members by extension."""
     line = place.to_pylist()[0]
     data = read_span(store, line["shard"], line["offset"], line["size"])
     with sample_of(store, line["shard"], line["key"]), tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
@@ -160,46 +160,46 @@ def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
 
 
 def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
-    """Say what differs between two samples of one key, and by which step."""
+    """Describe what differs between two samples of one key, and the step that caused it."""
     facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
     pictures_a, pictures_b = (
         {name: data for name, data in one.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS} for one in (a, b)
     )
     other = {name for name in {*facts_a, *facts_b} if facts_a.get(name) != facts_b.get(name)}
-    said = []
+    found = []
     if pictures_a != pictures_b:
         fetched = _hashes(facts_a) == _hashes(facts_b)
-        said.append("image by resize" if fetched else "image by download")
+        found.append("image by resize" if fetched else "image by download")
         other -= set(OF_IMAGES)
     if other & set(TEXTS) or a.get("txt") != b.get("txt"):
-        said.append(f"text by {text_steps}")
+        found.append(f"text by {text_steps}")
         other -= set(TEXTS)
     if "scores" in other:
         scores_a, scores_b = facts_a.get("scores", {}), facts_b.get("scores", {})
         names = {name for name in {*scores_a, *scores_b} if scores_a.get(name) != scores_b.get(name)}
-        said.append(f"score by {', '.join(sorted({name.partition('.')[0] for name in names}))}")
+        found.append(f"score by {', '.join(sorted({name.partition('.')[0] for name in names}))}")
         other.remove("scores")
-    return " and ".join([*said, *(f"{name} by the source" for name in sorted(other))])
+    return " and ".join([*found, *(f"{name} by the source" for name in sorted(other))])
 
 
 def _hashes(facts: dict[str, Any]) -> list[str | None]:
-    """Return the SHA-256 of the images as they were fetched."""
+    """Return the SHA-256 of the images as fetched."""
     return [image and image.get("sha256") for image in facts.get("metadata") or [facts]]
 
 
 def _steps_of(a: Side, b: Side, column: str) -> str:
-    """Name the steps that rewrite a column and are not the same in both recipes; where there are none, it was the source."""
+    """Name the steps that rewrite a column and differ between the recipes, or the source if there are none."""
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
-    except RecipeError:  # a step of the user's own that is not at hand
+    except RecipeError:  # a user's step that cannot be imported here
         return "a step"
-    changed = [step for one, other in (found, found[::-1]) for said, step in one.items() if said not in other]
+    changed = [step for one, other in (found, found[::-1]) for text, step in one.items() if text not in other]
     names = {step.name for step in changed if column in step.writes or column in step.changes}
     return " or ".join(sorted(names)) or "the source"
 
 
 def tell(changes: list[Change]) -> str:
-    """Return the changes as lines: how many rows, from where to where, and some of their keys."""
+    """Return the changes as text, one per line: the number of rows, before and after, and some keys."""
     lines = []
     for change in changes:
         more = " ..." if change.rows > len(change.keys) else ""

@@ -1,4 +1,4 @@
-"""A finished dataset: its manifest, once every takedown that was decided is finished."""
+"""A finished dataset: reads its manifest and finishes interrupted takedowns."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from vlmdata.step import RecipeError
 
 
 def read_manifest(out: str | Path) -> dict[str, Any]:
-    """Return the manifest of a finished dataset, and change nothing.
+    """Return the manifest of a finished dataset. Changes nothing.
 
-    Raises RecipeError where there is none, for a damaged one, and where a takedown is not finished: files still hold what it
-    removed, or lie in the places of others.
+    Raises RecipeError if the manifest is missing or damaged, and after an interrupted takedown, when files may still hold
+    removed samples or be only partly swapped.
     """
     try:
         store = open_store(out, probe=False)
         if is_pending(store):
-            raise RecipeError(f"{out}: a takedown was decided and is not finished. To finish it: vlmdata forget {out}")
+            raise RecipeError(f"{out}: a takedown was interrupted. Finish it: vlmdata forget {out}")
         return load_manifest(store)
     except (FileNotFoundError, NotADirectoryError):
-        raise RecipeError(f"{out} is no finished dataset: it has no {MANIFEST}. Run the command that builds it again") from None
+        raise RecipeError(f"{out} is not a finished dataset: it has no {MANIFEST}. Run its build command again") from None
 
 
 def settle(store: Store) -> None:
-    """Finish a takedown that was decided and then interrupted: for commands that change the dataset."""
+    """Finish a committed, interrupted takedown. For commands that change the dataset."""
     if is_pending(store):
         with alone(store):
             finish_pending(store)
 
 
 def finish_pending(store: Store) -> None:
-    """Finish the last takedown if it was decided, and clear what an undecided one left: for who holds the dataset's lock."""
+    """Finish the last takedown if it was committed, and delete the files of one that was not. Needs the dataset's lock."""
     pending.finish_pending(store, rewrite_pages)

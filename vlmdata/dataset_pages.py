@@ -1,4 +1,4 @@
-"""The pages of a dataset that people and the Hub read: report.html, README.md and croissant.json."""
+"""The pages of a dataset for people and the Hub: report.html, README.md and croissant.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vlmdata.report.write import REPORT, write_report
 
 
 def write_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the pages beside the files that a manifest lists, and return their sizes and SHA-256 for it."""
+    """Write the pages into the dataset and return their sizes and SHA-256 for the manifest."""
     return {REPORT: write_report(store, manifest), **write_card(store, manifest)}
 
 
 def rewrite_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write those pages again that a manifest lists: they show samples or count them. Returns their facts for it."""
+    """Write the pages that the manifest lists again, because they show or count samples. Returns sizes and SHA-256."""
     facts: dict[str, Any] = {}
     if REPORT in manifest["files"]:
         store.delete(REPORT)

@@ -1,4 +1,4 @@
-"""What became of a row and why: found in the ledger by its key, an address, an image's SHA-256, or a reason."""
+"""The outcome of a row and its reason, looked up in the ledger by key, address, image SHA-256 or reason."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from vlmdata.redact import redacted
 
 
 def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
-    """Return the ledger's lines about a row: what became of it, by which step, and what had been measured.
+    """Return the ledger's lines about a row: its outcome, the step that decided it, and the measurements.
 
-    `word` is a key, an address of a page or an image, the SHA-256 of an image as it was fetched, or a reason as `min_side`:
-    then the first `limit` rows that were dropped for it. One of ten million rows takes under a second. Raises RecipeError
-    where OUT is no finished dataset.
+    `word` is a key, an address of a page or an image, or the SHA-256 of an image as fetched. It can also be a reason such
+    as `min_side`, which returns the first `limit` rows dropped for it. Finding one row in ten million takes under a second.
+    Raises RecipeError if OUT is not a finished dataset.
     """
     check_path(out=out)
     check_text(word=word)
     check_whole(1, limit=limit)
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
-    # the lookup holds the hash of the whole address, the ledger none of its secrets: one signature finds its row alone
+    # The lookup hashes the full address, while the ledger has its secrets removed: a signed address finds only its own row.
     found = [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
     return found or dropped_for(out, word, limit)
 
 
 def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:
-    """Return the ledger's first `limit` lines of rows that were dropped for a reason, as `bad_record`.
+    """Return the ledger's first `limit` lines of rows dropped for a reason such as `bad_record`.
 
-    Reads the ledger only as far as it must, and not at all for what is no reason of this dataset.
+    It stops reading the ledger at the limit, and does not read it for a reason that this dataset does not have.
     """
     manifest = read_manifest(out)
     if reason not in {outcome["reason"] for outcome in manifest["dropped"]}:
@@ -65,38 +65,38 @@ def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
 
 
 def tell(line: dict[str, Any], word: str) -> str:
-    """Return a line of the ledger in words: what became of the row, by which step, and what had been measured."""
+    """Return a ledger line as text: the row's outcome, the step that decided it, and the measurements."""
     outcome = f"kept in {line['shard']}" if line["outcome"] == "kept" else f"{line['outcome']} {_verdict(line)}".rstrip()
-    told = [f"{line['key']}  {outcome}"]
+    lines = [f"{line['key']}  {outcome}"]
     if line["url"] is not None:
-        told.append(f"  address      {redacted(line['url'])}")
+        lines.append(f"  address      {redacted(line['url'])}")
     if line["cluster"] is not None and line["cluster"] != line["key"]:
-        told.append(f"  stands for it  {line['cluster']}")
-    told += [f"  {name:<12} {line[name]}" for name in ("place", "problem") if line.get(name) is not None]
-    told += _pieces("image", line["images"] or [], word)
-    told += _pieces("text", line["texts"] or [], word)
+        lines.append(f"  duplicate of  {line['cluster']}")
+    lines += [f"  {name:<12} {line[name]}" for name in ("place", "problem") if line.get(name) is not None]
+    lines += _pieces("image", line["images"] or [], word)
+    lines += _pieces("text", line["texts"] or [], word)
     measured = {name: value for name, value in line.items() if name not in COLUMNS and value is not None}
-    return "\n".join([*told, *(f"  {name:<12} {_short(value)}" for name, value in sorted(measured.items()))])
+    return "\n".join([*lines, *(f"  {name:<12} {_short(value)}" for name, value in sorted(measured.items()))])
 
 
 def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[str]:
-    """Tell of the images or texts that a step rejected, and of the image that was asked for."""
-    told = []
+    """Return a line for each rejected image or text, and for the image that `word` names."""
+    lines = []
     for position, piece in enumerate(pieces):
         if piece is None or (piece["drop"] is None and word not in (piece.get("url"), piece.get("sha256"))):
             continue
         state = "kept" if piece["drop"] is None else f"dropped {_verdict({'step': piece['drop'], **piece})}"
-        told.append(f"  {what} {position:<6} {state}  {redacted(piece.get('url') or '')}".rstrip())
-    return told
+        lines.append(f"  {what} {position:<6} {state}  {redacted(piece.get('url') or '')}".rstrip())
+    return lines
 
 
 def _verdict(of: dict[str, Any]) -> str:
     if of["step"] is None:
         return ""
-    said = f"by {of['step']}" + (f": {of['reason']}" if of["reason"] else "")
+    text = f"by {of['step']}" + (f": {of['reason']}" if of["reason"] else "")
     if of["value"] is not None:
-        said += f", {of['value']:g}" + (f" against {of['threshold']:g}" if of["threshold"] is not None else "")
-    return said
+        text += f", {of['value']:g}" + (f" against {of['threshold']:g}" if of["threshold"] is not None else "")
+    return text
 
 
 def _short(value: Any) -> str:

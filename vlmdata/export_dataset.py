@@ -1,4 +1,4 @@
-"""A finished dataset in another form, such as Parquet with image columns (`exports/`)."""
+"""Export of a finished dataset to another format, such as Parquet with image columns (`exports/`)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vlmdata.step import RecipeError
 
 
 def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
-    """Write a finished dataset in another form to a folder that does not exist yet, and return the number of samples.
+    """Write a finished dataset in another format to a new folder, and return the number of samples.
 
-    `to` is "parquet" (with image columns), "hf" (what `datasets.load_from_disk` opens), "folder" (plain files) or "messages"
-    (conversations). The folder appears when all of it is written. Raises RecipeError for a target that exists, where OUT is
-    no finished dataset, and as messages for what is no conversation.
+    `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or "messages"
+    (conversations). The folder appears once it is complete. Raises RecipeError if the target exists, if OUT is not a
+    finished dataset, and for "messages" if a sample is not a conversation.
     """
     check_path(out=out, target=target)
     check_choice(exports.names(), to=to)
     if "://" in str(target):
-        raise RecipeError(f"{target}: export writes to a folder on this machine, and no address")
+        raise RecipeError(f"{target}: export writes to a folder on this machine, not to an address")
     target = Path(target).absolute()
     if target.exists():
         raise RecipeError(f"{target} exists; name a folder that does not")

@@ -1,4 +1,4 @@
-"""The names of our own fields in a sample's JSON, and what becomes of a source's columns that have one of them."""
+"""vlmdata's fields in a sample's JSON, and the renaming of a source's columns that have one of their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 _WHOLE, _TEXT, _LIST = _is(int), _is(str), _is(list)
-FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a claim about the values that we write
+FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a test of the values that we write
     **dict.fromkeys(("key", "caption"), _TEXT),
     "url": _is(str, type(None)),
     **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
@@ -27,10 +27,10 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a cla
 
 
 def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[str, str]:
-    """Return for each of a source's columns that has a name of ours the one it is written under: `key` as `column_key`.
+    """Return the new name of each source column that has the name of one of our fields: `column_key` for `key`.
 
-    Where a column of that name exists too the prefix is repeated. A name that was given so is none of ours, and stays when
-    the dataset is read again.
+    The prefix is repeated until the name is free. A new name is never one of our fields, so it stays when the dataset is
+    read again.
     """
     taken = {*names, *ours}
     found = {}
@@ -43,16 +43,16 @@ def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[st
 
 
 def carried(extra: str | None) -> dict[str, Any]:
-    """Return a row's `extra`, the source's other columns, under the names that a sample's JSON has for them."""
+    """Return a row's `extra`, the source's other columns, under their names in a sample's JSON."""
     return renamed(json.loads(extra or "{}"))
 
 
 def renamed(columns: dict[str, Any], ours: Collection[str] = FIELDS) -> dict[str, Any]:
-    """Return columns under the names that `other_names` gives them."""
+    """Return columns renamed by `other_names`."""
     others = other_names(columns, ours)
     return {others.get(name, name): value for name, value in columns.items()}
 
 
 def is_ours(name: str, value: Any, key: str) -> bool:
-    """Say whether a field of the JSON of a sample called `key` may be one that we, or img2dataset, wrote."""
+    """Return whether vlmdata or img2dataset may have written this field of the JSON of the sample `key`."""
     return name in FIELDS and FIELDS[name](value) and (name != "key" or value == key)

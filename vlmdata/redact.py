@@ -1,7 +1,7 @@
-"""Taking passwords, keys and signatures out of what others may read: manifests, cards, reports, ledgers, logs, errors.
+"""Removes passwords, keys and signatures from manifests, cards, reports, ledgers, logs and errors, which others may read.
 
 An address holds them before the host (`https://user:password@…`, `s3://KEY:SECRET@…`) and in parameters that sign it or
-let somebody in (`X-Amz-Signature`, `sig`, `token`). What is left still says which place was meant.
+grant access (`X-Amz-Signature`, `sig`, `token`). The rest of the address stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 MARK = "REDACTED"
 
-# Parts of names, in lower case without - _ and dots: AWS, Google and Azure sign with these, interfaces of all kinds take keys.
+# Parts of parameter names, in lower case without - _ and dots: signatures of AWS, Google and Azure, and API keys.
 _TELLING = re.compile(
     "signature|token(?!i)|secret|passw|passphrase|credential|authorization|bearer|cookie|sessid|sessionid|keypairid"
     "|googleaccessid|connectionstring|oauth|(key|sig|auth)$"
@@ -28,37 +28,37 @@ _SHORT = re.compile(
     "sig[0-9]|sign|signed|cfsign|pwd|pass|jwt|hmac|hm|oh|session|sid|sas|policy|hdnea|hdnts|hdntl|ticket|otp|qak|authz"
 )
 
-# Every repetition is bounded: the texts are strangers'.
+# Every repetition is bounded, because the texts are untrusted.
 _USERS = (
     re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # not the // within a path
-    # A secret may hold a slash where it stands as it is, as AWS's do; `host:8080/a@2x.png` is a port and a path.
+    # An unescaped secret may contain a slash, as AWS's do; `host:8080/a@2x.png` is a port and a path.
     re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
-    # A password with signs that no address may hold: a few blanks, ? # " < >; not what follows a port or brackets.
+    # A password with characters that are illegal in an address: a few blanks, ? # " < >; not after a port or brackets.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:\[]{1,200}:(?![:\s]|\d{0,5}(?:[/?#\s]|$))"
         r"[^\s@/]{0,200}(?:[ ?#\"<>][^\s@/]{0,200}){1,4}@(?=[\w\[])"
     ),
-    # A password that begins as a port would, where an address of a host follows and no name of a file as in `a@2x.png`.
+    # A password that begins like a port, if a host name follows and not a file name as in `a@2x.png`.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:\d{1,5}/[^\s\"<>?#@]{0,2000}(?<!/)@"
         r"(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,20}(?::\d{1,5})?/)"
     ),
     re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
-    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # as libraries quote what follows s3://
+    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # after a quote, without s3://
 )
-_COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # as they stand in a parameter, or in one of one
+_COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # escaped, up to three times
 _ENCODED_USER = re.compile(rf"(?i)(?P<before>{_COLON}{_SLASH}{_SLASH})(?:(?!{_AT}|{_SLASH})[^\s\"<>?#&]){{1,2000}}{_AT}")
 _BEARER = re.compile(
     r"(?i)(?P<before>authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token)?\s{0,3})[^\s'\"]{4,4000}"
 )
 _NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26|3b|23)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
-_VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # a quote amid a value is part of it
-_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of a parameter that is not encoded: there %26 is no border
-_AFTER = ",.:;)]"  # of the sentence around an address
+_VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # a quote inside a value is part of it
+_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of an unencoded parameter: %26 does not end it
+_AFTER = ",.:;)]"  # punctuation of the sentence around an address
 
 
 def redacted(text: str) -> str:
-    """Return a text in which every address has lost its user, its password, and the values of what signs it."""
+    """Return the text with the user, the password and the secret parameters of every address replaced by MARK."""
     for pattern in _USERS:
         text = pattern.sub(rf"\g<before>{MARK}@", text)
     text = _ENCODED_USER.sub(rf"\g<before>{MARK}%40", text)
@@ -77,7 +77,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_tree(value: Any) -> Any:
-    """Return plain JSON values with every text redacted, and gone where its field is called `password` or the like."""
+    """Return plain JSON values with every text redacted, and replaced by MARK in fields such as `password`."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):
@@ -93,7 +93,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def redacted_column(column: pa.Array) -> pa.Array:
-    """Return a column of texts with each one redacted; most hold nothing of the kind and are not looked at one by one."""
+    """Return a column of texts with each text redacted. Only texts with @, = or % are processed one by one."""
     suspect = pc.fill_null(pc.match_substring_regex(column, "@|=|%"), False)
     if not pc.any(suspect).as_py():
         return column
@@ -102,7 +102,7 @@ def redacted_column(column: pa.Array) -> pa.Array:
 
 
 def is_secret(name: str) -> bool:
-    """Say whether a parameter of this name signs an address or lets somebody in."""
+    """Return whether a parameter of this name signs an address or grants access."""
     plain = _plain(name)
     return _SHORT.fullmatch(plain) is not None or _TELLING.search(plain) is not None
 

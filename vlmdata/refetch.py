@@ -1,4 +1,4 @@
-"""Fetching again what failed for a reason that passes: time-outs, full hosts, servers that were down."""
+"""Retries of fetches that failed for a temporary reason: time-outs, busy hosts, servers that were down."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def retry(
     local: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Fetch again what failed in passing, and return the manifest; where nothing did, the dataset stays as it is.
+    """Fetch again the rows that failed temporarily, and return the manifest. Without such rows the dataset stays unchanged.
 
-    `only`: reasons, such as `timeout` or `http_503`; without it every passing one. `recipe` with `overrides`: what built the
-    dataset, where its addresses hold secrets, which the manifest does not keep. `address`, `local` and `workers` as in `run`.
-    Raises RecipeError for a reason for which no row failed, and where OUT is no finished dataset.
+    `only`: reasons, such as `timeout` or `http_503`; default: every temporary reason. `recipe` with `overrides`: the recipe
+    that built the dataset, needed if its addresses hold secrets, which the manifest does not keep. `address`, `local` and
+    `workers` as in `run`. Raises RecipeError for a reason with which no row failed, and if OUT is not a finished dataset.
     """
     before, reasons = reasons_to_retry(out, only)
     if not reasons:
         return before
     if recipe is None:
         if overrides:
-            raise RecipeError("overrides change a recipe: add the file that built the dataset (--recipe FILE)")
+            raise RecipeError("overrides need a recipe: add the file that built the dataset (--recipe FILE)")
         if MARK in json.dumps(before["recipe"]):
             raise RecipeError(f"{out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
     built = parse(before["recipe"]) if recipe is None else load(recipe, overrides)
@@ -46,9 +46,9 @@ def retry(
 
 
 def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Return the manifest of a dataset and the reasons for which `retry` fetches again. It finishes an interrupted takedown.
+    """Return the manifest of a dataset and the reasons that `retry` fetches again. Finishes an interrupted takedown first.
 
-    Raises RecipeError for a reason in `only` for which no row failed.
+    Raises RecipeError for a reason in `only` with which no row failed.
     """
     check_path(out=out)
     wanted = texts_of(only=only)

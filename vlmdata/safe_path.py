@@ -1,6 +1,6 @@
-"""Which file a name in data may mean: one inside the folder of its dataset, and nothing else that a machine can open.
+"""Resolves file names found in data; only files inside the dataset's folder are allowed.
 
-Names come from strangers: a column of a table, a field of a JSON, a member of an archive, a manifest. fsspec would open
+Names are untrusted: a table's column, a JSON field, an archive member, a manifest. fsspec would open
 `simplecache::http://127.0.0.1/`, `webhdfs://` or `zip://a::/b.zip`, and the file system follows `..` and links.
 """
 
@@ -15,16 +15,16 @@ _LOCAL = ("file://", "local://")
 
 
 class Refused(ValueError):
-    """A name that may not be opened; the message is the reason for the ledger."""
+    """A name that must not be opened. The message is the reason for the ledger."""
 
 
 def safe_path(name: str, folder: str) -> str:
-    """Return the path of the file that `name` means: relative to `folder`, or an absolute path that lies inside it.
+    """Return the path of the file `name`, which is relative to `folder` or an absolute path inside it.
 
-    `folder` is the user's: a local one, where the result is a path without links, or an address for fsspec, where it is
-    another. Raises Refused: `not_a_path` (an address, a chain of fsspec, a drive or a share), `outside_folder` (`..`, an
-    absolute path, a link that leads out), `no_file` (nothing there, or a folder, device or pipe). A remote folder is not
-    asked: whether the file is there shows when it is opened.
+    `folder` is trusted. For a local folder the result is a path without links; for an fsspec address it is an address.
+    Raises Refused: `not_a_path` (an address, an fsspec chain, a drive or a share), `outside_folder` (`..`, an absolute path
+    or a link that leads out), `no_file` (nothing there, or a folder, device or pipe). A remote folder is not queried: a
+    missing file fails when it is opened.
     """
     folder = next((folder.removeprefix(scheme) for scheme in _LOCAL if folder.startswith(scheme)), folder)
     if _SCHEME.match(name):
@@ -34,15 +34,15 @@ def safe_path(name: str, folder: str) -> str:
     if "://" in folder:
         return _remote(name, folder)
     path = real_path_inside(os.path.join(folder, name), folder)
-    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+    if not os.path.isfile(path):  # opening a pipe would block until a writer opens it
         raise Refused("no_file")
     return path
 
 
 def real_path_inside(path: str, folder: str) -> str:
-    """Return a local path without links. Raises Refused, `outside_folder`, where it leads out of `folder`.
+    """Return a local path without links. Raises Refused (`outside_folder`) if it leads out of `folder`.
 
-    The cache of the Hugging Face Hub keeps a snapshot's files as links into the `blobs` beside it; those count as inside.
+    The cache of the Hugging Face Hub stores a snapshot's files as links into `blobs` beside it; these count as inside.
     """
     try:
         real = os.path.realpath(path)
@@ -59,8 +59,8 @@ def real_path_inside(path: str, folder: str) -> str:
 
 
 def _remote(name: str, folder: str) -> str:
-    plain = unquote(unquote(name))  # a server may read %2e%2e, and %252e%252e after a proxy, as dots
+    plain = unquote(unquote(name))  # a server may decode %2e%2e, or after a proxy %252e%252e, to dots
     if name.startswith("/") or ".." in re.split(r"[/\\]", plain):
         raise Refused("outside_folder")
-    first, chained, rest = folder.partition("::")  # of a chained address the first part is what is looked through
+    first, chained, rest = folder.partition("::")  # a chained address: the name belongs to its first part
     return f"{first.rstrip('/')}/{name}{chained}{rest}"

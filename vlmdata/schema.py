@@ -1,6 +1,6 @@
-"""The JSON Schema of a recipe, made from the dataclasses: `python -m vlmdata.schema > schemas/recipe.json`.
+"""The JSON Schema of a recipe, generated from the dataclasses: `python -m vlmdata.schema > schemas/recipe.json`.
 
-Editors use it to complete and check recipes while they are typed.
+Editors use it to complete and check recipes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vlmdata.recipe import Shards
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the schema of a recipe: every source and step that ships, with parameters, types and defaults."""
+    """Return the schema of a recipe: every shipped source and step with parameters, types and defaults."""
     definitions: dict[str, Any] = {}
     sources, steps = [], []
     for name in catalog.names("sources"):
@@ -43,7 +43,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _parameters(cls: type, more: dict[str, Any]) -> dict[str, Any]:
     schema = catalog.adapter(cls).json_schema()
-    assert "$defs" not in schema, f"{cls.__name__} has a parameter that is a class of its own; recipes hold plain values"
+    assert "$defs" not in schema, f"{cls.__name__} has a parameter whose type is a class; recipes hold plain values"
     schema["properties"] = {**more, **schema.get("properties", {})}
     schema["required"] = sorted({*more, *schema.get("required", [])})
     schema["additionalProperties"] = False
@@ -51,7 +51,7 @@ def _parameters(cls: type, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the schema as it lies in schemas/recipe.json."""
+    """Return the content of schemas/recipe.json."""
     return json.dumps(recipe_schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What a finished dataset says of itself in a terminal."""
+"""The summary of a finished dataset for the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 30  # of the funnel's longest bar
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """Return the funnel: how many rows there were, where they went and why."""
+    """Return the funnel as text: rows in, rows dropped by step and reason, rows kept."""
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)
@@ -28,13 +28,13 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     lines.append(f"  {kept:>12,}  kept")
     if manifest["other_records"]:
         lines.append(
-            f"  {sum(manifest['other_records'].values()):>12,}  further records make no row: {other_records(manifest)}"
+            f"  {sum(manifest['other_records'].values()):>12,}  other records produce no row: {other_records(manifest)}"
         )
     return "\n".join(lines)
 
 
 def other_records(manifest: dict[str, Any]) -> str:
-    """Return what kinds of records made no row, most frequent first: "request 12, revisit 3"."""
+    """Return the kinds of records that produced no row, most frequent first: "request 12, revisit 3"."""
     kinds = sorted(manifest["other_records"].items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{kind} {count:,}" for kind, count in kinds)
 
@@ -42,7 +42,7 @@ def other_records(manifest: dict[str, Any]) -> str:
 def first_samples(out: str, count: int) -> list[dict[str, Any]]:
     """Return the first samples of a dataset: key, words, members as (name, bytes), images as (width, height).
 
-    The rows of a list lie in the order of a hash, so the first ones are as good a sample as any.
+    Rows of a list are ordered by a hash, so the first ones are a random sample.
     """
     store = open_store(out, probe=False)
     with open_index(store) as index:

@@ -1,4 +1,4 @@
-"""The finaliser of SplitMix64: a cheap scramble of 64-bit integers. Orders and hashes on disk depend on its values."""
+"""The finaliser of SplitMix64, a cheap mixing function of 64-bit integers. Orders and hashes on disk depend on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a permutation of 64-bit values in which every bit of the input moves every bit of the output.
+    """Map 64-bit values one to one so that every input bit affects every output bit.
 
     Source: Steele, Lea and Flood 2014.
     """

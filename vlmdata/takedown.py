@@ -1,9 +1,9 @@
-"""Taking samples down for good: found, removed from every file, and kept from coming back.
+"""Takedowns: find samples, remove them from every file for good, and keep later runs from adding them again.
 
-What is to change is written beside the files in use; one record in OUT/forgotten then decides. From there on the
-takedown has happened: if it was interrupted, the next command that changes the dataset finishes it, and those that only
-read it refuse. Before it, nothing was touched.
-While files change places OUT has no manifest and no index, so that nobody reads offsets of one tar in another.
+The changed files are written beside those in use; then one record in OUT/forgotten commits the takedown. Before the
+record, nothing has changed. After it, an interrupted takedown is finished by the next command that changes the dataset,
+and commands that only read refuse. While files are swapped, OUT has no manifest and no index, so that no reader applies
+the offsets of one tar to another.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from vlmdata.step import RecipeError
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2
-LIKENESS_BITS = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther (vlmdata/images/phash.py)
+LIKENESS_BITS = 4  # of 64: the largest change over 191 photos, downscaled and strongly compressed (vlmdata/images/phash.py)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be forgotten. A domain means all hosts below it; a likeness is a perceptual hash."""
+    """What to forget. A domain includes all hosts below it; a likeness is a perceptual hash."""
 
     urls: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -57,16 +57,16 @@ class Request:
     bits: int = LIKENESS_BITS
 
     def names_any(self) -> bool:
-        """Say whether anything is to be forgotten."""
+        """Return whether the request names anything."""
         return bool(self.words() or self.domains or self.likenesses)
 
     def words(self) -> list[str]:
-        """Return what the ledger's lookup finds."""
+        """Return the values that the ledger's lookup can find."""
         return [*self.urls, *self.keys, *self.sha256]
 
 
 def likeness(image: str | Path) -> int:
-    """Return the perceptual hash of an image file. Raises RecipeError for one that cannot be read."""
+    """Return the perceptual hash of an image file. Raises RecipeError if it cannot be read."""
     from vlmdata.images.budget import OWN_FILES_MB
     from vlmdata.images.decode import decode
     from vlmdata.images.facts import ImageError
@@ -91,12 +91,12 @@ def forget(
 ) -> dict[str, Any]:
     """Remove samples for good, and return a receipt: what was removed, from which tars, and what was not found.
 
-    Named by addresses of pages or images, domains with all hosts below them, keys of samples, SHA-256 of images as they were
-    fetched, or `like`: image files; all images go whose perceptual hash differs from theirs by at most `bits` of 64. An
-    image in a document takes the document with it, an address every copy of its picture. No later run brings them back,
-    nor what was named and is not there. `dry_run`: only say what would go. With nothing named a takedown that was
-    interrupted is finished, and the receipt is empty. Raises RecipeError where there is none, for a file that is no image,
-    and where OUT is no finished dataset.
+    Samples are named by addresses of pages or images, domains with all hosts below them, keys, SHA-256 of images as
+    fetched, or `like`: image files; these remove every image whose perceptual hash differs by at most `bits` of 64. An
+    image removes the whole document that contains it; an address removes every copy of its image. Later runs add neither
+    what was removed nor what was named and not found. `dry_run`: only return the receipt. With no sample named, an
+    interrupted takedown is finished and the receipt is empty. Raises RecipeError if there is none, if a file is not an
+    image, or if OUT is not a finished dataset.
     """
     check_path(out=out)
     check_whole(0, bits=bits)
@@ -115,12 +115,12 @@ def forget(
 
 
 def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> dict[str, Any]:
-    """Remove every sample the request names, with its tombstone, and return the receipt. `dry_run`: only say what would go."""
+    """Remove every sample that the request names, leave tombstones, and return the receipt. `dry_run`: only the receipt."""
     if not request.names_any():
-        raise RecipeError("say what to forget: an address, a domain, a key, a SHA-256 or a likeness")
+        raise RecipeError("name what to forget: an address, a domain, a key, a SHA-256 or a likeness")
     if not dry_run:
         settle(open_store(out, probe=False))
-    read_manifest(out)  # says it where there is no finished dataset
+    read_manifest(out)  # raises if there is no finished dataset
     store = open_store(out)
     with alone(store):
         if not dry_run:
@@ -129,7 +129,7 @@ def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> di
 
 
 def finish(out: str | Path) -> bool:
-    """Finish a takedown of OUT that was decided and then interrupted; False where there is none."""
+    """Finish a committed, interrupted takedown of OUT. Returns False if there is none."""
     store = open_store(out, probe=False)
     found = is_pending(store)
     settle(store)
@@ -139,14 +139,14 @@ def finish(out: str | Path) -> bool:
 def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str, Any]:
     manifest = load_manifest(store)
     found, lines = _find(store, manifest, request)
-    asked = set(map(redacted, request.urls))
+    urls = set(map(redacted, request.urls))
     same = {
         image["sha256"]
         for line in lines
         for image in line["images"] or []
-        if image and image["url"] and redacted(image["url"]) in asked
+        if image and image["url"] and redacted(image["url"]) in urls
     }
-    if same := same - {None, *request.sha256}:  # the picture itself is meant, under whatever other address it came in
+    if same := same - {None, *request.sha256}:  # an address removes its image under every other address too
         wider = replace(request, sha256=[*request.sha256, *sorted(same)])
         found, lines = _find(store, manifest, wider)
     else:
@@ -158,20 +158,20 @@ def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str
         number = len(tombstones.records(store))
         confirm_alone(store)
         if not store.put_new(f"{FOLDER}/{number:05d}.json", json.dumps(record, sort_keys=True).encode()):
-            raise RecipeError(f"{out}: another takedown was faster; give the same command again")
+            raise RecipeError(f"{out}: another takedown was committed first; run the same command again")
         finish_pending(store)
     return receipt
 
 
 def _find(store: Store, manifest: dict[str, Any], request: Request) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Return the rows that the request means: their numbers by file of the ledger, and their lines."""
+    """Return the rows that match the request: their numbers by ledger file, and their ledger lines."""
     found = {name: rows for name in ledger_files(manifest) if len(rows := _rows_in(store, name, request))}
     lines = [line for name, rows in found.items() for line in take_rows(store, name, rows, LEDGER).to_pylist()]
     return found, lines
 
 
 def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
-    """Return the numbers of a ledger file's rows that the request means, sorted."""
+    """Return the numbers of a ledger file's rows that match the request, sorted."""
     words = request.words()
     found = [candidates(store, name, words)]
     while request.keys and len(found[-1]):  # identical rows have the key of the first with _1, _2 ...
@@ -179,15 +179,14 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
         found.append(candidates(store, name, repeat))
         words = [*words, *repeat]
     near = np.unique(np.concatenate(found))
-    asked = set(map(redacted, words))
+    wanted = set(map(redacted, words))
     lines = take_rows(store, name, near, ["key", "url", "outcome", "images"]).to_pylist() if len(near) else []
-    hits = [row for row, line in zip(near, lines, strict=True) if line["outcome"] != REASON and words_of(line) & asked]
+    hits = [row for row, line in zip(near, lines, strict=True) if line["outcome"] != REASON and words_of(line) & wanted]
     return np.unique(np.concatenate([np.array(hits, dtype=np.int64), *_scanned(store, name, request)]))
 
 
 def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
-    """Look through a whole file for domains and likenesses, which the lookup does not know."""
-
+    """Scan a whole ledger file for domains and likenesses, which the lookup does not contain."""
     if not (request.domains or request.likenesses):
         return []
     found, first = [], 0
@@ -207,7 +206,7 @@ def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
 
 
 def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
-    """Say of each address whether its host is one of these domains or below one."""
+    """Return a bool per address: its host is one of these domains or below one."""
     hit = np.zeros(len(urls), dtype=bool)
     if domains:
         wanted = {domain.lower().rstrip(".") for domain in domains}
@@ -222,7 +221,7 @@ def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
 def _record(
     store: Store, folder: str, manifest: dict[str, Any], request: Request, found: dict[str, Any], lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the changed files into `folder` and return the record that decides: tombstones, and what goes where."""
+    """Write the changed files into `folder` and return the record that commits the takedown: tombstones and file swaps."""
     keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
     cells = _cells_of(store, manifest, found)
     if cells is None:
@@ -254,7 +253,7 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return where rows of the ledger lie in work/; None where the ledger does not list every row that was planned."""
+    """Return the positions of ledger rows in work/, or None if the ledger does not list every planned row."""
     plan = plans.load(store)
     try:
         partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
@@ -273,7 +272,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Find the rows in work/, also those that no ledger lists (of a run with a limit). Returns them with their keys."""
+    """Find the rows in work/, including those that no ledger lists (of a run with a limit). Returns them with their keys."""
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())
@@ -297,7 +296,7 @@ def _named(column: pa.Array, urls: pa.Array, domains: list[str]) -> np.ndarray:
 
 
 def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the manifest with the new files and sums."""
+    """Return the manifest with the new files and counts."""
     listed = dict(manifest["files"])
     for name, facts in files.items():
         if facts is None:
@@ -316,7 +315,7 @@ def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[s
 
 
 def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what was asked and what it removes. It names what is gone: keep it elsewhere than in the dataset."""
+    """Return the receipt of a takedown. It names what was removed, so keep it outside the dataset."""
     there = {word for line in lines for word in words_of(line)} | {line["key"][:KEY_DIGITS] for line in lines}
     removed = []
     for line in lines:
@@ -328,5 +327,5 @@ def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[d
         "samples": sum(line["outcome"] == "kept" for line in lines),
         "shards": sorted({line["shard"] for line in lines if line["shard"]}),
         "not_found": [word for word in request.words() if redacted(word) not in there],
-        "not_touched": manifest["recipe"]["source"].get("path"),  # the source's own files still hold what they held
+        "not_touched": manifest["recipe"]["source"].get("path"),  # the takedown does not change the source's files
     }

@@ -1,4 +1,4 @@
-"""What parsers of strangers' bytes and other people's libraries raise, which may be anything, becomes an error of ours."""
+"""Converts exceptions of any type, raised by parsers of untrusted bytes and by other libraries, to one of our errors."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 
 
 class Failed(Exception):
-    """An error of any kind, its one argument, where the caller only has to know that there was one."""
+    """Wraps any error, as its argument, for callers that only need to know that there was one."""
 
 
 @contextmanager
 def errors_as(becomes: Callable[[Exception], Exception], *, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raise `becomes(error)` in place of any error of the block; the error itself where that returns it, or is of `passes`.
+    """Raise `becomes(error)` in place of any error in the block. An error in `passes`, or that it returns, is re-raised.
 
-    The new error has no cause unless `becomes` sets one. KeyboardInterrupt and SystemExit are no errors. MemoryError is one:
-    a file that lies about its size raises it too, so each caller says what it means.
+    The new error has no cause unless `becomes` sets one. KeyboardInterrupt and SystemExit are not converted. MemoryError
+    is: a file with a false size raises it too, so each caller decides what it means.
     """
     try:
         yield
     except passes:
         raise
-    except Exception as error:  # bytes that we do not trust: their parsers raise whatever the damage leads to
+    except Exception as error:  # untrusted bytes: their parsers may raise anything
         raised = becomes(error)
         if raised is error:
             raise
@@ -29,5 +29,5 @@ def errors_as(becomes: Callable[[Exception], Exception], *, passes: tuple[type[E
 
 
 def one_line(error: BaseException) -> str:
-    """Return the text of an error in one line; its type where it has none."""
+    """Return the message of an error in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The command line of both programs, on click: the verbs of a folder, their help, usage mistakes and shell completion."""
+"""The command line of both programs, built on click: verbs from a folder, help, usage errors and shell completion."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-COMPLETE = "_VLMDATA_COMPLETE"  # click's variable: set by the completion function of a shell
+COMPLETE = "_VLMDATA_COMPLETE"  # click's variable, set by the shell's completion function
 MAX_WIDTH = 100  # characters of a line of help
 
 
 class _Command(click.Command):
-    """What a program and its verbs have in common."""
+    """Base class of a program and its verbs."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)
@@ -36,12 +36,12 @@ class _Command(click.Command):
             names = [name for param in self.get_params(ctx) if isinstance(param, click.Option) for name in param.opts]
             raise click.UsageError(_no_such("option", error.option_name, names), ctx) from None
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # click leaves it out for an option without its value; it holds the usage line
+            error.ctx = error.ctx or ctx  # click omits it for an option without a value; it holds the usage line
             raise
 
 
 class Verb(_Command):
-    """A verb: its name is its file's, its help the docstring of the file, and its help ends with the EXAMPLES of the file."""
+    """A verb. Its file gives its name, its help (the docstring), and the examples at the end of the help (EXAMPLES)."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -61,14 +61,14 @@ class Verb(_Command):
             records = (param.get_help_record(ctx) for param in self.get_params(ctx) if isinstance(param, kind))
             _write_rows(formatter, title, [record for record in records if record])
         with formatter.section("Examples"):
-            formatter.write("".join(f"  {line}\n" for line in self.examples))  # not wrapped: they are to be copied
+            formatter.write("".join(f"  {line}\n" for line in self.examples))  # not wrapped, so that users can copy them
 
 
 class Verbs(_Command, click.Group):
-    """A program whose verbs are the files of a package. Only the file of the verb that is used is imported."""
+    """A program whose verbs are the files of a package. It imports only the file of the verb in use."""
 
     def __init__(self, program: str, summary: str, package: ModuleType, *, first: Sequence[str]) -> None:
-        """`first` are the names of verbs that the help lists before the others."""
+        """`first` names the verbs that the help lists first."""
         super().__init__(
             program,
             help=summary,
@@ -111,7 +111,7 @@ class Verbs(_Command, click.Group):
 
 
 class _Argument(click.Argument):
-    """An argument with help, which click has only since 8.5."""
+    """An argument with help; click supports that only since 8.5."""
 
     def __init__(self, *args: Any, help: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -127,9 +127,9 @@ def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 def call(verbs: Verbs, words: Sequence[str]) -> int:
-    """Run the verb that the words of a command line name. Return its status, or 2 after a mistake in the words.
+    """Run the verb that a command line names. Returns its exit status, or 2 after a usage error.
 
-    Returns 1 without a message where the reader of the output has closed it, as in `vlmdata steps | head -1`.
+    Returns 1 without a message if the reader of the output has closed it, as in `vlmdata steps | head -1`.
     """
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(verbs, {}, verbs.program, COMPLETE, instruction)
@@ -138,8 +138,8 @@ def call(verbs: Verbs, words: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         if not _is_output_closed():
-            raise  # of another pipe, as that to a worker
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+            raise  # another pipe, such as one to a worker
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
         return 1
     return status
 
@@ -155,14 +155,14 @@ def _call(verbs: Verbs, words: Sequence[str]) -> int:
         from vlmdata.redact import redacted
 
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-        message = " ".join(error.format_message().split())  # that of a choice has several lines
+        message = " ".join(error.format_message().split())  # the message about a choice has several lines
         print(f"{usage}{verbs.program}: {redacted(message)}", file=sys.stderr)
         return 2
 
 
 def _is_output_closed() -> bool:
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are reported without being asked for
+    poll.register(sys.stdout.fileno(), 0)  # poll reports errors even with an empty event mask
     return bool(poll.poll(0))
 
 
@@ -177,7 +177,7 @@ def folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def words(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Return the names that begin with what was typed."""
+    """Return the names that begin with `incomplete`."""
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 

@@ -1,4 +1,4 @@
-"""Every mistake that can be found without work: of a recipe before its run, of a finished dataset afterwards."""
+"""Checks that need no build: of a recipe before its run, of a finished dataset afterwards."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vlmdata.step import RecipeError
 
 
 def check(target: str | Path | Recipe, *, overrides: dict[str, Any] | None = None, read_bytes: bool = False) -> list[str]:
-    """Find every mistake that a run of a recipe would make, in a second; or verify a finished dataset.
+    """Check a recipe for every mistake that would stop its run, in a second; or verify a finished dataset.
 
-    Of a recipe (a file, a name, or a Recipe, with `overrides` as in `run`) return what is worth knowing before its run, one
-    line each; raise RecipeError for its first mistake. It imports the classes that the recipe names, which runs their code.
-    Of a dataset (a folder or an address) return what is wrong, one line each: missing or altered files, sums that differ.
-    `read_bytes` reads every file and compares its SHA-256. Raises RecipeError for a folder that is no finished dataset.
+    For a recipe (a file, a name, or a Recipe, with `overrides` as in `run`) it returns notes to read before the run, one
+    line each, and raises RecipeError for the first mistake. It imports the classes that the recipe names, so it runs their
+    code. For a dataset (a folder or an address) it returns the faults, one line each: missing or altered files, wrong
+    counts. `read_bytes` reads every file and compares its SHA-256. Raises RecipeError if a folder is no finished dataset.
     """
     check_bool(read_bytes=read_bytes)
     if is_dataset(target):
@@ -35,12 +35,12 @@ def check(target: str | Path | Recipe, *, overrides: dict[str, Any] | None = Non
 
 
 def is_dataset(target: str | Path | Recipe) -> bool:
-    """Say whether what is to be checked is a dataset, a folder or an address, and no recipe."""
+    """Return whether the target is a dataset (a folder or an address) and not a recipe."""
     return isinstance(target, str | Path) and ("://" in str(target) or (str(target) != "" and Path(target).is_dir()))
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Warn if the first rows of a list are so often of one host that its rate limit bounds the run."""
+    """Warn if one host has so many of a list's first rows that its rate limit bounds the run."""
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
@@ -55,8 +55,8 @@ def _crowd(recipe: Recipe) -> str | None:
 
 
 def _names(columns: Sequence[str]) -> str | None:
-    """Say which columns of a source are renamed in a sample's JSON, because vlmdata has a field of that name."""
+    """Return a note about source columns that are renamed in a sample's JSON, because vlmdata has fields of their names."""
     from vlmdata.fields import other_names
 
     others = ", ".join(f"{name} as {other}" for name, other in other_names(columns).items())
-    return others and f"columns named like one of vlmdata's fields are renamed in the sample's JSON: {others}"
+    return others and f"columns with the name of one of vlmdata's fields are renamed in the sample's JSON: {others}"

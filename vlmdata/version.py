@@ -1,4 +1,4 @@
-"""The version of this package, of the installed metadata or, in a checkout that is not installed, of pyproject.toml."""
+"""The version of this package, from the installed metadata or, in a checkout, from pyproject.toml."""
 
 import importlib.metadata
 import tomllib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def version() -> str:
-    """Return the version, as 0.1.0."""
+    """Return the version, such as "0.1.0"."""
     try:
         return importlib.metadata.version("vlmdata")
     except importlib.metadata.PackageNotFoundError:

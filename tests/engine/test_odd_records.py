@@ -134,9 +134,9 @@ def test_every_field_of_a_takedown(
     for number, changed in enumerate(itertools.islice(mutations(whole), 0, None, 29 if is_pending else 1)):
         record.write_text(json.dumps(changed))
         verbs = reads(built, out, number)
-        told(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was decided"))
+        told(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was interrupted"))
         assert {path.name for path in out.iterdir()} == {path.name for path in (out.parent / "before").iterdir()}
-        told(capsys, ["forget", out], ("00000.json", "say what to forget", "manifest.json"))
+        told(capsys, ["forget", out], ("00000.json", "name what to forget", "manifest.json"))
         if record.read_text() != json.dumps(changed):  # the takedown was carried out
             shutil.rmtree(out)
             shutil.copytree(out.parent / "before", out)
