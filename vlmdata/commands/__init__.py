@@ -1,6 +1,6 @@
 """The verbs of the command line, one file each.
 
-A verb's file has a docstring whose first line says what the verb does, EXAMPLES, and a click command named `command` with
-`cls=Verb`, which returns the exit status or None. The work itself is a public function elsewhere. What takes time to import
-is imported in the function, so that help and completion stay quick.
+A verb's file has a docstring (the verb's help, with a summary as its first line), EXAMPLES, and a click command named
+`command` with `cls=Verb`, which returns the exit status or None. A public function elsewhere does the work. Slow imports
+go into the command function, so that help and completion stay fast.
 """

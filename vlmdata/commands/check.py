@@ -16,7 +16,7 @@ vlmdata check OUT --bytes
 
 @click.command(cls=Verb)
 @recipe_parameters
-@click.option("--bytes", "every_byte", is_flag=True, help="of a dataset: read every file and compare its SHA-256")
+@click.option("--bytes", "every_byte", is_flag=True, help="for a dataset: read every file and compare its SHA-256")
 def command(recipe: str, settings: tuple[str, ...], every_byte: bool) -> int:
     from vlmdata.recipe import modules, parse, read, read_settings
     from vlmdata.redact import redacted
@@ -25,8 +25,8 @@ def command(recipe: str, settings: tuple[str, ...], every_byte: bool) -> int:
     target = redacted(recipe)
     if is_dataset(recipe):
         faults = check(recipe, read_bytes=every_byte)
-        whole = f"{target}: whole, {'every byte' if every_byte else 'sums and sizes'} checked"
-        print(redacted("\n".join(faults)) if faults else whole)
+        intact = f"{target}: intact, {'every byte' if every_byte else 'counts and sizes'} checked"
+        print(redacted("\n".join(faults)) if faults else intact)
         return 1 if faults else 0
     tree, path = read(recipe, read_settings(settings))
     for module in modules(tree):
@@ -34,5 +34,5 @@ def command(recipe: str, settings: tuple[str, ...], every_byte: bool) -> int:
     parsed = parse(tree, path)
     for note in check(parsed):
         print(f"vlmdata: {note}", file=sys.stderr)
-    print(f"{target}: nothing wrong; {len(parsed.steps)} steps, tars of {parsed.shards.samples:,} samples")
+    print(f"{target}: no mistakes; {len(parsed.steps)} steps, tars of {parsed.shards.samples:,} samples")
     return 0

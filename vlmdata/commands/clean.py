@@ -1,4 +1,4 @@
-"""Remove work/: the dataset stays, but thresholds can no longer be moved without fetching again."""
+"""Remove work/: the dataset stays, but a later change of thresholds has to fetch again."""
 
 import shutil
 from pathlib import Path

@@ -16,7 +16,7 @@ EXAMPLES = "vlmdata demo --out demo-out"
 )
 @click.option("--local", is_flag=True, help="plain processes instead of Ray")
 def command(out: str, local: bool) -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine threads that wait by spinning cost tenfold
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a busy machine tenfold
     from vlmdata.demo.demo import demo
 
     print(demo(Path(out), local=local))

@@ -1,6 +1,6 @@
-"""Remove samples for good: by address, domain, key, SHA-256 or likeness; no later run brings them back.
+"""Remove samples for good, by address, domain, key, SHA-256 or likeness; later runs do not add them again.
 
-Without any of these it finishes a takedown that was interrupted.
+Without any of these it finishes an interrupted takedown.
 """
 
 import json
@@ -21,13 +21,13 @@ KINDS = {
     "url": "address of a page or an image",
     "domain": "all hosts of a domain",
     "key": "key of a sample",
-    "sha256": "hash of an image as it was fetched",
+    "sha256": "hash of an image as fetched",
     "like": "image file: all images that look like it",
 }
 
 
 def kinds(command: Any) -> Any:
-    """Add an option for each kind of thing that can be forgotten."""
+    """Add an option for each way to name samples."""
     for name, what in reversed(KINDS.items()):
         command = click.option(
             f"--{name}",
@@ -43,7 +43,7 @@ def kinds(command: Any) -> Any:
 @argument("out", "a finished dataset", shell_complete=folders)
 @kinds
 @click.option(
-    "--bits", type=int, default=4, show_default=True, metavar="N", help="number of bits, of 64, in which a likeness may differ"
+    "--bits", type=int, default=4, show_default=True, metavar="N", help="largest difference of a likeness, in bits of 64"
 )
 @click.option(
     "--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset", shell_complete=files
@@ -55,7 +55,7 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
 
     removal = forget(out, **{name: lines(values[name]) for name in KINDS}, bits=bits, dry_run=dry_run)
     if not removal:
-        print("the takedown that was interrupted is finished")
+        print("the interrupted takedown is finished")
         return
     done = "would be forgotten" if dry_run else "forgotten"
     print(f"{len(removal['removed']):,} rows {done}, {removal['samples']:,} of them samples in {len(removal['shards']):,} tars")
@@ -66,7 +66,7 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
 
 
 def lines(values: Iterable[str]) -> list[str]:
-    """Return values, each `@FILE` replaced by the lines of that file. Raises RecipeError for a file that cannot be read."""
+    """Return the values, with each `@FILE` replaced by the file's lines. Raises RecipeError if a file cannot be read."""
     from vlmdata.step import RecipeError
 
     found = []

@@ -1,4 +1,4 @@
-"""Copy a shipped recipe into a file, to edit it."""
+"""Copy a shipped recipe to a file for editing."""
 
 from pathlib import Path
 

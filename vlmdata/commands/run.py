@@ -14,8 +14,8 @@ vlmdata run my-recipe.yaml --out s3://bucket/dataset --address auto
 
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a shipped recipe, or the path of a file."""
-    return [*files(ctx, param, incomplete), *shipped(ctx, param, incomplete)]  # bash drops what stands before a path
+    """Complete the name of a shipped recipe or the path of a file."""
+    return [*files(ctx, param, incomplete), *shipped(ctx, param, incomplete)]  # bash drops words listed before a path
 
 
 def recipe_parameters(command: Any) -> Any:
@@ -27,7 +27,7 @@ def recipe_parameters(command: Any) -> Any:
 
 
 def engine_parameters(command: Any) -> Any:
-    """Add the parameters that say where the work is done."""
+    """Add the parameters of the engine: workers, local processes or a Ray cluster."""
     for decorate in (
         click.option("--workers", type=int, metavar="N", help="number of workers (default: one for each core)"),
         click.option("--local", is_flag=True, help="plain processes instead of Ray; they start in a second"),

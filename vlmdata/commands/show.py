@@ -1,4 +1,4 @@
-"""Show a finished dataset: counts, what each step cost, a few samples; with --open the report."""
+"""Show a finished dataset: rows kept and dropped by step, a few samples; with --open the report."""
 
 import textwrap
 from pathlib import Path
@@ -39,7 +39,7 @@ def command(out: str, samples: int, in_browser: bool) -> None:
 
 
 def describe(sample: dict[str, Any]) -> str:
-    """Return a sample as lines: key, its members with their sizes, the beginning of its words."""
+    """Return a sample as lines: its key, its members with sizes, and the start of its text."""
     from vlmdata.sizes import megabytes
 
     members = ", ".join(f"{name} {megabytes(size)}" for name, size in sample["members"])

@@ -20,19 +20,19 @@ TRAINER = [sys.executable, "-m", "vlmdata_train"]
 
 
 class Train(Verb):
-    """The verb, whose words are completed by the trainer."""
+    """The verb `train`; the trainer completes its words."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete an option: of the trainer's verb where there is one, else of this one."""
+        """Complete an option: of the trainer's verb if one is given, else of `train`."""
         return verbs_of_trainer(ctx, None, incomplete) if ctx.params["words"] else super().shell_complete(ctx, incomplete)
 
 
 def verbs_of_trainer(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[CompletionItem]:
-    """Ask the trainer how the last of its words may end. It is a process of its own, as when it trains."""
+    """Return the trainer's completions of the last word. The trainer runs in a separate process."""
     line = ["vlmdata_train", *(ctx.params["words"] or ()), incomplete]
     variables = {COMPLETE: "zsh_complete", "COMP_WORDS": shlex.join(line), "COMP_CWORD": str(len(line) - 1)}
     answer = subprocess.run(TRAINER, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True)
-    fields = iter(answer.stdout.splitlines())  # three for each word: its type, the word, its help
+    fields = iter(answer.stdout.splitlines())  # three lines per completion: type, word, help
     return [CompletionItem(word, kind, help) for kind, word, help in zip(fields, fields, fields, strict=False)]
 
 

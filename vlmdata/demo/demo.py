@@ -1,4 +1,4 @@
-"""The demo: the whole path on bundled pictures, over a web server on the loopback address, without internet."""
+"""The demo: the whole pipeline on bundled pictures, fetched from a web server on the loopback address."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vlmdata.step import RecipeError
 
 
 def demo(out: Path, *, local: bool = False) -> str:
-    """Build a dataset, stream it, train a tiny model on it, and return a dozen lines that say what happened.
+    """Build a dataset, stream it, train a tiny model on it, and return a summary of a dozen lines.
 
-    Raises RecipeError when `out` holds something else than an earlier demo.
+    Raises RecipeError if `out` holds anything but an earlier demo.
     """
     if out.exists() and not (out / "site").is_dir() and any(out.iterdir()):
-        raise RecipeError(f"{out} is not empty and no demo made it; give another --out")
+        raise RecipeError(f"{out} is not empty and not from an earlier demo; give another --out")
     shutil.rmtree(out, ignore_errors=True)
     (out / "site").mkdir(parents=True)
     (out / "site" / "figures").symlink_to(HERE / "figures")
@@ -48,9 +48,9 @@ def demo(out: Path, *, local: bool = False) -> str:
 
 
 def _train(out: Path) -> list[float]:
-    """Train the recipe `tiny` in a process and return the loss of each step, from its log. RecipeError: it failed.
+    """Train the recipe `tiny` and return the loss of each step, from its log. Raises RecipeError if training fails.
 
-    A process, for vlmdata does not import its trainer.
+    The trainer runs in a process, because vlmdata must not import it.
     """
     choices = {"data": str(out / "data"), "out": str(out / "model"), "logs.every": 1}
     settings = [word for name, value in choices.items() for word in ("--set", f"{name}={json.dumps(value)}")]
@@ -59,8 +59,8 @@ def _train(out: Path) -> list[float]:
         try:
             status = process.wait()
         finally:
-            process.terminate()  # where this was interrupted; the `with` waits for it
+            process.terminate()  # after an interrupt; the `with` waits for the process
     if status != 0:
-        raise RecipeError(f"the demo's training ended with status {status}; what it says stands above")
+        raise RecipeError(f"the demo's training failed with status {status}; see its messages above")
     records = [json.loads(line) for line in (out / "model/log.jsonl").read_text().splitlines()]
     return [record["loss"] for record in records if record["kind"] == "train"]

@@ -1,4 +1,4 @@
-"""What the demo builds: the captions recipe, made to fit small pictures, a tiny CLIP and a server that is our own."""
+"""The demo's recipe: `captions`, adapted to small pictures, a tiny CLIP and a local server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmdata.demo.server import TROUBLE
 from vlmdata.recipe import Recipe
 
 HERE = Path(__file__).parent
-MIN_SCORE = 0.0  # the tiny CLIP's cosines of true pairs lie above, of most shuffled ones below
+MIN_SCORE = 0.0  # the tiny CLIP's cosines are above it for true pairs, below for most shuffled ones
 
 
 def figures() -> list[dict[str, str]]:
@@ -26,7 +26,7 @@ def figures() -> list[dict[str, str]]:
 
 
 def write_list(address: str, folder: Path) -> Path:
-    """Write a list of addresses as the web would give it: true pairs, and every kind of trouble among them."""
+    """Write a list of addresses as found on the web: true pairs mixed with every kind of bad row. Returns its path."""
     dice = random.Random(0)
     rows = [(f"{address}/figures/{figure['file']}", figure["caption"]) for figure in figures()]
     swapped = [(url, other) for (url, _), (_, other) in zip(rows[:40], rows[120:160], strict=True)]
@@ -45,7 +45,7 @@ def write_list(address: str, folder: Path) -> Path:
 
 
 def _write_copies(folder: Path) -> list[tuple[str, str]]:
-    """Write some figures encoded anew at lower quality and four fifths of their size, as other sites copy them."""
+    """Write some figures re-encoded at lower quality and four fifths of their size, like copies on other sites."""
     (folder / "copies").mkdir(parents=True, exist_ok=True)
     copies = []
     for figure in figures()[40:60]:

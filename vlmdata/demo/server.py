@@ -1,4 +1,4 @@
-"""A web server on the loopback address that serves a folder, with a few addresses that misbehave as the web does."""
+"""A web server on the loopback address that serves a folder, and fails at a few addresses as servers on the web do."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 1024  # the default of 5 makes a client with more connections wait for seconds
+    request_queue_size = 1024  # with the default of 5, a client with more connections waits for seconds
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a client that hangs up is no news
+        pass  # a client that disconnects needs no message
 
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder for as long as the block lasts; gives the address, as http://127.0.0.1:8123."""
+    """Serve a folder during the block. Yields the address, such as http://127.0.0.1:8123."""
     server = _Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends in one line, with the status that shells know, however often they come."""
+"""Handling of Ctrl-C and SIGTERM: a command prints one line and exits with the shell's status, even after repeated signals."""
 
 from __future__ import annotations
 
@@ -16,73 +16,73 @@ if TYPE_CHECKING:
     import subprocess
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_came: list[int] = []  # signals so far; a process has one set of handlers
-_to_say: list[str] = []  # the line that was not said yet
+_received: list[int] = []  # signals so far; a process has one set of handlers
+_unsaid: list[str] = []  # the line that is still to be printed
 
 
-def until_stopped(work: Callable[[], int], says: str, *, is_process: bool) -> int:
-    """Return the status of `work`, or 128 and the signal's number where one ended it, with the line `says` on stderr.
+def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) -> int:
+    """Return the status of `work`. If a signal stops it, print `message` on stderr and return 128 + the signal's number.
 
-    The first signal raises KeyboardInterrupt, so that what was begun is closed in order; a second ends the process at once.
-    `is_process`: the process is this command's alone, so it ends here where it was stopped.
+    The first signal raises KeyboardInterrupt, so that open resources are closed in order; a second one ends the process at
+    once. `is_process`: the process runs only this command, so a signal also ends the process here.
     """
-    _to_say[:] = [says]
+    _unsaid[:] = [message]
     if is_process:
         listen()
 
     def finish() -> int | None:
-        """Return the status of the work; None where it was interrupted."""
+        """Return the status of the work, or None if it was interrupted."""
         status = work()
-        if _came:  # what was interrupted made an error of it and reported that
+        if _received:  # the interrupted code turned the signal into an error and reported that
             return None
-        if is_process:  # what comes now cuts the interpreter's own end short, and has nothing to say
-            _came.append(signal.SIGINT)
-            _to_say.clear()
+        if is_process:  # a signal from now on ends the interpreter's shutdown at once, without a message
+            _received.append(signal.SIGINT)
+            _unsaid.clear()
         return status
 
     status = attempt(finish, _unless_interrupted)
     if status is not None:
         return status
     _say()
-    status = 128 + (_came or [signal.SIGINT])[0]
+    status = 128 + (_received or [signal.SIGINT])[0]
     if is_process:
         atexit._run_exitfuncs()
         sys.stdout.flush()
-        os._exit(status)  # not through the interpreter's own end, where another signal leaves a traceback
+        os._exit(status)  # skips the interpreter's shutdown, in which another signal would print a traceback
     return status
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Raise the error unless it comes from a signal, which in an import or a call into C is whatever that makes of it."""
-    if not _came and not isinstance(error, KeyboardInterrupt):
+    """Raise the error unless a signal caused it: an import or a call into C may turn the signal into any error."""
+    if not _received and not isinstance(error, KeyboardInterrupt):
         raise error
 
 
 def listen() -> None:
-    """Take the signals, but those that whoever started the process had it ignore."""
+    """Install the handlers, except for signals that the parent process set to be ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
 
 
 def _say() -> None:
-    """Say the line, once; not by print, which an interrupted print may hold."""
-    while _to_say:
-        line = f"{_to_say.pop()}\n"
-        os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # after the ^C that a terminal shows
+    """Print the line once. Not with `print`: an interrupted print may hold its lock."""
+    while _unsaid:
+        line = f"{_unsaid.pop()}\n"
+        os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # a new line after the ^C of a terminal
 
 
 def _stop(number: int, frame: Any) -> None:
-    if _came:
+    if _received:
         _say()
-        os._exit(128 + _came[0])
-    _came.append(number)
+        os._exit(128 + _received[0])
+    _received.append(number)
     raise KeyboardInterrupt
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Have the handlers of `listen` again after a library sets its own in the block, Ray one that raises SystemExit."""
+    """Restore the handlers of `listen` after the block, in which a library sets its own; Ray's raises SystemExit."""
     if signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return
@@ -97,7 +97,7 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Keep Ctrl-C from a process that is started in the block, for as long as it lives: a terminal sends it to all."""
+    """Block Ctrl-C for processes started in the block, for their lifetime: a terminal sends it to all processes."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -106,13 +106,13 @@ def held_back() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Leave Ctrl-C to the process that started this one."""
+    """Ignore Ctrl-C; the parent process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def handed_to(process: subprocess.Popen) -> Iterator[None]:
-    """Leave both signals to a process that speaks for this one: it gets Ctrl-C from the terminal, and SIGTERM from us."""
+    """Pass both signals on to a child process: it gets Ctrl-C from the terminal, and SIGTERM from this process."""
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate()), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

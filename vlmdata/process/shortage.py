@@ -1,4 +1,4 @@
-"""Want of memory, by whatever library and in whatever words it is told."""
+"""Recognises out-of-memory errors of any library and reports them in one line."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ WORDS = (
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Say whether an error comes from want of memory: it or what led to it says so, or there is none now.
+    """Return whether an error comes from lack of memory: it or one of its causes says so, or no memory is free now.
 
-    Call it where the error is handled, while what its frames hold is still held. A library that could be imported by half
-    only fails later and in words of its own; an assertion of ours is never explained away.
+    Call it in the `except` block, while the error's frames still hold their memory. The check of free memory is needed for
+    a half-imported library, which fails later with an unrelated message. An AssertionError is always a bug.
     """
-    if any(_tells(one) for one in _causes(error)):
+    if any(_names_memory(one) for one in _causes(error)):
         return True
     return not isinstance(error, AssertionError) and not has_room()
 
 
 def told(error: BaseException) -> str:
-    """Return an error with its traceback, as text; of want of memory the last line says so."""
+    """Return an error with its traceback as text; the last line says if memory ran out."""
     text = traceback.format_exc()
     return f"{text}\n{in_short(error)}" if is_short_of_memory(error) else text
 
 
 def in_short(error: BaseException) -> str:
-    """Return want of memory in one line."""
-    said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-    return "MemoryError: there is too little memory" + f" ({said[:300]})" * (said != "MemoryError")
+    """Return one line about lack of memory."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    return "MemoryError: there is too little memory" + f" ({text[:300]})" * (text != "MemoryError")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -53,7 +53,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             left += [one.__cause__, one.__context__]
 
 
-def _tells(error: BaseException) -> bool:
+def _names_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return any(words in str(error) for words in WORDS)

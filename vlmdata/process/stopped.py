@@ -1,3 +1,3 @@
-"""The last line of a command that was stopped. The file imports nothing, so that it is there before the signals are handled."""
+"""The last line of a stopped command. This file imports nothing, so that it loads before the signal handlers are set."""
 
 STOPPED = "vlmdata: stopped; run the same command again to resume"

@@ -1,4 +1,4 @@
-"""Threads that either begin or say that they cannot, and the outermost call of a thread or of a worker process."""
+"""Threads that start or raise MemoryError, and the outermost call of a thread or a worker process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-ROOM = 64 << 20  # bytes: who cannot have so many more has run short of memory
-BEGIN_S = 60.0  # a thread that has not begun after so long, whatever else the process does, will not
-LOOK_S = 1.0  # how often who waits for it to begin looks whether there is memory
+ROOM = 64 << 20  # bytes: a process that cannot map this many more is out of memory
+BEGIN_S = 60.0  # a thread that has not started after this time never will, however busy the process is
+LOOK_S = 1.0  # between checks of free memory while waiting for a thread to start
 
 
 def has_room() -> bool:
-    """Say whether there is memory for more than a trifle."""
+    """Return whether another ROOM bytes of memory can be mapped."""
     try:
         mmap.mmap(-1, ROOM).close()
     except (OSError, MemoryError):
@@ -24,30 +24,30 @@ def has_room() -> bool:
 
 
 def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
-    """Return what `work` returns, or what `on_error` returns for whatever it raises, an interrupt or want of memory too.
+    """Return the result of `work`, or of `on_error` for any exception, including KeyboardInterrupt and MemoryError.
 
-    For the outermost call of a thread or of a worker process, from which an error reaches whoever waits only if it is handed
-    over. `on_error` runs while the error is handled and may raise it again.
+    For the outermost call of a thread or a worker process: its error reaches the waiting caller only if it is passed on.
+    `on_error` runs inside the `except` block and may re-raise.
     """
     try:
         return work()
-    except BaseException as error:  # the boundary of a thread or a process: nobody above would see the error
+    except BaseException as error:  # the boundary of a thread or a process: no caller would see the error
         return on_error(error)
 
 
 class Thread(threading.Thread):
-    """A daemon. Where it finds no memory for its first call `start` raises MemoryError; the library's waits for ever."""
+    """A daemon thread. `start` raises MemoryError if it lacks memory to start; the standard library waits for ever."""
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
         super().__init__(target=target, args=args, name=name, daemon=True)
-        self._started = _Begun()  # what `start` waits for
+        self._started = _StartEvent()  # `start` waits for it
 
 
-class _Begun(threading.Event):
+class _StartEvent(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         for _ in range(round(BEGIN_S / LOOK_S)):
             if super().wait(LOOK_S):
                 return True
             if not has_room():
                 break
-        raise MemoryError("a thread could not begin")
+        raise MemoryError("a thread could not start")
