@@ -1,4 +1,4 @@
-"""Tars that no library writes: what can be read is read, every stretch that is lost is told by its first byte."""
+"""Tars that no library writes: everything readable is read, and each damaged stretch is reported with its first byte."""
 
 import subprocess
 import time
@@ -53,13 +53,13 @@ def test_a_tar_may_start_at_any_byte(odd: int) -> None:
         (A, header(b"x.jpg", 0, size_field=HUGE), B, "short"),
         (A, header(b"x.jpg", 0, size_field=b"77777777777\0"), B, "short"),
         (A, header(b"x.jpg", 0, size_field=b"\xff" * 12), B, "negative"),
-        (A, header(b"x.jpg", 0, size_field=b"0o7junk00000"), B, "no number"),
-        (A, header(b"x.jpg", 0, size_field=b"0000000_010\0"), B, "no number"),
+        (A, header(b"x.jpg", 0, size_field=b"0o7junk00000"), B, "not a number"),
+        (A, header(b"x.jpg", 0, size_field=b"0000000_010\0"), B, "not a number"),
         (A, file(b"x.jpg", b"x").replace(b"x.jpg", b"y.jpg"), B, "checksum"),
         (A, header(b"x", 0, b"L", size_field=HUGE), B, "long header"),
         (A, header(b"x.jpg", 600, b"S") + TRASH * 2, B, "sparse"),
         (A, header(b"x.jpg", 600, b"M") + TRASH * 2, B, "another volume"),
-        (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "no number of bytes"),
+        (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "pax header whose size is not a number"),
         (A, pax(b"9" * 5000 + b" a=b\n") + file(b"x.jpg", b"x"), B, "pax header whose records"),
         (A, pax(b"5 a=\n" * 300_000) + file(b"x.jpg", b"x"), B, "over 1048576"),
         (A, pax(b"5 a=\n" * 300_000, b"g"), B, "over 1048576"),

@@ -1,4 +1,4 @@
-"""A damaged index is named in one line, a kept copy is made again, and neither gives a wrong sample."""
+"""A damaged index is reported in one line, a cached copy is rebuilt, and neither gives a wrong sample."""
 
 import os
 import random
@@ -58,7 +58,7 @@ def test_any_damage_names_the_index_or_does_no_harm(tmp_path: Path, size: int) -
 def test_an_index_that_is_no_file(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2])
     (folder / "index.parquet").mkdir()
-    with pytest.raises(ValueError, match=r"index\.parquet is no file"):
+    with pytest.raises(ValueError, match=r"index\.parquet is not a file"):
         contents(folder, tmp_path / "cache")
     (folder / "index.parquet").rmdir()
     (folder / "index.parquet").write_bytes(b"")
@@ -98,7 +98,7 @@ def test_flat_files_lengths_and_packs_are_made_again(
         file.write_bytes(file.read_bytes()[: size // 2] if harm == "cut" else b"\xff" * size)
     try:
         found = contents(folder, tmp_path / "cache", packing=packing)
-    except ValueError as error:  # seen only when the first samples are looked for: the next start makes it again
+    except ValueError as error:  # found only when the first samples are located: the next start rebuilds it
         assert "is now removed" in str(error)
         found = contents(folder, tmp_path / "cache", packing=packing)
     assert found == expected
@@ -126,7 +126,7 @@ def test_an_index_of_tars_elsewhere_counts_where_the_user_names_the_file(tmp_pat
     expected = contents(folder := caption_set(tmp_path / "tars", [2]), tmp_path / "cache")
     index = build_index(folder, out=tmp_path / "mine" / "index.parquet")
     assert contents(index, tmp_path / "cache") == expected
-    with pytest.raises(ValueError, match=r"is of tars elsewhere, in .*tars: give the index file by its path"):
+    with pytest.raises(ValueError, match=r"lists tars elsewhere, in .*tars: give the path of the index file"):
         contents(index.parent, tmp_path / "cache")
 
 

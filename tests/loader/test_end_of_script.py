@@ -1,4 +1,4 @@
-"""A script that ends with the first sample in hand ends well and silently, whatever reads ahead."""
+"""A script that exits after the first sample exits cleanly and silently, with every kind of prefetch."""
 
 import subprocess
 import sys

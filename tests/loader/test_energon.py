@@ -1,4 +1,4 @@
-"""A folder prepared for Megatron Energon gives the tars of one split, `train` unless another is named."""
+"""A folder prepared for Megatron Energon gives the tars of one split, by default `train`."""
 
 import json
 import os
@@ -97,23 +97,23 @@ def test_a_folder_whose_own_name_has_the_sign_is_itself(tmp_path: Path, name: st
         (SPLIT, "#vall", r"has no split 'vall'. There is: .*set#train, .*set#val, .*set#test"),
         (SPLIT, "#test", "lists no tars for the split 'test'"),
         ("split_parts: {val: [shards/00000.tar]}", "", r"has no split 'train'. There is: .*set#val"),
-        (SPLIT, "/shards#val", r"set/shards has no .nv-meta/split.yaml, so #val names nothing in it"),
+        (SPLIT, "/shards#val", r"set/shards has no .nv-meta/split.yaml, so it has no split #val"),
         (SPLIT, "/nowhere#val", r"set/nowhere has no .nv-meta/split.yaml"),
         ("split_parts: {train: [shards/7.tar]}", "", "1 of the 1 tars of train are missing, first 'shards/7.tar'"),
         ("split_parts: {train: [../other.tar]}", "", r"names a tar outside of .*set: '../other.tar'"),
         ("split_parts: {train: [/etc/passwd]}", "", r"names a tar outside of .*set: '/etc/passwd'"),
         ("split_parts: {train: ['memory://a/b.tar']}", "", r"names a tar outside of .*set"),
         ("split_parts: {train: [linked/00000.tar]}", "", r"names a tar outside of .*set"),
-        ("split_parts: {train: ['{0..999999999}.tar']}", "", "stands for too many names"),
-        ("split_parts: {train: ['{0..%s}.tar']}" % ("9" * 5000), "", "stands for too many names"),
-        ("split_parts: {train: ['%s.tar']}" % ("{1,2,3,4,5,6,7,8,9}" * 20), "", "stands for too many names"),
-        ("split_parts: {train: shards/00000.tar}", "", "`split_parts` is meant to list the tars of each split"),
-        ("split_parts: {train: [0]}", "", "`split_parts` is meant to list the tars of each split"),
-        ("split_parts: {train: [a.tar]}\nexclude: {a: b}", "", "`exclude` is meant to list tars and samples"),
-        ("[]", "", "`split_parts` is meant to list"),
+        ("split_parts: {train: ['{0..999999999}.tar']}", "", "expands to too many names"),
+        ("split_parts: {train: ['{0..%s}.tar']}" % ("9" * 5000), "", "expands to too many names"),
+        ("split_parts: {train: ['%s.tar']}" % ("{1,2,3,4,5,6,7,8,9}" * 20), "", "expands to too many names"),
+        ("split_parts: {train: shards/00000.tar}", "", "`split_parts` must list the tars of each split"),
+        ("split_parts: {train: [0]}", "", "`split_parts` must list the tars of each split"),
+        ("split_parts: {train: [a.tar]}\nexclude: {a: b}", "", "`exclude` must list tars and samples"),
+        ("[]", "", "`split_parts` must list"),
         ("{{{", "", "cannot be read as YAML"),
         ("[" * 100_000, "", "cannot be read as YAML"),
-        ("a: &a [x]\n" + "b: *a\n" * 3, "", "`split_parts` is meant"),
+        ("a: &a [x]\n" + "b: *a\n" * 3, "", "`split_parts` must list"),
         ("split_parts: {train: [shards/00000.tar, shards/00000.tar]}", "", "tars are named twice"),
     ],
 )  # fmt: skip

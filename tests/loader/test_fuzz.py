@@ -1,4 +1,4 @@
-"""Any tar that tarfile writes is read as tarfile reads it; broken in any way, it is named or its whole samples are kept."""
+"""Any tar that tarfile writes is read as tarfile reads it; a damaged one is reported, or its intact samples are kept."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""Processes killed for real, by SIGKILL, at random moments: from the state on, nothing is lost and nothing comes twice."""
+"""Processes killed by SIGKILL at random moments: a resume from the state loses and repeats no sample."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
-# A rank that trains: it notes each batch, then its state, so that the state never says more than was used.
+# A training rank: it records each batch, then its state, so that the state never runs ahead of the batches used.
 TRAINER = """
 import json, os, sys
 from vlmdata import stream

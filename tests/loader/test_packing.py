@@ -1,4 +1,4 @@
-"""Packs: nothing lost, nothing split, little padding; and a packed stream resumes as exactly as one of samples."""
+"""Packs lose and split no sample and have little padding; a packed stream resumes exactly."""
 
 import functools
 import json

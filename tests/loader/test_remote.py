@@ -1,4 +1,4 @@
-"""Remote tars: the same samples as local ones, through a cache that stays small and that processes share."""
+"""Remote tars give the same samples as local ones, through a bounded cache that processes share."""
 
 import os
 from pathlib import Path

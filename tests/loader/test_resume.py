@@ -1,4 +1,4 @@
-"""Exact resume: whatever the ranks, the workers and the moment of the kill, what follows is what was not yet given."""
+"""Exact resume: for any ranks, workers and time of the kill, a resumed stream yields exactly the remaining samples."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def give(tars: Path, cache: Path, world: int, batch: int, state: dict | None, steps: int | None) -> tuple[list[str], dict]:
-    """What `world` ranks hand out in so many steps, in the order of positions, and the state that each of them then has."""
+    """Return what `world` ranks yield in `steps` steps, in the order of positions, and the state of each rank after them."""
     ranks, states = [], []
     for rank in range(world):
         samples = stream(
@@ -75,7 +75,7 @@ def test_a_changed_index_is_refused(tars: Path, cache: Path, tmp_path: Path) -> 
         stream(other, reading=ReadOptions(cache=cache), torch=False).load_state_dict(state)
     with pytest.raises(ValueError, match="another seed"):
         stream(tars, reading=ReadOptions(cache=cache), seed=1, torch=False).load_state_dict(state)
-    with pytest.raises(ValueError, match="no state of a stream: it has _steps_since_snapshot"):
+    with pytest.raises(ValueError, match="not the state of a stream: it has _steps_since_snapshot"):
         stream(tars, reading=ReadOptions(cache=cache), torch=False).load_state_dict({"_steps_since_snapshot": 1})
 
 

@@ -1,4 +1,4 @@
-"""Sets behind a real S3 interface and a real web server on the loopback address, read by several processes at once."""
+"""Datasets on a real S3 interface and a real web server on the loopback address, read by several processes at once."""
 
 import functools
 import http.server
@@ -35,7 +35,7 @@ def tars(tmp_path: Path) -> Path:
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder with byte ranges, and notes what was asked for."""
+    """Serves a folder with byte ranges, and records the requests."""
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -155,7 +155,7 @@ print(json.dumps(sorted((sample["__key__"], len(sample["jpg"])) for sample in sa
 
 
 def test_processes_that_share_a_small_cache(web: Any, tars: Path, tmp_path: Path) -> None:
-    """Four processes in four orders, through a cache that holds a third of the set: all is right, and the bound holds."""
+    """Four processes read in four orders through a cache of a third of the dataset: all samples are right, the bound holds."""
     bound = 3 << 20
     assert sum(path.stat().st_size for path in tars.glob("*.tar")) < 5 << 20  # three blocks of it fit
     arguments = [f"{address_of(web)}/index.parquet", str(tmp_path / "cache"), str(bound)]

@@ -1,4 +1,4 @@
-"""What `stream` takes: the names that PyTorch's users know, the types that a checker sees, and one clear line for a mistake."""
+"""The arguments of `stream`: PyTorch's names, types for a checker, and one clear line for a mistake."""
 
 import inspect
 import os
@@ -109,7 +109,7 @@ def test_chained_addresses_and_paths_pass() -> None:
 @pytest.mark.parametrize("length", [0, "5", 2.5, [], [4, 0], None])
 def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
     packing = Packing(64, lambda sample: length, f"{length!r}", workers=1)
-    with pytest.raises(Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}: a whole number")):
+    with pytest.raises(Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}: return a whole number")):
         stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False)
 
 
@@ -148,7 +148,7 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
     ("state", "says"),
     [
         (5, "state is what state_dict() returned, not 5"),
-        ({}, "this is no state of a stream: it has nothing"),
+        ({}, "this is not the state of a stream: it has no keys"),
         ({"position": "4", "index": "a", "order": "b"}, "position is a whole number, 0 or more, not '4'"),
     ],
 )

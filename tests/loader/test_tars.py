@@ -1,4 +1,4 @@
-"""Others' tars: every flavour is read as tarfile and webdataset read it; damage is named or passed over with a count."""
+"""Tars of other tools are read as tarfile and webdataset read them; damage is reported, or skipped and counted."""
 
 import io
 import tarfile
@@ -90,7 +90,7 @@ def test_a_cut_tar_is_named_or_its_whole_samples_kept(tmp_path: Path, cut: int) 
     with pytest.raises(ValueError, match=r"0\.tar, byte 1024: .*on_error"):
         build_index(tar, out=tmp_path / "index.parquet")
     assert not (tmp_path / "index.parquet").exists()
-    with pytest.warns(UserWarning, match="1 of them"):
+    with pytest.warns(UserWarning, match="Intact samples kept: 1$"):
         assert read(tar, tmp_path, on_error="skip") == [{"__key__": "a", "txt": b"abc"}]
 
 
@@ -120,7 +120,7 @@ def test_tars_and_index_that_do_not_belong_together(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2, 2])
     build_index(folder)
     write_tar(folder / "more.tar", [("z.txt", b"")])
-    with pytest.raises(ValueError, match=r"does not know 1 tars beside it, such as more\.tar"):
+    with pytest.raises(ValueError, match=r"does not list 1 tars beside it, such as more\.tar"):
         read(folder, tmp_path)
     (folder / "more.tar").unlink()
     (folder / "00000.tar").unlink()

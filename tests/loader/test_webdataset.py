@@ -1,4 +1,4 @@
-"""A stream as the first stage of a webdataset pipeline: its stages get every sample once, with and without worker processes."""
+"""A stream as the first stage of a webdataset pipeline: later stages get every sample once, with and without workers."""
 
 import io
 import itertools
@@ -70,7 +70,7 @@ def test_a_pipeline_has_the_epochs_of_the_stream(tars: Path, tmp_path: Path) -> 
 
 
 def test_a_state_counts_what_the_stages_took(tars: Path, tmp_path: Path) -> None:
-    """Stages that map take a sample for each that they give; `batched` has taken one more when it gives a batch."""
+    """Stages that map read one sample per sample they yield; `batched` has read one more when it yields a batch."""
 
     def single(samples: Any) -> wds.DataPipeline:
         return wds.DataPipeline(samples, wds.decode("pil"), wds.to_tuple("jpg", "txt"))

@@ -1,1 +1,1 @@
-"""From tars to training samples: `stream` and what is below it."""
+"""Reading training samples from tars: `stream` and its parts."""

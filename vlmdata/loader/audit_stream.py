@@ -1,4 +1,4 @@
-"""Proof that a stream gives every sample once, whatever the ranks, workers and kills: by walking its plan, reading no tar."""
+"""Check that a stream yields every sample once, for any ranks, workers and kills. It walks the schedule and reads no tar."""
 
 import random
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ PORTION = 1 << 16
 
 @dataclass(frozen=True)
 class Audit:
-    """What was walked: one epoch, and `trials` of random ranks, workers, batches and kills over `trial_positions`."""
+    """What an audit covered: one epoch, and `trials` with random ranks, workers, batches and kills over `trial_positions`."""
 
     positions: int
     samples: int
@@ -24,10 +24,10 @@ class Audit:
 
 
 def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
-    """Walk an epoch of the plan, and random layouts over some of it. Raises AssertionError where a sample is lost or doubled.
+    """Walk an epoch of the schedule, and part of it in random layouts. Raises AssertionError if a sample is lost or doubled.
 
-    A byte a row of the datasets is needed. Each dataset's draws must go through its rows without gap or repetition; for a
-    lone dataset that means each row exactly once.
+    Needs two bytes of memory per row. The draws of each dataset must cover its rows without gap or repetition; for a single
+    dataset, each row must occur exactly once.
     """
     first = plan.epoch_start(epoch)
     rows = sum(order.rows for order in plan.orders)
@@ -48,7 +48,7 @@ def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
 
 
 def audit_packs(plan: PackedPlan, epoch: int) -> None:
-    """Pack each window of an epoch again. Raises AssertionError where a sample is in two packs, or in none."""
+    """Pack each window of an epoch again. Raises AssertionError if a sample is in two packs or in none."""
     for window in range(plan.epoch_windows):
         packs = plan.packs(epoch, window)
         counts = np.bincount(packs.members)
@@ -58,22 +58,22 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
 
 
 def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
-    """Hand out up to 20,000 positions in legs of other ranks, workers and batches; together they must be each once."""
+    """Deal up to 20,000 positions in legs of random ranks, workers and batches. Every position must occur once."""
     end = first + min(plan.epoch_size, 20_000)
-    position, given = first, []
+    position, dealt = first, []
     while position < end:
         layout = StepLayout(chance.randint(1, 64), 0, chance.randint(1, 9), 0, chance.randint(1, 5))
         steps = min(layout.steps(position, end, drop=False), chance.randint(1, 40))
         each = [(rank, worker) for rank in range(layout.world_size) for worker in range(layout.num_workers)]
-        given += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
+        dealt += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
         position = min(position + steps * layout.stride, end)
-    together = np.sort(np.concatenate(given))
+    together = np.sort(np.concatenate(dealt))
     assert np.array_equal(together[together < end], np.arange(first, end)), "positions were lost or doubled"
     return end - first
 
 
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
-    """The positions that one worker hands out before the kill."""
+    """Return the positions that one worker yields before the kill."""
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
         parts.append(positions[numbers < steps].ravel())

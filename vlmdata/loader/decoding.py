@@ -1,6 +1,6 @@
-"""From the bytes of a sample to pixels and text, for `stream(decode=...)`.
+"""Decoding of a sample's bytes to pixels and text, for `stream(decode=...)`.
 
-How it compares with torchvision, Pillow, cv2 and simplejpeg alone: `python -m bench.loader_decoders`, docs/loader.md.
+Benchmark against torchvision, Pillow, cv2 and simplejpeg: `python -m bench.loader_decoders`, docs/loader.md.
 """
 
 import json
@@ -29,15 +29,14 @@ Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes a sample: its images to (H, W, 3) uint8 sRGB, upright, `txt` and `json` to what they hold.
+    """Decodes a sample: images to (H, W, 3) uint8 sRGB, upright; `txt` to str; `json` to its value.
 
-    `size` and `mode` bring images to the model's size (see ResizeRule; None leaves them as they are), by torch's antialiased
-    bilinear filter, or with filter="area" by cv2's, which needs no torch. `augment(pixels, generator)` is called with
-    numbers that belong to the sample in its epoch: the same after a resume, on any number of ranks and workers. Of a
-    caption with `alternatives` in its JSON one is drawn each epoch, with `alternatives` true. An image of more than
-    `max_pixels`, or that would take more than `max_memory_mb` to decode, is refused by its header.
-    Raises DamagedSample for an image or JSON that cannot be read and a caption that is not UTF-8; a mistake in `augment` is
-    raised as it is.
+    `size` and `mode` resize images (see ResizeRule; None keeps their size) with torch's antialiased bilinear filter, or with
+    filter="area" with cv2's, which needs no torch. `augment(pixels, generator)` gets a generator fixed by the sample and the
+    epoch: the same after a resume and on any number of ranks and workers. With `alternatives`, each epoch draws one of the
+    caption and the `alternatives` in its JSON. An image of more than `max_pixels`, or that needs more than `max_memory_mb`
+    to decode, is refused by its header. Raises DamagedSample for an unreadable image or JSON and for a caption that is not
+    UTF-8; errors of `augment` pass through.
     """
 
     size: int | None = None
@@ -96,28 +95,29 @@ class Decode:
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
-    """Random numbers that belong to a sample in its epoch, and to one of its members."""
+    """Return a random generator fixed by the sample, its epoch and the member `name`."""
     return np.random.Generator(np.random.PCG64([sample["__seed__"], *name.encode()]))
 
 
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
-    """The caption or one of the JSON's `alternatives`: each as likely, drawn by the sample's random number."""
+    """Return the caption or one of the JSON's `alternatives`, equally likely, drawn by the sample's random number."""
     captions = captions_of(caption, facts)
     return captions[draw(seed, len(captions))]
 
 
 def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
-    """The caption and the JSON's `alternatives`; others' JSON may have a column of such a name that is no list of texts."""
+    """Return the caption and the texts in the JSON's `alternatives`, which in foreign JSON may be anything."""
     others = facts.get("alternatives")
     return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """An augmentation: a random part of the image, of the area and shape given, at the image's size; mirrored at times.
+    """An augmentation: crops a random part of the image and scales it to the image's size.
 
-    Source: Szegedy et al. 2015, with open_clip's share of the area for training on captions. Mirroring is off, for it makes
-    left right and text unreadable.
+    `area` is the range of the part's share of the area, `shape` of its width / height; `mirror` is the probability of
+    mirroring. Source: Szegedy et al. 2015, with open_clip's range of the area for training on captions. Mirroring is off by
+    default: it swaps left and right and makes text unreadable.
     """
 
     area: tuple[float, float] = (0.9, 1.0)
@@ -141,13 +141,13 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     if pixels.shape[1::-1] == size:
         return pixels
-    pixels = pixels if pixels.flags.writeable else pixels.copy()  # torch warns of others, which Pillow gives
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last: torch's quick path
+    pixels = pixels if pixels.flags.writeable else pixels.copy()  # torch warns about read-only arrays, which Pillow returns
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last: torch's fast path
     return interpolate(planes, size[::-1], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def text_of(data: bytes) -> str:
-    """Return a caption's text without a mark of UTF-8. Raises UnicodeDecodeError, also where a quarter is null characters."""
+    """Return a caption without its UTF-8 mark. Raises UnicodeDecodeError, also if a quarter of it is null characters."""
     text = data.decode()
     if "\0" in text and 4 * text.count("\0") >= len(text):  # UTF-16 or 32 without its mark
         raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "null characters")
@@ -158,18 +158,18 @@ def _caption(data: bytes, sample: Sample, name: str) -> str:
     try:
         return text_of(data)
     except UnicodeDecodeError as error:
-        raise _damaged(sample, name, f"no UTF-8: {error}") from error
+        raise _damaged(sample, name, f"not UTF-8: {error}") from error
 
 
 def _json(data: bytes, sample: Sample, name: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _damaged(sample, name, f"no JSON: {error}") from error
+        raise _damaged(sample, name, f"not JSON: {error}") from error
 
 
 def _damaged(sample: Sample, name: str, why: str) -> DamagedSample:
     where = f"{sample['__url__']}, sample {sample['__key__']!r}, member {name!r}"
     return DamagedSample(
-        f'{where}: {why}. Drop it when building the set, or pass over such samples with reading=ReadOptions(on_error="skip")'
+        f'{where}: {why}. Drop it when building the dataset, or skip such samples: reading=ReadOptions(on_error="skip")'
     )

@@ -1,6 +1,6 @@
-"""How many tokens each sample takes: measured once, in parallel, and kept in the cache.
+"""The length of each sample in tokens, measured once, in parallel, and cached.
 
-The trainer says how (its tokenizer and template, its image tokens); nothing of an image is read but its size.
+The trainer provides the function (its tokenizer, template and image tokens). Of an image only the size is read.
 """
 
 import functools
@@ -34,32 +34,32 @@ from vlmdata.process.interrupt import ignore
 
 Measure = Callable[[Sample], int | list[int]]
 Report = Callable[[int, int], None]
-_Measured = tuple[NDArray[np.int32], Ints]  # of some rows: the tokens of all, and how many each has
-LENGTHS_VERSION = 3  # of the file, and of what is measured
-DAMAGED = (1 << 31) - 1  # tokens of a sample that cannot be read, where such samples are passed over: more than a pack holds
-_ROWS = 4096  # of one task
+_Measured = tuple[NDArray[np.int32], Ints]  # of some rows: their lengths, concatenated, and the number of lengths per row
+LENGTHS_VERSION = 3  # of the file and of the measurement
+DAMAGED = (1 << 31) - 1  # length of an unreadable sample with on_error="skip": more than a pack holds
+_ROWS = 4096  # per task
 
 
 @dataclass
 class Lengths:
-    """Tokens of each row, int32. A row with alternative captions has several: row r has `values[starts[r]:starts[r + 1]]`.
+    """Lengths of the rows in tokens, int32. A row with alternative captions has several: `values[starts[r]:starts[r + 1]]`.
 
-    `digest` names the values.
+    `digest` is a hash of the values.
     """
 
     values: NDArray[np.int32]
-    starts: Ints | None  # None: one each
+    starts: Ints | None  # None: one per row
     digest: str
 
     def at(self, rows: Ints, seeds: Ints) -> Ints:
-        """The tokens of these rows, with the alternative that each sample's random number draws."""
+        """Return the lengths of these rows, each with the caption that the sample's random number draws."""
         if self.starts is None:
             return self.values[rows].astype(np.int64)
         first = self.starts[rows]
         return self.values[first + draw(seeds, self.starts[rows + 1] - first)].astype(np.int64)
 
     def mean(self) -> Fraction:
-        """The expected tokens of a sample, exactly."""
+        """Return the exact mean length of a sample over all draws, in tokens."""
         if self.starts is None:
             return Fraction(int(self.values.sum(dtype=np.int64)), len(self.values))
         counts = np.diff(self.starts)
@@ -71,28 +71,28 @@ class Lengths:
 
 
 def draw(seeds: Any, count: Any) -> Any:
-    """Which of `count` alternatives (the caption itself is 0) a sample's `__seed__` draws; also for arrays."""
+    """Return which of `count` captions a sample's `__seed__` draws (0 is the main one); also for arrays."""
     return seeds % count
 
 
 def measure_lengths(
     reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None, report: Report | None = None
 ) -> Lengths:
-    """Measure the length of every sample, or read what was measured before.
+    """Measure the length of every sample, or read the lengths from the cache.
 
     `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
-    `__image_names__`, their members; with images whose size cannot be read, which are (0, 0), their bytes by member as
-    `__unsized__`. It returns its tokens, or those of each alternative that `draw` chooses from: at least 1. `name` stands
-    for all that it depends on, tokenizer, template and preprocessing: another name is measured again. Where `workers` is over
-    1, `measure` must be a function that a process can import. Raises what `measure` raises, and DamagedSample unless the
-    reader passes over such samples: these are of DAMAGED tokens, and lengths with one are not kept, for the tar may be
-    restored. `report(done, rows)` is called as they are measured.
+    `__image_names__`, their members. An image with an unreadable size has (0, 0), and its bytes are in `__unsized__` by
+    member. `measure` returns the tokens of the sample, or of each caption that `draw` chooses from: at least 1. `name` must
+    change with everything that `measure` depends on: tokenizer, template, preprocessing. With `workers` over 1, `measure`
+    must be importable. Raises the errors of `measure`, and DamagedSample unless the reader skips damaged samples; these have
+    the length DAMAGED, and lengths with one are not cached, because the tar may be restored. `report(done, rows)` is called
+    during measuring.
     """
     mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
-    file = cache / "lengths" / f"{mark}.arrow"  # never beside the tars: a finished dataset holds what its manifest lists
+    file = cache / "lengths" / f"{mark}.arrow"  # not beside the tars: a finished dataset holds only what its manifest lists
     rows = len(reader.dataset.index)
     if file.exists():
-        with suppress(NoIndex):  # damaged: measured once more
+        with suppress(NoIndex):  # damaged: measure again
             return _read(file, rows)
     values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
     starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -104,14 +104,14 @@ def measure_lengths(
 
 
 def _read(file: Path, rows: int) -> Lengths:
-    """Map what `_write` wrote. Raises NoIndex where it is not lengths of so many rows, all of a token or more."""
+    """Map a file of `_write`. Raises NoIndex if it is damaged or not of `rows` rows."""
     with parsing(file):
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
         is_single = pa.types.is_integer(tokens.type)
         values, starts = numbers_of(tokens if is_single else tokens.values), None if is_single else numbers_of(tokens.offsets)
         if len(tokens) != rows or _digest(values, starts) != digest:
-            raise ValueError("its lengths are not those that were measured")
+            raise ValueError("its lengths differ from those measured")
         return Lengths(values, starts, digest)
 
 
@@ -128,9 +128,9 @@ def _write(file: Path, lengths: Lengths) -> None:
         tokens = pa.LargeListArray.from_arrays(pa.array(lengths.starts), tokens)
     table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": lengths.digest})
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # the cache may be shared by machines that measure at once
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # machines that share the cache may measure at the same time
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)  # in one piece, so that it can be mapped whole
+        writer.write_table(table)  # in one batch, so that it can be mapped
     os.replace(part, file)
 
 
@@ -156,7 +156,7 @@ def _reported(parts: Iterable[_Measured], rows: int, report: Report | None) -> I
 
 
 def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] | None]]]:
-    """Runs of rows: the first, and the image sizes of each as far as the index has them."""
+    """Yield runs of rows: the first row, and the image sizes of each row, None if the index lacks them."""
     first = 0
     with parsing(dataset.index_file):
         file = pq.ParquetFile(dataset.index_file, page_checksum_verification=True)
@@ -183,14 +183,14 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
         found = [tokens] if isinstance(tokens, Integral) else tokens
         if not (isinstance(found, list | tuple) and found and all(isinstance(one, Integral) and one >= 1 for one in found)):
             where = f"sample {place.key!r} of {reader.dataset.name}"
-            raise InputError(f"{where} has the length {tokens!r}: a whole number, or a list of them, of at least 1 is meant")
+            raise InputError(f"{where} has the length {tokens!r}: return a whole number of at least 1, or a list of them")
         values += found
         counts.append(len(found))
     return np.array(values, np.int32), np.array(counts)
 
 
 def _text_of(reader: Reader, place: SampleLocation, known: list[tuple[int, int]] | None) -> Sample:
-    """A sample without its images' bytes, but with their sizes."""
+    """Return a sample without the bytes of its images, but with their sizes."""
     is_image = [name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in place.names]
     sample = reader.read(place.only([not image for image in is_image]))
     pictures = place.only(is_image)

@@ -1,4 +1,4 @@
-"""A dataset by row number, for samplers of one's own: what torch calls map-style. Torch is not needed."""
+"""A map-style dataset, which reads samples by row number for custom samplers. Does not need torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from vlmdata.loader.read_samples import Sample, open_readers
 
 
 class Rows:
-    """`rows[i]` is sample i of the index, decoded by `decode`; `rows.__getitems__([...])` several, as DataLoader asks.
+    """`rows[i]` is sample i of the index, decoded by `decode`; `rows.__getitems__([...])` returns several, for DataLoader.
 
-    Nothing is shuffled here; `__seed__` depends on the row and `seed` alone. Raises IndexError past the end, DamagedSample
-    for what cannot be read.
+    It does not shuffle. `__seed__` depends only on the row and `seed`. Raises IndexError past the end, and DamagedSample
+    for a sample that cannot be read.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""A plan whose positions are packs: windows of a plan's samples, packed one after the other, each a pure function.
+"""A schedule whose positions are packs. A window of samples is packed at a time, as a pure function.
 
-How many packs a window gives is known only once it is planned, so a state also names its window and the packs before it:
-resuming plans one window, or reads it from the cache.
+The number of packs in a window is known only after it is packed. A state therefore also names its window and the number of
+packs before it, so that a resume packs one window, or reads it from the cache.
 """
 
 import os
@@ -24,18 +24,18 @@ from vlmdata.loader.read_samples import Reader
 from vlmdata.loader.schedule import Picks, Schedule, digest
 from vlmdata.untrusted import Failed, errors_as
 
-PACKING_VERSION = 2  # of the order: another one is another stream
+PACKING_VERSION = 2  # of the order; part of every state
 FILE_VERSION = 2  # of the files of windows
-KEPT_WINDOWS = 8  # in the cache folder: the others are planned again if they are needed
+KEPT_WINDOWS = 8  # in the cache folder; others are packed again when needed
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Fill sequences of `tokens`. `measure` and `name` as in `measure_lengths`; `overlong` as in `pack`. With `single` each
-    sample is a pack by itself, in the order of the samples: the stream is filtered by length, and nothing is packed.
+    """Fill sequences of `tokens` tokens. `measure` and `name` as in `measure_lengths`, `overlong` as in `pack`. With
+    `single` each sample is its own pack, in the order of the samples: the stream is only filtered by length.
 
-    Samples are packed by windows of `window` of them: with fewer the padding grows (under 0.1% more at 65,536), with more
-    planning takes longer (1 to 18 CPU seconds a million samples).
+    `window` samples are packed at a time. A smaller window adds padding (under 0.1% more at 65,536), a larger one takes
+    longer to pack (1 to 18 CPU seconds per million samples).
     """
 
     tokens: int
@@ -45,7 +45,7 @@ class Packing:
     window: int = 1 << 20
     workers: int | None = None
     single: bool = False
-    report: Report | None = None  # of how many samples are measured, see `measure_lengths`
+    report: Report | None = None  # progress of measuring, see `measure_lengths`
 
     def __post_init__(self) -> None:
         check_whole(1, tokens=self.tokens, window=self.window)
@@ -68,7 +68,7 @@ class _Window(NamedTuple):
 
 @dataclass
 class PackedPlan:
-    """Packs of a plan's samples; see `Schedule` for what its methods are. `lengths` are those of the plan's datasets."""
+    """Packs of the samples of the schedule `plan`; methods as in `Schedule`. `lengths` belong to the datasets, in order."""
 
     plan: Schedule
     lengths: list[Lengths]
@@ -87,14 +87,14 @@ class PackedPlan:
 
     @cached_property
     def order_digest(self) -> str:
-        """Names the order: that of the samples, their lengths, and how they are packed."""
+        """A hash of the order of the samples, their lengths, and the parameters of packing."""
         marks = [lengths.digest for lengths in self.lengths]
         how = self.packing
         facts = [PACKING_VERSION, self.plan.order_digest, how.tokens, how.overlong, how.window, marks]
         return digest([*facts, "single"] if how.single else facts)
 
     def at(self, positions: Ints) -> Picks:
-        """What these packs hold, one after the other, with `starts`; they must ascend."""
+        """Return the samples of the packs at these ascending positions, concatenated, with `starts`."""
         parts: list[Picks] = []
         counts: list[Ints] = []
         self._know(int(positions[-1]))
@@ -113,9 +113,9 @@ class PackedPlan:
         return Picks(*columns)._replace(starts=np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Where the `epochs` epochs that hold a position end, if that is known or lies before `upto`, else a bound past it.
+        """Return (end, True) for the group of `epochs` epochs that contains `position`, if the end is known or before `upto`.
 
-        The second value says whether it is the end.
+        Otherwise return (a bound past `upto`, False).
         """
         self._know(position)
         epoch = self._known[bisect_right([before for *_, before in self._known], position) - 1][0]
@@ -129,28 +129,28 @@ class PackedPlan:
             self._grow()
 
     def epoch_start(self, epoch: int) -> int:
-        """The number of packs before an epoch. Plans all windows before it that are not in the cache."""
+        """Return the number of packs before an epoch. Packs every earlier window that is not in the cache."""
         self._known = [(0, 0, 0)] if self._known[0][0] > epoch else self._known
         while self._known[-1][0] < epoch:
             self._grow()
         return next(before for at, _, before in self._known if at == epoch)
 
     def hint(self, position: int) -> list[int]:
-        """What a state must name beside the position: an epoch and window to begin at, and the packs before it."""
+        """Return what a state needs besides the position: an epoch and window to start at, and the packs before it."""
         befores = [before for _, _, before in self._known]
         return list(self._known[max(0, bisect_right(befores, position - 1) - 1)])
 
     def use_hint(self, hint: list[int]) -> None:
-        """Count packs from what `hint` gave."""
+        """Count packs from a value that `hint` returned."""
         epoch, window, before = hint
         self._known = [(epoch, window, before)]
 
     def packs(self, epoch: int, window: int) -> Packs:
-        """Pack one window of the samples. A pure function of the plan and the lengths."""
+        """Pack one window of samples. A pure function of the schedule and the lengths."""
         return self._pack(self._picks(epoch, window), epoch, window)
 
     def samples(self, epoch: int) -> int:
-        """Return how many samples the packs of an epoch hold: what is not left out, with the alternatives that it draws."""
+        """Return how many samples the packs of an epoch hold: those not left out, with the captions drawn in it."""
         if self.packing.overlong != "drop":
             return self.plan.epoch_size
         size, all_lengths = self.packing.tokens, self.lengths
@@ -221,7 +221,7 @@ class PackedPlan:
         return _Window(Picks(*(column[packs.members] for column in picks[:4])), packs.starts)
 
     def _save(self, file: Path, window: _Window) -> None:
-        """Write a window's plan for the other processes of this machine, and forget those of long ago."""
+        """Write a packed window for the other processes of this machine, and delete the oldest ones."""
         part = file.with_name(f".{file.name}.{os.getpid()}")
         flat = np.concatenate([[0, len(window.starts)], window.starts, *window.picks[:4]]).astype(np.int64)
         flat[0] = xxhash.xxh3_64_intdigest(flat[1:].data) >> 1
@@ -235,9 +235,9 @@ class PackedPlan:
 
 
 def _load(file: Path) -> _Window | None:
-    """Map what `_save` wrote, None where it is damaged: of a million samples a batch needs a few."""
+    """Map a file of `_save`, or return None if it is damaged. Mapped, because a batch needs few of a million samples."""
     try:
-        with errors_as(Failed):  # NumPy's header is Python text, and its parser raises what Python's does
+        with errors_as(Failed):  # NumPy's header is Python text, and its parser may raise any error
             flat = np.load(file, mmap_mode="r").view(np.ndarray)
             if flat[0] != xxhash.xxh3_64_intdigest(flat[1:].data) >> 1:
                 return None

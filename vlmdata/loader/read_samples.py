@@ -1,5 +1,7 @@
-"""Samples from tars: one read for a small sample, two for each member of a large one. The headers must be those that the index
-describes: a tar that was replaced or moved would otherwise give other bytes under the sample's key.
+"""Reads samples from tars: one read for a small sample, two for each member of a large one.
+
+Each read checks the tar's headers against the index. Otherwise a replaced or changed tar would return other bytes under the
+sample's key.
 """
 
 import os
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
 Sample = dict[str, Any]
 OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
-TOGETHER = 1 << 17  # bytes of a sample that are read at once: to copy its members out of them costs less than further reads
+TOGETHER = 1 << 17  # bytes of the largest sample read at once: up to this size, copying its members costs less than more reads
 
 
 class _Ends(dict[str, bytes]):
-    """How a member's name ends in its header, after the key, by its extension: made once."""
+    """The end of a member's name in its header, after the key, by extension; computed once."""
 
     def __missing__(self, extension: str) -> bytes:
         return self.setdefault(extension, f".{extension}\0".encode())
@@ -38,11 +40,11 @@ _ENDS = _Ends()
 
 
 class DamagedSample(Error, ValueError):
-    """A sample that cannot be read or decoded: names the shard, the byte and what to do. on_error="skip" passes over it."""
+    """A sample that cannot be read or decoded. The message names the shard, the byte and the fix. on_error="skip" skips it."""
 
 
 class Reader:
-    """Reads samples of one dataset. Safe for threads, and in processes that were forked or sent a copy."""
+    """Reads samples of one dataset. Thread-safe; forked processes and pickled copies may use it too."""
 
     def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None, on_error: OnError = "raise") -> None:
         self.dataset = dataset
@@ -72,12 +74,12 @@ class Reader:
         holds, begin, base, size_at = data.startswith, key.encode(), start + BLOCK, start + BLOCK - SIZE_AT
         for name, offset, size in zip(names, offsets, sizes, strict=True):
             if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
-                return self._read_apart(place, tar, sample)  # a long name, or not what the index describes
+                return self._read_apart(place, tar, sample)  # a long name, or the tar differs from the index
             sample[name] = data[offset - start : offset - start + size]
-        return sample if len(data) == span else self._read_apart(place, tar, sample)  # a tar that is cut
+        return sample if len(data) == span else self._read_apart(place, tar, sample)  # else the tar is truncated
 
     def _read_apart(self, place: SampleLocation, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
-        """Read each member by itself, after its header: a large one is not copied, and nothing reserves memory for a lie."""
+        """Read each member separately, after its header. Large members are not copied; a false size reserves no memory."""
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
             there = max(0, tar.size - offset)
@@ -94,26 +96,26 @@ class Reader:
             raise self._damage(place, offset, f"cannot be read: {error}") from error
 
     def confirm(self, place: SampleLocation) -> None:
-        """Raise DamagedSample unless the headers of all members lie where the index has them."""
+        """Raise DamagedSample unless the headers of all members are where the index places them."""
         tar = self._open.get(place.shard) or self._tar(place)
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
 
     def _confirm(self, place: SampleLocation, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
-        """Raise DamagedSample unless this member's header lies before it."""
+        """Raise DamagedSample unless the header before this member matches it."""
 
         def read(at: int, size: int) -> bytes:
             return self._bytes(place, tar, size, at)
 
         if not is_member(read, f"{place.key}.", name, offset, size):
-            raise self._damage(place, offset, f"member {name!r} of {size} bytes is not there")
+            raise self._damage(place, offset, f"there is no member {name!r} of {size} bytes")
 
     def read_at(self, place: SampleLocation, offset: int, size: int) -> bytes:
         """Return bytes of the sample's tar, fewer at its end."""
         return (self._open.get(place.shard) or self._tar(place)).pread(size, offset)
 
     def ahead(self, places: list[SampleLocation]) -> None:
-        """Fetch what these samples need soon; nothing to do for local tars. Errors are left for the reading itself."""
+        """Prefetch these samples; does nothing for local tars. Errors show up when the samples are read."""
         if self._remote is None:
             return
         spans: dict[int, list[tuple[int, int]]] = {}
@@ -139,37 +141,37 @@ class Reader:
             self._check_end(place, tar)
         self._open[place.shard] = tar
         while len(self._open) > OPEN_TARS:
-            self._open.popitem(last=False)  # closed when the last thread that reads from it lets go
+            self._open.popitem(last=False)  # closed once no thread reads from it
         return tar
 
     def _check_end(self, place: SampleLocation, tar: "Tar | RemoteTar") -> None:
-        """Raise DamagedSample for a tar with samples after those of the index beside it: they would be left out silently."""
+        """Raise DamagedSample if the tar has samples after those that its index lists; they would be left out silently."""
         end = int(self.dataset.index.arrays["shard_ends"][place.shard])
 
         def read(at: int, size: int) -> bytes:
             return self._bytes(place, tar, size, end + at)
 
         if has_samples(read, tar.size - end):
-            damage = self._damage(place, end, "samples follow that the index does not know")
+            damage = self._damage(place, end, "samples follow that the index does not list")
             if self.on_error == "raise":
                 raise damage
             warnings.warn(f"not used: {damage}", stacklevel=2)
 
     def forked(self) -> None:
-        """Drop what a forked process must not use: connections of its parent."""
+        """Drop the parent's connections, which a forked process must not use."""
         if self._remote is not None and self._process != os.getpid():
             self._process, self._open = os.getpid(), OrderedDict()
 
     def _damage(self, place: SampleLocation, offset: int, why: str) -> DamagedSample:
         address = self.dataset.address(place.shard)
         return DamagedSample(
-            f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar is not what {self.dataset.index_file} describes:"
-            f' restore it, index again (vlmdata index), or pass over such samples with reading=ReadOptions(on_error="skip")'
+            f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar does not match {self.dataset.index_file}:"
+            f' restore it, index again (vlmdata index), or skip such samples: reading=ReadOptions(on_error="skip")'
         )
 
 
 def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_error: OnError = "raise") -> list[Reader]:
-    """A reader for each dataset; the remote ones share one cache of at most `cache_bytes`, and its connections."""
+    """Return a reader for each dataset. Remote ones share one cache of about `cache_bytes` bytes, and connections."""
     if not any(dataset.is_remote for dataset in datasets):
         return [Reader(dataset, None, on_error) for dataset in datasets]
     from vlmdata.loader.remote_tars import BlockCache, RemoteTars
@@ -180,17 +182,17 @@ def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_erro
 
 
 class Tar:
-    """An open local tar of `size` bytes. `pread(size, offset)` gives some, fewer at its end; closed when nobody holds it."""
+    """An open local tar of `size` bytes. `pread(size, offset)` returns fewer bytes at its end. Garbage collection closes it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._number = os.open(address, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would wait for somebody to write
+        self._number = os.open(address, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would block until a writer opens it
         status = os.fstat(self._number)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{address} is no file")
+            raise OSError(f"{address} is not a file")
         self.size = status.st_size
         self.pread: Callable[[int, int], bytes] = partial(os.pread, self._number)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_number"):
-            close(self._number)  # as an argument: at the end of a script the module may be empty already
+            close(self._number)  # bound as an argument: at interpreter exit the module may already be empty

@@ -1,7 +1,7 @@
-"""Tars behind addresses, by fsspec: read in blocks of 1 MB that a bounded local cache keeps, fetched ahead in threads.
+"""Remote tars, read through fsspec in blocks of 1 MB, prefetched in threads and kept in a bounded local cache.
 
-The cache is a folder that any number of processes share: a block is a file that appears whole or not at all, one process
-fetches it while others wait, and the oldest go when it is full.
+The cache is a folder that any number of processes may share. A block is a file that is written atomically; one process
+fetches it while others wait. When the cache is full, the least recently read blocks are removed.
 """
 
 import fcntl
@@ -18,20 +18,21 @@ import fsspec
 import xxhash
 
 BLOCK = 1 << 20
-MOST_BLOCKS = 16  # of one request
-FETCHES = 8  # requests at once, of one process
+MOST_BLOCKS = 16  # in one request
+FETCHES = 8  # concurrent requests of one process
 _LOCKS = 256
 
 
 class BlockCache:
-    """A folder of blocks, kept to about `max_bytes`: it is swept after each twentieth of that has been written."""
+    """A folder of blocks, limited to about `max_bytes`: each twentieth of that written triggers a sweep."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._written = max_bytes  # sweep at the first write too: what earlier runs left counts
+        self._written = max_bytes  # sweep at the first write too, because earlier runs left blocks
 
     def path(self, mark: str, number: int) -> Path:
+        """Return the file of block `number` of the tar with the hash `mark`."""
         return self.folder / mark[:2] / f"{mark}-{number}"
 
     def put(self, mark: str, number: int, data: bytes) -> None:
@@ -47,20 +48,20 @@ class BlockCache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold one of 256 locks between all threads and processes; it goes with the process."""
+        """Hold one of 256 locks shared by all threads and processes. A process that dies releases it."""
         with _lock(self.folder / f"lock-{xxhash.xxh3_64_intdigest(name.encode()) % _LOCKS}"):
             yield
 
     def _sweep(self) -> None:
-        """Remove the blocks read longest ago until nine tenths of the limit are left."""
-        with _lock(self.folder / "lock-sweep"):  # not one of the 256: this thread holds one of those
+        """Remove the least recently read blocks until nine tenths of the limit are left."""
+        with _lock(self.folder / "lock-sweep"):  # not one of the 256, because this thread holds one of them
             found = []
             for path in self.folder.glob("??/*"):
                 try:
                     stat = path.stat()
                 except FileNotFoundError:
                     continue
-                if not path.name.startswith(".") or stat.st_mtime < time.time() - 3600:  # else it is being written
+                if not path.name.startswith(".") or stat.st_mtime < time.time() - 3600:  # a newer hidden file is being written
                     found.append((stat.st_mtime_ns, stat.st_size, path))
             total = sum(size for _, size, _ in found)
             for _, size, path in sorted(found):
@@ -78,7 +79,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 class RemoteTars:
-    """Opens remote tars. One of it serves all readers of a process; a forked process makes its connections anew."""
+    """Opens remote tars. One instance serves all readers of a process; a forked process opens new connections."""
 
     def __init__(self, cache: BlockCache) -> None:
         self.cache = cache
@@ -90,7 +91,7 @@ class RemoteTars:
         return {"cache": self.cache, "_process": 0, "_pool": None, "_files": {}}
 
     def open(self, address: str) -> "RemoteTar":
-        """Open a tar. Raises OSError if it is not there."""
+        """Open a tar. Raises OSError if it does not exist."""
         self._renew()
         protocol = address.partition("://")[0]
         if protocol not in self._files:
@@ -98,7 +99,7 @@ class RemoteTars:
         return RemoteTar(address, self._files[protocol], self.cache)
 
     def ahead(self, tar: "RemoteTar", spans: list[tuple[int, int]]) -> None:
-        """Fetch these (offset, size) of a tar soon."""
+        """Prefetch these (offset, size) of a tar."""
         self._renew()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(FETCHES, "vlmdata-fetch")
@@ -111,7 +112,7 @@ class RemoteTars:
 
 
 class RemoteTar:
-    """A tar behind an address; `size` and `pread(size, offset)` as of a local one."""
+    """A remote tar, with `size` and `pread(size, offset)` as for a local one."""
 
     def __init__(self, address: str, files: Any, cache: BlockCache) -> None:
         self.address = address
@@ -125,7 +126,7 @@ class RemoteTar:
         cache.path(self._mark, 0).parent.mkdir(parents=True, exist_ok=True)
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Read, from the cache where it has the blocks, fewer bytes at the end. Raises OSError when the store fails."""
+        """Read through the cache; returns fewer bytes at the end. Raises OSError if the store fails."""
         size = min(size, self.size - offset)
         if size <= 0:
             return b""
@@ -135,7 +136,7 @@ class RemoteTar:
         return (parts[0] if len(parts) == 1 else b"".join(parts))[start : start + size]
 
     def missing(self, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Runs (first, count) of blocks that these (offset, size) need and the cache does not have."""
+        """Yield the runs (first, count) of blocks that these (offset, size) need and the cache lacks."""
         ends = [(offset, min(offset + size, self.size)) for offset, size in spans]
         needed = {number for offset, end in ends for number in range(offset // BLOCK, (end - 1) // BLOCK + 1)}
         run: list[int] = []
@@ -150,7 +151,7 @@ class RemoteTar:
             yield run[0], len(run)
 
     def fetch(self, first: int, count: int) -> bytes:
-        """Fetch a run of blocks by one request into the cache, unless another process just did; return the first."""
+        """Fetch a run of blocks into the cache in one request, unless another process just did. Returns the first block."""
         with self._cache.locked(f"{self._mark}-{first}"):
             known = self._cached(first)
             if known is not None:
@@ -171,7 +172,7 @@ class RemoteTar:
         path = self._cache.path(self._mark, number)
         try:
             data = path.read_bytes()
-            os.utime(path)  # read now: not the next to go
+            os.utime(path)  # the time of the last read, for the sweep
         except FileNotFoundError:
             return None
-        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # a damaged one is fetched again
+        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # damaged: fetch again

@@ -1,4 +1,4 @@
-"""An endless or finite walk through a plan, with exact state. Plain Python: torch is neither needed nor imported."""
+"""Iteration over a schedule, finite or endless, with an exact resumable state. Does not import torch."""
 
 import os
 import sys
@@ -24,19 +24,19 @@ from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.loader.schedule import Schedule, StepLayout
 
 PORTION = 2048  # positions planned at once
-AHEAD = 2  # batches made ahead of the reader, at least
+AHEAD = 2  # least number of prefetched batches
 _TRIES = 1000  # positions tried to replace a damaged one before giving up
 
 
 class StreamBatch(list):
-    """Samples handed out together. `position` and `skipped` are the stream's after it, over all ranks: see state_dict."""
+    """A batch. `position` and `skipped` are the stream's values after it, over all ranks: see state_dict."""
 
     position: int
     skipped: int
 
 
 class SampleJob(NamedTuple):
-    """One sample to make: its position, where it lies, its random number, and whether it fills up the last step."""
+    """A sample to read: its position, location and random number; `pad` marks one that fills the last step."""
 
     position: int
     dataset: int
@@ -45,15 +45,15 @@ class SampleJob(NamedTuple):
     pad: bool
 
 
-Unit = SampleJob | list[SampleJob]  # what stands at one position
-StreamStep = tuple[int, int, Any]  # the position after it, this worker's own state then, and its samples, planned or made
+Unit = SampleJob | list[SampleJob]  # at one position: a sample or a pack
+StreamStep = tuple[int, int, Any]  # the position after the step, this worker's state then, its samples (planned or read)
 
 
 class Samples:
-    """Iterates over the samples of a plan from the current position to the end of the current epochs.
+    """Iterates over the samples of a schedule, from the current position to the end of the current epochs.
 
-    The position counts samples handed out over all ranks. With `batch_size` None samples come one by one. See `stream` for the
-    parameters.
+    The position counts samples yielded over all ranks. With `batch_size` None it yields single samples. See `stream` for
+    the parameters.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ class Samples:
     # -- state
 
     def state_dict(self, after: Any = None) -> dict[str, Any]:
-        """The state after what was handed out last, or after the batch `after`: at most 200 bytes as JSON.
+        """Return the state after the last yielded batch, or after the batch `after`: at most 200 bytes as JSON.
 
-        It holds for any number of ranks and workers. Where other processes iterate (a plain DataLoader with workers), name
-        the batch; `stream.loader` does this by itself. In a DataLoader's worker it is that worker's own, for torchdata.
+        The state can be loaded with any number of ranks and workers. If other processes iterate (a plain DataLoader with
+        workers), pass the batch as `after`; `stream.loader` does not need it. In a DataLoader worker it is the worker's
+        state, for torchdata.
         """
         position = self._position if after is None else position_of(after)
         state = {"position": position, "index": self.plan.index_digest, "order": self.plan.order_digest}
@@ -105,46 +106,46 @@ class Samples:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after `state`, on any number of ranks and workers. Raises ValueError if index or order are not the same."""
+        """Resume after `state`, on any number of ranks and workers. Raises ValueError if the index or order has changed."""
         if not isinstance(state, Mapping):
             raise wrong("state", "what state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
-            raise InputError(f"this is no state of a stream: it has {', '.join(map(str, state)) or 'nothing'}")
+            raise InputError(f"this is not the state of a stream: it has {', '.join(map(str, state)) or 'no keys'}")
         check_whole(0, position=state["position"])
         if state["index"] != self.plan.index_digest:
             raise InputError(
                 f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"
-                " removed or rewritten since, so what was already given is not known. Restore them, or begin anew"
+                " removed or rewritten since, so the samples already seen are unknown. Restore the tars, or start over"
             )
         if state["order"] != self.plan.order_digest:
-            raise InputError("the state was saved with another seed, weights or packing: use the same, or begin anew")
+            raise InputError("the state was saved with another seed, weights or packing: use the same, or start over")
         layout = self._layout()
         if state.get("worker") not in (None, [layout.worker, layout.num_workers, layout.stride]):
-            raise InputError(f"this state is of one worker of several, {state['worker']}: load it through StatefulDataLoader")
+            raise InputError(f"the state belongs to one of several workers, {state['worker']}: load it with StatefulDataLoader")
         if "window" in state:
             self.plan.use_hint(state["window"])
         self._origin = self._position = int(state["position"])
         self._until = state.get("until")
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         check_whole(0, epoch=epoch)
         self._origin = self._position = self.plan.epoch_start(epoch)
         self._until = None
 
     @property
     def position(self) -> int:
-        """Samples handed out so far, over all ranks and epochs."""
+        """Samples yielded so far, over all ranks and epochs."""
         return self._position
 
     # -- lengths
 
     def __len__(self) -> int:
-        """Steps of one iteration on each rank, from where it began: the same on all. Samples, with batch_size=None."""
+        """Return the steps of one iteration on each rank, the same on all; with batch_size=None, the samples."""
         return self._layout().steps(self._origin, self._end(), drop=self.drop_last)
 
     def _end(self) -> int:
-        """Where the iteration ends that begins at the origin: `epochs` epochs, less what was given of them before."""
+        """Return the end position of the iteration from the origin: `epochs` epochs, less what was already yielded."""
         if self._until is not None:
             return self._until
         if self.epochs is None:
@@ -152,12 +153,12 @@ class Samples:
         return self.plan.end(self._origin, self.epochs, 1 << 62)[0]
 
     def tail_samples(self) -> tuple[int, int]:
-        """How many samples are given twice to fill the last step, and how many are left out, at the end of an iteration."""
+        """Return (samples yielded twice to fill the last step, samples left out) at the end of an iteration."""
         over = (self._end() - self._origin) % self._layout().stride
         return (0, over) if self.drop_last else (-over % self._layout().stride, 0)
 
     def audit(self, epoch: int = 0, *, trials: int = 10, seed: int = 0) -> Audit:
-        """Prove from the index, without reading tars, that an epoch gives every sample once: see `audit`."""
+        """Check from the index, without reading tars, that an epoch yields every sample once: see `audit`."""
         if not isinstance(self.plan, PackedPlan):
             return audit(self.plan, epoch, trials, seed)
         audit_packs(self.plan, epoch)
@@ -169,7 +170,7 @@ class Samples:
         return map(itemgetter(1), self.walk())
 
     def walk(self) -> Iterator[tuple[int, Any]]:
-        """Iterate as `iter` does, with the position after each step."""
+        """Iterate like `iter`, and yield (position after the step, step)."""
         layout = self._layout()
         self._origin = start = self._position
         _keep_freed_memory()
@@ -181,13 +182,13 @@ class Samples:
         if self.epochs is not None:
             self.finished(start)
 
-    def moved(self, begun: int, position: int, skipped: int) -> None:
-        """Take over how far worker processes have come in the iteration that began at `begun`."""
-        self._origin, self._position, self.skipped = begun, position, skipped
+    def moved(self, origin: int, position: int, skipped: int) -> None:
+        """Set the progress that worker processes made in the iteration that started at `origin`."""
+        self._origin, self._position, self.skipped = origin, position, skipped
 
-    def finished(self, begun: int) -> None:
-        """Take over that the iteration that began at `begun` came to its end."""
-        self._origin = begun
+    def finished(self, origin: int) -> None:
+        """Mark the iteration that started at `origin` as complete."""
+        self._origin = origin
         self._origin = self._position = self._end()
         self._until = None
 
@@ -206,11 +207,11 @@ class Samples:
         return ((after, own, make(units)) for after, own, units in planned)
 
     def _made_ahead(self, layout: StepLayout, planned: Iterator[StreamStep]) -> Iterator[StreamStep]:
-        """Make the samples of each step in threads, ahead of the reader."""
+        """Prefetch the samples of each step in threads."""
         waiting: deque[tuple[int, int, list[Future]]] = deque()
         is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
-        piece = -(-layout.batch_size // self.threads)  # each thread makes its piece of a batch, so that the first comes soon
+        piece = -(-layout.batch_size // self.threads)  # per thread, so that the first batch is ready soon
         least = max(AHEAD, 2 * self.threads // layout.batch_size)
         try:
             for after, own, units in planned:
@@ -222,7 +223,7 @@ class Samples:
             while waiting:
                 yield self._result(*waiting.popleft())
         finally:
-            if not is_ending():  # the end of a script has ended the threads, and taken apart what shutdown needs
+            if not is_ending():  # at interpreter exit the threads are gone, and so is what shutdown needs
                 pool.shutdown(cancel_futures=True)
 
     def _result(self, after: int, own: int, pieces: list[Future]) -> StreamStep:
@@ -230,7 +231,7 @@ class Samples:
         return after, own, made[0] if self.batch_size is None else made
 
     def _planned(self, layout: StepLayout, start: int) -> Iterator[StreamStep]:
-        """Each step of this worker, with what is to be made for it."""
+        """Yield each step of this worker with the samples to read."""
 
         def end(upto: int) -> tuple[int, bool]:
             if self._until is not None:
@@ -244,14 +245,14 @@ class Samples:
             if self.batch_size is not None:
                 steps = [units[first : first + self.batch_size] for first in range(0, len(units), self.batch_size)]
             after = np.minimum(start + layout.stride * (numbers + 1), known_end).tolist()
-            # the state in a worker is its own: as if all workers had done as many steps
+            # a worker's state assumes that all workers have done as many steps
             done = start + layout.stride * (numbers - layout.worker + layout.num_workers)
             own = after if layout.num_workers == 1 else np.minimum(done, known_end).tolist()
             portion = list(zip(after, own, steps, strict=True))
             if not self._is_remote or numbers[0] == layout.worker:
                 yield from portion
                 continue
-            self._fetch_ahead(units)  # while the portion before is read
+            self._fetch_ahead(units)  # while the previous portion is read
             yield from waiting
             waiting = portion
         yield from waiting
@@ -262,7 +263,7 @@ class Samples:
             reader.ahead([job.place for job in jobs if job.dataset == number])
 
     def _plan_units(self, positions: Ints, end: int) -> list[Unit]:
-        """What is to be made for these positions: a job each, or with packs a list of jobs."""
+        """Return a job for each position, or with packs a list of jobs."""
         picks = self.plan.at(positions)
         if picks.starts is not None:
             positions = np.repeat(positions, np.diff(picks.starts))
@@ -287,18 +288,18 @@ class Samples:
         return list(map(self._make, units))
 
     def _make(self, unit: Unit) -> Any:
-        """Make one sample, or the list of a pack's. What is damaged is an error, or is counted and replaced."""
+        """Read one sample, or the list of samples in a pack. Damaged samples raise, or are counted and replaced."""
         try:
             return self._sample(unit) if isinstance(unit, SampleJob) else list(map(self._sample, unit))
         except DamagedSample:
             if self.on_error == "raise":
                 raise
-            return self._mend(unit)
+            return self._replace(unit)
 
-    def _mend(self, unit: Unit) -> Any:
-        """Make what can be made: the next whole sample of the order in place of a damaged one; a pack without it.
+    def _replace(self, unit: Unit) -> Any:
+        """Return the next intact sample instead of a damaged one, or a pack without its damaged samples.
 
-        A pack of which nothing is left is replaced by the next one.
+        An empty pack is replaced by the next one.
         """
         position = unit.position if isinstance(unit, SampleJob) else unit[0].position
         for other in range(position + 1, position + 1 + _TRIES):
@@ -327,30 +328,30 @@ class Samples:
         return sample if self.decode is None else self.decode(sample)
 
     def _layout(self) -> StepLayout:
-        """How positions are dealt, as far as this process knows; `Stream` adds the DataLoader's workers."""
+        """Return how positions are distributed over ranks; `Stream` adds the DataLoader's workers."""
         return StepLayout(self.batch_size or 1, self.rank, self.world_size)
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Keep glibc from giving a batch's memory back to the system after each batch, only to ask for it again.
+    """Stop glibc from returning a batch's memory to the system after each batch, only to request it again.
 
-    Freeing one large block raises its threshold to twice that size. Worth a third of the time of reading raw samples. Once
-    a process: the second such block would be taken from the heap, and cleared.
+    Freeing one large block raises its threshold to twice that size, which saves a third of the time of reading raw samples.
+    Once per process: a second block would come from the heap and be cleared.
     """
     bytes((32 << 20) - 8192)
 
 
 def position_of(batch: Any) -> int:
-    """The position that a batch carries. Raises ValueError if it carries none."""
+    """Return the position of a batch. Raises ValueError if it has none."""
     position = getattr(batch, "position", None)
     if position is None:
-        raise InputError("this carries no position: give the stream batch_size=N, and the DataLoader batch_size=None")
+        raise InputError("the batch has no position: give the stream batch_size=N, and the DataLoader batch_size=None")
     return position
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process among the ranks: as given, else as torch.distributed says, else as torchrun's environment says."""
+    """Return (rank, world size): the arguments, else those of torch.distributed, else those of torchrun's environment."""
     if (rank is None) != (world_size is None):
         raise InputError("give both rank and world_size, or neither")
     if rank is None or world_size is None:

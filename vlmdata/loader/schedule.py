@@ -1,4 +1,4 @@
-"""What stands at each position of a stream: a pure function of the indexes, the seed and the weights. No tar is opened."""
+"""The sample at each position of a stream: a pure function of indexes, seed and weights. Opens no tar."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ End = Callable[[int], tuple[int, bool]]
 
 
 class Picks(NamedTuple):
-    """Samples, as arrays: the dataset, the row of its index, its epoch, and a random number of this sample in this epoch.
+    """Samples as arrays: dataset, row in its index, epoch, and a random number fixed by the sample and the epoch.
 
     With packs, pack p holds the samples from `starts[p]` to `starts[p + 1]`.
     """
@@ -36,7 +36,7 @@ class Picks(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Positions 0, 1, 2, … through all epochs. `epoch_size` positions are one epoch of the whole."""
+    """The samples at positions 0, 1, 2, … through all epochs. An epoch of the blend has `epoch_size` positions."""
 
     datasets: list[Dataset]
     orders: list[Order]
@@ -45,7 +45,7 @@ class Schedule:
     seed: int
 
     def at(self, positions: Ints) -> Picks:
-        """What stands at these positions; they must ascend."""
+        """Return the samples at these ascending positions."""
         datasets, draws = self.blend.at(positions)
         rows, epochs, seeds = np.empty_like(draws), np.empty_like(draws), np.empty_like(draws)
         for dataset in distinct(datasets) if len(self.orders) > 1 else [0]:
@@ -60,29 +60,30 @@ class Schedule:
         return Picks(datasets, rows, epochs, seeds)
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Where the `epochs` epochs that hold a position end, and that this is known: see PackedPlan."""
+        """Return (end, True) for the group of `epochs` epochs that contains `position`: see PackedPlan."""
         span = epochs * self.epoch_size
         return (position // span + 1) * span, True
 
     def epoch_start(self, epoch: int) -> int:
-        """The position at which an epoch starts."""
+        """Return the position at which an epoch starts."""
         return epoch * self.epoch_size
 
     def hint(self, position: int) -> list[int] | None:
-        """What a state must name beside the position: nothing. See PackedPlan."""
+        """Return what a state needs besides the position: nothing. See PackedPlan."""
         return None
 
     def use_hint(self, hint: list[int]) -> None:
+        """Raise InputError: only a packed stream has a hint."""
         raise InputError("the state is of a packed stream, and this one is not packed")
 
     @cached_property
     def index_digest(self) -> str:
-        """Names what is read: other samples, another order in the tars or other tars change it."""
+        """A hash of the tars, their samples and the samples' order in the tars."""
         return digest([dataset.index.digest for dataset in self.datasets])
 
     @cached_property
     def order_digest(self) -> str:
-        """Names the order: seed, whether it is shuffled, weights and this module's own version change it."""
+        """A hash of the order: seed, shuffling, weights and ORDER_VERSION."""
         rates = [[str(rate) for rate in stage] for stage in self.blend.rates]
         return digest([ORDER_VERSION, self.seed, self.orders[0].shuffle, self.blend.starts, rates])
 
@@ -97,12 +98,12 @@ def make_plan(
     shuffle: bool = True,
     tokens: Sequence[Fraction] | None = None,
 ) -> Schedule:
-    """Blend datasets by weight. One dataset's epoch is its rows.
+    """Blend datasets by weight. An epoch of one dataset is all its rows.
 
-    by="samples": a weight is a share of the samples; an epoch has as many positions as the datasets have rows together.
-    by="epochs": a weight is how often each row is seen in one epoch of the whole. by="tokens": a share of the tokens, with
-    the mean `tokens` of a sample of each dataset. `later` maps a position (samples over all ranks) to the weights that hold
-    from there on. Raises ValueError for impossible weights.
+    by="samples": a weight is a share of the samples; an epoch has as many positions as all datasets have rows. by="epochs":
+    a weight is how often an epoch of the blend repeats each row. by="tokens": a weight is a share of the tokens; `tokens` is
+    the mean length of a sample of each dataset. `later` maps a position (samples over all ranks) to the weights from there
+    on. Raises ValueError for impossible weights.
     """
     rows = [len(dataset.index) for dataset in datasets]
     if by == "tokens" and tokens is None:
@@ -128,7 +129,7 @@ def make_plan(
 
 @dataclass(frozen=True)
 class StepLayout:
-    """How positions are dealt: to `world_size` ranks, `batch_size` each a step, the steps to the workers of a rank in turn."""
+    """How positions are dealt: each step gives `batch_size` to each rank; a rank's workers take its steps in turn."""
 
     batch_size: int = 1
     rank: int = 0
@@ -138,19 +139,19 @@ class StepLayout:
 
     @property
     def stride(self) -> int:
-        """The positions of one step over all ranks."""
+        """The number of positions in one step over all ranks."""
         return self.batch_size * self.world_size
 
     def steps(self, start: int, end: int, *, drop: bool) -> int:
-        """How many steps every rank has from `start` to `end`; `drop` leaves out a last one that is not full."""
+        """Return the number of steps per rank from `start` to `end`; `drop` leaves out a partial last step."""
         return (end - start) // self.stride if drop else -(-(end - start) // self.stride)
 
     def deal(self, start: int, end: End, most: int, *, drop: bool) -> Iterator[tuple[Ints, Ints, int]]:
-        """Give this worker's steps, some at a time: their numbers (s,), their positions (s, batch_size), and the end if known.
+        """Yield this worker's steps in portions: step numbers (s,), positions (s, batch_size), and the end, 2**62 if unknown.
 
-        A rank takes every world_size-th position, so that it stays with the same lanes of the order. The first portion is
-        small, so that the first batch comes soon; they grow until they have `most` positions. `end(upto)` is the end and
-        True, or a bound past `upto` and False.
+        A rank takes every world_size-th position, so that it stays on the same lanes of the order. The first portion is
+        small, so that the first batch comes soon; portions grow up to `most` positions. `end(upto)` returns (end, True) or
+        (a bound past `upto`, False).
         """
         portion, first = max(1, 32 // self.batch_size), self.worker
         while True:
@@ -167,5 +168,5 @@ class StepLayout:
 
 
 def digest(facts: object) -> str:
-    """A name of 16 hex digits for facts that JSON can hold."""
+    """Return a hash of JSON values, 16 hex digits."""
     return xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())

@@ -1,4 +1,4 @@
-"""The stream as a PyTorch dataset, and the loader that runs it in worker processes."""
+"""The stream as a PyTorch dataset, and a loader that runs it in worker processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from vlmdata.loader.schedule import StepLayout
 
 
 class Stream(Samples, IterableDataset):
-    """Samples for PyTorch: alone, through its own `loader`, or in a DataLoader or StatefulDataLoader."""
+    """Samples for PyTorch. Iterate it directly, through `loader`, or in a DataLoader or StatefulDataLoader."""
 
     def _layout(self) -> StepLayout:
         info = get_worker_info()
@@ -29,10 +29,10 @@ class Stream(Samples, IterableDataset):
         prefetch_factor: int = 2,
         device: str | torch.device | None = None,
     ) -> "Loader":
-        """Batches made by `num_workers` processes, `prefetch_factor` of them ahead in each.
+        """Return a loader in which each of `num_workers` processes prefetches `prefetch_factor` batches.
 
-        The stream's state follows what this hands out, not what is prefetched. With a GPU as `device`, a batch's tensors, in
-        dicts, lists and tuples, are copied there from pinned memory while the one before is in use.
+        The stream's state follows the batches yielded, not those prefetched. With a GPU as `device`, the tensors of a batch,
+        also in dicts, lists and tuples, are copied there from pinned memory while the previous batch is in use.
         """
         check_whole(0, num_workers=num_workers)
         check_whole(1, prefetch_factor=prefetch_factor)
@@ -41,7 +41,7 @@ class Stream(Samples, IterableDataset):
 
 
 class Loader:
-    """Iterates over a stream with worker processes, from the stream's position, and moves that position along."""
+    """Iterates over a stream in worker processes, from the stream's position, and updates that position."""
 
     def __init__(
         self, stream: Stream, num_workers: int, pin_memory: bool, prefetch_factor: int, device: str | torch.device | None
@@ -69,24 +69,24 @@ class Loader:
             _Tagged(self.stream),
             batch_size=None,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=self.pin_memory,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
         )
         steps: Iterator[tuple[int, int, Any]] = iter(loader)
         if self.device is not None and self.device.type == "cuda":
             steps = _ahead(steps, self.device)
-        begun, skipped = self.stream.position, self.stream.skipped
+        origin, skipped = self.stream.position, self.stream.skipped
         for position, newly_skipped, batch in steps:
             skipped += newly_skipped
-            self.stream.moved(begun, position, skipped)
+            self.stream.moved(origin, position, skipped)
             yield batch
         if self.stream.epochs is not None:
-            self.stream.finished(begun)
+            self.stream.finished(origin)
 
 
 class _Tagged(IterableDataset):
-    """A stream's batches with the position after each and the samples that were newly skipped."""
+    """A stream's batches, each with the position after it and the number of newly skipped samples."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -98,12 +98,12 @@ class _Tagged(IterableDataset):
             known = self.stream.skipped
 
 
-def _as_it_is(step: Any) -> Any:
+def _unchanged(step: Any) -> Any:
     return step
 
 
 def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Iterator[tuple[int, int, Any]]:
-    """Copy each batch to the GPU on a stream of its own while the one before is in use."""
+    """Copy each batch to the GPU on a separate CUDA stream while the previous one is in use."""
     copies = torch.cuda.Stream(device)
     waiting: tuple[int, int, Any] | None = None
     for position, skipped, batch in steps:
@@ -119,7 +119,7 @@ def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Itera
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors, in dicts, lists and tuples, on a device; all else stays as it is."""
+    """Return a batch with its tensors, also in dicts, lists and tuples, on a device; other values stay unchanged."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
@@ -133,7 +133,7 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 
 def _keep(value: Any, stream: Any) -> None:
-    """Tell the allocator that the batch is in use on this stream: memory made on another one may be given away too soon."""
+    """Record for the allocator that this stream uses the batch; memory from another stream could be reused too soon."""
     if isinstance(value, torch.Tensor):
         value.record_stream(stream)
     elif isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""Where each sample lies: tars are found, scanned and indexed."""
+"""Finding, scanning and indexing tars: the location of each sample."""

@@ -1,4 +1,4 @@
-"""Make the index of tars that have none, or whose index is lost: in parallel, from their headers."""
+"""Build the index of tars that have none, in parallel, from their headers."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.index.scan_tar import scan
 
 OnError = Literal["raise", "skip"]
-_FEW = 4  # shards a process: starting one costs as much as reading the headers of three
+_FEW = 4  # shards per process: starting a process costs as much as reading the headers of three
 _GROUP_ROWS = 1 << 16
 
 
@@ -36,11 +36,11 @@ def build_index(
     on_error: OnError = "raise",
     report: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Index tars (a folder, a file, a pattern, an address or a list of them) and return the index's path.
+    """Index tars (a folder, a file, a pattern, an address or a list of them) and return the path of the index.
 
-    `out` is `index.parquet` in the folder unless given; elsewhere the index notes where the tars are. `image_sizes` reads
-    each image's header too. A tar that is cut or broken raises ValueError, naming it and the byte; with on_error="skip" its
-    whole samples are kept, the rest is a warning. `report(done, shards)` is called after each shard.
+    `out` is by default `index.parquet` in the folder of the tars; an index elsewhere records where the tars are.
+    `image_sizes` also reads each image's header. A truncated or damaged tar raises ValueError with its name and the byte;
+    with on_error="skip" its intact samples are indexed, with a warning. `report(done, shards)` is called after each shard.
     """
     check_whole_or_none(1, workers=workers)
     check_bool(image_sizes=image_sizes)
@@ -49,7 +49,7 @@ def build_index(
     if out is not None:
         check_path(out=out)
         if os.path.isdir(out):
-            raise wrong("out", "the path of a file, as index.parquet", out)
+            raise wrong("out", "the path of a file, such as index.parquet", out)
     found = paths if isinstance(paths, TarSet) else find_shards(paths_of(paths=paths))
     target = Path(out) if out is not None else _beside(found)
     workers = max(1, min(workers or os.cpu_count() or 1, len(found.names) // _FEW))
@@ -62,9 +62,9 @@ def build_index(
         for number, (table, damage) in enumerate(_scan_all(found, image_sizes, workers), 1):
             table = _without(table, found.excluded.get(found.names[number - 1], frozenset()))
             if damage and on_error == "raise":
-                raise InputError(f'{damage}. Restore the tar, or keep its whole samples with on_error="skip"')
+                raise InputError(f'{damage}. Restore the tar, or keep its intact samples with on_error="skip"')
             if damage:
-                warnings.warn(f"{damage}: its whole samples are kept, {table.num_rows} of them", stacklevel=2)
+                warnings.warn(f"{damage}. Intact samples kept: {table.num_rows}", stacklevel=2)
             waiting.append(table)
             rows += table.num_rows
             if sum(map(len, waiting)) >= _GROUP_ROWS:
@@ -79,18 +79,18 @@ def build_index(
 
 
 def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
-    """Return a tar's rows without the samples of these keys."""
+    """Return a tar's rows without samples that have these keys."""
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
 
 
 def _beside(found: TarSet) -> Path:
     if "://" in found.base:
-        raise InputError(f"say where the index of {found.base} shall lie: out=PATH")
+        raise InputError(f"name a file for the index of {found.base}: out=PATH")
     return Path(found.base) / INDEX_FILE
 
 
 def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
-    """Scan each shard, in order of the shards, in `workers` processes; one scans here."""
+    """Scan the shards in `workers` processes, or with one worker in this one. Yields results in the order of the shards."""
     requests = [(found.address(name), name, image_sizes) for name in found.names]
     if workers == 1:
         yield from (scan(*request) for request in requests)
@@ -115,10 +115,10 @@ def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[
 
 
 class _Scanner:
-    """A process that runs `scan.serve`. Not multiprocessing's, which would run the caller's script again."""
+    """A process that runs `scan_tar.serve`. Not a multiprocessing process, which would run the caller's script again."""
 
     def __init__(self) -> None:
-        # a process group of its own: Ctrl-C is ours, and the end of its stdin ends it
+        # in a separate process group: Ctrl-C reaches only this process, and closing its stdin ends the scanner
         program = f"import sys; sys.path[:] = {sys.path!r}; from vlmdata.loader.index.scan_tar import serve; serve()"
         command = [sys.executable, "-c", program]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)

@@ -1,6 +1,6 @@
-"""Splits of a Megatron Energon dataset: which tars are for training and which for validation, as `.nv-meta/split.yaml` lists.
+"""Splits of a Megatron Energon dataset, such as train and val: the tars that `.nv-meta/split.yaml` lists for each.
 
-Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys are a stranger's.
+Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys are untrusted.
 """
 
 import os
@@ -14,14 +14,13 @@ from vlmdata.errors import InputError
 FOLDER = ".nv-meta"
 FILES = ("split.yaml", "split.json")  # JSON is YAML too
 DEFAULT = "train"
-_MOST_BYTES = 1 << 25  # of the file: 100,000 excluded samples take a tenth
+_MOST_BYTES = 1 << 25  # of the file; 100,000 excluded samples take a tenth
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a split file lists: tars of each split relative to the dataset's folder, and tars or `TAR/KEY` to leave out.
-
-    Entries may hold braces as in `{000..123}`.
+    """The content of a split file: `parts` lists the tars of each split, relative to the dataset's folder; `exclude` lists
+    tars, or samples as `TAR/KEY`, to leave out. Entries may contain braces as in `{000..123}`.
     """
 
     file: str
@@ -30,7 +29,7 @@ class Splits:
 
 
 def find_split_file(folder: str) -> str | None:
-    """Return the path or address of a folder's split file, None where it has none."""
+    """Return the path or address of a folder's split file, or None."""
     for name in FILES:
         file = f"{folder.rstrip('/')}/{FOLDER}/{name}"
         if "://" not in folder:
@@ -46,7 +45,7 @@ def find_split_file(folder: str) -> str | None:
 
 
 def read_splits(file: str) -> Splits:
-    """Read a split file. Raises ValueError, naming it, where it is not of the format."""
+    """Read a split file. Raises ValueError with its name if the format is wrong."""
     try:
         tree = yaml.load(_text(file), yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -54,9 +53,9 @@ def read_splits(file: str) -> Splits:
     parts: Any = tree.get("split_parts") if isinstance(tree, dict) else None
     exclude: Any = (tree.get("exclude") or []) if isinstance(tree, dict) else None
     if not (isinstance(parts, dict) and all(isinstance(name, str) and _is_names(names) for name, names in parts.items())):
-        raise InputError(f"{file}: `split_parts` is meant to list the tars of each split, as in {{train: [shard_000.tar]}}")
+        raise InputError(f"{file}: `split_parts` must list the tars of each split, as in {{train: [shard_000.tar]}}")
     if not _is_names(exclude):
-        raise InputError(f"{file}: `exclude` is meant to list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
+        raise InputError(f"{file}: `exclude` must list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
     return Splits(file, parts, exclude)
 
 

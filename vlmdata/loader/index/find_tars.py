@@ -1,4 +1,4 @@
-"""From what a user calls a dataset to its tars: a folder, a tar, a pattern, an address, or a list of these."""
+"""Finds the tars of a dataset, given as a folder, a tar, a pattern, an address, or a list of these."""
 
 import glob
 import os
@@ -13,33 +13,34 @@ from vlmdata.errors import InputError
 from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
 
 PathLike = str | os.PathLike
-_MOST_NAMES = 1_000_000  # that a stranger's braces may stand for
+_MOST_NAMES = 1_000_000  # from the braces of one untrusted file
 
 
 @dataclass(frozen=True)
 class TarSet:
-    """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples that are left out, by name."""
+    """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples to leave out, by tar name."""
 
     base: str
     names: list[str]
     excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def address(self, name: str) -> str:
+        """Return the path or address of a tar."""
         return join(self.base, name)
 
 
 def join(base: str, name: str) -> str:
-    """The address of a shard: absolute names and addresses stand for themselves."""
+    """Return the path or address of a shard. An absolute name or an address is returned unchanged."""
     if "://" in name or os.path.isabs(name):
         return name
     return f"{base.rstrip('/')}/{name}" if "://" in base else os.path.join(base, name)
 
 
 def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | None:
-    """The first name that leads out of `base`, the folder or address that a list of names speaks of, if one does.
+    """Return the first name that leads out of `base` (a folder or an address), or None.
 
-    An absolute path, an address, `..`, or a link to elsewhere lead out; a link to where the file `listed_in` really lies
-    does not, for a cache of downloads keeps all files of a dataset elsewhere.
+    An absolute path, an address, `..` and a link to elsewhere lead out. A link into the real folder of the file
+    `listed_in` does not, because a download cache stores all files of a dataset elsewhere.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]
@@ -50,7 +51,7 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
         if not name or os.path.isabs(name) or ".." in name.split("/") or any(sign in name for sign in ("://", "\0")):
             return name
         if is_remote(base):
-            if "::" in name:  # fsspec takes what follows for the address of another file
+            if "::" in name:  # fsspec reads the rest as the address of another file
                 return name
         elif "/" in name or name in links:
             place = Path(base, name).resolve()
@@ -60,35 +61,35 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
 
 
 def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
-    """List the tars that `paths` means. Raises ValueError, saying what was looked for, if there are none.
+    """List the tars that `paths` names. Raises ValueError with the paths if there are none.
 
-    A folder means its *.tar, or those of its subfolders if it has none of its own; `{000..123}` and `{a,b}` are expanded as
-    by a shell, * ? [] are matched. Listings are sorted; what is listed one by one keeps its order. A folder with Energon's
-    splits means those of `FOLDER#val`, or of its split `train` where none is named.
+    A folder stands for its *.tar or, without any, for those in its subfolders. `{000..123}` and `{a,b}` expand as in a
+    shell; * ? [] match names. Listings are sorted; a list of paths keeps its order. In a folder with Energon splits,
+    `FOLDER#val` selects a split; the default is `train`.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not given:
+    entries = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not entries:
         raise InputError("no path is given")
-    check_protocol(*given)
+    check_protocol(*entries)
     excluded: dict[str, frozenset[str]] = {}
-    found = [address for path in given for address in _expand(os.fspath(path), excluded)]
+    found = [address for path in entries for address in _expand(os.fspath(path), excluded)]
     if not found:
-        raise InputError(f"no tars in {', '.join(map(str, given))}")
+        raise InputError(f"no tars in {', '.join(map(str, entries))}")
     twice = len(found) - len(set(found))
     if twice:
-        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, given))}: give weights to repeat a dataset")
+        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, entries))}: give weights to repeat a dataset")
     base = _common_folder(found)
     names = [address[len(base) :].lstrip("/") if base else address for address in found]
     return TarSet(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address for fsspec; `file://` is one too, but plain paths are read faster."""
+    """Return whether a path is an address for fsspec, including `file://`; plain paths are read faster."""
     return "://" in path
 
 
 def named_split(path: str) -> tuple[str, str | None]:
-    """Part `FOLDER#val` into the folder and the split's name, which is None where none is named."""
+    """Split `FOLDER#val` into the folder and the name of the split, None without one."""
     folder, sign, split = path.rpartition("#")
     if not sign or not folder or "/" in split or (not is_remote(path) and os.path.exists(path)):
         return path, None
@@ -96,22 +97,22 @@ def named_split(path: str) -> tuple[str, str | None]:
 
 
 def split_file(path: str) -> str | None:
-    """Return Energon's split file of a folder, given with or without a split's name; None where it has none."""
+    """Return the Energon split file of `FOLDER` or `FOLDER#split`, or None."""
     folder, split = named_split(path)
     if folder.endswith((".tar", ".parquet")) or (not is_remote(folder) and not os.path.isdir(folder)):
         return None
-    if split is None and folder.startswith("http"):  # such a server may answer anything to a name that is not there
+    if split is None and folder.startswith("http"):  # a web server may answer anything for a missing name
         return None
     return find_split_file(folder)
 
 
 def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
-    """List the tars of a split, and note the samples of each that are left out; None for what is no folder with splits."""
+    """List the tars of a split, and add their excluded samples to `excluded`. Returns None for a path without splits."""
     folder, split = named_split(path)
     file = split_file(path)
     if file is None:
         if split is not None:
-            raise InputError(f"{folder} has no .nv-meta/split.yaml, so #{split} names nothing in it")
+            raise InputError(f"{folder} has no .nv-meta/split.yaml, so it has no split #{split}")
         return None
     base = folder if is_remote(folder) else os.path.abspath(folder)
     names, samples = _names_of(read_splits(file), split or DEFAULT, folder)
@@ -128,12 +129,12 @@ def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
 
 
 def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[str, frozenset[str]]]:
-    """Return the tars of a split without those excluded, and of those that are left the keys of the excluded samples."""
+    """Return the tars of a split that are not excluded, and the keys of excluded samples by tar."""
     if split not in splits.parts:
         others = ", ".join(f"{folder}#{name}" for name in splits.parts)
         raise InputError(f"{splits.file} has no split {split!r}. There is: {others}")
-    exclude = set(_expand_strange(splits.exclude, splits.file))
-    names = [name for name in _expand_strange(splits.parts[split], splits.file) if name not in exclude]
+    exclude = set(_expand_untrusted(splits.exclude, splits.file))
+    names = [name for name in _expand_untrusted(splits.parts[split], splits.file) if name not in exclude]
     if not names:
         raise InputError(f"{splits.file} lists no tars for the split {split!r}")
     keys: dict[str, set[str]] = {name: set() for name in names}
@@ -144,8 +145,8 @@ def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[
     return names, {name: frozenset(own) for name, own in keys.items() if own}
 
 
-def _expand_strange(patterns: list[str], file: str) -> list[str]:
-    """Write out the braces of a stranger's patterns. Raises ValueError where they would fill the memory."""
+def _expand_untrusted(patterns: list[str], file: str) -> list[str]:
+    """Expand the braces in untrusted patterns. Raises ValueError if they would fill the memory."""
     names: list[str] = []
     for pattern in patterns:
         count = 1
@@ -153,7 +154,7 @@ def _expand_strange(patterns: list[str], file: str) -> list[str]:
             span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
             count *= int(span[2]) - int(span[1]) + 1 if span else inside.count(",") + 1
             if (".." in inside and not span) or count + len(names) > _MOST_NAMES:
-                raise InputError(f"{file}: {pattern[:80]!r} stands for too many names, or for none")
+                raise InputError(f"{file}: {pattern[:80]!r} expands to too many names, or to none")
         names += expand_braces(pattern)
     return names
 
@@ -190,7 +191,7 @@ def _expand_remote(address: str) -> Iterator[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Write out `{000..123}` (digits keep their width) and `{a,b}`, as a shell does."""
+    """Expand `{000..123}` (digits keep their width) and `{a,b}` as a shell does."""
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices: list[list[str]] = []
     for number, part in enumerate(parts):
@@ -210,6 +211,6 @@ def _common_folder(addresses: list[str]) -> str:
     base = folders[0]
     while base and any(folder != base and not folder.startswith(base + "/") for folder in folders):
         base = base.rpartition("/")[0]
-    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # of different servers: whole addresses
+    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # on different servers: full addresses
         return ""
     return base or "/"

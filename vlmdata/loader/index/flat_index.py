@@ -1,7 +1,7 @@
-"""An index as flat arrays: what reading a sample needs, by row number, without parsing.
+"""An index as flat arrays, which locate a sample by row number without parsing.
 
-Small sets hold them in memory. Large ones keep them as files under a cache folder and map them, so that opening 100 million
-rows takes milliseconds and all processes of a machine share one copy.
+Arrays of small datasets are in memory. Those of large ones are files in a cache folder and are mapped, so that opening 100
+million rows takes milliseconds and all processes of a machine share one copy.
 """
 
 import json
@@ -25,11 +25,11 @@ from vlmdata.loader.index.tar import BLOCK
 from vlmdata.loader.order.order import Ints, key, noise
 
 FLAT_VERSION = 3  # of the files
-MAPPED_ROWS = 2_000_000  # from here on the arrays are kept as files: 150 MB of them
+MAPPED_ROWS = 2_000_000  # from this size on (150 MB) the arrays are files
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample lies: member i is `names[i]`, `sizes[i]` bytes at `offsets[i]` of the shard."""
+    """The location of a sample: member i is `names[i]`, `sizes[i]` bytes at `offsets[i]` of the shard."""
 
     row: int
     key: str
@@ -39,7 +39,7 @@ class SampleLocation(NamedTuple):
     sizes: list[int]
 
     def only(self, wanted: list[bool]) -> "SampleLocation":
-        """The same sample with some of its members."""
+        """Return the location with only the wanted members."""
         offsets, sizes = [*compress(self.offsets, wanted)], [*compress(self.sizes, wanted)]
         return self._replace(names=(*compress(self.names, wanted),), offsets=offsets, sizes=sizes)
 
@@ -54,11 +54,10 @@ def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
 
 @dataclass
 class FlatIndex:
-    """n samples in r runs of one shard each, m members. `digest` names the samples, their order and where they lie.
+    """n samples in r runs of one shard each, m members. `digest` is a hash of the samples, their order and locations.
 
-    `arrays["shard_ends"]`: the byte at which the last member of each shard ends, padding included.
-
-    `base` is the folder or address of the tars, where the index file notes one.
+    `arrays["shard_ends"]`: the byte at which the last member of each shard ends, with padding. `base` is the folder or
+    address of the tars, if the index file records one.
     """
 
     shards: list[str]
@@ -72,13 +71,13 @@ class FlatIndex:
         return len(self.arrays["layout"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Workers map the files again instead of receiving gigabytes."""
+        """Let workers map the files instead of receiving gigabytes."""
         if self.folder is not None:
             return open_mapped, (self.folder,)
         return FlatIndex, (self.shards, self.layouts, self.digest, self.arrays, self.base)
 
     def locate(self, rows: Ints) -> list[SampleLocation]:
-        """Where the samples of these rows lie. Raises NoIndex where the files of a large index are damaged."""
+        """Return the locations of the samples in these rows. Raises NoIndex if the files of a large index are damaged."""
         if self.folder is None:
             return self._locate(rows)
         try:
@@ -86,7 +85,7 @@ class FlatIndex:
                 return self._locate(rows)
         except NoIndex:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise NoIndex(f"{self.folder} was damaged, and is now removed: the next start makes it again") from None
+            raise NoIndex(f"{self.folder} was damaged and is now removed. Run the same command again; it rebuilds it") from None
 
     def _locate(self, rows: Ints) -> list[SampleLocation]:
         arrays = self.arrays
@@ -103,9 +102,9 @@ class FlatIndex:
         return list(map(SampleLocation._make, whole))
 
     def keys(self, rows: Ints) -> list[str]:
-        """The keys of these rows."""
+        """Return the keys of these rows."""
         ends, data = self.arrays["key_ends"], self.arrays["keys"]
-        if self.folder is not None:  # nobody validated the file, and Arrow would read outside of it
+        if self.folder is not None:  # the file is not validated, and Arrow would read outside of it
             starts, stops = ends[rows], ends[rows + 1]
             if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
                 raise ValueError("keys lie outside of the file")
@@ -116,12 +115,12 @@ class FlatIndex:
 
 
 def open_mapped(folder: Path) -> FlatIndex:
-    """Open the arrays that `_map` wrote, mapped read-only. Raises NoIndex where some are missing or cut."""
+    """Open the arrays that `_map` wrote, mapped read-only. Raises NoIndex if some are missing or truncated."""
     with parsing(folder):
         facts = json.loads((folder / "facts.json").read_text())
         arrays = {}
         for name, (dtype, shape) in facts["arrays"].items():
-            # as a plain array: numpy's memmap class is slow to index
+            # as a plain array, because numpy's memmap class is slow to index
             arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
         runs, starts = arrays["run_shards"], arrays["run_starts"]
         if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
@@ -131,17 +130,17 @@ def open_mapped(folder: Path) -> FlatIndex:
 
 
 def open_index(file: Path, cache: Path) -> FlatIndex:
-    """Open an index file: small ones in memory, large ones through arrays kept in the folder `cache`.
+    """Open an index file: a small one in memory, a large one through arrays in the folder `cache`.
 
-    Raises NoIndex where the file is no index, damaged, or holds no samples; OSError where it cannot be read.
+    Raises NoIndex if the file is not an index, is damaged or holds no samples, and OSError if it cannot be read.
     """
     stat = file.stat()
     facts = f"{FLAT_VERSION} {file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     folder = cache / "flat" / xxhash.xxh3_64_hexdigest(facts.encode())
-    if folder.exists():  # asked first: to parse the footer of 100 million rows takes 0.2 s
+    if folder.exists():  # checked first: parsing the footer of 100 million rows takes 0.2 s
         with suppress(NoIndex, FileNotFoundError):
             return open_mapped(folder)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged: what is only kept is made again
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: rebuilt from the index file
     with parsing(file):
         if pq.read_metadata(file).num_rows < MAPPED_ROWS:
             return _flatten(file)
@@ -150,7 +149,7 @@ def open_index(file: Path, cache: Path) -> FlatIndex:
 
 
 def _map(file: Path, folder: Path) -> None:
-    """Flatten an index into files, in constant memory. The folder appears whole or not at all."""
+    """Flatten an index into files, in constant memory. The folder is created atomically."""
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -159,21 +158,21 @@ def _map(file: Path, folder: Path) -> None:
         arrays = {name: (array.dtype.str, array.shape) for name, array in index.arrays.items()}
         facts = {"shards": index.shards, "layouts": index.layouts, "digest": index.digest, "arrays": arrays, "base": index.base}
         (part / "facts.json").write_text(json.dumps(facts))
-        with suppress(OSError):  # another process was first
+        with suppress(OSError):  # another process created it first
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
-    """Read an index file into flat arrays, row group by row group: in memory, or appended to files in a folder."""
+    """Read an index file into flat arrays, one row group at a time: in memory, or in files in a folder."""
     parquet = pq.ParquetFile(file, page_checksum_verification=True)
     check_schema(parquet.schema_arrow, file)
     flattener = _Flattener(folder, np.dtype(np.uint32 if _largest_span(parquet) < 1 << 32 else np.uint64))
     for number in range(parquet.num_row_groups):
         table = parquet.read_row_group(number, columns=["key", "shard", "offset", "members"])
         for batch in table.combine_chunks().to_batches():
-            batch.validate(full=True)  # a damaged dictionary or list points outside of its values
+            batch.validate(full=True)  # a damaged dictionary or list may point outside its values
             flattener.add(batch)
     if not flattener.rows:
         raise NoIndex(f"{file} holds no samples")
@@ -182,7 +181,7 @@ def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
 
 
 def _largest_span(file: pq.ParquetFile) -> int:
-    """The size of the largest sample. From the column: over damaged statistics Arrow may end the process."""
+    """Return the size of the largest sample, from the column: damaged statistics may crash Arrow."""
     largest = 0
     for number in range(file.num_row_groups):
         largest = max(largest, pc.max(file.read_row_group(number, columns=["size"])["size"]).as_py() or 0)
@@ -190,7 +189,7 @@ def _largest_span(file: pq.ParquetFile) -> int:
 
 
 class _Flattener:
-    """Appends the columns of an index, batch by batch, and names the whole by a digest that batches do not change."""
+    """Appends the columns of an index batch by batch, and hashes them independently of the batch boundaries."""
 
     def __init__(self, folder: Path | None, span: np.dtype) -> None:
         self.span = span
@@ -232,11 +231,11 @@ class _Flattener:
         self.rows += len(batch)
 
     def _put(self, name: str, values: NDArray[Any]) -> None:
-        """Append to an array; with a folder, to its file, which is then mapped."""
+        """Append to an array or, with a folder, to its file, which is mapped later."""
         if self.folder is not None:
             with open(self.folder / name, "ab") as file:
                 file.write(np.ascontiguousarray(values).data)
-            values = np.empty((0, *values.shape[1:]), values.dtype)  # its type and width are still to be known
+            values = np.empty((0, *values.shape[1:]), values.dtype)  # keeps the type and width
         self.parts.setdefault(name, []).append(values)
 
     def _hash(self, name: str, values: NDArray[Any]) -> None:
@@ -272,7 +271,7 @@ class _Flattener:
         self.key_bytes += len(text)
 
     def _add_layouts(self, names: pa.Array, counts: Ints) -> None:
-        """The number of each sample's tuple of member names: equal tuples are found by a 64-bit hash of each."""
+        """Append the number of each sample's tuple of member names; equal tuples are found by a 64-bit hash."""
         encoded = names.dictionary_encode()
         known = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]
         codes = np.array(known, np.int64)[numbers_of(encoded.indices)]

@@ -1,7 +1,7 @@
-"""Which members of a tar are one sample.
+"""Groups the members of a tar into samples.
 
-The rule is webdataset's: the key ends at the first dot of the file's name, folders belong to the key, extensions are lower
-case. Names with more dots than that rule expects have a rule of their own (`_by_longer_names`).
+The rule is webdataset's: the key ends at the first dot of the file's name, folders are part of the key, extensions are
+lower case. Names with more dots than that rule expects follow another rule (`_by_longer_names`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,27 +10,27 @@ from typing import NamedTuple
 from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.index.tar import Link, Member, TarDamage
 
-VERSION = 3  # raise it when the same tar gives other samples: indexes that were kept are then made again
-_MAX_DOTS = 16  # in an extension: every part of a name up to a dot is looked up
+VERSION = 3  # raise it when the same tar gives other samples: cached indexes are then rebuilt
+_MAX_DOTS = 16  # in an extension: every prefix of a name up to a dot is looked up
 
 
 class TarSample(NamedTuple):
-    """Members that share a key: (extension, member) in the tar's order. They need not be neighbours."""
+    """Members with the same key: (extension, member) in the order of the tar. They need not be adjacent."""
 
     key: str
     members: list[tuple[str, Member]]
 
 
 class TarContents(NamedTuple):
-    """What a tar holds: samples in the order in which their keys first appear, what is lost, and links in place of members."""
+    """The content of a tar: samples in the order of the first occurrence of their keys, damage, and links."""
 
     samples: list[TarSample]
     damages: list[TarDamage]
-    links: list[Link]  # only those whose names would be a sample's
+    links: list[Link]  # only links named like a member of a sample
 
 
 def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool = True) -> TarContents:
-    """Group what `members` found. `longer_names` False: names with several dots are grouped by webdataset's rule too."""
+    """Group the results of `members`. With `longer_names` false, webdataset's rule also groups names with several dots."""
     grouped = samples(one for one in found if isinstance(one, Member))
     if longer_names and any("." in sample.members[0][0] for sample in grouped):
         grouped = [one for sample in grouped for one in _by_longer_names(sample)]
@@ -39,11 +39,11 @@ def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool =
 
 
 def samples(files: Iterable[Member]) -> list[TarSample]:
-    """Group members by webdataset's rule, in the order in which keys first appear.
+    """Group members by webdataset's rule, in the order of the first occurrence of their keys.
 
-    A member joins the latest sample of its key, however far back, unless that one already has its extension: then it
+    A member joins the latest sample of its key, however far back. If that sample already has its extension, the member
     starts a new sample, so that repeated keys stay separate. Names without an extension, hidden files and webdataset's
-    own `__meta__` files are no samples.
+    `__meta__` files are left out.
     """
     result: list[TarSample] = []
     latest: dict[str, tuple[TarSample, set[str]]] = {}
@@ -63,17 +63,17 @@ def samples(files: Iterable[Member]) -> list[TarSample]:
 
 
 def key_of(name: str) -> str:
-    """Return the key of a member's name by webdataset's rule; the empty text for a name that is no sample's."""
+    """Return the key of a member's name by webdataset's rule, or "" for a name that belongs to no sample."""
     start = name.rfind("/") + 1
     dot = name.find(".", start)
     return "" if dot <= start or (start == 0 and name.startswith("__") and name.endswith("__")) else name[:dot]
 
 
 def _by_longer_names(sample: TarSample) -> list[TarSample]:
-    """Part a sample whose names have more dots than webdataset's rule expects: `22.05.png` and `22.05.txt` are `22.05`.
+    """Split a sample whose names have more dots than webdataset's rule expects: `22.05.png` and `22.05.txt` are `22.05`.
 
-    This holds where every extension has a dot, and most of the images and most of the texts share a name up to a later
-    dot, the text's last. Members that share none then go by their last dot. Else the sample stays as it is.
+    It splits if every extension contains a dot, and most of the images and most of the texts share a name up to a later
+    dot, the last one of the text. Members that share no name then split at their last dot. Otherwise the sample stays.
     """
     if any(not 0 < extension.count(".") <= _MAX_DOTS for extension, _ in sample.members):
         return [sample]
@@ -81,11 +81,11 @@ def _by_longer_names(sample: TarSample) -> list[TarSample]:
     images = [rest for rest in rests if _ending(rest) in IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS]
     texts = [rest for rest in rests if _ending(rest) in TEXT_EXTENSIONS]
     pictures = set(images)
-    named = {_stem(stem) if (stem := _stem(text)) in pictures else stem for text in texts}  # of `1.5.png.txt` as of `1.5.txt`
+    named = {_stem(stem) if (stem := _stem(text)) in pictures else stem for text in texts}  # `1.5.png.txt` counts as `1.5.txt`
     shared = {stem for image in images for stem in _stems(image) if stem in named}
     paired = [image for image in images if any(stem in named for stem in _stems(image))]
-    told = [text for text in texts if any(stem in shared for stem in _stems(text))]
-    if 2 * len(paired) <= len(images) or 2 * len(told) <= len(texts):
+    captions = [text for text in texts if any(stem in shared for stem in _stems(text))]
+    if 2 * len(paired) <= len(images) or 2 * len(captions) <= len(texts):
         return [sample]
     parts: dict[str, list[tuple[str, Member]]] = {}
     for rest, (_, member) in zip(rests, sample.members, strict=True):
@@ -103,6 +103,6 @@ def _stem(name: str) -> str:
 
 
 def _stems(name: str) -> Iterator[str]:
-    """Yield a name up to each of its dots, the longest first."""
+    """Yield the prefixes of a name up to each of its dots, longest first."""
     while name := _stem(name):
         yield name

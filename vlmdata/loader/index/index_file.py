@@ -1,7 +1,7 @@
-"""The index of a dataset: one row per sample in shard order, `index.parquet`, beside the tars.
+"""The index of a dataset, `index.parquet` beside the tars: one row per sample, in the order of the shards.
 
-Whatever a loader needs to know of a tar without opening it: where each member lies, how long its text is, how large its
-images are. Further float columns hold scores; the loader passes over them.
+It holds what a loader needs without opening a tar: the location of each member, the length of the text, the sizes of the
+images. Additional float columns hold scores; the loader ignores them.
 """
 
 import os
@@ -24,30 +24,30 @@ IMAGE = pa.struct([("width", pa.int32()), ("height", pa.int32())])
 INDEX = pa.schema(
     [
         ("key", pa.string()),
-        # file name of the tar, relative to the index's folder, or to the place that the file's metadata notes as `base`; with
-        # an empty `base` a whole address
+        # file name of the tar, relative to the index's folder or to `base` in the file's metadata; with an empty `base`, a
+        # full address
         ("shard", pa.dictionary(pa.int32(), pa.string())),
         # of the sample's first tar header
         ("offset", pa.int64()),
-        # of the whole span, headers and padding included
+        # of the sample's span, with headers and padding
         ("size", pa.int64()),
-        # name: what follows the key's first dot ("jpg", "0.jpg"); offset: of the data in the tar; size: without padding
+        # name: the part after the key's dot ("jpg", "0.jpg"); offset: of the data in the tar; size: without padding
         ("members", pa.list_(MEMBER)),
-        # characters of text where its writer knew them; bytes of the text or JSON member in an index of others' tars
+        # characters of text in a built dataset; in an index of other tars, bytes of the text or JSON member
         ("text_chars", pa.int32()),
-        # null where they were never read
+        # null if they were not read
         ("images", pa.list_(IMAGE)),
     ]
 )
 
 
 class NoIndex(Error, ValueError):
-    """A file that is no index of samples, or a damaged one: the message names it."""
+    """A file that is not an index of samples, or is damaged. The message names it."""
 
 
 @contextmanager
 def parsing(file: str | os.PathLike) -> Iterator[None]:
-    """Raise NoIndex, naming the file, for whatever its bytes make a parser raise; OSError where it cannot be read."""
+    """Convert every error of parsing the file to NoIndex with its name. Raises OSError if it cannot be read."""
 
     def becomes(error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno:
@@ -56,7 +56,7 @@ def parsing(file: str | os.PathLike) -> Iterator[None]:
             return error
         return NoIndex(f"{file} is damaged: {one_line(error)[:120]}. Restore it, or index the tars again (vlmdata index)")
 
-    with errors_as(becomes, passes=(NoIndex,)):  # Arrow raises eight kinds of error over damage, NumPy more
+    with errors_as(becomes, passes=(NoIndex,)):  # Arrow raises eight types of errors for damage, NumPy more
         yield
 
 
@@ -73,7 +73,7 @@ class IndexRow(NamedTuple):
 
 
 def index_table(rows: Iterable[IndexRow]) -> pa.Table:
-    """Put rows into one table of the schema INDEX."""
+    """Return rows as one table of the schema INDEX."""
     keys, shards, offsets, sizes, members, chars, images = zip(*rows, strict=True) if (rows := list(rows)) else ((),) * 7
     flat = [member for sample in members for member in sample]
     pixels = [image for sample in images for image in sample or ()]
@@ -90,7 +90,7 @@ def index_table(rows: Iterable[IndexRow]) -> pa.Table:
 
 
 def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructType) -> pa.ListArray:
-    """A list column: `counts` items for each row (None: a null row) of the tuples in `flat`."""
+    """Return a list column of the tuples in `flat`: `counts[r]` items in row r, null for None."""
     ends = np.cumsum([0, *(count or 0 for count in counts)], dtype=np.int32)
     nulls = pa.array([count is None for count in counts], pa.bool_()) if None in counts else None
     parts = list(zip(*flat, strict=True)) if flat else [() for _ in of]
@@ -99,7 +99,7 @@ def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructTy
 
 
 class IndexWriter:
-    """Writes an index piece by piece, for sets that do not fit in memory: it appears at `path` when the block ends well."""
+    """Writes an index in pieces, for datasets larger than memory. The file appears at `path` if the block succeeds."""
 
     def __init__(self, path: str | os.PathLike, schema: pa.Schema = INDEX) -> None:
         self.path = Path(path)
@@ -108,7 +108,7 @@ class IndexWriter:
 
     def __enter__(self) -> "IndexWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # offsets and sizes grow by small steps: delta encoding makes the file a third of what dictionaries make it
+        # offsets and sizes grow in small steps: delta encoding makes the file a third of its size with dictionaries
         integers = ["offset", "size", "members.list.element.offset", "members.list.element.size", "text_chars"]
         self._writer = pq.ParquetWriter(
             self._part,
@@ -121,7 +121,7 @@ class IndexWriter:
         return self
 
     def write(self, table: pa.Table) -> None:
-        """Append rows; each call makes its own row groups, of at most 131,072 rows."""
+        """Append rows. Each call starts new row groups, of at most 131,072 rows."""
         self._writer.write_table(table.cast(self.schema), row_group_size=1 << 17)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -133,7 +133,7 @@ class IndexWriter:
 
 
 def numbers_of(array: pa.Array) -> np.ndarray:
-    """A column of numbers, not copied. Not to_numpy, which imports pandas: 0.3 s of opening a set. ValueError for nulls."""
+    """Return a column of numbers without a copy. Raises ValueError for nulls. `to_numpy` would import pandas, for 0.3 s."""
     if array.null_count:
         raise ValueError("a number is missing")
     kind = "i" if pa.types.is_signed_integer(array.type) else "u"

@@ -1,4 +1,4 @@
-"""A dataset as the loader sees it: the tars behind a path, with their index, found, or made once and kept."""
+"""A dataset for the loader: the tars of a path with their index, which is found, or built once and cached."""
 
 import os
 import warnings
@@ -25,7 +25,7 @@ CACHE_BYTES = 20_000_000_000  # of remote tars
 
 @dataclass
 class Dataset:
-    """One indexed set of tars. `base` is the folder or address its shards' names are relative to."""
+    """An indexed set of tars. Shard names are relative to `base`, a folder or an address."""
 
     name: str
     index: FlatIndex
@@ -33,22 +33,23 @@ class Dataset:
     base: str
 
     def address(self, shard: int) -> str:
+        """Return the path or address of a shard."""
         return join(self.base, self.index.shards[shard])
 
     @cached_property
     def is_beside(self) -> bool:
-        """Whether its index lies beside its tars, and is to know all that is there."""
+        """The index is beside the tars, so it must list all of them."""
         return self.index_file.parent == Path(self.base)
 
     @cached_property
     def is_remote(self) -> bool:
-        """Whether any of its tars is: those of different servers have no base."""
+        """Any tar is remote; tars on different servers have no base."""
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
     def state(self) -> str:
-        """A name for this index and its tars as they now are: what was computed of their bytes holds as long as it does.
+        """Return a hash of the index and the sizes and times of local tars. Results computed from them are valid for it.
 
-        Remote tars are not asked: an index that was made of them lies at a place that names their state.
+        Remote tars are not queried: the path of an index built from them depends on their state.
         """
         facts = [self.index.digest, self.base, str(self.index_file)]
         for shard in range(0 if self.is_remote else len(self.index.shards)):
@@ -59,11 +60,11 @@ class Dataset:
 
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
-    """Open what `find_shards` understands, a folder with an index.parquet, or an index file.
+    """Open a path that `find_shards` accepts, a folder with an index.parquet, or an index file.
 
-    Of a folder with Energon's splits one split is opened, whatever index it has. Where there is no index, one is made and
-    kept under `cache`, named by the tars' addresses, sizes and times. Raises ValueError where tars and index do not belong
-    together; with on_error="skip", missing tars are left for the reader.
+    In a folder with Energon splits it opens one split and ignores the folder's index. Without an index, one is built and
+    kept in `cache`, under a hash of the tars' addresses, sizes and times. Raises ValueError if tars and index do not
+    match; with on_error="skip", the reader skips missing tars.
     """
     check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
     cache = Path(cache).expanduser()
@@ -83,7 +84,7 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
 
 
 def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
-    """Open an index; the copy of a remote one is fetched once more where it is damaged."""
+    """Open an index. A damaged copy of a remote one is fetched again once."""
     if not is_remote(name):
         return open_index(file, cache)
     with suppress(NoIndex):
@@ -97,22 +98,22 @@ def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
 
 
 def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
-    """Where the tars of an index are: beside it, or where it notes, which counts only of a file that the user names."""
+    """Return the base of an index's tars: its folder, or the recorded base, which is used only if the user names the file."""
     base = _folder_of(path)
     if index.base is not None:
         if not is_given:
             raise InputError(
-                f"{file} is of tars elsewhere, in {index.base or 'several places'}: give the index file by its path"
+                f"{file} lists tars elsewhere, in {index.base or 'several places'}: give the path of the index file"
             )
         base = index.base
-    name = first_outside(base, index.shards, file) if base else None  # without a base names are whole addresses
+    name = first_outside(base, index.shards, file) if base else None  # without a base, names are full addresses
     if name is not None:
         raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
     return base
 
 
 def _kept_index(shards: TarSet, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
-    """The index of others' tars in the cache; it is made where it is missing or damaged."""
+    """Open the index of these tars in the cache; build it if it is missing or damaged."""
     if file.exists():
         with suppress(NoIndex):
             return open_index(file, cache)
@@ -125,17 +126,17 @@ def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | No
         return None
     text = os.fspath(path)
     if split_file(text) is not None or named_split(text)[1] is not None:
-        return None  # which knows the tars of all splits
+        return None  # the index beside the tars lists those of all splits
     if is_remote(text):
         return _fetch_index(text, cache)
     file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
     if file.exists() and not file.is_file():
-        raise InputError(f"{file} is no file: remove it, or restore the index that was there")
+        raise InputError(f"{file} is not a file: remove it, or restore the index")
     return file.absolute() if file.is_file() else None
 
 
 def _fetch_index(address: str, cache: Path) -> Path | None:
-    """Copy the index beside remote tars into the cache, under a name that changes with it."""
+    """Copy the index beside remote tars into the cache, under a hash of its address, size and version."""
     import fsspec
 
     if address.endswith(".tar"):
@@ -161,7 +162,7 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 
 
 def _state_of(shards: TarSet) -> str:
-    """A name for these tars as they now are: changed ones get a new index, and so do all when we read tars in another way."""
+    """Return a hash of the tars' addresses, sizes and times and of grouping's VERSION: the folder of their index."""
     facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
     for address in map(shards.address, shards.names):
         if is_remote(address):
@@ -181,19 +182,20 @@ def _named(address: str, info: dict) -> str:
 
 
 def _check_shards(dataset: Dataset, on_error: OnError) -> None:
-    """Compare the index with the folder: tars it lacks would be left out silently, tars it misses fail in mid-epoch."""
+    """Compare the index with the folder: unlisted tars would be left out silently, missing tars fail in mid-epoch."""
     index, base, file = dataset.index, dataset.base, dataset.index_file
-    there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing: 10,000 tars are asked for in 10 ms
+    there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing takes 10 ms for 10,000 tars
     missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
         what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
         if on_error == "raise":
             raise InputError(
-                f"{what}. Restore them, index again (vlmdata index), or read the others with"
-                ' reading=ReadOptions(on_error="skip")'
+                f'{what}. Restore them, index again (vlmdata index), or skip them: reading=ReadOptions(on_error="skip")'
             )
         warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
     if dataset.is_beside:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
-            raise InputError(f"{file} does not know {len(unknown)} tars beside it, such as {unknown[0]}: vlmdata index {base}")
+            raise InputError(
+                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Index again: vlmdata index {base}"
+            )

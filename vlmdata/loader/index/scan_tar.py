@@ -1,4 +1,4 @@
-"""One tar to its rows of the index. Runs in processes of its own when there are many: `serve`."""
+"""Scans one tar for its rows of the index. Many tars are scanned in separate processes that run `serve`."""
 
 import io
 import json
@@ -17,22 +17,22 @@ from vlmdata.untrusted import Failed, errors_as
 
 
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
-    """Return the rows of the tar at `address`, named `shard` in the index, and what is wrong with it, if anything.
+    """Return the index rows of the tar at `address`, with `shard` as its name, and a description of its damage, or None.
 
-    A damaged tar gives the samples that lie whole around the damage. Links are passed over, as webdataset does.
-    Raises OSError where it cannot be opened.
+    A damaged tar gives the intact samples around the damage. Links are skipped, as in webdataset. Raises OSError if the tar
+    cannot be opened.
     """
     with ExitStack() as stack:
         read, length = _open(address, stack)
         if read(0, 2) == b"\x1f\x8b":
             compressed = TarDamage(0, length, "it is compressed, so its samples cannot be read one by one: gunzip it")
-            return index_table([]), _told(address, [compressed])
+            return index_table([]), _first_damage(address, [compressed])
         found = contents(list(members(read, length)))
         rows = [_row(sample, shard, read, image_sizes) for sample in found.samples]
-    return index_table(rows), _told(address, found.damages)
+    return index_table(rows), _first_damage(address, found.damages)
 
 
-def _told(address: str, damages: list[TarDamage]) -> str | None:
+def _first_damage(address: str, damages: list[TarDamage]) -> str | None:
     if not damages:
         return None
     more = f" (and at {len(damages) - 1} more places)" if len(damages) > 1 else ""
@@ -43,7 +43,7 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
     if "://" in address:
         import fsspec
 
-        # jumps past small members read on, past large ones they seek: one request per 4 MB either way
+        # readahead reads over small members and seeks past large ones: one request per 4 MB
         files, path = fsspec.core.url_to_fs(address)
         file = stack.enter_context(files.open(path, "rb", cache_type="readahead", block_size=1 << 22))
 
@@ -71,7 +71,7 @@ def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexR
 
 
 def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
-    """Width and height as the image's header states them, before any orientation; (0, 0) if it cannot be read."""
+    """Return (width, height) from the image's header, before any orientation; (0, 0) if it cannot be read."""
     from PIL import Image
 
     for amount in sorted({min(size, 1 << 16), size}):  # a large colour profile can push the size past the first 64 KB
@@ -81,7 +81,7 @@ def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
 
 
 def serve() -> None:
-    """Answer requests on stdin, a JSON list of scan's arguments a line, on stdout: length, table, length, damage."""
+    """Answer requests: stdin has the arguments of `scan` as a JSON list per line; stdout gets both lengths, table, damage."""
     answers = sys.stdout.buffer
     for line in sys.stdin:
         try:

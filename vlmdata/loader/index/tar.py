@@ -1,23 +1,23 @@
-"""Where the members of a tar lie, from its headers alone: no data is read.
+"""Locates the members of a tar from its headers, without reading data.
 
-Understands ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars
-in one file with any number of zeros between, and files that end without their two zero blocks. What cannot be read is
-passed over up to the next header, at whatever byte it starts, and told.
+Supports ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars in
+one file with any number of zeros between them, and files without the two final zero blocks. Damage is skipped up to the
+next header, at any byte, and reported.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zlib import adler32
 
-Read = Callable[[int, int], bytes]  # (offset, size) to bytes, fewer at the end of the file
+Read = Callable[[int, int], bytes]  # (offset, size) -> bytes, fewer at the end of the file
 
 BLOCK = 512
 MAX_EXTRA = 1 << 20  # bytes of a pax header or a long name that are read; the limit of Go's archive/tar
 MAX_NAME = 1 << 12  # bytes of a member's name: PATH_MAX of Linux
-_READ = 4096  # one read sees the headers of several small members
-_SEARCH = 1 << 20  # the largest read in a search; the first ones are small, or many short searches would take time squared
+_READ = 4096  # one read covers the headers of several small members
+_SEARCH = 1 << 20  # largest read of a search; the first reads are small, or many short searches would take quadratic time
 _ASCII = bytes(range(128))
-_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # headers that say more of the next member; X is Solaris's x
+_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # headers with metadata of the next member; X is Solaris's x
 _FILES = frozenset([b"0", b"\0", b"7"])
 _LINKS = {b"1": False, b"2": True}  # whether it is symbolic
 _WITHOUT_DATA = frozenset([b"1", b"2", b"3", b"4", b"5", b"6", b"V"])
@@ -25,7 +25,7 @@ _WANTED = {b"path": b"path", b"GNU.sparse.name": b"path", b"size": b"size", b"li
 
 
 class Member(NamedTuple):
-    """A regular file of a tar. `header` is where its first header starts (long names come before), `end` its padding's end."""
+    """A regular file in a tar. `header` is the start of its first header (a long name has its own), `end` the padding's end."""
 
     name: str
     header: int
@@ -35,7 +35,7 @@ class Member(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link of a tar: a hard one names a member, a symbolic one a path from its own folder. Neither is followed."""
+    """A link in a tar. A hard link names a member, a symbolic one a path relative to its folder. Neither is followed."""
 
     name: str
     target: str
@@ -45,7 +45,7 @@ class Link(NamedTuple):
 
 
 class TarDamage(NamedTuple):
-    """What cannot be read of a tar: bytes `offset` to `end`, and why."""
+    """An unreadable stretch of a tar, bytes `offset` to `end`, with the reason."""
 
     offset: int
     end: int
@@ -53,9 +53,9 @@ class TarDamage(NamedTuple):
 
 
 def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
-    """Yield the regular files and links of a tar of `length` bytes, and each stretch that is lost, in the order of the file.
+    """Yield the regular files, links and damaged stretches of a tar of `length` bytes, in the order of the file.
 
-    Time grows with the length of the file, memory does not. Folders, devices and labels are passed over.
+    Takes linear time and constant memory. Folders, devices and labels are skipped.
     """
     position = start = 0
     buffer, buffer_start = b"", 0
@@ -79,7 +79,7 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             event, end = _member(read, position, length, header, extras, start)
         if event is not None:
             yield event
-        elif not is_header and not extras.is_pending:  # zeros end a tar: what it said of all members does not hold in the next
+        elif not is_header and not extras.is_pending:  # zeros end a tar: its global headers do not apply to the next tar
             extras = _Extras()
         if extras.is_pending:
             extras = extras.following()
@@ -88,11 +88,11 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
         yield TarDamage(start, length, "the file ends after a long header, before its member")
 
 
-Found = tuple[Member | Link | TarDamage | None, int]  # what stands somewhere, and where the next header is
+Found = tuple[Member | Link | TarDamage | None, int]  # an entry, and the position of the next header
 
 
 def _member(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Return the member whose own header is at `position`; None for what is neither a file nor a link."""
+    """Return the member with its own header at `position`; None if it is neither a file nor a link."""
     kind, data = header[156:157], position + BLOCK
     try:
         size = extras.size(header)
@@ -121,7 +121,7 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
 
 
 def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) -> Link | TarDamage | None:
-    """Return what a member that is no plain file comes to. Raises ValueError for a name that is too long."""
+    """Return the result for a member that is not a plain file. Raises ValueError for a name that is too long."""
     if extras.problem is not None:
         return TarDamage(start, end, extras.problem)
     if kind == b"S" or extras.is_sparse:
@@ -134,7 +134,7 @@ def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) 
 
 
 def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Take in a header that says more of the next member, or return the damage."""
+    """Parse a header with metadata of the next member, or return the damage."""
     data = position + BLOCK
     try:
         size = _number(header[124:136])
@@ -151,7 +151,7 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 
 
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
-    """Return where to read on after a block that is no header: zero blocks are passed over, anything else is damage."""
+    """Return the next position after a block that is not a header: zero blocks are skipped, anything else is damage."""
     end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
     if end > position:
         return (TarDamage(start, position, "a long header without its member") if start < position else None), end
@@ -161,15 +161,15 @@ def _no_header(read: Read, position: int, length: int, block: bytes, start: int)
 
 
 def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
-    """Return the damage from `start` to the next header at `search` or later, and that header's place."""
+    """Return the damage from `start` to the next header at `search` or later, and that header's position."""
     end = _next_header(read, search, length)
     return TarDamage(start, end, why), end
 
 
 def _next_header(read: Read, position: int, length: int) -> int:
-    """Return where the next header starts, with ustar's magic and a checksum that holds; the file's length if none does.
+    """Return the start of the next header with ustar's magic and a valid checksum, or the file's length.
 
-    It may start at any byte: tars are joined where one of them was cut.
+    It may start at any byte, because a truncated tar may be joined with another one.
     """
     for chunk_start, chunk in _chunks(read, position, length, BLOCK - 1):
         at = chunk.find(b"ustar", 257)
@@ -181,7 +181,7 @@ def _next_header(read: Read, position: int, length: int) -> int:
 
 
 def _after_zeros(read: Read, position: int, length: int) -> int:
-    """Return where the first block starts that is not all zeros, or a header among zeros; the file's length if none does."""
+    """Return the start of the first block that is not all zeros, or of a header among zeros, or the file's length."""
     for chunk_start, chunk in _chunks(read, position, length):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
         if zeros < len(chunk):
@@ -191,7 +191,7 @@ def _after_zeros(read: Read, position: int, length: int) -> int:
 
 
 def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield what follows a position in chunks of whole blocks, each with where it starts and with `more` bytes of the next."""
+    """Yield the bytes after a position as (start, chunk of whole blocks and `more` bytes of the next chunk)."""
     size = _READ
     while position < length:
         yield position, read(position, size + more)
@@ -200,9 +200,9 @@ def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[t
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
-    """Return where a member ends whose kind says little of whether `size` bytes follow: where a header or the end is.
+    """Return the end of a member whose kind leaves open whether `size` bytes follow: the next header or the file's end.
 
-    Labels and links state sizes of data that they do not have, and some writers give links their data.
+    Labels and links state sizes of data that they do not have, but some writers add the data of links.
     """
     if size == 0:
         return data
@@ -215,7 +215,7 @@ def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool)
 
 
 def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
-    """Return where the data of an old GNU sparse member start: its map goes on in blocks of its own, byte 504 says how long."""
+    """Return the start of an old GNU sparse member's data. Its map continues in further blocks; byte 504 marks another."""
     more = header[482:483]
     while more not in (b"\0", b""):
         more = read(data, BLOCK)[504:505]
@@ -224,7 +224,7 @@ def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
 
 
 def _is_header(block: bytes) -> bool:
-    """Say whether a block's checksum holds: the sum of its bytes, in which the sum's own count as blanks.
+    """Return whether a block's checksum is valid: the sum of its bytes, with the checksum field counted as blanks.
 
     Adler-32's low half is that sum plus one, modulo 65,521, and takes a twentieth of the time of `sum`.
     """
@@ -235,12 +235,12 @@ def _is_header(block: bytes) -> bool:
     found = adler32(block[156:], adler32(block[:148])) & 0xFFFF
     if len(block) < BLOCK or found == (stated + 1) % 65_521:
         return len(block) == BLOCK
-    signed = sum(block[:148]) + sum(block[156:]) - 256 * len(block.translate(None, _ASCII))  # as some old tars summed
+    signed = sum(block[:148]) + sum(block[156:]) - 256 * len(block.translate(None, _ASCII))  # some old tars sum signed bytes
     return stated == signed
 
 
 def _number(field: bytes) -> int:
-    """Return a size: octal text, or base 256 where its first bit says so. Raises ValueError."""
+    """Return a size: octal text, or base 256 if its first bit is set. Raises ValueError."""
     if field[0] & 0x80:
         if field[0] & 0x40:
             raise ValueError("a header with a negative size")
@@ -251,28 +251,28 @@ def _number(field: bytes) -> int:
             raise ValueError
         return int(text or b"0", 8)
     except ValueError:
-        raise ValueError(f"a header whose size is no number: {field!r}") from None
+        raise ValueError(f"a header whose size is not a number: {field!r}") from None
 
 
 class _Extras:
-    """What long headers say of the next member: of pax records only those that are needed here."""
+    """The metadata of the next member from its long headers; of pax records, only those needed here."""
 
     def __init__(self, everywhere: dict[bytes, bytes] | None = None):
         self.everywhere = everywhere or {}  # from global headers
         self.own: dict[bytes, bytes] = dict(self.everywhere)
         self.problem: str | None = None
-        self.is_pending = False  # a header was taken in that belongs to the next member
+        self.is_pending = False  # a parsed header belongs to the next member
 
     @property
     def is_sparse(self) -> bool:
         return b"sparse" in self.own
 
     def following(self) -> "_Extras":
-        """Return what holds for the member after the next."""
+        """Return the metadata for the member after the next: that of global headers."""
         return _Extras(self.everywhere)
 
     def take(self, kind: bytes, size: int, data: Callable[[], bytes]) -> None:
-        """Take in a header of `size` bytes. One that is wrong or too long costs its member; a global one raises ValueError."""
+        """Parse a header of `size` bytes. If it is invalid, its member counts as damage; a global header raises ValueError."""
         self.is_pending = self.is_pending or kind != b"g"
         try:
             if size > MAX_EXTRA:
@@ -284,16 +284,16 @@ class _Extras:
             self.problem = self.problem or str(error)
 
     def size(self, header: bytes) -> int:
-        """Return the size of the member that `header` begins. Raises ValueError."""
+        """Return the size of the member with this header. Raises ValueError."""
         text = self.own.get(b"size") if self.own else None
         if not text:
             return _number(header[124:136])
-        if not text.isdigit() or len(text.lstrip(b"0")) > 20:  # int() of any length would take time squared
-            raise ValueError(f"a pax header whose size is no number of bytes: {text[:40]!r}")
+        if not text.isdigit() or len(text.lstrip(b"0")) > 20:  # int() takes quadratic time
+            raise ValueError(f"a pax header whose size is not a number: {text[:40]!r}")
         return int(text.lstrip(b"0") or b"0")
 
     def name(self, header: bytes) -> str:
-        """Return the member's name. Raises ValueError where it is too long."""
+        """Return the member's name. Raises ValueError if it is too long."""
         raw = self.own.get(b"path") if self.own else None
         if not raw:
             raw = header[:100].partition(b"\0")[0]
@@ -302,12 +302,12 @@ class _Extras:
         return _text(raw)
 
     def target(self, header: bytes) -> str:
-        """Return where a link points. Raises ValueError where that is too long."""
+        """Return the target of a link. Raises ValueError if it is too long."""
         return _text(self.own.get(b"linkpath") or header[157:257].partition(b"\0")[0])
 
 
 def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
-    """Take in what a long header says of the next member, in `own`, and a global one of all. Raises ValueError."""
+    """Store the metadata of a long header in `own`, and of a global header also in `everywhere`. Raises ValueError."""
     if kind in (b"L", b"K"):
         own[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\0")[0]
         return
@@ -323,11 +323,11 @@ def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: d
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_NAME:
         raise ValueError(f"a member with a name of {len(raw)} bytes, over {MAX_NAME}")
-    return raw.decode("utf-8", "backslashreplace")  # Arrow strings cannot hold the bytes tarfile would smuggle through
+    return raw.decode("utf-8", "backslashreplace")  # Arrow strings cannot hold tarfile's surrogate escapes
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the records of a pax header, `length key=value\\n`. Raises ValueError for one that is not of this form."""
+    """Yield the records of a pax header, `length key=value\\n`. Raises ValueError for any other form."""
     position = 0
     while position < len(data) and data[position]:
         blank = data.find(b" ", position, position + 20)

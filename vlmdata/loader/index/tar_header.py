@@ -1,4 +1,4 @@
-"""Whether a tar's headers say what an index says of them."""
+"""Checks a tar's headers against an index."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from vlmdata.loader.index.grouping import key_of
 from vlmdata.loader.index.tar import BLOCK, Member, TarDamage, members
 
 Read = Callable[[int, int], bytes]  # offset, size
-SIZE_AT = 124  # of the size's digits in a header
-NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # how far before a header its long name or pax records are looked for
-EXTRA = b"LKxg"  # kinds of headers that say something of the next one
+SIZE_AT = 124  # offset of the size in a header
+NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # bytes before a header that are searched for its long name or pax records
+EXTRA = b"LKxg"  # kinds of headers with metadata of the next one
 
 
 def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool:
-    """Say whether a member of `size` bytes lies at `offset` whose name is `begin`, then `name` in whatever case.
+    """Return whether a member of `size` bytes is at `offset` with the name `begin` + `name`; the case of `name` is ignored.
 
-    A plain header suffices for most; for names and sizes that do not fit there, those before it are read too.
+    Most members have one plain header. Names and sizes that do not fit into it are in preceding headers.
     """
     for reach in (NEAR, FAR):
         start = max(0, offset - reach)
@@ -31,13 +31,13 @@ def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool
 
 
 def _first(headers: bytes, size: int) -> Member | None:
-    """The member whose headers these are, before data of `size` bytes."""
+    """Return the member with these headers before `size` bytes of data, or None."""
     found = next(members(lambda offset, amount: headers[offset : offset + amount], len(headers) + size), None)
     return found if isinstance(found, Member) else None
 
 
 def has_samples(read: Read, length: int) -> bool:
-    """Say whether what follows the last sample that an index knows holds another one."""
+    """Return whether the bytes after the last indexed sample contain another sample."""
     if length <= 0 or not any(read(0, BLOCK)):
         return False
     for found in members(read, length):

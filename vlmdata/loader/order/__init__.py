@@ -1,1 +1,1 @@
-"""Which sample comes when: seeded order, blends, packing."""
+"""The order of samples: seeded shuffling, blends, packing."""

@@ -1,10 +1,10 @@
-"""Which dataset each position of a blend comes from: exact, stateless, evenly spread.
+"""The dataset of each position of a blend: exact, stateless, evenly spread.
 
 Draw j of a dataset with rate r (its share of all samples) has the time (j + 1/2) / r; the blend is all draws in order of
 their times. So among the first P positions each dataset has its share of P to within a few samples, for any P, and the
-draws of one dataset are counted without gaps. Times are cut into spans of 4,096; rates are fractions, so that what lies
-before a span is known exactly without walking there. Within runs of 64 positions the datasets are shuffled, so that no
-rank sees only one of two datasets that alternate.
+draws of a dataset have no gaps. Times are cut into spans of 4,096. Rates are fractions, so the draws before a span are
+computed exactly without iterating. Within runs of 64 positions the datasets are shuffled, so that no rank sees only one of
+two alternating datasets.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ RUN = 64
 
 
 def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
-    """Scale weights to the sum 1, exactly as they were written (0.1 is 1/10). Raises ValueError for impossible ones."""
+    """Scale weights to the sum 1, as exact decimals (0.1 is 1/10). Raises ValueError for negative or all-zero weights."""
     exact = [weight if isinstance(weight, Fraction) else Fraction(str(weight)) for weight in weights]
     if any(weight < 0 for weight in exact) or not sum(exact):
         raise InputError(f"weights must be 0 or more and not all 0: {list(map(float, exact))}")
@@ -32,9 +32,9 @@ def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
 
 @dataclass
 class BlendOrder:
-    """Stages of a blend: from position `starts[s]` on, `rates[s]` hold; `starts[0]` is 0.
+    """Stages of a blend: from position `starts[s]` on, `rates[s]` apply; `starts[0]` is 0.
 
-    No run crosses a multiple of `period`, so that shares that are whole numbers there hold exactly. 0 means none.
+    No run crosses a multiple of `period`, so that shares that are whole numbers there are exact. 0 means no period.
     """
 
     starts: list[int]
@@ -47,13 +47,13 @@ class BlendOrder:
 
     def __post_init__(self) -> None:
         if self.starts[0] != 0 or sorted(set(self.starts)) != self.starts:
-            raise InputError(f"stages must begin at 0 and grow: {self.starts}")
+            raise InputError(f"stages must start at 0 and ascend: {self.starts}")
         self._before = [np.zeros(len(self.rates[0]), np.int64)]
         for stage in range(1, len(self.starts)):
             self._before.append(self.counts(self.starts[stage], stage - 1))
 
     def counts(self, position: int, stage: int | None = None) -> Ints:
-        """How many draws of each dataset lie before a position."""
+        """Return the number of draws of each dataset before a position."""
         stage = self._stage_of(position) if stage is None else stage
         inside = position - self.starts[stage]
         start, datasets, _ = self._span(stage, self._span_of(stage, inside))
@@ -62,7 +62,7 @@ class BlendOrder:
         return self._before[stage] + np.array(drawn) + early
 
     def at(self, positions: Ints) -> tuple[Ints, Ints]:
-        """The dataset of each position and the number of its draw; positions must ascend."""
+        """Return the dataset of each position and the number of its draw. Positions must ascend."""
         if len(self.rates[0]) == 1:
             return np.zeros_like(positions), positions
         datasets, draws = np.empty_like(positions), np.empty_like(positions)
@@ -85,7 +85,7 @@ class BlendOrder:
         return int(np.searchsorted(self.starts, position, "right")) - 1
 
     def _span_of(self, stage: int, inside: int) -> int:
-        """The span of time that holds a position: its number is off by at most one for each dataset."""
+        """Return the span of time that contains a position. The first guess is off by at most one per dataset."""
         number = inside // SPAN
         while number and self._start(stage, number) > inside:
             number -= 1
@@ -97,7 +97,7 @@ class BlendOrder:
         return sum(_count(rate, span * SPAN) for rate in self.rates[stage])
 
     def _span(self, stage: int, number: int) -> tuple[int, Ints, Ints]:
-        """The first position of a span, and for each of its positions the dataset and the number of the draw."""
+        """Return the first position of a span, and for each of its positions the dataset and the number of the draw."""
         known = self._spans.get((stage, number))
         if known is not None:
             return known
@@ -126,5 +126,5 @@ class BlendOrder:
 
 
 def _count(rate: Fraction, time: int) -> int:
-    """How many draws of a dataset have a time before this one."""
+    """Return how many draws of a dataset are before a time."""
     return max(0, ceil(rate * time - Fraction(1, 2)))

@@ -1,9 +1,9 @@
-"""Filling packs over the histogram of lengths: samples of one length are interchangeable, so only counts matter.
+"""Fills packs from the histogram of lengths: samples of one length are interchangeable, so only counts matter.
 
-The idea of a histogram is that of Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit
-decreasing is quick, but puts like with like: packs of one length, which often means one kind of sample, and gaps that
-nothing fits. `match` draws most of each pack at random and looks for the two lengths that end it, so packs are mixed and cost
-nearly the same.
+The histogram is from Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit decreasing is
+fast, but groups similar samples: packs of one length, which often means one kind of sample, and gaps that nothing fits.
+`match` draws most of each pack at random and searches for two lengths that complete it, so that packs are mixed and have
+nearly equal cost.
 """
 
 import math
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from vlmdata.loader.order.order import Ints, key, noise
 
 ROUNDS = 40
-IDLE_ROUNDS = 4  # in a row that end next to no pack
+IDLE_ROUNDS = 4  # consecutive rounds that complete almost no pack
 FEWEST = 64  # samples left for best-fit decreasing
 
 
 class Slots(NamedTuple):
-    """A place in a pack for each sample: its length and its pack, of `packs`."""
+    """The length and the pack of each sample; there are `packs` packs."""
 
     lengths: Ints
     owners: Ints
@@ -28,10 +28,10 @@ class Slots(NamedTuple):
 
 
 def best_fit(histogram: Ints, size: int) -> Slots:
-    """Best-fit decreasing; `histogram[n]` samples have length n, 0 < n <= size.
+    """Pack by best-fit decreasing; `histogram[n]` samples have length n, 0 < n <= size.
 
-    Samples go to the open pack with the least room that is enough, as many of them as fit, so that a step handles all packs
-    of one room and all samples of one length that go there.
+    Samples go into the open pack with the least sufficient room, as many as fit. Each step handles all packs with the same
+    room and all samples of one length that go there.
     """
     by_room: dict[int, list[Ints]] = {}
     rooms = 0  # bit r is set where packs with room r are open
@@ -67,10 +67,10 @@ def best_fit(histogram: Ints, size: int) -> Slots:
 
 
 def match(histogram: Ints, size: int, seed: int) -> Slots:
-    """Fill packs at random up to their last two samples, and choose those to fit; what is left over goes to best_fit.
+    """Fill packs at random except for the last two samples, which are chosen to fit; the rest goes to best_fit.
 
-    Packs that nothing ends to within 1/256 are taken apart and drawn again, in rounds. Where 5.2 samples would fill a pack,
-    every other round makes packs of six, from the smallest samples: six at random would rarely fit.
+    Packs that no samples complete to within 1/256 are dissolved and drawn again, in rounds. If 5.2 samples fill a pack on
+    average, every other round makes packs of six from the smallest samples, because six at random rarely fit.
     """
     left = histogram.copy()
     lengths, owners, packs, idle = [], [], 0, 0
@@ -101,14 +101,14 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
 
 
 def _smallest(left: Ints, mean: float) -> Ints:
-    """The smallest samples, as many as have this mean length."""
+    """Return the histogram of the smallest samples, as many as keep their mean length at `mean` or less."""
     lengths = np.arange(len(left))
     counts, sums = np.cumsum(left), np.cumsum(left * lengths)
     return np.where(sums <= counts * mean, left, 0)
 
 
 def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
-    """Lengths of `most` samples, at random, for each of the packs wanted, or of those that half of the samples fill."""
+    """Draw the lengths of `most` random samples for each wanted pack, at most as many packs as half of the samples fill."""
     pool = np.repeat(np.arange(len(left)), left)
     packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
     if len(pool) < packs * most:
@@ -118,7 +118,7 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """For each room one or two lengths that fill it, or 0, 0: (packs, 2). Takes them out of `left`."""
+    """Return one or two lengths that fill each room, or 0, 0: (packs, 2). Removes them from `left`."""
     ends = np.zeros((len(rooms), 2), np.int64)
     slack = min(16, max(1, size // 256))
     least = int(np.argmax(left > 0))
@@ -142,7 +142,7 @@ def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
 
 
 def _pairs(left: Ints, room: int, least: int, most: int, ascending: bool) -> NDArray[np.int64]:
-    """At most so many pairs of lengths, of `least` or more, that sum to `room`, taken out of `left`: (n, 2)."""
+    """Remove from `left` up to `most` pairs of lengths of at least `least` that sum to `room`; return them, (n, 2)."""
     smaller = np.arange(max(least, room - len(left) + 1), room // 2 + 1)
     there = np.minimum(left[smaller], left[room - smaller])
     if len(there) and room % 2 == 0:

@@ -1,13 +1,13 @@
 """The order of an epoch: a pure function of (seed, epoch, position), with random access and constant memory.
 
-The rows of an index are cut into blocks of 64 neighbours (the cut starts at another row each epoch). The blocks are put in
-a random order by a keyed permutation that is computed, not stored, and taken 1,024 at a time: a window. A window's blocks
-are dealt to 64 lanes of 16; each lane's samples are fully permuted, and the window is read across the lanes, one sample of
-each in turn. So neighbours in the order come from different shards, reading needs 1,024 runs of 64 samples at a time, and
-ranks that take every W-th position (W a divisor of 64) each need blocks of their own only: with remote shards a byte
-travels to one machine. Sets under 65,536 rows have smaller blocks, down to one row: a plain global shuffle.
+The rows of an index are cut into blocks of 64 adjacent rows; the cut starts at another row each epoch. A keyed permutation,
+computed and not stored, puts the blocks in random order. 1,024 blocks in that order are a window. A window's blocks are
+dealt to 64 lanes of 16; each lane's samples are fully permuted, and the window is read across the lanes, one sample of each
+in turn. So adjacent samples in the order come from different shards, reading needs 1,024 runs of 64 samples at a time, and
+ranks that take every W-th position (W a divisor of 64) share no blocks: with remote shards each byte is sent to one
+machine. Datasets under 65,536 rows have smaller blocks, down to one row, which is a plain global shuffle.
 
-Everything is 64-bit integer arithmetic of our own, for numpy's generators may change between versions.
+All arithmetic is our own, on 64-bit integers, because numpy's generators may change between versions.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from vlmdata.splitmix import mixed
 BLOCK = 64
 WINDOW_BLOCKS = 1024
 LANES = 64
-ORDER_VERSION = 1  # part of every state: another version would be another order
+ORDER_VERSION = 1  # part of every state: another version means another order
 
 Ints = NDArray[np.int64]
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -31,7 +31,7 @@ _MASK = (1 << 64) - 1
 
 
 def key(*parts: int) -> int:
-    """Fold integers into one 64-bit key; the order of the parts counts."""
+    """Hash integers to one 64-bit key that depends on their order."""
     state = 0
     for part in parts:
         state = (state + (part & _MASK) + _GOLDEN) & _MASK
@@ -42,14 +42,14 @@ def key(*parts: int) -> int:
 
 
 def noise(of: int, numbers: Ints) -> NDArray[np.uint64]:
-    """A random 64-bit integer for each number, fixed by the key `of`."""
+    """Return a random 64-bit integer for each number, fixed by the key `of`."""
     return mixed(mixed(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(of)) ^ np.uint64(of))
 
 
 def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Ints:
-    """Where a random permutation of range(count), fixed by the key `of`, sends each number: O(1) memory, no table.
+    """Apply a random permutation of range(count), fixed by the key `of`, to each number, in O(1) memory without a table.
 
-    A Feistel network over the next even power of two, walked until it lands inside. Source: Black and Rogaway 2002.
+    A Feistel network over the next even power of two, repeated until the result is in range. Source: Black and Rogaway 2002.
     """
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
@@ -69,14 +69,14 @@ def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Int
 
 
 def distinct(numbers: Ints) -> list[int]:
-    """The numbers that occur, ascending; they lie close together. Not np.unique, which imports numpy.ma: 10 ms of a resume."""
+    """Return the distinct numbers, ascending; they must be close together. np.unique would import numpy.ma, for 10 ms."""
     low = int(numbers.min(initial=1 << 62))
     return [low + number for number in np.flatnonzero(np.bincount(numbers - low)).tolist()]
 
 
 @dataclass
 class Order:
-    """The order of `rows` rows. With `shuffle` false it is the rows' own order, in every epoch."""
+    """The order of `rows` rows. With `shuffle` false, every epoch keeps the order of the rows."""
 
     rows: int
     seed: int = 0
@@ -84,7 +84,7 @@ class Order:
     _windows: "OrderedDict[tuple[int, int], _Window]" = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def at(self, epoch: int, positions: Ints) -> Ints:
-        """The rows at these positions, each in [0, rows), of one epoch."""
+        """Return the rows at these positions of one epoch, each in [0, rows)."""
         if not self.shuffle:
             return positions
         cut = _cut(self.rows, self.seed, epoch)
@@ -105,7 +105,7 @@ class Order:
 class _Cut:
     """One epoch's rows cut into blocks: block b holds the rows [b * block - shift, (b + 1) * block - shift).
 
-    `ragged` says for the first and the last block at which slot of the permuted order it stands and how many rows it lacks.
+    `ragged` holds for the first and the last block its slot in the permuted order and the number of rows that it lacks.
     """
 
     rows: int
@@ -116,12 +116,12 @@ class _Cut:
     ragged: tuple[tuple[int, int], ...]
 
     def start(self, window: int) -> int:
-        """The position at which a window starts; of the window past the last one, the number of rows."""
+        """Return the position at which a window starts; for the window past the last one, the number of rows."""
         slot = min(window * WINDOW_BLOCKS, self.blocks)
         return slot * self.block - sum(lack for at, lack in self.ragged if at < slot)
 
     def window_of(self, positions: Ints) -> Ints:
-        """The window of each position. Ragged blocks move starts by less than two blocks, so a guess is off by one."""
+        """Return the window of each position. Ragged blocks move starts by less than two blocks, so a guess is off by one."""
         guess = positions // (WINDOW_BLOCKS * self.block)
         first, last = int(guess.min(initial=1 << 62)), int(guess.max(initial=0))
         starts = np.array([self.start(number) for number in range(first, last + 3)])
@@ -140,21 +140,21 @@ class _Cut:
 
 
 class _Window(NamedTuple):
-    """A window's rows, (64 lanes, samples of each); a lane is shuffled when it is first asked for. -1 ends a shorter lane."""
+    """A window's rows, (64 lanes, samples per lane). A lane is shuffled at first use. -1 ends a shorter lane."""
 
     lanes: Ints
     shuffled: NDArray[np.bool_]
     of: int
 
     def at(self, positions: Ints) -> Ints:
-        """The rows at these positions of the window: position q is the sample q // 64 of lane q % 64."""
+        """Return the rows at these positions of the window: position q is sample q // 64 of lane q % 64."""
         lanes = positions % LANES
         waiting = np.flatnonzero(np.bincount(lanes, minlength=LANES).astype(bool) & ~self.shuffled)
         if len(waiting):
             rows = self.lanes[waiting]
             chance = noise(self.of, rows)
             chance[rows < 0] = _MASK  # a lane's missing last sample stays last
-            # noise is one to one, so there are no ties, and any kind of sort gives this order
+            # noise is one to one, so there are no ties, and every sort gives this order
             self.lanes[waiting] = np.take_along_axis(rows, np.argsort(chance, axis=1), axis=1)
             self.shuffled[waiting] = True
         return self.lanes[lanes, positions // LANES]

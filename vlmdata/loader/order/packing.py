@@ -1,7 +1,7 @@
-"""Which samples share a sequence: lengths in, packs out, a pure function.
+"""Packs samples into sequences by their lengths, as a pure function.
 
-Samples of one length are interchangeable: `fill.py` says which lengths share a pack, then the samples of each length are
-dealt to the packs in the order of their positions, so that packs are read in nearly the order of the samples.
+Samples of one length are interchangeable. `fill.py` chooses the lengths that share a pack; then the samples of each length
+are dealt to the packs in the order of their positions, so that packs read the samples in nearly their order.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from vlmdata.loader.order.fill import best_fit, match
 from vlmdata.loader.order.order import Ints, key, noise
 
 Overlong = Literal["alone", "drop"]
-GOOD_ENOUGH = 0.004  # of padding; above, best-fit decreasing is tried too
-MIXING_COSTS = 0.01  # so many more packs are taken for packs that are mixed
-COST_GROUP = 64  # neighbouring packs of like cost: as many ranks have equal work in a step
+GOOD_ENOUGH = 0.004  # share of padding; above it, best-fit decreasing is tried too
+MIXING_COSTS = 0.01  # accepted share of additional packs for packs that are mixed
+COST_GROUP = 64  # adjacent packs of similar cost, so that up to 64 ranks have equal work in a step
 
 
 @dataclass(frozen=True)
 class Packs:
-    """Pack p holds the samples `members[starts[p]:starts[p + 1]]`, numbers in the lengths given. No sample is split.
+    """Pack p holds the samples `members[starts[p]:starts[p + 1]]`, indices into the lengths. No sample is split.
 
-    `tokens` is the sum of the lengths packed, `capacity` what the packs could hold; overlong samples count as `size`.
+    `tokens` is the sum of the packed lengths, `capacity` the tokens that the packs can hold; an overlong sample counts as
+    `size`.
     """
 
     starts: Ints
@@ -42,11 +43,11 @@ class Packs:
 
 
 def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone") -> Packs:
-    """Fill packs of `size` tokens with samples of these lengths, each of at least 1.
+    """Fill packs of `size` tokens with samples of these lengths, each at least 1.
 
-    A sample longer than `size` has a pack of its own ("alone": whoever makes the batch cuts its text), or is left out and
-    counted ("drop"). Packs are in random order, in groups of 64 of nearly equal cost (the sum of squared lengths, which is
-    what attention costs), so that ranks that take neighbouring packs wait little for each other.
+    A sample longer than `size` gets its own pack ("alone": the collate function truncates its text), or is left out and
+    counted ("drop"). Packs are in random order, in groups of 64 of nearly equal cost (the sum of squared lengths, the cost
+    of attention), so that ranks with adjacent packs wait little for each other.
     """
     if size < 1 or (len(lengths) and lengths.min() < 1):
         raise InputError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
@@ -69,19 +70,19 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
 
 
 def each_alone(lengths: Ints, size: int, *, overlong: Overlong = "alone") -> Packs:
-    """Give each sample a pack of its own, in the order of the samples; those longer than `size` as in `pack`."""
+    """Put each sample into its own pack, in the order of the samples. `overlong` is as in `pack`."""
     members = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
     tokens = int(np.minimum(lengths[members], size).sum())
     return Packs(np.arange(len(members) + 1), members, tokens, len(members) * size, len(lengths) - len(members))
 
 
 def _shuffle_alike(cost: np.ndarray, seed: int) -> Ints:
-    """The rank of each pack in the order: groups of like cost, in random order, each shuffled."""
+    """Return the rank of each pack in the order: shuffled groups of similar cost, in random order."""
     count = len(cost)
     by_cost = np.lexsort((noise(key(seed, 1), np.arange(count)), cost))
     group = np.arange(count) // COST_GROUP
     group_chance = noise(key(seed, 2), group)
-    group_chance[group == count // COST_GROUP] = np.iinfo(np.uint64).max  # a last group that is not full stays last
+    group_chance[group == count // COST_GROUP] = np.iinfo(np.uint64).max  # a partial last group stays last
     order = by_cost[np.lexsort((noise(key(seed, 3), by_cost), group, group_chance))]
     rank = np.empty(count, np.int64)
     rank[order] = np.arange(count)
