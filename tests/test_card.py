@@ -1,4 +1,4 @@
-"""The card declares every column and image, the Croissant file is valid and gives records, licences are summed up."""
+"""The card declares every column and image, the Croissant file is valid and yields records, licences are counted."""
 
 import io
 import json

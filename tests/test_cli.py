@@ -1,4 +1,4 @@
-"""The command line: what it prints where, and how it ends."""
+"""The command line: its output on stdout and stderr, and its exit status."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Two datasets are compared row by row: who came, who went, whose bytes changed, and by which step."""
+"""Two datasets are compared row by row: rows added, removed or with changed bytes, and the step that caused it."""
 
 import json
 

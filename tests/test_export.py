@@ -1,4 +1,4 @@
-"""What is exported is what lies in the tars, and comes back in as a source without loss."""
+"""An export holds what the tars hold, and a source reads it back without loss."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Columns of a source that have the name of a field of ours are written under another, and come back so."""
+"""Source columns with the name of one of our fields are renamed, and keep the new name when read again."""
 
 import json
 import tarfile

@@ -1,4 +1,4 @@
-"""What was forgotten is gone from every file under OUT, whatever was killed meanwhile, and stays gone."""
+"""Forgotten samples are gone from every file under OUT, even if the process is killed at any change, and stay gone."""
 
 import contextlib
 import hashlib
@@ -64,7 +64,7 @@ def samples(out: Path) -> dict[str, dict[str, bytes]]:
 
 
 def traces(out: Path, *needles: bytes) -> list[str]:
-    """Return the files under OUT in which a byte string stands: as it is, or in a value of a Parquet file."""
+    """Return the files under OUT that contain a byte string, plain or in a value of a Parquet file."""
     found = []
     for path in sorted(p for p in out.rglob("*") if p.is_file()):
         data = path.read_bytes()
@@ -157,7 +157,7 @@ def test_neither_a_moved_threshold_nor_a_build_from_nothing_brings_it_back(web, 
 
 
 def test_the_same_picture_under_another_address_is_not_stored(web, out):
-    """The hash stands for the picture: what was forgotten by hash before it was fetched never reaches a file."""
+    """An image that was forgotten by its hash before it was fetched never reaches a file."""
     body = next(body for path, body in web.bodies.items() if "good" in path)
     shutil.rmtree(out / "work")
     forget(out, sha256=[hashlib.sha256(body).hexdigest()])
@@ -172,7 +172,7 @@ class Killed(BaseException):
 
 
 def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch):
-    """Every change to the store is a place to be killed at; whoever comes next finds a dataset that is whole."""
+    """The process is killed at each change to the store in turn; the next command finds an intact dataset."""
     line = one_of(web.out)
     wanted = needles(web.out, line)
     shutil.copytree(web.out, tmp_path / "after")

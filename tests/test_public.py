@@ -1,4 +1,4 @@
-"""The public face of vlmdata: functions with the words of the command line, and errors that one base holds together."""
+"""The public API of vlmdata: functions with the names and options of the command line, and errors with one base class."""
 
 import ast
 import importlib

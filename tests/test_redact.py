@@ -1,4 +1,4 @@
-"""Passwords, keys and signatures of addresses stand in nothing that others read."""
+"""Passwords, keys and signatures of addresses are in nothing that others may read."""
 
 import time
 

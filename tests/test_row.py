@@ -1,4 +1,4 @@
-"""Lists of rows laid flat."""
+"""Flattened list columns of rows."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Names that data hold open a file inside the folder of their dataset, or nothing."""
+"""A file name found in data opens a file inside the dataset's folder, or nothing."""
 
 import os
 

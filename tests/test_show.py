@@ -1,4 +1,4 @@
-"""vlmdata show: what a finished dataset says of itself in a terminal."""
+"""vlmdata show: the summary of a finished dataset in a terminal."""
 
 import webbrowser
 

@@ -1,4 +1,4 @@
-"""What stands on disk for a step does not depend on where its file lies, and no two steps share it."""
+"""The id of a step on disk does not depend on the path of its file, and no two steps share one."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The outermost call of a thread hands over whatever its work raises."""
+"""The outermost call of a thread passes on every exception of its work."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Errors of strangers' bytes and libraries become errors of ours; what the caller lets pass, and an interrupt, stay."""
+"""Errors from untrusted bytes and libraries become our errors; errors that the caller lets pass, and interrupts, stay."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""The words of both command lines: help, mistakes in them, and what a shell completes."""
+"""Both command lines: help, usage errors and shell completion."""
 
 import importlib
 import os

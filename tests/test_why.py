@@ -1,4 +1,4 @@
-"""What became of a row is told by any word that names it, and only by such a word."""
+"""`why` finds the outcome of a row by every word that names it, and by no other word."""
 
 import json
 
