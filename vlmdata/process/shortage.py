@@ -23,7 +23,7 @@ def is_short_of_memory(error: BaseException) -> bool:
     """Return whether an error comes from lack of memory: it or one of its causes says so, or no memory is free now.
 
     Call it in the `except` block, while the error's frames still hold their memory. The check of free memory is needed for
-    a half-imported library, which fails later with an unrelated message. An AssertionError is always a bug.
+    a half-imported library, which fails later with an unrelated message. An AssertionError without such a cause is a bug.
     """
     if any(_names_memory(one) for one in _causes(error)):
         return True
