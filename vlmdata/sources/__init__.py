@@ -1,1 +1,1 @@
-"""The sources of recipes, one file each."""
+"""The sources a recipe can name, one file each."""

@@ -1,4 +1,4 @@
-"""Annotations in COCO's JSON: the captions of an image are alternatives of one text, its boxes go along with it."""
+"""COCO's JSON annotations: an image's captions are alternatives of one text; its boxes are kept."""
 
 import json
 from collections import defaultdict
@@ -20,22 +20,22 @@ from vlmdata.readers.stated_values import whole_numbers
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
-ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that tell where an image of the folder came from
+ADDRESSES = ("coco_url", "flickr_url", "url")  # fields with the origin of a local image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coco(Source):
     """One row for each image of COCO-style files (captions_*.json, instances_*.json; several are joined by image id).
 
-    Licence, Flickr address and the categories of the boxes go into the sample's JSON. A file is read into memory: COCO's
-    own 118,000 images with captions and boxes take about 2 GB.
+    The sample's JSON keeps the licence, the Flickr address and the categories of the boxes. Files are read into memory:
+    COCO's 118,000 images with captions and boxes take about 2 GB.
     """
 
     id: ClassVar = "vlmdata.sources.coco"
 
     path: str | list[str]
-    images: str = ""  # folder that holds the images; without it they are fetched from `address`
-    address: str = "coco_url"  # field of an image that holds its address; `flickr_url` is the other
+    images: str = ""  # folder of the images; "": fetch them from `address`
+    address: str = "coco_url"  # field with an image's address; COCO also has `flickr_url`
 
     @property
     def by_address(self) -> bool:  # type: ignore[override]
@@ -119,7 +119,7 @@ class Coco(Source):
 
 
 def _join(noted: dict[Any, Any], images: Mapping[Any, Any]) -> None:
-    """Give to an image what is noted under its number written as a text, or the other way round: 7 for "7"."""
+    """Move notes under "7" to the image 7, or the reverse: files differ in how they write image ids."""
     for number in [one for one in noted if one not in images]:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:
@@ -127,12 +127,12 @@ def _join(noted: dict[Any, Any], images: Mapping[Any, Any]) -> None:
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:
-    """Return what a number or text stands for; None for one that is not known, or is neither."""
+    """Return the entry with this id; None if there is none, or if the id is neither a number nor a text."""
     return known.get(number) if isinstance(number, int | str) else None
 
 
 def _corners(note: Mapping[str, Any]) -> list[float] | None:
-    """Return the corners of an annotation's box; None where it has none of four numbers."""
+    """Return an annotation's box as [x0, y0, x1, y1]; None unless it has four numbers."""
     found = boxes_in([note.get("bbox")])
     if found is None:
         return None
@@ -141,11 +141,11 @@ def _corners(note: Mapping[str, Any]) -> list[float] | None:
 
 
 def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[dict[str, Any]]:
-    """Return one of the lists of a file. Raises RecipeError unless each entry is an object with a number or a text as `key`."""
+    """Return a list of a file. Raises RecipeError unless each entry is an object with a number or text under `key`."""
     found = tree.get(name) or []
     for number, one in enumerate(found):
         if not isinstance(one, dict) or not isinstance(one.get(key), int | str):
-            raise RecipeError(f"{path}: {name}[{number}] is no object with '{key}', a number or a text")
+            raise RecipeError(f"{path}: {name}[{number}] is not an object with a number or text as '{key}'")
     return found
 
 
@@ -155,9 +155,9 @@ def _load(path: str) -> dict[str, Any]:
             text = file.read()
             tree = json.loads(text) if text.strip() else None
         except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{path}: is no JSON: {error}") from None
-    if not tree:  # no byte, {} or []: a file without images
+            raise RecipeError(f"{path}: is not valid JSON: {error}") from None
+    if not tree:  # an empty file, {} or []: no images
         return {"images": [], "annotations": []}
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list) or not isinstance(tree.get("annotations"), list):
-        raise RecipeError(f"{path}: COCO's JSON is an object with the lists 'images' and 'annotations'")
+        raise RecipeError(f"{path}: is not COCO's JSON, an object with the lists 'images' and 'annotations'")
     return tree

@@ -1,4 +1,4 @@
-"""A folder or zip archive of images with their texts beside them, or with a list that names them."""
+"""Folders and zip archives of images, with captions in files beside them or in a table that names them."""
 
 import json
 import os
@@ -28,41 +28,41 @@ from vlmdata.readers.tar_samples import names_within
 from vlmdata.readers.zip_members import UnusableFile
 from vlmdata.step import RecipeError, Source
 
-SLICE = 1000  # images of one part
-HEAD = 100  # images whose texts `check` reads
-TEXT = 1 << 20  # bytes of a caption's file at most,
-FACTS = 16 << 20  # and of a .json
+SLICE = 1000  # images in a piece
+HEAD = 100  # images whose captions `check` reads
+TEXT = 1 << 20  # largest caption file, in bytes
+FACTS = 16 << 20  # largest .json, in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Source):
-    """Images of a folder at any depth, of a glob, or of zip archives. Beside `a.jpg` lie `a.txt`, `a.jpg.txt` or `a.json`.
+    """Images in folders (at any depth), globs or zip archives. `a.txt`, `a.jpg.txt` or `a.json` holds the captions of `a.jpg`.
 
-    An image without a caption is dropped as `no_caption`, unless no image has any file beside it. With `table`, a list in
-    any format of `url_list` (a Hugging Face image folder's metadata.csv) names the files and holds their captions. Images
-    stay where they are; one that is not there is dropped as `no_file`.
+    An image without a caption is dropped as `no_caption`, unless no image has a file beside it. With `table`, a list in any
+    format of `url_list` (such as a Hugging Face image folder's metadata.csv) names the files and holds their captions.
+    Images stay in place; a missing one is dropped as `no_file`.
     """
 
     id: ClassVar = "vlmdata.sources.files"
 
     path: str | list[str]
-    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; of a folder without images its .zip are read
-    captions: list[str] = field(default_factory=lambda: [".txt", ".text", ".caption"])  # endings of texts beside images
+    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; a folder without images is read for .zip files
+    captions: list[str] = field(default_factory=lambda: [".txt", ".text", ".caption"])  # endings of caption files
     table: str = ""  # path of the table, relative to the folder `path`
-    file: str = "file_name"  # its column of file names, relative to the table's own folder
-    caption: str | list[str] = "caption"  # its columns of captions; without a table the fields of the .json
-    extra: Literal["all"] | list[str] = "all"  # its other columns, or fields of the .json, that go into the sample's JSON
-    encoding: str = "utf-8"  # of texts and tables; UTF-8 and UTF-16 with their marks are recognised
+    file: str = "file_name"  # the table's column of file names, relative to the table's folder
+    caption: str | list[str] = "caption"  # the table's caption columns; without a table, fields of the .json
+    extra: Literal["all"] | list[str] = "all"  # other columns of the table or fields of the .json to keep in the sample's JSON
+    encoding: str = "utf-8"  # of captions and tables; UTF-8 and UTF-16 with a byte order mark are detected
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """With a list rows are planned like addresses; a folder is read slice by slice."""
+        """True with a table, whose rows are shuffled like addresses; a folder is read slice by slice."""
         return bool(self.table)
 
     def check(self) -> None:
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
-            raise RecipeError(f"images, captions: '{bad[0]}' is no ending; write '.{bad[0]}'")
+            raise RecipeError(f"images, captions: '{bad[0]}' is no file ending; write '.{bad[0]}'")
         if not self.table:
             if not self.pieces():
                 raise RecipeError(f"{self.path}: there is no image that ends in {', '.join(self.images)}")
@@ -94,7 +94,7 @@ class Files(Source):
             try:
                 archive = Zip(file.path)
             except Damage:
-                found.append({"zip": file.path, "start": 0})  # reading it tells what is wrong
+                found.append({"zip": file.path, "start": 0})  # `read` reports the damage
                 continue
             inside = archive.members(self._endings())
             about = survey(archive, inside, self.captions)
@@ -104,16 +104,19 @@ class Files(Source):
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
-        """Say if no row of a table has a caption, or most images have none: which text there is that may be meant."""
+        """Return a warning if no row of a table, or less than half of the first images, has a caption.
+
+        It names the text that may hold the captions.
+        """
         if self.table:
             return without_captions(self._lists(), lists.ListFormat(encoding=self.encoding), self._columns())
-        if not (self.captions or self._columns()) or any(map(is_remote, self._paths())):  # a store would be asked for each text
+        if not (self.captions or self._columns()) or any(map(is_remote, self._paths())):  # each text would cost a request
             return None
         images, zips = self._found()
         roots = [os.path.abspath(root) for root in self._roots()]
         try:
             store: Folder | Zip = Folder(roots, roots) if images else Zip(zips[0].path)
-        except Damage:  # `read` tells
+        except Damage:  # `read` reports it
             return None
         head = [file.path for file in images][:HEAD] if isinstance(store, Folder) else store.members(self._endings())[:HEAD]
         bare = [path for path in head if not self._is_captioned(store, path)]
@@ -123,7 +126,7 @@ class Files(Source):
         return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption; {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
-        """Say whether an image has a caption, or a file beside it that `read` drops it for."""
+        """Say whether an image has a caption, or an unreadable file beside it, for which `read` drops the row."""
         try:
             captions, _, _ = self._beside(store, path)
         except BadText:
@@ -141,7 +144,7 @@ class Files(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield as `read` does, and count what lies beside the images and is not read: archives, texts of no image, pipes."""
+        """Yield as `read` does and count the files that are not read: archives, texts without an image, pipes."""
         if self.table:
             yield from named_rows(
                 piece["path"], piece["name"], self.file, self._columns(), extra=self.extra, encoding=self.encoding
@@ -168,7 +171,7 @@ class Files(Source):
             yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
 
     def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
-        """Return the pieces of a store. That something lies beside its images says that they should have captions."""
+        """Return the pieces of a store. `needs_text`: some images have files beside them, so those without a caption drop."""
         needs_text = about.has_texts and bool(self.captions or self._columns())
         return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
 
@@ -179,14 +182,14 @@ class Files(Source):
         return [folder_of(path, self._endings()) for path in self._paths()]
 
     def _whole(self) -> list[str]:
-        """Return the paths that are folders, here or in a store, of which nothing shall be overlooked."""
+        """Return the paths that are folders, local or remote: `survey` counts every file in them."""
         return [path for path in self._paths() if is_folder(path, (*self._endings(), ".zip"))]
 
     def _endings(self) -> tuple[str, ...]:
         return tuple(ending.lower() for ending in self.images)
 
     def _found(self) -> tuple[list[File], list[File]]:
-        """Return images, and zip archives: of a folder the images, or where it has none the archives."""
+        """Return the images and the zip archives. A folder that holds images gives no archives."""
         found: set[File] = set()
         for path in self._paths() or [""]:
             try:
@@ -201,14 +204,14 @@ class Files(Source):
 
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
-            raise RecipeError("table: give one folder as `path`, in which the table lies")
+            raise RecipeError("table: `path` must be one folder, the one that holds the table")
         return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS)
 
     def _columns(self) -> list[str]:
         return named_columns(self.caption)
 
     def _row(self, store: FileStore, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
-        """Return the row of an image with the texts beside it."""
+        """Return the row of an image with its captions and facts from the files beside it."""
         image, name = image_at(store, path), clean(name)
         try:
             captions, facts, fault = self._beside(store, path)
@@ -227,7 +230,7 @@ class Files(Source):
         return placed({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
-        """Return the captions of an image, its JSON, and what is wrong with a caption. Raises BadText."""
+        """Return an image's captions, its JSON, and the reason to drop it or None. Raises BadText."""
         captions: list[str] = []
         facts: Any = {}
         fault: str | None = None
@@ -251,7 +254,7 @@ class Files(Source):
 
 
 class BadText(ValueError):
-    """A file beside an image that cannot be read; the message says why. `reason` is the ledger's word for it."""
+    """A file beside an image cannot be read; the message says why, `reason` goes into the ledger."""
 
     def __init__(self, file: str, why: str, reason: str) -> None:
         super().__init__(why)
@@ -259,7 +262,7 @@ class BadText(ValueError):
 
 
 def _fault(error: Exception) -> tuple[str, str]:
-    """Return what is wrong with a file beside an image, in words and as a reason."""
+    """Return the problem with a file beside an image: a message and a reason."""
     if isinstance(error, UnusableFile):
         return str(error), error.reason
     if isinstance(error, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""A Hugging Face dataset: by its name on the Hub, streamed or downloaded, or from a local folder or files."""
+"""Hugging Face datasets: from the Hub, streamed or downloaded, or from local folders and files."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from vlmdata.readers.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
 
-SLICE = 1000  # rows of a part
-BATCH = 100  # rows as plain values at a time
+SLICE = 1000  # rows in a piece
+BATCH = 100  # rows converted to Python values at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class HfDataset(Source):
-    """Rows of a dataset whose images are inline (an Image feature or bytes) or stand at addresses.
+    """Rows of a dataset with inline images (an Image feature or bytes) or image addresses.
 
-    `path` is a name on the Hub, a folder that `save_to_disk` wrote, a folder or glob of Parquet or Arrow files, an image
-    folder, or zip archives of images. The undecoded bytes are taken, so that nothing is re-encoded. A column may be named
-    by dots within structs (`caption.en`); of a list of images one is a caption pair, several are a document. A row without
-    its image is dropped as `no_image` or `no_address`.
+    `path` is a name on the Hub, a folder from `save_to_disk`, a folder or glob of Parquet or Arrow files, an image folder,
+    or zip archives of images. Image bytes are taken undecoded and never re-encoded. Dots name a field inside a struct
+    (`caption.en`). A row with one image is a caption pair, with several a document. A row without its image is dropped as
+    `no_image` or `no_address`.
     """
 
     id: ClassVar = "vlmdata.sources.hf_dataset"
 
     path: str
-    name: str = ""  # configuration, where a dataset has several
+    name: str = ""  # configuration, if the dataset has several
     split: str = "train"
-    revision: str = ""  # branch, tag or commit on the Hub; name a commit to be sure of the same rows
-    streaming: bool = False  # read shard by shard from where it lies; otherwise the library downloads and converts it once
-    image: str = "image"  # column of inline images, or of files in the dataset's folder
-    url: str = ""  # column of addresses: what `download` fetches, or where a row's inline image came from; "": a column `url`
-    caption: str | list[str] = "caption"  # columns of captions; a column of lists holds alternatives; "" for none
-    extra: Literal["all"] | list[str] = "all"  # other columns that go into the sample's JSON; never bytes or images
+    revision: str = ""  # branch, tag or commit on the Hub; only a commit guarantees the same rows
+    streaming: bool = False  # read shard by shard in place; otherwise the library downloads and converts the dataset once
+    image: str = "image"  # column of inline images, or of file names in the dataset's folder
+    url: str = ""  # column of addresses that `download` fetches, or of the origin of inline images; "": a column `url` if any
+    caption: str | list[str] = "caption"  # caption columns; a column of lists holds alternatives; "" for none
+    extra: Literal["all"] | list[str] = "all"  # other columns to keep in the sample's JSON; bytes and images are left out
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """A list of addresses is planned as such; with inline images a slice of the dataset is a part."""
+        """True for addresses; a dataset with inline images is read slice by slice."""
         return bool(self.url) and not self._has_inline()
 
     def check(self) -> None:
@@ -62,16 +62,16 @@ class HfDataset(Source):
             if names := column_names(table, ListFormat()):
                 check_columns(table, names, [self._file_column(table), *self._captions(), *extra])
         schema = self._schema(opened)
-        if schema is None:  # of a stream unknown where the dataset does not say
+        if schema is None:  # a stream has a schema only if the dataset states one
             return
         check_columns(self.path, names_in(schema), [self.url or self.image, *self._captions(), *extra])
         for name in self._captions():
             self._check_caption(name, _kind(schema, name))
         if not self.url and not _is_image(kind := _kind(schema, self.image)):
-            raise RecipeError(f"{self.path}: the column '{self.image}' holds no images, files or addresses: {kind}")
+            raise RecipeError(f"{self.path}: the column '{self.image}' holds {kind}, not images, file names or addresses")
 
     def warning(self) -> str | None:
-        """Say if none of the first rows of a dataset that is here has a caption."""
+        """Return a warning if none of the first rows of a local dataset has a caption."""
         opened, names = self._opened(), self._captions()
         if opened.tables:
             return without_captions([File(table, 0) for table in opened.tables], ListFormat(), names)
@@ -87,7 +87,7 @@ class HfDataset(Source):
 
     def _check_caption(self, name: str, kind: pa.DataType) -> None:
         if pa.types.is_nested(kind):
-            raise RecipeError(f"{self.path}: the column '{name}' holds no texts or labels: {kind}")
+            raise RecipeError(f"{self.path}: the column '{name}' holds {kind}, not texts or labels")
 
     def files(self) -> Sequence[tuple[str, int]]:
         if is_local(self.path):
@@ -144,7 +144,7 @@ class HfDataset(Source):
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
     def _file_column(self, table: str) -> str:
-        """Return the column of a table that names the files of `image`, as the library's image folders call it."""
+        """Return the table's column of file names for `image`, named as in the library's image folders."""
         names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
@@ -175,13 +175,13 @@ class HfDataset(Source):
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:
-    """Return the features that say what the numbers or texts of a column mean: labels, and JSON written as text."""
+    """Return the features that give values a meaning: class labels, and JSON stored as text."""
     features = (data.features or {}).items()
     return {name: feature for name, feature in features if type(feature).__name__ in ("ClassLabel", "Json")}
 
 
 def _meant(value: Any, feature: Any) -> Any:
-    if type(feature).__name__ == "ClassLabel":  # -1: without a label
+    if type(feature).__name__ == "ClassLabel":  # -1: no label
         return feature.names[value] if isinstance(value, int) and 0 <= value < len(feature.names) else None
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -190,13 +190,13 @@ def _meant(value: Any, feature: Any) -> Any:
 
 
 def _is_media(value: object) -> bool:
-    """Say whether a value is or holds bytes, or is an image, a sound or a film that the library keeps as a path."""
+    """Say whether a value is or holds bytes, or is an image, sound or video that the library stores as a path."""
     kept = value[0] if isinstance(value, list) and value else value
     return holds_bytes(value) or (isinstance(kept, Mapping) and kept.keys() == {"bytes", "path"})
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
-    """Return the type of a column, by dots within structs; of lists that of what they hold, of JSON in a text a text."""
+    """Return the type of a column or of a field inside structs, lists unwrapped. A field of JSON text counts as text."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
     kind = held(names[head])
@@ -213,7 +213,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    """Say whether values of a type can be or name images."""
+    """Say whether values of a type can be images or name them."""
     if pa.types.is_struct(kind):
         return bool({"bytes", "path", "url"} & {field.name for field in kind})
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)

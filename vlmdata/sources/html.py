@@ -1,4 +1,4 @@
-"""Folders of HTML files, as saved sites and books are kept, their images from the same folders."""
+"""Folders of HTML files, such as saved sites and books, with images from the same folders."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Html(Source):
-    """One row for each file. A relative address means a file beside the page: its bytes come along where it exists.
+    """One row for each file. A row holds the bytes of an image that its page names by a relative address, if the file exists.
 
-    No image is read from outside the folder that `path` names (for a single file: the folder it lies in).
+    No image is read from outside the folder `path` (for a single file: the folder that holds it).
     """
 
     id: ClassVar = "vlmdata.sources.html"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    url: str = ""  # where the folder stood on the web: https://example.org/site/; else file addresses stand in its place
-    mode: Mode = "default"  # obelics: decide as the released code of OBELICS does, flaws included
-    yields: Yields = "documents"  # alt_pairs: a caption pair for each image with an alt text, from the whole page
+    url: str = ""  # the folder's address on the web, such as https://example.org/site/; "": http://file.invalid/
+    mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
+    yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """Pages are documents; with `alt_pairs` a row is a pair."""
+        """`pairs` with `alt_pairs`, else `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ class Html(Source):
 
 
 class _Broken(Exception):
-    """Says what is wrong with a file, of what kind the error is, and at which byte of the page it was met."""
+    """A file cannot be read: the message says why, `kind` names the error, `byte` is its position in the page."""
 
     def __init__(self, error: Exception, byte: int):
         super().__init__(getattr(error, "strerror", None) or str(error) or type(error).__name__)
@@ -98,7 +98,7 @@ class _Broken(Exception):
 
 
 def _read(path: str) -> bytes:
-    """Read a file whole, unpacked, as far as a page may be long: one byte more says that it is longer. Raises _Broken."""
+    """Return a file, decompressed, up to one byte more than a page may have: then it is too long. Raises _Broken."""
     limit = Limits().max_bytes + 1
     html = b""
     try:
@@ -111,7 +111,7 @@ def _read(path: str) -> bytes:
 
 
 def _beside(base: str, root: str, url: str) -> bytes | None:
-    """Return the bytes of the file that an address means, None where there is none inside the folder."""
+    """Return the bytes of the file at an address, None if the folder has no such file."""
     if not url.startswith(base):
         return None
     path = os.path.realpath(os.path.join(root, unquote(urlsplit(url[len(base) :]).path)))

@@ -1,4 +1,4 @@
-"""A folder that img2dataset wrote: its images are filtered, deduplicated and packed without being fetched again."""
+"""img2dataset's output folders: their images are used without a new download."""
 
 import contextlib
 import os
@@ -30,19 +30,18 @@ from vlmdata.untrusted import one_line
 from vlmdata.web.img2dataset_errors import reason_of
 
 OWN = {"key", "url", "caption", "status", "error_message", "width", "height", "original_width", "original_height", "sha256"}
-IN_PARQUET = ("jpg", "png", "webp")  # columns of image bytes where the output format was parquet
+IN_PARQUET = ("jpg", "png", "webp")  # columns of image bytes in the output format `parquet`
 SUCCESS = "success"
 STATISTICS = "_stats.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Img2dataset(Source):
-    """Every row of img2dataset's Parquet files, from output as tars, as files or inside the Parquet.
+    """Every row of img2dataset's Parquet files. Images are in tars, in files or in the Parquet, and stay there.
 
-    Rows that failed there are dropped with its error as the reason (`http_404`, `timeout`, `image_decoding_error`); rows
-    that it calls successful but whose image is not there are dropped as `missing_in_shard`. Images stay where they are.
-    Samples that no Parquet names are read as `webdataset` and `files` read them; a Parquet that cannot be read, a stretch that
-    a tar has lost, and a shard of which only the statistics are left are a `bad_record` each.
+    A row that failed in img2dataset is dropped with its error as the reason (`http_404`, `timeout`, `image_decoding_error`),
+    a successful row without its image as `missing_in_shard`. Samples that no Parquet names are read as by `webdataset` and
+    `files`. An unreadable Parquet, a stretch lost in a tar, and a shard with only its statistics are one `bad_record` each.
     """
 
     id: ClassVar = "vlmdata.sources.img2dataset"
@@ -56,16 +55,16 @@ class Img2dataset(Source):
             try:
                 names = self._columns(path)
             except RecipeError:
-                continue  # left by a run that was killed: a bad record
+                continue  # left by a killed run: `read` gives a bad record
             if not {"key", "status"} <= set(names):
-                raise RecipeError(f"{path}: its columns ({', '.join(names)}) are not those that img2dataset writes")
+                raise RecipeError(f"{path}: not written by img2dataset: no columns `key` and `status` in {', '.join(names)}")
             break
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return a piece for each shard: its Parquet, or what is left of it."""
+        """Return a piece for each shard: its Parquet, else its tar, its statistics or its folder."""
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):
             for path in self._ending_in(ending):
@@ -111,7 +110,7 @@ class Img2dataset(Source):
 
 
 def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a shard's Parquet at `path`, if it has one, then those of its tar or folder that no row named."""
+    """Yield the rows of a shard's Parquet at `path`, then the samples of its tar or folder that the Parquet does not name."""
     named: set[str] = set()
     images = _images(shard) if path is not None else {}
     if path is not None:
@@ -138,7 +137,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _parts(shard: str) -> list[dict[str, Any]]:
-    """Return the pieces of a shard that is a folder of images; none where it is no such folder."""
+    """Return the pieces of a shard that is a local folder of images, [] for any other."""
     try:
         return Files(path=shard).pieces() if not is_remote(shard) and os.path.isdir(shard) else []
     except RecipeError:
@@ -153,7 +152,7 @@ def _tars(shard: str) -> list[str]:
 
 
 def _images(shard: str) -> dict[str, dict[str, Any]]:
-    """Return the images beside a Parquet file, by key: in the tar of its name, or in the folder of its name."""
+    """Return a shard's images by key: from the tar or the folder beside its Parquet."""
     found: dict[str, dict[str, Any]] = {}
     tars = _tars(shard)
     for tar in tars:
@@ -172,7 +171,7 @@ def _images(shard: str) -> dict[str, dict[str, Any]]:
 
 
 def _loose(name: str, folder: str) -> dict[str, Any]:
-    """Return the image that is a file of its own; a link that leads out of its folder is refused."""
+    """Return the image in a file of `folder`; a link that leads out of the folder is refused."""
     try:
         file = safe_path(name, folder)
         with open(file, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Tars of interleaved documents as MINT-1T and NeMo Curator write them: a JSON with aligned lists, images beside it."""
+"""Tars of interleaved documents as in MINT-1T and NeMo Curator: a JSON with aligned lists, and image members."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from vlmdata.readers.tar_samples import ENDINGS, MAX_IMAGE, BadSample, member_by
 from vlmdata.readers.tiff_frames import Frames
 from vlmdata.step import Source
 
-FRAMES = (".tiff", ".tif")  # of one such member are all images of a MINT-1T PDF, in order
+FRAMES = (".tiff", ".tif")  # one such member holds all images of a MINT-1T PDF, in order
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterleavedTars(Source):
-    """One row for each sample with `texts` and `images`; what vlmdata itself wrote is read by `webdataset`, without loss.
+    """One row for each sample with `texts` and `images`. Read tars from vlmdata with `webdataset`, which loses nothing.
 
-    An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or counts the frames of the sample's TIFF. An
-    image that the tar lacks is an image dropped as `no_image`; a sample that cannot be read is dropped as `bad_record`.
+    An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or means the next frame of the sample's TIFF.
+    An image that the tar lacks is dropped as `no_image`, a sample that cannot be read as `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.interleaved_tars"
@@ -39,8 +39,8 @@ class InterleavedTars(Source):
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    max_memory_mb: int = MAX_MEMORY_MB  # that decoding one frame of a TIFF may take: `too_large`
-    max_cost: int = MAX_COST  # of a TIFF's frames together, in units of about 10 ms: those after are `too_costly`
+    max_memory_mb: int = MAX_MEMORY_MB  # memory to decode one TIFF frame; a frame that needs more is `too_large`
+    max_cost: int = MAX_COST  # cost of all frames of a TIFF, in units of about 10 ms; later frames are `too_costly`
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
@@ -92,7 +92,7 @@ def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
-    """Return the member that an entry names: by what follows the key, or by its whole name."""
+    """Return the member that an entry names, by what follows the key or by its full name."""
     short = name.rpartition("/")[2].lower()
     whole = short.removeprefix(f"{key.rpartition('/')[2]}.".lower())
-    return members.get(short, members.get(whole))  # of the sample `0` the entry `0.png` may be `0.0.png`
+    return members.get(short, members.get(whole))  # in the sample `0` the entry `0.png` may mean `0.0.png`

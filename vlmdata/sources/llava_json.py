@@ -1,4 +1,4 @@
-"""Conversations in LLaVA's form: `image` and `conversations` of `from` and `value`, with <image> where the image stands."""
+"""Conversations in LLaVA's form: `image` and `conversations` of `from` and `value`, with <image> at each image's position."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,19 @@ IMAGES = ("image", "images")
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaJson(Source):
-    """Rows with images, texts and roles aligned by position, from JSON, JSON lines or Parquet as LLaVA, Qwen-VL and others use.
+    """One row for each conversation, from JSON, JSON lines or Parquet in the form of LLaVA, Qwen-VL and others.
 
-    A conversation whose placeholders do not fit its images, or without a question or an answer, is dropped with the
-    reason; one without images stays, as text. Turns may also be `messages` of `role` and `content`, lists or JSON in a
-    text; images bytes or files. `joined` keeps conversations of one image in one row, as LLaVA-1.5's own mixture does; it
-    reads the whole list into memory.
+    Images, texts and roles are aligned by position. A conversation with more or fewer placeholders than images, or without a
+    question or an answer, is dropped with the reason; one without images stays, as text. Turns may also be `messages` of
+    `role` and `content`, as a list or JSON text; images may be bytes or files.
     """
 
     id: ClassVar = "vlmdata.sources.llava_json"
     gives: ClassVar = "conversations"
 
     path: str | list[str]
-    images: str = ""  # folder of images named in the list; by default the list's own
-    joined: bool = False  # conversations of one image in one row
+    images: str = ""  # folder of the images that the list names; default: the list's folder
+    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
 
     def check(self) -> None:
         check_said(self.files(), TURNS)

@@ -1,4 +1,4 @@
-"""Conversations as chat messages: `role` and `content`, a text with placeholders or a list of text and image parts."""
+"""Conversations as chat messages: `role` and `content`, either text with placeholders or a list of text and image parts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,22 @@ from vlmdata.step import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Messages(Source):
-    """Rows with images, texts and roles aligned by position, from JSON, JSON lines or Parquet.
+    """One row for each conversation, from JSON, JSON lines or Parquet. Images, texts and roles are aligned by position.
 
-    An image part is {"type": "image", "image": ...} (or `url`, `path`), OpenAI's {"type": "image_url", ...}, or, as in
-    TRL's data, {"type": "image"} alone, which stands for the next of the record's `images`. Images are addresses, data:
-    addresses, bytes (in Parquet) or files within the folder. Turns may also be `from` and `value`, or JSON in a text. What
-    does not fit together is dropped with the reason.
+    An image part is {"type": "image", "image": ...} (or `url`, `path`), OpenAI's {"type": "image_url", ...}, or, as in TRL's
+    data, only {"type": "image"}, which takes the next of the record's `images`. Images are addresses, data: URLs, bytes (in
+    Parquet) or files in the folder. Turns may also be `from` and `value`, or JSON text. A conversation whose placeholders
+    and images do not match is dropped with the reason.
     """
 
     id: ClassVar = "vlmdata.sources.messages"
     gives: ClassVar = "conversations"
 
     path: str | list[str]
-    messages: str = "messages"  # field of the turns; where a record has none of it, `conversations`
-    images: str = "images"  # field of the images that placeholders and empty image parts stand for; or else `image`
-    folder: str = ""  # of image files; by default the list's own
-    joined: bool = False  # conversations of one image in one row, as LLaVA-1.5's own mixture does; reads the list into memory
+    messages: str = "messages"  # field of the turns; a record without it uses `conversations`
+    images: str = "images"  # field of the images for placeholders and empty image parts; a record without it uses `image`
+    folder: str = ""  # folder of image files; default: the list's folder
+    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
 
     def check(self) -> None:
         check_said(self.files(), self._turns())

@@ -1,4 +1,4 @@
-"""Multimodal C4 (Zhu et al. 2023) as it is published: JSON lines, also in zip files."""
+"""Multimodal C4 (Zhu et al. 2023) as published: JSON lines, also in zip files."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")
 
 @dataclass(frozen=True, kw_only=True)
 class Mmc4(Source):
-    """One row for each line; sentences stay apart, each image stands before the sentence that it was matched to.
+    """One row for each line. Each sentence is one text; an image comes before the sentence that MMC4 matched it to.
 
-    Images keep their address for `download`, and their similarity to that sentence in the row's `extra`. A line that is no
+    Images keep their address for `download`; the sample's JSON keeps their similarity to that sentence. A line that is not a
     document is dropped as `bad_record`.
     """
 
@@ -39,7 +39,7 @@ class Mmc4(Source):
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    min_similarity: float = 0.0  # cosine of CLIP ViT-L/14 as published; an image below it is left out: MMC4 itself took 0.15
+    min_similarity: float = 0.0  # images with a lower cosine (CLIP ViT-L/14, as published) are left out; MMC4 used 0.15
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
@@ -48,7 +48,7 @@ class Mmc4(Source):
         return named_pieces(self.files())
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # an earlier version planned no names
+        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # plans of earlier versions have no name
         return tables(self._row(line, file, number) for file, number, line in _lines(piece["path"], name))
 
     def _row(self, line: bytes, file: str, number: int) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _problem(error: Exception) -> str:
 
 
 def _lines(path: str, name: str) -> Iterator[tuple[str, int, bytes]]:
-    """Yield the lines that are not blank: the file's name, with the member's of a zip file, the line's number, its bytes."""
+    """Yield name, line number and bytes of each line that is not blank. In a zip file the name ends with the member's."""
     with contextlib.ExitStack() as stack:
         if path.lower().endswith(".zip"):
             try:

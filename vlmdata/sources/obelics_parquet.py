@@ -1,4 +1,4 @@
-"""OBELICS's Parquet files, and others of the same columns: documents whose images are addresses."""
+"""OBELICS's Parquet files and others with the same columns: documents whose images are addresses."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ GROUPS_IN_PIECE = 8  # row groups
 
 @dataclass(frozen=True, kw_only=True)
 class ObelicsParquet(Source):
-    """One row for each document; each paragraph gets a position of its own. Images keep their address for `download`.
+    """One row for each document; each paragraph is one position. Images keep their address for `download`.
 
-    Columns: `images` and `texts`, aligned lists; `metadata` (JSON, aligned) and `general_metadata` (JSON) where there are any.
+    Columns: `images` and `texts`, aligned lists; optionally `metadata` (JSON, aligned) and `general_metadata` (JSON).
     Images may also be structs with `bytes`, as `datasets` writes them.
     """
 
@@ -43,10 +43,10 @@ class ObelicsParquet(Source):
     def check(self) -> None:
         for file in self.files()[:20]:
             with _parquet(file.path) as opened:
-                names = opened.schema_arrow.names if opened else ["images", "texts"]  # a file without a row needs no columns
+                names = opened.schema_arrow.names if opened else ["images", "texts"]  # an empty file needs no columns
             missing = [name for name in ("images", "texts") if name not in names]
             if missing:
-                raise RecipeError(f"{file.path}: no column {', '.join(missing)}. There is: {', '.join(names)}")
+                raise RecipeError(f"{file.path}: there is no column {', '.join(missing)}. Its columns: {', '.join(names)}")
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet",))
@@ -61,7 +61,7 @@ class ObelicsParquet(Source):
         return found
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # an earlier version planned no names
+        name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # plans of earlier versions have no name
         return tables(self._rows(piece["path"], name, piece["groups"]))
 
     def _rows(self, path: str, name: str, groups: list[int]) -> Iterator[dict[str, Any]]:
@@ -70,13 +70,13 @@ class ObelicsParquet(Source):
             names = [n for n in ("images", "texts", "metadata", "general_metadata", "url") if n in file.schema_arrow.names]
             number = sum(file.metadata.row_group(group).num_rows for group in range(groups[0]))
             for batch in file.iter_batches(256, row_groups=groups, columns=names):
-                for number, record in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  on from where the last batch ended
+                for number, record in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  counts on across batches
                     yield _row(record, name, number)
 
 
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
-    """Open a file, None: it has no row; while it is read, damage becomes a RecipeError that names it."""
+    """Open a file; None if it has no row. Damage found while reading raises a RecipeError that names the file."""
     try:
         with raw_file(path) as opened:
             yield open_parquet(opened, path)
@@ -109,7 +109,7 @@ def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any] | None:
-    """Return a list, also one written as JSON in a text; of nothing an empty one, of anything else None."""
+    """Return a value that is a list or JSON text of one; [] for null, None for any other value."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

@@ -22,39 +22,39 @@ from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 
-IMAGES = 100  # rows with images that are read at a time
-CHECKED_FILES = 20  # whose columns `check` reads; the others speak when they are planned
+IMAGES = 100  # rows with inline images read at a time
+CHECKED_FILES = 20  # files whose columns `check` reads; planning checks the others
 
 
 @dataclass(frozen=True, kw_only=True)
 class UrlList(Source):
-    """Rows of an address and its captions, from a file, a folder, a glob or several, local or on any fsspec store.
+    """One row for each image address with its captions, from files, folders or globs, local or on any fsspec store.
 
-    An empty caption is the empty text. A row without an address is dropped as `no_address`, one whose bytes are not of
-    the stated encoding as `bad_encoding`, a line that is no record as `bad_record`. Lines of white space are no rows.
+    An empty caption becomes an empty text. A row without an address is dropped as `no_address`, a row with bytes that do
+    not decode as `bad_encoding`, a line that cannot be parsed as `bad_record`. Blank lines are skipped.
     """
 
     id: ClassVar = "vlmdata.sources.url_list"
 
     path: str | list[str]
-    format: lists.Format = "auto"  # by the file's name; a text file holds one address on each line
-    url: str = "url"  # the column that holds addresses
-    image: str = ""  # column of the images themselves, in base64 or bytes; `url` then says where they came from, if it is there
-    caption: str | list[str] = "caption"  # several columns, or one of lists: captions of one image; "" or []: none
-    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns that go into the sample's JSON; {new name: column}
-    boxes: str = ""  # column of [[x0, y0, x1, y1], ...], as DataComp's face_bboxes; JSON text in CSV
-    boxes_are: Literal["pixels", "shares"] = "pixels"  # shares of width and height, which must then be columns
-    width: str = ""  # column of the width the list states, so that `image_size` can reject before anything is fetched
-    height: str = ""
-    hash: str = ""  # column of the MD5 or SHA-256 of the bytes at the address, which `download: {verify: sha256}` checks
-    encoding: str = "utf-8"  # of text formats; UTF-16 with its mark is recognised
+    format: lists.Format = "auto"  # auto: from the file's name; a text file holds one address a line
+    url: str = "url"  # column of addresses
+    image: str = ""  # column of images, as base64 or bytes; `url` is then their origin, if the list has that column
+    caption: str | list[str] = "caption"  # one or more columns; several, or lists in one, are alternatives; "" or []: none
+    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns to keep in the sample's JSON; {new name: column}
+    boxes: str = ""  # column of [[x0, y0, x1, y1], ...], such as DataComp's face_bboxes; JSON text in CSV
+    boxes_are: Literal["pixels", "shares"] = "pixels"  # shares: fractions of the columns `width` and `height`
+    width: str = ""  # column of the stated width: `image_size` can then reject an image before it is fetched
+    height: str = ""  # column of the stated height
+    hash: str = ""  # column of the image file's MD5 or SHA-256, which `download: {verify: sha256}` checks
+    encoding: str = "utf-8"  # of text formats; UTF-16 with a byte order mark is detected
     columns: list[str] | None = None  # names for CSV and TSV without a header
-    delimiter: str = ""  # of CSV, in place of the comma
-    quoted: bool | None = None  # whether "..." quotes a field: in CSV yes, in TSV no
+    delimiter: str = ""  # between fields; default: comma in CSV, tab in TSV
+    quoted: bool | None = None  # whether "..." quotes a field; default: in CSV yes, in TSV no
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """Images are read file by file, and not laid in the order of keys."""
+        """False for inline images, which are read file by file and not in the order of keys."""
         return not self.image
 
     @property
@@ -64,7 +64,7 @@ class UrlList(Source):
 
     @property
     def states_hashes(self) -> bool:  # type: ignore[override]
-        """Whether a column says what the bytes hash to."""
+        """Whether a column holds hashes of the image bytes."""
         return bool(self.hash)
 
     def check(self) -> None:
@@ -74,16 +74,16 @@ class UrlList(Source):
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
         if self.image and (self.boxes or self.width or self.height or self.hash):
-            raise RecipeError("boxes, width, height and hash are of images at addresses; with `image` they are not looked at")
+            raise RecipeError("boxes, width, height and hash apply to images at addresses only; remove them or `image`")
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if self._captions() and (texts := _texts_apart(path)):
-                raise RecipeError(f"{path}: its captions lie in {texts}: join the two, as the cookbook does for Chinese-CLIP")
+                raise RecipeError(f"{path}: its captions are in {texts}; join the two, as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
                 lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
 
     def warning(self) -> str | None:
-        """Say if none of the first rows has a caption."""
+        """Return a warning if none of the first rows has a caption."""
         files = [file for file in self.files()[:CHECKED_FILES] if lists.format_of(file.path, self._layout()) != "txt"]
         return without_captions(files, self._layout(), self._captions())
 
@@ -134,7 +134,7 @@ class UrlList(Source):
         return list(self.extra.values() if isinstance(self.extra, dict) else self.extra)
 
     def _with_images(self, chunk: Chunk, where: Callable[[int], str]) -> Iterator[pa.Table]:
-        """Yield rows of images that the list holds itself."""
+        """Yield the rows of inline images."""
         cells = chunk.columns[self.image]
         cells = cells if isinstance(cells, list) else cells.to_pylist()
         texts, others, bad = caption_column(
@@ -186,7 +186,7 @@ def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra
 
 
 def _texts_apart(path: str) -> str | None:
-    """Return the file of captions beside a local `x_imgs.tsv`, which holds images and their numbers alone."""
+    """Return the caption file beside a local `x_imgs.tsv`, which holds only images and their numbers."""
     start, found, _ = path.partition("_imgs.tsv")
     texts = f"{start}_texts.jsonl"
     return texts if found and os.path.isfile(texts) else None

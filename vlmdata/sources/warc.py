@@ -1,4 +1,4 @@
-"""Web archives: the HTML pages of WARC, ARC and WACZ files as interleaved documents, their images from the same archives."""
+"""Web archives (WARC, ARC, WACZ): HTML pages as interleaved documents, with images from the same archives."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from vlmdata.readers.plain_rows import bad_record, reject, tables
 from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
-PIECE_BYTES = 64 << 20  # of a file; a larger one is divided
+PIECE_BYTES = 64 << 20  # largest piece; a larger file is split
 MAX_PAGE_BYTES = 20_000_000  # unpacked
-MAX_PAGE_IMAGES_BYTES = 200_000_000  # of a page's images together: many addresses can lead to one large image
-MAX_PIECE_CHARS = 200_000_000  # of texts and addresses, some ten times what real pages hold: small files can unpack to anything
+MAX_PAGE_IMAGES_BYTES = 200_000_000  # all images of a page: many addresses can lead to one large image
+MAX_PIECE_CHARS = 200_000_000  # texts and addresses; about ten times what real pages hold, against decompression bombs
 MAX_IMAGE_BYTES = 20_000_000
-RUN_BYTES = 16 << 20  # of images and texts in a table of rows
+RUN_BYTES = 16 << 20  # images and texts in a table of rows
 _PROBLEMS = {
     "header": "no header of a record can be read here",
     "truncated": "a record whose content is shorter than its header says",
@@ -45,24 +45,24 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Warc(Source):
-    """One row for each HTML page that a server sent with status 200 or that a resource record holds.
+    """One row for each HTML page in a response with status 200 or in a resource record.
 
-    A record that cannot be read is a dropped row. Records of other kinds make no rows and are counted by kind. Images come with
-    their bytes where the archives hold them, also behind redirects and revisit records; the others keep their address for
-    `download`.
+    A record that cannot be read is a dropped row. Other kinds of records give no rows and are counted by kind. A row holds an
+    image's bytes if the archives hold them, also through redirects and revisit records; other images keep their address
+    for `download`.
     """
 
     id: ClassVar = "vlmdata.sources.warc"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    mode: Mode = "default"  # obelics: decide as the released code of OBELICS does, flaws included
-    yields: Yields = "documents"  # alt_pairs: a caption pair for each image with an alt text, from the whole page
-    images: Literal["collection", "file", "none"] = "collection"  # where bytes of images are looked for
+    mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
+    yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
+    images: Literal["collection", "file", "none"] = "collection"  # where to look for image bytes: all files, the page's, none
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """Pages are documents; with `alt_pairs` a row is a pair."""
+        """`pairs` with `alt_pairs`, else `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -73,14 +73,14 @@ class Warc(Source):
             with open_archive(remote[0].path) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
                 if not file.read(1):
-                    raise RecipeError(f"{remote[0].path}: is empty, or its server gives no ranges of files")
+                    raise RecipeError(f"{remote[0].path}: the file is empty, or its server does not support range requests")
         except OSError as error:
-            raise RecipeError(f"{error}: archives are read by ranges; copy them to a local folder first") from None
+            raise RecipeError(f"{error}: archives need range requests; copy them to a local folder first") from None
         if self.images == "collection":
             size = sum(file.size for file in remote) / 1e9
             warnings.warn(
-                f"images: collection has each machine read all {size:.1f} GB once, to know where images are; archives without"
-                " images, as Common Crawl's, need images: none, and those with their own images: file",
+                f"images: collection makes each machine read all {size:.1f} GB once, to find the images. Use images: none for"
+                " archives without images, such as Common Crawl's, and images: file if each archive holds its own images",
                 stacklevel=2,
             )
 
@@ -99,6 +99,7 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
+        """Yield as `read` does and count in `others`, by kind, the records that give no row."""
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
 
@@ -119,7 +120,7 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the rows of a record, and as what it is counted when it has none of its own."""
+        """Return the rows of a record, and the kind to count it as if it has no row."""
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
@@ -152,7 +153,7 @@ class Warc(Source):
 
 
 def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Reject, without its content, each row that a part has no room for."""
+    """Reject each row beyond the limit of `chars`, and drop its content."""
     for row in rows:
         size = _chars(row)
         if size <= chars:
@@ -164,7 +165,7 @@ def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, An
 
 
 def _runs(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Part rows into runs of about 16 MB of images and texts: a table is copied several times on its way to a part."""
+    """Split rows into runs of about 16 MB of images and texts: a table is copied several times later."""
     run: list[dict[str, Any]] = []
     held = 0
     for row in rows:
@@ -194,7 +195,7 @@ def _bytes_of(images: ArchiveImages, url: str) -> bytes | None:
 
 
 def _up_to(limit: int, find: Find) -> Find:
-    """Return what finds images until those found are larger than the limit; the others keep their address."""
+    """Wrap `find` so that it returns None once the bytes found exceed `limit`; later images keep their address."""
     left = limit
 
     def limited(url: str) -> bytes | None:
@@ -207,28 +208,28 @@ def _up_to(limit: int, find: Find) -> Find:
 
 
 def _other(status: int, sort: str) -> str:
-    """Name a response that is no page: by its status, or by the sort of its media."""
+    """Return the kind of a response that is not a page: its status, or its kind of media."""
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"
     return f"media_{sort}"
 
 
 def _may_be_page(response: Response, sort: str) -> bool:
-    """Say whether a damaged response would have been a page: other media make no rows, whole or broken."""
+    """Say whether a damaged response may be a page: other media give no rows, damaged or not."""
     if response.status == 200:
         return sort == "page" or (sort == "other" and not is_told(response.media_type))
     return response.status == 0
 
 
 def _bad(facts: dict[str, Any], record: Record, problem: str, identity: str) -> dict[str, Any]:
-    """Return the row of a record that cannot be read. The byte is that of the file, or of the stream that it unpacks to."""
+    """Return the row of a record that cannot be read. Its byte counts in the file, unpacked if that is compressed."""
     extra = json_object({**facts, "problem": problem})
     name, byte = facts["warc_filename"], facts["warc_record_offset"]
     return bad_record(name, _PROBLEMS[problem], byte=byte, id=identity, url=record.url, extra=extra)
 
 
 def _wishes(response: Response) -> tuple[str, ...]:
-    """Return what the headers ask of every robot."""
+    """Return the robots directives in a response's headers."""
     words = response.headers.get("x-robots-tag", "").lower().replace(",", " ").split()
     reserved = response.headers.get("tdm-reservation", "").strip() == "1"
     return (*words, *(["tdm-reservation"] if reserved else []))

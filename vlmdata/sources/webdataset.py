@@ -1,4 +1,4 @@
-"""Existing tars in WebDataset's form, ours or others': captions or interleaved documents, their images left in place."""
+"""Tars in WebDataset's layout, from vlmdata or other tools: captions or interleaved documents; images stay in place."""
 
 import itertools
 import json
@@ -40,23 +40,23 @@ from vlmdata.step import RecipeError, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Webdataset(Source):
-    """Samples of tars: of a plain tar the bytes of images are referred to, never copied; a compressed one is unpacked.
+    """Samples of tars. Rows refer to image bytes inside plain tars and do not copy them; compressed tars are unpacked.
 
-    A sample without a caption whose JSON holds `conversations` or `messages` is a conversation, for the layout `documents`.
+    A sample whose JSON holds `conversations` or `messages`, and that has no caption, is a conversation (layout `documents`).
 
-    What vlmdata or img2dataset wrote is read without loss: addresses, hashes, alternatives, boxes, roles, turns and, as
-    `earlier_scores` in the sample's JSON, scores. A sample without an image is dropped as `no_image` (unless it is a
-    document with roles), one whose image is none with the reason, each stretch that a damaged tar has lost as one `bad_record`.
-    Members are named by what follows their key (`jpg`, `input.jpg`) or by its end (`jpg` where there is no other).
+    Tars from vlmdata or img2dataset are read without loss: addresses, hashes, alternatives, boxes, roles, turns, and scores
+    as `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image` (unless it is a document
+    with roles), one with an unusable image with that reason. Each stretch lost in a damaged tar is one `bad_record`.
+    Name members by what follows the key (`jpg`, `input.jpg`), or by its ending (`jpg`) if no member has the full name.
     """
 
     id: ClassVar = "vlmdata.sources.webdataset"
     shuffled: ClassVar[bool] = False
 
     path: str | list[str]
-    caption: list[str] = field(default_factory=lambda: list(CAPTION_EXTENSIONS))  # members or fields of the JSON
-    image: str | list[str] | None = None  # members: every image of a sample unless named here
-    encoding: str = "utf-8"  # of captions without a mark that says otherwise
+    caption: list[str] = field(default_factory=lambda: list(CAPTION_EXTENSIONS))  # members or JSON fields that hold captions
+    image: str | list[str] | None = None  # image members to read; default: all images of a sample
+    encoding: str = "utf-8"  # of captions without a byte order mark
 
     def check(self) -> None:
         check_encoding(self.encoding)
@@ -73,7 +73,10 @@ class Webdataset(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def warning(self) -> str | None:
-        """Say, if most of the first 100 samples of a plain local tar have an image and no caption, what else they have."""
+        """Return a warning if most of the first 100 samples of a plain local tar have an image but no caption.
+
+        It lists the other members and JSON fields of the first such sample.
+        """
         piece = next(
             (piece for piece in self.pieces() if piece["path"].endswith(".tar") and not is_remote(piece["path"])), None
         )
@@ -97,7 +100,7 @@ class Webdataset(Source):
         return tables(self._rows(piece, self.row))
 
     def _rows(self, piece: dict[str, Any], row_of: RowOf) -> Iterator[dict[str, Any]]:
-        # a member's name that is said with its dots counts from the first one; `caption.en` leads into the JSON
+        # a recipe may name a member with dots (`input.jpg`), counted from the first dot; `caption.en` is a path in the JSON
         known = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(TEXT_EXTENSIONS)
         dotted = any(stem and ending in known for stem, _, ending in (_plain(n).rpartition(".") for n in self._members()))
         return tar_rows(piece["path"], piece["name"], row_of, longer_names=not dotted)
@@ -109,7 +112,10 @@ class Webdataset(Source):
         return [self.image] if isinstance(self.image, str) else self.image or []
 
     def row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
-        """Return the row of a sample; its images stay in `blob`, the path of the tar, or go along. Raises BadSample."""
+        """Return the row of a sample. Images stay in `blob`, the path of the tar; if it is None the row holds their bytes.
+
+        Raises BadSample.
+        """
         parts = dict(sample.members)
         described = _named(parts, ["json"])
         facts: Any = sample_json(parts[described[0]] if len(described) == 1 else None, read)
@@ -138,14 +144,17 @@ class Webdataset(Source):
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
-        """Return the images and captions that the metadata in a sample's JSON do not name; a document of ours has none."""
+        """Return the image and caption members that the JSON's `metadata` does not name: none in a document from vlmdata."""
         named = {str(entry.get("file")).lower() for entry in facts["metadata"] if isinstance(entry, dict)}
         endings = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(CAPTION_EXTENSIONS)
         found = {name for name in parts if name.rpartition(".")[2] in endings}
         return {*found, *_named(parts, self._members())} - named
 
     def _pictures(self, parts: Mapping[str, Member]) -> list[Member]:
-        """Return the images that are named, else all, else those of formats that are not decoded: they tell the reason."""
+        """Return the images named in the recipe, else all images, else those in formats that are not decoded.
+
+        The last give the row its reason.
+        """
         if self.image is not None:
             return [parts[name] for name in _named(parts, self._images())]
         endings = {name: name.rpartition(".")[2] for name in parts}
@@ -153,11 +162,11 @@ class Webdataset(Source):
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the first caption that is not blank, in the order of `caption`, else of the only member that ends as named.
+        """Return the first captions that are not blank, in the order of `caption`, else those of the one member so ending.
 
-        A sample that says its `key`, as ours and img2dataset's do, has its caption in `txt`, also a blank one, unless the
-        recipe names another. Raises BadSample where several members end so, where captions were named that the sample does
-        not have, and for a field that holds no text.
+        If the JSON holds the sample's `key`, as from vlmdata and img2dataset, the caption is in `txt`, even a blank one,
+        unless the recipe names another. Raises BadSample if several members have the ending, if the sample lacks the named
+        captions, or if a field holds no text.
         """
         is_default = self.caption == list(CAPTION_EXTENSIONS)
         fault: BadSample | None = None
@@ -193,12 +202,12 @@ class Webdataset(Source):
 
 
 def _plain(name: str) -> str:
-    """Return how a tar's samples call a member that a recipe names: `.TXT` is `txt`."""
+    """Return a member name from a recipe as samples store it: `.TXT` is `txt`."""
     return name.lstrip(".").lower()
 
 
 def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
-    """Return the members of these names, in the order of the names; where there is none, those that end in one of them."""
+    """Return the members with these names, in the order of `names`; if there is none, those whose names end in one."""
     plain = [_plain(name) for name in names]
     return [name for name in plain if name in parts] or [
         name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
@@ -206,7 +215,7 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
 
 
 def _said(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
-    """Return the captions in a field of a sample's JSON, which dots may lead to, or what is wrong with it."""
+    """Return the captions in a field (or dotted path) of a sample's JSON, or the error."""
     found, reason = words(value_at(facts, name, NO_TEXT))
     if reason is None:
         return found, None
@@ -218,7 +227,7 @@ def _has_lists(facts: Mapping[str, Any], *names: str) -> bool:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the texts of a list; of anything else, none. Raises BadSample for half a surrogate pair in one."""
+    """Return the texts in a list, [] for any other value. Raises BadSample if a text holds an unpaired surrogate."""
     found = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
     if any(clean(text) != text for text in found):
         raise BadSample("a text of it holds half a surrogate pair", "bad_encoding")
@@ -226,12 +235,12 @@ def _texts(value: object) -> list[str]:
 
 
 def _shards_of(path: str) -> str:
-    """Return a folder as it is, or of one that vlmdata built the tars at its top: those in its work/ are the same ones."""
+    """Return the path. For a dataset built by vlmdata return only its top-level tars: work/ holds the same samples."""
     try:
         fs, inside = fsspec.url_to_fs(path)
         return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
     except (OSError, ValueError, ImportError):
-        return path  # `find` says what is wrong with it
+        return path  # `find` raises the error
 
 
 def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
@@ -240,7 +249,7 @@ def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
 
 
 def _fits(facts: Mapping[str, Any]) -> bool:
-    """Say whether the lists of a sample's JSON fit together as we write documents: at each position a text or an image."""
+    """Say whether the lists in a sample's JSON align as in vlmdata's documents: a text or an image at each position."""
     lists: list[Any] = [facts.get(name) for name in ("texts", "metadata", "images")]
     lists += [facts[name] for name in ("alternatives", "roles") if facts.get(name) is not None]
     if not all(isinstance(some, list) and 0 < len(some) == len(facts["texts"]) for some in lists):
@@ -258,7 +267,7 @@ def _fit(text: Any, metadata: Any, url: Any) -> bool:
 
 
 def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
-    """Return the row of a document as we write them. Raises BadSample where it is none."""
+    """Return the row of a document written by vlmdata. Raises BadSample if its lists do not align."""
     if not _fits(facts):
         raise BadSample("its texts, images and metadata do not fit together")
     roles, url = facts.get("roles"), facts.get("url")
@@ -279,7 +288,7 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
 def _conversation(
     sample: TarSample, parts: Mapping[str, Member], pictures: Sequence[Member], facts: Any, blob: str | None, read: Read
 ) -> dict[str, Any]:
-    """Return the row of a sample whose JSON holds turns, as LLaVA and OpenAI have them; the trainer reads by the same rules."""
+    """Return the row of a sample whose JSON holds turns in LLaVA's or OpenAI's form. The trainer uses the same rules."""
     own = Members((name for name, member in parts.items() if member in pictures), sample.key)
 
     def shown(where: Any) -> dict[str, Any]:
@@ -298,7 +307,7 @@ def _conversation(
 
 
 def _talk(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
-    """Return what makes a document a conversation, as columns of its row. Raises BadSample."""
+    """Return the row's columns `roles`, `turns` and `tools`. Raises BadSample."""
     if not all(isinstance(role, str) for role in roles):
         raise BadSample("its roles are no texts")
     try:
@@ -312,7 +321,7 @@ def _talk(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
 def _image_of(
     metadata: Mapping[str, Any] | None, url: str | None, parts: Mapping[str, Member], blob: str | None, read: Read
 ) -> dict[str, Any] | None:
-    """Return the image that an entry of a document's metadata names; None at the place of a text."""
+    """Return the image that an entry of a document's metadata names; None for a text's position."""
     if metadata is None:
         return None
     member = parts.get(metadata["file"].lower())
