@@ -48,7 +48,7 @@ def test_other_bytes_are_an_error(data, encoding):
 
 @pytest.mark.parametrize("name", ["utf8x", "hex", "rot13", "a\0b", ""])
 def test_encodings_of_no_text_are_refused(name):
-    with pytest.raises(RecipeError, match="is not known"):
+    with pytest.raises(RecipeError, match="is unknown"):
         check_encoding(name)
 
 

@@ -22,18 +22,18 @@ def laid(folder, members):
 @pytest.mark.parametrize(
     ("name", "data", "hint"),
     [
-        ("a.en.txt", b"x", "'a.en.txt' was not read: `captions: ['.en.txt']` reads such"),
-        ("A.EN.TXT", b"x", "'A.EN.TXT' was not read: `captions: ['.EN.TXT']` reads such"),
-        ("a_caption.txt", b"x", "`captions: ['_caption.txt']` reads such"),
-        ("a.xml", b"<x/>", "`captions: ['.xml']` reads such"),
-        ("sub/a.txt", b"x", "'sub/a.txt' lies in another folder"),
-        ("../labels/a.txt", b"x", "'../labels/a.txt' lies in another folder"),
+        ("a.en.txt", b"x", "'a.en.txt' was not read: `captions: ['.en.txt']` reads such files"),
+        ("A.EN.TXT", b"x", "'A.EN.TXT' was not read: `captions: ['.EN.TXT']` reads such files"),
+        ("a_caption.txt", b"x", "`captions: ['_caption.txt']` reads such files"),
+        ("a.xml", b"<x/>", "`captions: ['.xml']` reads such files"),
+        ("sub/a.txt", b"x", "'sub/a.txt' is in another folder"),
+        ("../labels/a.txt", b"x", "'../labels/a.txt' is in another folder"),
         ("captions.csv", b"file,text", "`table: 'captions.csv'` reads it"),
         ("sub/captions.jsonl", b"{}", "`table: 'sub/captions.jsonl'` reads it"),
-        ("notes.txt", b"x", "'notes.txt' has no image's name"),
+        ("notes.txt", b"x", "'notes.txt' matches no image"),
         ("a.jsonl", b"{}", "`table: 'a.jsonl'` reads it"),
         ("../other/a.csv", b"x", None),
-        ("ab.txt", b"x", "'ab.txt' has no image's name"),
+        ("ab.txt", b"x", "'ab.txt' matches no image"),
         ("a.json", b'{"text": "x", "more": {"en": 1}}', "fields of 'a.json' are text, more.en: name one as `caption`"),
         ("a.json", b'{"caption": {"en": "x"}}', "fields of 'a.json' are caption.en"),
         ("a.txt", b" ", None),
@@ -68,7 +68,7 @@ def test_check_tells_of_a_zip_and_on_the_command_line(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "have no caption; 'labels/a.txt' lies in another folder" in said
+    assert said.count("\n") == 1 and "have no caption; 'labels/a.txt' is in another folder" in said
 
 
 def test_most_images_with_captions_are_enough(tmp_path):

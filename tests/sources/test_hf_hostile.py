@@ -214,7 +214,7 @@ def test_bytes_of_every_arrow_type_are_images(tmp_path, kind):
         ("a.parquet", b"{}", "cannot be opened as a dataset"),
         ("a.jsonl", b"PAR1\xff\xfe", "cannot be opened as a dataset"),
         ("a.zip", b"no zip", "cannot be opened as a dataset"),
-        ("a.xlsx", b"PK", "'.xlsx' is no format of a dataset"),
+        ("a.xlsx", b"PK", "'.xlsx' is not a format of a dataset"),
     ],
 )
 def test_a_file_of_another_format_is_one_line(tmp_path, name, data, message):

@@ -147,14 +147,14 @@ def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name,
         ("a.jsonl", b" <!DOCTYPE html>", "is HTML or XML"),
         ("a.jsonl", bytes(257) + b"ustar", "is a tar"),
         ("a.json", b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS"),
-        ("a.parquet", b'{"messages": []}', "is no Parquet"),
+        ("a.parquet", b'{"messages": []}', "is not Parquet"),
         ("a.csv", b"image,caption", "is csv"),
         ("a.bin", b"?", "is of an unknown format"),
     ],
 )
 def test_a_file_of_another_format_is_one_line_that_names_it(tmp_path, source, name, data, told):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(RecipeError, match=f"{told}.*what is read here is json, jsonl, parquet"):
+    with pytest.raises(RecipeError, match=f"{told}.*this source reads json, jsonl, parquet"):
         source(path=str(tmp_path / name)).check()
 
 

@@ -1,1 +1,1 @@
-"""Other people's files as rows: tables, JSON, tars, folders, conversations, image bytes."""
+"""Readers that turn source files into rows: tables, JSON, tars, folders, conversations, image bytes."""

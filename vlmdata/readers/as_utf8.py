@@ -1,7 +1,7 @@
-"""Bytes in whatever encoding as valid UTF-8 and back, for readers that want text where all that matters are the bytes.
+"""Map any bytes to valid UTF-8 and back, for readers that accept only UTF-8.
 
-A byte that is no UTF-8 becomes one of the last characters of Unicode's last private plane; so does each byte of such a
-character where the stream itself holds one, which makes the way back exact.
+A byte that is not UTF-8 becomes one of the last characters of Unicode's last private plane. If the stream itself holds such
+a character, each of its bytes is mapped too, so that the reverse is exact.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import io
 import re
 from typing import Any
 
-WRONG = "\udc80"  # stands for bytes that do not decode: no text has it that does
+WRONG = "\udc80"  # marks bytes that do not decode; text that decodes cannot hold it
 codecs.register_error("vlmdata.wrong", lambda error: (WRONG, error.end))  # type: ignore[attr-defined]
-MOST = 4 << 20  # bytes read on for the end of a line
+MOST = 4 << 20  # bytes to search for the end of a line
 _FIRST = 0x10FF00  # plus the byte
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
-_MARK = b"\xf4\x8f"  # all of them begin so
+_MARK = b"\xf4\x8f"  # first bytes of all marks
 
 
 class InUtf8(io.RawIOBase):
-    """A stream of text of two or four bytes a character in UTF-8. What does not decode there does not decode here either.
+    """A UTF-16 or UTF-32 stream as UTF-8. Bytes that do not decode there do not decode here either.
 
-    Lines of UTF-8 end at \\n alone; those of a decoder also end where JSON may hold U+2028.
+    UTF-8 lets readers split lines at \\n only; a text decoder would also split at U+2028, which JSON may hold.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:
@@ -33,35 +33,35 @@ class InUtf8(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return the text of up to `size` bytes, none only at the end."""
+        """Return the text of up to `size` bytes, b"" only at the end."""
         text = self._text.read(size)
-        if not text and self._text.bytebuffer:  # the file ends within a character
+        if not text and self._text.bytebuffer:  # the file ends inside a character
             self._text.bytebuffer = b""
             text = WRONG
         return text.encode("utf-8", "surrogatepass")
 
 
 class AsUtf8(io.RawIOBase):
-    """A stream of bytes as UTF-8. `is_marked` once anything had to be written differently."""
+    """A stream of bytes as UTF-8. `is_marked` is true once a byte had to be mapped."""
 
     def __init__(self, source: Any) -> None:
         self.is_marked = False
         self._source = source
-        self._tail = b""  # read, and perhaps the beginning of a character
+        self._tail = b""  # bytes read that may end inside a character
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, none only at the end."""
+        """Return up to `size` bytes, b"" only at the end."""
         left = b""
-        if len(self._ready) < size:  # goes along with what follows: a row that reached over a short block would be too long
+        if len(self._ready) < size:  # join it to the next block: a row that spans a short block would count as too long
             left, self._ready = bytes(self._ready), memoryview(b"")
         while not self._ready:
             part = self._source.read(size) or b""
             data = self._tail + part
-            end = data.rfind(b"\n") + 1 if part and len(data) < MOST else len(data)  # no character holds the end of a line
+            end = data.rfind(b"\n") + 1 if part and len(data) < MOST else len(data)  # a line end is never inside a character
             self._tail = data[end:]
             if not part and not data:
                 return left
@@ -82,7 +82,7 @@ class AsUtf8(io.RawIOBase):
 
 
 def as_it_was(data: bytes) -> bytes:
-    """Undo what the stream did to a piece of it that does not begin within a character."""
+    """Return the original bytes of a piece of an `AsUtf8` stream. The piece must not begin inside a character."""
     return _MARKED.sub(lambda found: bytes([ord(found[0].decode()) - _FIRST]), data) if _MARK in data else data
 
 

@@ -1,4 +1,4 @@
-"""Images inside a table: base64 in a column of text, as OFA and Chinese-CLIP publish them, or plain bytes."""
+"""Images in a table: base64 in a text column, as OFA and Chinese-CLIP publish them, or bytes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from vlmdata.readers.source_images import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-BEGINNING = 256  # bytes by which base64 is told from the bytes of an image, which hold others from the start
+BEGINNING = 256  # bytes that distinguish base64 from an image, which has non-base64 bytes at its start
 
 
 def image_in(value: Any) -> dict[str, Any]:
-    """Return the image that a cell of a table holds, as fields of IMAGE, rejected as `no_image` or `bad_base64`.
+    """Return the image in a table's cell as fields of IMAGE; dropped as `no_image` or `bad_base64` if there is none.
 
-    A cell may be a list of one, or a mapping with `bytes`. Both alphabets of base64 are read, with or without padding, also
-    behind `data:image/jpeg;base64,`.
+    A cell may also be a list of one, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow
+    `data:image/jpeg;base64,`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, Mapping):  # as `datasets` keeps an image
+    if isinstance(value, Mapping):  # as `datasets` stores an image
         value = value.get("bytes")
     data = value.encode("utf-8", "replace") if isinstance(value, str) else value
     if not isinstance(data, bytes) or not data.strip():

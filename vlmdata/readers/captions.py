@@ -1,4 +1,4 @@
-"""The captions of an image, from one column or several, as one text and its alternatives."""
+"""An image's captions, from one or several columns, as a text and its alternatives."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from vlmdata.readers.pair_rows import one_text
 from vlmdata.readers.strings import clean, decode, from_python, is_blank
 from vlmdata.step import RecipeError
 
-HEAD = 100  # rows whose captions `check` looks at
+HEAD = 100  # rows whose captions `check` reads
 
 
 def named_columns(names: str | Sequence[str]) -> list[str]:
-    """Return the columns that a parameter names: one, several, or none where it is empty."""
+    """Return the column names in a parameter, without empty ones."""
     return [name for name in ([names] if isinstance(names, str) else names) if name]
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
-    """Return for each row its text (never null), its alternatives or None, and whether a caption does not decode.
+    """Return each row's text (never null), its alternatives or None, and whether a caption does not decode.
 
-    A column is an Arrow array of texts or lists of texts, or a list of plain values; a text that is a list of texts in JSON
-    stands for them. The first caption that is not blank
-    is the text; the others, without repeats, are alternatives.
+    A column is an Arrow array of texts or lists of texts, or a list of Python values; JSON text of a list of texts counts as
+    that list. The first caption that is not blank is the text; the other distinct ones are alternatives.
     """
     columns = [_unpacked(column, encoding) for column in columns]
     if len(columns) == 1:
@@ -50,7 +49,7 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 
 
 def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[str]) -> str | None:
-    """Say if none of the first 100 rows of lists has a caption in the columns named: a dotted path may lead nowhere."""
+    """Return a warning if none of the first 100 rows has a caption in these columns: a dotted path may be wrong."""
     for file in files if names else ():
         for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):
             head = [chunk.columns[name][:HEAD] for name in names]
@@ -66,7 +65,7 @@ def none_of(path: str, names: Sequence[str], count: int) -> str:
 
 
 def _unpacked(column: Any, encoding: str) -> Any:
-    """Return a column as plain values where a text of it is a list of texts in JSON, otherwise as it is."""
+    """Return a column unchanged, or as Python values if one of its texts may be JSON of a list of texts."""
     if isinstance(column, list):
         return [listed(value) for value in column]
     try:
@@ -75,38 +74,38 @@ def _unpacked(column: Any, encoding: str) -> Any:
         return column
     if not pc.any(pc.match_substring_regex(texts, r"^\s*\[")).as_py():
         return column
-    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes are no caption
+    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes count as bad
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
-    """Return a column of single texts as strings, or None where it holds lists."""
+    """Return a column of single texts as strings, or None if it holds lists."""
     if isinstance(column, list):
         return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
     return None if is_list(column.type) else _texts(column, encoding)
 
 
 def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
-    """Return texts or numbers as strings, and which do not decode. Raises RecipeError for a column of anything else."""
+    """Return texts or numbers as strings, and which do not decode. Raises RecipeError for other types."""
     try:
         return decode(column, encoding)
     except TypeError as error:
         if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
-            near = "a field of it by dots, as `caption.en`, or " if not is_list(column.type) else ""
-            raise RecipeError(f"a column of captions {error}: name {near}one of texts, or of lists of texts") from None
+            near = "one of its fields with dots, such as `caption.en`, or " if not is_list(column.type) else ""
+            raise RecipeError(f"a column of captions {error}: name {near}a column of texts or lists of texts") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)
 
 
 def _worded(value: Any) -> Any:
-    """Return a JSON number as a text, as the other formats have it, and one that is none as null."""
+    """Return a JSON number as text, as in the other formats; NaN and infinities as None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
-    """Append each row's captions and say which rows hold one that does not decode."""
+    """Append each row's captions to its list in `into` and return which rows hold one that does not decode."""
     plain = _plain(column, encoding)
     if plain is not None:
         for row, text in zip(into, plain[0].to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""Conversations as rows: images stand where their placeholders were, and every position knows whose turn it belongs to."""
+"""Conversations as rows: each image is at the position of its placeholder, and each position has a role."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vlmdata.readers.plain_rows import Bad, bad_records, document, placed, rejec
 
 
 def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
-    """Return messages as a row. A message of nothing keeps one empty text.
+    """Return messages as a row. An empty message becomes one empty text.
 
-    The row is dropped with the reason of the first image that cannot be used: a question without its image is none.
+    One unusable image drops the row, with its reason: a question without its image has no answer.
     """
     positions, roles, said = laid_out(messages)
     turns = None if said is None else [one and json.dumps(one, ensure_ascii=False, sort_keys=True) for one in said]
@@ -29,7 +29,7 @@ def in_tables(
     row_of: Callable[[Any], dict[str, Any]],
     joined: bool,
 ) -> Iterator[pa.Table]:
-    """Give the rows of a file's records, and of those that cannot be read, as both are met; what is to be joined at the end."""
+    """Yield the rows of a file's good and bad records in their order; with `joined` the good ones follow at the end."""
     every: list[dict[str, Any]] = []
     for good, bad in some:
         rows = [placed(row_of(record), f"{name}, record {number}") for number, record in good]
@@ -43,9 +43,9 @@ def in_tables(
 
 
 def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put the conversations of one image into the row of the first of them, one after another; the image is shown once.
+    """Append all conversations of an image to the row of the first one, which shows the image once.
 
-    Only those join that show one image, in their first turn, and have no system's turn, no tools, and nothing in `turns`.
+    A conversation is joined only if it shows one image, in its first turn, and has no system turn, no tools and no `turns`.
     """
     joined: list[dict[str, Any]] = []
     first: dict[str | bytes, dict[str, Any]] = {}
@@ -62,9 +62,9 @@ def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         one = first[name]
         again = [(t, role) for t, role in zip(row["texts"], row["roles"], strict=True) if t is not None]
-        if again[0][1] != "user":  # the picture alone was the question
+        if again[0][1] != "user":  # the question was only the image
             again.insert(0, ({"text": ""}, "user"))
-        begins = one["roles"][-1] == again[0][1]  # an answer is missing: question after question
+        begins = one["roles"][-1] == again[0][1]  # the last answer is missing: two questions follow each other
         if begins or one["turns"]:
             before = one["turns"] or [None] * len(one["texts"])
             one["turns"] = [*before, json.dumps({"begins": True}) if begins else None, *[None] * (len(again) - 1)]
@@ -72,12 +72,12 @@ def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         one["images"] += [None] * len(again)
         one["roles"] += [role for _, role in again]
     for name, row in first.items():
-        row["id"] = "\n".join(ids[name])  # the key is of all that was said
+        row["id"] = "\n".join(ids[name])  # the key covers all joined conversations
     return joined
 
 
 def _only_image(row: Mapping[str, Any]) -> str | bytes | None:
-    """Return what names the image of a conversation that may join others."""
+    """Return the address, path or bytes of a conversation's image; None if the conversation cannot be joined."""
     if row.get("drop") or row["turns"] or row["tools"] or "system" in row["roles"] or row["roles"][0] != "user":
         return None
     shown = [number for number, image in enumerate(row["images"]) if image is not None]

@@ -1,4 +1,4 @@
-"""CSV and TSV as Arrow tables of bytes, so that a wrong encoding or a broken row costs that row and no other."""
+"""CSV and TSV as Arrow tables of bytes: a wrong encoding or a broken row loses only that row."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vlmdata.readers.open_file import Damage
 from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 
-HEAD = 1 << 16  # bytes at the beginning that are looked through for a header
-BLANK = 1 << 20  # bytes of white space that may stand before and behind it
-WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, for they begin like those of UTF-16
+HEAD = 1 << 16  # bytes read to find a header
+BLANK = 1 << 20  # bytes of white space allowed before and after it
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16, whose marks are their prefixes
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_WHITE = b"\0\t\n\r "  # also in two or four bytes a character
-csv.field_size_limit(8 << 20)  # the limit of the csv module, for the whole process: a header may have a long field
+_WHITE = b"\0\t\n\r "  # \0: also in UTF-16 and UTF-32
+csv.field_size_limit(8 << 20)  # process-wide limit of the csv module: a header may have a long field
 _FIRST_LINE = re.compile(rb"[^\r\n]*")
 
 
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
-    """Return the names of the columns: those given, or those in the first line; None where no row follows. Raises Damage.
+    """Return the column names, from `names` or from the first line; None if no row follows. Raises Damage.
 
-    Where a name stands twice, as the empty one over columns without a header does, the second is `name.1`, as pandas has it.
+    The second of two equal names (also of empty ones) becomes `name.1`, as in pandas.
     """
     head = beginning(file)
     wide = wide_encoding(head, encoding)
@@ -44,15 +44,15 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
         try:
             text = re.split(b"[\r\n]", head, maxsplit=1)[0].decode(encoding)
         except UnicodeDecodeError as error:
-            raise Damage(f"the header is not written in {encoding} ({error.reason}); say `encoding:`") from None
-    text = text.strip("\ufeff").replace("\0", "")  # at which Arrow ends a name
+            raise Damage(f"the header is not in {encoding} ({error.reason}); set `encoding:`") from None
+    text = text.strip("\ufeff").replace("\0", "")  # Arrow cuts a name at \0
     if not text.strip():
-        raise Damage("it begins with an empty line, not with a header; say `columns:`")
+        raise Damage("the first line is empty, not a header; set `columns:`")
     return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
 
 
 def beginning(file: IO[bytes]) -> bytes:
-    """Return the first 64 KiB of a stream, or all of a shorter one; up to 1 MiB where no second line begins before."""
+    """Return the first 64 KiB of a stream or less; up to 1 MiB if no second line begins within 64 KiB."""
     head = b""
     room = HEAD
     while block := file.read(room - len(head)):
@@ -63,7 +63,7 @@ def beginning(file: IO[bytes]) -> bytes:
 
 
 def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
-    """Say whether a file that begins so has a row: not if it ends within `head` and white space is all beside a header."""
+    """Say whether a file with this head has a row. It has none if it ends in `head` with only a header and white space."""
     text = plain_text(head, wide)
     if not text.strip():
         return len(head) == BLANK
@@ -71,7 +71,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return the beginning of a file without its mark and, of two or four bytes a character, in UTF-8."""
+    """Return the head of a file without its byte order mark, UTF-16 and UTF-32 converted to UTF-8."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -84,7 +84,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def wide_encoding(head: bytes, encoding: str) -> str | None:
-    """Return the encoding of two or four bytes a character that a byte order mark or the recipe names, or None."""
+    """Return the UTF-16 or UTF-32 encoding from the byte order mark or the recipe, or None."""
     marked = next((name for bom, name in WIDE.items() if head.startswith(bom)), None)
     return marked or (encoding if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) else None)
 
@@ -92,12 +92,11 @@ def wide_encoding(head: bytes, encoding: str) -> str | None:
 def tables(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str], quoted: bool | None
 ) -> Iterator[tuple[pa.Table, list[Bad]]]:
-    """Yield tables of binary columns, each with the rows before its end that cannot be read: of too many or too few fields,
-    with a quote that is not closed, or too long.
+    """Yield tables of binary columns, each with its rows that cannot be read.
 
-    What was written in two or four bytes a character comes as strings, which do not decode where it did not. Lines without
-    any character are no rows. A TSV has no quotes unless `quoted`: in the lists of Conceptual Captions a quotation mark is
-    only that.
+    Such rows have too many or too few fields, an unclosed quote, or are too long. UTF-16 and UTF-32 give string columns
+    that do not decode where the file did not. Empty lines are skipped. Quotes in a TSV are plain characters unless `quoted`,
+    as in Conceptual Captions.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -109,7 +108,7 @@ def tables(
     if columns is None:
         return
     quotes = kind == "csv" if quoted is None else quoted
-    text = AsUtf8(rest)  # or a row of too many fields with one wrong byte ends the list: Arrow cannot tell us what it says
+    text = AsUtf8(rest)  # without it Arrow fails on a row with too many fields and a byte that is not UTF-8
     rows = WholeRows(text, _delimiter(kind, delimiter), len(columns), quoted=quotes)
     options = _options(columns, _delimiter(kind, delimiter), quotes, has_header=not names)
     options["parse_options"].invalid_row_handler = skip
@@ -118,7 +117,7 @@ def tables(
         table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
         bad = [_bad(row, written, rows) for row in odd]
         seen += len(table) + len(odd)
-        rows.line(seen)  # it need not remember those before
+        rows.line(seen)  # forget the earlier rows
         odd.clear()
         yield _as_strings(table) if wide else table, bad
     if odd:
@@ -127,7 +126,7 @@ def tables(
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
-    """Return how Arrow is to read: all columns as bytes, in the pieces that the stream gives."""
+    """Return Arrow's options: all columns as bytes, in the blocks that the stream returns."""
     kinds = dict.fromkeys(columns, pa.binary())
     most = LONGEST + 2 * READ
     return {
@@ -148,7 +147,7 @@ def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
 
 
 def _as_strings(table: pa.Table) -> pa.Table:
-    """Return columns of bytes as strings, unchecked: who reads them finds those that are none."""
+    """Return byte columns as strings without a check: `decode` later finds the bad ones."""
     views = [[chunk.view(pa.string()) for chunk in column.chunks] for column in table.columns]
     return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in views], table.column_names)
 
@@ -160,7 +159,7 @@ def _as_it_was(table: pa.Table) -> pa.Table:
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
 ) -> tuple[list[str] | None, Any, str, str | None]:
-    """Return the columns' names, the file from its beginning on in an encoding that keeps ASCII, that one, and its wide one."""
+    """Return the column names, the whole stream in an ASCII-compatible encoding, that encoding, and the wide one or None."""
     head = beginning(file)
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
@@ -175,7 +174,7 @@ def _delimiter(kind: str, delimiter: str) -> str:
 
 
 class Chained(io.RawIOBase):
-    """Bytes already read, then the rest of the stream they were read from."""
+    """A stream whose first bytes were already read."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self.head, self.rest = head, rest

@@ -1,6 +1,6 @@
-"""What a record of a conversation says, in any published form, as messages: who speaks, and texts and images in order.
+"""Conversation records in any published form as messages: a role with its texts and images in order.
 
-No file is opened here: `image_of` makes of what a record names an image, whatever that is to the caller.
+No file is opened here: the caller's `image_of` turns a record's entry into an image.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ROLES = {
     **dict.fromkeys(("tool", "observation", "function", "ipython"), "tool"),
     **dict.fromkeys(("tool_response", "tool_result", "tool_output", "function_response", "function_result"), "tool"),
 }
-CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a call in JSON
+CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a JSON call
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
-LEARNED = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 is without a loss
-UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn or, where a text has <video> or <audio>, of a record
-DETAILS = ("train_detail", "training_detail")  # a loss for parts of a message
+LEARNED = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
+UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn, or of a record whose text has <video> or <audio>
+DETAILS = ("train_detail", "training_detail")  # loss per part of a message
 MORE = frozenset(
     (*REASONING, *LEARNED, *UNREAD, *DETAILS, "tool_calls", "function_call", "name", "tool_call_id", "image", "images")
 )
@@ -36,7 +36,7 @@ ImageOf = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Marked:
-    """A text that is no plain text: `kind` is "reasoning" or "tool_call", as in a row's `turns`."""
+    """A text with a `kind`, "reasoning" or "tool_call", as in a row's `turns`."""
 
     kind: str
     text: str
@@ -44,7 +44,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Message:
-    """What one speaks in one turn: parts are texts, Marked, and images as `image_of` made them."""
+    """One speaker's turn. Parts are texts, Marked, and images from `image_of`."""
 
     role: str
     parts: list[Any]
@@ -53,7 +53,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A record's messages with its images in their places; `tools` is a JSON text; `used` names the fields that were read."""
+    """A record's messages with its images in position; `tools` is JSON text; `used` names the fields that were read."""
 
     messages: list[Message]
     tools: str | None
@@ -69,11 +69,11 @@ def read_dialogue(
     nulls: bool = True,
     otherwise: Sequence[Any] = (),
 ) -> Dialogue:
-    """Return what a record says. Raises Unfit, with the reason, where it is no conversation to learn from.
+    """Return a record's conversation. Raises Unfit, with the reason, if it cannot be used for training.
 
-    `turns` and `images` are the fields that may hold them: the first that holds something counts. `otherwise` are the images of
-    a record that names none itself. A system prompt beside the turns comes first, unless they begin with one. `nulls` is that
-    of `calls_of`.
+    `turns` and `images` are possible field names; the first field that is not empty is read. `otherwise` are the images of a
+    record that names none. A `system` field becomes the first message, unless the turns begin with one. `nulls` is as in
+    `calls_of`.
     """
     messages = [_message(turn, image_of, nulls) for turn in _turns(first_of(record, turns))]
     used = {*turns, *images}
@@ -93,7 +93,7 @@ def read_dialogue(
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the value of the first of the fields that holds something; JSON in a text as what it is."""
+    """Return the value of the first field that is not empty; JSON text is parsed."""
     value = next((record[name] for name in names if record.get(name)), None)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -104,16 +104,16 @@ def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def images_of(value: Any) -> list[Any]:
-    """Return what a record's field of images names: one image, or a list of them."""
+    """Return the images that a field names, as a list without empty entries."""
     if isinstance(value, list):
         return [one for one in value if not _is_nothing(one)]
     return [] if _is_nothing(value) else [value]
 
 
 def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
-    """Return the positions of messages, the role of each, and what `turns` says of each; None where it says nothing.
+    """Return the messages' positions, the role of each, and their entries of `turns`, or None if all are empty.
 
-    A message of nothing keeps one empty text. Blank texts beside an image, which only part it from the next, go.
+    An empty message becomes one empty text. Blank texts beside an image, which only separate it from the next, are removed.
     """
     positions: list[Any] = []
     roles: list[str] = []
@@ -145,7 +145,7 @@ def _kept(parts: Sequence[Any]) -> list[Any]:
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raise Unfit for a conversation in which nobody asks, nobody answers, or no answer says anything."""
+    """Raise Unfit for a conversation without a question, without an answer, or with only empty answers."""
     roles = {message.role for message in messages}
     if not roles:
         raise Unfit("no_turns")
@@ -159,7 +159,7 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
-    """Return what a sample's JSON says in `turns`, one entry for each of its roles. Raises Unfit for another shape or role."""
+    """Return `turns` of a sample's JSON, one entry for each of its roles. Raises Unfit for another shape or role."""
     if not all(isinstance(role, str) and role in SAID for role in roles):
         raise Unfit("unknown_role")
     if given is None:
@@ -181,7 +181,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def role_of(name: object) -> str:
-    """Return user, assistant, system or tool for what a data set calls them. Raises Unfit."""
+    """Return user, assistant, system or tool for a data set's name of a role. Raises Unfit for an unknown name."""
     role = ROLES.get(_plain(name))
     if role is None:
         raise Unfit("unknown_role")
@@ -201,12 +201,12 @@ def _has_image(message: Message) -> bool:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Say whether a value names no image: null, an empty text, or a struct without any field, as Parquet has them."""
+    """Say whether a value names no image: null, an empty text, or a struct with only empty fields, as in Parquet."""
     return not any(value.values()) if isinstance(value, Mapping) else value is None or value == ""
 
 
 def _turns(said: Any) -> list[Mapping[str, Any]]:
-    if isinstance(said, Mapping):  # a struct of lists, as `datasets` once wrote a list of structs
+    if isinstance(said, Mapping):  # a struct of lists: older `datasets` wrote a list of structs that way
         lists = [value for value in said.values() if isinstance(value, list)]
         if len(lists) != len(said) or len({len(one) for one in lists}) != 1:
             raise Unfit("no_turns")
@@ -217,18 +217,18 @@ def _turns(said: Any) -> list[Mapping[str, Any]]:
 
 
 def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return a turn, or the two that {"user": ..., "assistant": ...} holds."""
+    """Return a turn, or the two turns in {"user": ..., "assistant": ...}."""
     if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
         return [turn]
     return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]
 
 
 def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message:
-    """Return a turn as a message, its reasoning first and its calls last; an image part without an image is a placeholder."""
+    """Return a turn as a message: reasoning first, calls last. An image part without an image becomes a placeholder."""
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
     if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(MORE):
-        return Message(ROLES[name], [_whole(content)])  # most turns, in a third of the time
+        return Message(ROLES[name], [_whole(content)])  # a fast path: most turns, in a third of the time
     calls = [turn[one] for one in ("tool_calls", "function_call") if turn.get(one) and not _is_nothing(turn[one])]
     if is_call := _plain(name) in CALLERS:
         calls, content = ([content] if content or not calls else []) + calls, None
@@ -241,7 +241,7 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
     thought = _reasoning(turn, role)
     if content is None and (made or thought):
         return Message(role, [*thought, *made], _own(turn))
-    if role == "tool" and isinstance(content, Mapping):  # what a tool gave, as an object
+    if role == "tool" and isinstance(content, Mapping):  # a tool's result as an object
         content = json_text(content, "no_text")
     given = [content] if isinstance(content, str) else content
     if not isinstance(given, list):
@@ -251,7 +251,7 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
 
 
 def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
-    """Return a turn's parts with the images that the turn itself names: in place of its placeholders, else before its text."""
+    """Return a turn's parts with the turn's own images, at its placeholders or else before its text."""
     if any(images_of(turn.get(name)) for name in UNREAD):
         raise Unfit("unknown_part")
     images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
@@ -261,9 +261,9 @@ def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -
 
 
 def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `turns` says of a message as a whole. Raises Unfit.
+    """Return a message's own entries of `turns`. Raises Unfit.
 
-    A weight is that of the loss: 0 is without one, any other number with one, for a loss here is not weighted.
+    A weight of 0 means no loss. Any other weight means loss, since losses here are not weighted.
     """
     given = [turn[name] for name in LEARNED if turn.get(name) is not None]
     if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
@@ -280,7 +280,7 @@ def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
-    """Return a message's reasoning, which different fields may say, but one text. A truth value is a switch, no text."""
+    """Return a message's reasoning; several fields may hold it if their text is the same. A boolean field is a switch."""
     given = [turn[name] for name in REASONING if turn.get(name) and not isinstance(turn[name], bool)]
     texts = {_reasoned(one) for one in given} - {""}
     if len(texts) > 1 or (texts and role != "assistant"):
@@ -289,7 +289,7 @@ def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
 
 
 def _reasoned(value: Any) -> str:
-    """Return reasoning that is a text, or parts of text."""
+    """Return reasoning given as a text or as text parts. Raises Unfit."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
     found = [text for text in texts if isinstance(text, str)]
@@ -320,16 +320,16 @@ def _part(part: object, role: str, image_of: ImageOf) -> Any:
 
 
 def _whole(text: str) -> str:
-    """Return a text. Raises Unfit for half a surrogate pair in it."""
+    """Return a text. Raises Unfit if it holds an unpaired surrogate."""
     if clean(text) != text:
         raise Unfit("bad_encoding")
     return text
 
 
 def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
-    """Put the record's own images in place of placeholders, in order; images in parts stay where they are. Raises Unfit.
+    """Put the record's images at the placeholders, in order; images in parts stay in position. Raises Unfit.
 
-    Where no message has a placeholder a single image stands before the first user's text, as LLaVA's own reader puts it.
+    Without a placeholder, a single image comes before the first user's text, as in LLaVA's reader.
     """
     marks = sum(_marks(message.parts) for message in messages)
     if any(map(_has_image, messages)):
@@ -351,7 +351,7 @@ def _marks(parts: Sequence[Any], mark: str = PLACEHOLDER) -> int:
 
 
 def _shown(part: Any, images: Any) -> list[Any]:
-    """Return a text's pieces with images between them; white space directly beside a placeholder goes with it."""
+    """Split a text at its placeholders and insert the images; white space beside a placeholder is removed."""
     if not isinstance(part, str) or PLACEHOLDER not in part:
         return [part]
     first, *others = part.split(PLACEHOLDER)

@@ -1,4 +1,4 @@
-"""Documents that others made: aligned lists of texts and images as rows."""
+"""Published documents, aligned lists of texts and images, as rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SIZES = ("rendered_width", "rendered_height", "original_width", "original_height
 def positions(
     texts: Sequence[Any], images: Sequence[Any], image_of: Callable[[int, Any], dict[str, Any] | None]
 ) -> Iterator[dict[str, Any] | str]:
-    """Yield paragraphs and images in order; a position may hold either, both (the image first) or neither.
+    """Yield paragraphs and images in order. A position may hold a text, an image, both (the image comes first) or neither.
 
-    `image_of` makes an image's fields from its position and entry, or None where there is none.
+    `image_of` returns an image's fields from its position and entry, or None.
     """
     for place in range(max(len(texts), len(images))):
         entry = images[place] if place < len(images) else None
@@ -30,7 +30,7 @@ def positions(
 
 
 def told(metadata: Any) -> dict[str, Any]:
-    """Return what OBELICS's metadata of an image says, as fields of IMAGE."""
+    """Return the fields of IMAGE in OBELICS's metadata of an image."""
     if not isinstance(metadata, Mapping):
         return {}
     sizes = {name: metadata.get(name) for name in SIZES}
@@ -41,7 +41,7 @@ def told(metadata: Any) -> dict[str, Any]:
 
 
 def parsed(text: Any, kind: type) -> Any:
-    """Return JSON text, or what is no text any more, where it is of the kind wanted; else an empty one."""
+    """Return parsed JSON text, or a value that is already parsed, if it is of type `kind`; else an empty `kind`."""
     if isinstance(text, str):
         try:
             text = json.loads(text)

@@ -1,4 +1,4 @@
-"""Columns named by a dotted path, as `caption.en`: a field of a struct, of a JSON object or of JSON in a text."""
+"""Dotted column names such as `caption.en`: a field of a struct, of a JSON object or of JSON text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from vlmdata.readers.nested import plain_values
 from vlmdata.readers.strings import decode
 
-NO_TEXT = b"\xff"  # stands for what is no text and no object: a caption or address of bytes that decode as nothing is bad
+NO_TEXT = b"\xff"  # marks a value that is neither text nor object; as bytes that never decode, it is a bad caption or address
 
 
 def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
-    """Return the column that a name means, and the fields that lead on from it; None: there is no such column.
+    """Return a name's column and the path of fields inside it, or None if there is no such column.
 
-    A column that has the dots in its own name comes first.
+    A column whose own name holds the dots comes first.
     """
     words = name.split(".")
     for count in range(len(words), 0, -1):
@@ -28,7 +28,7 @@ def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
 
 
 def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
-    """Return the columns of a schema and, by their paths, the fields of structs and of lists of structs in them."""
+    """Return the columns of a schema, and the dotted paths of fields in structs and in lists of structs."""
     found: list[str] = []
     for field in kind:
         name = before + field.name
@@ -38,21 +38,21 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 
 def held(kind: pa.DataType) -> pa.DataType:
-    """Return the type of what lists of a type hold, however deep; of an extension type that which it is stored as."""
+    """Return the item type of lists at any depth, and the storage type of extension types; else the type itself."""
     while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
         kind = inner
     return kind
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Say whether values of a type are lists, of whatever kind."""
+    """Say whether a type is any kind of list."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
-    """Return what a path leads to in a column: an Arrow array where all on the way are structs, else plain values.
+    """Return the values at a path in a column: an Arrow array if the path passes only structs, else Python values.
 
-    A text that does not decode gives NO_TEXT; `otherwise` is that of `reach`.
+    A text that does not decode gives NO_TEXT. `otherwise` is as in `reach`.
     """
     column, is_json = _stored(column)
     while path and pa.types.is_struct(column.type):
@@ -66,7 +66,7 @@ def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | 
     try:
         texts, bad = decode(column, encoding)
         values, wrong = texts.to_pylist(), bad.tolist()
-    except TypeError:  # lists, maps: as they are
+    except TypeError:  # lists and maps stay as they are
         values, wrong = plain_values(column)
         values = [_with_mappings(value, column.type) for value in values]
     if is_json:
@@ -75,13 +75,13 @@ def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | 
 
 
 def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
-    """Return the texts or structs that an extension type keeps, anything else as it is, and whether they are JSON."""
+    """Return the texts or structs stored in an extension type, other columns unchanged, and whether they are JSON."""
     kind = _kept(column.type)
     return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
-    """Return what an extension type keeps its values as where these are texts or nested: not the bytes of an UUID."""
+    """Return an extension type's storage type if it is text or nested (not the bytes of a UUID), else the type itself."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
     stored = kind.storage_type
@@ -90,7 +90,7 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
-    """Return a plain value with mappings for maps, which Arrow gives as pairs; a repeated key gives a list."""
+    """Return a Python value with mappings for maps, which Arrow gives as pairs. A repeated key gives a list."""
     if value is None:
         return None
     if pa.types.is_map(kind):
@@ -105,15 +105,15 @@ def _with_mappings(value: Any, kind: pa.DataType) -> Any:
 
 
 def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = None) -> Any:
-    """Return what a record holds under a column's name or a dotted path, as `reach` does."""
+    """Return the value of a record at a column name or dotted path, as `reach` does."""
     found = resolve(name, record)
     return None if found is None else reach(record[found[0]], found[1], otherwise)
 
 
 def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> Any:
-    """Return what a path leads to in a plain value; of a list one value for each item, a single one alone.
+    """Return the value at a path; a list gives one value for each item, and a single such value without its list.
 
-    None: it leads to a null or to a field that an object does not have; `otherwise`: on the way stands no object.
+    Returns None for a null or a missing field, `otherwise` if the path passes a value that is not an object.
     """
     while path:
         if isinstance(value, str):

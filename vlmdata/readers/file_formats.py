@@ -1,4 +1,4 @@
-"""What a file is, from its first bytes: to say in one line that it is none of the formats a source reads."""
+"""Detect a file's format from its first bytes, to name it in the error if a source does not read it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ TAR = b"ustar"  # at 257
 
 
 def format_within(path: str, known: Sequence[Format]) -> Format:
-    """Return which of the formats in `known` (json, jsonl, parquet) a file is, by its bytes before its name.
+    """Return which format in `known` (json, jsonl, parquet) a file has; its bytes count before its name.
 
-    Raises RecipeError, which names the format, for a file of any other; and for one that cannot be read.
+    Raises RecipeError, which names the format, for any other format, and for a file that cannot be read.
     """
     head, other = _beginning(path)
     named = next((kind for ending, kind in ENDING.items() if bare_name(path).endswith(ending)), None)
@@ -49,16 +49,16 @@ def format_within(path: str, known: Sequence[Format]) -> Format:
     if kind is None and named in ("json", "jsonl"):
         kind = _json(head, named)
     elif kind is None and named == "parquet":
-        kind = "parquet" if not head else "no Parquet"
+        kind = "parquet" if not head else "not Parquet"
     if kind in known:
         return cast(Format, kind)
-    raise RecipeError(f"{path}: is {kind or named or 'of an unknown format'}; what is read here is {', '.join(known)}")
+    raise RecipeError(f"{path}: is {kind or named or 'of an unknown format'}; this source reads {', '.join(known)}")
 
 
 def check_json(path: str) -> None:
-    """Raise RecipeError, which names the format, for a file whose first bytes are those of anything but a text."""
+    """Raise RecipeError, which names the format, for a file whose first bytes are not text."""
     if other := _beginning(path)[1]:
-        raise RecipeError(f"{path}: is {other}; what is read here is json")
+        raise RecipeError(f"{path}: is {other}; this source reads json")
 
 
 def _beginning(path: str) -> tuple[bytes, str | None]:
@@ -76,7 +76,7 @@ def _by_bytes(head: bytes) -> str | None:
 
 
 def _json(head: bytes, named: str) -> str:
-    """Return json for what is one array, whatever the name says; else what the name says."""
+    """Return json for a single array, else the format from the file's name."""
     line, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     is_array = line.startswith(b"[") and not (line.rstrip().endswith(b"]") and rest.strip())
     return "json" if is_array else named

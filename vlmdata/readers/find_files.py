@@ -1,4 +1,4 @@
-"""The files of a source: a file, a folder, a glob, or several of them, on this machine or on any fsspec store."""
+"""Find a source's files: files, folders or globs, local or on any fsspec store."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vlmdata.untrusted import errors_as, one_line
 
 
 class File(NamedTuple):
-    """A file of a source: an absolute local path or an address that fsspec opens, and its bytes (0: not told)."""
+    """A file of a source: an absolute local path or an fsspec address, and its size in bytes (0: unknown)."""
 
     path: str
     size: int
 
 
 def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
-    """Return the files that `path` means, sorted. Of a folder count those, at any depth, that end in one of `endings`.
+    """Return the files of `path`, sorted. In a folder, files at any depth count if they end in one of `endings`.
 
-    Raises RecipeError where there is none.
+    Raises RecipeError if there is none.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    if not paths or "" in paths:  # an empty path would be the folder we run in
+    if not paths or "" in paths:  # an empty path would mean the working directory
         raise RecipeError("path: name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
@@ -39,12 +39,12 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
-    """Raise RecipeError in place of a store's own errors while it is listed: without credentials a bucket raises botocore's."""
+    """Turn a store's errors while it is listed into RecipeError: a bucket without credentials raises botocore's own."""
     return errors_as(lambda error: RecipeError(f"{path}: cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 
 def is_remote(path: str) -> bool:
-    """Say whether a path is an address for fsspec (`s3://`, `hf://`, `zip://a::s3://b`)."""
+    """Say whether a path is an fsspec address (`s3://`, `hf://`, `zip://a::s3://b`)."""
     return "://" in path
 
 
@@ -89,7 +89,7 @@ def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
 
 
 def _address(fs: Any, path: str, name: str) -> str:
-    """Return the address of a file found under `path`; of a chained address the first part is what was looked through."""
+    """Return the address of a file found under `path`; in a chained address `name` replaces the first part."""
     first, chained, rest = path.partition("::")
     scheme = first.partition("://")[0]
     plain = name if name.startswith(f"{scheme}://") else f"{scheme}://{name.lstrip('/') if chained else name}"
@@ -97,13 +97,13 @@ def _address(fs: Any, path: str, name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a file's name marks it as none of a dataset: `.x`, `__MACOSX`, `_metadata`; `_DSC0001.JPG` is a camera's."""
+    """Say whether a file's name excludes it (`.x`, `__MACOSX`, `_metadata`), unless a camera gave it (`_DSC0001.JPG`)."""
     camera = re.match(r"_[A-Z]{2,4}_?\d", name)
     return name.startswith((".", "_")) and camera is None
 
 
 def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[str, int]:
-    """Leave out other and hidden files of a folder."""
+    """Return a folder's files that end in `endings` and are not hidden. Raises RecipeError if there is none."""
     kept = {
         path: size
         for path, size in found.items()

@@ -1,4 +1,4 @@
-"""A dataset as the datasets library opens it, with the only files that its rows, its card and its state may name."""
+"""Open a dataset with the `datasets` library, and restrict the files that its rows, card and state may name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vlmdata.untrusted import errors_as, one_line
 
 READERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
 READERS[".zip"] = "imagefolder"
-CARDS = ("README.md", ".huggingface.yaml")  # where the library looks for the patterns of a dataset's files
+CARDS = ("README.md", ".huggingface.yaml")  # files in which the library finds the patterns of a dataset's files
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A split as the library gives it, its rows undecoded; or, of a local image folder, its tables of file names.
+    """A split from the library with undecoded rows, or the tables of file names of a local image folder.
 
-    Without either the split has no row: the library opens none such.
+    Without either the split is empty: the library cannot open such a split.
     """
 
     data: Any
@@ -37,21 +37,21 @@ class Opened:
 
 @functools.lru_cache(maxsize=4)
 def open_dataset(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...] = ()) -> Opened:
-    """Return a split of a dataset, in Arrow's form: nothing in it is decoded or opened. Raises RecipeError.
+    """Return a split in Arrow format; no image in it is decoded or opened. Raises RecipeError.
 
-    `texts` are columns that CSV holds as texts, whatever they look like: a caption may be "NA", "007" or "true".
+    `texts` are columns of a CSV that stay text: a caption may be "NA", "007" or "true".
     """
     with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}")):
         return _open(path, name, split, revision, streaming, texts)
 
 
 def what_is_wrong(error: BaseException) -> str:
-    """Return in one line what the library says, and what was below it: often it says no more than that there is an error."""
+    """Return the library's error and its cause in one line: the error alone often says nothing."""
     return ": ".join(dict.fromkeys(one_line(one) for one in (error, error.__cause__) if one is not None))
 
 
 def is_local(path: str) -> bool:
-    """Say whether `path` means files, on this machine or in a store, and not a name on the Hub."""
+    """Say whether `path` is a file, folder, glob or address, and not a name on the Hub."""
     return is_remote(path) or os.path.exists(path) or glob.has_magic(path)
 
 
@@ -64,7 +64,7 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool, text
         return Opened(None, Reach(folder_of(path, tuple(READERS))))
     if files:
         reader = _reader(files)
-        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # of zips the library takes the folder around them
+        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # for zips it would take the folder as the label
         builder = _builder(texts, reader, data_files={split: files}, **labels)
     else:
         _check_cards(path, revision)
@@ -73,7 +73,7 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool, text
 
 
 def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
-    """Return the library's builder of a dataset; of CSV one that takes no value in `texts` for a number or for missing."""
+    """Return the library's builder of a dataset. For CSV it reads the columns `texts` as text only."""
     import datasets
     from datasets.packaged_modules.csv.csv import Csv
 
@@ -84,7 +84,7 @@ def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
 
 
 def _saved(path: str, split: str, streaming: bool) -> Opened:
-    """Open what `save_to_disk` wrote, of several splits the one alone: another one may be empty."""
+    """Open one split that `save_to_disk` wrote: the library fails if another split is empty."""
     import datasets
 
     folder = path
@@ -123,12 +123,12 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
         if (
             isinstance(builder, Csv) and "__index_level_0__" in data.column_names
         ):  # pandas takes the first field for an index, and shifts all the others
-            raise ValueError("lines have more fields than the header; `url_list` reads the others and tells which these are")
+            raise ValueError("some lines have more fields than the header; `url_list` reads the others and lists these")
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 
 
 def _on_the_hub(name: str) -> tuple[str, ...]:
-    """Return where the library finds the images of an image folder of the Hub: streamed, downloaded, unpacked."""
+    """Return the paths where the library finds the images of an image folder on the Hub: streamed, downloaded, unpacked."""
     from datasets.config import EXTRACTED_DATASETS_PATH
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -137,9 +137,9 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
 
 def _readable(path: str) -> list[str] | None:
-    """Return the files of a path in one of READERS' formats; none of a folder that holds images, and of a name on the Hub.
+    """Return a path's files in the formats of READERS; [] for a folder with images or a name on the Hub.
 
-    None: there are such files, and they hold no row.
+    Returns None if all such files are empty.
     """
     if not is_local(path):
         return []
@@ -147,39 +147,39 @@ def _readable(path: str) -> list[str] | None:
     if any(file.lower().endswith(ENDINGS) for file in every):
         return []
     found = find(path, tuple(READERS))
-    files = [file.path for file in found if not _is_empty(file)]  # the library's readers end at a file without a row
+    files = [file.path for file in found if not _is_empty(file)]  # the library's readers stop at an empty file
     if not files:
         return None
-    tables = [file for file in files if not file.lower().endswith(".json")]  # beside those it is dataset_infos.json
+    tables = [file for file in files if not file.lower().endswith(".json")]  # beside tables a .json is dataset_infos.json
     return tables or files
 
 
 def _is_empty(file: File) -> bool:
-    """Say whether a local file has no byte, or is a small list without a row."""
+    """Say whether a local file is empty, or is a small list without a row."""
     if is_remote(file.path) or not file.size:
         return not is_remote(file.path)
     if file.size > 1 << 16 or not file.path.lower().endswith(tuple(ENDING)):
         return False
     try:
         return column_names(file.path, ListFormat()) is None
-    except (RecipeError, OSError):  # damaged, or another format than its name says: the library says so
+    except (RecipeError, OSError):  # damaged, or not the format in its name: the library reports it
         return False
 
 
 def _reader(files: Sequence[str]) -> str:
-    """Return the library's reader for files. Raises RecipeError unless they are all of one format that we read."""
+    """Return the library's reader for files. Raises ValueError unless all have the same supported format."""
     kinds = {os.path.splitext(file)[1].lower() for file in files}
     if other := sorted(kinds - READERS.keys()):
-        raise ValueError(f"'{other[0]}' is no format of a dataset; these are: {', '.join(READERS)}")
+        raise ValueError(f"'{other[0]}' is not a format of a dataset; these are: {', '.join(READERS)}")
     readers = sorted({READERS[kind] for kind in kinds})
     if len(readers) > 1:
         several = ", ".join(sorted(kinds))
-        raise ValueError(f"the files are of several formats ({several}): name those of one, as in 'data/*.parquet'")
+        raise ValueError(f"the files have several formats ({several}): name those of one, as in 'data/*.parquet'")
     return readers[0]
 
 
 def _check_saved(folder: str) -> None:
-    """Raise ValueError where the state of a saved dataset names a file outside its folder."""
+    """Raise ValueError if the state of a saved dataset names a file outside its folder."""
     about = os.path.join(folder, "dataset_dict.json")
     for split in _json(about).get("splits", ()) if os.path.isfile(about) else ():
         _check_inside(str(split), folder, folder)
@@ -203,7 +203,7 @@ def _json(path: str) -> Any:
 
 
 def _check_cards(path: str, revision: str) -> None:
-    """Raise ValueError where the card of a dataset names files outside of it: the library would list and read them."""
+    """Raise ValueError if a dataset's card names files outside the dataset: the library would list and read them."""
     for name in CARDS:
         for pattern in _patterns(_card(path, name, revision)):
             if os.path.isabs(pattern) or "://" in pattern or "::" in pattern or ".." in pattern.replace("\\", "/").split("/"):
@@ -211,7 +211,7 @@ def _check_cards(path: str, revision: str) -> None:
 
 
 def _card(path: str, name: str, revision: str) -> Any:
-    """Return the metadata of a card, of a folder or of a dataset on the Hub; {} where there is none."""
+    """Return the metadata of a card in a folder or on the Hub; {} if there is none."""
     import yaml
     from huggingface_hub import DatasetCard, hf_hub_download
 
@@ -220,7 +220,7 @@ def _card(path: str, name: str, revision: str) -> Any:
     else:
         try:
             file = hf_hub_download(path, name, repo_type="dataset", revision=revision or None)
-        except (OSError, ValueError):  # no such card, repository or name: the library says which
+        except (OSError, ValueError):  # no such card, repository or name: the library reports which
             return {}
     if not os.path.isfile(file):
         return {}
@@ -231,7 +231,7 @@ def _card(path: str, name: str, revision: str) -> Any:
 
 
 def _patterns(card: Any) -> Iterable[str]:
-    """Yield the patterns of files of every configuration of a card."""
+    """Yield the file patterns of all configurations in a card."""
     for one in (card.get("configs") or ()) if isinstance(card, dict) else ():
         yield from _texts([one.get("data_files"), one.get("data_dir")] if isinstance(one, dict) else one)
 

@@ -1,4 +1,4 @@
-"""Images of a folder or a zip archive, and the files that lie beside them: which are theirs, read within limits."""
+"""Images in folders and zip archives, and the files beside them, read within limits."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tzst|rar|7z|cab|iso|cbz|cbr|c
 
 
 class FileStore(Protocol):
-    """Where images and the files beside them lie. Paths have `/` before their last part, or none."""
+    """A place with images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a file, as far as the store was given whole."""
+        """Return the folders that hold a file, within the folders whose files all count."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
-        """Return the names of the files that lie in a folder, by what they are in lower case."""
+        """Return the file names in a folder, grouped by their lower-case form."""
         ...
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a file's bytes, at most `most`. Raises Unusable."""
+        """Return a file's bytes. Raises UnusableFile, also if there are more than `most`."""
         ...
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return the fields of an image. Raises Unusable."""
+        """Return the fields of an image. Raises UnusableFile."""
         ...
 
 
 class Folder:
-    """Files on this machine or in a store of fsspec. What a link leads to outside the folders given is not read.
+    """Files in local or fsspec folders. A link that leads outside `roots` is not read.
 
-    `whole` are the folders of which every file counts; of the others only those that hold images do.
+    In the folders `whole` all files count; elsewhere only folders that hold images do.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
@@ -57,20 +57,20 @@ class Folder:
         return {path.rpartition("/")[0] for path in self.members(("",))}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the files of whole folders that end so; hidden ones are left out."""
+        """Return the files in whole folders with these endings, without hidden ones."""
         try:
             return [file.path for file in find(self._whole, endings)] if self._whole else []
-        except RecipeError:  # there is none
+        except RecipeError:  # no such file
             return []
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
-        """Return the names in a folder, links, pipes and devices included."""
+        """Return the names in a folder, including links, pipes and devices."""
         if folder not in self._names:
             self._names[folder] = _by_lower_case(_listed(folder))
         return self._names[folder]
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a file's bytes. Raises Unusable: outside_folder, no_file, unreadable_file, too_large."""
+        """Return a file's bytes. Raises UnusableFile: outside_folder, no_file, unreadable_file, too_large."""
         if not is_remote(path):
             self._check(path)
         try:
@@ -87,7 +87,7 @@ class Folder:
         return data
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return an image that stays where it is; or its bytes, where Arrow has no word for its path."""
+        """Return an image that stays in place, or with its bytes if its path is not UTF-8, which Arrow cannot store."""
         data = self.read(path, LARGEST)
         return in_place(path, 0, data) if _is_text(path) else inline(data)
 
@@ -99,27 +99,27 @@ class Folder:
             except Refused as error:
                 refused = str(error)
                 continue
-            if not os.path.isfile(real):  # opening a pipe would wait for its writer
+            if not os.path.isfile(real):  # opening a pipe would block
                 raise UnusableFile("no_file", "is no file")
             return
         raise UnusableFile(refused, "a link that leads out of the folder")
 
 
 class Zip:
-    """Members of a zip archive. Raises Damage where it cannot be read."""
+    """Members of a zip archive. Raises Damage if it cannot be read."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         every = [name for name in archive(path).namelist() if not name.endswith("/")]
         self._members = list(dict.fromkeys(every))
-        self.repeats = len(every) - len(self._members)  # of members of one name the last counts, as in zip
+        self.repeats = len(every) - len(self._members)  # the last member of a name counts, as in zip
         names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
             names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
         self._names = {folder: _by_lower_case(some) for folder, some in names.items()}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the members that end so, sorted; hidden ones and those that a Mac adds are left out."""
+        """Return the members with these endings, sorted, without hidden ones and those that macOS adds."""
         return sorted(
             name
             for name in self._members
@@ -128,7 +128,7 @@ class Zip:
         )
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a member; hidden ones are left out."""
+        """Return the folders that hold a member, without hidden ones."""
         return {folder for folder in self._names if not any(is_hidden(part) for part in folder.split("/"))}
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -136,18 +136,18 @@ class Zip:
         return self._names.get(folder, {})
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a member's bytes. Raises Unusable."""
+        """Return a member's bytes. Raises UnusableFile, also if there are more than `most`."""
         return read_member(self._path, path, most)
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return an image with its bytes. Raises Unusable: outside_folder for a name that leads out of the archive."""
+        """Return an image with its bytes. Raises UnusableFile: outside_folder for a name that leads out of the archive."""
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
             raise UnusableFile("outside_folder", "the member's name leads out of the archive")
         return inline(self.read(path, LARGEST))
 
 
 def image_at(store: FileStore, path: str) -> dict[str, Any]:
-    """Return an image of a store, dropped with the reason where it cannot be used."""
+    """Return an image of a store, dropped with the reason if it cannot be used."""
     try:
         image = store.image(path)
     except UnusableFile as error:
@@ -158,9 +158,9 @@ def image_at(store: FileStore, path: str) -> dict[str, Any]:
 
 
 def beside(store: FileStore, path: str, ending: str) -> list[str]:
-    """Return the files that belong to an image and end so: `a.jpg.txt`, `a.txt`, or in other letters where those are not.
+    """Return an image's files with this ending: `a.jpg.txt` and `a.txt`, or their names in another case.
 
-    Beside `a.jpg` and `A.jpg` an `a.txt` belongs to the first alone.
+    Beside `a.jpg` and `A.jpg`, `a.txt` belongs only to the first.
     """
     folder, slash, name = path.rpartition("/")
     names = store.names(folder)
@@ -173,7 +173,7 @@ def beside(store: FileStore, path: str, ending: str) -> list[str]:
 
 
 def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
-    """Say whether an image has just this name, with or without its ending."""
+    """Say whether an image has exactly this name, with or without its ending."""
     return any(
         os.path.splitext(one)[0] == stem or one == stem for e in ("", *IMAGES) for one in names.get(stem.lower() + e, ())
     )
@@ -182,19 +182,19 @@ def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
 class Survey(NamedTuple):
     """What lies beside the images of some folders."""
 
-    has_texts: bool  # whether any image has a file beside it: perhaps a text that we overlook
-    orphans: int  # files that end like texts and belong to no image
-    no_files: int  # what is named like an image and is a link to nothing, a pipe, a device or a folder
-    archives: int  # .zip, .tar.gz, .rar and the like: they are not looked into
+    has_texts: bool  # whether an image has a file beside it, which may be its text
+    orphans: int  # text files that belong to no image
+    no_files: int  # broken links, pipes, devices and folders with the name of an image
+    archives: int  # .zip, .tar.gz, .rar and similar files, which are not opened
 
     def others(self) -> dict[str, int]:
-        """Return the counts by kind, of those that there are."""
+        """Return the counts by kind, without zeros."""
         counts = {"text_without_image": self.orphans, "no_file": self.no_files, "archive": self.archives}
         return {name: count for name, count in counts.items() if count}
 
 
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
-    """Return what lies in the folders of images, and in all others that the store knows, besides these and `archives`."""
+    """Count the other files in the folders of images and in the store's folders; `archives` are left out."""
     has_texts, orphans, no_files, unread = False, 0, 0, 0
     given: dict[str, set[str]] = {folder: set() for folder in store.folders()}
     for path in images:
@@ -219,12 +219,12 @@ def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], arch
 
 
 def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
-    """Yield a name without each of the endings that it has."""
+    """Yield a name without each ending that it has."""
     return (name.removesuffix(one) for one in endings if name.endswith(one))
 
 
 def is_archive(name: str) -> bool:
-    """Say whether a name is that of an archive, whole or a part of one."""
+    """Say whether a name is that of an archive or of a volume of one."""
     return _ARCHIVE.fullmatch(name.lower()) is not None
 
 

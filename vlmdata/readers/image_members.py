@@ -1,4 +1,4 @@
-"""The image members of a tar's sample, found by what a conversation in its JSON calls them."""
+"""Find the image members of a tar sample by the names that a conversation in its JSON uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from vlmdata.readers.dialogue import first_of, images_of
 from vlmdata.readers.source_images import image_given
 
-# Fields of the JSON, the last one with turns of {"user": ..., "assistant": ...} as The Cauldron has them
+# Fields of the JSON; `texts` has turns of {"user": ..., "assistant": ...}, as in The Cauldron
 TURNS = ("conversations", "messages", "conversation", "texts")
 IMAGES = ("image", "images")
 
@@ -22,7 +22,7 @@ def holds_turns(facts: Mapping[str, Any]) -> bool:
 
 
 def turns_alone(said: Any) -> dict[str, Any]:
-    """Return a sample's JSON that is itself a list of turns as `messages`; nothing for anything else."""
+    """Return a sample's JSON that is a list of turns as {"messages": ...}; {} for any other value."""
     is_turns = (
         isinstance(said, list) and said and all(isinstance(one, Mapping) and {"role", "from"} & one.keys() for one in said)
     )
@@ -30,7 +30,7 @@ def turns_alone(said: Any) -> dict[str, Any]:
 
 
 class Members:
-    """Names of members in the order of the numbers in them; `key` is the sample's."""
+    """The image members of the sample `key`, sorted by the numbers in their names."""
 
     def __init__(self, names: Iterable[str], key: str) -> None:
         self.names = sorted(names, key=_natural)
@@ -38,7 +38,7 @@ class Members:
         self._meant: set[str] = set()  # what the JSON calls a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return the field of images with names of members, where it has as many others: paths from before they were packed."""
+        """Return {field of images: member names} if the field holds as many other paths, from before packing; else {}."""
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)
         if not is_paths or len(set(named)) < len(named) or any(self._member(one) for one in named):
@@ -46,9 +46,9 @@ class Members:
         return {next(name for name in IMAGES if facts.get(name)): self.names}
 
     def find(self, where: Any) -> dict[str, Any]:
-        """Return what the JSON names as `image_given` does, but of a name or address that means a member, `member`.
+        """Return an entry of the JSON as `image_given` does; for a path or address of a member, with `member`.
 
-        Of a sample with one image whatever path or address means it, but two different ones cannot both.
+        In a sample with one image the first path or address names that image, whatever it is; a second one does not.
         """
         image = image_given(where, self._file)
         if "member" in image or image.get("data") is not None or not image.get("url"):
@@ -66,7 +66,7 @@ class Members:
         return {} if member is None else {"member": member}
 
     def _member(self, name: str) -> str | None:
-        """Return the member of this name: what follows the key, or the whole name of the file; folders do not count."""
+        """Return the member with this name: what follows the key, or the full file name. Folders are ignored."""
         path = unquote(name.partition("?")[0]) if "://" in name else name
         short = path.replace("\\", "/").rpartition("/")[2].lower()
         whole = short.removeprefix(f"{self._key}.")
@@ -78,7 +78,7 @@ def _is_inline(where: str) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts names by the numbers in them: `jpg`, `2.jpg`, `10.jpg`."""
+    """Return a key that sorts names by the numbers in them: `jpg`, `2.jpg`, `10.jpg`."""
     stem, _, ending = name.rpartition(".")
     parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", stem) if part]
     return [*parts, (-2, ending)]

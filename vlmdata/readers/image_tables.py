@@ -1,4 +1,4 @@
-"""A table that names image files, as rows: a Hugging Face image folder's metadata, or any list in a folder of images."""
+"""Tables that name image files, as rows: a Hugging Face image folder's metadata, or any list in a folder of images."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def named_rows(
     encoding: str = "utf-8",
     window: range | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of a table: the images that its column `file` names, one or a list, relative to the table's folder.
+    """Yield a table's rows. Its column `file` holds one or several file names, relative to the table's folder.
 
-    `called` is its name within the source, by which records that cannot be read are told.
-    `window`: of these rows alone, counted from 0. A name that is no text, or not in `encoding`, is dropped as `bad_encoding`.
+    `called` is the table's name in the source, for the place of rows and bad records. `window`: only these rows, counted
+    from 0. A name that does not decode drops the row as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
@@ -59,7 +59,7 @@ def named_rows(
 
 
 def count_rows(path: str, file: str) -> int:
-    """Return how many rows a table has, without opening what they name."""
+    """Return the number of rows of a table; no image is opened."""
     return sum(len(chunk.bad_encoding) for chunk in lists.chunks(File(path, 0), lists.ListFormat(), [file], {}))
 
 
@@ -81,7 +81,7 @@ def _row(
 
 
 def _names(column: Any, encoding: str) -> tuple[list[Any], list[bool]]:
-    """Return the names in a column, each a text, a list of texts or None, and whether they do not decode."""
+    """Return a column's names, each a text, a list of texts or None, and whether each does not decode."""
     bad = [False] * len(column)
     if not isinstance(column, list):
         try:
@@ -100,5 +100,5 @@ def _name(value: object) -> str | None:
 
 
 def _is_bad(value: object) -> bool:
-    """Say whether a text, or one of a list, holds half a surrogate pair."""
+    """Say whether a text, or one in a list, holds an unpaired surrogate."""
     return any(map(_is_bad, value)) if isinstance(value, list) else isinstance(value, str) and clean(value) != value

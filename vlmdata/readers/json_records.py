@@ -1,4 +1,4 @@
-"""JSON, JSON lines and lines of text as batches of plain records, read as a stream."""
+"""JSON, JSON lines and text lines as batches of records, read as a stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = tuple[list[dict[str, Any]], list[Bad]]
 
 
 def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Batch]:
-    """Yield up to `rows` records at a time, each time with the bad ones met among them."""
+    """Yield batches of up to `rows` records: the good ones and the bad ones."""
     good: list[dict[str, Any]] = []
     bad: list[Bad] = []
     for item in items(file, kind, encoding):
@@ -68,7 +68,7 @@ def _line(line: bytes, number: int, kind: str, encoding: str, written: str = "")
     except UnicodeDecodeError:
         yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {written or encoding}", number)
         return
-    if text:  # and not the mark of UTF-8 alone
+    if text:  # the line may have held only a byte order mark
         yield {"line": text} if kind == "txt" else _record(text, number)
 
 
@@ -81,7 +81,7 @@ def _record(text: str, line: int) -> dict[str, Any] | Bad:
 
 
 def no_json(error: ValueError | RecursionError) -> str:
-    """Return in words why a text is no JSON."""
+    """Return a description of a JSON error."""
     if isinstance(error, json.JSONDecodeError):
         return f"no JSON from character {error.pos + 1} on"
     if isinstance(error, UnicodeDecodeError):
@@ -90,7 +90,7 @@ def no_json(error: ValueError | RecursionError) -> str:
 
 
 class _Value(NamedTuple):
-    """A value of a JSON list, with its text and the line on which it begins."""
+    """A value of a JSON list, with its text and the line where it begins."""
 
     value: Any
     raw: str
@@ -98,13 +98,13 @@ class _Value(NamedTuple):
 
 
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the objects of an array, of objects one after another, or of one object of columns, as pandas writes it."""
+    """Yield the records of an array, of consecutive objects, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
     buffer, line = _begun(text)
     if not buffer:
         return
     if buffer[0] not in "[{":
-        raise Damage("a JSON list is an array of objects, objects one after another, or one object of columns")
+        raise Damage("a JSON list must be an array of objects, consecutive objects, or one object of columns")
     found = _parsed(text, buffer, line)
     if buffer[0] == "{":
         one_or_two = list(itertools.islice(found, 2))
@@ -117,26 +117,26 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
 
 
 def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of the one object of a file, which may hold columns."""
+    """Yield the records of a file's only object, which may hold columns."""
     for row in _transposed(only.value):
         raw = json.dumps(row, ensure_ascii=False) if WRONG in only.raw else only.raw
         yield _record_of(row, raw, only.line, 1, encoding)
 
 
 def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
-    """Yield the values of an array, or values one after another. `buffer` is the beginning of the text, from `line` on.
+    """Yield the values of an array, or consecutive values. `buffer` is the beginning of the text, which starts on `line`.
 
-    Raises Damage for what is no JSON, for an array without its end, and for what follows that.
+    Raises Damage for invalid JSON, for an array without an end, and for text after the array.
     """
     is_array = buffer.startswith("[")
-    position, counted = int(is_array), 0  # up to where `line` counts
+    position, counted = int(is_array), 0  # `line` includes the lines before `counted`
     count = 0
     while True:
         while position < len(buffer) and buffer[position] in _BETWEEN:
             position += 1
         has_ended = buffer.startswith("]", position)
         value, end, wrong = (None, None, None) if has_ended or position == len(buffer) else _decoded(buffer, position)
-        if not has_ended and end in (None, len(buffer)):  # perhaps not whole: a number or the array may go on
+        if not has_ended and end in (None, len(buffer)):  # may be incomplete: a number may have more digits
             more = text.read(max(READ, len(buffer) - position))
             if more:
                 line += buffer.count("\n", counted, position)
@@ -149,13 +149,13 @@ def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
         yield _Value(value, buffer[position:end], line)
         position, counted = end, position
     if wrong is not None:
-        raise Damage(f"record {count + 1} is no JSON: {wrong}")
+        raise Damage(f"record {count + 1} is not valid JSON: {wrong}")
     if is_array or has_ended:
         _check_end(has_ended, buffer[position + 1 :] + text.read(READ), count)
 
 
 def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | None]:
-    """Return the JSON value at a position and where it ends, or else why there is none."""
+    """Return the JSON value at a position and its end, or the error."""
     try:
         return *_DECODER.raw_decode(buffer, position), None
     except (ValueError, RecursionError) as error:
@@ -163,7 +163,7 @@ def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | N
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
-    """Return a record of a JSON list, or what is wrong with it. `raw` is its text."""
+    """Return a record of a JSON list, or Bad. `raw` is its text."""
     if WRONG in raw:
         return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
     if isinstance(value, dict):
@@ -172,7 +172,7 @@ def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> di
 
 
 def _begun(text: Any) -> tuple[str, int]:
-    """Return the first piece of a text that is not white space, without any before it, and the line on which it begins."""
+    """Return the first block of a text that is not blank, without leading white space, and the line where it begins."""
     buffer, line = "", 1
     while not buffer and (block := text.read(READ)):
         buffer = block.lstrip("\ufeff \t\r\n")
@@ -184,11 +184,11 @@ def _check_end(ended: bool, rest: str, count: int) -> None:
     if not ended:
         raise Damage(f"the JSON array ends after {count} records without ']'")
     if rest.strip():
-        raise Damage(f"something follows the JSON array of {count} records")
+        raise Damage(f"there is more text after the JSON array of {count} records")
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Turn {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..} into records, {} into none; any other is one record."""
+    """Yield the records of {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..}, none of {}; else the value itself."""
     columns = list(value.values())
     if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:
         indices = dict.fromkeys(index for column in columns for index in column)

@@ -1,4 +1,4 @@
-"""Lists in any common format as a stream of chunks of columns, with flat memory however long the list is."""
+"""Lists in any common format as a stream of chunks of columns; memory does not grow with the list."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", 
 ENDING[".txt"] = "txt"
 ENDINGS = [e + c for e in ENDING for c in ("", *COMPRESSED)]
 ROWS = 50_000  # in a chunk
-LINE = "line"  # the one column of a text file
+LINE = "line"  # the only column of a text file
 
 
 @dataclass(frozen=True)
 class ListFormat:
-    """How a list is written, where its name does not say it."""
+    """The format of a list, as far as its name does not state it."""
 
     format: Format = "auto"
     encoding: str = "utf-8"
@@ -48,16 +48,16 @@ class ListFormat:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a list: the wanted columns, as Arrow arrays or as plain values, and the rest as JSON objects."""
+    """Rows of a list: the wanted columns, as Arrow arrays or Python values, and the other columns as JSON objects."""
 
     columns: dict[str, Any]
     extra: pa.Array | None
     bad_encoding: np.ndarray  # for each row, whether a value in `extra` does not decode
-    bad_records: list[Bad]  # met on the way, that are no rows
+    bad_records: list[Bad]  # records that cannot be read, which are not rows
 
 
 def format_of(path: str, layout: ListFormat) -> str:
-    """Return the format of a file. Raises RecipeError where neither its name nor the recipe tells."""
+    """Return the format of a file. Raises RecipeError if neither its name nor the recipe states it."""
     if layout.format != "auto":
         return layout.format
     name = bare_name(path)
@@ -65,11 +65,11 @@ def format_of(path: str, layout: ListFormat) -> str:
         if name.endswith(ending):
             return found
     known = ", ".join(sorted(set(ENDING.values())))
-    raise RecipeError(f"{path}: its name does not tell the format; say `format:`, one of {known}")
+    raise RecipeError(f"{path}: its name does not show the format; set `format:` to one of {known}")
 
 
 def column_names(path: str, layout: ListFormat) -> list[str] | None:
-    """Return the columns of a list from its beginning alone (of JSON those of the first 100 records); None: it has no row."""
+    """Return a list's columns from its beginning (in JSON from the first 100 records); None if it has no row."""
     kind = format_of(path, layout)
     if kind == "txt":
         return [LINE]
@@ -89,24 +89,24 @@ def column_names(path: str, layout: ListFormat) -> list[str] | None:
 
 
 def check_file(path: str, layout: ListFormat, wanted: Sequence[str]) -> None:
-    """Raise RecipeError as `check_columns` does for a list that has a row; one that has none needs no columns."""
+    """Raise RecipeError as `check_columns` does. A list without a row needs no columns."""
     if (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
 
 
 def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[str]) -> list[str]:
-    """Return the columns of the first file of a list that has a row, without those used."""
+    """Return the columns of the first file that has a row, without those in `used`."""
     found = (names for file in files if (names := column_names(file.path, layout)) is not None)
     return [name for name in next(found, []) if name not in used]
 
 
 def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Return a piece for each file: its path, and its name within the folder that holds them all, by which records are told."""
+    """Return a piece for each file: its path, and its name within the common folder, for the place of its records."""
     return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
 
 def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise RecipeError, with the nearest name, for a wanted column, or field of a struct, that a list does not have."""
+    """Raise RecipeError, with the nearest name, for a wanted column or struct field that is missing."""
     for name in wanted:
         found = resolve(name, known)
         if found is None or (found[1] and any(one.startswith(f"{found[0]}.") for one in known)):
@@ -124,10 +124,10 @@ def chunks(
     *,
     rows: int = ROWS,
 ) -> Iterator[Chunk]:
-    """Yield a list's rows in their order. `extra` names the columns to carry along, new name to old, or all the others.
+    """Yield a list's rows in their order. `extra` maps new names to the columns to keep, or is "all" for all others.
 
-    `parts`: of a Parquet file only these row groups; `rows`: in a chunk, at most, but of CSV. Raises RecipeError for a file
-    that is damaged or lacks a column.
+    `parts`: only these row groups of a Parquet file. `rows`: most rows in a chunk; CSV ignores it. Raises RecipeError for a
+    file that is damaged or lacks a column.
     """
     kind = format_of(file.path, layout)
     if kind == "parquet":
@@ -145,9 +145,10 @@ def chunks(
 
 
 def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
-    """Yield chunks with a function that says where a row of theirs lies in the list `name`.
+    """Yield each chunk with a function from a row's index to its place in the list `name`.
 
-    It is the row, counted from 1; after a record that cannot be read, which may have been any number of rows, the list alone.
+    The place holds the row number, counted from 1. After a record that cannot be read, which may span any number of rows, it
+    is only the list's name.
     """
     first, is_counted = 1, True
     for chunk in some:
@@ -161,11 +162,11 @@ def _row_in(name: str, first: int | None, number: int) -> str:
 
 
 def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
-    """Open a Parquet file for reading as a stream; None: it has no row, or not even a byte. Raises RecipeError."""
+    """Open a Parquet file for streaming; None if it has no row or no byte. Raises RecipeError."""
     if not stream.seek(0, os.SEEK_END):
         return None
     try:
-        # pages, not whole column chunks; pre_buffer would keep all that was read until the end, which is the file's size
+        # read pages, not column chunks; pre_buffer would keep the whole file in memory
         parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
         return parquet if parquet.metadata.num_rows else None
     except UNREADABLE as error:
@@ -183,7 +184,7 @@ def _parquet_chunks(
     others = _carried(known, wanted) if extra == "all" else extra
     names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
     if twice := [name for name in names if known.names.count(name) > 1]:
-        raise RecipeError(f"{path}: the column '{twice[0]}' stands there twice: rename one, or name others in `extra:`")
+        raise RecipeError(f"{path}: there are two columns '{twice[0]}': rename one, or name others in `extra:`")
     groups = None if parts is None else list(parts)
     try:
         for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
@@ -199,7 +200,7 @@ def _column(name: str, known: Sequence[str]) -> str:
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
-    """Name the columns that `all` means: not those used, not pandas' index, no bytes."""
+    """Return the columns that `all` means: without the wanted ones, pandas' index and bytes."""
     return {
         field.name: field.name
         for field in schema
@@ -241,7 +242,7 @@ def _from_table(
             column, bad_here = decode(column, encoding)
             wrong |= bad_here
         except TypeError:
-            pass  # numbers, lists: as they are
+            pass  # numbers and lists stay as they are
         values[new] = _plain(path, old, column)
     json = [json_object(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
     carried = pa.array(json, pa.string()) if values else None
@@ -249,14 +250,14 @@ def _from_table(
 
 
 def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = None) -> Any:
-    """Return a column, or what a dotted path leads to: an Arrow array or plain values."""
+    """Return a column or the values at a dotted path: an Arrow array or Python values."""
     found = resolve(name, table.column_names)
     assert found is not None, "columns were checked"
     return at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
 
 
 def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
-    """Return a column as plain values; dates beyond the years that Python knows as texts."""
+    """Return a column as Python values; dates out of Python's range as texts."""
     try:
         return column.to_pylist()
     except (OverflowError, ValueError, KeyError) as error:  # a year of five digits; half a character; an unknown time zone
@@ -264,7 +265,7 @@ def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
             with contextlib.suppress(pa.ArrowInvalid):
                 return column.cast(pa.string()).to_pylist()
         raise RecipeError(
-            f"{path}: the column '{name}' ({column.type}) cannot be carried: {error}; name others in `extra:`"
+            f"{path}: the column '{name}' ({column.type}) cannot be kept: {error}; name others in `extra:`"
         ) from None
 
 
@@ -291,7 +292,7 @@ def _from_records(
 
 
 def _as_json(records: list[dict[str, Any]]) -> tuple[pa.Array, np.ndarray]:
-    """Return records as JSON, null for empty ones, and which of them hold half a surrogate pair: these are null too."""
+    """Return records as JSON, and which hold an unpaired surrogate. Those and empty records are null."""
     texts = [json_object(one) if one else None for one in records]
     try:
         return pa.array(texts, pa.string()), np.zeros(len(records), bool)

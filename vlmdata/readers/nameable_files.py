@@ -1,4 +1,4 @@
-"""The files that the rows of a dataset may name: those in its folder, and those that the datasets library names itself."""
+"""The files that a dataset's rows may name: files in its folder, and files that the `datasets` library names itself."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from vlmdata.safe_path import Refused, real_path_inside
 
 
 def folder_of(path: str, endings: tuple[str, ...]) -> str:
-    """Return the folder of what a user's path means: the path itself, or what a file or glob lies in.
+    """Return the folder of a user's path: the path itself, or the folder that holds the file or glob.
 
-    `endings` tell which addresses are files: a store is not asked.
+    An address is a file if it ends in one of `endings`: no request is made.
     """
     local = os.path.expanduser(path)
     if os.path.isdir(local):
         return local
-    first, chained, rest = path.partition("::")  # of a chained address the first part is what is looked through
+    first, chained, rest = path.partition("::")  # in a chained address the first part is the folder
     fixed = re.split(r"[*?\[]", first, maxsplit=1)[0]
     if not is_remote(path):
-        return os.path.abspath(os.path.dirname(os.path.expanduser(fixed)))  # in this order: abspath takes a last slash away
+        return os.path.abspath(os.path.dirname(os.path.expanduser(fixed)))  # dirname first: abspath removes a final slash
     is_file = fixed != first or first.lower().endswith(endings)
     return (fixed.rpartition("/")[0] if is_file else first) + chained + rest
 
 
 def is_folder(path: str, endings: tuple[str, ...]) -> bool:
-    """Say whether a user's path is a folder; of an address `endings` tell which are files."""
+    """Say whether a user's path is a folder. An address is a file if it ends in one of `endings`."""
     if is_remote(path):
         return not glob.has_magic(path) and not path.lower().endswith(endings)
     return os.path.isdir(os.path.expanduser(path))
@@ -40,17 +40,17 @@ def is_folder(path: str, endings: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Reach:
-    """The files that an image of a row may be.
+    """The files that a row's image may name.
 
-    `folder` is the dataset's, local or an address: what rows name lies there. `made_in` is where the library itself puts
-    or finds the images of an image folder, as folders and beginnings of addresses; empty where names are the rows' own.
+    `folder` is the dataset's folder or address; names in rows are relative to it. `made_in` are the folders and address
+    prefixes where the library stores or finds the images of an image folder; empty if the names come from the rows.
     """
 
     folder: str
     made_in: tuple[str, ...] = ()
 
     def image(self, value: object) -> dict[str, Any]:
-        """Return the image that a value of a row is or names, or an image dropped with the reason."""
+        """Return the image that a row's value holds or names, dropped with the reason if it cannot be used."""
         where = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
         if not isinstance(where, str) or not any(self._is_made(where, root) for root in self.made_in):
             return image_named(value, self.folder)
@@ -65,7 +65,7 @@ class Reach:
             return {"drop": "source", "reason": error.reason}
 
     def _is_made(self, where: str, root: str) -> bool:
-        """Say whether a path is one of the library's own in `root`: of a file there, or of a member of a zip there."""
+        """Say whether the library made this path: a file in `root`, or a member of a zip in `root`."""
         member, chained, file = where.partition("::")
         if chained and (not member.startswith("zip://") or member.count("://") > 1 or "::" in file):
             return False

@@ -1,4 +1,4 @@
-"""Rows of Arrow batches as plain values, whatever they hold."""
+"""Arrow rows of any type as Python values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from vlmdata.readers.strings import caption_text, clean, decode
 
-# bytes that are no UTF-8; a year of five digits; an unknown time zone; structs in structs without end
+# bytes that are not UTF-8; a year of five digits; an unknown time zone; structs nested too deeply
 UNSAYABLE = (ValueError, OverflowError, KeyError, RecursionError)
 
 
 def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield each row as plain values, and whether a text of it does not decode (its bytes are then U+FFFD, or the value null).
+    """Yield each row as Python values, and whether a text in it does not decode (it then has U+FFFD, or is null).
 
-    Times beyond the years or in time zones that Python does not know become texts or numbers.
+    Times with years or time zones that Python does not support become texts or numbers.
     """
     columns, wrong = {}, [False] * len(batch)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -31,7 +31,7 @@ def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bool]]:
-    """Return a column as plain values, and of each whether a text in it does not decode."""
+    """Return a column as Python values, and whether a text in each does not decode."""
     try:
         return column.to_pylist(), [False] * len(column)
     except UNSAYABLE:
@@ -59,7 +59,7 @@ def _one_by_one(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[boo
 
 
 def holds_bytes(value: object) -> bool:
-    """Say whether a plain value is bytes or has some within it."""
+    """Say whether a Python value is or holds bytes."""
     if isinstance(value, Mapping):
         return any(map(holds_bytes, value.values()))
     if isinstance(value, list):
@@ -68,14 +68,14 @@ def holds_bytes(value: object) -> bool:
 
 
 def flat(value: object) -> list[Any]:
-    """Return a value, or those of a list, or of a list of lists, as one list; None is none."""
+    """Return a value, a list or a list of lists as one list; [] for None."""
     if isinstance(value, list):
         return [one for part in value for one in (part if isinstance(part, list) else [part])]
     return [] if value is None else [value]
 
 
 def listed(value: object) -> Any:
-    """Return the texts of a list in JSON, anything else as it is."""
+    """Return the list in JSON text of a list of texts; any other value unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
@@ -86,10 +86,10 @@ def listed(value: object) -> Any:
 
 
 def words(value: object) -> tuple[list[str], str | None]:
-    """Return the texts that a value holds, and why one is none: bad_encoding, no_text.
+    """Return the texts in a value, and the reason if one is unusable: bad_encoding, no_text.
 
-    Texts are numbers and UTF-8 bytes too; a text that is a list of texts in JSON stands for them. Several numbers and no text
-    are tokens or places.
+    Numbers and UTF-8 bytes count as texts, JSON text of a list of texts as that list. Several numbers without a text are
+    `no_text`: they are token ids or positions.
     """
     found: list[str] = []
     values = [one for one in flat(value) if one is not None]
@@ -110,7 +110,7 @@ def _said(value: object) -> tuple[list[str], str | None]:
     if isinstance(value, str):
         raw = [one for one in flat(listed(value)) if one is not None]
         texts = [clean(one) for one in raw]
-        return texts, "bad_encoding" if texts != raw else None  # half a surrogate pair
+        return texts, "bad_encoding" if texts != raw else None  # an unpaired surrogate
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [str(value)] if math.isfinite(value) else [], None
     return [], None if value is None else "no_text"

@@ -1,4 +1,4 @@
-"""A file of a source opened for reading: by path or address, decompressed by what its first bytes say."""
+"""Open a source's file by path or address, decompressed according to its first bytes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vlmdata.readers.find_files import is_remote
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import one_line
 
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # endings; what a file is, its first bytes say
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")  # file endings; the first bytes decide how to decompress
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 
 
 class Damage(ValueError):
-    """A file that is not what it should be; whoever opened it adds its name."""
+    """A file is damaged or has the wrong format; the caller that opened it adds its name."""
 
 
 UNREADABLE = (Damage, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, UnicodeDecodeError)
@@ -33,7 +33,7 @@ UNREADABLE = (Damage, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInv
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[IO[bytes]]:
-    """Open a file as a stream of plain bytes. While it is read, damage becomes a RecipeError that names the file."""
+    """Open a file as a stream of decompressed bytes. Damage found while reading raises a RecipeError that names the file."""
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(raw_file(path))
@@ -43,17 +43,17 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 
 
 def raw_file(path: str) -> Any:
-    """Open a file as it lies, compressed or not, for reading and seeking."""
+    """Open a file for reading and seeking, without decompression."""
     if is_remote(path):
-        fs, inside = fsspec.url_to_fs(path)  # options given to fsspec.open would go to the store, which does not know them
+        fs, inside = fsspec.url_to_fs(path)  # fsspec.open would pass these options to the store, which rejects them
         file = fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
-        file.fs = fs  # an archive's file system closes the archive when nobody holds it any more
+        file.fs = fs  # keep a reference: an archive's file system closes the archive when it is collected
         return file
     return open(path, "rb", buffering=1 << 20)
 
 
 def compression(head: bytes) -> str | None:
-    """Return how a file is compressed, from its first six bytes, or None."""
+    """Return a file's compression from its first six bytes, or None."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -73,7 +73,7 @@ def _plain(raw: IO[bytes]) -> Any:
 
 @contextlib.contextmanager
 def seekable(path: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading at any place; a compressed one is first unpacked to a temporary file."""
+    """Open a file for random access; a compressed one is first decompressed to a temporary file."""
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(raw_file(path))
@@ -90,7 +90,7 @@ def seekable(path: str) -> Iterator[IO[bytes]]:
 
 
 def bare_name(path: str) -> str:
-    """Return a path in lower case without the ending of its compression."""
+    """Return a path in lower case without its compression ending."""
     name = path.lower()
     base, ending = os.path.splitext(name)
     return base if ending in COMPRESSED else name

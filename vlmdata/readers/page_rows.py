@@ -1,4 +1,4 @@
-"""Pages as rows: one paragraph or one image at each position, images from wherever the source has them."""
+"""HTML pages as rows: a paragraph or an image at each position."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def page_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a page's row, or one row for each image with an alt text.
 
-    `facts` go into `extra`; `wishes` are what headers ask of robots; `find` gives the bytes of an image by its address, or
-    None. A page that asks not to be used for AI, or that costs more than its limits, is one dropped row.
+    `facts` go into `extra`; `wishes` are robots directives in headers; `find` returns an image's bytes by address, or None.
+    A page that opts out of use for AI, or exceeds its limits, is one dropped row.
     """
     found = _extracted(html, url, charset, mode, yields)
     about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}
@@ -56,18 +56,18 @@ def page_rows(
 
 
 def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Yields) -> PageDocument:
-    with suppress(Failed), errors_as(Failed):  # a page that breaks our reader is one dropped row, not the end of a run
+    with suppress(Failed), errors_as(Failed):  # a page that crashes the parser is one dropped row
         return extract(html, url, charset_hint=charset, mode=mode, whole_page=yields == "alt_pairs")
     return PageDocument(refused="unreadable")
 
 
 def refusal(wishes: tuple[str, ...]) -> str | None:
-    """Return `noai` where a page or its headers ask not to be used to train models."""
+    """Return `noai` if a page or its headers opt out of model training."""
     return "noai" if any(wish in _REFUSING for wish in wishes) else None
 
 
 def paragraphs(text: str) -> list[str]:
-    """Part a text at empty lines, so that each paragraph can be kept or rejected alone."""
+    """Split a text at empty lines, so that each paragraph can be kept or rejected alone."""
     return [part for part in clean(text).split("\n\n") if part.strip()]
 
 
@@ -80,7 +80,7 @@ def _positions(found: PageDocument, find: Find | None) -> Iterator[dict[str, Any
 
 
 def _alt_pairs(found: PageDocument, base: dict[str, Any], find: Find | None) -> Iterator[dict[str, Any]]:
-    """Yield a caption pair for each image with an alt text, as LAION was made; a figure's caption is an alternative."""
+    """Yield a caption pair for each image with an alt text, as in LAION; a figure's caption is an alternative."""
     number = 0
     seen: set[tuple[str, str]] = set()
     for image in found.images:
@@ -96,7 +96,7 @@ def _alt_pairs(found: PageDocument, base: dict[str, Any], find: Find | None) -> 
 
 
 def image_fields(image: ImageRef, find: Find | None) -> dict[str, Any]:
-    """Return an image of a page as fields of IMAGE: with its bytes where the page or `find` has them, else by address."""
+    """Return a page's image as fields of IMAGE: with bytes if the page or `find` has them, else with its address."""
     fields: dict[str, Any] = {"url": clean(image.url)}
     fields |= {"alt": image.alt and clean(image.alt), "caption": image.caption and clean(image.caption)}
     fields |= {"rendered_width": image.rendered_width, "rendered_height": image.rendered_height}

@@ -1,4 +1,4 @@
-"""Rows built one by one from plain values, for sources that hold images or conversations."""
+"""Rows built one by one from Python values, for sources with inline images or conversations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from vlmdata.readers.pair_rows import dropped, json_object, one_text
 from vlmdata.row import ROW
 
 BATCH = 1000  # rows in a table
-BATCH_BYTES = 64 << 20  # of inline images and words in a table
+BATCH_BYTES = 64 << 20  # inline images and text in a table
 _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
 def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return a caption pair. An image that was rejected takes the row with it, unless `reason` gives another verdict."""
+    """Return a caption pair. It is dropped for `reason`, else for the reason of its image."""
     text, others = one_text(captions)
     row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))
 
 
 def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return the row of images with one caption: of one image a pair, of several a document, the images first.
+    """Return the row of images with one caption: a pair for one image, else a document with the images first.
 
-    It is dropped for `reason` where that is given, or where no image can be used with the reason of the first.
+    It is dropped for `reason`, or, if no image can be used, for the reason of the first.
     """
     if len(images) == 1:
         return pair(images[0], captions, **fields)
@@ -40,14 +40,14 @@ def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fi
 
 
 def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
-    """Return the row, dropped by its source where there is a reason."""
+    """Return the row, dropped by its source if there is a reason."""
     return {**row, "drop": "source", "reason": reason} if reason else row
 
 
 def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row with where it lies, unless it says so itself: one that its source dropped, or that has no address.
+    """Add its place to a row that its source dropped or that has no address, unless the row already has one.
 
-    By it the row is found when a later step drops it. `problem` is of a row that its source dropped.
+    `why` shows the place when a later step drops the row. `problem` is added only to a row that its source dropped.
     """
     if row.get("drop"):
         return {"place": where, "problem": problem, **row}
@@ -58,17 +58,17 @@ def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[
 def bad_record(
     file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
 ) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read: where it lies and what is wrong, as `why` tells it.
+    """Return the dropped row of a record that cannot be read, with the place and problem that `why` shows.
 
-    `file` is its name within the source, `byte` counts from 0 (of the unpacked file where it is compressed), `line` from 1.
-    Without an `id` among the fields its place is its identity.
+    `file` is its name within the source. `byte` counts from 0, in the decompressed file; `line` counts from 1. Without an
+    `id` in `fields` the place is its identity.
     """
     where = place(file, byte=byte, line=line)
     return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)
 
 
 class Bad(NamedTuple):
-    """A record of a list that cannot be read. `line` counts from 1; None where a format has no lines."""
+    """A record of a list that cannot be read. `line` counts from 1; None in formats without lines."""
 
     reason: str
     text: str  # of the record
@@ -77,7 +77,7 @@ class Bad(NamedTuple):
 
 
 def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
-    """Return the dropped rows of records of a list, as `bad_record` does. Their text is their identity, `extra` shows 200
+    """Return the dropped rows of a list's records, as `bad_record` does. The text is the identity; `extra` shows 200
     characters of it."""
     columns = {
         "id": [f"{one.reason}\n{one.text}" for one in raw],
@@ -90,7 +90,7 @@ def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
 
 
 def place(file: str, *, byte: int | None = None, line: int | None = None) -> str:
-    """Return where a record lies, in words."""
+    """Return a record's place as text."""
     return file + (f", byte {byte}" if byte is not None else "") + (f", line {line}" if line is not None else "")
 
 
@@ -105,7 +105,7 @@ def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any)
 
 
 def tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Put rows into tables of at most 1000 rows or about 64 MiB of inline images and words, all of the same columns."""
+    """Yield tables of at most 1000 rows or about 64 MiB of inline images and text."""
     batch: list[dict[str, Any]] = []
     held = 0
     for row in rows:

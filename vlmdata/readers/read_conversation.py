@@ -1,4 +1,4 @@
-"""One record of a conversation, in any published form, as a row: from and value, role and content, images in or beside it."""
+"""Conversation records in any published form as rows: `from` and `value`, or `role` and `content`, with their images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ENDINGS = [ending for ending in lists.ENDINGS if ending.startswith((".json", ".n
 def said_tables(
     path: str, name: str, turns: Sequence[str], images: Sequence[str], folder: str, joined: bool
 ) -> Iterator[pa.Table]:
-    """Give a file's records as rows. `name` is the file's within the source, `turns` and `images` as in `read_dialogue`."""
-    nulls = format_within(path, FORMATS) != "parquet"  # its structs hold every name that any row has, most of them null
+    """Yield a file's records as rows. `name` is the file's name in the source; `turns`, `images`: see `read_dialogue`."""
+    nulls = format_within(path, FORMATS) != "parquet"  # Parquet's structs hold the field names of all rows, most of them null
 
     def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
         return said_row(record, turns, images, folder, nulls=nulls)
@@ -44,7 +44,7 @@ def said_tables(
 def said_row(
     record: Mapping[str, Any], turns: Sequence[str], images: Sequence[str], folder: str, *, nulls: bool = True
 ) -> dict[str, Any]:
-    """Return a record as a row, rejected with the reason where it is no conversation to learn from."""
+    """Return a record as a row, dropped with the reason if it cannot be used for training."""
     identity = clean(json_object(record))
     try:
         found = read_dialogue(record, turns, images, lambda where: image_named(where, folder), nulls=nulls)
@@ -56,9 +56,9 @@ def said_row(
 
 
 def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
-    """Give the records of a file, counted from 1, with those that cannot be read, some at a time.
+    """Yield batches of a file's records, numbered from 1, and of those that cannot be read.
 
-    Raises RecipeError for another format.
+    Raises RecipeError for a format not in FORMATS.
     """
     kind = format_within(path, FORMATS)
     if kind == "parquet":
@@ -72,7 +72,7 @@ def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], 
 
 
 def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError for one of the first 20 files that is of another format, or has none of the fields of turns."""
+    """Raise RecipeError if one of the first 20 files has another format or no field of turns."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):
@@ -80,7 +80,7 @@ def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
 
 
 def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
-    """Return the fields of the first file that has a record, without those used."""
+    """Return the fields of the first file that has a record, without those in `used`."""
     used = {*used, *OFFERS}
     return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []
 

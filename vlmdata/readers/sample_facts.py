@@ -1,4 +1,4 @@
-"""What the JSON beside an image says of it, and which of its fields go along with the row."""
+"""The image facts in a sample's JSON, and the JSON fields that the row keeps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlmdata.readers.stated_values import boxes
 from vlmdata.readers.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
-_TALK = frozenset(("turns", "tools"))  # of a document with roles
+_TALK = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
-_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # as engine/partitions/keys.py makes them
+_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # from engine/partitions/keys.py
 
 
 def told(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sample's JSON says of its image, where it says it in the right type."""
+    """Return a sample's JSON facts on its image as fields of IMAGE, without those of a wrong type."""
     found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
     found |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
     if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
@@ -36,10 +36,10 @@ def told(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the JSON of the sample `key` that its row does not say: nothing of the source's is lost.
+    """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
 
-    `image` is what the bytes of a single image say. Sizes and hashes are measured again later, so that only these count; in
-    samples that say their `key` vlmdata or img2dataset measured them too.
+    `image` holds what was read from a single image's bytes. Sizes and hashes that agree with it are left out: they are
+    measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset measured them, and all are left out.
     """
     captions = _captions(row)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
@@ -60,16 +60,16 @@ def _captions(row: Mapping[str, Any]) -> set[str]:
 
 
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the address and boxes that the JSON of a row's own sample will have: of several images the row's address."""
+    """Return the address and boxes that the JSON of the row's sample will hold; for several images, the row's address."""
     images = [image for image in row.get("images") or () if image]
     return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
 
 
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
-    """Return the fields that go along, with `origin`, what the source itself notes, and scores as `earlier_scores`.
+    """Return the fields to keep, with `origin` (facts from the source) and scores as `earlier_scores`.
 
-    A field of the JSON that has such a name becomes `column_NAME`. In a dataset of ours, what an earlier reading noted is
-    replaced: a key of ours by the later key, a score by the later score of that name.
+    A JSON field that has such a name becomes `column_NAME`. In a dataset from vlmdata, `source_key` and scores of the same
+    name from an earlier reading are replaced by the later ones.
     """
     rest, own = dict(rest), dict(origin)
     is_written_by_us = facts.get("key") == key
@@ -83,7 +83,7 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
 
 
 def of_document(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the fields of a document's JSON that its row does not hold; its whole metadata where they say more."""
+    """Return the fields of a document's JSON that its row does not hold; all of `metadata` if an entry has other fields."""
     ours = _DOCUMENT | _TALK if facts.get("roles") else _DOCUMENT
     rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
     if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):

@@ -1,4 +1,4 @@
-"""Images that a source already has, as fields of a row: where their bytes lie, what their header says, their hash."""
+"""Images that a source holds, as fields of IMAGE: position of the bytes, facts in the header, hash."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ from vlmdata.safe_path import Refused, safe_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".jif", ".jfi", ".apng")
 RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".kdc", ".3fr", ".raw")
-OTHER_ENDINGS = (  # of images that we cannot read
+OTHER_ENDINGS = (  # image formats that are not decoded
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".svg", ".ico", ".psd", ".qoi", ".hdr", ".exr", ".tga", ".pnm"),
     *(".ppm", ".pgm", ".pbm", ".heics", ".avifs", ".avci", ".jxr", ".wdp", ".jpx", ".jpf", ".jpm", ".j2c", ".svgz"),
     *(".eps", ".pcx", ".xcf", ".dds", *RAW_ENDINGS),
 )
-ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields that tell where images came from
-LARGEST = 256 << 20  # bytes of an image that is read whole
+ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields with the origin of images
+LARGEST = 256 << 20  # largest image to read, in bytes
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_IN_BASE64 = (
-    re.compile(  # JPEG, PNG, WebP, GIF, TIFF, AVIF from their first bytes on; no name of a file has no dot and 100 letters
-        r"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA[A-Za-z0-9]{2}Z0eX)[A-Za-z0-9+/_\s-]{85,}={0,2}\s*"
-    )
+_IN_BASE64 = re.compile(  # first bytes of JPEG, PNG, WebP, GIF, TIFF, AVIF; a file name of 100 characters would have a dot
+    r"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA[A-Za-z0-9]{2}Z0eX)[A-Za-z0-9+/_\s-]{85,}={0,2}\s*"
 )
-HEADER = 1 << 16  # bytes; enough for all but large colour profiles
+HEADER = 1 << 16  # bytes; enough except for large colour profiles
 
 
 def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
-    """Return format, sizes and, of whole bytes, SHA-256, as fields of IMAGE; or the verdict on bytes that are no image.
+    """Return format, sizes and, if `data` is the whole file, SHA-256 as fields of IMAGE; or why it is not an image.
 
-    Sizes are those of the upright picture.
+    Sizes are those of the upright image.
     """
     try:
         header = read_header(data)
@@ -52,23 +50,23 @@ def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
 
 
 def refused(error: ImageError) -> dict[str, Any]:
-    """Return the verdict on an image that a source refuses."""
+    """Return the fields of an image that its source drops."""
     return {"drop": "source", "reason": error.reason, "value": error.value, "threshold": error.threshold}
 
 
 def in_place(blob: str, offset: int, data: bytes) -> dict[str, Any]:
-    """Return an image whose bytes, given whole, stay where they are: in a file of the source."""
+    """Return an image whose bytes, `data`, stay in a file of the source."""
     return {"blob": blob, "offset": offset, "size": len(data), **facts(data)}
 
 
 def inline(data: bytes) -> dict[str, Any]:
-    """Return an image whose bytes go along with the row."""
+    """Return an image whose bytes are in the row."""
     return {"data": data, **facts(data)}
 
 
 def from_base64(text: bytes) -> dict[str, Any]:
-    """Return the image that base64 holds, rejected as `bad_base64` where it is none: white space in it, both alphabets, with or
-    without padding."""
+    """Return an image from base64, dropped as `bad_base64` if that is invalid. White space, either alphabet and missing
+    padding are accepted."""
     text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
     try:
         return inline(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
@@ -77,17 +75,17 @@ def from_base64(text: bytes) -> dict[str, Any]:
 
 
 def image_named(where: object, folder: str) -> dict[str, Any]:
-    """Return the image that data name: its bytes, an http(s) address, base64, also in a data: address, or a file in `folder`.
+    """Return the image that a value holds or names: bytes, an http(s) address, base64, a data: URL, or a file in `folder`.
 
-    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url` as `datasets` and others keep an image. Where it
-    has bytes and an address, the bytes count and the address stays. Addresses are left to `download`. Anything else is an
-    image dropped as `no_image` (nothing named), `bad_base64`, or as `safe_path` says.
+    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url`, as `datasets` and others store an image. From bytes
+    with an address the image keeps both. `download` fetches addresses. Any other value is an image dropped as `no_image`
+    (nothing named), `bad_base64`, or with the reason from `safe_path`.
     """
     return image_given(where, lambda name: _file_within(name, folder))
 
 
 def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """Return the image that data name, as `image_named` does; `file_of` gives that of a file's name: nothing is opened here."""
+    """Return an image as `image_named` does. `file_of` returns the image of a file name: nothing is opened here."""
     if isinstance(where, Mapping):
         address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
         inside = [where.get(name) for name in ("bytes", "path", "url")]
@@ -118,7 +116,7 @@ def _file_within(name: str, folder: str) -> dict[str, Any]:
 
 
 def called(where: object) -> str | None:
-    """Return in words for the ledger by what name data name an image; None where it is bytes or base64."""
+    """Return the name of an image in the source as text for the ledger; None for bytes or base64."""
     where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
     if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
         return None
@@ -126,7 +124,7 @@ def called(where: object) -> str | None:
 
 
 def in_text(value: object) -> str | None:
-    """Return a text, or bytes that are one in UTF-8, as some tables hold addresses; None for anything else."""
+    """Return a text or UTF-8 bytes (some tables hold addresses as bytes) as text; None for any other value."""
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -136,16 +134,16 @@ def in_text(value: object) -> str | None:
 
 
 def web_address(value: object) -> str | None:
-    """Return a value that is an http(s) address, without white space around it; else None."""
+    """Return a value that is an http(s) address, stripped; None for any other value."""
     text = clean((in_text(value) or "").strip())
     return text if text[:8].lower().startswith(("http://", "https://")) else None
 
 
 def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
-    """Let images take the addresses that the record beside them tells, and return the names of the fields that told them.
+    """Set the images' addresses from their record, and return the names of the fields used.
 
-    One address belongs to a single image; of a list of as many addresses as images each to its own. Images that say
-    themselves where they came from keep to that.
+    A single address belongs to a single image; a list of as many addresses as images gives one to each. Images that already
+    have an address keep it.
     """
     for name in ADDRESSES:
         told = record.get(name)
@@ -163,17 +161,17 @@ def _rejected(reason: str) -> dict[str, Any]:
 
 
 def file_in_place(path: str) -> dict[str, Any]:
-    """Return an image that is a file of its own, by its header alone: `resize` reads the rest, and its hash."""
+    """Return the image in a file, from its header only: `resize` reads the rest and computes the hash."""
     try:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # of a TIFF: a profile beyond what was read
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # a TIFF's profile may lie further on
                 if size > LARGEST:
                     return _rejected("too_large")
                 file.seek(0)
                 found = facts(file.read(), whole=False)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # no path holds a null byte
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # ValueError: a null byte in the path
         return _rejected("no_file")
     except OSError:
         return _rejected("unreadable_file")

@@ -1,4 +1,4 @@
-"""Boxes, sizes and hashes that a list states, from whatever types its format gives them."""
+"""Boxes, sizes and hashes stated in a list, parsed from the types of any format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOXES = pa.list_(pa.list_(pa.float64(), 4))
 
 
 def whole_numbers(column: Any) -> pa.Array:
-    """Return a column of numbers, or of texts of numbers, as int32; what is none becomes null."""
+    """Return numbers, or texts of numbers, as int32; other values, negative or too large ones become null."""
     values = column if isinstance(column, list) else column.to_pylist()
     return pa.array([_whole(value) for value in values], pa.int32())
 
@@ -28,7 +28,7 @@ def _whole(value: Any) -> int | None:
 
 
 def hash_column(column: Any) -> pa.Array:
-    """Return a column of MD5 or SHA-256 hashes (hex, also with `sha256:` before it, or bytes) in small hex; else null."""
+    """Return MD5 or SHA-256 hashes (hex, also with the prefix `sha256:`, or bytes) as lower-case hex; else null."""
     values = column if isinstance(column, list) else column.to_pylist()
     return pa.array([_hash(value) for value in values], pa.string())
 
@@ -42,9 +42,9 @@ def _hash(value: Any) -> str | None:
 
 
 def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
-    """Return boxes as lists of (x0, y0, x1, y1) in pixels; with `sizes` (widths, heights) they come as shares of these.
+    """Return boxes as lists of (x0, y0, x1, y1) in pixels. With `sizes` (widths, heights) the input is fractions of these.
 
-    Accepts lists and JSON text. A box that is not four finite numbers is left out; a row without boxes has null.
+    Accepts lists and JSON text. A box that is not four finite numbers is left out; a row without boxes is null.
     """
     values = column if isinstance(column, list) else column.to_pylist()
     widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)
@@ -53,7 +53,7 @@ def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> p
 
 
 def boxes(value: Any, width: int | None = 1, height: int | None = 1) -> list[list[float]] | None:
-    """Return the boxes that a value holds, as lists or as JSON text, times a width and a height; None: there is none."""
+    """Return the boxes in lists or JSON text, times width and height; None if there is none."""
     if isinstance(value, str | bytes):
         try:
             value = json.loads(value)

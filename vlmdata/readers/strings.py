@@ -1,4 +1,4 @@
-"""Text columns as they come, whatever their type and encoding, as Arrow strings with the bad ones marked."""
+"""Text of any type and encoding as Arrow strings, with values that do not decode marked."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pyarrow.compute as pc
 
 from vlmdata.step import RecipeError
 
-_MARKS = {  # in this order: the mark of UTF-32 begins with that of UTF-16
+_MARKS = {  # the order matters: the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # spaces without width, marks of direction and of UTF-8
+_UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # zero-width spaces, direction and byte order marks
 
 
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
-    """Return a column of text as strings and a truth for each value: it does not decode.
+    """Return a text column as strings, and for each value whether it does not decode.
 
-    Such a value has U+FFFD where its bytes are wrong. Raises TypeError for a column that holds no text.
+    Such a value has U+FFFD in place of wrong bytes. Raises TypeError for a column of another type.
     """
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     if pa.types.is_dictionary(array.type):
@@ -40,7 +40,7 @@ def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[
     if is_text or encoding == "utf-8":
         try:
             return raw.cast(pa.string()), np.zeros(len(raw), bool)
-        except pa.ArrowInvalid:  # somewhere; find out where
+        except pa.ArrowInvalid:  # some value does not decode: find which
             encoding = "utf-8"
     return _one_by_one(raw.to_pylist(), encoding)
 
@@ -58,7 +58,7 @@ def _one_by_one(values: list[bytes | None], encoding: str) -> tuple[pa.Array, np
 
 
 def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
-    """Return Python values as strings and a truth for each: it is no text, or holds half a surrogate pair."""
+    """Return Python values as strings, and for each whether it is not text or holds an unpaired surrogate."""
     try:
         return pa.array(values, pa.string()), np.zeros(len(values), bool)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
@@ -68,42 +68,42 @@ def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
 
 
 def clean(text: str) -> str:
-    """Return a text with `?` where half a surrogate pair stands, which no encoding can hold."""
+    """Return a text with `?` for each unpaired surrogate, which no encoding can hold."""
     return text.encode("utf-8", "replace").decode()
 
 
 def is_blank(text: str) -> bool:
-    """Say whether nothing of a text can be seen: white space, spaces of no width, marks of direction and of UTF-8."""
+    """Say whether a text has no visible character: only white space, zero-width, direction and byte order marks."""
     return all(letter.isspace() or letter in _UNSEEN for letter in text)
 
 
 def blank_as_null(array: pa.Array) -> pa.Array:
-    """Return texts without white space around them, and null for those that hold nothing else."""
+    """Return stripped texts, and null for blank ones."""
     trimmed = pc.utf8_trim_whitespace(array)
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise RecipeError for an encoding that Python does not know, or that is none of texts (`hex`)."""
+    """Raise RecipeError for an encoding that Python does not support, or that is not for text (`hex`)."""
     try:
         b"text".decode(encoding, "ignore")
     except UnicodeError:
-        return  # some take no errors="ignore"
+        return  # some encodings do not accept errors="ignore"
     except (LookupError, ValueError):
-        raise RecipeError(f"encoding '{encoding}' is not known: write utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None
+        raise RecipeError(f"encoding '{encoding}' is unknown; use utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None
 
 
 def caption_text(data: bytes, encoding: str = "utf-8") -> str:
-    """Return the text of a file that holds a caption; a mark of UTF-8, UTF-16 or UTF-32 at its begin overrules `encoding`.
+    """Return the text of a caption file. A byte order mark of UTF-8, UTF-16 or UTF-32 overrides `encoding`.
 
-    Raises UnicodeDecodeError for bytes of another encoding, also for a null character: UTF-16 without its mark has them.
+    Raises UnicodeDecodeError for bytes of another encoding, and for a null character: UTF-16 without its mark has them.
     """
     mark, encoding = next((pair for pair in _MARKS.items() if data.startswith(pair[0])), (b"", encoding))
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError:
         raise
-    except UnicodeError as error:  # of the codecs `idna` and `undefined`
+    except UnicodeError as error:  # from the codecs `idna` and `undefined`
         raise UnicodeDecodeError(encoding, data, 0, len(data), str(error)) from None
     if "\0" in text:
         raise UnicodeDecodeError(encoding, data, max(data.find(b"\0"), 0), len(data), "a null character")

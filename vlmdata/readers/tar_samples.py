@@ -1,4 +1,4 @@
-"""The samples of a tar with their bytes within reach, plain or compressed, local or remote."""
+"""Read the samples of a tar: plain or compressed, local or remote."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vlmdata.readers.strings import clean, is_blank
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 RowOf = Callable[[TarSample, str | None, Read], dict[str, Any] | None]
-MAX_CAPTION = 1 << 20  # bytes of a caption that are read,
-MAX_JSON = 1 << 24  # of a JSON,
-MAX_IMAGE = 1 << 30  # and of an image
+MAX_CAPTION = 1 << 20  # largest caption, in bytes
+MAX_JSON = 1 << 24  # largest JSON, in bytes
+MAX_IMAGE = 1 << 30  # largest image, in bytes
 
 
 class BadSample(ValueError):
-    """A sample that cannot be a row; the message says why. `reason` is the ledger's word for it."""
+    """A sample cannot become a row; the message says why, `reason` goes into the ledger."""
 
     def __init__(self, why: str, reason: str = "bad_record") -> None:
         super().__init__(why)
@@ -41,18 +41,18 @@ def tar_rows(
     *,
     longer_names: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sample of a tar, then a dropped one for each stretch that is lost and each link.
+    """Yield a row for each sample of a tar, then a dropped one for each lost stretch and each unresolved link.
 
-    A sample without text beside a lost stretch is a `bad_record`: its caption may have been there.
-    `row_of` gets the sample, the path that images may stay in (None for a compressed tar) and what reads the tar; it may
-    raise BadSample, or return None for a sample that shall be no row. `longer_names` is that of `contents`.
+    A sample without text beside a lost stretch is a `bad_record`: its caption may have been there. `row_of` gets the sample,
+    the path in which images may stay (None for a compressed tar) and the function that reads the tar; it may raise BadSample,
+    or return None for a sample that gives no row. `longer_names` is as in `contents`.
     """
     name = clean(name)
     with ExitStack() as stack:
         found, read, is_plain = read_tar(path, stack, longer_names=longer_names)
         lost = sorted([*found.damages, *map(_lost_link, found.links)])
         linked = {key_of(link.name) for link in found.links}
-        blob = path if is_plain and path == clean(path) else None  # a name that is not UTF-8 cannot stand in a row
+        blob = path if is_plain and path == clean(path) else None  # a row cannot hold a path that is not UTF-8
         for sample in found.samples:
             own_id = f"{name}/{sample.key}"
             try:
@@ -81,7 +81,7 @@ def _has_text(row: dict[str, Any]) -> bool:
 
 
 def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
-    """Say whether a member of the sample ends or begins where one of the stretches, in order, begins or ends."""
+    """Say whether a member of the sample touches one of the lost stretches, which are sorted."""
     for _, member in sample.members:
         at = bisect.bisect_left(lost, (member.header, 0, ""))
         if any(one.end == member.header or one.offset == member.end for one in lost[max(at - 1, 0) : at + 1]):
@@ -90,15 +90,15 @@ def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
 
 
 def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple[TarContents, Read, bool]:
-    """Return what a tar holds, a function (offset, size) that reads it, and whether it is plain: bytes can stay in it.
+    """Return a tar's contents, a function (offset, size) that reads it, and whether it is uncompressed.
 
-    Offsets are those of the unpacked tar. `stack` closes the file.
+    Offsets count in the decompressed tar. `stack` closes the file.
     """
     found: list[Any] = []
     read, length, is_plain, problem = _open(path, stack)
     try:
         for one in members(read, length):
-            found.append(one)  # noqa: PERF402  a list() would lose what came before an error
+            found.append(one)  # noqa: PERF402  list() would lose the members before an error
     except UNREADABLE as error:
         problem = _words(error)
     if problem is None and not length:
@@ -116,9 +116,9 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
 
 
 def _linked(found: Sequence[Member | Link | TarDamage]) -> list[Member | Link | TarDamage]:
-    """Put members in place of links to members of the tar: to earlier ones, as tar unpacks, symbolic ones to any.
+    """Replace links by the members that they name: hard links by earlier members, as tar does, symbolic links by any.
 
-    Names are looked up among the tar's own alone; no file is opened.
+    Only names in the tar are looked up; no file is opened.
     """
     known: dict[str, Member] = {}
     done: list[Member | Link | TarDamage] = []
@@ -137,14 +137,14 @@ def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
 
 
 def member_bytes(read: Read, member: Member, limit: int) -> bytes:
-    """Return a member's bytes. Raises BadSample, `too_large`, where they are more than `limit`."""
+    """Return a member's bytes. Raises BadSample, `too_large`, if there are more than `limit`."""
     if member.size > limit:
         raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
     return read(member.offset, member.size)
 
 
 def sample_json(member: Member | None, read: Read) -> Any:
-    """Return what a sample's JSON holds, None where it has none. Raises BadSample."""
+    """Return a sample's parsed JSON, None if it has none. Raises BadSample."""
     if member is None:
         return None
     data = member_bytes(read, member, MAX_JSON)
@@ -155,7 +155,7 @@ def sample_json(member: Member | None, read: Read) -> Any:
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
-    """Return what reads a tar, its length, whether it is plain, and what is wrong with its packing."""
+    """Return a tar's read function, its length, whether it is uncompressed, and the problem with its compression or None."""
     file: Any
     try:
         file = stack.enter_context(raw_file(path))
@@ -178,10 +178,10 @@ def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
 
 
 def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
-    """Return a file with what a compressed one holds, and why it does not hold more."""
-    copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack does
+    """Return a decompressed copy of a file, and the problem if the copy is incomplete."""
+    copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack closes it
     problem = None
-    for piece in (1 << 20, BLOCK):  # what lies before the damage in a piece is lost with it: then it is read in small ones
+    for piece in (1 << 20, BLOCK):  # damage loses the whole piece, so a damaged file is read again in small ones
         copy.seek(0)
         copy.truncate()
         with opened(path) as stream:
@@ -189,20 +189,20 @@ def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
                 shutil.copyfileobj(stream, copy, piece)
                 return copy, None
             except UNREADABLE as error:
-                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # ours, not the tar's
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the temporary disk is full
                     raise
                 problem = _words(error)
     return copy, problem
 
 
 def _words(error: BaseException) -> str:
-    """Return what an error says, without the path that Python adds to it: `place` has the name."""
+    """Return an error's message without the path that Python adds: `place` names the file."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()) or type(error).__name__
 
 
 def names_within(files: Sequence[File]) -> list[str]:
-    """Return the files' paths within the folder that holds them all: names that stay when the folder moves."""
+    """Return the files' paths relative to their common folder: these names stay the same if the folder moves."""
     paths = [file.path.partition("://")[2] or file.path for file in files]
     base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     return [os.path.relpath(path, base) if base else path for path in paths]

@@ -1,4 +1,4 @@
-"""The frames of a TIFF that holds all images of a document, one after the other, each as a PNG."""
+"""The frames of a TIFF that holds all images of a document, in order, each as a PNG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.readers.source_images import inline, refused
 
-PILLOW_BYTES, WRITING_BYTES = 4, 11  # a pixel: as Pillow has it, and the same with the PNG that grows
-WRITING_COST = 8.0  # units per million pixels, of noise
-READING_COST = 0.1  # units per million bytes of the file, which each frame reads
-MAX_BYTES = 100_000_000  # of a file's PNGs together: they lie in the row
+PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: in Pillow, and in Pillow with the PNG being written
+WRITING_COST = 8.0  # units per million pixels, measured on noise
+READING_COST = 0.1  # units per million bytes of the file: each frame reads the whole file
+MAX_BYTES = 100_000_000  # all PNGs of a file, which the row holds
 
 
 class Frames:
-    """The frames of `data`, asked for in order. Memory is limited for each, cost and bytes for all together."""
+    """The frames of `data`, in order. Memory is limited for each frame, cost and bytes for all together."""
 
     def __init__(self, data: bytes | None, *, max_memory_mb: float, max_cost: float):
         self._size = len(data or b"")
@@ -32,7 +32,7 @@ class Frames:
         self._bytes = 0
 
     def following(self) -> dict[str, Any]:
-        """Return the next frame as an image of a row, or the verdict on it: no_image where there is none."""
+        """Return the next frame as an image of a row, dropped with the reason if it cannot be used (no_image: no frame)."""
         frame = next(self._frames, None)
         if frame is None:
             return {"drop": "source", "reason": "no_image"}

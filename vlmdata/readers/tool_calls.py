@@ -1,4 +1,4 @@
-"""Calls of tools and the tools on offer, in the forms that data sets have them, as one form."""
+"""Tool calls and tool schemas in the forms of published data sets, converted to one form."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from vlmdata.readers.strings import clean
 
-OFFERS = ("tools", "functions")  # fields of a record: OpenAI's, and its older name
+OFFERS = ("tools", "functions")  # fields of a record: OpenAI's current and older name
 
 
 class Unfit(ValueError):
-    """A conversation that cannot be used; the message is the reason for the ledger."""
+    """A conversation cannot be used; the message is the reason for the ledger."""
 
 
 def calls_of(value: Any, *, nulls: bool = True) -> list[str]:
-    """Return calls as JSON texts of `name`, `arguments` (an object) and, where one is there, `id`. Raises Unfit.
+    """Return calls as JSON texts of `name`, `arguments` (an object) and `id`, if the call has one. Raises Unfit.
 
-    `value` is a call or a list of calls, or JSON text of either: OpenAI's {"id", "type", "function": {...}}, or a name and its
-    arguments, which may be JSON text too. `nulls` False: a null in the arguments stands for nothing, as in the structs of
-    Parquet, which hold every name that any row has.
+    `value` is a call, a list of calls, or JSON text of either. A call is OpenAI's {"id", "type", "function": {...}}, or a
+    name with its arguments, which may also be JSON text. If `nulls` is False, nulls in the arguments are removed: Parquet's
+    structs hold the field names of all rows.
     """
     found = _parsed(value, "bad_tool_call")
     return [_call(one, nulls) for one in (found if isinstance(found, list) else [found])]
@@ -42,9 +42,9 @@ def _call(call: Any, nulls: bool) -> str:
 
 
 def offered(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | None, str | None]:
-    """Return the tools that a record offers, a list of JSON schemas as JSON text, and the field that has them; or None twice.
+    """Return a record's tools, JSON text of a list of schemas, and the field that holds them; or (None, None).
 
-    The field holds a list, one schema, or either as JSON in a text; the entries of a list may be texts too. Raises Unfit.
+    The field holds a list, one schema, or JSON text of either; entries of a list may also be JSON text. Raises Unfit.
     """
     name = next((one for one in OFFERS if record.get(one)), None)
     if name is None:
@@ -57,7 +57,7 @@ def offered(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | Non
 
 
 def checked_tools(given: Any) -> list[Any] | None:
-    """Return the tools that a sample's JSON has, as we write them. Raises Unfit for another shape."""
+    """Return the tools in the JSON of a sample from vlmdata. Raises Unfit for another shape."""
     if given is None:
         return None
     if not isinstance(given, list) or not all(isinstance(one, Mapping) and _is_schema(one) for one in given):
@@ -85,7 +85,7 @@ def _parsed(value: Any, reason: str) -> Any:
 
 
 def json_text(value: Any, reason: str) -> str:
-    """Return JSON text. Raises Unfit: `reason` for bytes, NaN and the like, `bad_encoding` for half a surrogate pair."""
+    """Return JSON text. Raises Unfit: `reason` for bytes, NaN and similar, `bad_encoding` for an unpaired surrogate."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""CSV and TSV cut into whole rows before Arrow reads them, so that a row without end costs that row and not the list.
+"""Cut CSV and TSV into whole rows before Arrow reads them, so that a row without an end loses only that row.
 
-Rows are those of Arrow: a quote opens only where a field begins, two of them within are one, and after the closing one the
-field goes on. A quote counts as never closed where the file ends first, where LONGEST bytes follow, and where the next single
-quote, on a later line, stands before something that is neither delimiter nor line end: there it opens a field of its own.
+Rows follow Arrow's rules: a quote opens only at the start of a field, two quotes inside are one, and a field continues after
+its closing quote. A quote counts as unclosed if the file ends first, if LONGEST bytes follow, or if the next single quote is
+on a later line and neither a delimiter nor a line end follows it: that quote opens another field.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import re
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
-READ = 4 << 20  # bytes at a time
-LONGEST = 32 << 20  # bytes of a row: an image of 20 MB in base64 has 27
-SHOWN = 1000  # bytes of a lost row that are kept
+READ = 4 << 20  # bytes per read
+LONGEST = 32 << 20  # longest row in bytes: an image of 20 MB takes 27 MB in base64
+SHOWN = 1000  # bytes of a lost row to keep
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _QUOTES = re.compile(rb'"++')
-_SINGLE = re.compile(rb'(?<!")(?:"")*+"(?!")')  # an odd number of quotes: within quotes it closes them
+_SINGLE = re.compile(rb'(?<!")(?:"")*+"(?!")')  # an odd number of quotes closes a quoted field
 
 
 class Lost(NamedTuple):
-    """A row that was left out: the line on which its trouble begins, its first bytes, and what is wrong."""
+    """A row that was left out: the line of its problem, its first bytes, and the problem."""
 
     line: int
     text: bytes
@@ -30,9 +30,9 @@ class Lost(NamedTuple):
 
 
 class WholeRows(io.RawIOBase):
-    """A stream that ends every piece it gives with a row's end. In place of a lost row stands one of too few or many fields.
+    """A stream whose blocks end at row ends. A row with the wrong number of fields replaces a lost row.
 
-    Rows are counted as Arrow numbers them: from 1, with the header, without empty lines.
+    Rows are numbered as by Arrow: from 1, including the header, without empty lines.
     """
 
     def __init__(self, source: Any, delimiter: str, columns: int, *, quoted: bool) -> None:
@@ -42,25 +42,25 @@ class WholeRows(io.RawIOBase):
         mark = delimiter.encode()
         self._instead = mark * columns + b"\n"
         self._field_end = re.compile(rb"[\r\n%b]" % re.escape(mark))
-        # a field within a line, with quotes or without; possessive, for the text may be anybody's
+        # a field within a line, quoted or not; possessive against catastrophic backtracking on untrusted text
         field = rb'(?:"(?:[^"\r\n]|"")*+"[^\r\n%b]*+|[^"\r\n%b][^\r\n%b]*+)?+'.replace(b"%b", re.escape(mark))
         self._fields = re.compile(rb"(?:%b%b)*+" % (field, re.escape(mark)))
         self._whole_lines = re.compile(rb"(?:%b%b(?:\n|\r\n|\r(?=[^\n])))*+" % (self._fields.pattern, field))
         self._closed = re.compile(rb"[ \t]*+(?:[\r\n%b]|$)" % re.escape(mark))
         self._bom = codecs.BOM_UTF8
-        self._data = b""  # read, and not yet given
+        self._data = b""  # read and not yet returned
         self._is_whole = False  # nothing follows `_data`
-        self._skips = False  # the rest of a lost line is still to come
+        self._skips = False  # the rest of a lost line still has to be skipped
         self._ready = memoryview(b"")
-        self._row = self._line = 1  # of the beginning of `_data`
-        self._rows, self._lines = [1], [1]  # where lines stop following rows one by one: row, and its line
-        self._single = (0, 0)  # from where the last search for a single quote began, and where it ended
+        self._row = self._line = 1  # at the beginning of `_data`
+        self._rows, self._lines = [1], [1]  # rows, and their lines, from which on each row is one line again
+        self._single = (0, 0)  # start and end of the last search for a single quote
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, none only at the end."""
+        """Return up to `size` bytes, b"" only at the end."""
         while not self._ready and not (self._is_whole and not self._data):
             block = self._source.read(READ) or b""
             self._is_whole = not block
@@ -72,13 +72,13 @@ class WholeRows(io.RawIOBase):
         return bytes(given)
 
     def line(self, row: int) -> int:
-        """Return the line on which a row begins, and forget those before. It is wrong for a row that was forgotten."""
+        """Return the line where a row begins, and forget earlier rows. The result is wrong for a forgotten row."""
         at = max(bisect_right(self._rows, row) - 1, 0)
         del self._rows[:at], self._lines[:at]
         return self._lines[0] + row - self._rows[0]
 
     def _pieces(self) -> list[bytes]:
-        """Return the whole rows of `_data` and leave the rest."""
+        """Return the whole rows of `_data` and keep the rest."""
         data, at, found = self._data, 0, []
         self._single = (0, -1)
         if self._skips and (end := self._next_line(0)):
@@ -110,26 +110,26 @@ class WholeRows(io.RawIOBase):
         return found
 
     def _simple_end(self, at: int) -> int:
-        """Return where the rows of one line each that follow from `at` on end, `at` where there is none."""
+        """Return the end of the one-line rows that begin at `at`; `at` if there is none."""
         if self._quoted and self._data.find(b'"', at) >= 0:
-            return self._whole_lines.match(self._data, at).end()  # type: ignore[union-attr]  # it matches nothing too
+            return self._whole_lines.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too
         if self._is_whole:
             return len(self._data)
-        stop = len(self._data) - self._data.endswith(b"\r")  # perhaps the first half of a line end
+        stop = len(self._data) - self._data.endswith(b"\r")  # may be the first half of \r\n
         return max(self._data.rfind(b"\n", at, stop), self._data.rfind(b"\r", at, stop), at - 1) + 1
 
     def _next_line(self, at: int) -> int:
-        """Return where the next line begins; 0 where that is not known yet."""
+        """Return where the next line begins; 0 if that is not known yet."""
         end = _LINE_END.search(self._data, at)
         if end is None or (end[0] == b"\r" and end.end() == len(self._data) and not self._is_whole):
             return len(self._data) if self._is_whole else 0
         return end.end()
 
     def _row_end(self, start: int) -> tuple[int, int, str]:
-        """Return where a row ends. Where it does not: 0, at which byte the trouble is, and what it is."""
+        """Return a row's end, or 0 if it has none, with the byte and the description of the problem."""
         at = start
         while True:
-            at = self._fields.match(self._data, at).end()  # type: ignore[union-attr]  # it matches nothing too
+            at = self._fields.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too
             if self._quoted and self._data.startswith(b'"', at):
                 end = self._closing(at + 1)
                 if end == 0 or (self._spans_lines(at, end) and not self._closed.match(self._data, end)):
@@ -141,13 +141,13 @@ class WholeRows(io.RawIOBase):
             at = end_of_field.end()
 
     def _closing(self, at: int) -> int:
-        """Return the place behind the quotes that close a field whose content begins at `at`; 0 where there are none."""
+        """Return the position after the quote that closes a field whose content begins at `at`; 0 if there is none."""
         if run := _QUOTES.match(self._data, at):
             if (run.end() - at) % 2:
                 return run.end()
             at = run.end()
         begun, ended = self._single
-        if not begun <= at < ended:  # else the last search, from before, went past here
+        if not begun <= at < ended:  # else the last search already covers this position
             single = _SINGLE.search(self._data, at)
             ended = single.end() if single else len(self._data) + 1
             self._single = at, ended
@@ -162,7 +162,7 @@ class WholeRows(io.RawIOBase):
         self._count_row(start, end or len(self._data))
 
     def _count(self, start: int, end: int) -> None:
-        """Count rows of one line each, and empty lines among them."""
+        """Count one-line rows, and the empty lines among them."""
         lines = self._data[start:end]
         ends = lines.count(b"\n")
         if b"\r" not in lines and b"\n\n" not in lines and not lines.startswith(b"\n") and lines.endswith(b"\n"):
@@ -187,7 +187,7 @@ class WholeRows(io.RawIOBase):
             self._note()
 
     def _note(self) -> None:
-        """Note that the next row begins on this line."""
+        """Record that the next row begins on this line."""
         if self._rows[-1] == self._row:
             self._lines[-1] = self._line
         else:

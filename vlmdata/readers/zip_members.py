@@ -1,4 +1,4 @@
-"""The members of a zip archive, each read alone and within limits; nothing is ever unpacked to disk."""
+"""Read single members of a zip archive within limits; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import zipfile
 from vlmdata.readers.open_file import Damage, raw_file
 from vlmdata.untrusted import errors_as, one_line
 
-RATIO = 1100  # deflate packs at most 1032 to 1; what claims more is a bomb of another method, or a lie
-SMALL = 1 << 20  # bytes; below, the ratio tells nothing
-PIECE = 1 << 20  # bytes read at a time: asked for all, zipfile unpacks up to 2 GB before it looks at the member's size
+RATIO = 1100  # deflate compresses at most 1032 to 1; a higher ratio is a bomb or a false size
+SMALL = 1 << 20  # bytes; the ratio of a smaller member does not matter
+PIECE = 1 << 20  # bytes per read: in one read zipfile unpacks up to 2 GB before it checks the member's size
 
 
 class UnusableFile(ValueError):
-    """A file that cannot be used; the message is what is wrong, `reason` the word for the ledger."""
+    """A file cannot be used; the message says why, `reason` goes into the ledger."""
 
     def __init__(self, reason: str, problem: str) -> None:
         super().__init__(problem)
@@ -23,19 +23,19 @@ class UnusableFile(ValueError):
 
 
 def archive(path: str) -> zipfile.ZipFile:
-    """Return a zip archive, kept open for those who ask for it next. Raises Damage for what is none."""
+    """Return a zip archive, which stays open for the next calls. Raises Damage if it cannot be read."""
     return _archive(path, os.getpid())
 
 
 @functools.lru_cache(maxsize=2)
 def _archive(path: str, process: int) -> zipfile.ZipFile:
-    """Open an archive for one process: two that share an open file would move each other's place in it."""
+    """Open an archive for one process: two processes with one open file would move each other's position."""
     with errors_as(lambda error: Damage(f"is no zip archive that can be read: {error}")):
         return zipfile.ZipFile(raw_file(path))
 
 
 def read_member(path: str, name: str, most: int) -> bytes:
-    """Return a member's bytes, at most `most`. Raises Damage, or Unusable: too_large, encrypted, unreadable_file, no_file."""
+    """Return a member's bytes. Raises Damage, or UnusableFile: too_large, encrypted, unreadable_file, no_file."""
     opened = archive(path)
     try:
         info = opened.getinfo(name)
@@ -46,7 +46,7 @@ def read_member(path: str, name: str, most: int) -> bytes:
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
         raise UnusableFile("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take memory as the member says
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # in others the member sets the memory used
         raise UnusableFile("unreadable_file", f"packed by method {info.compress_type}")
     with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))
