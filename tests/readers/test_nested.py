@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 
 NO_LIST = ["[1, 2]", '["a", 5]', '[{"a": 1}]', "[a", "[cat] on a mat", '["a"] and more', '{"a": ["b"]}', "[" * 100_000]
 
@@ -23,7 +23,7 @@ NO_LIST = ["[1, 2]", '["a", 5]', '[{"a": 1}]', "[a", "[cat] on a mat", '["a"] an
     ],
 )
 def test_a_text_that_is_a_list_of_texts_in_json_stands_for_them(value, found):
-    assert words(value) == (found, None)
+    assert texts_in(value) == (found, None)
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_text_that_is_a_list_of_texts_in_json_stands_for_them(value, found):
     ],
 )
 def test_what_is_no_text_is_told(value, fault):
-    assert words(value)[1] == fault
+    assert texts_in(value)[1] == fault

@@ -67,8 +67,8 @@ class AsUtf8(io.RawIOBase):
                 return left
             self._ready = memoryview(left + self._utf8(data[:end]))
         size = len(self._ready) if size < 0 else size
-        given, self._ready = self._ready[:size], self._ready[size:]
-        return bytes(given)
+        block, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(block)
 
     def _utf8(self, data: bytes) -> bytes:
         try:
@@ -81,7 +81,7 @@ class AsUtf8(io.RawIOBase):
         return _STRANGE.sub(_mark, data.decode("utf-8", "surrogateescape")).encode()
 
 
-def as_it_was(data: bytes) -> bytes:
+def original_bytes(data: bytes) -> bytes:
     """Return the original bytes of a piece of an `AsUtf8` stream. The piece must not begin inside a character."""
     return _MARKED.sub(lambda found: bytes([ord(found[0].decode()) - _FIRST]), data) if _MARK in data else data
 

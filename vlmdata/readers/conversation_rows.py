@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.readers.dialogue import Message, laid_out
-from vlmdata.readers.plain_rows import Bad, bad_records, document, placed, reject, tables
+from vlmdata.readers.plain_rows import Bad, bad_records, document, reject, tables, with_place
 
 
 def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
     return reject(row, next((image["reason"] for image in row["images"] if image and image.get("reason")), None))
 
 
-def in_tables(
+def record_tables(
     some: Iterable[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]],
     name: str,
     row_of: Callable[[Any], dict[str, Any]],
@@ -32,7 +32,7 @@ def in_tables(
     """Yield the rows of a file's good and bad records in their order; with `joined` the good ones follow at the end."""
     every: list[dict[str, Any]] = []
     for good, bad in some:
-        rows = [placed(row_of(record), f"{name}, record {number}") for number, record in good]
+        rows = [with_place(row_of(record), f"{name}, record {number}") for number, record in good]
         if joined:
             every += rows
         else:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from vlmdata.readers.as_utf8 import AsUtf8, InUtf8, as_it_was
+from vlmdata.readers.as_utf8 import AsUtf8, InUtf8, original_bytes
 from vlmdata.readers.open_file import Damage
 from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
@@ -114,7 +114,7 @@ def tables(
     options["parse_options"].invalid_row_handler = skip
     seen = int(not names)
     for batch in pacsv.open_csv(pa.PythonFile(rows, "r"), **options):
-        table = _as_it_was(pa.table(batch)) if text.is_marked else pa.table(batch)
+        table = _original_table(pa.table(batch)) if text.is_marked else pa.table(batch)
         bad = [_bad(row, written, rows) for row in odd]
         seen += len(table) + len(odd)
         rows.line(seen)  # forget the earlier rows
@@ -140,8 +140,8 @@ def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bo
 
 def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
     if lost := rows.lost.pop(row.number, None):
-        return Bad("bad_record", as_it_was(lost.text).decode(written, "replace"), lost.problem, lost.line)
-    text = as_it_was(row.text.encode()).decode(written, "replace")
+        return Bad("bad_record", original_bytes(lost.text).decode(written, "replace"), lost.problem, lost.line)
+    text = original_bytes(row.text.encode()).decode(written, "replace")
     fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
     return Bad("bad_record", text, f"{fields} where there are {row.expected_columns} columns", rows.line(row.number))
 
@@ -152,8 +152,8 @@ def _as_strings(table: pa.Table) -> pa.Table:
     return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in views], table.column_names)
 
 
-def _as_it_was(table: pa.Table) -> pa.Table:
-    return pa.table({name: pa.array(map(as_it_was, table[name].to_pylist()), pa.binary()) for name in table.column_names})
+def _original_table(table: pa.Table) -> pa.Table:
+    return pa.table({name: pa.array(map(original_bytes, table[name].to_pylist()), pa.binary()) for name in table.column_names})
 
 
 def _columns(

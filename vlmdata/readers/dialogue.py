@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlmdata.readers.strings import clean, is_blank
-from vlmdata.readers.tool_calls import Unfit, calls_of, json_text, offered
+from vlmdata.readers.tool_calls import Unfit, calls_of, json_text, tools_of
 
 PLACEHOLDER = "<image>"
 ROLES = {
@@ -24,13 +24,24 @@ ROLES = {
 }
 CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a JSON call
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
-LEARNED = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
+LOSS_FIELDS = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
 UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn, or of a record whose text has <video> or <audio>
-DETAILS = ("train_detail", "training_detail")  # loss per part of a message
-MORE = frozenset(
-    (*REASONING, *LEARNED, *UNREAD, *DETAILS, "tool_calls", "function_call", "name", "tool_call_id", "image", "images")
+PART_LOSS_FIELDS = ("train_detail", "training_detail")  # loss per part of a message
+SPECIAL_FIELDS = frozenset(
+    (
+        *REASONING,
+        *LOSS_FIELDS,
+        *UNREAD,
+        *PART_LOSS_FIELDS,
+        "tool_calls",
+        "function_call",
+        "name",
+        "tool_call_id",
+        "image",
+        "images",
+    )
 )
-SAID = frozenset(("user", "assistant", "system", "tool"))  # the roles of a row
+ROW_ROLES = frozenset(("user", "assistant", "system", "tool"))  # the roles of a row
 ImageOf = Callable[[Any], Any]
 
 
@@ -85,7 +96,7 @@ def read_dialogue(
     shown = [name for name in UNREAD if record.get(name)]
     if any(_marks(message.parts, f"<{name.removesuffix('s')}>") for name in shown for message in messages):
         raise Unfit("unknown_part")
-    tools, name = offered(record, nulls=nulls)
+    tools, name = tools_of(record, nulls=nulls)
     beside: list[Any] = [image_of(where) for where in images_of(first_of(record, images))]
     if not beside and not any(_has_image(message) for message in messages):
         beside = list(otherwise)
@@ -160,7 +171,7 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
     """Return `turns` of a sample's JSON, one entry for each of its roles. Raises Unfit for another shape or role."""
-    if not all(isinstance(role, str) and role in SAID for role in roles):
+    if not all(isinstance(role, str) and role in ROW_ROLES for role in roles):
         raise Unfit("unknown_role")
     if given is None:
         return None
@@ -227,7 +238,7 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
     """Return a turn as a message: reasoning first, calls last. An image part without an image becomes a placeholder."""
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
-    if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(MORE):
+    if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(SPECIAL_FIELDS):
         return Message(ROLES[name], [_whole(content)])  # a fast path: most turns, in a third of the time
     calls = [turn[one] for one in ("tool_calls", "function_call") if turn.get(one) and not _is_nothing(turn[one])]
     if is_call := _plain(name) in CALLERS:
@@ -265,10 +276,10 @@ def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
 
     A weight of 0 means no loss. Any other weight means loss, since losses here are not weighted.
     """
-    given = [turn[name] for name in LEARNED if turn.get(name) is not None]
+    given = [turn[name] for name in LOSS_FIELDS if turn.get(name) is not None]
     if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
         raise Unfit("bad_weight")
-    if len({bool(one) for one in given}) > 1 or any(turn.get(name) for name in DETAILS):
+    if len({bool(one) for one in given}) > 1 or any(turn.get(name) for name in PART_LOSS_FIELDS):
         raise Unfit("bad_weight")
     own: dict[str, Any] = {} if all(given) else {"train": False}
     for name in ("name", "tool_call_id"):
@@ -338,8 +349,8 @@ def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
         return messages
     if marks == 0 and len(images) == 1:
         first = next(number for number, message in enumerate(messages) if message.role == "user")
-        asked = messages[first]
-        return [*messages[:first], Message("user", [*images, *asked.parts], asked.own), *messages[first + 1 :]]
+        question = messages[first]
+        return [*messages[:first], Message("user", [*images, *question.parts], question.own), *messages[first + 1 :]]
     if marks != len(images):
         raise Unfit("more_placeholders_than_images" if marks > len(images) else "more_images_than_placeholders")
     left = iter(images)

@@ -29,7 +29,7 @@ def positions(
             yield from paragraphs(text)
 
 
-def told(metadata: Any) -> dict[str, Any]:
+def metadata_fields(metadata: Any) -> dict[str, Any]:
     """Return the fields of IMAGE in OBELICS's metadata of an image."""
     if not isinstance(metadata, Mapping):
         return {}

@@ -32,12 +32,12 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
     found: list[str] = []
     for field in kind:
         name = before + field.name
-        inner = held(field.type)
+        inner = item_type(field.type)
         found += [name, *(names_in(inner, f"{name}.") if pa.types.is_struct(inner) else [])]
     return found
 
 
-def held(kind: pa.DataType) -> pa.DataType:
+def item_type(kind: pa.DataType) -> pa.DataType:
     """Return the item type of lists at any depth, and the storage type of extension types; else the type itself."""
     while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
         kind = inner
@@ -49,7 +49,7 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
+def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
     """Return the values at a path in a column: an Arrow array if the path passes only structs, else Python values.
 
     A text that does not decode gives NO_TEXT. `otherwise` is as in `reach`.

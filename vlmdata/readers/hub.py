@@ -41,11 +41,11 @@ def open_dataset(path: str, name: str, split: str, revision: str, streaming: boo
 
     `texts` are columns of a CSV that stay text: a caption may be "NA", "007" or "true".
     """
-    with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {what_is_wrong(error)}")):
+    with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {error_summary(error)}")):
         return _open(path, name, split, revision, streaming, texts)
 
 
-def what_is_wrong(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return the library's error and its cause in one line: the error alone often says nothing."""
     return ": ".join(dict.fromkeys(one_line(one) for one in (error, error.__cause__) if one is not None))
 

@@ -15,14 +15,14 @@ from vlmdata.readers.captions import caption_column
 from vlmdata.readers.find_files import File
 from vlmdata.readers.nested import plain_values
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import bad_records, captioned, placed, tables
+from vlmdata.readers.plain_rows import bad_records, captioned, tables, with_place
 from vlmdata.readers.source_images import ADDRESSES, image_named, keep_addresses
 from vlmdata.readers.strings import clean, decode, is_blank
 
 
 def named_rows(
     path: str,
-    called: str,
+    table_name: str,
     file: str,
     captions: Sequence[str],
     *,
@@ -32,7 +32,7 @@ def named_rows(
 ) -> Iterator[pa.Table]:
     """Yield a table's rows. Its column `file` holds one or several file names, relative to the table's folder.
 
-    `called` is the table's name in the source, for the place of rows and bad records. `window`: only these rows, counted
+    `table_name` is the table's name in the source, for the place of rows and bad records. `window`: only these rows, counted
     from 0. A name that does not decode drops the row as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)
@@ -41,18 +41,18 @@ def named_rows(
     row_of = functools.partial(_row, folder=path.rpartition("/")[0], unwanted=addresses - set(extra), needs_text=bool(captions))
     start = 0
     found = lists.chunks(File(path, 0), layout, [file, *captions], carried)
-    for chunk, where in lists.with_places(called, found):
+    for chunk, where in lists.with_places(table_name, found):
         names, misnamed = _names(chunk.columns[file], encoding)
         texts, others, bad = caption_column([chunk.columns[name] for name in captions] or [[None] * len(names)], encoding)
-        told = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(names)
+        kept = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(names)
         rest = others.to_pylist() if others is not None else [None] * len(names)
         wrong = [a or b or c for a, b, c in zip(misnamed, bad.tolist(), chunk.bad_encoding.tolist(), strict=True)]
-        rows = list(zip(names, texts.to_pylist(), rest, told, wrong, strict=True))
+        rows = list(zip(names, texts.to_pylist(), rest, kept, wrong, strict=True))
         first, end = (0, len(rows)) if window is None else (max(0, window.start - start), max(0, window.stop - start))
         here = enumerate(rows[first:end], first)
-        yield from tables(placed(row_of(*row), where(number), source_images.called(row[0])) for number, row in here)
+        yield from tables(with_place(row_of(*row), where(number), source_images.name_in_source(row[0])) for number, row in here)
         if chunk.bad_records and (window is None or start in window):
-            yield bad_records(called, chunk.bad_records)
+            yield bad_records(table_name, chunk.bad_records)
         start += len(rows)
         if window is not None and start >= window.stop:
             return
@@ -64,11 +64,11 @@ def count_rows(path: str, file: str) -> int:
 
 
 def _row(
-    name: Any, text: str, others: Any, told: str | None, wrong: bool, *, folder: str, unwanted: Set[str], needs_text: bool
+    name: Any, text: str, others: Any, kept: str | None, wrong: bool, *, folder: str, unwanted: Set[str], needs_text: bool
 ) -> dict[str, Any]:
     names = name if isinstance(name, list) and name else [name]
     images = [image_named(one, folder) for one in names]
-    carried = json.loads(told or "{}")
+    carried = json.loads(kept or "{}")
     used = keep_addresses(images, carried) | unwanted
     extra = {field: value for field, value in carried.items() if field not in used}
     return captioned(

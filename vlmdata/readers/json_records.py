@@ -100,7 +100,7 @@ class _Value(NamedTuple):
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     """Yield the records of an array, of consecutive objects, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
-    buffer, line = _begun(text)
+    buffer, line = _first_block(text)
     if not buffer:
         return
     if buffer[0] not in "[{":
@@ -171,7 +171,7 @@ def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> di
     return Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", line)
 
 
-def _begun(text: Any) -> tuple[str, int]:
+def _first_block(text: Any) -> tuple[str, int]:
     """Return the first block of a text that is not blank, without leading white space, and the line where it begins."""
     buffer, line = "", 1
     while not buffer and (block := text.read(READ)):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
 from vlmdata.readers import delimited, json_records
-from vlmdata.readers.dotted_paths import NO_TEXT, at, names_in, reach, resolve
+from vlmdata.readers.dotted_paths import NO_TEXT, column_at, names_in, reach, resolve
 from vlmdata.readers.find_files import File
 from vlmdata.readers.open_file import COMPRESSED, UNREADABLE, bare_name, opened, seekable
 from vlmdata.readers.pair_rows import json_object
@@ -253,7 +253,7 @@ def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = Non
     """Return a column or the values at a dotted path: an Arrow array or Python values."""
     found = resolve(name, table.column_names)
     assert found is not None, "columns were checked"
-    return at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
+    return column_at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
 
 
 def _plain(path: str, name: str, column: pa.Array) -> list[Any]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from vlmdata.readers.strings import caption_text, clean, decode
 
 # bytes that are not UTF-8; a year of five digits; an unknown time zone; structs nested too deeply
-UNSAYABLE = (ValueError, OverflowError, KeyError, RecursionError)
+UNCONVERTIBLE = (ValueError, OverflowError, KeyError, RecursionError)
 
 
 def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
@@ -34,7 +34,7 @@ def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bo
     """Return a column as Python values, and whether a text in each does not decode."""
     try:
         return column.to_pylist(), [False] * len(column)
-    except UNSAYABLE:
+    except UNCONVERTIBLE:
         pass
     if pa.types.is_temporal(column.type):
         for kind in (pa.string(), pa.int64()):
@@ -52,7 +52,7 @@ def _one_by_one(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[boo
         try:
             values.append(scalar.as_py())
             bad.append(False)
-        except UNSAYABLE:
+        except UNCONVERTIBLE:
             values.append(None)
             bad.append(True)
     return values, bad
@@ -85,7 +85,7 @@ def listed(value: object) -> Any:
     return found if isinstance(found, list) and all(isinstance(one, str | None) for one in found) else value
 
 
-def words(value: object) -> tuple[list[str], str | None]:
+def texts_in(value: object) -> tuple[list[str], str | None]:
     """Return the texts in a value, and the reason if one is unusable: bad_encoding, no_text.
 
     Numbers and UTF-8 bytes count as texts, JSON text of a list of texts as that list. Several numbers without a text are
@@ -95,13 +95,13 @@ def words(value: object) -> tuple[list[str], str | None]:
     values = [one for one in flat(value) if one is not None]
     fault = "no_text" if len(values) > 1 and all(isinstance(one, int | float) for one in values) else None
     for one in values:
-        said, wrong = _said(one)
+        said, wrong = _texts_of(one)
         found += said
         fault = fault or wrong
     return found, fault
 
 
-def _said(value: object) -> tuple[list[str], str | None]:
+def _texts_of(value: object) -> tuple[list[str], str | None]:
     if isinstance(value, bytes):
         try:
             value = caption_text(value, "utf-8")

@@ -44,7 +44,7 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {**row, "drop": "source", "reason": reason} if reason else row
 
 
-def placed(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
+def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
     """Add its place to a row that its source dropped or that has no address, unless the row already has one.
 
     `why` shows the place when a later step drops the row. `problem` is added only to a row that its source dropped.

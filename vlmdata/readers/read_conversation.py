@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.readers import json_records, lists
-from vlmdata.readers.conversation_rows import conversation, in_tables
+from vlmdata.readers.conversation_rows import conversation, record_tables
 from vlmdata.readers.dialogue import read_dialogue
 from vlmdata.readers.file_formats import format_within
 from vlmdata.readers.find_files import File
@@ -29,19 +29,19 @@ BATCH = 5000  # records at a time
 ENDINGS = [ending for ending in lists.ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))]
 
 
-def said_tables(
+def conversation_tables(
     path: str, name: str, turns: Sequence[str], images: Sequence[str], folder: str, joined: bool
 ) -> Iterator[pa.Table]:
     """Yield a file's records as rows. `name` is the file's name in the source; `turns`, `images`: see `read_dialogue`."""
     nulls = format_within(path, FORMATS) != "parquet"  # Parquet's structs hold the field names of all rows, most of them null
 
     def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
-        return said_row(record, turns, images, folder, nulls=nulls)
+        return conversation_row(record, turns, images, folder, nulls=nulls)
 
-    return in_tables(said_records(path), name, row_of, joined)
+    return record_tables(conversation_records(path), name, row_of, joined)
 
 
-def said_row(
+def conversation_row(
     record: Mapping[str, Any], turns: Sequence[str], images: Sequence[str], folder: str, *, nulls: bool = True
 ) -> dict[str, Any]:
     """Return a record as a row, dropped with the reason if it cannot be used for training."""
@@ -55,7 +55,7 @@ def said_row(
     return conversation(found.messages, tools=found.tools, id=identity, extra=extra)
 
 
-def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
+def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
     """Yield batches of a file's records, numbered from 1, and of those that cannot be read.
 
     Raises RecipeError for a format not in FORMATS.
@@ -71,7 +71,7 @@ def said_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], 
             yield good, [one for _, one in some if isinstance(one, Bad)]
 
 
-def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
+def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
     """Raise RecipeError if one of the first 20 files has another format or no field of turns."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
@@ -79,7 +79,7 @@ def check_said(files: Sequence[File], turns: Sequence[str]) -> None:
             check_columns(path, names, turns[:1])
 
 
-def said_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
+def conversation_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
     """Return the fields of the first file that has a record, without those in `used`."""
     used = {*used, *OFFERS}
     return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []

@@ -9,18 +9,18 @@ from typing import Any
 
 from vlmdata.fields import is_ours, renamed
 from vlmdata.readers.documents import SIZES
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 from vlmdata.readers.stated_values import boxes
 from vlmdata.readers.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
-_TALK = frozenset(("turns", "tools"))  # fields of a document with roles
+_CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
 _OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # from engine/partitions/keys.py
 
 
-def told(facts: Mapping[str, Any]) -> dict[str, Any]:
+def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample's JSON facts on its image as fields of IMAGE, without those of a wrong type."""
     found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
     found |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
@@ -35,7 +35,7 @@ def told(facts: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
 
     `image` holds what was read from a single image's bytes. Sizes and hashes that agree with it are left out: they are
@@ -47,7 +47,7 @@ def not_said(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: 
 
     def is_said(name: str, value: Any) -> bool:
         if name in ("caption", "alternatives"):
-            texts, fault = words(value)
+            texts, fault = texts_in(value)
             return fault is None and all(is_blank(text) or text in captions for text in texts)
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
@@ -82,9 +82,9 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
     return {**renamed(rest, own), **own}
 
 
-def of_document(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
+def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return the fields of a document's JSON that its row does not hold; all of `metadata` if an entry has other fields."""
-    ours = _DOCUMENT | _TALK if facts.get("roles") else _DOCUMENT
+    ours = _DOCUMENT | _CONVERSATION_FIELDS if facts.get("roles") else _DOCUMENT
     rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
     if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):
         rest["metadata"] = facts["metadata"]

@@ -115,7 +115,7 @@ def _file_within(name: str, folder: str) -> dict[str, Any]:
         return _rejected(str(error))
 
 
-def called(where: object) -> str | None:
+def name_in_source(where: object) -> str | None:
     """Return the name of an image in the source as text for the ledger; None for bytes or base64."""
     where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
     if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
@@ -146,9 +146,9 @@ def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> s
     have an address keep it.
     """
     for name in ADDRESSES:
-        told = record.get(name)
-        told = told if isinstance(told, list) else [told]
-        found = [web_address(one) for one in told]
+        value = record.get(name)
+        values = value if isinstance(value, list) else [value]
+        found = [web_address(one) for one in values]
         if len(found) == len(images) and any(found) and not any(image.get("url") for image in images):
             for image, address in zip(images, found, strict=True):
                 image["url"] = address

@@ -16,7 +16,7 @@ from vlmdata.loader.index.grouping import TarContents, TarSample, contents, key_
 from vlmdata.loader.index.tar import BLOCK, Link, Member, Read, TarDamage, members
 from vlmdata.readers.find_files import File, is_remote
 from vlmdata.readers.open_file import UNREADABLE, compression, opened, raw_file
-from vlmdata.readers.plain_rows import bad_record, place, placed
+from vlmdata.readers.plain_rows import bad_record, place, with_place
 from vlmdata.readers.strings import clean, is_blank
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
@@ -62,7 +62,7 @@ def tar_rows(
                 if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
                     raise BadSample("it has no text and lies beside what is lost, or has a member that is a link")
                 where = place(name, byte=sample.members[0][1].header)
-                yield placed({"id": own_id, **row}, where, f"sample {sample.key!r}")
+                yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r}")
             except BadSample as error:
                 byte = sample.members[0][1].header
                 yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)

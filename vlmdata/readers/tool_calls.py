@@ -41,7 +41,7 @@ def _call(call: Any, nulls: bool) -> str:
     return json_text({**made, "id": identity} if identity else made, "bad_tool_call")
 
 
-def offered(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | None, str | None]:
+def tools_of(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | None, str | None]:
     """Return a record's tools, JSON text of a list of schemas, and the field that holds them; or (None, None).
 
     The field holds a list, one schema, or JSON text of either; entries of a list may also be JSON text. Raises Unfit.
@@ -49,7 +49,7 @@ def offered(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | Non
     name = next((one for one in OFFERS if record.get(one)), None)
     if name is None:
         return None, None
-    found = _parsed(record[name], "bad_tools") if _is_said(record[name]) else None
+    found = _parsed(record[name], "bad_tools") if _is_not_blank(record[name]) else None
     tools = [_parsed(one, "bad_tools") for one in (found if isinstance(found, list) else [found] if found else [])]
     if not all(isinstance(one, Mapping) and _is_schema(one) for one in tools):
         raise Unfit("bad_tools")
@@ -65,7 +65,7 @@ def checked_tools(given: Any) -> list[Any] | None:
     return given or None
 
 
-def _is_said(value: Any) -> bool:
+def _is_not_blank(value: Any) -> bool:
     return not isinstance(value, str) or bool(value.strip())
 
 

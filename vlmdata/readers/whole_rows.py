@@ -68,8 +68,8 @@ class WholeRows(io.RawIOBase):
             self._bom = b""
             self._ready = memoryview(b"".join(self._pieces()))
         size = len(self._ready) if size < 0 else size
-        given, self._ready = self._ready[:size], self._ready[size:]
-        return bytes(given)
+        block, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(block)
 
     def line(self, row: int) -> int:
         """Return the line where a row begins, and forget earlier rows. The result is wrong for a forgotten row."""
@@ -146,8 +146,8 @@ class WholeRows(io.RawIOBase):
             if (run.end() - at) % 2:
                 return run.end()
             at = run.end()
-        begun, ended = self._single
-        if not begun <= at < ended:  # else the last search already covers this position
+        start, ended = self._single
+        if not start <= at < ended:  # else the last search already covers this position
             single = _SINGLE.search(self._data, at)
             ended = single.end() if single else len(self._data) + 1
             self._single = at, ended

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from vlmdata.readers.file_formats import check_json
 from vlmdata.readers.find_files import File, find
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import opened
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import pair, placed, tables
-from vlmdata.readers.source_images import called, image_named, keep_addresses, web_address
+from vlmdata.readers.plain_rows import pair, tables, with_place
+from vlmdata.readers.source_images import image_named, keep_addresses, name_in_source, web_address
 from vlmdata.readers.stated_values import boxes as boxes_in
 from vlmdata.readers.stated_values import whole_numbers
 from vlmdata.readers.strings import clean
@@ -68,14 +68,14 @@ class Coco(Source):
             for image in _entries(path, tree, "images", "id"):
                 images.setdefault(image["id"], {}).update(image)
             for note in _entries(path, tree, "annotations", "image_id"):
-                said, fault = words(note.get("caption"))
+                said, fault = texts_in(note.get("caption"))
                 captions[note["image_id"]] += map(str.strip, said)
                 if fault:
                     faults.setdefault(note["image_id"], fault)
                 if _corners(note):
                     boxes[note["image_id"]].append(note)
-        for noted in (captions, boxes, faults):
-            _join(noted, images)
+        for by_image in (captions, boxes, faults):
+            _join(by_image, images)
         orphans = {number for number, said in captions.items() if said} | boxes.keys() | faults.keys()
         known = {**images, **{number: {"id": number} for number in sorted(orphans - images.keys(), key=str)}}
         yield from tables(
@@ -112,18 +112,18 @@ class Coco(Source):
             "licence_url": licence.get("url"),
             "categories": [_named(categories, note.get("category_id")) for note in notes] or None,
         }
-        told = {name: value for name, value in extra.items() if value is not None}
+        stated = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})
-        row = pair(image, captions, id=clean(identity), extra=clean(json_object(told)), reason=reason)
-        return placed(row, clean(f"image {about['id']}"), called(about.get("file_name")))
+        row = pair(image, captions, id=clean(identity), extra=clean(json_object(stated)), reason=reason)
+        return with_place(row, clean(f"image {about['id']}"), name_in_source(about.get("file_name")))
 
 
-def _join(noted: dict[Any, Any], images: Mapping[Any, Any]) -> None:
+def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
     """Move notes under "7" to the image 7, or the reverse: files differ in how they write image ids."""
-    for number in [one for one in noted if one not in images]:
+    for number in [one for one in by_image if one not in images]:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:
-            noted[twin] = noted[twin] + noted.pop(number) if twin in noted else noted.pop(number)
+            by_image[twin] = by_image[twin] + by_image.pop(number) if twin in by_image else by_image.pop(number)
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:

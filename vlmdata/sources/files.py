@@ -16,12 +16,12 @@ from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.image_files import IMAGES, FileStore, Folder, Survey, Zip, beside, image_at, survey
 from vlmdata.readers.image_tables import named_rows
 from vlmdata.readers.nameable_files import folder_of, is_folder
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import Damage
 from vlmdata.readers.overlooked_files import TEXTS, in_sibling, overlooked
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import bad_record, pair, placed, tables
-from vlmdata.readers.sample_facts import not_said, with_origin
+from vlmdata.readers.plain_rows import bad_record, pair, tables, with_place
+from vlmdata.readers.sample_facts import unstated_fields, with_origin
 from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import names_within
@@ -224,10 +224,10 @@ class Files(Source):
         used = {*self._columns(), *keep_addresses([image], facts)}
         row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
         stem = os.path.splitext(os.path.basename(path))[0]
-        left = not_said(facts, stem, row, image).items()
+        left = unstated_fields(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
-        return placed({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
+        return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
         """Return an image's captions, its JSON, and the reason to drop it or None. Raises BadText."""
@@ -237,7 +237,7 @@ class Files(Source):
         text = ""
         try:
             for text in (one for ending in self.captions for one in beside(store, path, ending)):
-                said, wrong = words(caption_text(store.read(text, TEXT), self.encoding).strip())
+                said, wrong = texts_in(caption_text(store.read(text, TEXT), self.encoding).strip())
                 captions, fault = captions + said, fault or wrong
             for text in beside(store, path, ".json"):
                 facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
@@ -245,7 +245,7 @@ class Files(Source):
             raise BadText(text.rpartition("/")[2], *_fault(error)) from None
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         for column in self._columns():
-            said, wrong = words(value_at(facts, column, NO_TEXT))
+            said, wrong = texts_in(value_at(facts, column, NO_TEXT))
             captions, fault = captions + said, fault or wrong
         return captions, facts, fault
 

@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
-from vlmdata.readers.dotted_paths import NO_TEXT, held, names_in, value_at
+from vlmdata.readers.dotted_paths import NO_TEXT, item_type, names_in, value_at
 from vlmdata.readers.find_files import File, find
-from vlmdata.readers.hub import Opened, is_local, open_dataset, what_is_wrong
+from vlmdata.readers.hub import Opened, error_summary, is_local, open_dataset
 from vlmdata.readers.image_tables import count_rows, named_rows
 from vlmdata.readers.lists import ListFormat, check_columns, column_names
-from vlmdata.readers.nested import flat, holds_bytes, plain_rows, words
+from vlmdata.readers.nested import flat, holds_bytes, plain_rows, texts_in
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import captioned, placed, tables
-from vlmdata.readers.source_images import called, in_text, keep_addresses
+from vlmdata.readers.plain_rows import captioned, tables, with_place
+from vlmdata.readers.source_images import in_text, keep_addresses, name_in_source
 from vlmdata.readers.strings import clean, is_blank
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
@@ -78,7 +78,7 @@ class HfDataset(Source):
         if self.streaming or opened.data is None or not names:
             return None
         rows = list(plain_rows(opened.data[:HEAD]))
-        said = [words(value_at(row, name, NO_TEXT)) for row, _ in rows for name in names]
+        said = [texts_in(value_at(row, name, NO_TEXT)) for row, _ in rows for name in names]
         return (
             None
             if any(fault or not all(map(is_blank, texts)) for texts, fault in said)
@@ -110,8 +110,8 @@ class HfDataset(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         if "table" in piece:
             table, window = piece["table"], range(piece["start"], piece["stop"])
-            called, file = os.path.basename(table), self._file_column(table)
-            yield from named_rows(table, called, file, self._captions(), extra=self.extra, window=window)
+            table_name, file = os.path.basename(table), self._file_column(table)
+            yield from named_rows(table, table_name, file, self._captions(), extra=self.extra, window=window)
             return
         meant = _features_with_meaning(self._opened().data)
         numbered = enumerate((row for batch in self._batches(piece) for row in plain_rows(batch)), piece.get("start", 0) + 1)
@@ -120,7 +120,7 @@ class HfDataset(Source):
 
     def _batches(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         data = self._opened().data
-        with errors_as(lambda error: RecipeError(f"{self.path}: cannot be read as a dataset: {what_is_wrong(error)}")):
+        with errors_as(lambda error: RecipeError(f"{self.path}: cannot be read as a dataset: {error_summary(error)}")):
             if self.streaming:
                 yield from data.shard(num_shards=piece["shards"], index=piece["shard"]).iter(batch_size=BATCH)
             else:
@@ -155,7 +155,7 @@ class HfDataset(Source):
         captions: list[str] = []
         reason = "bad_encoding" if undecoded else None
         for name in self._captions():
-            said, fault = words(value_at(row, name, NO_TEXT))
+            said, fault = texts_in(value_at(row, name, NO_TEXT))
             captions += said
             reason = reason or fault
         found = value_at(row, self.image)
@@ -171,7 +171,7 @@ class HfDataset(Source):
         carried = [name for name in row if name not in used] if self.extra == "all" else self.extra
         extra = {name: value for name in carried if not _is_media(value := value_at(row, name))}
         made = captioned(images, captions, extra=clean(json_object(extra)) if extra else None, reason=reason)
-        return placed(made, where, called(found))
+        return with_place(made, where, name_in_source(found))
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _kind(schema: pa.Schema, name: str) -> pa.DataType:
     """Return the type of a column or of a field inside structs, lists unwrapped. A field of JSON text counts as text."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
-    kind = held(names[head])
+    kind = item_type(names[head])
     if rest and not pa.types.is_struct(kind):
         return pa.string()
     return _kind(pa.schema(list(kind)), rest) if rest else kind

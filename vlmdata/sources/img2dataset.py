@@ -13,11 +13,11 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import TarSample
 from vlmdata.loader.index.tar import Read
 from vlmdata.readers.find_files import File, find, is_remote
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables
-from vlmdata.readers.sample_facts import told
+from vlmdata.readers.sample_facts import stated_fields
 from vlmdata.readers.source_images import ENDINGS, in_place, inline
 from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
@@ -186,7 +186,7 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     image = inline(data) if data is not None else images.get(key, {})
     width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
     stated = {"original_width": width, "original_height": height, "sha256": hash_column([record.get("sha256")])[0].as_py()}
-    said = told({"url": record.get("url"), **stated})
+    said = stated_fields({"url": record.get("url"), **stated})
     about = {column: value for column, value in said.items() if value}
     reason = None
     if record["status"] != SUCCESS:
@@ -199,7 +199,7 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     extra = {column: value for column, value in record.items() if column not in skip and value is not None}
     if record.get("error_message"):
         extra["error_message"] = record["error_message"]
-    captions, wrong = words(record.get("caption"))
+    captions, wrong = texts_in(record.get("caption"))
     own_id = f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"
     fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason or wrong}
     return pair({**image, **about}, captions, **fields)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces
-from vlmdata.readers.read_conversation import ENDINGS, check_said, said_columns, said_tables
+from vlmdata.readers.read_conversation import ENDINGS, check_conversations, conversation_columns, conversation_tables
 from vlmdata.step import Source
 
 TURNS = ("conversations", "messages")
@@ -33,7 +33,7 @@ class LlavaJson(Source):
     joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
 
     def check(self) -> None:
-        check_said(self.files(), TURNS)
+        check_conversations(self.files(), TURNS)
         if self.images:
             find(self.images, ("",))
 
@@ -41,7 +41,7 @@ class LlavaJson(Source):
         return find(self.path, ENDINGS)
 
     def carries(self) -> Sequence[str]:
-        return said_columns(self.files(), {*TURNS, *IMAGES})
+        return conversation_columns(self.files(), {*TURNS, *IMAGES})
 
     def pieces(self) -> list[dict[str, Any]]:
         return named_pieces(self.files())
@@ -49,4 +49,4 @@ class LlavaJson(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.images or os.path.dirname(path)
-        yield from said_tables(path, piece["name"], TURNS, IMAGES, folder, self.joined)
+        yield from conversation_tables(path, piece["name"], TURNS, IMAGES, folder, self.joined)

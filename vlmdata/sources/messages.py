@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces
-from vlmdata.readers.read_conversation import ENDINGS, check_said, said_columns, said_tables
+from vlmdata.readers.read_conversation import ENDINGS, check_conversations, conversation_columns, conversation_tables
 from vlmdata.step import Source
 
 
@@ -33,7 +33,7 @@ class Messages(Source):
     joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
 
     def check(self) -> None:
-        check_said(self.files(), self._turns())
+        check_conversations(self.files(), self._turns())
         if self.folder:
             find(self.folder, ("",))
 
@@ -41,7 +41,7 @@ class Messages(Source):
         return find(self.path, ENDINGS)
 
     def carries(self) -> Sequence[str]:
-        return said_columns(self.files(), {*self._turns(), self.images, "image"})
+        return conversation_columns(self.files(), {*self._turns(), self.images, "image"})
 
     def pieces(self) -> list[dict[str, Any]]:
         return named_pieces(self.files())
@@ -49,7 +49,7 @@ class Messages(Source):
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         path = piece["path"]
         folder = self.folder or os.path.dirname(path)
-        yield from said_tables(path, piece["name"], self._turns(), [self.images, "image"], folder, self.joined)
+        yield from conversation_tables(path, piece["name"], self._turns(), [self.images, "image"], folder, self.joined)
 
     def _turns(self) -> list[str]:
         return [self.messages, "conversations"]

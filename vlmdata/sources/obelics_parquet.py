@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlmdata.readers.documents import parsed, positions, told
+from vlmdata.readers.documents import metadata_fields, parsed, positions
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces, open_parquet
 from vlmdata.readers.open_file import UNREADABLE, raw_file
@@ -101,8 +101,8 @@ def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
             if not isinstance(entry.get("bytes"), bytes) or not entry["bytes"]:
                 return None
             url = own.get("src") if isinstance(own, dict) else None
-            return {"url": clean(url) if isinstance(url, str) else None, **told(own), **inline(entry["bytes"])}
-        return {"url": clean(str(entry)), **told(own)}
+            return {"url": clean(url) if isinstance(url, str) else None, **metadata_fields(own), **inline(entry["bytes"])}
+        return {"url": clean(str(entry)), **metadata_fields(own)}
 
     row = document(positions(texts, images, image_of), **fields)
     return row if row["images"] else reject(row, "empty_document")

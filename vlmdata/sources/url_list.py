@@ -16,7 +16,7 @@ from vlmdata.readers.dotted_paths import resolve
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import Chunk, ListFormat
 from vlmdata.readers.pair_rows import pairs
-from vlmdata.readers.plain_rows import bad_records, captioned, pair, placed, tables
+from vlmdata.readers.plain_rows import bad_records, captioned, pair, tables, with_place
 from vlmdata.readers.stated_values import box_column, hash_column, whole_numbers
 from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
@@ -148,7 +148,7 @@ class UrlList(Source):
         extra = chunk.extra.to_pylist() if chunk.extra is not None else nothing
         wrong = (bad | chunk.bad_encoding).tolist()
         rows = map(_pair, cells, urls, texts.to_pylist(), alternatives, extra, wrong)
-        yield from tables(placed(row, where(number)) for number, row in enumerate(rows))
+        yield from tables(with_place(row, where(number)) for number, row in enumerate(rows))
 
     def _rows(self, chunk: Chunk, where: Callable[[int], str], is_text: bool) -> pa.Table:
         url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url)

@@ -17,10 +17,10 @@ from vlmdata.readers.dialogue import checked_turns, read_dialogue
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.image_members import IMAGES, TURNS, Members, holds_turns, turns_alone
-from vlmdata.readers.nested import words
+from vlmdata.readers.nested import texts_in
 from vlmdata.readers.pair_rows import json_object, one_text
 from vlmdata.readers.plain_rows import captioned, document, pair, reject, tables
-from vlmdata.readers.sample_facts import not_said, of_document, told, with_origin
+from vlmdata.readers.sample_facts import stated_fields, unstated_document_fields, unstated_fields, with_origin
 from vlmdata.readers.source_images import in_place, inline, keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import (
@@ -137,10 +137,10 @@ class Webdataset(Source):
                 raise BadSample("its JSON holds a document in lists and no caption: interleaved_tars reads such", "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
-            row = pair({**images[0], **told(facts)}, captions)
+            row = pair({**images[0], **stated_fields(facts)}, captions)
         else:
-            row = captioned(images, captions, url=told(facts).get("url"))
-        rest = not_said(facts, sample.key, row, images[0] if len(images) == 1 else {})
+            row = captioned(images, captions, url=stated_fields(facts).get("url"))
+        rest = unstated_fields(facts, sample.key, row, images[0] if len(images) == 1 else {})
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
@@ -176,7 +176,7 @@ class Webdataset(Source):
                 if is_default and facts.get("key") == key:
                     return found
             else:
-                found, wrong = _said(name, facts)
+                found, wrong = _json_captions(name, facts)
                 fault = fault or wrong
             if not all(map(is_blank, found)):
                 return found
@@ -193,7 +193,7 @@ class Webdataset(Source):
 
     def _text(self, name: str, member: Member, read: Read) -> list[str]:
         try:
-            found, reason = words(caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding))
+            found, reason = texts_in(caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding))
         except UnicodeDecodeError as error:
             raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
         if reason is not None:
@@ -214,9 +214,9 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _said(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
+def _json_captions(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
     """Return the captions in a field (or dotted path) of a sample's JSON, or the error."""
-    found, reason = words(value_at(facts, name, NO_TEXT))
+    found, reason = texts_in(value_at(facts, name, NO_TEXT))
     if reason is None:
         return found, None
     return [], BadSample(f"the field '{name}' of its JSON holds no text; name one within as `caption`, by dots", reason)
@@ -271,16 +271,16 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
     if not _fits(facts):
         raise BadSample("its texts, images and metadata do not fit together")
     roles, url = facts.get("roles"), facts.get("url")
-    talk = _talk(facts, roles) if roles else {}
+    columns = _conversation_columns(facts, roles) if roles else {}
     texts = [_texts([text])[0] if text is not None else None for text in facts["texts"]]
     entries = zip(facts["metadata"], facts["images"], strict=True)
     images = [_image_of(entry, address, parts, blob, read) for entry, address in entries]
     positions = [text if image is None else image for text, image in zip(texts, images, strict=True)]
-    row = document(positions, url=clean(url) if isinstance(url, str) else None, **talk)
+    row = document(positions, url=clean(url) if isinstance(url, str) else None, **columns)
     for text, others in zip(row["texts"], facts.get("alternatives") or (), strict=False):
         if text is not None:
             text["alternatives"] = _texts(others) or None
-    row["extra"] = _extra(sample.key, facts, of_document(facts, sample.key))
+    row["extra"] = _extra(sample.key, facts, unstated_document_fields(facts, sample.key))
     found = [image for image in images if image]
     return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
 
@@ -306,7 +306,7 @@ def _conversation(
     return conversation(found.messages, tools=found.tools, extra=_extra(sample.key, facts, rest))
 
 
-def _talk(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
+def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
     """Return the row's columns `roles`, `turns` and `tools`. Raises BadSample."""
     if not all(isinstance(role, str) for role in roles):
         raise BadSample("its roles are no texts")
@@ -326,7 +326,7 @@ def _image_of(
         return None
     member = parts.get(metadata["file"].lower())
     image = {"drop": "source", "reason": "no_image"} if member is None else _image(member, blob, read)
-    return {**image, **told({**metadata, "url": url})}
+    return {**image, **stated_fields({**metadata, "url": url})}
 
 
 def _extra(key: str, facts: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
