@@ -1,4 +1,4 @@
-"""Any bytes as valid UTF-8, and back to the same bytes."""
+"""Any bytes map to valid UTF-8 and back to the same bytes."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Images that a table holds itself, in base64 or as bytes, as rows."""
+"""Images in a table, as base64 or bytes, become rows."""
 
 import base64
 import json

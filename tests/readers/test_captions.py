@@ -1,4 +1,4 @@
-"""Where no row at the beginning has a caption `check` says so: a path into JSON that leads nowhere raises nothing."""
+"""`check` warns if no row at the beginning has a caption: a wrong path into JSON raises no error."""
 
 import json
 
@@ -32,7 +32,7 @@ def sources(folder, caption):
     yield HfDataset(path=str(folder / "data"), caption=caption)
 
 
-def test_a_path_that_leads_nowhere_is_told(tmp_path, monkeypatch):
+def test_a_path_that_leads_nowhere_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for source in sources(tmp_path, "caption.english"):
         source.check()
@@ -40,7 +40,7 @@ def test_a_path_that_leads_nowhere_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("caption", ["caption.en", ["caption.english", "caption.en"], "", []])
-def test_nothing_is_told_where_a_row_has_a_caption_or_none_is_wanted(tmp_path, monkeypatch, caption):
+def test_nothing_is_reported_where_a_row_has_a_caption_or_none_is_wanted(tmp_path, monkeypatch, caption):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert [source.warning() for source in sources(tmp_path, caption)] == [None] * 4
 

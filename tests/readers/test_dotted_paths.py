@@ -1,4 +1,4 @@
-"""Columns are named by dotted paths into structs, JSON objects and JSON in texts; captions may be a list in JSON."""
+"""Dotted paths name fields in structs, JSON objects and JSON text; a caption may be a JSON list."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_lists_on_the_way_give_all_their_values(tmp_path):
     assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"]) for row in rows] == [("a", ["b"])] * 2
 
 
-def test_a_path_to_nowhere_is_told_before_any_work(tmp_path):
+def test_a_path_to_nowhere_is_reported_before_any_work(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     with pytest.raises(RecipeError, match=r"no column 'annotations\.urls'. Did you mean 'annotations\.url'"):
         UrlList(path=str(tmp_path), url="annotations.urls", caption="").check()
@@ -69,7 +69,7 @@ def test_a_list_of_captions_in_json_is_several_captions(form):
     assert not wrong.any()
 
 
-def test_a_caption_of_a_wrong_encoding_beside_such_a_list_is_told():
+def test_a_caption_of_a_wrong_encoding_beside_such_a_list_is_reported():
     _, _, wrong = caption_column([pa.array([b'["a"]', b"\xff", b"c"])])
     assert wrong.tolist() == [False, True, False]
 
@@ -104,7 +104,7 @@ def test_lists_of_every_kind_hold_captions_and_lists_in_json_within(tmp_path, vi
     assert texts == [("a", ["b"]), ("", None), ("c", ["d", "e"])]
 
 
-def test_bytes_that_are_no_text_are_told_whatever_their_type(tmp_path):
+def test_bytes_that_are_no_text_are_reported_whatever_their_type(tmp_path):
     column = pa.array([b"\xff\xfe\xfd\xfc", b"abcd"], pa.binary(4))
     pq.write_table(pa.table({"url": ["http://a.org/"] * 2, "caption": column}), tmp_path / "a.parquet")
     assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == ["bad_encoding", None]
@@ -130,7 +130,7 @@ def test_values_of_a_json_column_are_what_the_json_says(tmp_path):
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 @pytest.mark.parametrize("value", ["a caption without JSON", '"text"', "[[1]]", '{"en": {"a": 1}}'])
-def test_a_path_into_what_is_no_object_is_told_and_never_an_empty_caption(tmp_path, kind, value):
+def test_a_path_into_what_is_no_object_is_reported_and_never_an_empty_caption(tmp_path, kind, value):
     good = {"url": "http://a.org/", "caption": '{"en": "one"}'}
     rows = [good, {**good, "caption": value}, {**good, "caption": ""}, {**good, "caption": None}]
     if kind == "parquet":
@@ -141,7 +141,7 @@ def test_a_path_into_what_is_no_object_is_told_and_never_an_empty_caption(tmp_pa
     assert [reason or text for _, text, reason in found] == ["one", "bad_encoding", "", ""]
 
 
-def test_a_path_into_bytes_that_do_not_decode_is_told(tmp_path):
+def test_a_path_into_bytes_that_do_not_decode_is_reported(tmp_path):
     cells = pa.array([b'{"en": "one"}', b'{"en": "\xff"}'])
     pq.write_table(pa.table({"url": ["http://a.org/"] * 2, "caption": cells}), tmp_path / "a.parquet")
     found = pairs_of(read_all(UrlList(path=str(tmp_path), caption="caption.en", extra=[])))

@@ -1,4 +1,4 @@
-"""Which folder a user's path means: where the files that rows name must lie."""
+"""The folder of a user's path, which must hold the files that rows name."""
 
 import pytest
 

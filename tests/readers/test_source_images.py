@@ -41,7 +41,7 @@ def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
 
 
 def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
-    (tmp_path / "a.tif").write_bytes(b"II*\0" + (2 * HEADER).to_bytes(4, "little"))  # its directory lies beyond what is read
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + (2 * HEADER).to_bytes(4, "little"))  # its directory is beyond HEADER
     os.truncate(tmp_path / "a.tif", LARGEST + 1)
     assert file_in_place(str(tmp_path / "a.tif")) == {"drop": "source", "reason": "too_large"}
 
@@ -57,7 +57,7 @@ def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
         ([{}], {"url": 7}, [None], set()),
     ],
 )
-def test_images_take_the_addresses_that_a_record_tells(images, record, addresses, used) -> None:
+def test_images_take_the_addresses_that_a_record_holds(images, record, addresses, used) -> None:
     assert keep_addresses(images, record) == used
     assert [image.get("url") for image in images] == addresses
 

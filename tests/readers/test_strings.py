@@ -1,4 +1,4 @@
-"""The bytes of a caption as a text, or an error: never a text of other words."""
+"""A caption's bytes decode to its text or raise an error; they never give another text."""
 
 import codecs
 

@@ -1,4 +1,4 @@
-"""The frames of a TIFF: limited together, each the same bytes as Pillow makes of it."""
+"""The frames of a TIFF have a common limit, and each has the bytes that Pillow writes."""
 
 import io
 
@@ -38,7 +38,7 @@ def test_frames_are_taken_until_their_sum_of_cost_is_spent() -> None:
     assert found[2]["threshold"] == 10 < found[2]["value"] < found[3]["value"]
 
 
-def test_a_frame_too_large_is_told_with_its_number_and_the_next_is_taken() -> None:
+def test_a_frame_too_large_is_reported_with_its_number_and_the_next_is_taken() -> None:
     frames = Frames(tiff((3000, 2000), (50, 40)), max_memory_mb=60, max_cost=1000)
     first, second = frames.following(), frames.following()
     assert (first["reason"], first["threshold"]) == ("too_large", 60) and first["value"] > 60

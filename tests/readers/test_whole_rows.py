@@ -1,4 +1,4 @@
-"""CSV cut into whole rows: those of Arrow, whatever the blocks; a row that never ends costs that row."""
+"""CSV cut into whole rows, the same as Arrow's for any block size; a row that never ends loses only that row."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ UNCLOSED = "a quotation mark opens a field here and is not closed"
 
 
 def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tuple[list, list]:
-    """Return the rows, and of the bad ones line and problem."""
+    """Return the rows, and line and problem of the bad ones."""
     data = text if isinstance(text, bytes) else text.encode()
     rows, bad = [], []
     for table, odd in delimited.tables(io.BytesIO(data), kind, "utf-8", "", (), quoted):
@@ -31,7 +31,7 @@ def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tu
         ('a,"open', [], [(2, UNCLOSED)]),
         ('a,"', [], [(2, UNCLOSED)]),
         ('a,x\n\n\nb,"""\nc,""""\nd,""\n', [(b"a", b"x"), (b"c", b'"'), (b"d", b"")], [(5, UNCLOSED)]),
-        # what closes it opens a field of a later row
+        # the quote that closes it opens a field in a later row
         ('a,"open\nb,y\nc,"z, z"\nd,z\n', [(b"b", b"y"), (b"c", b"z, z"), (b"d", b"z")], [(2, UNCLOSED)]),
         ('"a\nb","open\nc,z\n', [(b"c", b"z")], [(3, UNCLOSED)]),
         ('a,"two\nlines"\nb,"x" \nc,6" nails\n', [(b"a", b"two\nlines"), (b"b", b"x "), (b"c", b'6" nails')], []),
@@ -41,14 +41,14 @@ def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tu
     ],
 )
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
-def test_a_quote_that_is_never_closed_costs_its_line(text, rows, bad, block, monkeypatch):
+def test_a_quote_that_is_never_closed_loses_only_its_line(text, rows, bad, block, monkeypatch):
     monkeypatch.setattr(whole_rows, "READ", block)
     assert read(HEAD + text) == (rows, bad)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 @pytest.mark.parametrize("columns", [1, 2])
-def test_a_row_that_is_too_long_costs_that_row(kind, columns, monkeypatch):
+def test_a_row_that_is_too_long_loses_only_that_row(kind, columns, monkeypatch):
     monkeypatch.setattr(whole_rows, "READ", 1000)
     monkeypatch.setattr(whole_rows, "LONGEST", 5000)
     names = ["a", "b"][:columns]
@@ -76,7 +76,7 @@ def test_whole_files_are_read_as_by_other_readers_of_csv(seed, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_row_that_cannot_be_read_is_told_by_its_line(seed, monkeypatch):
+def test_a_row_that_cannot_be_read_is_reported_by_its_line(seed, monkeypatch):
     dice = random.Random(seed)
     monkeypatch.setattr(whole_rows, "READ", dice.choice([1, 3, 10, 1000]))
     kinds = ["a,b", '"a\nb",c', "", "only", 'x,"y\n\nz"', "1,2,3"]

@@ -1,4 +1,4 @@
-"""Every row of a source, as the engine reads them."""
+"""Read all rows of a source as the engine does."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from vlmdata.step import Source
 
 
 def read_all(source: Source) -> pa.Table:
-    """Check the source, then read its pieces, taken through JSON as the plan keeps them, into one table."""
+    """Check the source, then read its pieces into one table. The pieces pass through JSON, as in the plan."""
     source.check()
     pieces = json.loads(json.dumps(source.pieces()))
     tables = [conform(table) for piece in pieces for table in source.read(piece)]

@@ -1,4 +1,4 @@
-"""A caption that is a list of texts in JSON is several captions, in whatever source it stands."""
+"""A caption that is JSON of a list of texts is several captions, in every source."""
 
 import json
 

@@ -40,7 +40,7 @@ def test_captions_are_alternatives_and_boxes_have_corners(tmp_path):
     assert (second["reason"], orphan["reason"]) == ("no_address", "no_address")
 
 
-def told(tmp_path, images, annotations):
+def outcomes(tmp_path, images, annotations):
     """Return text, alternatives and reason of each image."""
     (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     rows = read_all(Coco(path=str(tmp_path / "a.json"))).to_pylist()
@@ -50,7 +50,7 @@ def told(tmp_path, images, annotations):
 def test_numbers_written_as_texts_are_the_same_numbers(tmp_path):
     images = [{"id": one, "coco_url": f"http://a.org/{one}"} for one in (1, "2", 3, "3")]
     notes = [{"image_id": one, "caption": f"of {one}"} for one in ("1", 2, 3, "3", 1)]
-    assert told(tmp_path, images, notes) == [
+    assert outcomes(tmp_path, images, notes) == [
         ("of 1", None, None),
         ("of 2", None, None),
         ("of 3", None, None),
@@ -69,8 +69,8 @@ def test_numbers_written_as_texts_are_the_same_numbers(tmp_path):
         ("half \ud800", ("half ?", None, "bad_encoding")),
     ],
 )
-def test_a_caption_of_another_type_is_read_or_told(tmp_path, caption, found):
-    assert told(tmp_path, [{"id": 1, "coco_url": "http://a.org/1"}], [{"image_id": 1, "caption": caption}]) == [found]
+def test_a_caption_of_another_type_is_read_or_reported(tmp_path, caption, found):
+    assert outcomes(tmp_path, [{"id": 1, "coco_url": "http://a.org/1"}], [{"image_id": 1, "caption": caption}]) == [found]
 
 
 def test_images_of_a_folder_stay_there(tmp_path):
@@ -100,7 +100,7 @@ def test_the_address_stays_with_an_image_of_a_folder(tmp_path, fields, address):
 
 
 @pytest.mark.parametrize("name", ["../secret/s.png", "{}/secret/s.png", "link.png"])
-def test_a_name_that_leads_out_of_the_folder_is_told(tmp_path, name):
+def test_a_name_that_leads_out_of_the_folder_is_reported(tmp_path, name):
     for folder in ("pictures", "secret"):
         (tmp_path / folder).mkdir()
     (tmp_path / "pictures/fine.png").write_bytes(picture())
@@ -179,7 +179,7 @@ def test_boxes_and_sizes_that_are_no_numbers_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", " ", "{}", "[]"])
-def test_a_file_that_holds_nothing_adds_no_row(tmp_path, text):
+def test_a_file_that_is_empty_adds_no_row(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     (tmp_path / "b.json").write_text('{"images": [{"id": 1, "coco_url": "http://h/1.jpg"}], "annotations": []}')
     rows = read_all(Coco(path=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""Everything a conversation says is a position of its row: reasoning, calls of tools, what they gave; and who learns what."""
+"""A conversation's reasoning, tool calls, tool results and loss flags are all positions of its row."""
 
 import json
 
@@ -32,7 +32,7 @@ def read(tmp_path, source, *records: dict) -> list[dict]:
 
 
 def said(row: dict) -> list[tuple]:
-    """Return (role, text or width of the image, what `turns` says) of each position."""
+    """Return (role, text or image width, entry of `turns`) of each position."""
     turns = row["turns"] or [None] * len(row["roles"])
     shown = [image["width"] if image else text["text"] for image, text in zip(row["images"], row["texts"], strict=True)]
     return [(*one, json.loads(turn) if turn else None) for *one, turn in zip(row["roles"], shown, turns, strict=True)]
@@ -192,7 +192,7 @@ def test_what_is_said_of_a_message(tmp_path, own, turn):
         {"content": [{"type": "reasoning", "text": "I look."}, "Sunny."], "reasoning": None, "thinking": True},
     ],
 )
-def test_reasoning_stands_before_the_answer(tmp_path, thought):
+def test_reasoning_comes_before_the_answer(tmp_path, thought):
     (row,) = read(tmp_path, Messages, {"messages": [ASKED, {**SAID, **thought}]})
     assert said(row)[1:] == [("assistant", "I look.", {"kind": "reasoning"}), ("assistant", "Sunny.", None)]
 
@@ -282,7 +282,7 @@ def test_white_space_of_questions_and_answers_stays(tmp_path, text, image):
     turns = [{"from": "human", "value": text}, {"from": "gpt", "value": text}, {"from": "gpt", "value": "x"}]
     (row,) = read(tmp_path, LlavaJson, {"conversations": turns, **image})
     shown = [one for _, one, _ in said(row)]
-    is_between = image and not text.strip()  # nothing but what parts the image from the end of its message
+    is_between = image and not text.strip()  # only white space between the image and the end of its message
     assert shown == [*([8] if image else []), *([] if is_between else [text]), text, "x"]
 
 

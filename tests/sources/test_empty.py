@@ -1,4 +1,4 @@
-"""A source without a row is a dataset without a row, and a file without a row takes nothing from those beside it."""
+"""A source without rows gives a dataset without rows, and an empty file does not affect other files."""
 
 import bz2
 import codecs
@@ -68,7 +68,7 @@ def read(source) -> list:
 
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("kind", NOTHING)
-def test_a_list_that_holds_nothing_adds_no_row(tmp_path, kind, compression):
+def test_a_list_that_is_empty_adds_no_row(tmp_path, kind, compression):
     for number, data in enumerate(NOTHING[kind]):
         (tmp_path / f"{number:02}.{kind}{compression}").write_bytes(COMPRESS[compression](data))
     assert read(UrlList(path=str(tmp_path))) == []

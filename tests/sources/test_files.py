@@ -81,7 +81,7 @@ def test_every_hostile_file_has_an_outcome(find):
     assert pa.compute.all(pa.compute.equal(rows["drop"].is_null(), rows["reason"].is_null())).as_py()
 
 
-def test_a_name_in_a_table_is_a_text_or_costs_its_row(tmp_path):
+def test_a_name_in_a_table_is_a_text_or_loses_only_its_row(tmp_path):
     (tmp_path / "1.png").write_bytes(picture())
     names = {"1.png": None, 1: "no_file", None: "no_image", "": "no_image", ".": "no_file", 1.5: "no_image", "a\0": "no_file"}
     rows = [{"file_name": name, "caption": "x"} for name in names]
@@ -111,7 +111,7 @@ def test_a_table_in_any_encoding(tmp_path, form):
     assert pairs_of(read_all(source)) == expected[: 2 if form == "parquet" else 1]
 
 
-def test_a_name_in_a_csv_that_is_not_utf8_costs_its_row(tmp_path):
+def test_a_name_in_a_csv_that_is_not_utf8_loses_only_its_row(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "metadata.csv").write_bytes(b"file_name,caption\na.png,plain words here\nc\xe9.png,a latin-1 name\n")
     rows = read_all(Files(path=str(tmp_path), table="metadata.csv"))

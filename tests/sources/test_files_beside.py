@@ -1,4 +1,4 @@
-"""The texts beside images, as others write them: found and read, or the row is dropped with a reason."""
+"""Texts beside images, in published forms, are found and read, or the row is dropped with a reason."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from vlmdata.step import RecipeError
 
 
 def rows_of(folder: Path, members: dict[str, bytes], form: str = "folder", **parameters: object) -> list[dict]:
-    """Read members of a folder or of a zip archive of them; each row with its file's name as `file`."""
+    """Read members from a folder or a zip archive; each row has its file's name as `file`."""
     path = folder / "images"
     if form == "folder":
         for name, data in members.items():
@@ -31,8 +31,8 @@ def rows_of(folder: Path, members: dict[str, bytes], form: str = "folder", **par
     return [{**row, "file": json.loads(row["extra"] or "{}").get("file_name", row["place"])} for row in rows]
 
 
-def told(rows: list[dict]) -> dict[str, str]:
-    """Return of each file the reason why its row is dropped, or its text."""
+def outcomes(rows: list[dict]) -> dict[str, str]:
+    """Return each file's text, or the reason of its drop."""
     return {row["file"].removeprefix("images.zip/"): row["reason"] or row["texts"][1]["text"] for row in rows}
 
 
@@ -94,8 +94,8 @@ def test_images_whose_names_differ_in_case_have_each_its_own_text(tmp_path, text
 def test_encodings_and_endings_are_named(tmp_path):
     members = {"a.png": picture(), "a.cap": "café".encode("latin-1"), "b.PIC": picture(9), "b.cap": "ü".encode("latin-1")}
     source = {"encoding": "latin-1", "captions": [".cap"], "images": [".pic", ".png"]}
-    assert told(rows_of(tmp_path, members, **source)) == {"a.png": "café", "b.PIC": "ü"}
-    with pytest.raises(RecipeError, match=r"'txt' is no file ending; write '\.txt'"):
+    assert outcomes(rows_of(tmp_path, members, **source)) == {"a.png": "café", "b.PIC": "ü"}
+    with pytest.raises(RecipeError, match=r"'txt' is not a file ending; write '\.txt'"):
         Files(path=str(tmp_path), captions=["txt"]).check()
 
 
@@ -114,8 +114,8 @@ def test_several_texts_are_alternatives_and_images_of_one_name_share_them(tmp_pa
         ({"a.png": picture(), "a.xmp": b"x"}, {"captions": [], "caption": ""}, {"a.png": ""}),
     ],
 )
-def test_an_image_without_a_caption_is_told_unless_none_can_be_meant(tmp_path, members, parameters, found):
-    assert told(rows_of(tmp_path, members, **parameters)) == found
+def test_an_image_without_a_caption_is_reported_unless_none_can_be_meant(tmp_path, members, parameters, found):
+    assert outcomes(rows_of(tmp_path, members, **parameters)) == found
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
@@ -123,7 +123,7 @@ def test_images_that_cannot_be_read_are_rows(tmp_path, form):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     members = {"a.heic": heic, "b.JXL": b"\xff\x0a" + bytes(9), "c.svg": b"<svg/>", "d.heic": picture(), "e.jpg": b"x"}
     expected = dict.fromkeys(("a.heic", "b.JXL", "c.svg"), "unsupported_format") | {"d.heic": "", "e.jpg": "not_an_image"}
-    assert told(rows_of(tmp_path, members, form)) == expected
+    assert outcomes(rows_of(tmp_path, members, form)) == expected
 
 
 def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
@@ -141,7 +141,7 @@ def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
     os.symlink("inside.txt", folder / "c.txt")
     (folder / "inside.txt").write_text("words")
     rows, others = rows_of(tmp_path, {}), Counter()
-    assert told(rows) == {"a.txt": "outside_folder", "b.txt": "no_file", "c.png": "words", "link.png": "outside_folder"}
+    assert outcomes(rows) == {"a.txt": "outside_folder", "b.txt": "no_file", "c.png": "words", "link.png": "outside_folder"}
     source = Files(path=str(folder))
     assert sum(len(table) for piece in source.pieces() for table in source.read_counting(piece, others)) == 4
     assert others == {"no_file": 2, "text_without_image": 1}
@@ -150,7 +150,7 @@ def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
 def test_an_image_too_large_to_be_read_whole_is_a_row(tmp_path):
     rows_of(tmp_path, {"a.png": picture(), "b.png": picture()})
     os.truncate(tmp_path / "images/a.png", LARGEST + 1)
-    assert told(rows_of(tmp_path, {})) == {"a.png": "too_large", "b.png": ""}
+    assert outcomes(rows_of(tmp_path, {})) == {"a.png": "too_large", "b.png": ""}
 
 
 def test_a_name_on_disk_that_is_not_utf8(tmp_path):

@@ -1,4 +1,4 @@
-"""What lies near images and is not read: `check` tells of texts that may be meant, archives are counted wherever they lie."""
+"""Files near images that are not read: `check` suggests texts that may be captions, and archives are counted anywhere."""
 
 import json
 import zipfile
@@ -60,7 +60,7 @@ def test_the_parameter_that_the_hint_names_reads_the_text(tmp_path):
     assert [row["reason"] or row["texts"][1]["text"] for row in rows] == ["one", "no_caption", "x"]
 
 
-def test_check_tells_of_a_zip_and_on_the_command_line(tmp_path, capsys):
+def test_check_reports_a_zip_and_on_the_command_line(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name, data in {"images/a.png": picture(), "labels/a.txt": b"x", "__MACOSX/._a.txt": b"x"}.items():
             archive.writestr(name, data)

@@ -1,4 +1,4 @@
-"""Zip archives of images: nothing is unpacked to disk, and no member costs more than itself."""
+"""Zip archives of images: nothing is unpacked to disk, and a bad member affects only its own row."""
 
 import json
 import struct
@@ -51,8 +51,8 @@ def test_members_that_lead_out_or_claim_too_much(tmp_path, monkeypatch):
     ("at", "value", "reason"),
     [(8, 1, "encrypted"), (10, 97, "unreadable_file"), (16, 7, "unreadable_file"), (24, 1 << 30, "too_large")],
 )
-def test_a_member_whose_header_is_odd_costs_its_row(tmp_path, at, value, reason):
-    """Offsets within the central directory's entry: flags, method, CRC, unpacked size."""
+def test_a_member_whose_header_is_odd_loses_only_its_row(tmp_path, at, value, reason):
+    """Offsets in the central directory's entry: flags, method, CRC, uncompressed size."""
     path = write(tmp_path / "a.zip", {"a.png": picture(), "b.png": picture(9)})
     data = bytearray(path.read_bytes())
     entry = data.find(b"PK\1\2")
@@ -106,7 +106,7 @@ def test_an_archive_in_an_archive_is_counted(tmp_path):
     assert others == {"archive": 1}
 
 
-def test_of_a_name_that_stands_twice_the_later_member_is_read_and_the_other_counted(tmp_path):
+def test_the_later_of_two_members_with_one_name_is_read_and_the_other_counted(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         for data in (picture(), picture(9)):
             archive.writestr("a.png", data)

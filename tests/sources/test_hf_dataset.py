@@ -92,7 +92,7 @@ def test_more_rows_than_a_slice(tmp_path, monkeypatch):
         ({"path": "nobody/has-this"}, "cannot be opened as a dataset"),
     ],
 )
-def test_mistakes_are_told_before_any_work(tmp_path, parameters, message):
+def test_mistakes_are_reported_before_any_work(tmp_path, parameters, message):
     datasets.DatasetDict({"train": made()}).save_to_disk(tmp_path / "data")
     with pytest.raises(RecipeError) as error:
         HfDataset(**{"path": str(tmp_path / "data"), **parameters}).check()
@@ -109,7 +109,7 @@ def test_labels_are_captions_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("caption", [{"en": "a", "fr": "b"}, [{"en": "a"}]])
-def test_captions_that_are_no_texts_are_told_before_any_work(tmp_path, caption):
+def test_captions_that_are_no_texts_are_reported_before_any_work(tmp_path, caption):
     datasets.Dataset.from_dict({"image": [picture()], "caption": [caption]}).save_to_disk(tmp_path / "data")
     with pytest.raises(RecipeError, match=r"the column 'caption' holds .*, not texts or labels"):
         HfDataset(path=str(tmp_path / "data")).check()
@@ -185,7 +185,7 @@ def test_the_address_beside_an_inline_image_stays_with_it(tmp_path, columns, par
     assert (image["data"], image["url"], row["extra"], source.shuffled) == (picture(), "https://a.org/1.png", None, False)
 
 
-def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_told(tmp_path):
+def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_reported(tmp_path):
     path = written(tmp_path, image=[picture()] * 2, n=[7, None], raw=["süß".encode(), b"caf\xe9"])
     rows = read_all(HfDataset(path=path, caption=["n", "raw"])).to_pylist()
     assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["reason"]) for row in rows] == [
@@ -195,7 +195,7 @@ def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_told(tmp_pa
 
 
 @pytest.mark.parametrize("column", [[1], [[[1, 2]]], [{"pixels": 1}], [True]])
-def test_a_column_that_cannot_be_images_is_told_before_any_work(tmp_path, column):
+def test_a_column_that_cannot_be_images_is_reported_before_any_work(tmp_path, column):
     with pytest.raises(RecipeError, match=r"the column 'image' holds .*, not images, file names or addresses"):
         HfDataset(path=written(tmp_path, image=column)).check()
 
@@ -212,7 +212,7 @@ def test_a_dotted_name_leads_into_json_in_a_text_and_an_address_may_be_bytes(tmp
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_captions_of_csv_are_what_stands_there(tmp_path, streaming):
+def test_captions_of_csv_are_read_unchanged(tmp_path, streaming):
     captions = ["NA", "null", "nan", "None", "007", "1.50", "true", "1e5", ""]
     (tmp_path / "a.csv").write_text("address,caption,n\n" + "".join(f"http://a.org/{one},{one},5\n" for one in captions))
     rows = read_all(HfDataset(path=str(tmp_path), url="address", caption="caption", streaming=streaming))

@@ -1,4 +1,4 @@
-"""A dataset of the datasets library that holds no row is a dataset of no rows, in whatever form it lies."""
+"""An empty Hugging Face dataset, in any form, gives a dataset without rows."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""What a stranger's Hugging Face dataset may name, and what it gets for anything else."""
+"""The files an untrusted Hugging Face dataset may name, and the error for any other."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vlmdata.step import RecipeError
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 datasets = pytest.importorskip("datasets")
-KEPT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as the library keeps an image
+KEPT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as the library stores an image
 
 
 def write(path, column, features=None, **others) -> str:
@@ -69,7 +69,7 @@ def test_a_row_names_an_address_or_a_file_of_its_folder_and_nothing_else(tmp_pat
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_nothing_of_a_row_is_decoded_whatever_its_features_claim(tmp_path, streaming):
-    """An Audio, Video or Pdf column would have the library open what its rows name."""
+    """The library would open the files that rows of an Audio, Video or Pdf column name."""
     features = {name: {"_type": name} for name in ("Audio", "Video", "Pdf", "Image")}
     named = pa.array([{"bytes": None, "path": "http://127.0.0.1:9/a"}], KEPT)
     path = write(tmp_path / "d.parquet", [picture()], features, **dict.fromkeys(features, named))
@@ -78,7 +78,7 @@ def test_nothing_of_a_row_is_decoded_whatever_its_features_claim(tmp_path, strea
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
-def test_one_bad_name_in_the_table_of_an_image_folder_costs_its_row(tmp_path, name):
+def test_one_bad_name_in_the_table_of_an_image_folder_loses_only_its_row(tmp_path, name):
     (tmp_path / "secret.png").write_bytes(picture())
     data = tmp_path / "data"
     data.mkdir()
@@ -133,7 +133,7 @@ def test_zip_archives_of_images(tmp_path, streaming):
 
 
 def test_the_paths_that_the_library_makes_for_a_dataset_of_the_hub(tmp_path):
-    """Streamed they are addresses of its repository, downloaded links into the blobs beside the snapshots."""
+    """In streaming they are addresses in the repository; downloaded, they are links into the blobs beside the snapshots."""
     repository = tmp_path / "datasets--a--b"
     for folder in ("blobs", "snapshots/1"):
         (repository / folder).mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_a_saved_dataset_whose_state_names_a_file_elsewhere_is_refused(tmp_path)
         HfDataset(path=str(tmp_path / "data")).check()
 
 
-def test_bytes_that_are_no_text_cost_their_row(tmp_path):
+def test_bytes_that_are_no_text_lose_only_their_row(tmp_path):
     texts = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
     dates = pa.array([10**18, 0], pa.timestamp("us"))
     table = pa.table({"image": [picture()] * 2, "caption": texts, "when": dates})

@@ -1,4 +1,4 @@
-"""No name that stands in data makes a source open anything but a file of its own dataset: forty ways, every source."""
+"""No name in data makes a source open a file outside its dataset: forty ways, every source."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.web.url import parse_url
 
-GOOD, SECRET = picture(8), picture(9)  # of eight pixels' width, and of nine
+GOOD, SECRET = picture(8), picture(9)  # eight and nine pixels wide
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def server():
 
 
 def names(folder: Path, server: LoopbackServer) -> list[str]:
-    """Return names that mean the picture beside the dataset's folder, or the one served, or something else of the machine."""
+    """Return names of the image beside the dataset's folder, of the served image, and of other files on the machine."""
     secret, served = folder.parent / "secret.png", server.url("/secret.png")
     port = served.split(":")[2].split("/")[0]
     up = ["../secret.png", "a/../../secret.png", "./../secret.png", "..//secret.png", "..\\secret.png", "in/../../secret.png"]
@@ -80,7 +80,7 @@ def names(folder: Path, server: LoopbackServer) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A dataset's folder with one good picture, and in it links and a pipe; beside it what nobody may open."""
+    """A dataset's folder with one good image, links and a pipe; files beside the folder must not be opened."""
     folder = tmp_path / "data"
     (folder / "in").mkdir(parents=True)
     (folder / "good.png").write_bytes(GOOD)
@@ -162,14 +162,14 @@ def interleaved_tars(folder: Path, found: list[str]):
 
 
 def webdataset_names(folder: Path, found: list[str]):
-    """Members that are called so."""
+    """Members with these names."""
     members = [(f"{name}{n}.png", GOOD) for n, name in enumerate(found) if "\0" not in name]
     write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     return Webdataset(path=str(folder / "a.tar"))
 
 
 def webdataset_documents(folder: Path, found: list[str]):
-    """Documents whose JSON names files so, as our own do."""
+    """Documents whose JSON uses these file names, in vlmdata's form."""
     members = []
     for number, name in enumerate(found):
         facts = {"texts": [None, "words"], "images": ["https://h/a.png", None], "metadata": [{"file": name}, None]}

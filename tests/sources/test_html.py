@@ -1,4 +1,4 @@
-"""Folders of HTML files as rows, with the images that lie beside them."""
+"""Folders of HTML files as rows, with the images beside them."""
 
 import gzip
 import os
@@ -65,7 +65,7 @@ def test_real_books_bring_all_their_images(find, books, count):
     assert (len(rows), len(images)) == (books, count) and all(image["data"] and image["reason"] is None for image in images)
 
 
-def test_a_packed_page_that_is_damaged_is_told_with_its_place(tmp_path):
+def test_a_packed_page_that_is_damaged_is_reported_with_its_place(tmp_path):
     packed = gzip.compress(b"<p>" + os.urandom(300_000).hex().encode())
     (tmp_path / "a.html.gz").write_bytes(packed[:-1000])
     (tmp_path / "b.html.gz").write_bytes(packed[:-1000] + b"\xff" * 1000)

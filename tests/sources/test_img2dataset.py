@@ -1,4 +1,4 @@
-"""The folders are those that img2dataset 1.47 wrote; the slow set has it write them again, over the loopback address."""
+"""Folders written by img2dataset 1.47; the slow tests run it again, over the loopback address."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ for options in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
-    """Return the folder in which img2dataset wrote six rows, in each format: four images, one lost, one that is no image."""
+    """Return img2dataset's output of six rows in each format: four images, one lost, one that is not an image."""
     pytest.importorskip("img2dataset")
     folder = tmp_path_factory.mktemp("img2dataset")
     routes = {f"/{side}.jpg": reply(jpeg(side), headers={"Content-Type": "image/jpeg"}) for side in (32, 40, 48, 56)}
@@ -97,7 +97,7 @@ def test_images_are_where_they_were_with_the_facts_of_the_original(output):
             assert len(image["sha256"]) == 64
 
 
-def test_a_success_whose_image_is_lost_is_told(outputs, tmp_path):
+def test_a_success_whose_image_is_lost_is_reported(outputs, tmp_path):
     shutil.copytree(outputs / "webdataset", tmp_path, dirs_exist_ok=True)
     whole = (tmp_path / "00000.tar").read_bytes()
     (tmp_path / "00000.tar").write_bytes(whole[:700])  # as a killed run leaves it
@@ -134,12 +134,12 @@ def files_of(key: str) -> list[tuple[str, bytes]]:
     return sample_files(key, {"jpg": jpeg(8), "txt": f"words of {key}".encode(), "json": b"{}"})
 
 
-def told(folder) -> list[tuple]:
+def outcomes(folder) -> list[tuple]:
     rows = read_all(Img2dataset(path=str(folder))).to_pylist()
     return [(row["reason"], row["texts"] and row["texts"][1]["text"], row["drop"] and row["place"]) for row in rows]
 
 
-def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_told(tmp_path):
+def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_reported(tmp_path):
     write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
     pq.write_table(pa.Table.from_pylist([row_of("000000000"), row_of("000000002")]), tmp_path / "00000.parquet")
     write_tar(tmp_path / "00001.tar", files_of("000010000"))
@@ -150,7 +150,7 @@ def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_told(tmp_pat
         (tmp_path / "00003" / name).write_bytes(data)
     (tmp_path / "00004_stats.json").write_text("{}")
     Img2dataset(path=str(tmp_path)).check()
-    assert told(tmp_path) == [
+    assert outcomes(tmp_path) == [
         (None, "words of 000000000", None),
         ("missing_in_shard", "words of 000000002", None),
         (None, "words of 000000001", None),
@@ -162,13 +162,13 @@ def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_told(tmp_pat
     ]
 
 
-def test_a_hole_in_a_tar_is_told_beside_the_row_that_it_costs(tmp_path):
+def test_a_hole_in_a_tar_is_reported_beside_the_row_that_it_loses(tmp_path):
     tar = write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
     data = bytearray(tar.read_bytes())
     data[:100] = b"x" * 100  # the first header
     tar.write_bytes(data)
     pq.write_table(pa.Table.from_pylist([row_of("000000000"), row_of("000000001")]), tmp_path / "00000.parquet")
-    assert told(tmp_path) == [
+    assert outcomes(tmp_path) == [
         ("missing_in_shard", "words of 000000000", None),
         (None, "words of 000000001", None),
         ("bad_record", None, "00000.tar, byte 0"),

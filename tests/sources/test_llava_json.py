@@ -27,7 +27,7 @@ def shown(row: dict) -> list[tuple[str, object]]:
     return [(r, i["width"] if i else t["text"]) for r, i, t in zip(row["roles"], row["images"], row["texts"], strict=True)]
 
 
-def test_an_image_stands_where_its_placeholder_was(tmp_path):
+def test_an_image_takes_its_placeholders_position(tmp_path):
     record = said("<image>\nWhat is it?", "A square.", "And <image> this?", "Another.", image=["1.png", "2.png"], id="x")
     (row,) = read(tmp_path, record)
     assert shown(row) == [

@@ -80,9 +80,9 @@ def test_what_does_not_fit_is_dropped_with_the_reason(tmp_path, record, reason):
 
 
 def test_conversations_of_one_image_in_one_row(tmp_path):
-    """Whether a file, an address or bytes: asked about again, the image is shown once. Others stay as they are."""
+    """An image (file, address or bytes) in several conversations is shown once. Other conversations do not change."""
     first = user({"type": "image", "image": DATA}, "What?")
-    alone = user({"type": "image", "image": DATA})  # the picture is the whole question
+    alone = user({"type": "image", "image": DATA})  # the question is only the image
     system = {"messages": [{"role": "system", "content": "Be kind."}, *first["messages"]]}
     two = user({"type": "image", "image": DATA}, {"type": "image", "image": DATA}, "Both?")
     lost = user({"type": "image", "image": "lost.png"}, "What?")

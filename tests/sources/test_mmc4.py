@@ -52,7 +52,7 @@ def test_images_of_little_similarity_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("image", [{"matched_sim": "high"}, {"matched_sim": [1]}, {"matched_text_index": float("inf")}, 5])
-def test_a_line_of_other_values_costs_one_row(tmp_path, image):
+def test_a_line_of_other_values_loses_only_one_row(tmp_path, image):
     good = {"text_list": ["a"], "image_info": []}
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(one) for one in ({**good, "image_info": [image]}, good)))
     assert read_all(Mmc4(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]

@@ -1,4 +1,4 @@
-"""OBELICS's Parquet files as rows, written here by the library that OBELICS was written with."""
+"""OBELICS's Parquet files as rows; the test writes them with the library that wrote OBELICS."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_what_is_no_parquet_is_named_before_any_work(tmp_path):
         ObelicsParquet(path=str(tmp_path)).check()
 
 
-def test_lists_may_be_written_as_json_and_what_is_none_costs_its_row(tmp_path):
+def test_lists_may_be_written_as_json_and_what_is_none_loses_only_its_row(tmp_path):
     table = pa.table({"images": [json.dumps([A, None]), "none", None, "[]"], "texts": ['[null, "one"]', "[]", None, "[]"]})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
     rows = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()

@@ -1,4 +1,4 @@
-"""Every record of a list that cannot be read says in which file and on which line it lies, and what is wrong there."""
+"""Every record of a list that cannot be read has its file, its line and its problem."""
 
 import codecs
 import gzip
@@ -26,7 +26,7 @@ def places(source) -> list:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("quoted", [True, False])
-def test_rows_of_csv_are_told_by_the_line_on_which_they_begin(tmp_path, encoding, quoted):
+def test_rows_of_csv_are_reported_by_the_line_on_which_they_begin(tmp_path, encoding, quoted):
     (tmp_path / "list.csv").write_bytes(CSV.encode(encoding))
     found = places(UrlList(path=str(tmp_path), encoding="utf-8" if encoding == "utf-8-sig" else encoding, quoted=quoted))
     if quoted:
@@ -57,7 +57,7 @@ def test_a_field_longer_than_python_allows_ends_no_count(tmp_path):
 
 
 LATIN = '{"url": "http://a.org/", "caption": "schön"}'
-FORMS = {  # how two records are written, the first with a letter in the other encoding; and the line of the first
+FORMS = {  # two records, the first with a letter in the other encoding, and the line of the first
     "array": ("[\n{},\n{}]", 2),
     "one after the other": ("{}\n{}", 1),
     "lines": ("{}\n{}\n", 1),
@@ -66,7 +66,7 @@ FORMS = {  # how two records are written, the first with a letter in the other e
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "shift_jis"])
-def test_a_record_of_json_in_another_encoding_costs_that_record(tmp_path, form, encoding):
+def test_a_record_of_json_in_another_encoding_loses_only_that_record(tmp_path, form, encoding):
     written, line = FORMS[form]
     broken = {"utf-8": b"\xf6", "shift_jis": b"\xff", "utf-16": b"\x00\xd8", "utf-32": b"\x00\xd8\x00\x00"}[encoding]
     data = written.format(LATIN, LATIN.replace("ö", "o").replace("a.org", "b.org")).replace("ö", "QQ").encode(encoding)
@@ -78,7 +78,7 @@ def test_a_record_of_json_in_another_encoding_costs_that_record(tmp_path, form, 
     assert [text for _, text, reason in pairs_of(read_all(source)) if reason is None] == ["schon"]
 
 
-def test_columns_of_json_in_another_encoding_cost_one_row(tmp_path):
+def test_columns_of_json_in_another_encoding_lose_only_one_row(tmp_path):
     columns = '{"url": ["http://a.org/", "http://b.org/"], "caption": ["schön", "x"]}'
     (tmp_path / "a.json").write_bytes(columns.encode("latin-1"))
     assert [reason for _, _, reason in pairs_of(read_all(UrlList(path=str(tmp_path))))] == [None, "bad_encoding"]
@@ -97,7 +97,7 @@ BAD_PLACES = [
 
 
 @pytest.mark.parametrize("kind", [LlavaJson, Messages, UrlList])
-def test_lines_of_json_are_told_by_their_number(tmp_path, kind):
+def test_lines_of_json_are_reported_by_their_number(tmp_path, kind):
     (tmp_path / "a.jsonl").write_bytes(BAD_LINES)
     extra = {"url": "conversations", "caption": ""} if kind is UrlList else {}
     found = places(kind(path=str(tmp_path), **extra))
@@ -105,7 +105,7 @@ def test_lines_of_json_are_told_by_their_number(tmp_path, kind):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_records_of_a_json_array_are_told_by_line_and_number(tmp_path, encoding, monkeypatch):
+def test_records_of_a_json_array_are_reported_by_line_and_number(tmp_path, encoding, monkeypatch):
     monkeypatch.setattr("vlmdata.readers.json_records.READ", 64)
     text = '\n\n[{"url": "http://a.org/"},\n 7,\n\n' + '{"url": "http://b.org/"},\n' * 20 + ' "x", [1]]'
     (tmp_path / "a.json").write_bytes(text.encode(encoding))
@@ -121,7 +121,7 @@ def test_a_table_of_files_says_it_too(tmp_path):
     assert [place for _, place, _ in places(Files(path=str(tmp_path), table="metadata.csv"))] == ["metadata.csv, line 2"]
 
 
-def test_lines_of_mmc4_are_told_with_the_member_of_a_zip_file(tmp_path):
+def test_lines_of_mmc4_are_reported_with_the_member_of_a_zip_file(tmp_path):
     lines = codecs.BOM_UTF8 + b'\n{broken\n[1]\n{"text_list": []}\n\xff\n'
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b.jsonl", lines)

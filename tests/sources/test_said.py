@@ -1,4 +1,4 @@
-"""Conversations in every published form, for both sources that read them."""
+"""Conversations in every published form, in both sources that read them."""
 
 import gzip
 import json
@@ -111,7 +111,7 @@ def test_the_address_beside_an_image_stays_with_it(tmp_path, source):
 
 
 @SOURCES
-def test_a_text_that_is_not_utf8_costs_its_row(tmp_path, source):
+def test_a_text_that_is_not_utf8_loses_only_its_row(tmp_path, source):
     texts = pa.array([json.dumps(LLAVA).encode(), b"caf\xe9"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"conversations": texts, "image": [picture()] * 2}), tmp_path / "d.parquet")
     assert read_all(source(path=str(tmp_path / "d.parquet")))["reason"].to_pylist() == [None, "bad_encoding"]
@@ -140,7 +140,7 @@ def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name,
 
 @SOURCES
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("a.json", b"PK\3\4", "is a zip archive"),
         ("a.jsonl", b"\x89PNG\r\n", "is an image"),
@@ -152,9 +152,9 @@ def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name,
         ("a.bin", b"?", "is of an unknown format"),
     ],
 )
-def test_a_file_of_another_format_is_one_line_that_names_it(tmp_path, source, name, data, told):
+def test_a_file_of_another_format_is_one_line_that_names_it(tmp_path, source, name, data, message):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(RecipeError, match=f"{told}.*this source reads json, jsonl, parquet"):
+    with pytest.raises(RecipeError, match=f"{message}.*this source reads json, jsonl, parquet"):
         source(path=str(tmp_path / name)).check()
 
 

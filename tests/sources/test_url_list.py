@@ -94,14 +94,14 @@ def test_lines_of_text_are_addresses_with_their_commas(tmp_path):
     assert rows["reason"].to_pylist() == [None, None, "bad_encoding"]
 
 
-def test_half_a_pair_in_a_csv_of_utf_16_costs_one_row(tmp_path):
+def test_half_a_pair_in_a_csv_of_utf_16_loses_only_one_row(tmp_path):
     text = "url,caption,n\nhttp://a.org/,\ud800,x\nhttp://b.org/,x,\ud800\n"
     (tmp_path / "list.csv").write_bytes(text.encode("utf-16", "surrogatepass"))
     rows = read_all(UrlList(path=str(tmp_path)))
     assert rows["reason"].to_pylist() == ["bad_encoding", "bad_encoding"]
 
 
-def test_one_row_of_a_wrong_encoding_costs_one_row(tmp_path):
+def test_one_row_of_a_wrong_encoding_loses_only_one_row(tmp_path):
     good, bad = "http://a.org/1.jpg,schön\n".encode(), "http://a.org/2.jpg,schön\n".encode("latin-1")
     (tmp_path / "list.csv").write_bytes(b"url,caption\n" + good + bad + good)
     assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == [None, "bad_encoding", None]
@@ -115,8 +115,8 @@ def test_other_encodings(tmp_path, encoding, kind):
     lines = ["http://a.org/图.jpg,文字,\\", 'http://b.org/,"x",y']
     text = "\n".join(["url,caption,n", *lines] if kind == "csv" else [line.split(",")[0] for line in lines])
     (tmp_path / f"list.{kind}").write_bytes(text.encode(encoding))
-    told = encoding if encoding == "gb18030" else "utf-8"  # the others say it themselves
-    found = [url for url, _, _ in pairs_of(read_all(UrlList(path=str(tmp_path), encoding=told)))]
+    stated = encoding if encoding == "gb18030" else "utf-8"  # the others have a byte order mark
+    found = [url for url, _, _ in pairs_of(read_all(UrlList(path=str(tmp_path), encoding=stated)))]
     assert found == ["http://a.org/图.jpg", "http://b.org/"]
 
 
@@ -167,7 +167,7 @@ def test_a_null_in_a_header_is_no_part_of_a_name(tmp_path, encoding):
     assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", "c", None)]
 
 
-def test_a_quotation_mark_that_is_never_closed_costs_its_line(tmp_path):
+def test_a_quotation_mark_that_is_never_closed_loses_only_its_line(tmp_path):
     (tmp_path / "list.csv").write_text('url,caption\nhttp://a.org/,"six inches\n' + "http://b.org/,x\n" * 100_000)
     rows = read_all(UrlList(path=str(tmp_path)))
     assert Counter(rows["reason"].to_pylist()) == {None: 100_000, "bad_record": 1}
@@ -187,8 +187,8 @@ def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
     assert [json.loads(e)["record"] for e in rows["extra"].to_pylist() if e] == ["http://b.org/", "http://c.org/,a,b"]
 
 
-@pytest.mark.filterwarnings("error")  # what goes wrong in a call back from Arrow is else only printed
-def test_a_row_of_too_many_fields_in_a_wrong_encoding_costs_one_row(tmp_path):
+@pytest.mark.filterwarnings("error")  # otherwise an error in Arrow's callback is only printed
+def test_a_row_of_too_many_fields_in_a_wrong_encoding_loses_only_one_row(tmp_path):
     good, odd = "http://a.org/,gr\U0010ff80oß\n".encode(), "http://b.org/,x,schön\n".encode("latin-1")
     (tmp_path / "list.csv").write_bytes(b"url,caption\n" + good + odd + "http://c.org/,schön\n".encode("latin-1") + good)
     rows = read_all(UrlList(path=str(tmp_path)))
@@ -314,7 +314,7 @@ def test_a_column_that_cannot_be_carried_is_named(tmp_path, column, message):
     assert pairs_of(read_all(UrlList(path=str(tmp_path), extra=[]))) == [("http://a.org/", "x", None)]
 
 
-def test_a_parquet_column_that_stands_twice_is_refused(tmp_path):
+def test_a_parquet_column_that_appears_twice_is_refused(tmp_path):
     table = pa.table([pa.array(["http://a.org/"]), pa.array(["x"]), pa.array([1]), pa.array([2])], ["url", "caption", "n", "n"])
     pq.write_table(table, tmp_path / "list.parquet")
     with pytest.raises(RecipeError, match="there are two columns 'n'"):
@@ -339,7 +339,7 @@ def test_a_parquet_column_that_stands_twice_is_refused(tmp_path):
         ({"boxes": "caption", "boxes_are": "shares"}, "needs the columns"),
     ],
 )
-def test_mistakes_are_told_before_any_work(tmp_path, parameters, message):
+def test_mistakes_are_reported_before_any_work(tmp_path, parameters, message):
     (tmp_path / "list.csv").write_bytes(written("csv"))
     (tmp_path / "other.dat").write_bytes(b"nothing of note")
     (tmp_path / "broken.csv.gz").write_bytes(b"\x1f\x8b\x08nothing")
@@ -396,7 +396,7 @@ def test_the_list_of_conceptual_captions(find, name):
 
 
 def test_what_was_read_of_a_long_parquet_file_is_not_kept(tmp_path, monkeypatch):
-    """40 MB that do not compress, in 20 row groups: at no time is more than some of them held."""
+    """40 MB that do not compress, in 20 row groups: only a few groups are in memory at a time."""
     path = tmp_path / "long.parquet"
     random = np.random.default_rng(0)
     with pq.ParquetWriter(path, pa.schema([("url", pa.string()), ("caption", pa.string())])) as writer:
@@ -407,7 +407,7 @@ def test_what_was_read_of_a_long_parquet_file_is_not_kept(tmp_path, monkeypatch)
     monkeypatch.setattr(lists, "ROWS", 1000)
     source = UrlList(path=str(path))
     gc.collect()
-    others = pa.total_allocated_bytes()  # what tests before this one hold
+    others = pa.total_allocated_bytes()  # memory held by earlier tests
     tracemalloc.start()
     rows, held = 0, []
     for piece in source.pieces():

@@ -137,7 +137,7 @@ def test_a_page_and_its_image_whose_block_digest_is_that_of_the_body_are_read(tm
     assert (row["reason"], [image["data"] for image in row["images"] if image]) == (None, [PHOTO, None])
 
 
-def test_a_record_that_cannot_be_read_is_told_with_its_place(tmp_path):
+def test_a_record_that_cannot_be_read_is_reported_with_its_place(tmp_path):
     records = [page("http://ex.com/digest").replace(b"prose", b"prosa", 1), page("http://ex.com/0"), b"no record"]
     records.append(page("http://ex.com/chunks", extra="Transfer-Encoding: chunked\r\n", body="5\r\nhello!!!\r\n"))
     places = [f"x.warc, byte {sum(map(len, records[:number]))}" for number in range(4)]
@@ -213,7 +213,7 @@ def test_every_record_is_a_row_or_counted(tmp_path):
 
 
 def test_a_large_plain_file_is_divided_by_its_lengths(tmp_path, monkeypatch):
-    inner = page("http://inner.org/")  # an archive that a server gave out: its records are none of ours
+    inner = page("http://inner.org/")  # an archive in a response: its records do not count
     records = [page(f"http://ex.com/{i}", kind="text/plain" if i % 2 else "text/html") for i in range(40)]
     records.insert(20, warc("response", "http://ex.com/x.warc", http(inner * 20, "application/warc")))
     records[30] = records[30].replace(b"Content-Length", b"Content-Langth", 1)
@@ -277,8 +277,8 @@ def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
 def test_hostile_pages_are_counted_outcomes(tmp_path):
     prose = f"<p>{PROSE}"
     hostile = {
-        "huge": (b"<p>words " * 6_000_000, ""),  # 54 MB, past what is read of a record
-        "long": (b"<p>words " * 1_300_000, ""),  # 12 MB, past what is parsed
+        "huge": (b"<p>words " * 6_000_000, ""),  # 54 MB, more than is read of a record
+        "long": (b"<p>words " * 1_300_000, ""),  # 12 MB, more than is parsed
         "bomb": (gzip.compress(bytes(30_000_000)), "Content-Encoding: gzip\r\n"),
         "deep": (b"<div>" * 100_000 + b"x", ""),
         "tags": (b"<br>" * 400_000, ""),

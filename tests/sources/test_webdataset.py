@@ -71,7 +71,7 @@ def test_tars_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path):
     assert ids == ["a/0.tar/1", "b/0.tar/1"]
 
 
-def test_of_a_dataset_of_ours_the_tars_at_its_top_count(tmp_path):
+def test_only_top_level_tars_of_a_dataset_from_vlmdata_count(tmp_path):
     (tmp_path / "work").mkdir()
     for name in ("00000.tar", "work/00000.abc.tar"):
         write_tar(tmp_path / name, {"1.png": picture()}.items())
@@ -97,7 +97,7 @@ def test_captions_in_the_json_and_several_images(tmp_path):
     assert two["texts"][2]["text"] == "both"
 
 
-def test_a_document_of_ours_comes_back_whole(tmp_path):
+def test_a_document_from_vlmdata_is_read_without_loss(tmp_path):
     facts = {
         "texts": [None, "question", None, "answer"],
         "images": ["http://a.org/1", None, None, None],
@@ -137,7 +137,7 @@ def test_a_document_of_ours_comes_back_whole(tmp_path):
         (real_data, "clip-retrieval/test_clip_inference/test_tars", 11, False),
     ],
 )
-def test_tars_of_others(find, folder, count, has_texts):
+def test_tars_from_other_tools(find, folder, count, has_texts):
     rows = read_all(Webdataset(path=str(find(f"F_vlm_repo_testdata/{folder}"))))
     assert (len(rows), rows["drop"].null_count) == (count, count)
     assert [bool(text) for _, text, _ in pairs_of(rows)] == [has_texts] * count
@@ -160,14 +160,14 @@ def test_tars_of_others(find, folder, count, has_texts):
         {"caption": [None]},
     ],
 )
-def test_what_others_say_of_an_image_in_a_wrong_form_is_left_out(tmp_path, facts):
+def test_image_facts_of_a_wrong_type_are_left_out(tmp_path, facts):
     write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": b"{}"}.items())
     (plain,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x", "one.json": json.dumps(facts).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     unlike = {name for name in plain if row[name] != plain[name]} - {"extra", "images"}
     image, bare = only_image(row), only_image(plain)
-    assert not unlike and {name for name in bare if image[name] != bare[name]} <= {"offset"}  # a longer JSON lies before it
+    assert not unlike and {name for name in bare if image[name] != bare[name]} <= {"offset"}  # a longer JSON precedes it
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_others_say_of_an_image_in_a_wrong_form_is_left_out(tmp_path, facts
         {"texts": ["a"], "metadata": [None], "images": [None], "alternatives": 5},
     ],
 )
-def test_documents_of_others_whose_lists_do_not_fit_cost_one_row(tmp_path, facts):
+def test_documents_from_other_tools_with_unaligned_lists_lose_only_one_row(tmp_path, facts):
     good = {"texts": ["a"], "metadata": [None], "images": [None], "url": 7}
     write_tar(tmp_path / "a.tar", {"1.json": json.dumps(facts).encode(), "2.json": json.dumps(good).encode()}.items())
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
@@ -205,7 +205,7 @@ TALK = {"texts": ["a", "b"], "metadata": [None] * 2, "images": [None] * 2, "role
         ({"turns": None, "tools": None}, None),
     ],
 )
-def test_turns_and_tools_that_are_none_of_ours_are_a_reason(tmp_path, more, reason):
+def test_turns_and_tools_that_have_another_form_are_a_reason(tmp_path, more, reason):
     write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**TALK, **more}).encode()}.items())
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == [reason]
 
@@ -215,7 +215,7 @@ def llava(*values: str, **more: object) -> dict:
 
 
 def spoken(tmp_path, facts: object, **members: bytes) -> dict:
-    """Return the row of a sample `k` of these members, `png_0` for `0.png`, and a JSON."""
+    """Return the row of a sample `k` with these members (`png_0` for `0.png`) and a JSON."""
     named = {f"k.{'.'.join(reversed(name.split('_')))}": data for name, data in members.items()}
     write_tar(tmp_path / "a.tar", {**named, "k.json": json.dumps(facts).encode()}.items())
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
@@ -229,7 +229,7 @@ def spoken(tmp_path, facts: object, **members: bytes) -> dict:
         llava("What?", "It.", id=7, image="coco/1.jpg", url="https://a.org/1.png"),
     ],
 )
-def test_conversations_of_others_are_conversations(tmp_path, facts):
+def test_conversations_from_other_tools_are_conversations(tmp_path, facts):
     row = spoken(tmp_path, facts, png=picture())
     assert (row["drop"], row["roles"]) == (None, ["user", "user", "assistant"])
     assert [text and text["text"] for text in row["texts"]] == [None, "What?", "It."]
@@ -260,7 +260,7 @@ def test_images_that_the_json_names_are_those_members(tmp_path):
         (llava("<image>What?", "It."), {"png": b"none"}, "not_an_image"),
     ],
 )
-def test_conversations_of_others_that_do_not_fit_have_the_reason(tmp_path, facts, members, reason):
+def test_conversations_from_other_tools_that_do_not_match_have_the_reason(tmp_path, facts, members, reason):
     assert spoken(tmp_path, facts, **members)["reason"] == reason
 
 

@@ -1,4 +1,4 @@
-"""What the JSON of a tar's sample adds: its captions, or why there is none, and fields of which none is lost."""
+"""A tar sample's JSON gives captions, or the reason there is none, and no field of it is lost."""
 
 import json
 
@@ -16,7 +16,7 @@ OURS = f"{5:024x}"
 
 
 def read(folder, members, facts, *, key="a", source=Webdataset, **options):
-    """Return the row of a sample of these members and JSON."""
+    """Return the row of a sample with these members and this JSON."""
     files = [(f"{key}.{name}", data) for name, data in members.items()]
     write_tar(folder / "a.tar", [*files, (f"{key}.json", json.dumps(facts).encode())])
     (row,) = read_all(source(path=str(folder / "a.tar"), **options)).to_pylist()
@@ -24,12 +24,12 @@ def read(folder, members, facts, *, key="a", source=Webdataset, **options):
 
 
 def said(row):
-    """Return the texts of a row, or why it is dropped."""
+    """Return a row's texts, or the reason of its drop."""
     return row["reason"] or [text["text"] for text in row["texts"] if text]
 
 
 def extra(row):
-    """Return what is written of the source's fields, without the sample's own key."""
+    """Return the source's fields in the sample's JSON, without the sample's own key."""
     return {name: value for name, value in carried(row["extra"]).items() if name != "source_key"}
 
 
@@ -45,7 +45,7 @@ def extra(row):
         {"texts": [None], "metadata": [{}], "images": ["http://a.org/"]},
     ],
 )
-def test_lists_of_others_do_not_take_the_place_of_image_and_caption(tmp_path, lists):
+def test_lists_from_other_tools_do_not_take_the_place_of_image_and_caption(tmp_path, lists):
     row = read(tmp_path, {"jpg": picture(), "txt": b"caption"}, lists)
     assert (said(row), row["images"][0]["width"]) == (["caption"], 8)
     assert extra(row) == {f"column_{name}": value for name, value in lists.items()}
@@ -68,12 +68,12 @@ def test_of_several_json_members_none_is_taken_for_the_caption(tmp_path):
         {"texts": ["x"], "images": [], "metadata": {}},
     ],
 )
-def test_a_document_of_others_without_a_caption_is_dropped_and_told(tmp_path, lists):
+def test_a_document_from_other_tools_without_a_caption_is_dropped_and_reported(tmp_path, lists):
     assert read(tmp_path, {"jpg": picture()}, lists)["reason"] == "no_caption"
     assert said(read(tmp_path, {"jpg": picture()}, lists, caption=["texts"])) == ["x"]
 
 
-def test_a_document_of_ours_that_lost_an_image_and_what_its_metadata_says_more(tmp_path):
+def test_a_document_from_vlmdata_that_lost_an_image_and_what_its_metadata_says_more(tmp_path):
     metadata = [None, {"file": "0.png", "by": "me"}, {"file": "1.png"}]
     lists = {"texts": ["x", None, None], "images": [None] * 3, "metadata": metadata}
     row = read(tmp_path, {"0.png": picture()}, {**lists, "caption": "c", "width": 3})
@@ -82,13 +82,13 @@ def test_a_document_of_ours_that_lost_an_image_and_what_its_metadata_says_more(t
 
 
 @pytest.mark.parametrize("others", [[["a"]], [["a"], "b"], "ab", {"a": 1}])
-def test_alternatives_that_do_not_fit_a_document_cost_its_row(tmp_path, others):
+def test_alternatives_that_do_not_fit_a_document_lose_only_its_row(tmp_path, others):
     lists = {"texts": [None, "x"], "images": [None, None], "metadata": [{"file": "0.png"}, None]}
     assert read(tmp_path, {"0.png": picture()}, {**lists, "alternatives": others})["reason"] == "bad_record"
 
 
 @pytest.mark.parametrize("blank", [b"", b" \n", b"\xef\xbb\xbf"])
-def test_a_blank_caption_of_ours_stays_blank_and_of_others_gives_way_to_the_next(tmp_path, blank):
+def test_a_blank_caption_from_vlmdata_stays_blank_and_from_other_tools_gives_way_to_the_next(tmp_path, blank):
     members = {"jpg": picture(), "txt": blank}
     assert said(read(tmp_path, members, {"key": OURS, "caption": "", "text": "seen in it"}, key=OURS))[0].strip() == ""
     assert said(read(tmp_path, members, {"key": OURS, "caption": "", "text": "t"}, key=OURS, caption=["txt", "text"])) == ["t"]
@@ -157,7 +157,7 @@ def test_of_several_images_the_address_and_the_alternatives_stay(tmp_path):
     assert extra(row) == {"column_sha256": "0" * 64, "column_width": 8}
 
 
-def test_a_dataset_of_ours_that_is_read_again_keeps_the_source_it_had_and_all_scores(tmp_path):
+def test_a_dataset_from_vlmdata_that_is_read_again_keeps_the_source_it_had_and_all_scores(tmp_path):
     facts = {"key": OURS, "caption": "c", "width": 1, "scores": {"clip": 2.0}, "earlier_scores": {"clip": 1.0, "nsfw": 0.0}}
     first = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, "source_key": "theirs"}, key=OURS)
     scores = {"clip": 2.0, "nsfw": 0.0}
@@ -175,13 +175,13 @@ def test_interleaved_documents_lose_no_field_either(tmp_path, url):
 
 
 @pytest.mark.parametrize("texts", [[{"text": "t"}], ["t", 5], [["t"]]])
-def test_a_text_of_an_interleaved_document_that_is_none_costs_its_row(tmp_path, texts):
+def test_a_text_of_an_interleaved_document_that_is_none_loses_only_its_row(tmp_path, texts):
     row = read(tmp_path, {}, {"texts": texts, "images": [None]}, source=InterleavedTars)
     assert row["reason"] == "no_text" and "texts[" in row["problem"]
 
 
 @pytest.mark.parametrize("source", [Webdataset, InterleavedTars])
-def test_half_a_character_in_a_document_is_told(tmp_path, source):
+def test_half_a_character_in_a_document_is_reported(tmp_path, source):
     facts = {"texts": ["t", "\ud800"], "images": [None, None], "metadata": [None, None]}
     assert read(tmp_path, {}, facts, source=source)["reason"] == "bad_encoding"
 

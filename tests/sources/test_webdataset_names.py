@@ -1,4 +1,4 @@
-"""Which members of a tar are the image and the caption of a sample: found by their names, or told."""
+"""A sample's image and caption are found by their member names, or the row has a reason."""
 
 import pytest
 import webdataset
@@ -14,7 +14,7 @@ from vlmdata.step import RecipeError
 
 
 def made(folder, names, **options):
-    """Return (caption or reason, number of images) of each row of a tar of such members; a text says its own name."""
+    """Return (caption or reason, number of images) of each row of a tar with these members; a text holds its own name."""
     files = [(name, picture() if name.lower().endswith((".png", ".heic")) else name.encode()) for name in names]
     write_tar(folder / "a.tar", files)
     rows = read_all(Webdataset(path=str(folder), **options)).to_pylist()
@@ -115,13 +115,13 @@ def test_a_blank_caption_does_not_hide_another(tmp_path):
     assert row["texts"][1]["text"] == "of the JSON"
 
 
-def test_pictures_of_formats_that_are_not_decoded_are_told(tmp_path):
+def test_pictures_of_formats_that_are_not_decoded_are_reported(tmp_path):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     write_tar(tmp_path / "a.tar", [("1.heic", heic), ("1.txt", b"x"), ("2.jxl", b"\xff\x0a" + bytes(9)), ("2.txt", b"x")])
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["unsupported_format"] * 2
 
 
-def test_a_sample_without_its_caption_beside_a_hole_is_told(tmp_path):
+def test_a_sample_without_its_caption_beside_a_hole_is_reported(tmp_path):
     pair = file(b"a.png", picture()) + file(b"a.txt", b"words")
     cut = file(b"b.png", picture()) + header(b"b.txt", 99_999)
     (tmp_path / "a.tar").write_bytes(pair + cut + file(b"c.png", picture()) + file(b"c.txt", b"words") + END)
@@ -135,26 +135,26 @@ def test_a_sample_without_its_caption_beside_a_hole_is_told(tmp_path):
     ]
 
 
-def test_parameters_that_cannot_work_are_told_by_check(tmp_path):
+def test_parameters_that_cannot_work_are_reported_by_check(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.png", picture())])
     for options, what in (({"encoding": "hex"}, "encoding 'hex'"), ({"image": []}, "image: name at least one")):
         with pytest.raises(RecipeError, match=what):
             Webdataset(path=str(tmp_path), **options).check()
 
 
-def test_check_tells_of_captions_that_are_not_where_they_are_looked_for(tmp_path, capsys):
+def test_check_reports_captions_that_are_not_where_they_are_looked_for(tmp_path, capsys):
     facts = b'{"headline": "words"}'
     write_tar(tmp_path / "a.tar", [pair for key in "12" for pair in ((f"{key}.png", picture()), (f"{key}.json", facts))])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"source: {{type: webdataset, path: {tmp_path / 'a.tar'}}}")
     assert main(["check", str(recipe)]) == 0
-    told = "2 of the first 2 samples of a.tar have an image and no caption; members and fields of the first are"
-    assert capsys.readouterr().err == f"vlmdata: {told} headline, json, png: name one as `caption`\n"
+    warning = "2 of the first 2 samples of a.tar have an image and no caption; members and fields of the first are"
+    assert capsys.readouterr().err == f"vlmdata: {warning} headline, json, png: name one as `caption`\n"
     assert main(["check", str(recipe), "--set", "source.caption=[headline]"]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_a_caption_or_json_too_large_to_be_one_is_told(tmp_path):
+def test_a_caption_or_json_too_large_to_be_one_is_reported(tmp_path):
     large = [("1.txt", b"x" * ((1 << 20) + 1)), ("2.json", b" " * ((1 << 24) + 1))]
     write_tar(tmp_path / "a.tar", [("1.png", picture()), ("2.png", picture()), *large])
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
@@ -164,7 +164,7 @@ def test_a_caption_or_json_too_large_to_be_one_is_told(tmp_path):
     ]
 
 
-def test_links_within_the_tar_are_their_members_and_others_are_told_and_never_followed(tmp_path):
+def test_links_within_the_tar_are_their_members_and_others_are_reported_and_never_followed(tmp_path):
     links = (
         header(b"d/b.txt", 0, b"1", b"./a.txt")
         + header(b"d/c.png", 0, b"2", b"b.png")

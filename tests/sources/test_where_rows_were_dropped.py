@@ -1,4 +1,4 @@
-"""Whatever row a source drops says where it lies: without an address its key alone would lead nobody to it."""
+"""Every row that a source drops has its place: without an address nobody could find it by its key."""
 
 import json
 

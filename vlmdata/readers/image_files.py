@@ -180,9 +180,9 @@ def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
 
 
 class Survey(NamedTuple):
-    """What lies beside the images of some folders."""
+    """Counts of the other files in the folders of images."""
 
-    has_texts: bool  # whether an image has a file beside it, which may be its text
+    has_texts: bool  # whether an image has a file beside it, which may be its caption
     orphans: int  # text files that belong to no image
     no_files: int  # broken links, pipes, devices and folders with the name of an image
     archives: int  # .zip, .tar.gz, .rar and similar files, which are not opened

@@ -260,7 +260,7 @@ def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
     """Return a column as Python values; dates out of Python's range as texts."""
     try:
         return column.to_pylist()
-    except (OverflowError, ValueError, KeyError) as error:  # a year of five digits; half a character; an unknown time zone
+    except (OverflowError, ValueError, KeyError) as error:  # a year of five digits, undecodable bytes, an unknown time zone
         if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
             with contextlib.suppress(pa.ArrowInvalid):
                 return column.cast(pa.string()).to_pylist()

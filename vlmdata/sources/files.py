@@ -62,7 +62,7 @@ class Files(Source):
     def check(self) -> None:
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
-            raise RecipeError(f"images, captions: '{bad[0]}' is no file ending; write '.{bad[0]}'")
+            raise RecipeError(f"images, captions: '{bad[0]}' is not a file ending; write '.{bad[0]}'")
         if not self.table:
             if not self.pieces():
                 raise RecipeError(f"{self.path}: there is no image that ends in {', '.join(self.images)}")
