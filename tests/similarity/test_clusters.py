@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from vlmdata.similarity.clusters import best_first, best_of_groups, components, leaders
+from vlmdata.similarity.clusters import best_first, best_of_groups, components, representatives_of_rows
 
 CHAIN = np.array([[0, 1], [1, 2], [2, 3]])
 
 
-def test_components_join_a_whole_chain_and_leaders_only_what_is_within_reach_of_a_kept_row() -> None:
+def test_components_join_a_whole_chain_and_representatives_only_what_is_within_reach_of_a_kept_row() -> None:
     rank = np.array([1, 0, 2, 3])  # row 1 is the best
     assert components(5, [CHAIN]).tolist() == [0, 0, 0, 0, 4]
-    assert leaders(rank, [CHAIN]).tolist() == [1, 1, 1, 3]
+    assert representatives_of_rows(rank, [CHAIN]).tolist() == [1, 1, 1, 3]
 
 
 def test_a_row_goes_to_the_best_of_the_kept_rows_it_is_paired_with() -> None:
     rank = np.array([2, 1, 0, 3])
-    assert leaders(rank, [np.array([[0, 3], [1, 3], [0, 1]])]).tolist() == [1, 1, 2, 1]
+    assert representatives_of_rows(rank, [np.array([[0, 3], [1, 3], [0, 1]])]).tolist() == [1, 1, 2, 1]
 
 
 def greedy(rank: np.ndarray, pairs: np.ndarray) -> list[int]:
@@ -23,22 +23,22 @@ def greedy(rank: np.ndarray, pairs: np.ndarray) -> list[int]:
     for left, right in pairs.tolist():
         near[left].add(right)
         near[right].add(left)
-    stands: dict[int, int] = {}
+    representatives: dict[int, int] = {}
     for row in np.argsort(rank).tolist():
-        kept = [other for other in near[row] if stands.get(other) == other]
-        stands[row] = min(kept, key=lambda other: int(rank[other]), default=row)
-    return [stands[row] for row in range(len(rank))]
+        kept = [other for other in near[row] if representatives.get(other) == other]
+        representatives[row] = min(kept, key=lambda other: int(rank[other]), default=row)
+    return [representatives[row] for row in range(len(rank))]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_leaders_and_components_do_not_depend_on_chunks_or_their_order(seed: int) -> None:
+def test_representatives_and_components_do_not_depend_on_chunks_or_their_order(seed: int) -> None:
     random = np.random.default_rng(seed)
     rank = random.permutation(400)
     pairs = np.unique(np.sort(random.integers(0, 400, (500, 2)), axis=1), axis=0)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     mixed = random.permutation(pairs)[:, ::-1]
-    assert leaders(rank, [pairs]).tolist() == greedy(rank, pairs)
-    assert leaders(rank, np.array_split(mixed, 7)).tolist() == greedy(rank, pairs)
+    assert representatives_of_rows(rank, [pairs]).tolist() == greedy(rank, pairs)
+    assert representatives_of_rows(rank, np.array_split(mixed, 7)).tolist() == greedy(rank, pairs)
     assert np.array_equal(components(400, [pairs]), components(400, np.array_split(mixed, 7)))
 
 
@@ -69,5 +69,5 @@ def test_best_of_groups() -> None:
 
 def test_no_pairs_and_no_rows() -> None:
     assert components(2, []).tolist() == [0, 1]
-    assert leaders(np.array([1, 0]), []).tolist() == [0, 1]
-    assert leaders(np.zeros(0, np.int64), [np.zeros((0, 2), np.int64)]).tolist() == []
+    assert representatives_of_rows(np.array([1, 0]), []).tolist() == [0, 1]
+    assert representatives_of_rows(np.zeros(0, np.int64), [np.zeros((0, 2), np.int64)]).tolist() == []

@@ -7,7 +7,7 @@ import pytest
 
 from vlmdata.similarity.cosine import exact_products, head_and_tail, pairs_above, pairs_between, quantise
 from vlmdata.similarity.kmeans import spherical_kmeans
-from vlmdata.similarity.semdedup import by_hardness, roots, semantic_duplicates
+from vlmdata.similarity.semdedup import by_hardness, follow_to_kept, semantic_duplicates
 
 pytestmark = pytest.mark.whole
 
@@ -104,13 +104,13 @@ def test_semdedup_drops_what_resembles_an_earlier_row_even_one_that_went() -> No
     """A, B, C turn by 10 degrees each: B resembles A, C resembles B alone. D is like A but in another cell."""
     angles = np.radians([0, 10, 20, 1])
     rows = quantise(np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    stands, similarity = semantic_duplicates(rows, np.array([0, 0, 0, 1]), np.array([0, 1, 2, 3]), np.cos(np.radians(15)))
-    assert stands.tolist() == [0, 0, 1, 3]
-    assert roots(stands).tolist() == [0, 0, 0, 3]
+    similar, similarity = semantic_duplicates(rows, np.array([0, 0, 0, 1]), np.array([0, 1, 2, 3]), np.cos(np.radians(15)))
+    assert similar.tolist() == [0, 0, 1, 3]
+    assert follow_to_kept(similar).tolist() == [0, 0, 0, 3]
     assert np.isnan(similarity[[0, 3]]).all()
     assert similarity[1] == pytest.approx(np.cos(np.radians(10)), abs=0.01)
-    stands, _ = semantic_duplicates(rows, np.array([0, 0, 0, 1]), np.array([2, 1, 0, 3]), np.cos(np.radians(15)))
-    assert stands.tolist() == [1, 2, 2, 3]
+    similar, _ = semantic_duplicates(rows, np.array([0, 0, 0, 1]), np.array([2, 1, 0, 3]), np.cos(np.radians(15)))
+    assert similar.tolist() == [1, 2, 2, 3]
 
 
 def test_semdedup_against_its_rule_written_plainly() -> None:
@@ -118,8 +118,8 @@ def test_semdedup_against_its_rule_written_plainly() -> None:
     centroids, _ = spherical_kmeans(rows, 1)
     cells = np.zeros(len(rows), np.int64)
     rank = by_hardness(rows, cells, centroids)
-    stands, _ = semantic_duplicates(rows, cells, rank, 0.9)
+    similar, _ = semantic_duplicates(rows, cells, rank, 0.9)
     order = np.argsort(rank)
     is_above = np.tril(brute(rows[order], rows[order], 0.9), -1)
-    assert np.array_equal(np.sort(order[is_above.any(axis=1)]), np.flatnonzero(stands != np.arange(len(rows))))
+    assert np.array_equal(np.sort(order[is_above.any(axis=1)]), np.flatnonzero(similar != np.arange(len(rows))))
     assert 100 < is_above.any(axis=1).sum() < 2400

@@ -82,7 +82,7 @@ def test_a_list_of_imagededups_hashes(tmp_path):
         ({"md5": ("absent.txt",)}, "absent.txt: cannot be read as a list"),
         ({"pdq": ("list",)}, "list, line 2: 'xyz' is no pdq: 64 hex digits"),
         ({"urls": ("list",)}, "list, line 2: 'xyz' is no http"),
-        ({"md5": ("list",), "phash_bits": 40}, "more would match any picture"),
+        ({"md5": ("list",), "phash_bits": 40}, "larger values match any picture"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(step, message, tmp_path, monkeypatch):

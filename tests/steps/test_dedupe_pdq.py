@@ -27,5 +27,5 @@ def test_hashes_within_31_bits_go_to_the_best_and_one_bit_more_is_another_pictur
 
 
 def test_a_distance_that_cannot_be_searched_is_refused() -> None:
-    with pytest.raises(RecipeError, match="search within 0 to 126"):
+    with pytest.raises(RecipeError, match=r"must lie in 0\.\.126"):
         DedupePdq(distance=127).check()

@@ -51,5 +51,5 @@ def test_what_is_kept_does_not_depend_on_the_order_of_the_rows() -> None:
 
 
 def test_a_distance_that_cannot_be_searched_is_refused() -> None:
-    with pytest.raises(RecipeError, match="search within 0 to 16"):
+    with pytest.raises(RecipeError, match=r"must lie in 0\.\.16"):
         DedupePhash(distance=17).check()

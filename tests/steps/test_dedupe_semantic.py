@@ -38,5 +38,5 @@ def test_semdedup_drops_along_a_chain_to_its_first() -> None:
 def test_the_hardest_first_as_the_paper_does() -> None:
     found = DedupeSemantic(cosine=LIMIT, rule="semdedup", cells=2, keep=("hard",)).run(rows_with("fixed"))
     assert 0 < found["drop"].null_count < 6
-    with pytest.raises(RecipeError, match="stands alone"):
+    with pytest.raises(RecipeError, match="must be the only entry"):
         DedupeSemantic(keep=("hard",)).check()

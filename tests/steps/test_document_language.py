@@ -29,5 +29,5 @@ def test_a_doubtful_text_is_rejected_with_its_probability():
 
 
 def test_an_unknown_code_is_a_mistake():
-    with pytest.raises(RecipeError, match="'xx' is no language"):
+    with pytest.raises(RecipeError, match="'xx' is not a language"):
         DocumentLanguage(keep=["xx"]).check()

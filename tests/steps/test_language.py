@@ -49,7 +49,7 @@ def test_a_row_that_was_never_measured_stays_out_of_it():
 
 
 def test_an_unknown_code_is_told():
-    with pytest.raises(RecipeError, match="'eng' is no language"):
+    with pytest.raises(RecipeError, match="'eng' is not a language"):
         Language(keep=["eng"]).check()
 
 

@@ -32,5 +32,5 @@ def test_scores_of_rows_and_rows_rejected_before() -> None:
 
 
 def test_a_share_of_nothing_is_refused() -> None:
-    with pytest.raises(RecipeError, match="a share of the whole"):
+    with pytest.raises(RecipeError, match=r"must lie in \(0, 1\]"):
         TopFraction(fraction=0).check()

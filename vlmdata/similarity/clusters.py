@@ -1,12 +1,11 @@
-"""From pairs of similar rows to clusters, and the best row of each.
+"""Cluster rows by pairs of similar rows, and choose the best row of each cluster.
 
-Two ways, for two needs. `leaders`: a cluster is one kept row and the rows within reach of it. Nothing is given up that is
-unlike what is kept; of a chain A-B-C, where A and C are not similar, both ends stay if B is not the best. This is what
-dedup wants. `components`: everything that pairs connect, however long the chain. Nothing similar is ever parted, which is
-what splits into train and test want; for dedup a chain may give up rows that look like nothing kept, the more so the larger
-the distance (at 8 bits of 64 chains are common).
+For dedup, `representatives_of_rows`: a cluster is one kept row and the rows paired with it. Every dropped row is similar to
+a kept one; of a chain A-B-C where A and C are not similar, both A and C stay unless B is the best. For splits into train and
+test, `components`: all rows that pairs connect, by chains of any length, so that no similar rows are separated. For dedup a
+chain would drop rows similar to no kept row, more often at larger distances (at 8 bits of 64 chains are common).
 
-Neither depends on the order of the pairs, and with `best_first` not on the order of the rows.
+The results do not depend on the order of the pairs or, with `best_first`, on the order of the rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,24 +21,24 @@ from vlmdata.similarity.runs import Ids, batched_rows
 
 
 def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
-    """Return the rank of each row, 0 the best: greatest in the first column, then in the next, and so on; then least key.
+    """Return the rank of each row, 0 the best: greatest in the first column, ties by the next columns, then by the least key.
 
-    Negate a column for its least value to win. Round scores first; NaN is worst. Keys are distinct, so the order is
-    total, and is the rows' own whatever order they arrive in.
+    Negate a column to prefer its least value. Round scores first; NaN is worst. Keys are distinct, so the order is total
+    and does not depend on the input order.
     """
-    words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy's hold four bytes a letter
+    words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy strings take four bytes a letter
     by_key = pc.array_sort_indices(words).to_numpy().astype(np.int64)
-    falling = [-np.nan_to_num(np.asarray(column, np.float64)[by_key], nan=-np.inf) for column in columns]
-    order = by_key[np.lexsort(falling[::-1])] if falling else by_key
+    descending = [-np.nan_to_num(np.asarray(column, np.float64)[by_key], nan=-np.inf) for column in columns]
+    order = by_key[np.lexsort(descending[::-1])] if descending else by_key
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank
 
 
 def components(count: int, pairs: Iterable[Ids]) -> Ids:
-    """Return for each of `count` rows the least row that chunks of pairs (M, 2) connect it to: itself where none does."""
+    """Return for each of `count` rows the least row in its component: chunks of pairs (M, 2) -> (count,)."""
     labels = np.arange(count)
-    for chunk in batched_rows(pairs, max(count, 1 << 20)):  # joined chunk by chunk: no more than one is held
+    for chunk in batched_rows(pairs, max(count, 1 << 20)):  # chunk by chunk: only one is in memory
         joined = np.stack([*labels[chunk].T]).astype(np.int32 if count < 2**31 else np.int64)
         graph = coo_array((np.ones(len(chunk), np.int8), (joined[0], joined[1])), shape=(count, count))
         _, numbers = connected_components(graph, directed=False)
@@ -49,15 +48,15 @@ def components(count: int, pairs: Iterable[Ids]) -> Ids:
     return labels
 
 
-def leaders(rank: Ids, pairs: Iterable[Ids]) -> Ids:
-    """Return for each row the row kept for it: itself, or the best of the kept rows it is paired with.
+def representatives_of_rows(rank: Ids, pairs: Iterable[Ids]) -> Ids:
+    """Return the representative of each row: itself if it is kept, else the best of the kept rows it is paired with.
 
-    A row is kept where no better row it is paired with is kept. `rank` (N,) is distinct, 0 the best. `pairs` is gone
-    through several times (a list of chunks, or what makes them anew) and must hold every pair, not only connecting ones.
-    Memory is a few times N. Rounds follow the longest falling chain of undecided rows, a handful in practice.
+    A row is kept if no better row it is paired with is kept. `rank` (N,) is distinct, 0 the best. `pairs` is iterated several
+    times, so it must be a list or another reusable iterable, and it must hold every pair, not only connecting ones. Memory is
+    a few times N. The number of rounds is the longest descending chain of undecided rows, a handful in practice.
     """
     undecided, kept = np.ones(len(rank), bool), np.zeros(len(rank), bool)
-    stands = np.full(len(rank), len(rank))  # rank of the row that stands for this one
+    best = np.full(len(rank), len(rank))  # rank of each row's representative
     while undecided.any():
         blocked = np.zeros(len(rank), bool)
         for chunk in pairs:
@@ -69,10 +68,10 @@ def leaders(rank: Ids, pairs: Iterable[Ids]) -> Ids:
         undecided &= ~new
     for chunk in pairs:
         better, worse = by_rank(chunk, rank)
-        fitting = kept[better]
-        np.minimum.at(stands, worse[fitting], rank[better[fitting]])
-    stands[kept] = rank[kept]
-    return np.argsort(rank)[stands]
+        is_kept = kept[better]
+        np.minimum.at(best, worse[is_kept], rank[better[is_kept]])
+    best[kept] = rank[kept]
+    return np.argsort(rank)[best]
 
 
 def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
@@ -83,17 +82,17 @@ def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
 
 
 def best_of_groups(groups: Ids, rank: Ids) -> Ids:
-    """Return for each group 0..G-1 its best row: (N,) group of each row, (N,) ranks -> (G,)."""
+    """Return the best row of each group 0..G-1: (N,) group of each row, (N,) ranks -> (G,)."""
     best = np.full(groups.max(initial=-1) + 1, len(rank))
     np.minimum.at(best, groups, rank)
     return np.argsort(rank)[best]
 
 
-def stand_ins(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
-    """Return the item kept for each: the best of its group, or what `leaders` keeps for that.
+def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
+    """Return the representative of each item: that of the best item of its group, by `representatives_of_rows`.
 
-    Equal items are groups: (N,) group of each, 0..G-1, (N,) ranks, and chunks of every pair of groups -> (N,)."""
+    A group holds equal items: (N,) group of each item, 0..G-1, (N,) ranks, chunks of every pair of groups -> (N,)."""
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)
     order[np.argsort(rank[best])] = np.arange(len(best))
-    return best[leaders(order, list(pairs))][groups]
+    return best[representatives_of_rows(order, list(pairs))][groups]

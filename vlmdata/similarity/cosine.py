@@ -1,8 +1,8 @@
-"""All pairs of embeddings above a cosine, decided on integers, so that threads, block order and BLAS change nothing.
+"""Find all pairs of embeddings above a cosine, exactly: threads, block order and BLAS do not change the result.
 
-N rows, D width. Vectors are stored as int8 (a quarter of fp32; a cosine moves by a few thousandths at most). What decides is
-the integer product. Before it a float filter rules out most pairs with a part of the width: for unit vectors cut into
-head and tail, cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above float error.
+N rows, D width. Vectors are int8, a quarter of fp32; a cosine changes by at most a few thousandths. Integer products decide.
+Before them, a float filter on part of the width rules out most pairs: for unit vectors cut into head and tail,
+cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above float error.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,28 +21,28 @@ Floats = NDArray[np.float32]
 
 BLOCK = 4096
 STRIP = 256  # rows of a block multiplied at a time: 4 MiB
-EXACT_WIDTH = 1040  # float32 adds this many products of int8 exactly, in any order: all sums stay under 2**24
+EXACT_WIDTH = 1040  # up to this width float32 adds products of int8 exactly in any order: all sums stay under 2**24
 MARGIN = 1e-4  # float32 errs by about 1e-6 here
 HEADS = (32, 64, 96, 128, 192, 256, 384)
-VERIFY_COST = 20  # one exact product of a pair costs about this many filtered ones at the same width
+VERIFY_COST = 20  # an exact product costs about as much as this many filter products of the same width
 
 
 def quantise(vectors: NDArray[np.floating]) -> Int8:
-    """Return each row scaled so that its largest entry is 127, rounded: (N, D) -> int8. A row of zeros stays zero."""
+    """Return rows scaled to a largest absolute entry of 127 and rounded: (N, D) -> int8. A row of zeros stays zero."""
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0).astype(np.float64)
     if not np.isfinite(largest).all():
-        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(largest[:, 0]))[0])} has an entry that is no finite number")
+        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(largest[:, 0]))[0])} has an entry that is not finite")
     scaled = vectors / np.where(largest > 0, largest, 1) * 127
     return np.rint(scaled).astype(np.int8)
 
 
 def squared_norms(rows: Int8) -> Ids:
-    """Return the sum of squares of each row, exact."""
+    """Return the exact sum of squares of each row: (N, D) -> (N,)."""
     return np.einsum("nd,nd->n", rows, rows, dtype=np.int64)
 
 
 def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of every pair i < j whose cosine is above `cosine`, (M, 2), each once; zero rows pair with nothing."""
+    """Yield chunks (M, 2) of every pair i < j with a cosine above `cosine`, each once; rows of zeros have no pairs."""
     filtered = head_and_tail(rows, cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
 
@@ -55,7 +55,7 @@ def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]
 
 
 def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of every (row, reference) whose cosine is above `cosine`: (N, D), (R, D) -> (M, 2)."""
+    """Yield chunks of every (row, reference) with a cosine above `cosine`: (N, D), (R, D) -> (M, 2)."""
     both = head_and_tail(np.concatenate([rows, references]), cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(0, len(references), BLOCK)]
 
@@ -67,21 +67,21 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 
 
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
-    """Yield the pairs of each block, in order. Threads take whole blocks and BLAS has one: products this small cost it more
-    to share than to make, on a busy machine five times as much."""
+    """Yield the pairs of each block, in order. Each thread takes whole blocks with single-threaded BLAS: sharing products this
+    small costs more than computing them, five times as much on a busy machine."""
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(corners), 8 * threads):  # some at once, so that what is found stays small
+        for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
             with threadpool_limits(1, "blas"):
                 found = list(pool.map(work, corners[start : start + 8 * threads]))
             yield from found
 
 
 def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple[int, int]) -> Ids:
-    """Return the pairs of one block that the filter lets through."""
+    """Return the pairs of one block that pass the filter."""
     top, side = corner
     left, right = filtered[top : top + BLOCK], others[side : side + BLOCK]
     found = []
-    upper = np.empty((min(STRIP, len(left)), len(right)), np.float32)  # kept: a new one costs more than the product
+    upper = np.empty((min(STRIP, len(left)), len(right)), np.float32)  # reused: allocating costs more than the product
     for start in range(0, len(left), STRIP):
         strip = left[start : start + STRIP]
         bound = np.matmul(strip, right.T, out=upper[: len(strip)])
@@ -91,10 +91,10 @@ def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple
 
 
 def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.bool_]:
-    """Say for each pair whether its cosine is above: integer products and norms, one comparison in float64."""
+    """Say for each pair whether its cosine is above `cosine`: integer products and norms, one comparison in float64."""
     dots = np.empty(len(pairs), np.float64)
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
-    for start in range(0, len(pairs), 512):  # few enough to stay in the cache
+    for start in range(0, len(pairs), 512):  # small enough for the cache
         some = pairs[start : start + 512]
         left, right = rows[some[:, 0]].astype(kind), others[some[:, 1]].astype(kind)
         dots[start : start + 512] = np.einsum("nd,nd->n", left, right)
@@ -106,18 +106,18 @@ def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def head_and_tail(rows: Int8, cosine: float) -> Floats:
-    """Return unit rows turned so that the first axes hold most of their length, cut to a head, with the length of what was
-    cut as the last column: (N, D) -> (N, H + 1). The width H is the one that is likely to cost least."""
+    """Return unit rows rotated so that the first axes hold most of their length, cut to a head of H axes, with the length of
+    the tail as the last column: (N, D) -> (N, H + 1). H is the estimated cheapest width."""
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)).astype(np.float32)
     sample = sample_of(len(rows), 2000)
     units: Floats = (rows[sample] / norms[sample, None]).astype(np.float32)
-    _, axes = np.linalg.eigh(units.T @ units)  # the least first
-    turned: Floats = np.ascontiguousarray(axes[:, ::-1]).astype(np.float32)
-    width = best_head(units @ turned, cosine)
+    _, axes = np.linalg.eigh(units.T @ units)  # in ascending order
+    rotation: Floats = np.ascontiguousarray(axes[:, ::-1]).astype(np.float32)
+    width = best_head(units @ rotation, cosine)
     head = np.empty((len(rows), width + 1), np.float32)
     for start in range(0, len(rows), BLOCK):
         block: Floats = (rows[start : start + BLOCK] / norms[start : start + BLOCK, None]).astype(np.float32)
-        head[start : start + BLOCK] = cut_rows(block @ turned, width)
+        head[start : start + BLOCK] = cut_rows(block @ rotation, width)
     return head
 
 
@@ -127,7 +127,7 @@ def cut_rows(units: Floats, width: int) -> Floats:
 
 
 def best_head(sample: Floats, cosine: float) -> int:
-    """Return the head width whose filter and exact products together cost least, judged on pairs of a sample."""
+    """Return the head width with the least total cost of filter and exact products, estimated on pairs of a sample."""
     full = sample.shape[1]
     costs = {full: float(full)}
     for width in (width for width in HEADS if width < full):
@@ -138,24 +138,21 @@ def best_head(sample: Floats, cosine: float) -> int:
 
 
 def sample_of(count: int, size: int, seed: int = 0) -> Ids:
-    """Return up to `size` of `count` places, ascending, by a hash of the place and the seed."""
+    """Return up to `size` of `count` places, ascending, chosen by a hash of the place and the seed."""
     start = mixed(np.full(count, seed, np.uint64))
     places: NDArray[np.uint64] = np.arange(1, count + 1).astype(np.uint64)
     return np.sort(np.argsort(mixed(start + places), kind="stable")[:size])
 
 
 def exact_products(rows: Int8, others: Int8) -> Floats:
-    """Return all products (N, D), (K, D) -> (N, K), each an exact integer.
-
-    In float32 where the width allows, or else in float64.
-    """
+    """Return all products, exact integers as float32 or, for widths above EXACT_WIDTH, float64: (N, D), (K, D) -> (N, K)."""
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     products: Floats = rows.astype(kind) @ others.astype(kind).T
     return products
 
 
 def greatest_cosine(rows: Int8, references: Int8) -> NDArray[np.float64]:
-    """Return the greatest cosine of each row to a reference, from integer products: (N, D), (R, D) -> (N,). 0 for zeros."""
+    """Return the greatest cosine of each row to a reference: (N, D), (R, D) -> (N,). A row of zeros has 0."""
     found = np.full(len(rows), -1.0)
     scale = 1 / np.sqrt(np.maximum(squared_norms(references), 1))
     step = max((1 << 24) // max(len(references), 1), 1)

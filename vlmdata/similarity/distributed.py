@@ -1,9 +1,9 @@
-"""The same searches cut into independent tasks, for what one machine cannot hold or should not do alone.
+"""The searches as independent tasks, for data too large for one machine.
 
-`run` is any function like the builtin `map`, in order: a process pool's, or the engine's, which puts each task on a worker.
-A task is plain data and opens the pieces itself (paths or addresses of .npy files that every machine reads, or arrays),
-keeps only what falls into its bucket, and returns pairs of global numbers: items counted over the pieces in order. Tasks
-only read, so one that is done twice gives the same twice; results are those of one machine.
+`run` is an ordered function like the builtin `map`: a process pool's, or the engine's, which runs each task on a worker.
+A task is plain data. It opens the pieces (arrays, or paths and addresses of .npy files that every machine can read), keeps
+the items of its bucket and returns pairs of global numbers, which count items over the pieces in order. Tasks only read, so
+repeating one is safe. The results equal those of one machine.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.splitmix import mixed
 from vlmdata.step import MapTasks, StoredArray
 
-IN_A_TASK = 4_000_000  # hashes or keys that a task holds, about
-PAIRS = 50_000  # compared in a task
+IN_A_TASK = 4_000_000  # hashes or keys in a task, about
+PAIRS = 50_000  # pairs compared in a task
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One task: of `of` buckets of what the pieces hold, number `number`; `table` (or band) says by which key they go.
-    `chosen`: the places in each piece that count; all where there are none."""
+    """One task: bucket `number` of `of`. The key of `table`, or of that band, assigns items of the pieces to buckets.
+    `chosen` holds the places to use in each piece; empty: all."""
 
     pieces: tuple[StoredArray, ...]
     number: int
@@ -45,7 +45,7 @@ class Bucket:
 
 
 def load(piece: StoredArray) -> NDArray:
-    """Return the array of a piece; files are mapped, so that a task reads what it touches."""
+    """Return the array of a piece. Local files are memory-mapped, so that a task reads only the pages it uses."""
     if not isinstance(piece, str):
         return piece
     if "://" in piece:
@@ -55,17 +55,17 @@ def load(piece: StoredArray) -> NDArray:
 
 
 def buckets_for(count: int) -> int:
-    """Return into how many buckets this many items go."""
+    """Return the number of buckets for `count` items."""
     return -(-count // IN_A_TASK) or 1
 
 
 def starts_of(pieces: Sequence[StoredArray]) -> Ids:
-    """Return the number of the first item of each piece, and at the end how many there are."""
+    """Return the global number of each piece's first item, and the total at the end."""
     return np.cumsum([0] + [len(load(piece)) for piece in pieces])
 
 
 def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, buckets: int = 1) -> Iterator[Ids]:
-    """Yield chunks of the pairs of unequal hashes within the distance, equal hashes told by their first item."""
+    """Yield chunks of the pairs of unequal hashes within the distance; the first item represents equal hashes."""
     held = tuple(pieces)
     count = int(starts_of(held)[-1])
     tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]
@@ -73,7 +73,7 @@ def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, b
 
 
 def near_in_bucket(task: Bucket) -> Ids:
-    """Return the pairs that the task's table is the first to find among the hashes whose key falls into the bucket."""
+    """Return the pairs in the bucket that no earlier table finds."""
     table = task.table
     assert isinstance(table, Table)
     low = np.uint64(64 - table.key_bits)
@@ -84,7 +84,7 @@ def near_in_bucket(task: Bucket) -> Ids:
 
 
 def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tuple[Ids, Hashes]:
-    """Return the rows of all pieces that fall into the bucket, and their hashes."""
+    """Return the global numbers and the hashes of the items for which `is_chosen` holds."""
     rows, hashes, start = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], 0
     for piece in task.pieces:
         part = np.ascontiguousarray(load(piece), np.uint64)
@@ -98,7 +98,7 @@ def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tu
 def lsh_pairs(
     pieces: Sequence[StoredArray], run: MapTasks, *, buckets: int = 1, chosen: Sequence[StoredArray] = ()
 ) -> Iterator[Ids]:
-    """Yield chunks of the candidates that `lsh.candidates` finds, pieces being band keys (bands, n)."""
+    """Yield chunks of the candidates that `lsh.candidates` finds; a piece holds band keys (bands, n)."""
     held, places = tuple(pieces), tuple(chosen)
     bands = len(load(held[0]))
     tasks = [Bucket(held, n, buckets, band, chosen=places) for band in range(bands) for n in range(buckets)]
@@ -106,7 +106,7 @@ def lsh_pairs(
 
 
 def candidates_in_bucket(task: Bucket) -> Ids:
-    """Return the candidates that the task's band is the first to bring together."""
+    """Return the candidates of the task's band that no earlier band finds."""
     band = task.table
     assert isinstance(band, int)
     rows, keys, start = [], [], 0
@@ -115,7 +115,7 @@ def candidates_in_bucket(task: Bucket) -> Ids:
         some = load(task.chosen[number]) if task.chosen else np.arange(part.shape[1])
         here = some[part[band][some] % np.uint64(task.of) == task.number]
         rows.append(here + start)
-        keys.append(part[: band + 1][:, here])  # bands after this one have no say in it
+        keys.append(part[: band + 1][:, here])  # later bands do not matter
         start += part.shape[1]
     row_of = np.concatenate(rows)
     found = [row_of[pairs] for pairs in candidates_of(np.concatenate(keys, axis=1), band)]
@@ -124,7 +124,7 @@ def candidates_in_bucket(task: Bucket) -> Ids:
 
 @dataclass(frozen=True)
 class PieceOfPairs:
-    """One task of `cosine_pairs`: piece against piece, their rows counted from `starts`."""
+    """One task of `cosine_pairs`: two pieces to compare; `starts` are the global numbers of their first rows."""
 
     left: StoredArray
     right: StoredArray
@@ -133,7 +133,7 @@ class PieceOfPairs:
 
 
 def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) -> Iterator[Ids]:
-    """Yield chunks of the pairs that `cosine.pairs_above` finds, pieces being int8 embeddings (n, D): a task holds two."""
+    """Yield chunks of the pairs that `cosine.pairs_above` finds; a piece holds int8 embeddings (n, D), a task two pieces."""
     starts = starts_of(pieces).tolist()
     tasks = (
         PieceOfPairs(pieces[i], pieces[j], (starts[i], starts[j]), cosine)
@@ -154,14 +154,14 @@ def above_in_pieces(task: PieceOfPairs) -> Ids:
 
 @dataclass(frozen=True)
 class Compared:
-    """One task that compares pairs of items: `pieces` are those that hold any of them, and where each begins."""
+    """One task that compares pairs of items: the pieces that hold them, and the global number of each piece's first item."""
 
     pieces: tuple[tuple[StoredArray, ...], ...]
     starts: Ids
     pairs: Ids
 
     def where(self) -> tuple[Ids, Ids]:
-        """Return the piece and the place in it of both items of each pair: (2M,), (2M,)."""
+        """Return the piece of both items of each pair and their place in it: (2M,), (2M,)."""
         items = self.pairs.ravel()
         piece = np.searchsorted(self.starts, items, side="right") - 1
         return piece, items - self.starts[piece]
@@ -170,7 +170,7 @@ class Compared:
 def compared(
     function: Callable[[Compared], NDArray], pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, run: MapTasks
 ) -> NDArray[np.float64]:
-    """Return a number for each pair of items (M, 2), by tasks that hold neighbouring pairs and the pieces they lie in."""
+    """Return a number for each pair of items (M, 2). A task holds neighbouring pairs and the pieces they need."""
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     values = np.empty(len(pairs))
 
@@ -188,7 +188,7 @@ def compared(
 
 
 def cosines_of(task: Compared) -> NDArray[np.float64]:
-    """Return the cosine of each pair of int8 embeddings; of one with zeros 0."""
+    """Return the cosine of each pair of int8 embeddings; 0 if one is all zeros."""
     piece, place = task.where()
     vectors = np.empty((len(place), load(task.pieces[0][0]).shape[1]), np.int8)
     for number, (one,) in enumerate(task.pieces):
@@ -202,7 +202,7 @@ def cosines_of(task: Compared) -> NDArray[np.float64]:
 def jaccards(
     pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: MapTasks
 ) -> NDArray[np.float64]:
-    """Return the Jaccard similarity of pairs of texts; a piece is (bytes, ends), UTF-8 laid end to end."""
+    """Return the Jaccard similarity of pairs of texts (M, 2) -> (M,); a piece is (bytes, ends) as `packed` returns."""
     return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)
 
 
@@ -219,6 +219,6 @@ def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDAr
 
 
 def packed(texts: Sequence[str]) -> tuple[NDArray[np.uint8], Ids]:
-    """Return texts as a piece: their UTF-8 end to end, and where each ends."""
+    """Return texts as a piece: their concatenated UTF-8, and the end of each."""
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings that lie in pieces.
+"""Spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings stored in pieces.
 
-Cells and verdicts are those of one machine, for all sums are of integers. A round reads every embedding twice: once to find
-the nearest centroid, once, in the order of the cells, to move the centroids; no task returns more than its own cells.
+Cells and verdicts equal those of one machine, because all sums are of integers. A round reads every embedding twice: to find
+the nearest centroid and, in the order of the cells, to move the centroids. A task returns only its own cells.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import hardness, semantic_duplicates
 from vlmdata.step import DistributedSearch, StoredArray
 
-ROWS = 200_000  # embeddings that a task holds, about: at 512 wide 100 MB, and four times that while it multiplies
+ROWS = 200_000  # embeddings in a task, about: 100 MB at width 512, and four times that while it multiplies
 
 
 @dataclass(frozen=True)
 class Assign:
-    """One task: which of the centroids is nearest to each embedding of some pieces."""
+    """One task: find the nearest centroid of each embedding of some pieces."""
 
     pieces: tuple[StoredArray, ...]
     centroids: StoredArray
@@ -32,8 +32,8 @@ class Assign:
 
 @dataclass(frozen=True)
 class Cells:
-    """One task over whole cells: the numbers of their embeddings, each with its cell counted from the first of the task,
-    and, where they are wanted, their ranks and centroids."""
+    """One task over whole cells: the numbers of their embeddings, the cell of each, counted from the task's first cell,
+    and, if needed, their ranks and centroids."""
 
     pieces: tuple[StoredArray, ...]
     starts: Ids
@@ -45,29 +45,29 @@ class Cells:
 
 
 def spherical_cells(
-    pieces: Sequence[StoredArray], clusters: int, spread: DistributedSearch, *, rounds: int, seed: int
+    pieces: Sequence[StoredArray], clusters: int, search: DistributedSearch, *, rounds: int, seed: int
 ) -> tuple[Int8, Ids]:
-    """Return what `kmeans.spherical_kmeans` returns for the embeddings of all pieces laid end to end."""
+    """Return what `kmeans.spherical_kmeans` returns for the concatenated embeddings of all pieces."""
     starts = starts_of(pieces)
-    centroids = gathered(pieces, starts, sample_of(int(starts[-1]), clusters, seed))
-    cells = assigned(pieces, centroids, spread)
+    centroids = embeddings_of(pieces, starts, sample_of(int(starts[-1]), clusters, seed))
+    cells = cells_of(pieces, centroids, search)
     for _ in range(rounds):
         tasks = by_cells(pieces, starts, cells, clusters, centroids=centroids)
-        centroids = np.concatenate(list(spread.run(moved_in_cells, tasks)))
-        before, cells = cells, assigned(pieces, centroids, spread)
+        centroids = np.concatenate(list(search.run(moved_in_cells, tasks)))
+        before, cells = cells, cells_of(pieces, centroids, search)
         if np.array_equal(before, cells):
             break
     return centroids, cells
 
 
-def assigned(pieces: Sequence[StoredArray], centroids: Int8, spread: DistributedSearch) -> Ids:
-    """Return the nearest centroid of every embedding."""
-    kept = spread.keep(centroids)
-    return np.concatenate(list(spread.run(nearest_in_pieces, [Assign(some, kept) for some in groups_of(pieces)])))
+def cells_of(pieces: Sequence[StoredArray], centroids: Int8, search: DistributedSearch) -> Ids:
+    """Return the nearest centroid of every embedding: (N,)."""
+    kept = search.keep(centroids)
+    return np.concatenate(list(search.run(nearest_in_pieces, [Assign(some, kept) for some in groups_of(pieces)])))
 
 
 def groups_of(pieces: Sequence[StoredArray]) -> Iterator[tuple[StoredArray, ...]]:
-    """Yield neighbouring pieces that together hold about ROWS embeddings."""
+    """Yield groups of neighbouring pieces with about ROWS embeddings each."""
     held: list[StoredArray] = []
     count = 0
     for piece in pieces:
@@ -95,7 +95,7 @@ def by_cells(
     centroids: Int8 | None = None,
     cosine: float = 0.0,
 ) -> Iterator[Cells]:
-    """Yield tasks over neighbouring cells, each of about ROWS embeddings, all cells in order."""
+    """Yield tasks over neighbouring cells, in order, with about ROWS embeddings each."""
     order = np.argsort(cells, kind="stable")
     ends = np.searchsorted(cells[order], np.arange(clusters), side="right")
     first = 0
@@ -115,8 +115,8 @@ def by_cells(
         first = stop
 
 
-def gathered(pieces: Sequence[StoredArray], starts: Ids, rows: Ids) -> Int8:
-    """Return the embeddings with these numbers."""
+def embeddings_of(pieces: Sequence[StoredArray], starts: Ids, rows: Ids) -> Int8:
+    """Return the embeddings with these global numbers: (M,) -> (M, D)."""
     piece = np.searchsorted(starts, rows, side="right") - 1
     found: Int8 = np.empty((len(rows), load(pieces[0]).shape[1]), np.int8)
     for number in np.unique(piece).tolist():
@@ -127,24 +127,24 @@ def gathered(pieces: Sequence[StoredArray], starts: Ids, rows: Ids) -> Int8:
 
 def moved_in_cells(task: Cells) -> Int8:
     assert task.centroids is not None
-    return moved_centroids(gathered(task.pieces, task.starts, task.rows), task.cells, task.centroids)
+    return moved_centroids(embeddings_of(task.pieces, task.starts, task.rows), task.cells, task.centroids)
 
 
 def hardness_in_cells(task: Cells) -> tuple[Ids, NDArray[np.float64]]:
     assert task.centroids is not None
-    return task.rows, hardness(gathered(task.pieces, task.starts, task.rows), task.cells, task.centroids)
+    return task.rows, hardness(embeddings_of(task.pieces, task.starts, task.rows), task.cells, task.centroids)
 
 
 def duplicates_in_cells(task: Cells) -> tuple[Ids, Ids, NDArray[np.float64]]:
     assert task.rank is not None
-    rows = gathered(task.pieces, task.starts, task.rows)
-    stands, similarity = semantic_duplicates(rows, task.cells, task.rank, task.cosine)
-    return task.rows, task.rows[stands], similarity
+    rows = embeddings_of(task.pieces, task.starts, task.rows)
+    similar, similarity = semantic_duplicates(rows, task.cells, task.rank, task.cosine)
+    return task.rows, task.rows[similar], similarity
 
 
 def semantic_duplicates_in(
     pieces: Sequence[StoredArray],
-    spread: DistributedSearch,
+    search: DistributedSearch,
     cosine: float,
     *,
     clusters: int,
@@ -152,19 +152,18 @@ def semantic_duplicates_in(
     seed: int,
     rank: Ids | None,
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return what `semdedup.semantic_duplicates` returns; without a rank the hardest comes first."""
+    """Return what `semdedup.semantic_duplicates` returns; without a rank the hardest row ranks first."""
     starts = starts_of(pieces)
-    centroids, cells = spherical_cells(pieces, clusters, spread, rounds=rounds, seed=seed)
+    centroids, cells = spherical_cells(pieces, clusters, search, rounds=rounds, seed=seed)
     count = int(starts[-1])
     if rank is None:
         values = np.empty(count)
-        for rows, some in spread.run(hardness_in_cells, by_cells(pieces, starts, cells, clusters, centroids=centroids)):
+        for rows, some in search.run(hardness_in_cells, by_cells(pieces, starts, cells, clusters, centroids=centroids)):
             values[rows] = some
         rank = np.empty(count, np.int64)
         rank[np.argsort(values, kind="stable")] = np.arange(count)
-    stands, similarity = np.arange(count), np.full(count, np.nan)
-    for rows, leaders, value in spread.run(
-        duplicates_in_cells, by_cells(pieces, starts, cells, clusters, rank=rank, cosine=cosine)
-    ):
-        stands[rows], similarity[rows] = leaders, value
-    return stands, similarity
+    similar, similarity = np.arange(count), np.full(count, np.nan)
+    tasks = by_cells(pieces, starts, cells, clusters, rank=rank, cosine=cosine)
+    for rows, found, value in search.run(duplicates_in_cells, tasks):
+        similar[rows], similarity[rows] = found, value
+    return similar, similarity

@@ -1,8 +1,7 @@
-"""Texts to hashed n-grams: of words, or of characters where words are not parted by spaces.
+"""Hash texts to n-grams of words, or of characters for languages without spaces.
 
-All texts of a batch are one array of code points, and every word and gram is hashed in numpy: 100 words cost a few
-microseconds. The hashes of a text depend on nothing but the text and the parameters; dataset decisions rest on them, and
-a test holds them fixed.
+All texts of a batch form one array of code points, and numpy hashes every word and gram: 100 words take a few microseconds.
+The hashes depend only on the text and the parameters. Decisions of finished datasets use them, so a test fixes their values.
 """
 
 import re
@@ -31,34 +30,34 @@ class Grams:
     starts: Ids  # (texts + 1,)
 
     def texts(self) -> Ids:
-        """Return the number of the text that each hash belongs to."""
+        """Return the text number of each hash: (hashes,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
 def word_grams(texts: Sequence[str], n: int) -> Grams:
     """Return the hashed n-grams of words. Words are lower-cased runs of letters, digits and underscores.
 
-    A text with fewer than n words has one gram, all its words; a text without words has none.
+    A text with fewer than n words has one gram of all its words; a text without words has none.
     """
     return joined([windows(*hashed_words(*code_points(batch)), n) for batch in batches(texts)])
 
 
 def character_grams(texts: Sequence[str], n: int) -> Grams:
-    """Return the hashed runs of n characters, lower-cased, any white space as one space; short texts as in `word_grams`."""
+    """Return the hashed n-grams of lower-cased characters, white space as one space; short texts as in `word_grams`."""
     return joined([windows(*hashed_characters(*code_points(batch)), n) for batch in batches(texts)])
 
 
 def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ids]:
-    """Return a hash of each word of all texts on end, and the number of words of each text.
+    """Return the hashes of the words of all texts, concatenated, and the number of words of each text.
 
-    Each letter of a script without blanks between words is a word.
+    Each letter of a script without spaces between words is a word.
     """
     parts = [hashed_words(*code_points(batch), alone=letters_without_blanks()) for batch in batches(texts)]
     return np.concatenate([words for words, _ in parts]), np.concatenate([sizes for _, sizes in parts])
 
 
 def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
-    """Return the hash of every run of exactly n words, the text it is in, and the place of its first word in `flat`."""
+    """Return the hash of every run of exactly n words, its text, and the place of its first word in `flat`."""
     grams = windows(flat, sizes, n)
     texts = grams.texts()
     first = np.arange(len(texts)) + np.repeat(np.cumsum(sizes) - sizes - grams.starts[:-1], np.diff(grams.starts))
@@ -67,7 +66,7 @@ def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts in batches of about BATCH_CHARACTERS, lower-cased."""
+    """Yield the lower-cased texts in batches of about BATCH_CHARACTERS."""
     held: list[str] = []
     size = 0
     for text in texts:
@@ -81,7 +80,7 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
-    """Return the code points of all texts on end, and the length of each text."""
+    """Return the concatenated code points of all texts, and the length of each text."""
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32), sizes
 
@@ -89,8 +88,8 @@ def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
 def hashed_words(points: NDArray[np.uint32], sizes: Ids, *, alone: NDArray[np.bool_] | None = None) -> tuple[Hashes, Ids]:
     """Return a hash of each word of all texts, and the number of words of each text.
 
-    A word is hashed as a polynomial in ODD modulo 2**64, from sums over everything before its ends. `alone` says for each code
-    point whether it is a word by itself.
+    The hash of a word is a polynomial in ODD modulo 2**64, computed from prefix sums. `alone` says for each code point whether
+    it is a word by itself.
     """
     if not len(points):
         return np.zeros(0, np.uint64), np.zeros(len(sizes), np.int64)
@@ -105,14 +104,14 @@ def hashed_words(points: NDArray[np.uint32], sizes: Ids, *, alone: NDArray[np.bo
         begins |= single | np.concatenate([[False], single[:-1]])
         ends_here |= single | np.concatenate([single[1:], [False]])
     first, last = np.flatnonzero(is_word & begins), np.flatnonzero(is_word & ends_here)
-    rising, falling = powers(len(points))
+    rising, inverse = powers(len(points))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((points.astype(np.uint64) + np.uint64(1)) * rising)])
     counts = np.bincount(np.searchsorted(ends, first, side="right"), minlength=len(sizes))
-    return mixed((sums[last + 1] - sums[first]) * falling[first]), counts
+    return mixed((sums[last + 1] - sums[first]) * inverse[first]), counts
 
 
 def hashed_characters(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, Ids]:
-    """Return a hash of each character and the number of characters of each text, white space trimmed and made single."""
+    """Return a hash of each character and the number of characters of each text, after trimming and merging white space."""
     is_space = space_characters()[points]
     ends = np.cumsum(sizes)
     texts = np.repeat(np.arange(len(sizes)), sizes)
@@ -126,7 +125,7 @@ def hashed_characters(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, I
 
 
 def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
-    """Hash every window of n neighbours that lies within one text: (sum of sizes,), (texts,) -> Grams."""
+    """Hash every window of n neighbours within one text: (sum of sizes,), (texts,) -> Grams."""
     if n < 1:
         raise ValueError(f"n-grams need n >= 1, not {n}")
     counts = np.where(sizes >= n, sizes - n + 1, np.minimum(sizes, 1))
@@ -136,7 +135,7 @@ def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
     total = np.zeros(len(first), np.uint64)
     short = starts[:-1][(sizes < n) & (sizes > 0)]
     length = sizes[(sizes < n) & (sizes > 0)]
-    for place in range(n):  # Horner's rule: the order of the words counts
+    for place in range(n):  # Horner's rule, so that the order of the words matters
         total *= np.uint64(ODD)
         here = padded[first + place]
         here[short[length <= place]] = 0
@@ -145,7 +144,7 @@ def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
 
 
 def joined(parts: list[Grams]) -> Grams:
-    """Put the grams of batches on end."""
+    """Concatenate the grams of batches."""
     shifts = np.cumsum([0] + [len(part.hashes) for part in parts[:-1]])
     starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=True)]
     total = sum(len(part.hashes) for part in parts)
@@ -154,9 +153,9 @@ def joined(parts: list[Grams]) -> Grams:
 
 def powers(count: int) -> tuple[Hashes, Hashes]:
     """Return the first `count` powers of ODD and of its inverse, modulo 2**64."""
-    size = 1 << max(count - 1, 1).bit_length()  # few sizes, so that the cache serves neighbouring batches
-    rising, falling = all_powers(size)
-    return rising[:count], falling[:count]
+    size = 1 << max(count - 1, 1).bit_length()  # few distinct sizes, so that the cache serves the next batches
+    rising, inverse = all_powers(size)
+    return rising[:count], inverse[:count]
 
 
 @lru_cache(maxsize=2)
@@ -172,13 +171,13 @@ def power_row(base: int, count: int) -> Hashes:
 
 @lru_cache(maxsize=1)
 def word_characters() -> NDArray[np.bool_]:
-    """Say for each code point whether it belongs to words: letters, digits and the underscore, as Python's \\w has it."""
+    """Say for each code point whether it is part of words: letters, digits and the underscore, as Python's \\w."""
     return np.fromiter((chr(point).isalnum() or point == ord("_") for point in range(0x110000)), bool, 0x110000)
 
 
 @lru_cache(maxsize=1)
 def letters_without_blanks() -> NDArray[np.bool_]:
-    """Say for each code point whether it is a letter of a script that puts no blanks between words."""
+    """Say for each code point whether it is a letter of a script without spaces between words."""
     table = np.zeros(0x110000, bool)
     for run in re.finditer(f"[{UNSPACED}]+", "".join(map(chr, range(len(table))))):
         table[run.start() : run.end()] = True

@@ -1,7 +1,7 @@
-"""All pairs of 64-bit hashes within a Hamming distance, exactly: none is missed and none given twice.
+"""Find all pairs of 64-bit hashes within a Hamming distance, exactly: each pair once.
 
-Block combination (`blocks.py`), each table sorted as plain numbers and compared in runs. Memory is a few times the
-hashes, plus one chunk of pairs; the order of the pairs and the pairs themselves depend on nothing but the input.
+It sorts each table of `pigeonhole_blocks.py` as plain numbers and compares within runs. Memory is a few times the hashes,
+plus one chunk of pairs. The pairs and their order depend only on the input.
 """
 
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ import numpy as np
 from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, is_first, move, move_back, tables
 from vlmdata.similarity.runs import Ids, batched_rows
 
-PIECE = 1 << 15  # hashes compared at a time: 256 KiB, which stays in a core's cache
-SMALL_RUNS = (2, 4, 8, 16, 32, 64, 128)  # hashes that agree on the key are compared together with runs like theirs
+PIECE = 1 << 15  # hashes compared at a time: 256 KiB, to fit a core's cache
+SMALL_RUNS = (2, 4, 8, 16, 32, 64, 128)  # runs of similar length are compared together
 TILE = 512  # longer runs are compared in tiles of TILE x TILE
 
 
 def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
     """Return every pair i < j whose hashes differ in at most `distance` bits, sorted: (N,) uint64 -> (M, 2).
 
-    M grows with the square of a group of equal hashes; where that may be large (blank images), cluster `edges_within`.
+    M grows with the square of a group of equal hashes; if that may be large (blank images), use `edges_within`.
     """
     distinct, groups, starts = equal_groups(hashes)
     found = [expand(pairs, groups, starts) for pairs in distinct_pairs(distinct, distance, threads=threads)]
@@ -31,8 +31,8 @@ def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
 
 
 def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of pairs i < j that connect the same hashes as `pairs_within` does, with groups of equal hashes told by
-    their first member alone: a star inside each group, and one pair for two groups within the distance."""
+    """Yield chunks of fewer pairs i < j that connect the same hashes as `pairs_within`: within a group of equal hashes a star
+    around its first member, and one pair of first members for two groups within the distance."""
     distinct, groups, starts = equal_groups(hashes)
     yield star_edges(groups, starts)
     for pairs in distinct_pairs(distinct, distance, threads=threads):
@@ -40,8 +40,8 @@ def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator
 
 
 def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
-    """Return the distinct hashes, ascending; the places of all hashes, equal ones together and ascending; and where each
-    group begins in them, with the total at the end."""
+    """Return the distinct hashes, ascending; the places of all hashes, grouped by value and ascending; and the start of each
+    group in these places, with the total at the end."""
     groups = np.argsort(hashes, kind="stable")
     ordered = hashes[groups]
     is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
@@ -58,23 +58,23 @@ def star_edges(groups: Ids, starts: Ids) -> Ids:
 def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
     """Yield chunks of the pairs (positions in `distinct`) within the distance; `distinct` ascends without repeats.
 
-    A chunk is what one piece of one table gave, in the order of the tables. Threads take tables in turn: numpy sorts and
-    compares without holding the interpreter's lock.
+    A chunk holds pairs of one table; chunks are in the order of the tables. Each thread takes whole tables: numpy sorts and
+    compares without the interpreter's lock.
     """
-    todo = tables(len(distinct), distance)
+    pending = tables(len(distinct), distance)
     if threads == 1:
-        for table in todo:
+        for table in pending:
             yield from pairs_in_table(distinct, distance, table)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(todo), threads):  # as many at once as there are threads, so that memory stays bounded
-            batch = todo[start : start + threads]
+        for start in range(0, len(pending), threads):  # one table for each thread at a time, to bound memory
+            batch = pending[start : start + threads]
             for chunks in pool.map(lambda table: list(pairs_in_table(distinct, distance, table)), batch):
                 yield from chunks
 
 
 def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Ids]:
-    """Yield the pairs that this table is the first to find."""
+    """Yield the pairs that no earlier table finds."""
     moved = move(distinct, table)
     moved.sort()
     for near in batched_rows(compared(moved, distance, table), 1 << 20):
@@ -84,14 +84,14 @@ def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Id
 
 
 def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
-    """Yield pairs (few, 2) of moved hashes, given sorted, within the distance: all that agree on the key, and some more."""
+    """Yield pairs (few, 2) within the distance of sorted moved hashes: all pairs with equal keys, and some others."""
     is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
     starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])
     sizes = np.diff(starts)
-    company = np.repeat(np.minimum(sizes, SMALL_RUNS[-1] + 1).astype(np.uint8), sizes)
+    run_size = np.repeat(np.minimum(sizes, SMALL_RUNS[-1] + 1).astype(np.uint8), sizes)
     smallest = 2
     for largest in SMALL_RUNS:
-        chosen = moved[(company >= smallest) & (company <= largest)]
+        chosen = moved[(run_size >= smallest) & (run_size <= largest)]
         yield from compare_small(chosen, largest, distance)
         smallest = largest + 1
     for run in np.flatnonzero(sizes >= smallest):
@@ -99,7 +99,7 @@ def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
 
 
 def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes]:
-    """Compare each hash with the `largest` - 1 after it; the comparisons that leave a run do no harm."""
+    """Compare each hash with the next `largest` - 1; comparisons across runs are harmless."""
     differences, counts = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint8)
     for start in range(0, len(moved), PIECE):
         for offset in range(1, largest):
@@ -114,7 +114,7 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Compare all hashes of one long run with each other, in tiles on and above the diagonal."""
+    """Compare all hashes of a long run with each other, in tiles on and above the diagonal."""
     for top in range(0, len(run), TILE):
         rows = run[top : top + TILE]
         for side in range(top, len(run), TILE):
@@ -135,7 +135,7 @@ def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
 
 
 def expand(pairs: Ids, groups: Ids, starts: Ids) -> Ids:
-    """Return all pairs of members for pairs of groups."""
+    """Return all pairs of members of pairs of groups."""
     sizes = np.diff(starts)
     wide = sizes[pairs[:, 1]]
     counts = sizes[pairs[:, 0]] * wide

@@ -1,4 +1,4 @@
-"""Groups of rows of which the latest stays."""
+"""Keep the latest row of each group."""
 
 import json
 
@@ -9,9 +9,9 @@ from vlmdata.row import drop_rows, set_column
 
 
 def keep_latest(rows: pa.Table, groups: list[str | None], step: str, reason: str) -> pa.Table:
-    """Keep of each group the latest row, and write its key into `cluster` of the others; rows of a null group stay.
+    """Keep the latest row of each group and write its key into `cluster` of the others. Rows of a null group stay.
 
-    The latest has the greatest WARC file name, then the greatest date, then the greatest key.
+    The latest row has the greatest WARC file name; ties go by the greatest date, then by the greatest key.
     """
     keys, extras = rows["key"].to_pylist(), rows["extra"].to_pylist()
     best: dict[str, tuple[str, str, str]] = {}
@@ -21,9 +21,9 @@ def keep_latest(rows: pa.Table, groups: list[str | None], step: str, reason: str
             if group not in best or rank > best[group]:
                 best[group] = rank
     kept = [None if group is None else best[group][2] for group in groups]
-    lost = np.array([leader is not None and leader != key for leader, key in zip(kept, keys, strict=True)], bool)
+    lost = np.array([latest is not None and latest != key for latest, key in zip(kept, keys, strict=True)], bool)
     old = rows["cluster"].to_pylist()
-    clusters = [leader if gone else before for leader, gone, before in zip(kept, lost, old, strict=True)]
+    clusters = [latest if is_lost else before for latest, is_lost, before in zip(kept, lost, old, strict=True)]
     return drop_rows(set_column(rows, "cluster", pa.array(clusters, pa.string())), lost, step, reason=reason)
 
 

@@ -1,7 +1,7 @@
-"""Pairs of similar texts from MinHash signatures: locality-sensitive hashing in bands, then the exact Jaccard similarity.
+"""Find pairs of similar texts from MinHash signatures: locality-sensitive hashing, then the exact Jaccard similarity.
 
-Cut a signature into b bands of r values. Texts that agree on a whole band are candidates; a pair of similarity s is one
-with probability 1 - (1 - s**r)**b. Verification removes every false candidate, so precision is 1 and that curve is recall.
+A signature is cut into b bands of r values. Texts that agree on a whole band are candidates; a pair of similarity s becomes
+one with probability 1 - (1 - s**r)**b. Verification removes every false candidate, so precision is 1 and the curve is recall.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,10 @@ def similar_texts(
     permutations: int = 128,
     recall: float = 0.99,
 ) -> tuple[Ids, Ids, Ids]:
-    """Return (pairs, groups, starts): texts in groups with equal grams, and every found pair of groups, by number, whose
-    Jaccard similarity is at least `threshold`; a pair at the threshold itself is found with probability `recall` or more.
+    """Return (pairs, groups, starts): groups of texts with equal grams, and the pairs of group numbers with a Jaccard
+    similarity of at least `threshold`. A pair at the threshold is found with probability `recall` or more.
 
-    `groups` and `starts` are as `hamming.equal_groups` gives them. Texts without grams stand alone.
+    `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is its own group.
     """
     sketches = sketch(texts, grams, permutations=permutations)
     _, groups, starts = equal_groups(apart(sketches.fingerprints))
@@ -41,13 +41,13 @@ def similar_texts(
 
 
 def similar_text_edges(texts: Sequence[str], threshold: float, grams: Callable[[Sequence[str]], Grams]) -> Ids:
-    """Return pairs of texts, a star for each group with equal grams and a pair for two similar groups: (M, 2)."""
+    """Return pairs of texts (M, 2): a star for each group with equal grams, and one pair for two similar groups."""
     pairs, groups, starts = similar_texts(texts, threshold, grams)
     return np.concatenate([star_edges(groups, starts), np.sort(groups[starts[pairs]], axis=1)])
 
 
 def apart(fingerprints: Hashes) -> Hashes:
-    """Give each text without grams a fingerprint of its own, so that empty texts are no duplicates of each other."""
+    """Return the fingerprints with a unique one for each text without grams, so that empty texts are not duplicates."""
     own = fingerprints.copy()
     empty = np.flatnonzero(own == 0)
     own[empty] = mixed(empty.astype(np.uint64) + np.uint64(1 << 63))
@@ -55,11 +55,11 @@ def apart(fingerprints: Hashes) -> Hashes:
 
 
 def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, int]:
-    """Return (bands, rows): the longest bands, so the fewest false candidates, that still give the recall at the threshold."""
+    """Return (bands, rows): the longest bands, with the fewest false candidates, that reach the recall at the threshold."""
     for rows in range(permutations, 0, -1):
         if caught(threshold, permutations // rows, rows) >= recall:
             return permutations // rows, rows
-    raise ValueError(f"{permutations} permutations cannot give recall {recall} at Jaccard {threshold}: take more of them")
+    raise ValueError(f"{permutations} permutations cannot reach recall {recall} at Jaccard {threshold}: use more")
 
 
 def caught(similarity: float | NDArray[np.float64], bands: int, rows: int) -> float | NDArray[np.float64]:
@@ -79,13 +79,13 @@ def band_keys(signatures: Signatures, bands: int, rows: int) -> Hashes:
 
 
 def candidates(keys: Hashes) -> Iterator[Ids]:
-    """Yield chunks of the pairs that agree on some band, (M, 2), each pair once: from the first band it agrees on."""
+    """Yield chunks (M, 2) of the pairs that agree on a band, each pair once, from the first such band."""
     for band in range(len(keys)):
         yield from candidates_of(keys, band)
 
 
 def candidates_of(keys: Hashes, band: int) -> Iterator[Ids]:
-    """Yield the pairs that this band is the first to bring together: bands can run anywhere, in any order."""
+    """Yield the pairs that agree on this band and on no earlier one. Bands are independent tasks."""
     order = np.argsort(keys[band], kind="stable")
     for places in pairs_in_runs(keys[band][order]):
         pairs = np.sort(order[places], axis=1)

@@ -1,7 +1,7 @@
-"""MinHash signatures of texts: the share of places in which two agree estimates the Jaccard similarity of their gram sets.
+"""MinHash signatures of texts: the share of equal places of two signatures estimates the Jaccard similarity of their grams.
 
-Own values, computed in numpy: libraries change theirs between versions, and the same texts must give the same dataset.
-A test holds some of them fixed.
+The values are computed here in numpy, because libraries change theirs between versions and the same texts must give the same
+dataset. A test fixes some of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ EMPTY = np.uint32(0xFFFFFFFF)  # every value of a text without grams
 
 @dataclass(frozen=True)
 class Sketches:
-    """What MinHash keeps of texts. Equal fingerprints mean equal grams, repeats counted; 0 is a text without any."""
+    """Signatures and fingerprints of texts. Equal fingerprints mean equal grams, repeats counted; 0: no grams."""
 
     signatures: Signatures
     fingerprints: Hashes  # (texts,)
 
 
 def grams_of(n: int, *, characters: bool = False) -> Callable[[Sequence[str]], Grams]:
-    """Return the function that makes the n-grams of texts: of words, or of characters (Chinese, Japanese, Thai)."""
+    """Return a function from texts to their n-grams of words, or of characters (Chinese, Japanese, Thai)."""
     return partial(character_grams if characters else word_grams, n=n)
 
 
 def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, permutations: int = 128) -> Sketches:
-    """Return the sketches of texts, each a function of its own text alone."""
+    """Return the sketches of texts. Each depends only on its text."""
     signatures = np.empty((len(texts), permutations), np.uint32)
     fingerprints = np.empty(len(texts), np.uint64)
     start = 0
@@ -47,14 +47,14 @@ def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, per
 
 
 def multipliers(permutations: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return odd factors and summands, fixed for all time: they come from counting, not from a generator of a library."""
+    """Return odd factors and summands. They hash a counter, so no library's random generator can change them."""
     values = mixed(np.arange(1, 2 * permutations + 1, dtype=np.uint64))
     words = (values >> np.uint64(32)).astype(np.uint32)
     return words[::2] | np.uint32(1), words[1::2]
 
 
 def minima(grams: Grams, permutations: int) -> Signatures:
-    """Return the least value of each text's grams under each permutation x -> a x + b modulo 2**32."""
+    """Return the least value of each text's grams under each permutation x -> a x + b modulo 2**32: (texts, permutations)."""
     filled = np.flatnonzero(np.diff(grams.starts))
     signatures = np.full((len(grams.starts) - 1, permutations), EMPTY)
     if not len(filled):
@@ -71,7 +71,7 @@ def minima(grams: Grams, permutations: int) -> Signatures:
 
 
 def fingerprint(grams: Grams) -> Hashes:
-    """Return the sum of each text's grams modulo 2**64, mixed once more; 0 for a text without grams."""
+    """Return the mixed sum of each text's grams modulo 2**64; 0 for a text without grams."""
     filled = np.flatnonzero(np.diff(grams.starts))
     sums = np.zeros(len(grams.starts) - 1, np.uint64)
     if len(filled):
@@ -82,7 +82,7 @@ def fingerprint(grams: Grams) -> Hashes:
 def jaccard(pairs: NDArray[np.int64], texts: Sequence[str], grams: Callable[[Sequence[str]], Grams]) -> NDArray[np.float64]:
     """Return the Jaccard similarity of the gram sets of pairs of texts: (M, 2) -> (M,). Two texts without grams have 0.
 
-    Exact but for collisions of 40-bit hashes inside one pair, about one in 100 million pairs of 100 words.
+    Exact except for collisions of 40-bit hashes within a pair, about one in 100 million pairs of 100 words.
     """
     found = np.empty(len(pairs))
     for start in range(0, len(pairs), 1 << 15):
@@ -106,7 +106,7 @@ def distinct(grams: Grams) -> Grams:
 
 
 def overlap(pairs: NDArray[np.int64], sets: Grams) -> NDArray[np.float64]:
-    """Return |A and B| / |A or B| of pairs of gram sets, fewer than 2**24 of them: what both have stands twice when sorted."""
+    """Return |A and B| / |A or B| of fewer than 2**24 pairs of gram sets: common grams appear twice after sorting."""
     sizes = np.diff(sets.starts)[pairs]  # (M, 2)
     counts = sizes.ravel()
     which = np.repeat(np.arange(len(counts)), counts)

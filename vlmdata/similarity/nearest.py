@@ -1,4 +1,4 @@
-"""The nearest reference of each 64-bit hash, if it lies within a Hamming distance: exact, for decontamination."""
+"""Find the nearest reference of each 64-bit hash within a Hamming distance, exactly, for decontamination."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, move, tables
 from vlmdata.similarity.runs import Ids
 
-NONE = 255  # the distance of a hash that no reference is near to
+NONE = 255  # the distance of a hash without a near reference
 PIECE = 1 << 16  # hashes looked up at a time
-CANDIDATES = 1 << 21  # comparisons held at a time: 48 MiB
+CANDIDATES = 1 << 21  # comparisons in memory: 48 MiB
 
 
 def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int = 1) -> tuple[Ids, NDArray[np.uint8]]:
     """Return for each hash the place of its nearest reference and their distance: (N,), (R,) -> (N,) int64, (N,) uint8.
 
-    Among equally near references the first wins. Where none is within `distance`: -1 and 255.
+    Among equally near references the first wins. Without one within `distance`: -1 and 255.
     """
     values, first = np.unique(references, return_index=True)
     pieces = [hashes[start : start + PIECE] for start in range(0, len(hashes), PIECE)]
-    laid = [lay(values, first, table) for table in tables(max(len(values), 1), distance)]
+    sorted_tables = [sort_references(values, first, table) for table in tables(max(len(values), 1), distance)]
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda piece: nearest_of_piece(piece, laid, distance), pieces))
+        found = list(pool.map(lambda piece: nearest_of_piece(piece, sorted_tables, distance), pieces))
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
     best = np.concatenate(found)
@@ -30,21 +30,21 @@ def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int =
     return np.where(bits == NONE, -1, (best & np.uint64((1 << 56) - 1)).astype(np.int64)), bits
 
 
-Laid = tuple[Table, Hashes, Hashes]
+SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in order, and their places
 
 
-def lay(values: Hashes, first: Ids, table: Table) -> Laid:
-    """Return a table's references: moved and sorted, and their places in the same order."""
+def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
+    """Return a table with its references, moved and sorted, and their places in the same order."""
     moved = move(values, table)
     order = np.argsort(moved)
     return table, moved[order], first[order].astype(np.uint64)
 
 
-def nearest_of_piece(hashes: Hashes, laid: list[Laid], distance: int) -> Hashes:
-    """Return distance << 56 | place for each hash: the least of these is the nearest and then the first."""
+def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance: int) -> Hashes:
+    """Return the least distance << 56 | place for each hash, so the nearest reference, ties to the first."""
     distinct, back = np.unique(hashes, return_inverse=True)
     best = np.full(len(distinct), NONE << 56, np.uint64)
-    for table, references, places in laid:
+    for table, references, places in sorted_tables:
         moved = move(distinct, table)
         low = np.uint64(table.low_mask)
         begins = np.searchsorted(references, moved & ~low)
@@ -62,7 +62,7 @@ def nearest_of_piece(hashes: Hashes, laid: list[Laid], distance: int) -> Hashes:
 
 
 def cut(items: Ids, counts: Ids) -> list[Ids]:
-    """Cut items into stretches of about CANDIDATES counts each."""
+    """Split items into neighbouring groups with a sum of counts of about CANDIDATES."""
     if not len(items):
         return []
     ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1

@@ -1,8 +1,8 @@
-"""How much of a text lies in word n-grams of evaluation texts, and which of many entries a text contains.
+"""Measure how much of a text is in word n-grams of evaluation texts, and find the entries of a list that a text contains.
 
 Source of the 13-gram rule: Brown et al. 2020, GPT-3, appendix C: lower-cased words without punctuation, n between 8 and 13
-by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`. In scripts without
-blanks between words each letter is hashed, and two are counted as a word.
+by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`. In scripts
+without spaces between words each letter is hashed, and two letters count as a word.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from vlmdata.similarity.grams import Hashes, full_windows, word_hashes
 from vlmdata.similarity.runs import Ids
 from vlmdata.text.words import LETTERS_A_WORD, has_unspaced
 
-Index = dict[int, Hashes]  # number of words -> the hashes of such n-grams, ascending, each once
+Index = dict[int, Hashes]  # number of words -> the distinct hashes of n-grams of that length, ascending
 
 
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
-    """Return the n-grams of texts; of one with fewer than n words, but at least `min_words`, the whole; of others nothing.
+    """Return the n-grams of texts. A text of `min_words` to n - 1 words is one gram; a shorter one has none.
 
-    A text with a letter of a script without blanks counts by its letters: their runs are LETTERS_A_WORD times as long.
+    In a text with a letter of a script without spaces, letters count: its grams are LETTERS_A_WORD times as long.
     """
     index: Index = {}
     by_letters = [has_unspaced(text) for text in texts]
@@ -35,7 +35,7 @@ def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
 
 
 def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
-    """Return for each text the share of its words that lie in n-grams of the index, 0..1; 0 for a text without words."""
+    """Return for each text the share, 0..1, of its words inside n-grams of the index; 0 for a text without words."""
     flat, sizes = word_hashes(texts)
     edges = np.zeros(len(flat) + 1, np.int64)
     for length, known in index.items():
@@ -49,10 +49,10 @@ def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
 
 
 def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
-    """Return every (text, entry) where the entry's words stand in the text in a row: (M, 2), each pair once, sorted.
+    """Return every (text, entry) where the text contains the entry's words consecutively: (M, 2), each pair once, sorted.
 
-    Entries are whole words: "art" is not in "party"; of scripts without blanks they are letters in a row. Of entries with the
-    same words the first stands for all.
+    Entries match whole words: "art" is not in "party"; in scripts without spaces they match consecutive letters. Of entries
+    with the same words only the first is returned.
     """
     flat, sizes = word_hashes(texts)
     entry_flat, entry_sizes = word_hashes(entries)
@@ -70,6 +70,6 @@ def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
 
 
 def is_in(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
-    """Say for each hash whether it is among `known`, which ascends."""
+    """Say for each hash whether it is in `known`, which is ascending."""
     place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
     return known[place] == hashes

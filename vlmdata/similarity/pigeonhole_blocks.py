@@ -1,8 +1,8 @@
-"""The pigeonhole tables behind an exact Hamming search over 64-bit hashes.
+"""The pigeonhole tables for an exact Hamming search over 64-bit hashes.
 
-Cut the bits into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks, whichever bits
-differ; so looking, for every choice of b - d blocks, at the hashes that agree on all of them finds every such pair.
-Each choice is one table, independent of the others.
+The bits are cut into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks. So every such
+pair is found by comparing, for each choice of b - d blocks, the hashes that agree on all of them. Each choice is one table,
+independent of the others.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ ONES = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Table:
-    """One choice of blocks that must agree. `moves` holds (shift right, mask, shift left): it brings those blocks to the
-    top of the word, so that sorting the moved hashes puts the agreeing ones side by side, and keeps distances."""
+    """One choice of blocks that must agree. `moves` holds (shift right, mask, shift left). It moves those blocks to the top
+    of the word and keeps distances, so that sorting the moved hashes places the agreeing ones next to each other."""
 
     key_bits: int
     moves: tuple[tuple[int, int, int], ...]
@@ -32,32 +32,32 @@ class Table:
 
     @property
     def low_mask(self) -> int:
-        """The bits below the key, in moved order: two hashes agree on the key where their xor is at most this."""
+        """The bits below the key, in moved order: two moved hashes have equal keys if their xor is at most this."""
         return (1 << (64 - self.key_bits)) - 1
 
 
 def edges(blocks: int) -> list[int]:
-    """Return the bit positions, from the top, where the blocks begin, and 64: widths differ by one bit at most."""
+    """Return the start of each block, as a bit position from the top, and 64; widths differ by at most one bit."""
     return [64 * i // blocks for i in range(blocks + 1)]
 
 
 def tables(count: int, distance: int) -> list[Table]:
-    """Return the tables that find every pair within `distance` among `count` hashes; the number of blocks is the one
-    that costs the least work. The pairs found do not depend on that number."""
+    """Return the tables that find every pair within `distance` among `count` hashes, with the cheapest number of blocks. The
+    pairs found do not depend on that number."""
     if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the reach of the exact search on 64 bits")
+        raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the range of the exact search on 64 bits")
     return tables_of(best_blocks(count, distance), distance)
 
 
 @lru_cache(maxsize=64)
 def tables_of(blocks: int, distance: int) -> list[Table]:
-    """Return the tables for a given number of blocks, more than `distance`, in a fixed order."""
+    """Return the tables for a number of blocks greater than `distance`, in a fixed order."""
     return [make_table(chosen, blocks) for chosen in combinations(range(blocks), blocks - distance)]
 
 
 def best_blocks(count: int, distance: int) -> int:
-    """Weigh sorting against comparing: moving and sorting cost about 30 comparisons a hash (measured, AVX-512), and
-    hashes that agree on the key must be compared pair by pair. Real hashes are lumpier than even ones: count double."""
+    """Return the number of blocks with the least cost of sorting and comparing. Moving and sorting a hash costs about 30
+    comparisons (measured, AVX-512). Hashes with equal keys are compared pairwise; real ones cluster, so this counts double."""
 
     def cost(blocks: int) -> float:
         key_bits = 64 * (blocks - distance) / blocks
@@ -81,7 +81,7 @@ def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
 
 
 def runs(order: Sequence[int]) -> list[tuple[int, int]]:
-    """Join neighbouring block numbers that follow each other: [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
+    """Join consecutive block numbers: [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
     joined: list[tuple[int, int]] = []
     for block in order:
         if joined and joined[-1][1] + 1 == block:
@@ -96,7 +96,7 @@ def block_mask(block: int, begins: list[int]) -> int:
 
 
 def move(hashes: Hashes, table: Table, out: Hashes | None = None) -> Hashes:
-    """Return the hashes with the table's key at the top, in pieces that stay in the processor's cache."""
+    """Return the hashes with the table's key at the top. Pieces of 256 KiB fit the CPU's cache."""
     moved = np.empty_like(hashes) if out is None else out
     piece = 1 << 15
     part = np.empty(piece, np.uint64)
@@ -121,8 +121,8 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 
 
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
-    """Say for each xor of two hashes whether this table is the first that finds the pair: the chosen blocks agree, and no
-    other block that agrees comes before the last chosen one. So every pair is given once, with no memory of the others."""
+    """Say for each xor of two hashes whether this is the first table to find the pair: the chosen blocks agree, and no other
+    block before the last chosen one does. So each pair is returned once without storing pairs."""
     first = (differences & np.uint64(table.chosen_mask)) == 0
     for mask in table.absent:
         first &= (differences & np.uint64(mask)) != 0

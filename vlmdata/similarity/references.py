@@ -1,4 +1,4 @@
-"""Evaluation sets as people have them: images and texts in folders, tars or single files."""
+"""Read evaluation sets: images and texts in folders, tars or single files."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ TARS = (".tar", ".tar.gz", ".tgz")
 
 
 def files_of(path: str, endings: tuple[str, ...]) -> list[Path]:
-    """Return the files under a path, sorted, that are tars or have one of the endings. Raises ValueError where none is."""
+    """Return the sorted files under a path that are tars or have one of the endings. Raises ValueError if there are none."""
     root = Path(path)
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     found = [file for file in files if file.name.lower().endswith((*endings, *TARS))]
     if not found:
-        raise ValueError(f"{path}: no file there ends in {', '.join((*endings, *TARS))}")
+        raise ValueError(f"{path}: no file ends in {', '.join((*endings, *TARS))}")
     return found
 
 
@@ -41,7 +41,7 @@ def members(path: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 
 
 def texts_in(path: str) -> list[str]:
-    """Return every text: lines of .txt, and every string in .json, .jsonl and .parquet, wherever it stands in them."""
+    """Return every text: each line of .txt, and each string at any depth in .json, .jsonl and .parquet."""
     return [text for name, data in members(path, TEXTS) for text in texts_of(name, data)]
 
 
@@ -62,11 +62,11 @@ def texts_of(name: str, data: bytes) -> Iterator[str]:
             try:
                 yield from strings_in(json.loads(line))
             except ValueError as error:
-                raise ValueError(f"{name}: not JSON ({error}); an evaluation set must be read in full") from None
+                raise ValueError(f"{name}: not JSON ({error}); an evaluation set must be readable in full") from None
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Yield every string in a value made of lists and mappings, keys left out."""
+    """Yield every string in nested lists and mappings, except keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -78,6 +78,6 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def identity_of(paths: tuple[str, ...], endings: tuple[str, ...]) -> str:
-    """Return what tells these files from others without reading them: a hash of names and sizes."""
+    """Return a hash of the files' names and sizes, which identifies them without reading them."""
     found = [(file.name, file.stat().st_size) for path in paths for file in files_of(path, endings)]
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""SemDeDup: within each k-means cell, a row goes when a row ranked before it is too similar.
+"""SemDeDup: within each k-means cell, drop a row if a row ranked before it is too similar.
 
-Source: Abbas et al. 2023, SemDeDup, and its released code. A row ranked earlier counts even where it went itself, so a
-chain of similar rows leaves its first alone. Decided on integer products (`cosine.py`).
+Source: Abbas et al. 2023, SemDeDup, and its released code. An earlier row counts even if it is dropped itself, so of a chain
+of similar rows only the first stays. Integer products decide (`cosine.py`).
 """
 
 import numpy as np
@@ -14,23 +14,23 @@ BLOCK = 1024
 
 
 def semantic_duplicates(rows: Int8, cells: Ids, rank: Ids, cosine: float) -> tuple[Ids, NDArray[np.float64]]:
-    """Return for each row the most similar row ranked before it in its cell, and their cosine, where that is above `cosine`
-    (1 - eps in the paper); itself and NaN elsewhere. `rank` is distinct, 0 comes first."""
-    stands, similarity = np.arange(len(rows)), np.full(len(rows), np.nan)
+    """Return for each row the most similar row ranked before it in its cell, and their cosine, if that is above `cosine`
+    (1 - eps in the paper); else the row itself and NaN. `rank` is distinct, 0 comes first."""
+    similar, similarity = np.arange(len(rows)), np.full(len(rows), np.nan)
     order = np.lexsort((rank, cells))
     ends = np.flatnonzero(np.append(np.diff(cells[order]) != 0, True))[: len(rows)] + 1
     for cell in np.split(order, ends[:-1]):
         best, cosines = most_similar_before(rows[cell])
-        gone = cosines > cosine
-        stands[cell[gone]] = cell[best[gone]]
-        similarity[cell[gone]] = cosines[gone]
-    return stands, similarity
+        is_lost = cosines > cosine
+        similar[cell[is_lost]] = cell[best[is_lost]]
+        similarity[cell[is_lost]] = cosines[is_lost]
+    return similar, similarity
 
 
 def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
-    """Return the place of the most similar earlier row and the cosine, the first of equals: (M, D) -> (M,), (M,).
+    """Return the place of the most similar earlier row, ties to the first, and the cosine: (M, D) -> (M,), (M,).
 
-    The first row, and rows of zeros, have -1 for a cosine."""
+    The first row and rows of zeros have the cosine -1."""
     norms = np.sqrt(squared_norms(rows))
     best, cosines = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for top in range(0, len(rows), BLOCK):
@@ -41,7 +41,7 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
             products /= np.maximum(norms[block, None] * norms[columns], 1)
             products[(norms[block, None] == 0) | (norms[columns] == 0)] = -1
             if side == top:
-                products[np.triu_indices(len(products))] = -1  # what comes after, and the row itself
+                products[np.triu_indices(len(products))] = -1  # later rows, and the row itself
             place = products.argmax(axis=1)
             value = products[np.arange(len(products)), place]
             is_better = value > cosines[block]
@@ -51,22 +51,22 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
-    """Return ranks that put the row least similar to its centroid first, as SemDeDup's "hard" does, equal ones by place."""
+    """Return ranks with the row least similar to its centroid first, as SemDeDup's "hard" option; ties by place."""
     rank = np.empty(len(rows), np.int64)
     rank[np.argsort(hardness(rows, cells, centroids), kind="stable")] = np.arange(len(rows))
     return rank
 
 
 def hardness(rows: Int8, cells: Ids, centroids: Int8) -> NDArray[np.float64]:
-    """Return the cosine of each row with its centroid: the least is the hardest."""
+    """Return the cosine of each row with its centroid; the least is the hardest: (N,)."""
     dots = np.einsum("nd,nd->n", rows, centroids[cells], dtype=np.int64)
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)) * np.sqrt(np.maximum(squared_norms(centroids), 1))[cells]
     values: NDArray[np.float64] = dots / norms
     return values
 
 
-def roots(stands: Ids) -> Ids:
-    """Follow each row to the kept row at the end of its chain."""
-    while not np.array_equal(stands[stands], stands):
-        stands = stands[stands]
-    return stands
+def follow_to_kept(similar: Ids) -> Ids:
+    """Return for each row the kept row at the end of its chain: (N,) -> (N,)."""
+    while not np.array_equal(similar[similar], similar):
+        similar = similar[similar]
+    return similar

@@ -1,4 +1,4 @@
-"""From clusters of images or rows to the verdicts and the `cluster` column of a table of rows."""
+"""Turn clusters of images or rows into verdicts and the `cluster` column."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.step import scatter
 
 SIDES = ("width", "height")
-OWN_ORDERS = {  # what an order compares that is no measured column, and the fields of images it looks at
+OWN_ORDERS = {  # orders other than measured columns -> the fields of images that they read
     "largest": ("images.original_width", "images.original_height", "images.width", "images.height"),
     "bytes": ("images.size",),
     "earliest": (),
@@ -22,7 +22,7 @@ OWN_ORDERS = {  # what an order compares that is no measured column, and the fie
 
 @dataclass(frozen=True)
 class Candidates:
-    """The living images of rows: their positions in `images` laid flat, and how good each is, 0 the best."""
+    """The living images of rows: their places in the flattened `images`, and the rank of each, 0 the best."""
 
     images: Flat
     places: Ids
@@ -33,12 +33,12 @@ class Candidates:
 
 
 def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that an order compares: measured ones by their names, for a word of its own fields of images."""
+    """Return the columns that an order reads: a measured column, or the fields in OWN_ORDERS."""
     return tuple(column for name in keep for column in OWN_ORDERS.get(name, (name,)))
 
 
 def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] | None = None) -> Candidates:
-    """Return the living images, ranked by `keep`, those only where `has` is true (one for each position)."""
+    """Return the living images, ranked by `keep`; with `has` (P,) only those where it is true."""
     images = flatten(rows, "images")
     living = images.alive() & alive(rows)[images.parents]
     places = np.flatnonzero(living if has is None else living & has)
@@ -48,8 +48,8 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
 
 
 def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
-    """Return what an order compares, one number for each of these images, the greatest the best: `largest` is pixels as
-    fetched, `bytes` the size, `earliest` the place in the plan; else a measured column of images or of rows, to 4 digits."""
+    """Return the number that an order compares for each of these images, the greatest the best: `largest` is fetched pixels,
+    `bytes` the size, `earliest` the place in the plan; else a measured column of images or rows, rounded to 4 digits."""
     at = pa.array(places)
     if name == "largest":
         sides = [pc.coalesce(images.field(f"original_{side}").take(at), images.field(side).take(at)) for side in SIDES]
@@ -66,17 +66,18 @@ def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArra
 def drop_duplicate_images(
     rows: pa.Table,
     found: Candidates,
-    stands: Ids,
+    representatives: Ids,
     step: str,
     reason: str,
     *,
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Reject each image for which another one stands: `stands` (M,) and `value` (M,) are in the order of `found.places`.
+    """Reject each image that has another representative. `representatives` (M,), as places in `found.places`, and `value` (M,)
+    are in the order of `found.places`.
 
-    A row that loses its last image is rejected; its `cluster` is the key of the row that holds the image kept."""
-    is_lost = stands != np.arange(len(stands))
+    A row that loses its last image is rejected; its `cluster` is the key of the row with the kept image."""
+    is_lost = representatives != np.arange(len(representatives))
     bad = np.zeros(len(found.images.parents), bool)
     bad[found.places[is_lost]] = True
     values = np.full(len(bad), np.nan)
@@ -84,42 +85,42 @@ def drop_duplicate_images(
         values[found.places] = value
     before = alive(rows)
     rows = drop_images(rows, bad, step, reason=reason, value=values, threshold=threshold)
-    leader = np.full(len(bad) + 1, -1)  # the last is of rows that lost none
-    leader[found.places] = found.rows()[stands]
+    kept_row = np.full(len(bad) + 1, -1)  # the last entry is for rows that lost no image
+    kept_row[found.places] = found.rows()[representatives]
     first = found.images.first(bad)
     is_emptied = before & ~alive(rows)
-    return mark_cluster(rows, np.where(is_emptied, leader[first], -1))
+    return mark_cluster(rows, np.where(is_emptied, kept_row[first], -1))
 
 
 def drop_duplicate_rows(
     rows: pa.Table,
     places: Ids,
-    stands: Ids,
+    representatives: Ids,
     step: str,
     reason: str,
     *,
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Reject each of the rows at `places` for which another stands, and write the other's key into its `cluster`."""
-    leader = np.full(len(rows), -1)
-    leader[places] = np.where(stands == np.arange(len(stands)), -1, places[stands])
+    """Reject each row at `places` that has another representative, and write the representative's key into its `cluster`."""
+    kept_row = np.full(len(rows), -1)
+    kept_row[places] = np.where(representatives == np.arange(len(representatives)), -1, places[representatives])
     values = np.full(len(rows), np.nan)
     if value is not None:
         values[places] = value
-    rows = drop_rows(rows, leader >= 0, step, reason=reason, value=values, threshold=threshold)
-    return mark_cluster(rows, leader)
+    rows = drop_rows(rows, kept_row >= 0, step, reason=reason, value=values, threshold=threshold)
+    return mark_cluster(rows, kept_row)
 
 
-def mark_cluster(rows: pa.Table, leader: Ids) -> pa.Table:
-    """Write the key of each row's leader into its `cluster`, where there is one (-1: none)."""
-    is_lost = leader >= 0
-    keys = in_one(rows["key"]).take(pa.array(leader[is_lost]))
+def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
+    """Write the key of each row's representative, the row number in `kept_row`, into its `cluster`; -1: none."""
+    is_lost = kept_row >= 0
+    keys = in_one(rows["key"]).take(pa.array(kept_row[is_lost]))
     return set_column(rows, "cluster", scatter(keys.cast(ROW.field("cluster").type), is_lost, rows["cluster"]))
 
 
 def numbered(values: list[str | None] | pa.Array) -> tuple[Ids, Ids]:
-    """Return the places of values that are not null, and the number of the group of equal ones each belongs to."""
+    """Return the places of the values that are not null, and for each the number of its group of equal values."""
     encoded = (values if isinstance(values, pa.Array) else pa.array(values, pa.string())).dictionary_encode()
     codes = numbers(encoded.indices)
     places = np.flatnonzero(~np.isnan(codes))

@@ -1,4 +1,4 @@
-"""Reject alternative texts that say nothing of the image: file names, addresses, what programs and templates write."""
+"""Reject alt texts that do not describe the image: file names, addresses, text written by programs and templates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         re.I | re.S,
     ),
     "placeholder": re.compile(rf"(?:{_WORDS})[\s\d#.:…!\-–()]*(?:of \d+)?", re.I),
-    "code": re.compile(  # nothing here may look past the next bracket, or a text of many brackets takes hours
+    "code": re.compile(  # no part may match past the next bracket, or a text of many brackets takes hours
         r".*(?:<(?:img|a|div|span|p|br)\b[^<>]*>|\{\{[^{}]*\}\}|\$\{[^{}]*\}|%[A-Z_]{3,}%|javascript:|&[a-z]+;&[a-z]+;).*",
         re.I | re.S,
     ),
@@ -49,10 +49,10 @@ PATTERNS: dict[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AltJunk(Step):
-    """Reject a text that is, as a whole, one of: a file name, a camera's name for a photo, an address, a program's guess
-    ("Image may contain: ..."), a template's word ("click to enlarge"), code, or nothing with letters.
+    """Reject a text that consists only of a file name, a camera's name for a photo, an address, a generated description
+    ("Image may contain: ..."), a template's word ("click to enlarge"), code, or characters other than letters.
 
-    The reason is the rule's name. A caption that holds an address or a file name among other words stays.
+    The reason is the rule's name. A caption that contains an address or a file name among other words stays.
     """
 
     id: ClassVar = "vlmdata.steps.alt_junk"
@@ -68,7 +68,7 @@ class AltJunk(Step):
 
 
 def junk_rule(text: str, rules: list[Rule]) -> str | None:
-    """Return the first of the rules that a text as a whole falls under, or None."""
+    """Return the first rule that the whole text matches, or None."""
     text = text.strip().strip("\"'“”[]()*")
     for rule in rules:
         if rule == "no_letters":

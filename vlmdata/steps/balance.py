@@ -1,4 +1,4 @@
-"""Balance concepts: cap how often each entry of a list is what brings a text in (MetaCLIP)."""
+"""Balance concepts: cap how many texts each entry of a list selects (MetaCLIP)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,18 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Balance(Step):
-    """Keep a row with the chance that one of its entries draws it: min(1, cap / count), where count is how many living rows
-    hold the entry. A row without any entry goes.
+    """Keep a row if at least one of the entries it contains draws it. An entry draws with probability min(1, cap / count),
+    where count is the number of living rows that contain the entry. A row without any entry is rejected.
 
     Source: Xu et al. 2023, MetaCLIP: 500,000 entries, cap 20,000 for 400 million pairs. The paper's draw is unseeded; here
-    it is a hash of key, entry and seed, so it is the same in every run and does not hang on the other rows but by counts.
+    it is a hash of key, entry and seed, so every run gives the same result, and other rows affect it only through the counts.
     """
 
     id: ClassVar = "vlmdata.steps.balance"
     reads: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    entries: str  # a text file with one entry a line, whole words in a row
+    entries: str  # a text file with one entry a line: one or more whole words
     cap: int = 20_000
     seed: int = 0
 
@@ -35,7 +35,7 @@ class Balance(Step):
         if not Path(self.entries).is_file():
             raise RecipeError(f"{self.name}.entries: there is no file {self.entries}")
         if self.cap < 1:
-            raise RecipeError(f"{self.name}.cap = {self.cap}: at least 1")
+            raise RecipeError(f"{self.name}.cap = {self.cap}: must be at least 1")
 
     def decide(self, rows: pa.Table) -> pa.Table:
         entries = Path(self.entries).read_text(encoding="utf-8").splitlines()

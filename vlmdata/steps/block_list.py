@@ -1,4 +1,4 @@
-"""Reject what the user's lists name: domains, addresses, MD5, SHA-256, PDQ or pHash. What matches is never stored."""
+"""Reject what the user's lists name: domains, addresses, MD5, SHA-256, PDQ or pHash. A match is never stored."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from vlmdata.step import RecipeError, Step
 from vlmdata.web.blocked_hosts import domain_of, is_within
 from vlmdata.web.url import parse_url
 
-SMALL = 512  # pixels; both hashes look at 64 x 64
-PDQ_QUALITY = 50  # the reference compares no picture that has less in it
+SMALL = 512  # pixels; both hashes read 64 x 64
+PDQ_QUALITY = 50  # the reference implementation skips pictures of lower quality
 HEX = {"md5": 32, "sha256": 64, "pdq": 64, "phash": 16}
 KINDS: dict[str, Callable[[np.ndarray], int]] = {"vlmdata": phash, "imagededup": phash_imagededup}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockList(Step):
-    """Hold every image and page against lists the user has: of illegal material, of owners who opted out.
+    """Check every image and page against lists that the user provides, such as illegal material or owners who opted out.
 
-    Each list is a text file with one entry a line: what stands before the first comma, blank or tab counts, `#` begins a
-    comment, a first line that is no entry is taken for a header. Wherever in the recipe it stands, domains and addresses are
-    looked up before anything is fetched, hashes of the bytes as they came before a picture is decoded or written. The
-    likenesses of `pdq` and `phash` cost a decoding of their own. A list that grew holds at the next run for what was stored
-    already, but for MD5 and PDQ, which are not kept; `vlmdata forget` removes those bytes too.
+    Each list is a text file with one entry a line. An entry ends at the first comma, space or tab, `#` starts a comment, and
+    a first line that is not an entry is skipped as a header. At any position in the recipe, the step checks domains and
+    addresses before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. `pdq` and
+    `phash` need an extra decoding. After entries are added, the next run also applies them to images stored earlier, except
+    MD5 and PDQ, which are not kept; `vlmdata forget` also removes their bytes from `work/`.
     """
 
     id: ClassVar = "vlmdata.steps.block_list"
@@ -49,20 +49,20 @@ class BlockList(Step):
     md5: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
     pdq: tuple[str, ...] = ()
-    pdq_bits: int = 31  # of 256: ThreatExchange's own distance
+    pdq_bits: int = 31  # of 256: ThreatExchange's distance
     phash: tuple[str, ...] = ()
-    phash_bits: int = 4  # of 64: of 191 photos made smaller and compressed hard none moved farther
+    phash_bits: int = 4  # of 64: none of 191 photos, downsized and strongly compressed, moved farther
     phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which hash the list holds
 
     def check(self) -> None:
         if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):
             raise RecipeError(f"{self.name}: name at least one list: domains, urls, md5, sha256, pdq or phash")
         if not (0 <= self.pdq_bits < 128 and 0 <= self.phash_bits < 32):
-            raise RecipeError(f"{self.name}: pdq_bits is 0 to 127 and phash_bits 0 to 31; more would match any picture")
+            raise RecipeError(f"{self.name}: pdq_bits is 0 to 127 and phash_bits 0 to 31; larger values match any picture")
         _lists(self)
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Reject by what is known of a row already: addresses, hosts, stored hashes, and bytes that lie in the row."""
+        """Reject by what the row already holds: addresses, hosts, stored hashes and inline bytes."""
         lists = _lists(self)
         images = flatten(rows, "images")
         columns = (images.field(name).to_pylist() for name in ("url", "sha256", "phash", "data"))
@@ -80,15 +80,15 @@ class BlockList(Step):
         return drop_rows(rows, np.array([page is not None for page in pages], dtype=bool), self.name, reason=pages)
 
     def match(self, body: bytes, max_memory_mb: float = MAX_MEMORY_MB) -> str | None:
-        """Return which kind of list holds an image of these bytes as they came, or None.
+        """Return the reason, such as `blocked_md5`, if a list matches an image with these fetched bytes, or None.
 
-        A picture that may take no more than `max_memory_mb` and takes more is `too_large`: it is not passed unseen.
+        A picture that needs more than `max_memory_mb` to decode is `too_large`: it must not pass unchecked.
         """
         return _lists(self).of_bytes(body, max_memory_mb)
 
 
 class ReadLists:
-    """The files of a BlockList, read."""
+    """The contents of a BlockList's files."""
 
     def __init__(self, step: BlockList):
         self._step = step
@@ -103,7 +103,7 @@ class ReadLists:
         self._pdqs = np.frombuffer(words, dtype=">u8").astype(np.uint64).reshape(-1, 4)
 
     def of_address(self, text: str | None) -> str | None:
-        """Say whether an address, its host or a domain above it is listed."""
+        """Return `blocked_url` or `blocked_domain` if the address, its host or a parent domain is listed, or None."""
         if text is None or not (self._urls or self._domains):
             return None
         if text in self._urls:
@@ -116,7 +116,7 @@ class ReadLists:
         return "blocked_domain" if is_within(url.host, self._domains) else None
 
     def of_hashes(self, sha256: str | None, like: int | None) -> str | None:
-        """Say whether a hash that a row carries is listed: of the bytes as they came, of the picture as it is stored."""
+        """Return the reason if the SHA-256 of the fetched bytes or the stored picture's pHash (`like`) is listed, or None."""
         if sha256 is not None and sha256 in self._digests["sha256"]:
             return "blocked_sha256"
         if like is not None and self._step.phash_kind == "vlmdata" and self._is_like(like):
@@ -124,7 +124,7 @@ class ReadLists:
         return None
 
     def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
-        """Say whether an image's bytes, or a picture like it, are listed, or that it takes too much to be compared."""
+        """Return the reason if an image or a similar one is listed, or if it is too large to compare; else None."""
         if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
             return "blocked_sha256"
         if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:
@@ -133,7 +133,7 @@ class ReadLists:
             return None
         try:
             pixels = _pixels(body, max_memory_mb)
-        except ImageError as error:  # what cannot be decoded is not stored either; what is too large here might be
+        except ImageError as error:  # an undecodable image is never stored; one too large here might be
             return error.reason if error.reason in ("too_large", "too_costly") else None
         if len(self._phashes) and self._is_like(KINDS[self._step.phash_kind](pixels)):
             return "blocked_phash"
@@ -149,7 +149,7 @@ class ReadLists:
 
 
 def _pixels(body: bytes, max_memory_mb: float) -> np.ndarray:
-    """Return the picture whole, or where that is too large made smaller while it is decoded. Raises ImageError."""
+    """Return the full picture or, if that is too large, one scaled down while decoding. Raises ImageError."""
     try:
         return decode(body, max_memory_mb=max_memory_mb, beside=pdq_bytes(*read_header(body).upright_size)).pixels
     except ImageError as error:
@@ -164,7 +164,7 @@ def _lists(step: BlockList) -> ReadLists:
 
 
 def _entries(files: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Yield the first word of each line with its place, file and line. Raises RecipeError for a file that cannot be read."""
+    """Yield the first word of each line with its file and line number. Raises RecipeError for a file that cannot be read."""
     for name in files:
         try:
             text = Path(name).read_text(encoding="utf-8-sig")

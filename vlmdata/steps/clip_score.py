@@ -1,4 +1,4 @@
-"""CLIPScore: how well an image and its text agree, by any model and weights of open_clip."""
+"""CLIPScore: how well an image matches its text, with any model and weights of open_clip."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScore(Step):
-    """Reject an image that agrees with no text of its row: the best cosine over the texts is below `min_score`.
+    """Reject an image that matches no text of its row: the highest cosine over the texts is below `min_score`.
 
-    Of a caption and its alternatives the best counts; of a document an image is held against its alt text, its caption and
-    its nearest texts, and `text` says which was best. Cosines are rounded to 4 digits before they are stored, so that no later
-    threshold hangs on the last bit.
+    For a caption and its alternatives the highest cosine counts. In a document an image is compared with its alt text, its
+    caption and the nearest texts; `text` says which one was best. Cosines are rounded to 4 digits before they are stored, so
+    that a later threshold does not depend on the last bit.
     """
 
     id: ClassVar = "vlmdata.steps.clip_score"
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
-    version: ClassVar = 2  # captions of figures count since 2
+    version: ClassVar = 2  # since 2, captions of figures count
     measured_by: ClassVar = ("precision", "around", "embeddings")
     needs: ClassVar = ("model", "gpu")
 
-    model: str = "ViT-B-32"  # of open_clip, or local-dir:FOLDER, or hf-hub:NAME
-    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag that open_clip knows, or a file; not used with local-dir and hf-hub
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on processors that multiply it (AMX)
-    compiled: Literal["auto", "yes", "no"] = "auto"  # by torch.compile; auto: on a GPU, where its minute is soon won back
-    min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M took 0.30, DataComp 0.25
-    around: int = 1  # texts before and after an image of a document that it is held against
-    embeddings: bool = False  # keep the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
-    batch: int = 0  # images at a time; 0: 256 on a GPU, 16 on a CPU. Scores do not depend on it beyond the fourth digit
+    model: str = "ViT-B-32"  # a model of open_clip, local-dir:FOLDER or hf-hub:NAME
+    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag of open_clip or a file; unused with local-dir and hf-hub
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on CPUs with AMX or AVX-512 BF16
+    compiled: Literal["auto", "yes", "no"] = "auto"  # with torch.compile, which takes a minute; auto: on a GPU
+    min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M uses 0.30, DataComp 0.25
+    around: int = 1  # texts before and after an image of a document to compare it with
+    embeddings: bool = False  # store the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
+    batch: int = 0  # images at a time; 0: 256 on a GPU, 16 on a CPU. It does not change the four digits of a score
 
     def check(self) -> None:
         if not -1 <= self.min_score <= 1:
-            raise RecipeError(f"{self.name}.min_score = {self.min_score}: a cosine lies in [-1, 1]")
+            raise RecipeError(f"{self.name}.min_score = {self.min_score}: must lie in [-1, 1]")
         check_model(self.model, self.pretrained, self.name)
 
     def identity(self) -> str:
@@ -63,7 +63,7 @@ class ClipScore(Step):
         which: list[str | None] = [None] * len(images.items)
         for owner, kind, cosine in zip(owners, kinds, cosines, strict=True):
             at = positions[owner]
-            if np.isnan(cosine):  # the image is broken: it has no score, and stays
+            if np.isnan(cosine):  # a broken image has no score and stays
                 continue
             if best[at] is None or cosine > best[at]:
                 best[at], which[at] = cosine, kind
@@ -79,7 +79,7 @@ class ClipScore(Step):
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
-        """Return every text that is held against an image, the image's number among `positions`, and what text it is."""
+        """Return each text to compare, the index in `positions` of its image, and the kind of text."""
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
         own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
         words = texts.field("text").to_pylist()
@@ -103,7 +103,7 @@ class ClipScore(Step):
 
 
 def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
-    """Return the places of the living texts nearest to a position, `around` on either side."""
+    """Return the places and sides of the living texts nearest to a position, up to `around` on either side."""
     before = [int(i) for i in np.flatnonzero(living) if i < here][::-1][:around]
     after = [int(i) for i in np.flatnonzero(living) if i > here][:around]
     return [(i, "before") for i in before] + [(i, "after") for i in after]

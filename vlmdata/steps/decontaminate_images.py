@@ -1,4 +1,4 @@
-"""Reject images that look like, or mean the same as, images of evaluation sets."""
+"""Reject images that look like images of evaluation sets or have similar embeddings."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from vlmdata.step import RecipeError, Step, StepContext
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateImages(Step):
     """Reject an image whose hash is within `distance` bits of a reference image's, or whose embedding has a cosine above
-    `cosine` to that of a reference: one in `embeddings`, or with `model` one of the reference images, embedded here.
+    `cosine` to a reference embedding. Reference embeddings come from `embeddings`; with `model` also from `references`.
 
-    Both nearnesses are stored, so the limits can move. A reference image that cannot be decoded stops the run: an
-    evaluation set must be looked at in full.
+    Both the distance and the cosine are stored, so the limits can change later. A reference image that cannot be decoded
+    stops the run: an evaluation set must be compared in full.
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_images"
@@ -42,11 +42,11 @@ class DecontaminateImages(Step):
 
     references: tuple[str, ...] = ()  # folders, tars or files of images
     distance: int = 8  # of 64 bits
-    hash: str = "phash"  # ours, of the stored pixels; or a column of imagededup's
-    embeddings: tuple[str, ...] = ()  # .npy files of (N, D) made by the model that made `embedding`
-    embedding: str = "clip_score.embedding"  # the column
+    hash: str = "phash"  # our hash of the stored pixels, or a column of imagededup_hash
+    embeddings: tuple[str, ...] = ()  # .npy files of (N, D), from the model that produced `embedding`
+    embedding: str = "clip_score.embedding"  # the column of embeddings
     cosine: float = 0.95
-    model: str = ""  # as clip_score has it: that which made `embedding`; each worker embeds all references once
+    model: str = ""  # the `model` of the clip_score step; each worker embeds all references once
     pretrained: str = ""
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class DecontaminateImages(Step):
             raise RecipeError(f"{self.name}: needs a distance in 0..{MAX_DISTANCE} and a cosine between 0 and 1")
         for path in (*self.references, *self.embeddings):
             if not Path(path).exists():
-                raise RecipeError(f"{self.name}: there is no {path}")
+                raise RecipeError(f"{self.name}: there is no file or folder {path}")
         if self.model:
             check_model(self.model, self.pretrained, self.name)
         try:
@@ -100,8 +100,8 @@ class DecontaminateImages(Step):
         return rows
 
     def _embedded(self, context: StepContext) -> Int8:
-        """Return the references' embeddings: those of the files, then those of the images."""
-        given = [_embeddings(self.embeddings)] if self.embeddings else []
+        """Return the references' embeddings: first from the files, then from the images."""
+        found = [_embeddings(self.embeddings)] if self.embeddings else []
         if self.model:
             from vlmdata.models.clip import clip_of
 
@@ -112,8 +112,8 @@ class DecontaminateImages(Step):
                     raise RecipeError(f"decontaminate_images: cannot decode the reference {names[int(broken.argmax())]}")
                 return quantise(units)
 
-            given.append(context.kept(f"references {self.references} {self.model} {self.pretrained}", embed))
-        return np.concatenate(given)
+            found.append(context.kept(f"references {self.references} {self.model} {self.pretrained}", embed))
+        return np.concatenate(found)
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""Reject texts that hold n-grams of evaluation texts."""
+"""Reject texts that contain n-grams of evaluation texts."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,20 +16,20 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateText(Step):
-    """Reject a text of whose words a share of more than `share` lies in n-grams of the references; 0: one n-gram is enough.
+    """Reject a text if the share of its words inside n-grams of the references exceeds `share`; at 0 one n-gram is enough.
 
-    Words are lower-cased, without punctuation. A reference of fewer than `n` words counts as a whole, from `min_words` on. Two
-    letters of a script without blanks (Chinese, Japanese, Thai and others) are a word.
-    Source: Brown et al. 2020, GPT-3, appendix C. Alternatives of a text are looked at too; the text goes with them.
+    Words are lower-cased, without punctuation. A reference of at least `min_words` but fewer than `n` words must match as a
+    whole. In a script without spaces (Chinese, Japanese, Thai and others) two letters count as a word.
+    Source: Brown et al. 2020, GPT-3, appendix C. A text is also rejected if one of its alternatives matches.
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_text"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")
-    version: ClassVar = 2  # scripts without blanks have words since 2
+    version: ClassVar = 2  # since 2, scripts without spaces have words
 
-    references: tuple[str, ...]  # folders, tars or files: .txt by line, every string in .json, .jsonl and .parquet
+    references: tuple[str, ...]  # folders, tars or files: each line of .txt, each string in .json, .jsonl and .parquet
     n: int = 13
     min_words: int = 8
     share: float = 0.0
@@ -39,7 +39,7 @@ class DecontaminateText(Step):
             raise RecipeError(f"{self.name}: needs 1 <= min_words <= n and a share in [0, 1)")
         for path in self.references:
             if not Path(path).exists():
-                raise RecipeError(f"{self.name}.references: there is no {path}")
+                raise RecipeError(f"{self.name}.references: there is no file or folder {path}")
         try:
             self.identity()
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Keep one of equal images or rows."""
+"""Keep one of identical images or rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,9 +15,9 @@ from vlmdata.step import Step, scatter
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeExact(Step):
-    """Keep one of images with the same bytes as fetched (`sha256`) or the same address (`url`), or one of equal rows (`row`).
+    """Of images with the same fetched bytes (`sha256`) or the same address (`url`), or of identical rows (`row`), keep one.
 
-    With `merge_captions` the kept row's text takes the texts of the rows it stands for as alternatives, so that a picture
+    With `merge_captions` the kept row's text receives the texts of the rejected rows as alternatives, so that a picture
     found with five captions keeps five.
     """
 
@@ -25,7 +25,7 @@ class DedupeExact(Step):
     sees_all: ClassVar = True
 
     by: Literal["sha256", "url", "row"] = "sha256"
-    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest in the first, then the next ...; then the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # greatest first; ties by the next column, then the least key
     merge_captions: bool = False
 
     def columns_read(self) -> tuple[str, ...]:
@@ -39,28 +39,28 @@ class DedupeExact(Step):
         if self.by == "row":
             places = np.flatnonzero(before)
             keys = in_one(rows["key"]).take(pa.array(places))
-            # a key is a hash of the row's content, and _1, _2 ... behind it number the identical ones
+            # a key is a hash of the row's content; _1, _2, ... at its end number identical rows
             _, groups = numbered(pc.replace_substring_regex(keys, "_.*", ""))
-            stands = best_of_groups(groups, best_first(keys=keys))[groups]
-            after = drop_duplicate_rows(rows, places, stands, self.name, "same_row")
+            representatives = best_of_groups(groups, best_first(keys=keys))[groups]
+            after = drop_duplicate_rows(rows, places, representatives, self.name, "same_row")
         else:
             values = flatten(rows, "images").field(self.by)
             found = living_images(rows, self.keep, np.asarray(values.is_valid()))
             _, groups = numbered(values.take(pa.array(found.places)))
-            stands = best_of_groups(groups, found.rank)[groups]
-            after = drop_duplicate_images(rows, found, stands, self.name, f"same_{self.by}")
+            representatives = best_of_groups(groups, found.rank)[groups]
+            after = drop_duplicate_images(rows, found, representatives, self.name, f"same_{self.by}")
         return _merge(after, before & ~alive(after)) if self.merge_captions else after
 
 
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
-    """Add the texts of the rows just lost to the alternatives of the first living text of the row in their `cluster`."""
+    """Add the texts of the `lost` rows to the alternatives of the first living text of their representative (`cluster`)."""
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])
     clusters = rows["cluster"]
     merged: dict[int, list] = {}
     for row in np.flatnonzero(lost).tolist():
-        leader = place[clusters[row].as_py()]
-        documents = merged.setdefault(leader, texts[leader].as_py() or [])
+        representative = place[clusters[row].as_py()]
+        documents = merged.setdefault(representative, texts[representative].as_py() or [])
         first = next((text for text in documents if text is not None and text["drop"] is None), None)
         if first is None:
             continue

@@ -12,7 +12,7 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeImageSet(Step):
-    """Of documents that show the same addresses, in whatever order, keep the latest: OBELICS, step 20."""
+    """Of documents with the same set of image addresses, in any order, keep the latest: OBELICS, step 20."""
 
     id: ClassVar = "vlmdata.steps.dedupe_image_set"
     reads: ClassVar = ("images.url", "images.sha256", "extra")

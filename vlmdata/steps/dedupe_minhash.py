@@ -1,4 +1,4 @@
-"""Keep one of rows with nearly the same text: Jaccard similarity of word or character n-grams, found by MinHash."""
+"""Keep one of rows with nearly the same text: Jaccard similarity of word or character n-grams, found with MinHash."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.row import alive, flatten, in_one, numbers, set_column
-from vlmdata.similarity.clusters import best_first, stand_ins
+from vlmdata.similarity.clusters import best_first, representatives_of_items
 from vlmdata.similarity.distributed import buckets_for, jaccards, lsh_pairs, packed, starts_of
 from vlmdata.similarity.grams import Grams
 from vlmdata.similarity.hamming import equal_groups
@@ -24,28 +24,26 @@ RECALL = 0.99  # at the threshold
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeMinhash(Step):
-    """Of rows whose living texts, joined, share n-grams with a Jaccard similarity of `threshold` or more keep the best.
+    """Of rows whose joined living texts have n-grams with a Jaccard similarity of at least `threshold`, keep the best.
 
-    Every similarity is verified, so no row goes for one less alike; a pair right at the threshold is found with 99%
-    probability or more. A row without words stays.
+    Every similarity is verified, so no row is rejected below the threshold. A pair exactly at the threshold is found with
+    at least 99% probability. A row without words stays.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_minhash"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
-    distribute_above: ClassVar = (
-        5_000_000  # rows: with captions of 100 words 3 GB of texts in the driver, as much of signatures
-    )
+    distribute_above: ClassVar = 5_000_000  # rows: at 100 words a caption, 3 GB of texts and 3 GB of signatures in the driver
 
     threshold: float = 0.8
     n: int = 5
-    grams: Literal["words", "characters"] = "words"  # characters: for languages that do not part words by spaces
+    grams: Literal["words", "characters"] = "words"  # characters: for languages without spaces between words
     permutations: int = 128
-    keep: tuple[str, ...] = ("longest",)  # or earliest, or measured columns of rows; then the least key
+    keep: tuple[str, ...] = ("longest",)  # or earliest, or measured columns of rows; ties by the least key
 
     def check(self) -> None:
         if not 0 < self.threshold <= 1 or self.n < 1:
-            raise RecipeError(f"{self.name}: needs a threshold in (0, 1] and n of at least 1")
+            raise RecipeError(f"{self.name}: threshold must lie in (0, 1] and n must be at least 1")
         try:
             bands_for(self.threshold, self.permutations, RECALL)
         except ValueError as error:
@@ -59,9 +57,9 @@ class DedupeMinhash(Step):
         make = self._grams()
         pairs, groups, starts = similar_texts(texts, self.threshold, make, permutations=self.permutations)
         rank = self._rank(rows, places, np.fromiter(map(len, texts), np.float64, len(texts)))
-        stands = stand_ins(numbers_of(groups, starts), rank, [pairs])
-        lost = np.flatnonzero(stands != np.arange(len(stands)))
-        return self._drop(rows, places, stands, jaccard(np.stack([lost, stands[lost]], axis=1), texts, make))
+        representatives = representatives_of_items(numbers_of(groups, starts), rank, [pairs])
+        lost = np.flatnonzero(representatives != np.arange(len(representatives)))
+        return self._drop(rows, places, representatives, jaccard(np.stack([lost, representatives[lost]], axis=1), texts, make))
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
         places, texts = living_texts(rows)
@@ -73,25 +71,25 @@ class DedupeMinhash(Step):
         rows = set_column(rows.drop_columns(["texts"]), "length", pa.array(lengths))
         return set_column(rows, "fingerprint", pa.array(fingerprints)), {"keys": keys, "data": data, "ends": ends}
 
-    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, search: DistributedSearch) -> pa.Table:
         places = np.flatnonzero(alive(rows))
         fingerprints = rows["fingerprint"].to_numpy()[places]
         _, groups, starts = equal_groups(apart(fingerprints))
         first = np.sort(groups[starts[:-1]])
         first = first[fingerprints[first] != 0]
-        texts = [(piece["data"], piece["ends"]) for piece in spread.pieces]
+        texts = [(piece["data"], piece["ends"]) for piece in search.pieces]
         begins = starts_of([ends for _, ends in texts])
         cuts = np.searchsorted(first, begins)
-        chosen = [spread.keep(first[cuts[n] : cuts[n + 1]] - begins[n]) for n in range(len(texts))]
+        chosen = [search.keep(first[cuts[n] : cuts[n + 1]] - begins[n]) for n in range(len(texts))]
         group_of = numbers_of(groups, starts)
-        found = lsh_pairs(spread.named("keys"), spread.run, buckets=buckets_for(len(first)), chosen=chosen)
+        found = lsh_pairs(search.named("keys"), search.run, buckets=buckets_for(len(first)), chosen=chosen)
         candidates = np.concatenate([np.zeros((0, 2), np.int64), *found])
-        alike = candidates[jaccards(texts, begins, candidates, self._grams(), spread.run) >= self.threshold]
+        alike = candidates[jaccards(texts, begins, candidates, self._grams(), search.run) >= self.threshold]
         rank = self._rank(rows, places, rows["length"].to_numpy()[places].astype(np.float64))
-        stands = stand_ins(group_of, rank, [group_of[alike]])
-        lost = np.flatnonzero(stands != np.arange(len(stands)))
-        pairs = np.stack([lost, stands[lost]], axis=1)
-        return self._drop(rows, places, stands, jaccards(texts, begins, pairs, self._grams(), spread.run))
+        representatives = representatives_of_items(group_of, rank, [group_of[alike]])
+        lost = np.flatnonzero(representatives != np.arange(len(representatives)))
+        pairs = np.stack([lost, representatives[lost]], axis=1)
+        return self._drop(rows, places, representatives, jaccards(texts, begins, pairs, self._grams(), search.run))
 
     def _grams(self) -> Callable[[Sequence[str]], Grams]:
         return grams_of(self.n, characters=self.grams == "characters")
@@ -101,15 +99,17 @@ class DedupeMinhash(Step):
         columns = [own[name] if name in own else np.round(numbers(in_one(rows[name]))[places], 4) for name in self.keep]
         return best_first(*columns, keys=in_one(rows["key"]).take(pa.array(places)))
 
-    def _drop(self, rows: pa.Table, places: Ids, stands: Ids, similarity: np.ndarray) -> pa.Table:
-        """`similarity` is that of the rows lost, in order, with what stands for them."""
-        value = np.full(len(stands), np.nan)
-        value[stands != np.arange(len(stands))] = np.round(similarity, 4)
-        return drop_duplicate_rows(rows, places, stands, self.name, "similar_text", value=value, threshold=self.threshold)
+    def _drop(self, rows: pa.Table, places: Ids, representatives: Ids, similarity: np.ndarray) -> pa.Table:
+        """Reject the rows that have another representative; `similarity` is that of each such row with it, in order."""
+        value = np.full(len(representatives), np.nan)
+        value[representatives != np.arange(len(representatives))] = np.round(similarity, 4)
+        return drop_duplicate_rows(
+            rows, places, representatives, self.name, "similar_text", value=value, threshold=self.threshold
+        )
 
 
 def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
-    """Return the places of the living rows, and of each its living texts joined."""
+    """Return the places of the living rows, and for each its living texts, joined by newlines."""
     flat = flatten(rows, "texts")
     parts: list[list[str]] = [[] for _ in range(len(rows))]
     for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
@@ -120,7 +120,7 @@ def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
 
 
 def numbers_of(groups: Ids, starts: Ids) -> Ids:
-    """Return the number of the group of each item, from what `equal_groups` returns."""
+    """Return the group number of each item, from the result of `equal_groups`."""
     numbers = np.empty(len(groups), np.int64)
     numbers[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return numbers

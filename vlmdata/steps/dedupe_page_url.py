@@ -12,7 +12,7 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupePageUrl(Step):
-    """Of documents with the same page address keep the latest: the greatest WARC file name (OBELICS, step 17), then date."""
+    """Of documents with the same page address keep the latest, by WARC file name (OBELICS, step 17), then by date."""
 
     id: ClassVar = "vlmdata.steps.dedupe_page_url"
     reads: ClassVar = ("url", "extra")

@@ -1,4 +1,4 @@
-"""Keep one of images that mean the same: embeddings whose cosine is high."""
+"""Keep one of images with similar meaning: embeddings with a high cosine."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.similarity.clusters import leaders
+from vlmdata.similarity.clusters import representatives_of_rows
 from vlmdata.similarity.cosine import Int8, pairs_above, quantise, squared_norms
 from vlmdata.similarity.distributed import compared, cosine_pairs, cosines_of, load, starts_of
 from vlmdata.similarity.distributed_cells import semantic_duplicates_in
 from vlmdata.similarity.embeddings import embeddings_in, has_value, without_values
 from vlmdata.similarity.kmeans import spherical_kmeans
 from vlmdata.similarity.runs import Ids
-from vlmdata.similarity.semdedup import by_hardness, roots, semantic_duplicates
+from vlmdata.similarity.semdedup import by_hardness, follow_to_kept, semantic_duplicates
 from vlmdata.similarity.verdict import Candidates, columns_of, drop_duplicate_images, living_images
 from vlmdata.step import DistributedSearch, RecipeError, Step
 
@@ -22,29 +22,30 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 class DedupeSemantic(Step):
     """Of images whose embeddings have a cosine above `cosine` keep the best.
 
-    `pairs` compares all with all, and every dropped image is that close to one kept: up to some hundred thousand. `semdedup`
-    is the paper's rule (Abbas et al. 2023): only within k-means cells, and what resembles an image ranked earlier goes even
-    where that one went; with `keep: [hard]` the image farthest from its centroid ranks first, as there.
+    `pairs` compares all images with each other; every dropped image is that similar to a kept one. It suits up to some
+    hundred thousand images. `semdedup` is the paper's rule (Abbas et al. 2023): it compares only within k-means cells, and
+    rejects an image similar to one ranked before it even if that one was rejected too. With `keep: [hard]` the image farthest
+    from its centroid ranks first, as in the paper.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
-    distribute_above: ClassVar = 2_000_000  # rows: at 512 wide 1 GB of embeddings in the driver, and four times that to search
+    distribute_above: ClassVar = 2_000_000  # rows: at width 512, 1 GB of embeddings in the driver and 4 GB to search
 
-    cosine: float = 0.95  # 1 - eps; the paper names no default, NeMo Curator's runs take 0.99
-    embedding: str = "clip_score.embedding"  # the column
+    cosine: float = 0.95  # 1 - eps; the paper gives no default, NeMo Curator uses 0.99
+    embedding: str = "clip_score.embedding"  # the column of embeddings
     rule: Literal["pairs", "semdedup"] = "pairs"
-    cells: int = 0  # of semdedup; 0: one for 1,000 images. The paper takes 50,000 for 440 million
-    rounds: int = 20  # of k-means; the paper takes 100
+    cells: int = 0  # of semdedup; 0: one for each 1,000 images. The paper uses 50,000 for 440 million
+    rounds: int = 20  # of k-means; the paper uses 100
     seed: int = 0
     keep: tuple[str, ...] = ("largest", "bytes")  # or `hard` alone
 
     def check(self) -> None:
         if not 0 < self.cosine < 1:
-            raise RecipeError(f"{self.name}.cosine = {self.cosine}: between 0 and 1")
+            raise RecipeError(f"{self.name}.cosine = {self.cosine}: must lie between 0 and 1")
         if "hard" in self.keep and (self.keep != ("hard",) or self.rule != "semdedup"):
-            raise RecipeError(f"{self.name}.keep: `hard` stands alone, with rule: semdedup")
+            raise RecipeError(f"{self.name}.keep: `hard` must be the only entry and needs rule: semdedup")
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images.drop", self.embedding, *(column for column in columns_of(self.keep) if column != "hard"))
@@ -58,49 +59,49 @@ class DedupeSemantic(Step):
             return rows
         quantised = quantise(vectors[(np.cumsum(has) - 1)[found.places]])
         if self.rule == "pairs":
-            stands = leaders(found.rank, list(pairs_above(quantised, self.cosine, threads=2)))
-            lost = np.flatnonzero(stands != np.arange(len(stands)))
-            value = np.full(len(stands), np.nan)
-            value[lost] = cosines(quantised[lost], quantised[stands[lost]])
+            representatives = representatives_of_rows(found.rank, list(pairs_above(quantised, self.cosine, threads=2)))
+            lost = np.flatnonzero(representatives != np.arange(len(representatives)))
+            value = np.full(len(representatives), np.nan)
+            value[lost] = cosines(quantised[lost], quantised[representatives[lost]])
         else:
-            stands, value = self._semdedup(quantised, found.rank)
-        return self._drop(rows, found, stands, value)
+            representatives, value = self._semdedup(quantised, found.rank)
+        return self._drop(rows, found, representatives, value)
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
         has, vectors = embeddings_in(rows, self.embedding)
         places = self._candidates(rows, has).places
         return without_values(rows, self.embedding), {"vectors": quantise(vectors[(np.cumsum(has) - 1)[places]])}
 
-    def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
+    def decide_distributed(self, rows: pa.Table, search: DistributedSearch) -> pa.Table:
         found = self._candidates(rows, has_value(rows, self.embedding))
-        pieces = [piece for piece in spread.named("vectors") if len(load(piece))]
+        pieces = [piece for piece in search.named("vectors") if len(load(piece))]
         if not len(found.places):
             return rows
         if self.rule == "pairs":
-            stands = leaders(found.rank, list(cosine_pairs(pieces, self.cosine, spread.run)))
-            lost = np.flatnonzero(stands != np.arange(len(stands)))
-            pairs = np.stack([lost, stands[lost]], axis=1)
-            value = np.full(len(stands), np.nan)
-            value[lost] = compared(cosines_of, [(piece,) for piece in pieces], starts_of(pieces), pairs, spread.run)
+            representatives = representatives_of_rows(found.rank, list(cosine_pairs(pieces, self.cosine, search.run)))
+            lost = np.flatnonzero(representatives != np.arange(len(representatives)))
+            pairs = np.stack([lost, representatives[lost]], axis=1)
+            value = np.full(len(representatives), np.nan)
+            value[lost] = compared(cosines_of, [(piece,) for piece in pieces], starts_of(pieces), pairs, search.run)
         else:
-            stands, value = semantic_duplicates_in(
+            representatives, value = semantic_duplicates_in(
                 pieces,
-                spread,
+                search,
                 self.cosine,
                 clusters=self._clusters(len(found.places)),
                 rounds=self.rounds,
                 seed=self.seed,
                 rank=None if "hard" in self.keep else found.rank,
             )
-            stands = roots(stands)
-        return self._drop(rows, found, stands, value)
+            representatives = follow_to_kept(representatives)
+        return self._drop(rows, found, representatives, value)
 
     def _candidates(self, rows: pa.Table, has: np.ndarray) -> Candidates:
         return living_images(rows, () if "hard" in self.keep else self.keep, has)
 
-    def _drop(self, rows: pa.Table, found: Candidates, stands: Ids, value: np.ndarray) -> pa.Table:
+    def _drop(self, rows: pa.Table, found: Candidates, representatives: Ids, value: np.ndarray) -> pa.Table:
         return drop_duplicate_images(
-            rows, found, stands, self.name, "same_meaning", value=np.round(value, 4), threshold=self.cosine
+            rows, found, representatives, self.name, "same_meaning", value=np.round(value, 4), threshold=self.cosine
         )
 
     def _clusters(self, count: int) -> int:
@@ -109,11 +110,11 @@ class DedupeSemantic(Step):
     def _semdedup(self, quantised: Int8, rank: Ids) -> tuple[Ids, np.ndarray]:
         centroids, cells = spherical_kmeans(quantised, self._clusters(len(quantised)), rounds=self.rounds, seed=self.seed)
         order = by_hardness(quantised, cells, centroids) if "hard" in self.keep else rank
-        stands, value = semantic_duplicates(quantised, cells, order, self.cosine)
-        return roots(stands), value
+        representatives, value = semantic_duplicates(quantised, cells, order, self.cosine)
+        return follow_to_kept(representatives), value
 
 
 def cosines(rows: Int8, others: Int8) -> np.ndarray:
-    """Return the cosine of each row with the other at its place: (N, D), (N, D) -> (N,) float64."""
+    """Return the cosine of each row with the one at the same place in `others`: (N, D), (N, D) -> (N,) float64."""
     dots = np.einsum("nd,nd->n", rows, others, dtype=np.int64)
     return dots / np.sqrt(np.maximum(squared_norms(rows) * squared_norms(others), 1))

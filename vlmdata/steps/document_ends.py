@@ -1,4 +1,4 @@
-"""Take away marks of a document's end that end nothing: OBELICS, step 22."""
+"""Remove end-of-document marks that are repeated or last: OBELICS, step 22."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,9 +13,9 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentEnds(Step):
-    """Reject a mark that follows another with no image between, and one that stands last. `mode: obelics` writes such marks.
+    """Reject a mark that follows another mark with nothing between, and a mark at the end. `mode: obelics` writes the marks.
 
-    A document whose texts are nothing but marks is rejected.
+    A document whose texts are all marks is rejected.
     """
 
     id: ClassVar = "vlmdata.steps.document_ends"
@@ -28,7 +28,7 @@ class DocumentEnds(Step):
         marked = np.bincount(flat.parents[marks], minlength=len(rows)) > 0
         rows = drop_rows(rows, marked & ~said, self.name, reason="marks_only")
         bad = np.zeros(len(marks), bool)
-        open_mark = np.full(len(rows), -1)  # the position of a row's mark that nothing has followed yet
+        open_mark = np.full(len(rows), -1)  # position of each row's latest mark with nothing after it yet
         for i in np.flatnonzero(flat.alive() | flatten(rows, "images").alive()):
             row = flat.parents[i]
             if not marks[i]:

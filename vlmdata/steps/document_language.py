@@ -13,22 +13,22 @@ from vlmdata.steps.language import CODES, languages
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentLanguage(Step):
-    """Reject a document whose text as a whole is in another language than `keep`, or not clearly in one of them.
+    """Reject a document whose most probable language is not in `keep`, or has a probability below `min_probability`.
 
-    The texts are joined and put in lower case, as OBELICS does. The model is that of `language`: lid.176.ftz.
+    The texts are joined and lower-cased, as OBELICS does. The model is lid.176.ftz, as in the step `language`.
     """
 
     id: ClassVar = "vlmdata.steps.document_language"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639
+    keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes
     min_probability: float = 0.8  # OBELICS, document level
 
     def check(self) -> None:
         for code in self.keep:
             if code not in CODES:
-                raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {' '.join(sorted(CODES))}")
+                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176: {' '.join(sorted(CODES))}")
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

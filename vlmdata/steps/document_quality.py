@@ -14,7 +14,7 @@ from vlmdata.text.quality_rules import QualityRules, measures
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentQuality(QualityRules, Step):
-    """Reject a document by the texts and images that are left of it. Defaults: OBELICS, document level."""
+    """Reject a document by its remaining texts and images. Defaults: OBELICS, document level."""
 
     id: ClassVar = "vlmdata.steps.document_quality"
     reads: ClassVar = ("texts", "images")

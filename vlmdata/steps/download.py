@@ -1,4 +1,4 @@
-"""Fetch the images of a row from the web, politely and within limits."""
+"""Fetch the images of a row from the web, within rate limits and size limits."""
 
 import importlib.util
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.options import WebOptions
 
-# what img2dataset does not do, and how a recipe says that it knows
+# what img2dataset does not support, and the values with which a recipe accepts that
 UNKEPT = {"robots": False, "tdm": False, "host_connections": 0, "host_requests_per_s": 0.0}
 OBEYED = {"agent", "opt_out", "timeout_s", "connect_timeout_s", "retries", "connections", "allowed_hosts", "ca_file"}
 OBEYED |= {"blocked_domains", "blocked_urls", "block_files"}
@@ -16,13 +16,14 @@ OBEYED |= {"blocked_domains", "blocked_urls", "block_files"}
 
 @dataclass(frozen=True, kw_only=True)
 class Download(WebOptions, Step):
-    """Fetch every image that has an address and no bytes yet. What cannot be had is an outcome of the row, with its reason.
+    """Fetch every image that has an address and no bytes yet. An image that cannot be fetched is dropped with a reason.
 
-    The engine does it together with the `resize` that follows, so that no original is written to disk.
+    The engine runs it together with the following `resize`, so that no original is written to disk.
 
-    `engine: img2dataset` has img2dataset's own code fetch and resize, for the very bytes it writes. It knows no robots.txt,
-    TDM reservation, pace or cap on bytes, and a recipe must say so: `robots: false, tdm: false, host_connections: 0,
-    host_requests_per_s: 0`. The address guard holds, at every redirect, for the address connected to, and so does `timeout_s`.
+    `engine: img2dataset` fetches and resizes with img2dataset's code, for exactly its bytes. It does not support robots.txt,
+    TDM reservations, rate limits or a limit on bytes, and a recipe must accept that: `robots: false, tdm: false,
+    host_connections: 0, host_requests_per_s: 0`. The address guard still checks each connected address at every redirect,
+    and `timeout_s` still applies.
     """
 
     id: ClassVar = "vlmdata.steps.download"
@@ -32,8 +33,8 @@ class Download(WebOptions, Step):
 
     engine: Literal["vlmdata", "img2dataset"] = "vlmdata"
     verify: Literal["", "sha256", "md5"] = ""
-    """Drop what does not hash to what the source states (`url_list: {hash: column}`) as `wrong_sha256` or `wrong_md5`, and an
-    address without a hash, unasked, as `no_hash`. DataComp's lists state SHA-256 (img2dataset: verify_hash)."""
+    """Drop an image whose hash differs from the source's (`url_list: {hash: column}`) as `wrong_sha256` or `wrong_md5`, and
+    an address without a hash, unfetched, as `no_hash`. DataComp's lists give SHA-256 (img2dataset: verify_hash)."""
 
     def check(self) -> None:
         if self.engine == "img2dataset":
@@ -50,7 +51,9 @@ class Download(WebOptions, Step):
         claimed = [name for name, value in UNKEPT.items() if getattr(self, name) != value]
         if claimed:
             wanted = ", ".join(f"{name}: {str(UNKEPT[name]).lower().removesuffix('.0')}" for name in claimed)
-            raise RecipeError(f"engine: img2dataset keeps no robots.txt, TDM reservation or pace; to go without say {wanted}")
+            raise RecipeError(
+                f"engine: img2dataset has no robots.txt, TDM reservation or rate limit; to accept that, say {wanted}"
+            )
 
 
 def _is_default(step: Download, name: str) -> bool:

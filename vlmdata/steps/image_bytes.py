@@ -1,4 +1,4 @@
-"""Reject images by the bytes they take."""
+"""Reject images by their size in bytes."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,17 +12,17 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBytes(Step):
-    """Reject an image whose encoded bytes, as they are stored, are fewer than `min_bytes` or more than `max_bytes`.
+    """Reject an image whose stored encoded size is below `min_bytes` or above `max_bytes`.
 
-    Bytes are those after `resize`; where it re-encodes, choose limits for what it writes, or measure the pixels
-    (`image_size`, `image_detail`). Thin files are blank tiles and icons.
+    The size is measured after `resize`; if that re-encodes, choose limits for its output, or use the pixels instead
+    (`image_size`, `image_detail`). Very small files are blank tiles and icons.
     """
 
     id: ClassVar = "vlmdata.steps.image_bytes"
     reads: ClassVar = ("images",)
 
-    min_bytes: int = 5000  # LAION-400M, of bytes as fetched
-    max_bytes: int = 0  # 0: any
+    min_bytes: int = 5000  # LAION-400M, for fetched bytes
+    max_bytes: int = 0  # 0: no limit
 
     def decide(self, rows: pa.Table) -> pa.Table:
         size = numbers(flatten(rows, "images").field("size"))

@@ -1,4 +1,4 @@
-"""Measure what there is to see in an image: reject the blank, the near-blank and the blurred."""
+"""Measure the detail of images: reject blank, nearly blank and blurred ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.step import Step, StepContext
 
 DIGITS = 3
-MEASURING_BYTES = 7  # a pixel: channels and luma, or luma and its Laplacian, beside the pixels
+MEASURING_BYTES = 7  # for each pixel, besides the pixels: channels and luma, or luma and its Laplacian
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDetail(Step):
-    """Reject an image of too little contrast (`blank`), too little in its histogram (`flat`) or no sharp edge (`blurred`).
+    """Reject an image with too little contrast (`blank`), too low entropy (`flat`) or no sharp edge (`blurred`).
 
-    One decoding serves all three; every image is measured at the same size, its short side `side` pixels where it is
-    larger. An image that cannot be decoded is not measured and not rejected here: `resize` does that.
+    One decoding serves all three. Images with a short side above `side` are scaled down to it before measuring. An image
+    that cannot be decoded is neither measured nor rejected here: `resize` rejects it.
     """
 
     id: ClassVar = "vlmdata.steps.image_detail"
@@ -33,10 +33,10 @@ class ImageDetail(Step):
     writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
     measured_by: ClassVar = ("side",)
 
-    min_spread: float = 5.0  # of luma or a channel, standard deviation 0..127.5; a page of text has 40 and more
-    min_entropy: float = 0.0  # bits, 0..8; drawings in two colours have under 1, so nothing is rejected by default
-    min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects soft but sound photos
-    side: int = 256  # pixels of the short side at which all are measured
+    min_spread: float = 5.0  # standard deviation of luma or a channel, 0..127.5; a page of text has 40 or more
+    min_entropy: float = 0.0  # bits, 0..8; two-colour drawings have less than 1, so the default rejects nothing
+    min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects good but soft photos
+    side: int = 256  # pixels of the short side, at most, when measuring
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")

@@ -1,4 +1,4 @@
-"""Reject images by the format they were fetched in."""
+"""Reject images by the format in which they were fetched."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -15,9 +15,9 @@ Format = Literal["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat(Step):
-    """Reject an image that was fetched in another format than `formats`, whatever `resize` made of it.
+    """Reject an image that was fetched in a format not in `formats`; the format that `resize` writes does not matter.
 
-    A format is what the first bytes say, not what an address or a header does.
+    The first bytes of the file determine the format, not the address or an HTTP header.
     """
 
     id: ClassVar = "vlmdata.steps.image_format"

@@ -12,16 +12,16 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSize(Step):
-    """Reject an image whose sides in pixels lie outside [min_side, max_side], or that is too long or too large."""
+    """Reject an image with a side in pixels outside [min_side, max_side], or whose aspect ratio or area is too large."""
 
     id: ClassVar = "vlmdata.steps.image_size"
     reads: ClassVar = ("images",)
 
     min_side: int = 200  # DataComp's basic filter
     max_side: int = 20_000  # OBELICS
-    max_aspect: float = 3.0  # long side over short; DataComp's basic filter, OBELICS takes 2
-    max_area: int = 0  # pixels; 0: any
-    of: Literal["original", "stored"] = "original"  # the image as it was fetched, or as it lies in the shard
+    max_aspect: float = 3.0  # long side over short; DataComp's basic filter, OBELICS uses 2
+    max_area: int = 0  # pixels; 0: no limit
+    of: Literal["original", "stored"] = "original"  # the image as fetched, or as stored in the shard
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")

@@ -1,4 +1,4 @@
-"""Reject images of pages by their addresses and by the size the page shows them in, before anything is fetched."""
+"""Reject images of pages by address and by the size at which the page shows them, before they are fetched."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -12,9 +12,9 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageUrlRules(Step):
-    """Reject an image with a banned word in its address, one shown too small or too large, one that its document has already.
+    """Reject an image with a banned word in its address, an image shown too small or too large, and a repeat in one document.
 
-    An inline image has no address: what is in it is not searched for words, but `data:` or `data:image` bans it as such.
+    An inline image's data is not searched for words, but `data:` or `data:image` in `banned` rejects it.
     """
 
     id: ClassVar = "vlmdata.steps.image_url_rules"
@@ -22,9 +22,9 @@ class ImageUrlRules(Step):
 
     # OBELICS, step 11: anywhere in the address
     banned: list[str] = field(default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"])
-    min_rendered: int = 150  # pixels of width and height, where the page states them; OBELICS
+    min_rendered: int = 150  # pixels of width and height, if the page states them; OBELICS
     max_rendered: int = 20_000
-    keep_repeats: bool = False  # whether an address may come again in one document; OBELICS keeps the first
+    keep_repeats: bool = False  # keep repeats of an address in one document; OBELICS keeps only the first
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")
@@ -46,7 +46,7 @@ class ImageUrlRules(Step):
 
 
 def _first(url: str | None, banned: list[str]) -> str | None:
-    """Return the first banned word in an address, or in the kind that opens an inline image."""
+    """Return the first banned word in an address, or the banned prefix of an inline image, or None."""
     if not url:
         return None
     if url.startswith("data:"):

@@ -1,4 +1,4 @@
-"""The perceptual hash that imagededup publishes, for comparing with hashes made there."""
+"""Measure imagededup's perceptual hash, to compare with hashes from imagededup."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from vlmdata.step import Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class ImagededupHash(Step):
-    """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`; rejects nothing."""
+    """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`. Rejects nothing."""
 
     id: ClassVar = "vlmdata.steps.imagededup_hash"
     reads: ClassVar = ("images",)
@@ -29,6 +29,6 @@ class ImagededupHash(Step):
             try:
                 body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 found[place] = phash_imagededup(decode(body).pixels)
-            except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_phash leaves the image alone
+            except ImageError:  # a source may hold broken images: they get no hash, and dedupe_phash skips them
                 continue
         return {"": images.rebuild(pa.array(found, pa.uint64()))}

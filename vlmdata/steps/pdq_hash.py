@@ -1,4 +1,4 @@
-"""The perceptual hash in which lists of known pictures are exchanged."""
+"""Measure PDQ, the perceptual hash used to exchange lists of known pictures."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +16,8 @@ from vlmdata.step import Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class PdqHash(Step):
-    """Measure PDQ (256 bits, 32 bytes with the first coefficient's last) of each stored image, for `dedupe_pdq`; rejects
-    nothing. `quality`, 0 to 100, under 50 says that there is too little in a picture to tell it from others.
+    """Measure PDQ of each stored image, for `dedupe_pdq`: 256 bits as 32 bytes, the first coefficient's bit last. Rejects
+    nothing. `quality` is 0 to 100; below 50 a picture has too little detail to distinguish it from others.
     """
 
     id: ClassVar = "vlmdata.steps.pdq_hash"
@@ -34,7 +34,7 @@ class PdqHash(Step):
                 body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 header = read_header(body)
                 value, quality = pdq(decode(body, beside=pdq_bytes(*header.upright_size), header=header).pixels)
-            except ImageError:  # a source's own bytes may be broken: no hash, and dedupe_pdq leaves the image alone
+            except ImageError:  # a source may hold broken images: they get no hash, and dedupe_pdq skips them
                 continue
             hashes[place], qualities[place] = value.to_bytes(32, "big"), float(quality)
         arrays = {"": pa.array(hashes, pa.binary()), "quality": pa.array(qualities, pa.float64())}

@@ -1,4 +1,4 @@
-"""Reject texts that a language model finds strange: lists of key words, cut-up sentences, other languages."""
+"""Reject texts that a language model finds improbable: keyword lists, broken sentences, other languages."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(Step):
-    """Reject a row whose living texts, joined, have more than `max_perplexity` under a KenLM model that you name.
+    """Reject a row whose joined living texts have a perplexity above `max_perplexity` under a KenLM model that you name.
 
-    Perplexities of different models cannot be compared: choose the threshold with the model. Needs `vlmdata[perplexity]`.
+    Perplexities of different models are not comparable: choose the threshold for the model. Needs `vlmdata[perplexity]`.
     """
 
     id: ClassVar = "vlmdata.steps.perplexity"
@@ -29,14 +29,14 @@ class Perplexity(Step):
     writes: ClassVar = {"": pa.float32()}
     needs: ClassVar = ("model",)
 
-    model: str  # a file of KenLM, ARPA or binary: CCNet's en.arpa.bin, say
-    pieces: str = ""  # the SentencePiece model it was trained behind: CCNet's en.sp.model; "": words
-    max_perplexity: float = 1500  # OBELICS, of documents, with CCNet's model
+    model: str  # a KenLM file, ARPA or binary, such as CCNet's en.arpa.bin
+    pieces: str = ""  # the SentencePiece model of its training data, such as CCNet's en.sp.model; empty: words
+    max_perplexity: float = 1500  # OBELICS, for documents, with CCNet's model
 
     def check(self) -> None:
         for module in ("kenlm", *(["sentencepiece"] if self.pieces else [])):
             if importlib.util.find_spec(module) is None:
-                raise RecipeError(f"{self.name}: the package {module} is not there; install vlmdata[perplexity]")
+                raise RecipeError(f"{self.name}: the package {module} is not installed: pip install 'vlmdata[perplexity]'")
         for name, path in (("model", self.model), ("pieces", self.pieces)):
             if path and not Path(path).expanduser().is_file():
                 raise RecipeError(f"{self.name}.{name}: there is no file {path}")

@@ -1,4 +1,4 @@
-"""Reject texts that hold addresses of mail or network or telephone numbers."""
+"""Reject texts that contain mail addresses, IP addresses or telephone numbers."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -13,9 +13,9 @@ from vlmdata.text.personal import Kind, find_personal
 
 @dataclass(frozen=True, kw_only=True)
 class PiiDrop(Step):
-    """Reject a text in which, or in whose alternatives, something that belongs to a person is found; the reason says what.
+    """Reject a text if it or one of its alternatives contains personal data; the reason names the kind.
 
-    `pii_remove` keeps the text without it.
+    `pii_remove` removes the personal data and keeps the text.
     """
 
     id: ClassVar = "vlmdata.steps.pii_drop"

@@ -1,4 +1,4 @@
-"""Take addresses of mail and network and telephone numbers out of texts."""
+"""Remove mail addresses, IP addresses and telephone numbers from texts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from vlmdata.text.personal import Kind, find_personal
 
 @dataclass(frozen=True, kw_only=True)
 class PiiRemove(Step):
-    """Put `mark` in place of what belongs to a person, in texts and their alternatives. White space left over closes up.
+    """Replace personal data in texts and their alternatives with `mark`. With an empty mark, extra white space is removed.
 
-    Of a call of a tool, which is JSON, the texts within its arguments are cleaned, so that it stays JSON.
+    In a tool call, which is JSON, only the strings inside its arguments are cleaned, so that it stays valid JSON.
 
-    `removed` counts the places of each text. It finds by patterns, not by meaning: names and postal addresses stay.
+    `removed` counts the replacements in each text. Detection uses patterns, not meaning: names and postal addresses stay.
     """
 
     id: ClassVar = "vlmdata.steps.pii_remove"
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
-    version: ClassVar = 4  # since 3 words for "telephone" of fifty languages, characters without width, no DOI; 4 calls
+    version: ClassVar = 4  # 3: "telephone" in fifty languages, zero-width characters, no DOI; 4: tool calls
 
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
-    mark: str = ""  # for instance "<pii>"
+    mark: str = ""  # such as "<pii>"
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
@@ -49,7 +49,7 @@ class PiiRemove(Step):
         }
 
     def _clean(self, item: dict[str, Any]) -> int:
-        """Clean a text and its alternatives in place and return in how many places something was found."""
+        """Clean a text and its alternatives in place and return the number of replacements."""
         item["text"], count = remove_personal(item["text"] or "", self.kinds, self.mark)
         if item["alternatives"]:
             cleaned = [remove_personal(other or "", self.kinds, self.mark) for other in item["alternatives"]]
@@ -64,7 +64,7 @@ class PiiRemove(Step):
         return count
 
     def _clean_value(self, value: Any) -> tuple[Any, int]:
-        """Clean every text of a JSON value; names of fields stay."""
+        """Return a JSON value with every string cleaned, field names excepted, and the number of replacements."""
         if isinstance(value, str):
             return remove_personal(value, self.kinds, self.mark)
         if isinstance(value, dict):
@@ -77,7 +77,7 @@ class PiiRemove(Step):
 
 
 def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
-    """Give the places of texts, counted over all rows, that are calls of tools; `starts` is where each row's texts begin."""
+    """Yield the places in the flattened texts that are tool calls; `starts` holds the place of each row's first text."""
     turns = in_one(rows["turns"])
     for row in np.flatnonzero(turns.is_valid().to_numpy(zero_copy_only=False)).tolist():
         for position, said in enumerate(turns[row].as_py()):
@@ -86,7 +86,7 @@ def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
 
 
 def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
-    """Return the text with `mark` in place of what was found, and how much was found."""
+    """Return the text with personal data replaced by `mark`, and the number of replacements."""
     found = find_personal(text, kinds)
     if not found:
         return text, 0

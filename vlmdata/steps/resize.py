@@ -1,4 +1,4 @@
-"""Decode images, resize them and write them anew."""
+"""Decode images, resize them and re-encode them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,9 +11,9 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Resize(ResizeRule, Step):
-    """Resize with img2dataset's modes. An image that cannot be decoded, whole, is rejected with the reason.
+    """Resize with img2dataset's modes. An image that cannot be decoded completely is rejected with the reason.
 
-    The engine does it together with the `download` before it. After a change of these parameters images are fetched again.
+    The engine runs it together with the preceding `download`. Changing these parameters fetches the images again.
     """
 
     id: ClassVar = "vlmdata.steps.resize"
@@ -25,12 +25,12 @@ class Resize(ResizeRule, Step):
         *("max_pixels", "max_memory_mb", "max_cost"),
     )
 
-    blur_boxes: bool = False  # blur what lies in the row's boxes: faces, as DataComp does
-    max_pixels: int = MAX_PIXELS  # by the header: `too_many_pixels`. The two below are narrower where they stand
-    max_memory_mb: int = MAX_MEMORY_MB  # that one image may take at once, estimated from the header: `too_large`
-    max_cost: int = MAX_COST  # of all images of a row together, in units of about 10 ms: the rest are `too_costly`
+    blur_boxes: bool = False  # blur the row's boxes: faces, as DataComp does
+    max_pixels: int = MAX_PIXELS  # by the header: `too_many_pixels`. The two limits below are usually stricter
+    max_memory_mb: int = MAX_MEMORY_MB  # to decode one image, estimated from the header: `too_large`
+    max_cost: int = MAX_COST  # of all images of a row together, in units of about 10 ms; images past it are `too_costly`
 
     def check(self) -> None:
         for name in ("max_pixels", "max_memory_mb", "max_cost"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"{self.name}.{name}: at least 1")
+                raise RecipeError(f"{self.name}.{name} = {getattr(self, name)}: must be at least 1")

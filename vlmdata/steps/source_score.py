@@ -1,4 +1,4 @@
-"""Take a score that the source brought along, so that decisions need neither images nor a model."""
+"""Decide on a score from the source, which needs neither images nor a model."""
 
 import json
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from vlmdata.step import RecipeError, Step, StepContext
 @dataclass(frozen=True, kw_only=True)
 class SourceScore(Step):
     """Read a number from the row's `extra`, such as `similarity` of LAION or `clip_l14_similarity_score` of DataComp, and
-    reject what is below `min_value` or above `max_value`. A row without the number stays.
+    reject the row if it is below `min_value` or above `max_value`. A row without the number stays.
 
-    Lists hold scores in single precision. With `single` such a number is read as the shortest decimal that it stands for, so
-    that 0.26 is not below 0.26; what is kept is then what a comparison in single precision keeps.
+    Lists store scores in single precision. With `single` a number is read as the shortest decimal of its single-precision
+    value, so that 0.26 is not below 0.26; the result equals a comparison in single precision.
     """
 
     id: ClassVar = "vlmdata.steps.source_score"
@@ -25,7 +25,7 @@ class SourceScore(Step):
     writes: ClassVar = {"": pa.float64()}
     measured_by: ClassVar = ("of", "single")
 
-    of: str  # a column of the source: numbers, or their digits
+    of: str  # a column of the source: numbers, or strings of digits
     single: bool = True
     min_value: float | None = None
     max_value: float | None = None

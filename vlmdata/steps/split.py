@@ -1,4 +1,4 @@
-"""Give every row a side, such as train, val or test, so that what is alike is never on two sides."""
+"""Assign every row to a split, such as train, val or test, and keep similar rows in one split."""
 
 import json
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Split(Step):
-    """Write the side of each living row into `extra` as `split`, and with `only` reject the rows of all other sides.
+    """Write the split of each living row into `extra` as `split`; with `only`, reject the rows of all other splits.
 
-    Rows go by a hash of their key, whole clusters by that of their least key: rows that share an image (its bytes, or
-    hashes within `distance` bits, however long the chain), the same text, and where asked texts of a Jaccard similarity of
-    `jaccard`, images of a cosine above `cosine`, or with `by_domain` the host of the page, or of the image where there is no
-    page. Shares are of clusters, so the sides' rows come out at about the shares. Rows that come later do not move others,
-    unless they join two clusters.
+    A hash of the least key of its cluster assigns a row. A cluster holds rows connected, by chains of any length, through the
+    same image bytes, image hashes within `distance` bits, or the same text. Optional connections are texts with a Jaccard
+    similarity of at least `jaccard`, images with a cosine above `cosine`, and with `by_domain` the host of the page, or of
+    the image if there is no page. Shares apply to clusters, so rows match them only approximately. New rows do not move old
+    ones, unless they join two clusters.
     """
 
     id: ClassVar = "vlmdata.steps.split"
@@ -37,11 +37,11 @@ class Split(Step):
     sees_all: ClassVar = True
 
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
-    only: str = ""  # keep this side alone; empty: all
-    distance: int = 8  # wider than for dedup: what is parted must be unlike
-    jaccard: float = 0.0  # of 5-grams of words; 0: only the same text counts
-    cosine: float = 0.0  # 0: embeddings are not asked
-    embedding: str = "clip_score.embedding"  # the column
+    only: str = ""  # keep only this split; empty: all
+    distance: int = 8  # wider than for dedup: rows in different splits must be unlike
+    jaccard: float = 0.0  # of 5-grams of words; 0: only identical texts connect
+    cosine: float = 0.0  # 0: embeddings are not compared
+    embedding: str = "clip_score.embedding"  # the column of embeddings
     by_domain: bool = False
     seed: int = 0
 
@@ -49,11 +49,11 @@ class Split(Step):
         if not self.shares or min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
             raise RecipeError(f"{self.name}.shares = {self.shares}: shares must be 0 or more and add up to 1")
         if self.only and self.only not in self.shares:
-            raise RecipeError(f"{self.name}.only = {self.only}: one of {', '.join(self.shares)}")
+            raise RecipeError(f"{self.name}.only = {self.only}: must be one of {', '.join(self.shares)}")
         if not 0 <= self.distance <= MAX_DISTANCE:
-            raise RecipeError(f"{self.name}.distance = {self.distance}: search within 0 to {MAX_DISTANCE} bits of 64")
+            raise RecipeError(f"{self.name}.distance = {self.distance}: must lie in 0..{MAX_DISTANCE} (of 64 bits)")
         if not 0 <= self.cosine < 1 or not 0 <= self.jaccard <= 1:
-            raise RecipeError(f"{self.name}: a cosine lies between 0 and 1, and so does a Jaccard similarity")
+            raise RecipeError(f"{self.name}: cosine must lie in [0, 1) and jaccard in [0, 1]")
 
     def columns_read(self) -> tuple[str, ...]:
         fields = ("phash", "sha256", *(("url",) if self.by_domain else ()))
@@ -79,7 +79,7 @@ class Split(Step):
         return drop_rows(rows, others, self.name, reason=np.array([f"split_{side}" for side in sides], object))
 
     def side(self, key: str) -> str:
-        """Return the side of a key: where its hash falls among the shares laid end to end."""
+        """Return the split of a key: its hash picks a point on the cumulated shares."""
         place = xxhash.xxh3_64_intdigest(key.encode(), self.seed) / 2**64
         total = 0.0
         for side, share in self.shares.items():
@@ -113,7 +113,7 @@ class Split(Step):
 
 
 def same(values: list[str | None], owners: Ids) -> Ids:
-    """Return a pair (first owner, owner) for each further owner of a value; null is no value."""
+    """Return a pair (first owner, owner) for each further owner of a value; nulls are skipped."""
     first: dict[str, int] = {}
     known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
     pairs = [(first.setdefault(value, owner), owner) for value, owner in known]
@@ -121,7 +121,7 @@ def same(values: list[str | None], owners: Ids) -> Ids:
 
 
 def near_texts(rows: pa.Table, jaccard: float) -> Ids:
-    """Return pairs of living rows whose living texts, joined, are alike."""
+    """Return pairs of living rows whose joined living texts have a Jaccard similarity of at least `jaccard`."""
     flat = flatten(rows, "texts")
     parts: dict[int, list[str]] = {row: [] for row in np.flatnonzero(alive(rows)).tolist()}
     for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
@@ -133,7 +133,7 @@ def near_texts(rows: pa.Table, jaccard: float) -> Ids:
 
 
 def domain(url: str | None) -> str | None:
-    """Return the host of an address, lower-cased, without `www.`; a host, not a registered domain: no list is consulted."""
+    """Return the host of an address, lower-cased, without `www.`; not the registered domain, which would need a list."""
     try:
         host = urlsplit(url or "").hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keep texts that name one of many things: DataComp's text-based filter."""
+"""Keep texts that contain a listed concept: DataComp's text-based filter."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from vlmdata.text.wordnet import ENDINGS, wordnet
 
 @dataclass(frozen=True, kw_only=True)
 class TextConcepts(Step):
-    """Reject a text of whose words, split at white space and otherwise as they are, none is in the list.
+    """Reject a text if none of its words is in the list. Words are split at white space only; punctuation stays on them.
 
-    The list is `words`, one a line, in small letters; or `synsets`, ids of WordNet such as n02084071, of which a word's first
-    synset must be one. Source: Gadre et al. 2023, DataComp, text-based: the synsets of ImageNet-21k; its code compares
-    offsets without regard to the part of speech, and so does this. The word that was found is stored. Words of `words` in
-    scripts without blanks between words, as Chinese, are looked for inside a text's.
+    The list is `words`, one lower-case word a line, or `synsets`, WordNet ids such as n02084071; then a word matches if its
+    first synset is listed. Source: Gadre et al. 2023, DataComp, text-based, with the synsets of ImageNet-21k; like its code,
+    this step compares offsets and ignores the part of speech. The found word is stored. Entries of `words` in scripts without
+    spaces, such as Chinese, match anywhere in a text.
     """
 
     id: ClassVar = "vlmdata.steps.text_concepts"
-    version: ClassVar = 2  # scripts without blanks have words since 2
+    version: ClassVar = 2  # since 2, scripts without spaces have words
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string())}
@@ -37,7 +37,7 @@ class TextConcepts(Step):
 
     def check(self) -> None:
         if bool(self.words) == bool(self.synsets) or bool(self.synsets) != bool(self.wordnet):
-            raise RecipeError(f"{self.name}: name either `words`, or `synsets` with the `wordnet` folder they are looked up in")
+            raise RecipeError(f"{self.name}: name either `words`, or `synsets` and the `wordnet` folder to look them up in")
         for path in self._files():
             if not path.is_file():
                 raise RecipeError(f"{self.name}: there is no file {path}")

@@ -25,19 +25,19 @@ COUNTS: dict[str, Callable[[str], int]] = {
 class TextLength(Step):
     """Reject a text with too few or too many words or characters.
 
-    `words: scripts` parts words at white space, and counts two letters for a word of scripts without blanks between words, as
-    Chinese, Japanese, Thai, Khmer, Lao and Burmese (`vlmdata/text/words.py`).
+    `words: scripts` splits words at white space; in scripts without spaces, such as Chinese, Japanese, Thai, Khmer, Lao and
+    Burmese, it counts two letters as a word (`vlmdata/text/words.py`).
     """
 
     id: ClassVar = "vlmdata.steps.text_length"
     reads: ClassVar = ("texts",)
 
     min_words: int = 3  # DataComp's basic filter: more than two
-    max_words: int = 0  # 0: any
+    max_words: int = 0  # 0: no limit
     min_chars: int = 6  # DataComp's basic filter: more than five
-    max_chars: int = 0  # 0: any
-    # python: parted at white space alone, as DataComp's basic filter; fasttext: at its seven characters, and the end of a line
-    # is a word too, as DataComp's other filters
+    max_chars: int = 0  # 0: no limit
+    # python: split at white space only, as in DataComp's basic filter; fasttext: split at fastText's seven characters, and a
+    # line end is a word too, as in DataComp's other filters
     words: Literal["scripts", "python", "fasttext"] = "scripts"
 
     def decide(self, rows: pa.Table) -> pa.Table:

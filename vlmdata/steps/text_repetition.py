@@ -1,4 +1,4 @@
-"""Reject texts that repeat themselves: the same words, the same phrases, the same character."""
+"""Reject texts that repeat words, phrases or characters."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from vlmdata.text.words import UNSPACED, count_words, has_unspaced
 
 _RUN = re.compile(r"(\S)\1*")
 _UNSPACED = re.compile(f"[{UNSPACED}]+")
-LONG_WORDS = 3  # letters from which a word counts as repeated: articles come often
+LONG_WORDS = 3  # letters; shorter words, such as articles, are often repeated and not counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextRepetition(Step):
-    """Reject a text by the shares, in [0, 1], of repeated 10-grams of characters and 5-grams of words, and of one word.
+    """Reject a text by its shares, in [0, 1], of repeated character 10-grams, repeated word 5-grams and its commonest word.
 
-    A caption is too short for n-grams of words: "sale sale sale shoes" is caught by the share of its commonest word, which in
-    scripts without blanks between words, as Chinese, is that of its commonest two letters.
+    A caption is too short for word n-grams: the share of its commonest word catches "sale sale sale shoes". In scripts
+    without spaces, such as Chinese, two consecutive letters count as a word.
     """
 
     id: ClassVar = "vlmdata.steps.text_repetition"
     reads: ClassVar = ("texts",)
 
-    max_chars: float = 0.1  # of 10-grams of characters that are repeats; OBELICS, paragraphs
-    max_words: float = 0.1  # of 5-grams of words; OBELICS, paragraphs (of documents 0.2)
-    max_one_word: float = 0.5  # of the commonest word of three letters or more, in texts of four words or more
-    max_run: int = 8  # times one character may stand in a row: "!!!!!!!!!"
+    max_chars: float = 0.1  # share of repeated character 10-grams; OBELICS, paragraphs
+    max_words: float = 0.1  # share of repeated word 5-grams; OBELICS, paragraphs (documents: 0.2)
+    max_one_word: float = 0.5  # share of the commonest word of at least three letters, in texts of at least four words
+    max_run: int = 8  # consecutive repeats of one character allowed; "!!!!!!!!!" has 9
 
     def check(self) -> None:
         for name in ("max_chars", "max_words", "max_one_word"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"{self.name}.{name} = {getattr(self, name)}: a share lies in [0, 1]")
+                raise RecipeError(f"{self.name}.{name} = {getattr(self, name)}: must lie in [0, 1]")
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")
@@ -55,14 +55,14 @@ class TextRepetition(Step):
 
 
 def repetition(text: str) -> tuple[float, float, float, int]:
-    """Return the repeated shares of 10-grams of characters, 5-grams of words, the commonest word, and the longest run."""
+    """Return the shares of repeated character 10-grams, repeated word 5-grams and the commonest word, and the longest run."""
     words = words_of(text)
     run = max((match.end() - match.start() for match in _RUN.finditer(text)), default=0)
     return char_repetition(text), word_repetition(words), _one_word(text, words), run
 
 
 def _one_word(text: str, words: list[str]) -> float:
-    """Return the share of the commonest word of three letters or more, 0 in texts of under four words."""
+    """Return the share of the commonest word of at least three letters; 0 in texts of fewer than four words."""
     total = len(words)
     long = Counter(word for word in words if len(word) >= LONG_WORDS)
     if has_unspaced(text):

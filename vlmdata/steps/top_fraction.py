@@ -1,4 +1,4 @@
-"""Keep the images, or rows, with the highest scores."""
+"""Keep the images or rows with the highest scores."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,10 +13,10 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class TopFraction(Step):
-    """Keep the best `fraction` by a measured score, ties at the boundary included.
+    """Keep the best `fraction` by a measured score, including ties at the boundary.
 
-    DataComp's rule: of the n living scores in descending order the one at index int(n * fraction) is the threshold, and a
-    score equal to it stays. So at least one more than n * fraction stay. What has no score neither counts nor goes.
+    DataComp's rule: the threshold is the score at index int(n * fraction) of the n living scores in descending order, and a
+    score equal to it stays. So more than n * fraction items stay, or all. An item without a score is not counted and stays.
     """
 
     id: ClassVar = "vlmdata.steps.top_fraction"
@@ -28,7 +28,7 @@ class TopFraction(Step):
 
     def check(self) -> None:
         if not 0 < self.fraction <= 1:
-            raise RecipeError(f"{self.name}.fraction = {self.fraction}: give a share of the whole, as in 0.3")
+            raise RecipeError(f"{self.name}.fraction = {self.fraction}: must lie in (0, 1], such as 0.3")
 
     def columns_read(self) -> tuple[str, ...]:
         return (self.score, "images.drop")
@@ -46,7 +46,7 @@ class TopFraction(Step):
 
 
 def threshold_of(scores: np.ndarray, fraction: float) -> float:
-    """Return the score at index int(n * fraction) of the descending order; -inf where there is no such index.
+    """Return the score at index int(n * fraction) in descending order; -inf if that index does not exist.
 
     Source: mlfoundations/datacomp, baselines/apply_filter.py."""
     index = int(len(scores) * fraction)

@@ -1,4 +1,4 @@
-"""Add measured scores up, each with a weight, to one score."""
+"""Add up measured scores, each with a weight, into one score."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +15,9 @@ DECIMALS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedScore(Step):
-    """Measure the weighted sum of scores for each image, for `top_fraction` say; with `min_score` reject what is below.
+    """Measure the weighted sum of scores for each image, such as for `top_fraction`; reject images below `min_score`.
 
-    A row's own score goes for all its images. An image that lacks one of the scores has no sum, and stays.
+    A score of a row counts for all its images. An image that lacks one of the scores has no sum and stays.
     """
 
     id: ClassVar = "vlmdata.steps.weighted_score"
