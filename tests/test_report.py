@@ -133,7 +133,7 @@ def test_a_rule_that_rejected_nothing_is_found_by_the_name_of_its_parameter(out)
     assert "min_sharpness" not in found  # 0: off
 
 
-def test_copies_stand_beside_what_was_kept(out):
+def test_copies_are_shown_beside_the_kept_row(out):
     section = page_of(out).split('<section id="copies">')[1].split("</section>")[0]
     images = [attributes["src"] for tag, attributes in Tags(section).seen if tag == "img"]
     assert len(images) >= 6 and max(Counter(images).values()) >= 2
@@ -165,11 +165,11 @@ def test_without_work_the_kept_ones_are_still_shown(out, tmp_path):
     shutil.rmtree(tmp_path / "out" / "work")
     write_report(open_store(tmp_path / "out"), manifest(out))
     page = page_of(tmp_path / "out")
-    assert "work/ is no longer there" in page and "just rejected" not in page
+    assert "work/ no longer exists" in page and "just rejected" not in page
     assert sum(tag == "img" for tag, _ in Tags(page).seen) > 10
 
 
-def test_what_a_private_step_rejects_is_counted_but_not_shown(tmp_path):
+def test_rejections_of_a_private_step_are_counted_but_not_shown(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("foulword\n")
     bodies = {f"/{n}.jpg": picture(n) for n in range(4)}
@@ -308,7 +308,7 @@ def test_numbers_are_short():
     assert share(1, 10**6) == "< 0.01%"
 
 
-def test_what_was_forgotten_leaves_the_report_too(out, tmp_path):
+def test_forgotten_rows_leave_the_report_too(out, tmp_path):
     shutil.copytree(out, tmp_path / "out")
     words = sorted(set(re.findall(r"the picture served at /\d+\.jpg", page_of(out))))
     urls = [line["url"] for line in ledger(out) if line["outcome"] == "kept" and f"/{words[0].split('/')[-1]}" in line["url"]]

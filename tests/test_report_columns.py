@@ -115,7 +115,7 @@ def test_hashes_of_64_bits_end_in_a_report_and_a_page_that_cannot_be_drawn_ends_
     steps = ["imagededup_hash", {"dedupe_phash": {"hash": "imagededup_hash"}}]
     recipe = recipes.parse({"source": {"type": "files", "path": str(tmp_path)}, "steps": steps})
     assert run(recipe, tmp_path / "out", local=True, workers=1)["kept"] == 3
-    assert '<p class="line-note">3 hashes, which have no order to draw.</p>' in (tmp_path / "out/report.html").read_text()
+    assert '<p class="line-note">3 hashes; their order has no meaning.</p>' in (tmp_path / "out/report.html").read_text()
 
     def broken(store, manifest):
         raise ValueError("no <chart> of this")

@@ -1,5 +1,5 @@
-"""The report: one self-contained page that says what a dataset holds, what each step cost it, and what lies at the margins.
+"""The report: one self-contained page with a dataset's contents, the loss at each step, and examples near each threshold.
 
-Everything is read from the ledger, the index and the manifest; `work/`, where it still is, gives the pictures of rejected
-rows. `vlmdata.report.write.write_report` is the public function.
+It reads the ledger, the index and the manifest; pictures of rejected rows come from `work/` if it still exists.
+`vlmdata.report.write.write_report` is the public function.
 """

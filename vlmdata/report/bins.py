@@ -1,4 +1,4 @@
-"""From counted values to the few bars of a histogram."""
+"""Bars of a histogram from counted values."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vlmdata.report.tally_numbers import NumberTally
 from vlmdata.report.threshold_lines import Line
 
 BARS = 40
-TAIL = 0.002  # of all values at either end share the outermost bars
-RESOLUTION = 2.0**-11  # relative: a tally tells values apart that differ by this
-SPREAD = 25.0  # times the middle value from which on a long tail is drawn on a scale of powers
+TAIL = 0.002  # share of all values at each end that the outermost bars collect
+RESOLUTION = 2.0**-11  # relative: the smallest difference that a tally keeps
+SPREAD = 25.0  # a log scale is used if the largest value exceeds the median this many times
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Edges of the bars, rising: (N + 1,). The first and the last bar hold all that lies beyond."""
+    """Ascending edges of the bars: (N + 1,). The first and the last bar also hold all values beyond them."""
 
     edges: np.ndarray
     is_log: bool
@@ -31,27 +31,27 @@ class Bins:
         return np.bincount(np.clip(place, 0, len(self.edges) - 2), tally.counts, len(self.edges) - 1).astype(np.int64)
 
     def position(self, value: float) -> float:
-        """Return where a value lies between the left end (0) and the right end (1) of the scale."""
+        """Return the position of a value on the scale: 0 the left end, 1 the right end."""
         low, high, at = float(self.edges[0]), float(self.edges[-1]), value
         if self.is_log:
             low, high, at = math.log(low), math.log(high), math.log(max(value, low))
         return (at - low) / (high - low)
 
     def center(self, value: float) -> float:
-        """Return where a value is written: whole numbers with a bar each stand under its middle."""
+        """Return the position of a value's label: under the middle of its bar if each whole number has one."""
         return self.position(value + 0.5 if self.has_a_bar_each else value)
 
     @property
     def has_a_bar_each(self) -> bool:
-        """Whether every whole number has its own bar."""
+        """Whether each whole number has its own bar."""
         return self.is_whole and not self.is_log and float(self.edges[1] - self.edges[0]) == 1
 
     def holds(self, line: Line) -> bool:
-        """Say whether a line lies on the scale."""
+        """Say whether a line is on the scale."""
         return bool(self.edges[0] <= edge(line, self.is_whole) <= self.edges[-1])
 
     def ticks(self) -> list[float]:
-        """Return three to six round values to write under the axis."""
+        """Return three to six round values to label the axis."""
         low, high = float(self.edges[0]), float(self.edges[-1])
         if self.is_log:
             powers = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
@@ -64,14 +64,14 @@ class Bins:
 
 
 def edge(line: Line, is_whole: bool) -> float:
-    """Return where a line is drawn: among whole numbers between the last one kept and the first one rejected."""
+    """Return the value at which a line is drawn: for whole numbers between the last kept and the first rejected one."""
     if not is_whole:
         return line.at
     return float(math.ceil(line.at) if line.sign in "≥<" else math.floor(line.at) + 1)
 
 
 def make(tally: NumberTally, lines: list[Line]) -> Bins:
-    """Choose bars for all values of a score; lines that lie near them are within the scale."""
+    """Return bars for all values of a score; the scale also covers lines near the values."""
     values = tally.values()
     is_whole = bool((values == np.round(values)).all())
     low, high, middle = tally.quantile(TAIL), tally.quantile(1 - TAIL), tally.quantile(0.5)
@@ -82,20 +82,20 @@ def make(tally: NumberTally, lines: list[Line]) -> Bins:
         return Bins(np.geomspace(low, high * 1.0001, BARS + 1), True, is_whole)
     width = nice(max(high - low, wide) / BARS)
     width = max(1.0, float(round(width))) if is_whole else width
-    anchor = near[0] if near else 0.0  # an edge falls on the line, so no bar lies on both sides
+    anchor = near[0] if near else 0.0  # an edge is on the line, so that no bar crosses it
     start = anchor + math.floor((low - anchor) / width + 1e-9) * width
     count = max(1, math.floor((high - start) / width + 1e-9) + 1)
     return Bins(start + width * np.arange(count + 1), False, is_whole)
 
 
 def nice(width: float) -> float:
-    """Return the next larger of 1, 2, 2.5, 5 times a power of ten."""
+    """Return the least of 1, 2, 2.5 or 5 times a power of ten that is not below `width`."""
     power = 10.0 ** math.floor(math.log10(width))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= width * (1 - 1e-9))
 
 
 def short(value: float) -> str:
-    """Write a number in a few characters: 0.28, 1,200, 35k, 1.2M, 4.6e+18."""
+    """Return a number in a few characters: 0.28, 1,200, 35k, 1.2M, 4.6e+18."""
     size = abs(value)
     if size >= 999_500_000:
         return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A histogram as SVG: what is kept, what was rejected on this score, what elsewhere, and the lines between."""
+"""Draw a histogram as SVG: kept values, values rejected on this score, values rejected elsewhere, and threshold lines."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from markupsafe import Markup, escape
 from vlmdata.report.bins import Bins, edge, short
 from vlmdata.report.threshold_lines import Line
 
-WIDTH, HEIGHT = 340, 150  # of the drawing, in its own units; it is scaled to the page
+WIDTH, HEIGHT = 340, 150  # SVG units; the page scales the drawing
 LEFT, RIGHT, TOP, BOTTOM = 4, 4, 26, 22
 LETTER = 6.2  # width of a character, at most
 
 
 @dataclass(frozen=True)
 class ChartLayer:
-    """Counts of one kind in every bar, drawn above the layers before it."""
+    """The counts of one kind in every bar, stacked on the earlier layers."""
 
-    kind: str  # a class of the style sheet: kept, here, elsewhere
+    kind: str  # a CSS class: kept, here or elsewhere
     counts: np.ndarray
 
 
-def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], says: str) -> Markup:
-    """Draw stacked bars with thresholds over them. `says` is read aloud in place of the picture."""
+def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: str) -> Markup:
+    """Return an SVG of stacked bars and threshold lines. `label` is its text for screen readers."""
     total = np.sum([layer.counts for layer in layers], axis=0)
     tallest = max(int(total.max()), 1)
     inner, floor = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
     width = inner / len(total)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(says)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     below = np.zeros(len(total))
     for layer in layers:
         path = []
@@ -44,7 +44,7 @@ def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], says: str
     parts.append(f'<path class="axis" d="M{LEFT} {floor + 0.5}h{inner}"/>')
     parts += [_tick(bins, value, inner, floor) for value in _apart(bins, inner)]
     parts += [_line(bins, line, inner, floor) for line in lines if bins.holds(line)]
-    return Markup("".join(parts) + "</svg>")  # numbers, and text that was escaped
+    return Markup("".join(parts) + "</svg>")  # only numbers and escaped text
 
 
 def _tick(bins: Bins, value: float, inner: float, floor: float) -> str:
@@ -55,7 +55,7 @@ def _tick(bins: Bins, value: float, inner: float, floor: float) -> str:
 
 
 def _apart(bins: Bins, inner: float) -> list[float]:
-    """Return the ticks whose texts do not touch."""
+    """Return the ticks whose labels do not overlap."""
     chosen: list[float] = []
     end = -1.0
     for value in bins.ticks():

@@ -1,4 +1,4 @@
-"""The histograms of the page: every score with its thresholds, rejected values that no column keeps, kept samples."""
+"""The histograms of the page: scores with their thresholds, rejected values without a stored column, and kept samples."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import NumberTally, merged
 from vlmdata.report.threshold_lines import Line, score_of
 
-HASHES = 2.0**53  # no count and no size comes near it
+HASHES = 2.0**53  # larger than any count or size
 QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
 
 
 def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict[str, Any]]]:
-    """Return the charts with thresholds, and those without."""
+    """Return the charts with thresholds as `decided` and those without as `measured`."""
     with_lines: list[dict[str, Any]] = []
     without: list[dict[str, Any] | None] = []
     for score, by_rule in facts.scores.items():
@@ -39,7 +39,7 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
 
 
 def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
-    """Say that a column holds hashes, of which a histogram tells nothing; None where it holds counts."""
+    """Return a note that a column holds hashes, which have no useful histogram; None if it holds counts."""
     whole = merged(tallies)
     if not whole.total or whole.quantile(1) < HASHES:
         return None
@@ -47,7 +47,7 @@ def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
 
 
 def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line]) -> dict[str, Any] | None:
-    """Lay out one score, or return None where nobody has it."""
+    """Return the chart of one score, or None if it has no values."""
     whole = merged(list(by_rule.values()))
     if not whole.total:
         return None
@@ -62,30 +62,32 @@ def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line])
     layers = [ChartLayer(kind, bins.count(tally)) for kind, tally in sums.items()]
     counts = {kind: tally.total for kind, tally in sums.items()}
     reached = merged([sums["kept"], sums["here"]])
-    told = [line for line in own if reached.total and (line.rejected or bins.holds(line))]  # else nothing came to any line
+    noted = [
+        line for line in own if reached.total and (line.rejected or bins.holds(line))
+    ]  # no note if no value came to a line
     middle = short(whole.quantile(0.5))
-    says = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, half below {middle}"
+    label = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, median {middle}"
     return {
         "title": score,
-        "svg": histogram(bins, layers, own, says),
+        "svg": histogram(bins, layers, own, label),
         "counts": counts,
         "middle": middle,
-        "lines": [_what_if(line, reached, bins.is_whole) for line in told],
+        "lines": [_what_if(line, reached, bins.is_whole) for line in noted],
         "is_partial": False,
-        "is_decided": bool(told),
+        "is_decided": bool(noted),
     }
 
 
 def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
-    """Lay out the values of rejected items where those of the others are stored nowhere."""
+    """Return the chart of rejected values for a rule whose other values are not stored."""
     (step, reason), tally = rule, judged.values
     at = judged.thresholds.most_common(1)[0][0]
     line = Line(step, at, judged.sign, step, reason, tally.total)
     bins = make(tally, [line])
-    says = f"Histogram of the {tally.total:,} values that {step} rejected as {reason}"
+    label = f"Histogram of the {tally.total:,} values that {step} rejected as {reason}"
     return {
         "title": f"{step}: {reason}",
-        "svg": histogram(bins, [ChartLayer("here", bins.count(tally))], [line], says),
+        "svg": histogram(bins, [ChartLayer("here", bins.count(tally))], [line], label),
         "counts": {"kept": 0, "here": tally.total, "elsewhere": 0},
         "middle": short(tally.quantile(0.5)),
         "lines": [],
@@ -95,7 +97,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Say what share of those that came to the line it rejects, and what it would reject a little to either side."""
+    """Return how many of the values that reach a line it rejects, and would reject if moved a little to either side."""
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
     step = max(1.0, step) if is_whole else step
@@ -112,7 +114,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line rejects; a value counts as the threshold's where a tally cannot tell them apart."""
+    """Return how many values a line rejects; a value within the tally's rounding of the threshold counts as equal to it."""
     values = tally.values()
     slack = abs(at) * 2.0**-12
     bad = {

@@ -1,4 +1,4 @@
-"""What is shown of a row: a small picture inside the page, and some words."""
+"""Load what the page shows of a row: a small inline picture and the beginning of its text."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
 from vlmdata.report.recomputed_rows import RecomputedRows
 
-SIDE = 208  # pixels of the long side: 104 on a screen with two pixels to the point
+SIDE = 208  # pixels of the long side: shown at 104 on a high-resolution screen
 QUALITY = 55  # WebP, about 4 kB
-MAX_BYTES = 1_300_000  # of all pictures together; base64 makes a third more of them
+MAX_BYTES = 1_300_000  # of all pictures together; base64 adds a third
 MAX_CHARS = 240
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufffe\uffff]+")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An example with its picture (a data: address, or None) and its words."""
+    """An example with its picture (a data: address, or None) and its text."""
 
     example: Example
     picture: str | None
@@ -44,19 +44,19 @@ class Shown:
 
 
 class Album:
-    """Finds pictures and words: of kept samples in the tars, of rejected ones in `work/`."""
+    """Loads pictures and texts: of kept samples from the tars, of rejected ones from `work/`."""
 
-    def __init__(self, store: Store, replay: RecomputedRows | None, kept: list[Example]):
-        self.store, self.replay = store, replay
+    def __init__(self, store: Store, recomputed: RecomputedRows | None, kept: list[Example]):
+        self.store, self.recomputed = store, recomputed
         self.samples = _samples(store, [example.key for example in kept])
-        self.left = MAX_BYTES
+        self.bytes_left = MAX_BYTES
 
     def show(self, example: Example) -> Shown | None:
-        """Return what is shown of an example; None where it lies nowhere any more."""
+        """Return what is shown of an example; None if it is no longer stored."""
         if example.is_kept:
             sample = self.samples.get(example.key)
             return None if sample is None else self._kept(example, sample)
-        row = None if self.replay is None else self.replay.row(example.number)
+        row = None if self.recomputed is None else self.recomputed.row(example.number)
         return None if row is None or row["drop"] == FORGOTTEN else self._rejected(example, row)
 
     def _kept(self, example: Example, sample: dict[str, Any]) -> Shown:
@@ -81,20 +81,20 @@ class Album:
             try:
                 body = read_blob(self.store, image["blob"], image["offset"], image["size"])
             except FileNotFoundError:
-                body = None  # an archive that was moved since
+                body = None  # the archive was moved
         return self._shown(example, body, text["text"] if text else (image or {}).get("alt"))
 
     def _shown(self, example: Example, body: bytes | None, words: str | None) -> Shown:
         small = None if body is None else thumbnail(body)
-        if small is None or len(small[0]) > self.left:
+        if small is None or len(small[0]) > self.bytes_left:
             return Shown(example, None, 0, 0, clean(words))
-        self.left -= len(small[0])
+        self.bytes_left -= len(small[0])
         address = "data:image/webp;base64," + base64.b64encode(small[0]).decode()
         return Shown(example, address, small[1], small[2], clean(words))
 
 
 def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
-    """Return a WebP of at most SIDE pixels with its width and height; None for what cannot be decoded."""
+    """Return a WebP with sides of at most SIDE pixels, its width and its height; None if the image cannot be decoded."""
     try:
         pixels = decode(body, target=(SIDE, SIDE)).pixels
     except ImageError:
@@ -106,7 +106,7 @@ def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
 
 
 def clean(words: str | None) -> str:
-    """Return the beginning of a text without secrets and without characters that are invisible or turn the text around."""
+    """Return the beginning of a text without secrets and without invisible or direction-changing characters."""
     text = " ".join(UNPRINTABLE.sub(" ", redacted(words or "")[: 4 * MAX_CHARS]).split())
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1].rstrip() + "…"
 

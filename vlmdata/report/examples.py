@@ -1,4 +1,4 @@
-"""A second pass over the ledger: which rows are shown. Chosen by value and key alone, so the same ones every time."""
+"""Choose the rows to show, in a second pass over the ledger. The choice depends only on values and keys."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vlmdata.engine.output.ledger import ledger_files
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
 from vlmdata.report.items import WHOLE, Verdicts, values, verdicts
-from vlmdata.report.read_ledger import stretches
+from vlmdata.report.read_ledger import ranges
 from vlmdata.report.scan_ledger import Rule
 from vlmdata.report.threshold_lines import Line
 
-NEAREST = 12  # on either side of a line; more than are shown, for some are alike
-COPIES = 5  # of a cluster, besides the one kept
+NEAREST = 12  # on each side of a line; more than are shown, because some look alike
+COPIES = 5  # of a cluster, besides the kept row
 SAMPLES = 18
 
 
@@ -35,32 +35,32 @@ class Example:
     place: int  # of the image or text; WHOLE: the row
     value: float | None
     url: str | None
-    is_kept: bool  # it lies in a tar
-    before: int  # positions of the row before `place` that were kept: its place in the sample, but for
-    joined: int  # texts, among them and at `place`, that packing joined to the text before
-    images_before: int  # images among them
+    is_kept: bool  # it is in a tar
+    before: int  # kept positions of the row before `place`; its place in the sample is `before` minus `joined`
+    joined: int  # kept texts up to `place` that packing joined to the text before
+    images_before: int  # kept images before `place`
 
 
 @dataclass
 class Nearest:
-    """The `size` examples that come first by (distance, key, place)."""
+    """The first `size` examples by (distance, key, place)."""
 
     size: int
     found: list[tuple[tuple[float, str, int], Example]] = field(default_factory=list)
 
     def add(
-        self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, stretch: LedgerRange, value: np.ndarray | None
+        self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, ledger_range: LedgerRange, value: np.ndarray | None
     ) -> None:
-        """Consider items of a stretch."""
+        """Add items of a range that are among the first."""
         if not len(distance):
             return
         worst = self.found[-1][0][0] if len(self.found) == self.size else np.inf
         limit = min(worst, np.partition(distance, min(self.size, len(distance)) - 1)[: self.size].max())
         near = np.flatnonzero(distance <= limit)
-        keys = stretch.rows["key"].take(pa.array(row[near])).to_pylist()
+        keys = ledger_range.rows["key"].take(pa.array(row[near])).to_pylist()
         ranked = sorted(zip(distance[near].tolist(), keys, place[near].tolist(), near.tolist(), strict=True))[: self.size]
         for gap, key, at, item in ranked:
-            shown = stretch.example(int(row[item]), at, None if value is None else float(value[item]))
+            shown = ledger_range.example(int(row[item]), at, None if value is None else float(value[item]))
             self.found.append(((gap, key, at), shown))
         self.found = sorted(self.found, key=lambda pair: pair[0])[: self.size]
 
@@ -70,14 +70,14 @@ class Nearest:
 
 @dataclass(frozen=True)
 class LedgerRange:
-    """Neighbouring lines of the ledger."""
+    """Consecutive rows of the ledger with their verdicts; `first` is the number of the first row."""
 
     first: int
     rows: pa.Table
     found: Verdicts
 
     def example(self, row: int, place: int, value: float | None) -> Example:
-        """Describe one row, or one position of it."""
+        """Return one row, or one position of it, as an example."""
         line = self.rows.select(["key", "url", "outcome", "images", "texts"]).slice(row, 1).to_pylist()[0]
         images, texts = line["images"] or [], line["texts"] or []
         living = [_lives(images, i) or _lives(texts, i) for i in range(max(len(images), len(texts)))]
@@ -97,7 +97,7 @@ class LedgerRange:
 
 
 def _joined(images: list[Any], texts: list[Any], place: int) -> int:
-    """Count the kept texts up to a place that stand right behind another, no kept image between."""
+    """Return how many kept texts up to a place follow another kept text with no kept image between."""
     count, is_behind_text = 0, False
     for i in range(place + 1):
         if _lives(texts, i):
@@ -110,63 +110,63 @@ def _joined(images: list[Any], texts: list[Any], place: int) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rows to be shown: at each rule's line, of each cluster, and of the whole."""
+    """The rows to show: near each rule's threshold, of each cluster, and of the whole dataset."""
 
     kept: dict[Rule, list[Example]]
     rejected: dict[Rule, list[Example]]
-    clusters: dict[Cluster, tuple[list[Example], list[Example]]]  # the row that was kept, and copies that the step rejected
+    clusters: dict[Cluster, tuple[list[Example], list[Example]]]  # the kept row, and copies that the step rejected
     samples: list[Example]
 
 
 def choose(
     store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], wanted: Sequence[Cluster]
 ) -> Chosen:
-    """Read the ledger once. `levels`: rule -> threshold, with its line where a score is known."""
+    """Read the ledger once and choose examples. `levels`: rule -> threshold, and its line if the score is known."""
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}
     clusters = {cluster: (Nearest(1), Nearest(COPIES)) for cluster in wanted}
     samples = Nearest(SAMPLES)
     scores = {line.score for _, line in levels.values() if line is not None}
     own = {"key", "url", "outcome", "step", "reason", "value", "threshold", "cluster", "images", "texts"}
-    for first, rows in stretches(store, ledger_files(manifest), [*own, *scores]):
-        stretch = LedgerRange(first, rows, verdicts(rows))
+    for first, rows in ranges(store, ledger_files(manifest), [*own, *scores]):
+        ledger_range = LedgerRange(first, rows, verdicts(rows))
         for rule, (at, line) in levels.items():
-            _add_rejected(rejected[rule], stretch, rule, at)
+            _add_rejected(rejected[rule], ledger_range, rule, at)
             if line is not None:
-                _add_kept(kept[rule], stretch, line)
-        _add_clusters(clusters, stretch)
+                _add_kept(kept[rule], ledger_range, line)
+        _add_clusters(clusters, ledger_range)
         living = np.flatnonzero(pc.equal(rows["outcome"], "kept").to_numpy(zero_copy_only=False))
-        samples.add(np.zeros(len(living)), living, np.full(len(living), WHOLE), stretch, None)
+        samples.add(np.zeros(len(living)), living, np.full(len(living), WHOLE), ledger_range, None)
     return Chosen(
         {rule: near.examples() for rule, near in kept.items()},
         {rule: near.examples() for rule, near in rejected.items()},
-        {cluster: (leader.examples(), copies.examples()) for cluster, (leader, copies) in clusters.items()},
+        {cluster: (representative.examples(), copies.examples()) for cluster, (representative, copies) in clusters.items()},
         samples.examples(),
     )
 
 
-def _add_rejected(near: Nearest, stretch: LedgerRange, rule: Rule, at: float) -> None:
-    found = stretch.found
+def _add_rejected(near: Nearest, ledger_range: LedgerRange, rule: Rule, at: float) -> None:
+    found = ledger_range.found
     if rule not in found.pairs:
         return
     hit = np.flatnonzero((found.code == found.pairs.index(rule)) & np.isfinite(found.value))
     items = hit[found.place[hit] != WHOLE]
     hit = items if len(items) else hit
     value = found.value[hit]
-    near.add(np.abs(value - at), found.row[hit], found.place[hit], stretch, value)
+    near.add(np.abs(value - at), found.row[hit], found.place[hit], ledger_range, value)
 
 
-def _add_kept(near: Nearest, stretch: LedgerRange, line: Line) -> None:
-    if line.score in stretch.rows.column_names or " " in line.score:
-        value, row, place = values(stretch.rows, line.score)
-        lives = np.isfinite(value) & (stretch.found.fate(row, place) < 0)
+def _add_kept(near: Nearest, ledger_range: LedgerRange, line: Line) -> None:
+    if line.score in ledger_range.rows.column_names or " " in line.score:
+        value, row, place = values(ledger_range.rows, line.score)
+        lives = np.isfinite(value) & (ledger_range.found.fate(row, place) < 0)
         value, row, place = value[lives], row[lives], place[lives]
-        near.add(np.abs(value - line.at), row, place, stretch, value)
+        near.add(np.abs(value - line.at), row, place, ledger_range, value)
 
 
-def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], stretch: LedgerRange) -> None:
+def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], ledger_range: LedgerRange) -> None:
     wanted = pa.array(sorted({key for _, key in clusters}), pa.string())
-    rows = stretch.rows
+    rows = ledger_range.rows
     for column, which in (("key", 0), ("cluster", 1)):
         names = rows[column].combine_chunks()
         at = np.flatnonzero(pc.is_in(names, value_set=wanted).to_numpy(zero_copy_only=False))
@@ -175,7 +175,9 @@ def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], stretch: Led
         steps = np.array(rows["step"].take(pa.array(at)).to_pylist(), object)
         for (step, key), nears in clusters.items():
             own = (found == key) & ((steps == step) | (which == 0))
-            nears[which].add(np.zeros(own.sum()), at[own], np.full(own.sum(), WHOLE), stretch, value[own] if which else None)
+            nears[which].add(
+                np.zeros(own.sum()), at[own], np.full(own.sum(), WHOLE), ledger_range, value[own] if which else None
+            )
 
 
 def _lives(items: list[Any], place: int) -> bool:

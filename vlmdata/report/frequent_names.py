@@ -1,4 +1,4 @@
-"""Counting names of which there may be millions: the frequent ones stay, memory is bounded."""
+"""Count millions of names in bounded memory; the frequent ones stay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Heavy:
-    """Counts by name and label. Past `most` names the rarest are forgotten, so what is left is a lower bound."""
+    """Counts by name and label. Above `most` names the rarest are discarded, so that counts become lower bounds."""
 
     def __init__(self, most: int = 400_000):
         self.most = most
@@ -26,5 +26,5 @@ class Heavy:
             self.counts = dict(self.largest(self.most // 4))
 
     def largest(self, count: int) -> list[tuple[str, Counter[str | None]]]:
-        """Return the most frequent names, ties by name."""
+        """Return the most frequent names with their counts; ties by name."""
         return sorted(self.counts.items(), key=lambda item: (-item[1].total(), item[0]))[:count]

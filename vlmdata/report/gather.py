@@ -1,4 +1,4 @@
-"""Everything the page shows, as plain values: what page.html lays out."""
+"""Gather everything that page.html shows, as plain values."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from vlmdata.report.scan_ledger import Facts, Rule, scan
 from vlmdata.report.threshold_lines import Line, score_of, step_names
 from vlmdata.show import other_records
 
-MARGINS = 10  # rules whose margin is shown
+MARGINS = 10  # rules with examples near the threshold
 PER_SIDE = 4
-CLUSTERS = 4  # shown of each step
+CLUSTERS = 4  # shown for each step
 COPIES = 3
 SAMPLES = 12
 NAMES = 10  # hosts, languages
 
 
 def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Read a dataset's files and return what is to be shown."""
+    """Read a dataset's files and return the values of page.html."""
     facts = scan(store, manifest)
     drawn = threshold_lines.lines(facts, manifest["recipe"])
-    replay = open_recomputed(store, manifest)
-    private = {link.step.name for link in replay.worker.bound_steps if link.step.is_private} if replay else set()
+    recomputed = open_recomputed(store, manifest)
+    steps = [bound.step for bound in recomputed.worker.bound_steps] if recomputed else []
+    private = {step.name for step in steps if step.is_private}
     levels = _levels(facts, drawn, private)
     clusters = _clusters(facts.clusters)
     chosen = choose(store, manifest, levels, [(step, key) for step, keys in clusters.items() for key in keys])
-    everyone = [*chosen.samples, *(e for part in chosen.kept.values() for e in part)]
-    everyone += [example for leader, _ in chosen.clusters.values() for example in leader]
-    album = Album(store, replay, everyone)
+    kept_examples = [*chosen.samples, *(example for near in chosen.kept.values() for example in near)]
+    kept_examples += [example for representative, _ in chosen.clusters.values() for example in representative]
+    album = Album(store, recomputed, kept_examples)
     kept = stored(store)
     return {
         "head": _head(manifest, kept),
@@ -51,7 +52,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
         "samples": [shown for e in chosen.samples if (shown := album.show(e))][:SAMPLES],
         "hosts": _hosts(facts.hosts, manifest["rows"]),
         "words": [{"column": column, **_names(heavy)} for column, heavy in facts.words.items() if len(heavy.counts) > 1],
-        "has_work": replay is not None,
+        "has_work": recomputed is not None,
         "recipe": _yaml(manifest["recipe"]),
     }
 
@@ -69,7 +70,7 @@ def _head(manifest: dict[str, Any], kept: Stored) -> dict[str, Any]:
 
 
 def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the steps in their order, each with the rows before it and after, and its reasons, largest first."""
+    """Return the steps in order, each with the rows that reach it, the rows it drops, and its reasons, largest first."""
     sums: dict[str, Counter[str]] = {}
     for line in manifest["dropped"]:
         sums.setdefault(line["step"], Counter())[line["reason"] or ""] += line["rows"]
@@ -85,13 +86,13 @@ def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _yaml(recipe: dict[str, Any]) -> str:
-    """Write a recipe as YAML, in an order that does not depend on whether the manifest was read or just made."""
+    """Return a recipe as YAML in a fixed order, the same for a manifest read from disk and one just made."""
     parts = [{name: recipe[name]} for name in ("source", "steps", "shards", "part_rows")]
     return "".join(yaml.safe_dump(part, sort_keys=True, allow_unicode=True, width=100) for part in parts)
 
 
 def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
-    """Return the rules whose margin is shown, those that cost most first. Copies are shown beside their originals instead."""
+    """Return the rules to show examples of, largest first. Rules about copies are left out: clusters show them."""
     copying = {step for counter in facts.clusters.counts.values() for step in counter}
     rules = sorted(facts.rules.items(), key=lambda item: (-item[1].values.total, str(item[0])))
     levels: dict[Rule, tuple[float, Line | None]] = {}
@@ -128,7 +129,7 @@ def _margins(facts: Facts, levels: dict[Rule, tuple[float, Line | None]], chosen
 
 
 def _shown(examples: list[Example], album: Album, most: int) -> list[Shown]:
-    """Return what is to be seen of the first few examples that do not look alike."""
+    """Return the first `most` examples that do not look alike, with pictures and texts."""
     shown: dict[tuple[str, int, int], Shown] = {}
     for example in examples:
         one = album.show(example) if len(shown) < most else None
@@ -138,7 +139,7 @@ def _shown(examples: list[Example], album: Album, most: int) -> list[Shown]:
 
 
 def _clusters(heavy: Heavy) -> dict[str, list[str]]:
-    """Return for each step that rejects copies the keys of the rows with most copies."""
+    """Return for each step that rejects copies the keys of the kept rows with most copies."""
     steps = sorted({step for counter in heavy.counts.values() for step in counter if step is not None})
     return {
         step: sorted(
@@ -151,8 +152,8 @@ def _clusters(heavy: Heavy) -> dict[str, list[str]]:
 def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, album: Album) -> dict[str, Any]:
     shown = []
     for key in keys:
-        leader, copies = chosen.clusters[step, key]
-        kept = _shown(leader, album, 1)
+        representative, copies = chosen.clusters[step, key]
+        kept = _shown(representative, album, 1)
         if kept:
             size = facts.clusters.counts[key][step]
             seen = [one for copy in copies[:COPIES] if (one := album.show(copy))]
@@ -168,7 +169,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the hosts with most rows, and where they are others those that lost most."""
+    """Return the hosts with most rows and, if there are more than NAMES hosts, those that lost most rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]
@@ -186,6 +187,6 @@ def _names(heavy: Heavy) -> dict[str, Any]:
 
 
 def _name(name: str, counter: Counter[str | None]) -> dict[str, Any]:
-    """Return a name's rows, how many are kept, and the step that took most of the others."""
+    """Return a name's rows, how many are kept, and the step that dropped most of the others."""
     lost = sorted(((count, step) for step, count in counter.items() if step is not None and count), reverse=True)
     return {"name": name, "rows": counter.total(), "kept": counter[None], "loss": lost[0] if lost else None}

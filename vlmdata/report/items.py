@@ -1,4 +1,4 @@
-"""What a stretch of the ledger says of each image, text and row: its measured values, and who rejected it."""
+"""Read measured values and verdicts of each image, text and row from a range of the ledger."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from vlmdata.row import Flat, flatten, numbers
 
-SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # and the parameter held against it
-WHOLE = -1  # place of a value that belongs to the row and to no position of it
+SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # and the parameter that limits it
+WHOLE = -1  # place of a value that belongs to the whole row
 
 
 class Values(NamedTuple):
@@ -23,8 +23,8 @@ class Values(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Every rejection of a stretch, of rows whole (place WHOLE) and of images and texts alone. `pairs[code[i]]` are the
-    step and the reason of the i-th; at most one for each row and place."""
+    """Every rejection in a range: of whole rows (place WHOLE) and of single images and texts. `pairs[code[i]]` is the step
+    and reason of the i-th; each row and place has at most one."""
 
     pairs: list[tuple[str, str | None]]
     code: np.ndarray
@@ -34,7 +34,7 @@ class Verdicts(NamedTuple):
     place: np.ndarray
 
     def codes_at(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of what rejected each item itself; -1 where nothing did."""
+        """Return the code of the rejection of each item itself; -1 for none."""
         if not len(self.code):
             return np.full(len(row), -1)
         keys = _ordinal(self.row, self.place)
@@ -44,13 +44,13 @@ class Verdicts(NamedTuple):
         return np.where(keys[at] == wanted, self.code[at], -1)
 
     def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of what rejected each item, or else its row; -1 where it lives."""
+        """Return the code of the rejection of each item, else of its row; -1 if both live."""
         own = self.codes_at(row, place)
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a column's single values: what a list holds, or the column's own."""
+    """Return the type of a column's single values: the value type of a list, else the column's type."""
     return kind.value_type if _is_list(kind) else kind
 
 
@@ -62,7 +62,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_word(kind: pa.DataType) -> bool:
-    """Say whether a column holds words, such as languages, or what can be counted as words: booleans, dates by their year."""
+    """Say whether a column holds words, such as languages, or values counted as words: booleans, and dates by year."""
     item = item_type(kind)
     item = item.value_type if pa.types.is_dictionary(item) else item
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp)
@@ -74,7 +74,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def words_of(column: pa.Array) -> pa.Array:
-    """Return the values of a column for which `is_word` holds as strings, a date as its year."""
+    """Return the values of a column, for which `is_word` holds, as strings; a date as its year."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     column = column.cast(kind)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
@@ -82,8 +82,8 @@ def words_of(column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def laid_flat(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return a measured column's values, each with its row and place; lists of another length than the row's are left out."""
+def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Return a measured column's values, their rows and their places. Lists of other lengths are left out."""
     column = rows[name].combine_chunks()
     if not _is_list(column.type):
         return column, np.arange(len(column)), np.full(len(column), WHOLE)
@@ -101,7 +101,7 @@ def laid_flat(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarr
 def values(rows: pa.Table, name: str) -> Values:
     """Return a score: a measured column of numbers, or one of SIDES."""
     if name not in SIDES:
-        column, row, place = laid_flat(rows, name)
+        column, row, place = flat_values(rows, name)
         column = column.cast(pa.int64()) if pa.types.is_duration(column.type) else column
         return Values(numbers(column), row, place)
     images = flatten(rows, "images")
@@ -118,7 +118,7 @@ def places_of(flat: Flat) -> np.ndarray:
 
 
 def verdicts(rows: pa.Table) -> Verdicts:
-    """Return every rejection among these lines of the ledger."""
+    """Return every rejection in these rows of the ledger."""
     parts = [_hits([rows[name].combine_chunks() for name in ("step", "reason", "value", "threshold")], None)]
     for column in ("images", "texts"):
         flat = flatten(rows, column)

@@ -1,4 +1,4 @@
-"""What the index says of the samples that were kept."""
+"""Sum up the kept samples from the index."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Stored:
 
     images: int = 0
     characters: int = 0
-    text_length: NumberTally = field(default_factory=NumberTally)  # characters of a sample's text
-    sample_bytes: NumberTally = field(default_factory=NumberTally)  # in the tar
+    text_length: NumberTally = field(default_factory=NumberTally)  # characters of each sample
+    sample_bytes: NumberTally = field(default_factory=NumberTally)  # bytes of each sample in the tar
     images_each: NumberTally = field(default_factory=NumberTally)
 
 
 def stored(store: Store) -> Stored:
-    """Read the index once."""
+    """Read the index once and return the sums."""
     sums = Stored()
     with open_index(store) as index:
         for rows in index.groups(("text_chars", "size", "images")):

@@ -1,4 +1,4 @@
-"""Reading a dataset's ledger and index a stretch at a time, by ranges, so that their size does not matter."""
+"""Read a dataset's Parquet files in ranges of rows, so that memory does not depend on their size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pyarrow as pa
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
 
-STRETCH = 20_000  # rows at a time
+RANGE = 20_000  # rows at a time
 
 
 def schema(store: Store, names: Sequence[str]) -> pa.Schema:
-    """Return the columns of all files together: a file whose rows nobody measured lacks some."""
+    """Return the union of the files' schemas: a file without measured rows lacks columns."""
     schemas = []
     for name in names:
         with open_parquet(store, name) as file:
@@ -21,12 +21,12 @@ def schema(store: Store, names: Sequence[str]) -> pa.Schema:
     return pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
 
 
-def stretches(store: Store, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
-    """Yield tables of at most STRETCH rows of these files, each with the number of its first row."""
+def ranges(store: Store, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
+    """Yield tables of at most RANGE rows of these files, each with the number of its first row."""
     first = 0
     for name in names:
         with open_parquet(store, name) as file:
             present = [column for column in file.schema_arrow.names if columns is None or column in columns]
-            for batch in file.iter_batches(batch_size=STRETCH, columns=present):
+            for batch in file.iter_batches(batch_size=RANGE, columns=present):
                 yield first, pa.table(batch)
                 first += len(batch)

@@ -1,7 +1,7 @@
-"""The rows of a finished run as its last pass saw them, from what was committed: nothing is measured or fetched again.
+"""Recompute rows of a finished run as its last pass had them, from `work/`, without measuring or fetching.
 
-Rejected images and their texts lie nowhere but in `work/`; a report shows a few of them. `work/partitions.json` says which rows
-of the ledger each partition gave, and which decisions over all rows were in force.
+Rejected images and their texts are stored only in `work/`; a report shows some of them. `work/partitions.json` holds the
+number of ledger rows of each partition, and the global decisions that applied.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from vlmdata.step import RecipeError
 
 
 class RecomputedRows:
-    """Gives rows by their number in the ledger, from a worker that measures nothing. The partition read last is kept."""
+    """Returns rows by their number in the ledger, from a worker that does not measure. The last partition is cached."""
 
     def __init__(self, job: RunJob, record: dict[str, Any]):
         self.worker = Worker(job, measures=False)
         self.record = record
         self.partition: int | None = None
-        self.held = pa.table({})
+        self.cached = pa.table({})
 
     def row(self, number: int) -> dict[str, Any]:
         """Return row `number` of the ledger with its images and texts."""
@@ -35,14 +35,14 @@ class RecomputedRows:
             if number < count:
                 if partition != self.partition:
                     call = PartitionCall(partition, take, len(self.worker.bound_steps), tuple(self.record["decided"]))
-                    self.partition, self.held = partition, self.worker.compute(call)
-                return self.held.slice(number, 1).to_pylist()[0]
+                    self.partition, self.cached = partition, self.worker.rows(call)
+                return self.cached.slice(number, 1).to_pylist()[0]
             number -= count
-        raise IndexError(f"the ledger has fewer rows: {number} too many")
+        raise IndexError(f"row number is {number} past the end of the ledger")
 
 
 def open_recomputed(store: Store, manifest: dict[str, Any]) -> RecomputedRows | None:
-    """Return the replay of a dataset; None where `work/` is gone, or its recipe names files that are."""
+    """Return a dataset's recomputed rows; None if `work/`, or a file that its recipe names, is gone."""
     try:
         record = read_record(store, PARTS, PartitionsRecord, WORK_FIX)
         store.size(PLAN)

@@ -1,4 +1,4 @@
-"""One pass over the ledger: every count the report shows, in memory that does not grow with the rows."""
+"""Count everything the report shows in one pass over the ledger, in memory that does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vlmdata.report.items import (
     SIDES,
     WHOLE,
     Verdicts,
+    flat_values,
     is_number,
     is_word,
     item_type,
-    laid_flat,
     values,
     verdicts,
     words_of,
 )
-from vlmdata.report.read_ledger import schema, stretches
+from vlmdata.report.read_ledger import ranges, schema
 from vlmdata.report.tally_numbers import NumberTally
 
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 NO_HOST = "(no address)"
-SAME = 1e-6  # relative: a verdict's value and the measured one may differ by the rounding of a float32
+SAME = 1e-6  # relative: a verdict's value and the measured value may differ by float32 rounding
 Rule = tuple[str, str | None]  # step and reason
 
 
@@ -40,38 +40,38 @@ class Judged:
     """What one rule (a step and a reason) rejected by comparing a value with a threshold."""
 
     thresholds: Counter[float] = field(default_factory=Counter)
-    below: int = 0  # of the values rejected: under their threshold,
-    equal: int = 0  # just on it,
-    above: int = 0  # over it
+    below: int = 0  # rejected values below their threshold
+    equal: int = 0  # rejected values equal to it
+    above: int = 0  # rejected values above it
     values: NumberTally = field(default_factory=NumberTally)
     equal_to: Counter[str] = field(default_factory=Counter)  # score -> rejected items whose score is the verdict's value
 
     @property
     def is_minimum(self) -> bool:
-        """Whether kept values lie above the threshold."""
+        """Whether kept values are above the threshold."""
         return self.below > 0 or not self.above
 
     @property
     def sign(self) -> str:
-        """What a value must be to be kept: a rule that rejects the threshold itself keeps only what is past it."""
+        """The comparison that keeps a value; strict if the rule rejects a value equal to the threshold."""
         return (">" if self.equal else "≥") if self.is_minimum else ("<" if self.equal else "≤")
 
 
 @dataclass
 class Facts:
-    """What the ledger says, summed up."""
+    """The summed contents of the ledger."""
 
     scores: dict[str, dict[Rule | None, NumberTally]]  # score -> rule that rejected the items (None: they live) -> values
     words: dict[str, Heavy]  # column of words -> word -> by step
     rules: dict[Rule, Judged]
     inside: Counter[Rule]  # images and texts rejected inside rows that were kept
-    unsigned: frozenset[str] = frozenset()  # scores of 64 bits without a sign: counts, or hashes
+    unsigned: frozenset[str] = frozenset()  # unsigned 64-bit scores: counts or hashes
     hosts: Heavy = field(default_factory=Heavy)
-    clusters: Heavy = field(default_factory=Heavy)  # key of the row that was kept -> by step
+    clusters: Heavy = field(default_factory=Heavy)  # key of the kept row -> by step
 
 
 def scan(store: Store, manifest: dict[str, Any]) -> Facts:
-    """Read the ledger once."""
+    """Read the ledger once and return its counts."""
     files = ledger_files(manifest)
     kinds = {f.name: f.type for f in schema(store, files) if f.name not in COLUMNS}
     scores = [name for name, kind in kinds.items() if is_number(kind)]
@@ -79,7 +79,7 @@ def scan(store: Store, manifest: dict[str, Any]) -> Facts:
     unsigned = frozenset(name for name in scores if pa.types.is_uint64(item_type(kinds[name])))
     tallies: dict[str, dict[Rule | None, NumberTally]] = {name: defaultdict(NumberTally) for name in [*SIDES, *scores]}
     facts = Facts(tallies, {word: Heavy(10_000) for word in words}, {}, Counter(), unsigned)
-    for _, rows in stretches(store, files):
+    for _, rows in ranges(store, files):
         _add(facts, rows)
     return facts
 
@@ -94,7 +94,7 @@ def _add(facts: Facts, rows: pa.Table) -> None:
             _add_score(by_rule, facts, name, rows, found)
     for name, heavy in facts.words.items():
         if name in rows.column_names:
-            column, row, place = laid_flat(rows, name)
+            column, row, place = flat_values(rows, name)
             heavy.add(_counted(words_of(column), found.fate(row, place), steps))
     hosts = pc.struct_field(pc.extract_regex(rows["url"].combine_chunks(), HOST), "host")
     hosts = pc.fill_null(pc.utf8_lower(hosts), NO_HOST)
@@ -104,9 +104,9 @@ def _add(facts: Facts, rows: pa.Table) -> None:
 
 
 def _add_rules(facts: Facts, found: Verdicts) -> None:
-    """Note thresholds and values. A row that lost its last item counts by that item alone."""
+    """Add thresholds and values. A row rejected with its last item counts only once, as that item."""
     compared = np.isfinite(found.threshold) & np.isfinite(found.value)
-    single = np.lexsort((-found.place, found.row))  # items of a row before the row itself
+    single = np.lexsort((-found.place, found.row))  # items of a row, then the row itself
     keep = np.ones(len(found.code), bool)
     twin = (found.row[single][1:] == found.row[single][:-1]) & (found.place[single][1:] == WHOLE)
     keep[single[1:][twin]] = False
@@ -132,7 +132,7 @@ def _add_score(by_rule: dict[Rule | None, NumberTally], facts: Facts, name: str,
     for code in np.unique(fate).tolist():
         by_rule[found.pairs[code] if code >= 0 else None].add(value[fate == code])
     own = found.codes_at(row, place)
-    verdict = _spread(found, row, place)
+    verdict = _verdict_values(found, row, place)
     for code in np.unique(own[own >= 0]).tolist():
         judged = facts.rules.get(found.pairs[code])
         at = own == code
@@ -141,8 +141,8 @@ def _add_score(by_rule: dict[Rule | None, NumberTally], facts: Facts, name: str,
             judged.equal_to[name] += int(close.sum())
 
 
-def _spread(found: Verdicts, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return the value each item was judged by; NaN where it was not."""
+def _verdict_values(found: Verdicts, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the verdict's value of each item; NaN for an item that was not rejected."""
     numbered = found._replace(code=np.arange(len(found.code)))
     at = numbered.codes_at(row, place)
     return np.where(at >= 0, found.value[np.maximum(at, 0)] if len(found.code) else np.nan, np.nan)
@@ -155,7 +155,7 @@ def _add_inside(facts: Facts, found: Verdicts, row_codes: np.ndarray) -> None:
 
 
 def _counted(names: pa.Array, codes: np.ndarray, steps: list[str]) -> list[tuple[str, str | None, int]]:
-    """Count (name, step) of the names that are not null."""
+    """Return (name, step, count) of the names that are not null."""
     table = pa.table({"name": names, "code": codes}).filter(names.is_valid())
     sums = table.group_by(["name", "code"], use_threads=False).aggregate([([], "count_all")])
     lines = zip(*(sums[column].to_pylist() for column in ("name", "code", "count_all")), strict=True)

@@ -1,24 +1,24 @@
-"""Counting numbers without keeping them: any amount of values in a few thousand counters."""
+"""Count any amount of numbers in a few thousand counters."""
 
 from __future__ import annotations
 
 import numpy as np
 
-DROPPED_BITS = 12  # of a float32: 11 of its 23 bits of mantissa stay, so whole numbers up to 4096 are counted exactly
+DROPPED_BITS = 12  # of a float32: 11 of 23 mantissa bits stay, so whole numbers up to 4096 are exact
 SIGN = np.uint32(0x80000000)
 LOW = np.uint32((1 << DROPPED_BITS) - 1)
-LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # 3.4e38: what is beyond counts as this
+LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # 3.4e38: larger values count as this
 
 
 class NumberTally:
-    """How often each value came, values rounded to 12 significant binary digits (0.02%). At most a million counters."""
+    """The count of each value, rounded to 12 significant binary digits (0.02%). At most a million counters."""
 
     def __init__(self) -> None:
         self.keys = np.empty(0, np.uint32)
         self.counts = np.empty(0, np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        """Count values; what is not finite is left out."""
+        """Count values, except those that are not finite."""
         keys, counts = np.unique(_keys(values[np.isfinite(values)]), return_counts=True)
         self._merge(keys, counts.astype(np.int64))
 
@@ -29,17 +29,17 @@ class NumberTally:
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of counted values."""
         return int(self.counts.sum())
 
     def values(self) -> np.ndarray:
-        """Return the distinct rounded values, rising: float64, aligned with `counts`."""
+        """Return the distinct rounded values, ascending: float64, aligned with `counts`."""
         ordered = self.keys << DROPPED_BITS
         bits = np.where(ordered & SIGN, ordered ^ SIGN, ~(ordered | LOW))
         return bits.view(np.float32).astype(np.float64)
 
     def quantile(self, share: float) -> float:
-        """Return the value below which `share` of all values lie."""
+        """Return the value below which a `share` (0..1) of all values lies."""
         place = np.searchsorted(np.cumsum(self.counts), share * self.total)
         return float(self.values()[min(int(place), len(self.keys) - 1)])
 
@@ -53,7 +53,7 @@ def merged(tallies: list[NumberTally]) -> NumberTally:
 
 
 def _keys(values: np.ndarray) -> np.ndarray:
-    """Return integers in the order of the values: the leading bits of float32, rounded, negative ones turned around."""
+    """Return integers that sort like the values: the rounded leading bits of float32, inverted for negative values."""
     single = np.clip(values, -LARGEST, LARGEST).astype(np.float32) + np.float32(0)  # minus zero becomes zero
     half = np.uint32(1 << (DROPPED_BITS - 1))
     bits = (single.view(np.uint32) + half) & ~LOW

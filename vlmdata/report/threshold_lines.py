@@ -1,8 +1,7 @@
-"""Which threshold is drawn on which score.
+"""Find the score on which each threshold is drawn.
 
-A rule that rejected something says so itself: the score whose value it noted in the ledger, row for row, is the one it
-decided on, whatever the step is called and whoever wrote it. A rule that rejected nothing left no trace; there the names
-say it: `min_x` of the step `s` stands on the column `s.x`, and `min_score` on `s`.
+For a rule that rejected something, it is the score whose values the rule wrote to the ledger, whatever the step's name. For
+a rule that rejected nothing, names decide: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits `s`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ from vlmdata.report.items import SIDES
 from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import LARGEST
 
-LEVELS = 5  # thresholds of one rule that are drawn: one for each language, say
-AGREEMENT = 0.99  # of a rule's rejections must bear the score's value: a row may lose its score when measured anew
+LEVELS = 5  # thresholds drawn for one rule, such as one for each language
+AGREEMENT = (
+    0.99  # share of a rule's rejections that must have the score's value: a row may lose its score when it is measured again
+)
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Line:
 
     score: str
     at: float
-    sign: str  # what a score must be to be kept: ≥, >, ≤ or <
+    sign: str  # the comparison that keeps a score: ≥, >, ≤ or <
     step: str
     reason: str | None
     rejected: int
 
     @property
     def is_minimum(self) -> bool:
-        """Whether kept scores lie above the line."""
+        """Whether kept scores are above the line."""
         return self.sign in "≥>"
 
 
@@ -48,13 +49,13 @@ def lines(facts: Facts, recipe: dict[str, Any]) -> list[Line]:
         for name, at in parameters.items():
             score = _named(facts, step, name, parameters)
             is_minimum = name.startswith("min_")
-            if score is not None and at != 0 and (score, is_minimum, step) not in drawn:  # 0 is how a limit is put off
+            if score is not None and at != 0 and (score, is_minimum, step) not in drawn:  # 0 turns a limit off
                 found.append(Line(score, float(at), "≥" if is_minimum else "≤", step, name, 0))
     return found
 
 
 def score_of(rule: Rule, judged: Judged) -> str | None:
-    """Return the score that a rule decided on, or None where no stored column holds its values."""
+    """Return the score that a rule decided on, or None if no stored column holds its values."""
     step, reason = rule
     agreeing = [name for name, count in judged.equal_to.items() if count >= AGREEMENT * judged.values.total]
     agreeing.sort(key=lambda name: (SIDES.get(name) != reason, not name.startswith(step), name))
@@ -67,19 +68,19 @@ def step_names(recipe: dict[str, Any]) -> list[str]:
 
 
 def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the label and the parameters of each step of a recipe as the manifest has it."""
+    """Return the label and the parameters of each step of a manifest's recipe."""
     pairs = [next(iter(entry.items())) for entry in recipe["steps"]]
     files = [(name.split(".")[-2] if "." in name else name, parameters) for name, parameters in pairs]
     return [(parameters.get("label") or name, parameters) for name, parameters in files]
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the score that a parameter's name says it limits."""
+    """Return the score that a parameter limits according to its name, or None."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not -LARGEST <= value <= LARGEST:  # no limit: infinite, or no number
+    if not -LARGEST <= value <= LARGEST:  # infinite or NaN is no limit
         return None
     sides = [score for score, parameter in SIDES.items() if parameter == name and parameters.get("of") == "original"]
     names = [f"{step}.{what}", *([step] if what == "score" else []), *sides]

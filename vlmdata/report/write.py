@@ -1,4 +1,4 @@
-"""report.html: gathered from a dataset's files, laid out by page.html, written as one file that needs no other."""
+"""Write report.html, one self-contained file, from a dataset's files and the template page.html."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ HERE = Path(__file__).parent
 def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write report.html beside the files that a manifest lists, and return its size and SHA-256 for the manifest.
 
-    Depends on those files and `work/` alone, never on the time or the place: same dataset, same bytes. What cannot be drawn
-    gives a page and a warning that say so, so that a dataset is finished without it; OSError and want of memory are raised,
-    for the same command goes on after them.
+    The bytes depend only on those files and `work/`, not on time or path. If the report cannot be drawn, the page and a
+    warning say so, and the dataset is finished without it. OSError and lack of memory are raised, because the same command
+    can resume after them.
     """
     try:
-        with errors_as(_failed, passes=(OSError,)):  # the columns are those of anybody's steps
+        with errors_as(_failed, passes=(OSError,)):  # users' own steps may write any column
             page = render(gather(store, manifest))
     except Failed as failed:
         (error,) = failed.args
-        said = f"report.html could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        warnings.warn(f"{said}. The dataset itself is whole", stacklevel=2)
-        page = f"<!doctype html>\n<meta charset=utf-8>\n<p>{escape(said)}. The dataset itself is whole.\n"
+        message = f"report.html could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        warnings.warn(f"{message}. The dataset itself is complete", stacklevel=2)
+        page = f"<!doctype html>\n<meta charset=utf-8>\n<p>{escape(message)}. The dataset itself is complete.\n"
     data = page.encode("utf-8", "replace")
     store.put(REPORT, data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -46,8 +46,8 @@ def _failed(error: Exception) -> Exception:
     return error if is_short_of_memory(error) else Failed(error)
 
 
-def render(told: dict[str, Any]) -> str:
-    """Lay out what was gathered. Every value is escaped by the template; captions and addresses come from the web."""
+def render(values: dict[str, Any]) -> str:
+    """Return the page with the gathered values. The template escapes every value: captions and addresses come from the web."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -56,11 +56,11 @@ def render(told: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(count=lambda number: f"{number:,}", bytes=megabytes, share=share, visible=clean)
-    return environment.get_template("page.html").render(**told)
+    return environment.get_template("page.html").render(**values)
 
 
 def share(part: float, whole: float) -> str:
-    """Write a share in percent with two digits that count: 62%, 3.1%, 0.04%; less than that as < 0.01%."""
+    """Return a share in percent with two significant digits: 62%, 3.1%, 0.04%; below 0.01% as < 0.01%."""
     if not whole or not part:
         return "0%"
     percent = 100 * part / whole
