@@ -141,7 +141,7 @@ def test_what_open_clip_does_not_know_is_found_without_importing_it():
         check_model("ViT-B32", "openai", "clip_score")
     with pytest.raises(RecipeError, match="Did you mean 'laion2b_s34b_b79k'"):
         check_model("ViT-B-32", "laion2b_s34b_b79", "clip_score")
-    with pytest.raises(RecipeError, match="is no model folder of open_clip"):
+    with pytest.raises(RecipeError, match="is not a model folder of open_clip"):
         check_model("local-dir:/nowhere", "", "clip_score")
 
 

@@ -1,1 +1,1 @@
-"""Models that score images and texts, and how they are found and loaded."""
+"""Find and load models that score images and texts."""

@@ -1,4 +1,4 @@
-"""A CLIP of open_clip, loaded once and asked for cosines. B images, D width of the shared space."""
+"""Compute embeddings and cosines with a CLIP model of open_clip. B images, D width of the shared space."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vlmdata.step import StepContext
 
 T = TypeVar("T", bound=Hashable)
 
-DECIMALS = 4  # of a stored cosine: bf16 is good to 5e-3, and no threshold is set more finely
-BATCH = {"cuda": 256, "cpu": 16}  # images at a time: one core is no faster with more
+DECIMALS = 4  # of a stored cosine: bf16 errs by up to 5e-3, and thresholds need no more
+BATCH = {"cuda": 256, "cpu": 16}  # images at a time: larger batches are not faster on one core
 
 
 class Clip:
-    """Image and text towers with their own preprocessing and tokenizer. Threads may share it: one computes at a time."""
+    """Image and text towers with their preprocessing and tokenizer. Thread-safe: a lock lets one thread compute at a time."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Clip:
         *,
         compiled: str = "auto",
     ):
-        """`compiled`: yes, no, or auto for yes on a GPU."""
+        """Load the model. `compiled` is yes, no, or auto: yes on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or PixelCache(decoders())
@@ -54,18 +54,18 @@ class Clip:
             "computed": f"{str(self.type).removeprefix('torch.')} on {self.device.type}{', compiled' if is_compiled else ''}",
         }
         net = net.to(self.device, self.type).eval()
-        self._see: Callable[[Tensor], Tensor] = torch.compile(net.encode_image) if is_compiled else net.encode_image
-        self._read: Callable[[Tensor], Tensor] = torch.compile(net.encode_text) if is_compiled else net.encode_text
+        self._image_tower: Callable[[Tensor], Tensor] = torch.compile(net.encode_image) if is_compiled else net.encode_image
+        self._text_tower: Callable[[Tensor], Tensor] = torch.compile(net.encode_text) if is_compiled else net.encode_text
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (self.prepare.mean, self.prepare.std)
         )
         self._computing = threading.Lock()
 
     def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int = 0) -> list[float]:
-        """Return the cosine of each text with its image, in [-1, 1], rounded. Unscaled: open_clip's logits are 100 times it.
+        """Return the cosine of each text with its image, in [-1, 1], rounded; multiply by 100 to get open_clip's logits.
 
-        `images` are unit embeddings (I, D), `owners[i]` the number of the image that `texts[i]` is held against. Source:
-        Hessel et al. 2021, CLIPScore, without its factor 2.5 and its clip at 0.
+        `images` are unit embeddings (I, D); `owners[i]` is the number of the image to compare with `texts[i]`. Source:
+        Hessel et al. 2021, CLIPScore, without the factor 2.5 and the clip at 0.
         """
         if not texts:
             return []
@@ -76,9 +76,9 @@ class Clip:
         return np.round((left * right).sum(1), DECIMALS).tolist()
 
     def embed_images(self, images: Sequence[T], batch: int = 0, read: Callable[[T], bytes] = bytes) -> np.ndarray:  # type: ignore[assignment]
-        """Return unit embeddings (I, D) in fp32 of encoded images, or of what `read` gives the bytes of; NaN for a broken one.
+        """Return fp32 unit embeddings (I, D) of images, whose encoded bytes `read` returns; NaN for a broken image.
 
-        The next batches are read and decoded in threads while this one is computed; copies to a GPU do not wait for it.
+        Threads read and decode the next batches while this one is computed; copies to a GPU are asynchronous.
         """
         size = batch or BATCH[self.device.type]
         parts = []
@@ -86,8 +86,8 @@ class Clip:
         for number, some in enumerate(self.pixels.batches(self.prepare, images, read, size)):
             pixels = self._host((size, 3, *self.sides), torch.uint8)
             for place in range(size):
-                given = some[min(place, len(some) - 1)]
-                pixels[place] = torch.from_numpy(given) if given is not None else 0
+                image = some[min(place, len(some) - 1)]
+                pixels[place] = torch.from_numpy(image) if image is not None else 0
             broken[number * size : number * size + len(some)] = [one is None for one in some]
             parts.append(self.image_units(pixels)[: len(some)])
         units: np.ndarray = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
@@ -95,7 +95,7 @@ class Clip:
         return units
 
     def embed_texts(self, texts: list[str], batch: int = 0) -> np.ndarray:
-        """Return unit embeddings (T, D) in fp32; a long text is cut at the model's context, as open_clip does."""
+        """Return fp32 unit embeddings (T, D); a long text is cut at the model's context length, as open_clip does."""
         size = batch or BATCH[self.device.type]
         parts = []
         for start in range(0, len(texts), size):
@@ -107,21 +107,22 @@ class Clip:
 
     def image_units(self, pixels: Tensor) -> Tensor:
         """Return unit embeddings of prepared images on the device: (B, 3, H, W) uint8 -> (B, D) fp32."""
-        return self._unit(self._seen, pixels)
+        return self._unit(self._encode_pixels, pixels)
 
     def text_units(self, tokens: Tensor) -> Tensor:
-        """Return unit embeddings of texts on the device, as the tokenizer gives them: (B, T) -> (B, D) fp32."""
-        return self._unit(self._read, tokens)
+        """Return unit embeddings of tokenized texts on the device: (B, T) -> (B, D) fp32."""
+        return self._unit(self._text_tower, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-        """Return memory for a batch, always of full size: an input's result then hangs on its own content alone, and a
-        compiled model meets one shape. Pinned for a GPU; torch gives it out again only when the copy is done."""
+        """Return host memory for a full batch, pinned for a GPU; torch reuses it only after the copy is done.
+
+        Every batch has full size, so that a result depends only on its input and a compiled model sees one shape."""
         return torch.empty(shape, dtype=kind, pin_memory=self.device.type == "cuda")
 
-    def _seen(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, D), scaled as open_clip's ToTensor and Normalize do."""
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Return image features of pixels, scaled as by open_clip's ToTensor and Normalize: (B, 3, H, W) uint8 -> (B, D)."""
         scaled = (pixels.float() / 255 - self._mean) / self._std
-        return self._see(scaled.to(self.type))  # the weights are too; autocast is slower than fp32 on a CPU
+        return self._image_tower(scaled.to(self.type))  # autocast is slower than fp32 on a CPU
 
     @torch.inference_mode()
     def _unit(self, tower: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
@@ -131,14 +132,14 @@ class Clip:
 
 
 def clip_of(context: StepContext, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
-    """Return the worker's Clip of these parameters; all of a worker's share their threads and what they decoded."""
+    """Return the worker's Clip for these parameters. All Clips of a worker share decoding threads and decoded images."""
     pixels = context.kept("pixels", lambda: PixelCache(decoders()))
     name = f"clip {model} {pretrained} {precision} {compiled}"
     return context.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type to compute in; `auto` takes bf16 where the device multiplies it faster than fp32."""
+    """Return the type to compute in; `auto` is bf16 if the device multiplies it faster than fp32."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -146,14 +147,14 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def decoders() -> int:
-    """Return how many threads decode: beside a GPU its share of the machine's cores, else one, for a worker has one core."""
+    """Return the number of decoding threads: with a GPU its share of the cores, else 1, because a worker has one core."""
     if not torch.cuda.is_available():
         return 1
     return max(1, len(os.sched_getaffinity(0)) // max(gpus_here(), torch.cuda.device_count()))
 
 
 def weights_hash(net: Any) -> str:
-    """Return a SHA-256 of names and values of all weights, as they were loaded."""
+    """Return the SHA-256 of the names and values of all loaded weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Which models and weights open_clip knows, found without importing it: a recipe is checked in a second, torch takes three."""
+"""List open_clip's models and weights without importing it: importing torch takes three seconds, a check of a recipe one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SCHEMAS = ("local-dir:", "hf-hub:")
 
 
 def has_own_weights(model: str) -> bool:
-    """Say whether the name brings its weights along, so that no tag is needed."""
+    """Say whether the model name includes its weights, so that it needs no tag."""
     return model.startswith(SCHEMAS)
 
 
 def check_model(model: str, pretrained: str, where: str) -> None:
-    """Raise RecipeError for a model or weights that open_clip cannot find. Names on the hub are not asked for."""
+    """Raise RecipeError for a model or weights that open_clip cannot find. Names on the hub are not looked up."""
     if model.startswith("local-dir:"):
         folder = Path(model.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
-            raise RecipeError(f"{where}.model: {folder} is no model folder of open_clip: it has no open_clip_config.json")
+            raise RecipeError(f"{where}.model: {folder} is not a model folder of open_clip: it has no open_clip_config.json")
         return
     if has_own_weights(model):
         return
@@ -33,7 +33,7 @@ def check_model(model: str, pretrained: str, where: str) -> None:
     tags = pretrained_tags()
     if not Path(pretrained).is_file() and pretrained not in tags:
         raise RecipeError(
-            f"{where}.pretrained: '{pretrained}' is no file and no weights of open_clip.{suggest(pretrained, tags)}"
+            f"{where}.pretrained: '{pretrained}' is neither a file nor a weights tag of open_clip.{suggest(pretrained, tags)}"
         )
 
 
@@ -44,14 +44,14 @@ def model_names() -> list[str]:
 
 @cache
 def pretrained_tags() -> list[str]:
-    """Return the weights that open_clip can download, for any model: the words of its dictionaries, read without running it."""
+    """Return the tags of weights that open_clip can download, for any model, from its parsed source, without running it."""
     tree = ast.parse((_package() / "pretrained.py").read_text())
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     return sorted({str(word.arg) for call in calls if call.func.id == "dict" for word in call.keywords})  # type: ignore[attr-defined]
 
 
 def weights_identity(model: str, pretrained: str) -> str:
-    """Return what tells these weights from others: a hash of a local file, else the names."""
+    """Return an identity of the weights: a hash of local files, else the names."""
     if model.startswith("local-dir:"):
         files = sorted(Path(model.removeprefix("local-dir:")).glob("*"))
     elif Path(pretrained).is_file():

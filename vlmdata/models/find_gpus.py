@@ -1,4 +1,4 @@
-"""What this machine has for models, without asking CUDA: the driver needs no torch to hand GPUs out."""
+"""Count this machine's GPUs without CUDA, so that the driver can assign them without torch."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ DEVICES, LISTED = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def gpus_here() -> int:
-    """Return how many GPUs there are: the devices that this machine or container was given, else what the driver lists.
+    """Return the number of GPUs: the device files of this machine or container, else what the NVIDIA driver lists.
 
-    A container with one of eight may be shown the list of all, and a sandbox may be shown none.
+    A container with one of eight GPUs may see the list of all; a sandbox may see none.
     """
-    given = [path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
-    return len(given) or len(list(LISTED.glob("*")))
+    devices = [path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return len(devices) or len(list(LISTED.glob("*")))

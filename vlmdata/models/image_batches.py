@@ -1,6 +1,6 @@
-"""Images made ready for a model: decoded and resized in threads ahead of the model, and once where models want them alike.
+"""Prepare images for models: threads prefetch, decode and resize them, once for models with the same preprocessing.
 
-B images, H x W the model's side. What goes to the device is bytes; it scales them to the model's range there.
+B images, H x W the model's input size. The device receives uint8 and scales it to the model's range.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from vlmdata.untrusted import Failed, errors_as
 
 T = TypeVar("T", bound=Hashable)
 
-AHEAD = 3  # batches decoded ahead
-PILLOW_BYTES = 8  # a pixel, beside what our own way of decoding takes: its three canvases of a WebP, a copy of it in RGB
-KEPT_BYTES = 256_000_000  # of prepared images that another model may want: a part of 1,000 at 224 pixels takes 150 MB
+AHEAD = 3  # batches to prefetch
+PILLOW_BYTES = 8  # for each pixel, besides our decoder's memory: Pillow's three canvases of a WebP and an RGB copy
+KEPT_BYTES = 256_000_000  # of prepared images for other models: a partition of 1,000 images at 224 pixels takes 150 MB
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """A model's own preprocessing, cut where pictures become numbers."""
+    """A model's preprocessing, split into image operations and normalisation."""
 
-    resize: tuple[Any, ...]  # what is done to the picture
-    mean: tuple[float, ...]  # of each channel in [0, 1],
-    std: tuple[float, ...]  # and what the difference is divided by
+    resize: tuple[Any, ...]  # operations on the image
+    mean: tuple[float, ...]  # of each channel, in [0, 1]
+    std: tuple[float, ...]  # of each channel, in [0, 1]
 
     @property
     def name(self) -> str:
-        """What tells pictures prepared in one way from those prepared in another."""
+        """The identity of the image operations, as a cache key."""
         return " ".join(repr(one) for one in self.resize)
 
     def pixels(self, body: bytes) -> np.ndarray:
-        """Return encoded bytes as the model wants them: (3, H, W) uint8."""
+        """Return the pixels of an encoded image as the model's input: (3, H, W) uint8."""
         image = opened(body)
         for one in self.resize:
             image = one(image)
@@ -51,7 +51,7 @@ class Preparation:
 
 
 def preparation(transforms: Any) -> Preparation:
-    """Take open_clip's `Compose` apart: pictures up to ToTensor, then Normalize and nothing else."""
+    """Return the parts of open_clip's `Compose`: image operations, then ToTensor and Normalize as the last two."""
     steps = list(transforms.transforms)
     place = next(number for number, one in enumerate(steps) if isinstance(one, ToTensor))
     *_, last = steps
@@ -60,9 +60,9 @@ def preparation(transforms: Any) -> Preparation:
 
 
 def opened(body: bytes) -> Image.Image:
-    """Return the picture in RGB, pixel for pixel as Pillow decodes it; a JPEG in half of Pillow's time.
+    """Return the image in RGB, with exactly Pillow's pixels; a JPEG takes half of Pillow's time.
 
-    Raises ImageError for what is no image or would take more than the default limits, whatever Pillow raises for the rest.
+    Raises ImageError for bytes that are not an image or exceed the default limits, and Pillow's errors for other flaws.
     """
     header = read_header(body)
     pixels = max(header.width * header.height, header.coded_pixels)
@@ -72,13 +72,13 @@ def opened(body: bytes) -> Image.Image:
         try:
             if simplejpeg.decode_jpeg_header(body)[2] in ("YCbCr", "Gray"):
                 return Image.fromarray(simplejpeg.decode_jpeg(body, "RGB"))
-        except ValueError:  # one file in a hundred has a flaw that it does not forgive
+        except ValueError:  # it rejects flaws in one file of a hundred that Pillow accepts
             pass
     return Image.open(io.BytesIO(body)).convert("RGB")
 
 
 class PixelCache:
-    """Threads that prepare images, and the images last prepared."""
+    """Prepares images in threads and caches the latest ones."""
 
     def __init__(self, threads: int):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -89,9 +89,9 @@ class PixelCache:
     def batches(
         self, prepare: Preparation, images: Sequence[T], read: Callable[[T], bytes], size: int
     ) -> Iterator[list[np.ndarray | None]]:
-        """Yield `size` images at a time, in order, while the next AHEAD batches are read and prepared.
+        """Yield `size` images at a time, in order, and prefetch the next AHEAD batches.
 
-        None stands for one that cannot be decoded: a source's own bytes may be broken."""
+        An image that cannot be decoded is None: a source may hold broken images."""
         waiting: deque[list[Future[np.ndarray | None]]] = deque()
         starts = iter(range(0, len(images), size))
         while True:
@@ -109,7 +109,7 @@ class PixelCache:
                 return self._kept[key]
         body = read(image)
         try:
-            with errors_as(Failed, passes=(MemoryError,)):  # want of memory is no verdict on the picture
+            with errors_as(Failed, passes=(MemoryError,)):  # lack of memory does not mean that the image is broken
                 pixels = prepare.pixels(body)
         except Failed:
             return None
@@ -122,5 +122,5 @@ class PixelCache:
         return pixels
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads; do not wait for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)

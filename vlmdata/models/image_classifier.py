@@ -1,4 +1,4 @@
-"""An image classifier of transformers, loaded once and asked for probabilities. B images, C classes."""
+"""Compute class probabilities with an image classifier of transformers. B images, C classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmdata.untrusted import Failed, errors_as
 
 
 class ImageClassifier:
-    """Weights with their own preprocessing, in fp32. Not thread-safe: a worker has one part at a time."""
+    """An fp32 model with its preprocessing. Not thread-safe: a worker processes one partition at a time."""
 
     def __init__(self, model: str):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,7 +26,7 @@ class ImageClassifier:
 
     @torch.inference_mode()
     def probabilities(self, bodies: Iterable[bytes], batch: int) -> np.ndarray:
-        """Return the probability of each class, fp32 (B, C): the softmax over all classes; NaN for what cannot be decoded."""
+        """Return the softmax over all classes for each image, fp32 (B, C); NaN for an image that cannot be decoded."""
         stream = iter(bodies)
         parts = []
         while group := list(itertools.islice(stream, batch)):
@@ -34,7 +34,7 @@ class ImageClassifier:
             broken = [picture is None for picture in pictures]
             pictures = [picture or Image.new("RGB", (64, 64)) for picture in pictures]
             pixels = self.preprocess(pictures, return_tensors="pt")["pixel_values"].to(self.device)
-            # always a full batch: what an image gets then hangs on it alone
+            # always a full batch, so that a result depends only on its image
             full = torch.cat([pixels, pixels[-1:].expand(batch - len(group), *pixels.shape[1:])])
             found = self.model(full).logits.softmax(-1)[: len(group)].cpu().numpy()
             found[broken] = np.nan
@@ -43,6 +43,6 @@ class ImageClassifier:
 
 
 def _opened(body: bytes) -> Image.Image | None:
-    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):  # want of memory is no verdict on the picture
+    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):  # lack of memory does not mean that the image is broken
         return opened(body)
     return None

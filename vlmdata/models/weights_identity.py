@@ -1,15 +1,15 @@
-"""What tells a model in a folder, or a file of weights, from another."""
+"""Identify a model folder or a file of weights."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-_SAMPLE = 1 << 20  # bytes at either end: files of weights are gigabytes, and each worker asks
+_SAMPLE = 1 << 20  # bytes at each end: files of weights take gigabytes, and each worker computes this
 
 
 def identity(path: str) -> str:
-    """Return a hash of the files of a folder, or of one file: names, sizes and both ends; of anything else the name itself."""
+    """Return a hash of the names, sizes and both ends of a folder's files or of one file; for any other path, the path."""
     place = Path(path)
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     if not all(file.is_file() for file in files) or not files:
