@@ -136,7 +136,7 @@ def test_conversations_come_back_as_the_messages_they_were(tmp_path):
 
 
 def test_what_is_no_conversation_is_no_message(out, tmp_path):
-    with pytest.raises(RecipeError, match="is no conversation, and the form messages holds no other: export it as parquet"):
+    with pytest.raises(RecipeError, match=r"is not a conversation; .* only conversations\. Export the dataset as parquet"):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
@@ -151,8 +151,8 @@ TALK = {
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({"turns": [None, {"kind": "tool_call"}, None]}, "goes on after its call of a tool"),
-        ({"turns": [None, None, {"kind": "tool_call"}]}, "is no JSON of a name and arguments"),
+        ({"turns": [None, {"kind": "tool_call"}, None]}, "continues after its tool call"),
+        ({"turns": [None, None, {"kind": "tool_call"}]}, "is not JSON with a name and arguments"),
     ],
 )
 def test_what_messages_have_no_place_for_is_said(more, problem):

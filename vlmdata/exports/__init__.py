@@ -1,12 +1,12 @@
-"""The forms in which a dataset can be written elsewhere, one file each, with `write(store, draft, layout)`.
+"""Export formats of a dataset, one file each, with `write(store, draft, layout)`.
 
-Images are copied byte for byte, never decoded, and every member of every sample goes along unchanged; but as messages a
-conversation goes without what was measured of it.
+Images are copied byte for byte and never decoded. Every member of every sample is exported unchanged, except that `messages`
+leaves out the measured values.
 """
 
 import pkgutil
 
 
 def names() -> list[str]:
-    """Return the forms: the files of this folder."""
+    """Return the export formats: the modules of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))

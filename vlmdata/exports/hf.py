@@ -1,4 +1,4 @@
-"""A Hugging Face dataset on disk."""
+"""Export as a Hugging Face dataset on disk."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vlmdata.exports.parquet import GROUP, features, rows_of
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write what `datasets.load_from_disk` opens."""
+    """Write a folder that `datasets.load_from_disk` opens."""
     import datasets
 
     def rows() -> Iterator[dict[str, Any]]:
         for shard, table in shards(store):
             yield from rows_of(store, shard, table, layout)
 
-    made = datasets.Dataset.from_generator(
+    dataset = datasets.Dataset.from_generator(
         rows, features=features(layout), cache_dir=str(draft / ".cache"), writer_batch_size=GROUP
     )
-    made.save_to_disk(str(draft / "saved"))
-    del made
+    dataset.save_to_disk(str(draft / "saved"))
+    del dataset
     for path in (draft / "saved").iterdir():
         path.rename(draft / path.name)
     (draft / "saved").rmdir()

@@ -1,4 +1,4 @@
-"""Conversations of a dataset as chat messages: a list in OpenAI's form, which the source `messages` reads back as it was."""
+"""Export conversations as chat messages in OpenAI's format, which the source `messages` reads back without loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIST = "messages.jsonl"
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one list of messages, with the images that it names beside it."""
+    """Write one list of messages, and the images that it names beside it."""
     with (draft / LIST).open("w", encoding="utf-8") as file:
         for shard, table in shards(store):
             for key, found in members(store, shard, table):
@@ -27,9 +27,9 @@ def write(store: Store, draft: Path, layout: str) -> None:
 
 
 def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
-    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return its line of the list beside them.
+    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return its line of the list.
 
-    Raises RecipeError for a sample that the form has no place for.
+    Raises RecipeError for a sample that the format cannot hold.
     """
     names = {name: f"images/{key[:2]}/{key}.{name}" for name in found if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
     record = record_of(key, json.loads(found["json"]), names)
@@ -40,12 +40,14 @@ def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
 
 
 def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Return a sample's JSON as a record: `messages`, `images` and `tools` where it has any, and the source's other columns.
+    """Return a sample's JSON as a record: `messages`, `images` and `tools` if it has any, and the source's other columns.
 
-    `paths` are those of its images, by member. Raises RecipeError.
+    `paths` maps its image members to paths. Raises RecipeError for a sample that the format cannot hold.
     """
     if not facts.get("roles"):
-        raise RecipeError(f"sample {key} is no conversation, and the form messages holds no other: export it as parquet")
+        raise RecipeError(
+            f"sample {key} is not a conversation; the format messages holds only conversations. Export the dataset as parquet"
+        )
     shown = [paths[place["file"]] for place in facts["metadata"] if place]
     record: dict[str, Any] = {"messages": [_message(key, *one) for one in _grouped(facts)]}
     record |= {"images": shown} if shown else {}
@@ -54,7 +56,7 @@ def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> d
 
 
 def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
-    """Return messages: role, what is said of it, and of each position the kind and text; null for an image."""
+    """Return for each message its role, its facts, and the kind and text of each position; the text of an image is None."""
     grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
     turns = facts.get("turns") or [None] * len(facts["roles"])
     for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):
@@ -69,18 +71,20 @@ def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[t
 def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
     calls = [_call(key, text) for kind, text in positions if kind == "tool_call"]
     if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
-        raise RecipeError(f"sample {key}: a message goes on after its call of a tool; the form messages has its calls last")
-    said = list(positions[: len(positions) - len(calls)])
+        raise RecipeError(
+            f"sample {key}: a message continues after its tool call; the format messages holds tool calls only at the end"
+        )
+    content = list(positions[: len(positions) - len(calls)])
     message: dict[str, Any] = {"role": role}
-    if said and said[0][0] == "reasoning":
-        message["reasoning_content"] = said.pop(0)[1]
-    parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind, text in said]
+    if content and content[0][0] == "reasoning":
+        message["reasoning_content"] = content.pop(0)[1]
+    parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind, text in content]
     parts = [
         {"type": "thinking", "thinking": text} if kind == "reasoning" else p
-        for p, (kind, text) in zip(parts, said, strict=True)
+        for p, (kind, text) in zip(parts, content, strict=True)
     ]
-    is_plain = len(said) == 1 and said[0][0] == "text"
-    message["content"] = said[0][1] if is_plain else (parts or None)
+    is_plain = len(content) == 1 and content[0][0] == "text"
+    message["content"] = content[0][1] if is_plain else (parts or None)
     message |= {"tool_calls": calls} if calls else {}
     message |= {name: own[name] for name in ("name", "tool_call_id") if name in own}
     return message if own.get("train", True) else {**message, "weight": 0}
@@ -91,8 +95,6 @@ def _call(key: str, text: str | None) -> dict[str, Any]:
         call = json.loads(text or "")
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise RecipeError(
-            f"sample {key}: a call of a tool is no JSON of a name and arguments; did a step rewrite it?"
-        ) from None
+        raise RecipeError(f"sample {key}: a tool call is not JSON with a name and arguments; did a step rewrite it?") from None
     identity = {"id": call["id"]} if "id" in call else {}
     return {**identity, "type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""Parquet files with image columns."""
+"""Export as Parquet files with image columns."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vlmdata.engine.output.stored_samples import members, shards
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 
-GROUP = 100  # samples of one row group: the Hub's viewer reads a page of that many
+GROUP = 100  # samples of one row group: the Hub's viewer reads pages of this size
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one Parquet file for each shard, whose metadata tells `datasets` what the image columns are."""
+    """Write one Parquet file for each shard; its metadata declares the image columns for `datasets`."""
     found = list(shards(store))
     schema = features(layout).arrow_schema
     (draft / "data").mkdir()
@@ -32,7 +32,7 @@ def write(store: Store, draft: Path, layout: str) -> None:
 
 
 def features(layout: str) -> Any:
-    """Return the columns of a dataset of this layout as `datasets` declares them."""
+    """Return the columns of this layout as `datasets.Features`."""
     import datasets
 
     text = datasets.Value("string")
@@ -43,7 +43,7 @@ def features(layout: str) -> Any:
 
 
 def rows_of(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a shard, given its rows of the index, as rows of these columns."""
+    """Yield the samples of a shard, given its index rows in `table`, as rows of these columns."""
     for key, found in members(store, shard, table):
         with sample_of(store, shard, key):
             row = _row(key, found, layout)
@@ -51,15 +51,15 @@ def rows_of(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[
 
 
 def _row(key: str, found: dict[str, bytes], layout: str) -> dict[str, Any]:
-    """Return a sample as a row: a pair with its image, a document with aligned lists of which one is null at each place."""
+    """Return a sample as a row: a pair with its image, or a document with aligned lists, one of them null at each place."""
     facts = json.loads(found["json"])
-    said = found["json"].decode()
+    text = found["json"].decode()
     pictures = {name: data for name, data in found.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
     if layout == "captions":
         name, data = next(iter(pictures.items()))
-        return {"key": key, "image": {"bytes": data, "path": f"{key}.{name}"}, "caption": found["txt"].decode(), "json": said}
+        return {"key": key, "image": {"bytes": data, "path": f"{key}.{name}"}, "caption": found["txt"].decode(), "json": text}
     images = [
         None if place is None else {"bytes": pictures[place["file"]], "path": f"{key}.{place['file']}"}
         for place in facts["metadata"]
     ]
-    return {"key": key, "url": facts["url"], "images": images, "texts": facts["texts"], "json": said}
+    return {"key": key, "url": facts["url"], "images": images, "texts": facts["texts"], "json": text}
