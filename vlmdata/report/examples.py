@@ -28,7 +28,7 @@ Cluster = tuple[str, str]  # a step that rejects copies, and the key of the row 
 
 @dataclass(frozen=True)
 class Example:
-    """A row of the ledger to be shown, or one image or text of it."""
+    """A row of the ledger to show, or one image or text of it."""
 
     number: int  # of the row in the ledger
     key: str
@@ -36,7 +36,7 @@ class Example:
     value: float | None
     url: str | None
     is_kept: bool  # it is in a tar
-    before: int  # kept positions of the row before `place`; its place in the sample is `before` minus `joined`
+    before: int  # kept positions before `place`; the place in the sample is this, minus `joined` unless a conversation
     joined: int  # kept texts up to `place` that packing joined to the text before
     images_before: int  # kept images before `place`
 

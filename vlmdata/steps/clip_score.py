@@ -90,7 +90,7 @@ class ClipScore(Step):
             row = int(images.parents[at])
             here = int(at) - image_starts[row]
             near = _nearest(living[starts[row] : starts[row + 1]], here, self.around)
-            found += [(said[at], owner, name) for name, said in own.items() if said[at]]
+            found += [(values[at], owner, name) for name, values in own.items() if values[at]]
             for place, kind in near:
                 found.append((words[starts[row] + place], owner, kind))
                 found += [(other, owner, "alternative") for other in others[starts[row] + place] or []]

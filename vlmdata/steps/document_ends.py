@@ -24,9 +24,9 @@ class DocumentEnds(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")
         marks = np.array([text == END_OF_DOCUMENT for text in flat.field("text").to_pylist()], bool) & flat.alive()
-        said = np.bincount(flat.parents[flat.alive() & ~marks], minlength=len(rows)) > 0
-        marked = np.bincount(flat.parents[marks], minlength=len(rows)) > 0
-        rows = drop_rows(rows, marked & ~said, self.name, reason="marks_only")
+        has_text = np.bincount(flat.parents[flat.alive() & ~marks], minlength=len(rows)) > 0
+        has_marks = np.bincount(flat.parents[marks], minlength=len(rows)) > 0
+        rows = drop_rows(rows, has_marks & ~has_text, self.name, reason="marks_only")
         bad = np.zeros(len(marks), bool)
         open_mark = np.full(len(rows), -1)  # position of each row's latest mark with nothing after it yet
         for i in np.flatnonzero(flat.alive() | flatten(rows, "images").alive()):

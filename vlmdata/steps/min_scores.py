@@ -38,16 +38,16 @@ class MinScores(Step):
         return (*names, *((self.language,) if self.by_language else ()))
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        spoken = self._languages(rows)
+        languages = self._languages(rows)
         if any(is_of_images(rows, name) for name in self.columns_read() if name != self.language):
-            bad, verdict = self._judged(rows, spoken[flatten(rows, "images").parents], of_images)
+            bad, verdict = self._judged(rows, languages[flatten(rows, "images").parents], of_images)
             return drop_images(rows, bad, self.name, **verdict)
-        bad, verdict = self._judged(rows, spoken, of_rows)
+        bad, verdict = self._judged(rows, languages, of_rows)
         return drop_rows(rows, bad, self.name, **verdict)
 
     def _languages(self, rows: pa.Table) -> np.ndarray:
         """Return each row's language if `by_language` lists it, else the empty string: (N,) of str."""
-        spoken = np.full(len(rows), "", object)
+        languages = np.full(len(rows), "", object)
         if self.by_language:
             texts, codes = flatten(rows, "texts"), flatten(rows, self.language)
             words = codes.items.to_pylist()
@@ -56,21 +56,21 @@ class MinScores(Step):
             for row in range(len(rows)):
                 places = range(starts[row + 1] - starts[row])
                 first = next((w for n in places if (w := words[starts[row] + n]) and living[begins[row] + n]), "")
-                spoken[row] = first if first in self.by_language else ""
-        return spoken
+                languages[row] = first if first in self.by_language else ""
+        return languages
 
     def _judged(
-        self, rows: pa.Table, spoken: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
+        self, rows: pa.Table, languages: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Return which items are rejected, and the verdict on each: the first of its scores that is too low."""
-        bad = np.zeros(len(spoken), bool)
+        bad = np.zeros(len(languages), bool)
         reason, value, threshold = (
-            np.full(len(spoken), None, object),
-            np.full(len(spoken), np.nan),
-            np.full(len(spoken), np.nan),
+            np.full(len(languages), None, object),
+            np.full(len(languages), np.nan),
+            np.full(len(languages), np.nan),
         )
         for language, scores in {"": self.scores, **self.by_language}.items():
-            here = spoken == language
+            here = languages == language
             values = {name: values_of(rows, name) for name in scores}
             least = {name: as_stored(scores[name], rows, name) for name in scores}
             low = {name: here & (values[name] < least[name]) for name in scores}

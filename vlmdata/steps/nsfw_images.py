@@ -1,4 +1,4 @@
-"""Reject rows whose images an image classifier, named by the user, gives an unwanted label."""
+"""Reject rows with images to which the user's image classifier assigns an unwanted label."""
 
 from __future__ import annotations
 

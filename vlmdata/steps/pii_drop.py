@@ -15,7 +15,7 @@ from vlmdata.text.personal import Kind, find_personal
 class PiiDrop(Step):
     """Reject a text if it or one of its alternatives contains personal data; the reason names the kind.
 
-    `pii_remove` removes the personal data and keeps the text.
+    `pii_remove` keeps the text without the personal data.
     """
 
     id: ClassVar = "vlmdata.steps.pii_drop"

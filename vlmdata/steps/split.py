@@ -25,11 +25,11 @@ from vlmdata.step import RecipeError, Step
 class Split(Step):
     """Write the split of each living row into `extra` as `split`; with `only`, reject the rows of all other splits.
 
-    A hash of the least key of its cluster assigns a row. A cluster holds rows connected, by chains of any length, through the
-    same image bytes, image hashes within `distance` bits, or the same text. Optional connections are texts with a Jaccard
-    similarity of at least `jaccard`, images with a cosine above `cosine`, and with `by_domain` the host of the page, or of
-    the image if there is no page. Shares apply to clusters, so rows match them only approximately. New rows do not move old
-    ones, unless they join two clusters.
+    A row's split comes from a hash of the least key of its cluster. A cluster holds rows connected, by chains of any length,
+    through the same image bytes, image hashes within `distance` bits, or the same text. Optional connections are texts with a
+    Jaccard similarity of at least `jaccard`, images with a cosine above `cosine`, and with `by_domain` the host of the page,
+    or of the image if there is no page. Shares apply to clusters, so rows match them only approximately. New rows do not move
+    old ones, unless they join two clusters.
     """
 
     id: ClassVar = "vlmdata.steps.split"
