@@ -180,7 +180,7 @@ NO_DATASET = "is not a finished dataset: it has no manifest.json"
         ("build_index", {"paths": ".", "image_sizes": "no"}, "image_sizes is True or False, not 'no'"),
         ("build_index", {"paths": ".", "on_error": "stop"}, "on_error is one of raise, skip, not 'stop'"),
         ("build_index", {"paths": ".", "out": 5}, f"out {NO_PATH} 5"),
-        ("build_index", {"paths": ".", "out": "."}, "out is the path of a file, as index.parquet, not '.'"),
+        ("build_index", {"paths": ".", "out": "."}, "out is the path of a file, such as index.parquet, not '.'"),
         ("run", {"out": "foo://bucket/set", "recipe": CHECKABLE}, "foo://bucket/set: Protocol not known: foo"),
         ("why", {"out": "foo://bucket/set", "word": "a"}, "foo://bucket/set: Protocol not known: foo"),
         ("build_index", {"paths": ".", "report": 5}, "report is a function, not 5"),

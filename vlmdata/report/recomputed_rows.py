@@ -1,6 +1,6 @@
 """Recompute rows of a finished run as its last pass had them, from `work/`, without measuring or fetching.
 
-Rejected images and their texts are stored only in `work/`; a report shows some of them. `work/partitions.json` holds the
+Rejected images and their texts are stored only in `work/`; a report shows some of them. `work/parts.json` holds the
 number of ledger rows of each partition, and the global decisions that applied.
 """
 
@@ -35,7 +35,7 @@ class RecomputedRows:
             if number < count:
                 if partition != self.partition:
                     call = PartitionCall(partition, take, len(self.worker.bound_steps), tuple(self.record["decided"]))
-                    self.partition, self.cached = partition, self.worker.rows(call)
+                    self.partition, self.cached = partition, self.worker.compute(call)
                 return self.cached.slice(number, 1).to_pylist()[0]
             number -= count
         raise IndexError(f"row number is {number} past the end of the ledger")
