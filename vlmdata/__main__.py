@@ -1,4 +1,4 @@
-"""The command. It handles Ctrl-C and SIGTERM before slow imports; no work has started then, so it exits at once."""
+"""The `vlmdata` command. During its slow imports Ctrl-C and SIGTERM end it at once, because no work has started."""
 
 import os
 import signal

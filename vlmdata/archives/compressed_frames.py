@@ -41,7 +41,7 @@ def is_packed(file: BinaryIO) -> bool:
 
 
 def frame_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the frame at an offset ends, None if there is none or it is cut off. Checks the checksum of gzip only."""
+    """Return where the frame at an offset ends, None if there is none or it is cut off. Only gzip's checksum is verified."""
     try:
         file.seek(offset)
         head = file.read(18)

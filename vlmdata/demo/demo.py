@@ -19,7 +19,7 @@ from vlmdata.step import RecipeError
 def demo(out: Path, *, local: bool = False) -> str:
     """Build a dataset, stream it, train a tiny model on it, and return a summary of a dozen lines.
 
-    Raises RecipeError if `out` holds anything but an earlier demo.
+    Raises RecipeError if `out` is not empty and holds no earlier demo.
     """
     if out.exists() and not (out / "site").is_dir() and any(out.iterdir()):
         raise RecipeError(f"{out} is not empty and not from an earlier demo; give another --out")

@@ -171,7 +171,7 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """Drop short paragraphs with links at the end of a text with hardly any links. Removes their indexes from `prose`."""
+    """If a text has hardly any links, drop the short paragraphs with links at its end. Removes their indexes from `prose`."""
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
         return

@@ -1,4 +1,4 @@
-"""Facts of an image before decoding, and the error with the reason for refusing an image."""
+"""What is known of an image before it is decoded, and the error that says why an image is refused."""
 
 from dataclasses import dataclass
 

@@ -71,7 +71,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return the head of a file without its byte order mark, UTF-16 and UTF-32 converted to UTF-8."""
+    """Return the head of a file without its byte order mark, and converted to UTF-8."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 

@@ -106,7 +106,7 @@ def distinct(grams: Grams) -> Grams:
 
 
 def overlap(pairs: NDArray[np.int64], sets: Grams) -> NDArray[np.float64]:
-    """Return |A and B| / |A or B| of fewer than 2**24 pairs of gram sets: common grams appear twice after sorting."""
+    """Return |A and B| / |A or B| for each of fewer than 2**24 pairs of gram sets."""
     sizes = np.diff(sets.starts)[pairs]  # (M, 2)
     counts = sizes.ravel()
     which = np.repeat(np.arange(len(counts)), counts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(Step):
-    """Reject a row whose joined living texts have a perplexity above `max_perplexity` under a KenLM model that you name.
+    """Reject a row if its remaining texts, joined, have a perplexity above `max_perplexity` under the KenLM model `model`.
 
     Perplexities of different models are not comparable: choose the threshold for the model. Needs `vlmdata[perplexity]`.
     """

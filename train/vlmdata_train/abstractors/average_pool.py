@@ -28,7 +28,7 @@ class AveragePool(Mlp):
     factor: int = 2
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid of squares."""
+        """Return the grid after each square of `factor` x `factor` patches became one token."""
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

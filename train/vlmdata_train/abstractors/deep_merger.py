@@ -47,7 +47,7 @@ class DeepMerger:
     side: int = 2
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid of squares."""
+        """Return the grid after each square of `side` x `side` patches became one token."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

@@ -39,7 +39,7 @@ class NormedMerger:
     eps: float = 1e-5  # of the norm: the language model's
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid of squares."""
+        """Return the grid after each square of `side` x `side` patches became one token."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

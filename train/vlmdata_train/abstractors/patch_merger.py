@@ -37,7 +37,7 @@ class PatchMerger:
     norm: Literal["layer", "rms"] = "layer"  # Qwen2-VL's; Qwen2.5-VL's is rms
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid of squares."""
+        """Return the grid after each square of `side` x `side` patches became one token."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

@@ -131,7 +131,7 @@ class OpenClip:
         return model.visual
 
     def _published(self) -> dict[str, Any]:
-        """Return open_clip's facts of the weights. The model's name does not say, for example, that OpenAI's need QuickGELU."""
+        """Return open_clip's configuration of the published weights, which says, for example, that OpenAI's need QuickGELU."""
         if self.model is None or ":" in self.model or self.pretrained is None:
             return {}
         return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # nothing for a file

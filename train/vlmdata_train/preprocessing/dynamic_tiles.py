@@ -58,7 +58,7 @@ class DynamicTiles:
         return to_tiles(tiles)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return the number of tiles of an image, with the thumbnail."""
+        """Return the number of tiles of an image, including the thumbnail."""
         rows, columns = nearest_grid(width, height, facts.image_size, self.min_tiles, self.max_tiles)
         return rows * columns + (self.thumbnail and rows * columns > 1)
 

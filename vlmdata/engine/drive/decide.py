@@ -107,7 +107,7 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
-    """Append a number to keys that repeat one of an earlier partition of an archive. Return the name of the decision's file."""
+    """Number each key that an earlier partition of the archive already has. Return the name of the decision's file."""
     table = pa.concat_tables(tables).combine_chunks()
     bare = [key.split("_")[0] for key in table["key"].to_pylist()]
     numbered = pa.array(keys.number_repeats(bare), pa.string())

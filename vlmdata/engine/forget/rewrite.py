@@ -150,7 +150,7 @@ def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
 
 
 def _lookup(store: Store, ledger: str, rows: np.ndarray, keys: list[str]) -> bytes:
-    """Return the lookup without the words of these rows, except their keys: a search for a key says that it was forgotten."""
+    """Return the lookup without the words of these rows. Their keys stay, so that a search can say that a key was forgotten."""
     with open_parquet(store, lookup.name_for(ledger)) as file:
         table = file.read()
     hashes, row = table["hash"].to_numpy(), table["row"].to_numpy()

@@ -38,7 +38,7 @@ class TarSample(NamedTuple):
 
 
 def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarSample]:
-    """Yield the kept rows [start, stop) of a partition, numbered among its kept rows, as samples."""
+    """Yield a partition's kept rows [start, stop) as samples; only kept rows are counted."""
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
