@@ -103,7 +103,7 @@ def test_retry_fetches_only_what_failed_in_passing(built, capsys):
 @pytest.mark.parametrize("name", DATASETS)
 def test_check_finds_every_byte_in_its_place(built, name, capsys):
     assert cli.main(["check", name, "--bytes"]) == 0
-    assert "whole" in capsys.readouterr().out
+    assert "intact" in capsys.readouterr().out
 
 
 def test_why_says_what_became_of_a_row(built, capsys):

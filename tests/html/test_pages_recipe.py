@@ -58,8 +58,8 @@ def test_the_pages_recipe_builds_documents_that_other_readers_load(tmp_path):
     made = run(path, tmp_path / "out", overrides={"image_url_frequency.max_count": 8}, local=True, workers=1)
     ledger = pq.read_table(tmp_path / "out" / "ledger").to_pylist()
     assert made["rows"] == len(ledger) == 14
-    assert made["other_records"] == {"media_image": 14} and "records make no row: media_image 14" in summary(made, "out")
-    assert "Records that make no row: media_image 14" in (tmp_path / "out" / "report.html").read_text()
+    assert made["other_records"] == {"media_image": 14} and "records produce no row: media_image 14" in summary(made, "out")
+    assert "Records that produce no row: media_image 14" in (tmp_path / "out" / "report.html").read_text()
     reasons = sorted((line["step"], line["reason"]) for line in ledger if line["outcome"] == "dropped")
     assert reasons == [
         ("dedupe_page_url", "same_page_address"),
