@@ -91,13 +91,13 @@ def timed(out: Path, words: list[str], folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     command = [sys.executable, "-m", "vlmdata.cli", "forget", str(out), "--url", f"@{folder / 'list.txt'}"]
-    told = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True)
     took = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"{len(words):>7,} addresses {took:7.1f} s, {cpu:6.1f} s of CPU, {after.ru_maxrss / 1024:,.0f} MB")
-    print(told.stdout, end="")
-    print(told.stderr[-500:], end="")
+    print(result.stdout, end="")
+    print(result.stderr[-500:], end="")
 
 
 def main() -> None:

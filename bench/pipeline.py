@@ -4,7 +4,7 @@
 
 PHOTOS is a folder of JPEGs (the bundled figures, if none is named). They are served over loopback by a process of its own, each
 address with bytes of its own. Every tool fetches, resizes the short side to 256 and writes tars of quality 95, with 2 workers
-unless told otherwise.
+unless an option says otherwise.
 
 plain: long side 640, 92 kB at most. large: 8 megapixels. slow: 100 ms latency, and 2% of the addresses take 5 s. tls: plain
 over TLS, both tools trusting certifi and the server. start: 200 rows from the command to its end. Without --case: all.

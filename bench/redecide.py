@@ -253,9 +253,9 @@ def main() -> None:
     if given.alone:
         for rows in given.rows or [1_000_000, 10_000_000]:
             with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
-                told = alone(rows, Path(folder))
+                result = alone(rows, Path(folder))
                 print(
-                    f"{rows:>12,}  {told['wall']:.0f} s, of it deciding {told['decision']:.0f} s, peak {told['peak']:,.0f} MB"
+                    f"{rows:>12,}  {result['wall']:.0f} s, of it deciding {result['decision']:.0f} s, peak {result['peak']:,.0f} MB"
                 )
         return
     print(f"{'rows':>12}  {'decided again':24}{'wall s':>8}{'CPU s':>8}{'driver MB':>11}{'worker MB':>11}  dropped, stages")
@@ -263,10 +263,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
             recipe, out = prepare(Path(folder), rows)
             for asked, changes in ASKED.items():
-                told = run(recipe, out, changes, given.workers)
-                stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in told["stages"])
-                numbers = f"{told['wall']:>8.0f}{told['cpu']:>8.0f}{told['driver']:>11,.0f}{told['worker']:>11,.0f}"
-                print(f"{rows:>12,}  {asked:24}{numbers}  {told['dropped']}, kept {told['kept']:,}; {stages}", flush=True)
+                result = run(recipe, out, changes, given.workers)
+                stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in result["stages"])
+                numbers = f"{result['wall']:>8.0f}{result['cpu']:>8.0f}{result['driver']:>11,.0f}{result['worker']:>11,.0f}"
+                print(f"{rows:>12,}  {asked:24}{numbers}  {result['dropped']}, kept {result['kept']:,}; {stages}", flush=True)
 
 
 if __name__ == "__main__":

@@ -85,9 +85,9 @@ class Page:
 
 
 def _is_loaded(event: dict[str, Any], loader: str) -> bool:
-    """Say whether an event tells that this loading is done: that of the blank page before it may be told late."""
-    told = event.get("params", {})
-    return event.get("method") == "Page.lifecycleEvent" and (told["name"], told["loaderId"]) == ("load", loader)
+    """Whether an event says that this loading is done; the event of the blank page before it can arrive late."""
+    params = event.get("params", {})
+    return event.get("method") == "Page.lifecycleEvent" and (params["name"], params["loaderId"]) == ("load", loader)
 
 
 @contextlib.contextmanager

@@ -272,9 +272,9 @@ def main() -> None:
             kind = dice.choices(arguments.kinds, [KINDS[name] for name in arguments.kinds])[0]
             kills = ROUNDS[kind](ground, dice)
             total.update({"rounds": 1, "kills": kills, f"kills_by_{kind}": kills, **faults(ground)})
-            told = ("rounds", "kills", "lost", "doubled", "differing")
+            shown = ("rounds", "kills", "lost", "doubled", "differing")
             by = ", ".join(f"{name[9:]} {count}" for name, count in sorted(total.items()) if name.startswith("kills_by_"))
-            print(", ".join(f"{name} {total[name]}" for name in told) + f" ({by})", flush=True)
+            print(", ".join(f"{name} {total[name]}" for name in shown) + f" ({by})", flush=True)
             shutil.rmtree(ground.out)
     shutil.rmtree(folder)
     raise SystemExit(any(total[name] for name in ("lost", "doubled", "differing", "fuzz_failed")))

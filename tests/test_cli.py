@@ -63,8 +63,8 @@ def test_what_a_run_warns_of_is_a_line_without_its_place_in_the_code(tmp_path, c
     (tmp_path / "page.html").write_text("<p>A page.</p>")
     sets = ["--set", "source.type=html", "--set", f"source.path={tmp_path}"]
     assert main(["check", "pages", *sets]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "no word list" in line]
-    assert told and all(line.startswith("note: ") for line in told)
+    printed = [line for line in capsys.readouterr().err.splitlines() if "no word list" in line]
+    assert printed and all(line.startswith("note: ") for line in printed)
 
 
 def test_check_finds_a_changed_byte(tmp_path, capsys):

@@ -17,7 +17,7 @@ from vlmdata.recipe import parse
 pytestmark = pytest.mark.whole
 
 
-def test_every_way_a_row_can_go_is_told_with_its_step(tmp_path, capsys):
+def test_every_change_of_a_row_is_shown_with_its_step(tmp_path, capsys):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "a", local=True, workers=1)
         run(web.recipe, tmp_path / "loose", overrides={"image_size.min_side": 10}, local=True, workers=1)
@@ -38,7 +38,7 @@ def test_every_way_a_row_can_go_is_told_with_its_step(tmp_path, capsys):
     assert "4  image_size: min_side -> kept" in capsys.readouterr().out
 
 
-def test_samples_of_equal_sizes_are_told_apart_by_their_bytes(tmp_path):
+def test_samples_of_equal_sizes_are_distinguished_by_their_bytes(tmp_path):
     """One picture comes again with one bit of its pixels changed, another one is another picture."""
     steps = [download(), {"resize": {"mode": "no", "skip_reencode": True}}, {"image_detail": {}}]
     with site(tmp_path, 32, steps=steps) as web:

@@ -17,7 +17,7 @@ ROW_STEPS = [pytest.param(cls, id=name) for name, cls in STEPS if not cls.needs]
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_it_is_a_frozen_dataclass_with_a_docstring_of_its_own(cls):
+def test_it_is_a_frozen_dataclass_with_a_docstring(cls):
     assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "dataclass wrote this docstring, not a person"
     assert inspect.getdoc(inspect.getmodule(cls))

@@ -137,7 +137,7 @@ def test_a_list_and_what_is_not_there(out, tmp_path, capsys):
     assert main(["forget", str(out), "--url", f"@{tmp_path / 'list.txt'}", "--dry-run"]) == 0
     assert len(samples(out)) == 72
     assert main(["forget", str(out), "--url", f"@{tmp_path / 'list.txt'}"]) == 0
-    assert "3 rows forgotten" in (told := capsys.readouterr().out) and "1 not found: https://nowhere" in told
+    assert "3 rows forgotten" in (printed := capsys.readouterr().out) and "1 not found: https://nowhere" in printed
     assert len(samples(out)) == 69
 
 

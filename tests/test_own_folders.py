@@ -19,8 +19,8 @@ RUN = Path(tempfile.gettempdir()).parent
 def test_the_users_folders_are_the_runs_here_and_in_child_processes():
     code = "import os, sys, tempfile\nfor name in ['~', tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:])]:\n"
     code += "    print(os.path.expanduser(name))"
-    told = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout
-    assert told.splitlines() == [str(RUN / "home"), str(RUN / "tmp"), *(str(RUN / folder) for folder in FOLDERS.values())]
+    printed = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == [str(RUN / "home"), str(RUN / "tmp"), *(str(RUN / folder) for folder in FOLDERS.values())]
     assert str(datasets.config.HF_DATASETS_CACHE).startswith(f"{RUN}/home/")
 
 

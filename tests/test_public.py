@@ -41,11 +41,11 @@ def test_what_is_public_is_listed_and_documented():
         vlmdata.runs  # noqa: B018
 
 
-def test_a_type_checker_is_told_of_what_python_gives():
+def test_a_type_checker_sees_the_names_that_python_gives():
     tree = ast.parse(Path(vlmdata.__file__).read_text())
-    told = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    origin = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     for name in set(vlmdata.__all__) - {"__version__"}:
-        assert getattr(importlib.import_module(told[name]), name) is getattr(vlmdata, name)
+        assert getattr(importlib.import_module(origin[name]), name) is getattr(vlmdata, name)
 
 
 def test_no_module_takes_the_place_of_a_public_name():

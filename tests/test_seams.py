@@ -89,7 +89,7 @@ def imports_of_the_trainer(code: str) -> list[tuple[int, str]]:
     return found
 
 
-def told(folder: str, look) -> list[str]:
+def violations(folder: str, look) -> list[str]:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     return [f"{path.relative_to(ROOT)}:{line}: {name}" for path in files for line, name in look(path.read_text())]
@@ -97,17 +97,17 @@ def told(folder: str, look) -> list[str]:
 
 @pytest.mark.parametrize("folder", ["tests", "bench"])
 def test_no_private_name_of_the_product_is_imported_read_or_patched(folder):
-    assert told(folder, private_names) == []
+    assert violations(folder, private_names) == []
 
 
 def test_the_product_does_not_import_its_trainer():
-    assert told("vlmdata", imports_of_the_trainer) == []
+    assert violations("vlmdata", imports_of_the_trainer) == []
     for code in ("import vlmdata_train", "def run():\n    from vlmdata_train.recipe import Recipe"):
         assert len(imports_of_the_trainer(code)) == 1
 
 
 def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
-    assert told("bench", crossings) == []
+    assert violations("bench", crossings) == []
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def signed(tmp_path):
         yield urls, recipe, address
 
 
-def told(out) -> list[str]:
+def secrets_in(out) -> list[str]:
     """Return the published files, and the logs, in which a secret stands; samples keep the addresses they were fetched from."""
     files = [path for path in out.rglob("*") if path.is_file() and path.suffix not in (".tar",)]
     return [str(path) for path in files if "work/plan/" not in str(path) and "work/data/" not in str(path) and _holds(path)]
@@ -56,7 +56,7 @@ def test_no_secret_is_published_logged_or_printed(signed, tmp_path, capsys):
     urls, recipe, address = signed
     out = tmp_path / "out"
     assert main(["run", str(recipe), "--out", str(out), "--local", "--workers", "1"]) == 0
-    assert told(out) == []
+    assert secrets_in(out) == []
     assert main(["show", str(out)]) == 0
     assert main(["why", str(out), urls[0]]) == 0
     assert main(["why", str(out), urls[0] + "0"]) == 1
@@ -81,7 +81,7 @@ def test_a_row_is_found_and_forgotten_by_its_whole_address_alone(signed, tmp_pat
     assert outcomes[fourth[0]["key"]] == "kept"
 
 
-def test_a_list_that_was_signed_anew_is_the_same_source(signed, tmp_path):
+def test_a_list_with_a_new_signature_is_the_same_source(signed, tmp_path):
     _, recipe, address = signed
     first = run(recipe, tmp_path / "out", local=True, workers=1)
     again = run(recipe, tmp_path / "out", local=True, workers=1, overrides={"source.path": f"{address}-OF-TODAY"})

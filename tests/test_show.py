@@ -21,18 +21,18 @@ def out(tmp_path_factory):
 
 def test_it_says_how_many_rows_were_kept_and_what_took_the_others(out, capsys):
     assert main(["show", str(out), "--samples", "0"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tars of ")
-    assert [line.split()[0] for line in told[1:]] == ["32", "-2", "-2", "-2", "-2", "24"]
-    assert "image_size: min_side" in " ".join(" ".join(told).split())
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tars of ")
+    assert [line.split()[0] for line in printed[1:]] == ["32", "-2", "-2", "-2", "-2", "24"]
+    assert "image_size: min_side" in " ".join(" ".join(printed).split())
 
 
 def test_samples_are_printed_with_their_words_members_and_sizes(out, capsys):
     assert main(["show", str(out), "--samples", "2"]) == 0
-    told = capsys.readouterr().out
-    assert told.count("a picture of the number") == 2
-    assert told.count("(48 x 48)") == 2
-    assert told.count("json ") == told.count("txt ") == told.count("jpg ") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("a picture of the number") == 2
+    assert printed.count("(48 x 48)") == 2
+    assert printed.count("json ") == printed.count("txt ") == printed.count("jpg ") == 2
 
 
 def test_open_shows_the_report_from_disk(out, capsys, monkeypatch):

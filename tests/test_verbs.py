@@ -96,8 +96,8 @@ def test_a_mistake_in_the_words_is_the_usage_of_the_verb_and_one_line(words, usa
 
 def test_the_trainer_speaks_of_mistakes_as_the_rest_does(capsys):
     assert trainer.main(["evaluate", "a"]) == 2
-    told = "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA\nvlmdata train: Missing argument 'DATA'.\n"
-    assert capsys.readouterr().err == told
+    printed = "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA\nvlmdata train: Missing argument 'DATA'.\n"
+    assert capsys.readouterr().err == printed
 
 
 @pytest.mark.parametrize(

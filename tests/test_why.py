@@ -43,8 +43,8 @@ def test_a_word_that_no_row_holds_finds_none_though_hashes_meet(out, monkeypatch
 def test_the_command_tells_the_step_and_what_it_measured(out, capsys):
     small = next(line for line in ledger(out) if line["step"] == "image_size")
     assert main(["why", str(out), small["url"]]) == 0
-    told = capsys.readouterr().out
-    assert "dropped by image_size: min_side, 16 against 32" in told and small["key"] in told
+    printed = capsys.readouterr().out
+    assert "dropped by image_size: min_side, 16 against 32" in printed and small["key"] in printed
     assert main(["why", str(out), "https://nowhere.example/x.jpg"]) == 1
 
 
@@ -57,7 +57,7 @@ def test_a_reason_finds_the_rows_that_were_dropped_for_it(out, capsys):
     assert [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()] == [small[0]["key"]]
 
 
-def test_what_could_not_be_read_is_told_with_its_place():
+def test_what_could_not_be_read_is_shown_with_its_place():
     row = bad_record("a.tar", "a header whose sum is wrong", byte=1536)
     assert (row["drop"], row["reason"], row["place"]) == ("source", "bad_record", "a.tar, byte 1536")
     rows = conform(pa.table({"key": ["k"], **{name: [value] for name, value in row.items() if name != "id"}}))

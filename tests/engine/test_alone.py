@@ -73,16 +73,16 @@ def nobody(holder: str) -> None:
 
 def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "POLL_S", 0.01)
-    store, told, order = LocalStore(tmp_path), queue.SimpleQueue(), []
+    store, messages, order = LocalStore(tmp_path), queue.SimpleQueue(), []
 
     def second() -> None:
-        with Lease(store, "lease", told.put):
+        with Lease(store, "lease", messages.put):
             order.append("second")
 
     with Lease(store, "lease", nobody) as first:
         thread = threading.Thread(target=second)
         thread.start()
-        assert told.get(timeout=600).startswith("process ")
+        assert messages.get(timeout=600).startswith("process ")
         order.append("first")
         assert first.is_held()
     thread.join()

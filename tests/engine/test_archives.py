@@ -31,7 +31,7 @@ def test_the_same_record_in_three_pieces_is_three_rows(recipe, tmp_path):
     assert sorted(key.partition("_")[2] for key in keys) == [""] * 10 + ["1"] * 10 + ["2"] * 10
 
 
-def test_a_limit_on_pieces_is_exact_and_lifting_it_goes_on(recipe, tmp_path):
+def test_a_limit_on_pieces_is_exact_and_lifting_it_resumes(recipe, tmp_path):
     assert run(recipe, tmp_path / "out", limit=14, local=True, workers=1)["rows"] == 14
     assert run(recipe, tmp_path / "out", local=True, workers=1)["rows"] == 30
     run(recipe, tmp_path / "fresh", local=True, workers=2)

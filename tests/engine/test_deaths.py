@@ -214,12 +214,12 @@ def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("vlmdata.engine.work.ingest.LOOK_S", 0.01)
     with LoopbackServer(default=reply(b"x")) as server:
         chosen = options(robots=False)
-        with pytest.raises(RuntimeError, match="stopped early") as told:
+        with pytest.raises(RuntimeError, match="stopped early") as caught:
             list(fetch({0: server.url("/a")}, Client(chosen, RateLimiter(chosen))))
-    assert isinstance(told.value.__cause__, MemoryError)
+    assert isinstance(caught.value.__cause__, MemoryError)
 
 
-def test_what_the_machine_lacks_is_told_as_that_through_the_client(monkeypatch):
+def test_a_shortage_of_the_machine_is_reported_as_one_through_the_client(monkeypatch):
     def none(*args):
         raise OSError(24, "Too many open files")
 
@@ -252,7 +252,7 @@ def test_a_thread_that_ends_before_its_first_call_is_not_waited_for(room):
     assert in_process(_begin_a_thread_in_vain, room) == 7
 
 
-def test_a_process_that_cannot_be_started_is_tried_again_and_told(web, tmp_path, monkeypatch):
+def test_a_process_that_cannot_be_started_is_tried_again_and_reported(web, tmp_path, monkeypatch):
     start, calls, fails = processes.CONTEXT.Process.start, itertools.count(), 2
 
     def failing(self):

@@ -26,7 +26,7 @@ def web(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_dies_before_any_change_goes_on(web, tmp_path):
+def test_a_run_that_dies_before_any_change_resumes(web, tmp_path):
     for change in itertools.count(0, STRIDE):
         out = tmp_path / str(change)
         status = dying_run(web.recipe, out, change)
@@ -38,7 +38,7 @@ def test_a_run_that_dies_before_any_change_goes_on(web, tmp_path):
     assert status == 0 and change > 5 * STRIDE
 
 
-def test_a_run_that_dies_again_and_again_goes_on(web, tmp_path):
+def test_a_run_that_dies_again_and_again_resumes(web, tmp_path):
     out = tmp_path / "out"
     deaths = 0
     while dying_run(web.recipe, out, 15 + 15 * deaths) == DIED:  # each gets a little further

@@ -1,4 +1,4 @@
-"""Rows that the layout of the tars cannot hold are dropped before packing, and what a recipe shows of it is told by check."""
+"""Rows that the layout of the tars cannot hold are dropped before packing, and `check` warns of what a recipe shows of it."""
 
 import base64
 import json
@@ -87,13 +87,13 @@ def test_conversations_as_captions_are_refused(tmp_path, source):
         check(recipe_of(tmp_path, source, "captions"))
 
 
-def test_addresses_that_no_step_fetches_are_told(tmp_path):
+def test_addresses_that_no_step_fetches_are_noted(tmp_path):
     (tmp_path / "a.csv").write_text("url,image\nhttp://a.org/1.jpg,\n")
     source = {"type": "url_list", "path": str(tmp_path / "a.csv"), "caption": ""}
-    for recipe, told in (({}, True), ({"steps": ["download"]}, False), ({"source": {**source, "image": "image"}}, False)):
-        assert any("without the step `download`" in note for note in check(parse({"source": source, **recipe}))) == told
+    for recipe, is_noted in (({}, True), ({"steps": ["download"]}, False), ({"source": {**source, "image": "image"}}, False)):
+        assert any("without the step `download`" in note for note in check(parse({"source": source, **recipe}))) == is_noted
 
 
-def test_documents_as_captions_are_told(tmp_path):
-    for source, layout, told in (("mmc4", "captions", True), ("mmc4", "documents", False), ("html", "captions", True)):
-        assert any("set shards.layout to documents" in note for note in check(recipe_of(tmp_path, source, layout))) == told
+def test_documents_as_captions_are_noted(tmp_path):
+    for source, layout, is_noted in (("mmc4", "captions", True), ("mmc4", "documents", False), ("html", "captions", True)):
+        assert any("set shards.layout to documents" in note for note in check(recipe_of(tmp_path, source, layout))) == is_noted

@@ -171,7 +171,7 @@ def test_fuzzed_recipes_that_ship(shipped, tmp_path):
 @relaxed
 @given(st.sampled_from(catalog.names("steps")), st.data())
 def test_fuzzed_parameters_of_steps(name, data):
-    """A value of the wrong kind, or out of range, is told when the recipe is read or checked."""
+    """A value of the wrong kind, or out of range, is reported when the recipe is read or checked."""
     fields = [field for field in catalog.find("steps", name).__dataclass_fields__ if field != "label"]
     parameters = data.draw(st.dictionaries(st.sampled_from([*fields, "no_such"]), values, max_size=3))
     tree = {"source": {"type": "url_list", "path": __file__}, "steps": [{name: parameters}]}

@@ -80,7 +80,7 @@ def test_ray_ends_in_one_line(web, tmp_path, until, signals):
 
 
 @pytest.mark.whole
-def test_what_was_stopped_goes_on(web, tmp_path):
+def test_a_stopped_run_resumes(web, tmp_path):
     run(web.recipe, tmp_path / "whole", local=True, workers=2)
     stopped_run(web, tmp_path / "out", works, [INT, INT], ["--local"])
     run(web.recipe, tmp_path / "out", local=True, workers=2)
@@ -180,7 +180,7 @@ def test_a_full_disk_is_not_tried_again(monkeypatch):
 
 
 @pytest.mark.whole
-def test_a_cluster_that_is_lost_is_told_in_one_line(monkeypatch):
+def test_a_lost_cluster_is_reported_in_one_line(monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})

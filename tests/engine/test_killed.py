@@ -128,7 +128,7 @@ def test_workers_end_when_their_driver_is_killed(web, tmp_path):
 
 
 @pytest.mark.parametrize("most", [8_000, 40_000])  # bytes of a file: the plan does not fit, a tar does not
-def test_a_disk_that_takes_no_more_is_one_line_and_a_later_run_goes_on(web, tmp_path, most):
+def test_a_full_disk_is_one_line_and_a_later_run_resumes(web, tmp_path, most):
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
 
     def little_room() -> None:

@@ -69,7 +69,7 @@ def test_a_list_without_rows_has_no_parts(tmp_path):
     assert (made.parts, made.rows) == (0, 0)
 
 
-def test_shards_take_exactly_so_many_samples_and_the_last_what_is_left():
+def test_each_shard_holds_exactly_the_number_of_samples_and_the_last_the_rest():
     calls = [PartitionCall(number, None, 0, ()) for number in range(4)]
     pieces = shard_pieces(calls, [3, 0, 7, 2], 5)
     assert [[(call.partition, start, stop) for call, start, stop in shard] for shard in pieces] == [

@@ -46,7 +46,7 @@ def test_a_pipe_gets_a_line_a_stage_and_one_estimate(tmp_path, capsys):
     ]
 
 
-def test_a_disk_too_small_for_the_whole_is_told_early(tmp_path, capsys):
+def test_a_disk_too_small_for_the_whole_is_reported_early(tmp_path, capsys):
     with Progress(10**12, RunLog(LocalStore(tmp_path), {}), tmp_path) as progress:
         progress.stage("ingest")
         for _ in range(3):

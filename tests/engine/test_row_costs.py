@@ -61,7 +61,7 @@ def test_a_row_of_images_each_within_the_limits_is_held_to_their_sum(tmp_path) -
     assert made["drop"].to_pylist() == [None, None] and all(image["data"] is None for image in many)
 
 
-def test_the_number_of_a_limit_is_told_with_the_reason(tmp_path) -> None:
+def test_the_number_of_a_limit_is_shown_with_the_reason(tmp_path) -> None:
     rows = conform(pa.table({"key": ["a"], "images": [[{"data": saved(photo(2000, 1500), "png")}]]}))
     made = Ingest(resize=Resize(max_memory_mb=30)).run(rows, open_part(tmp_path)).to_pylist()[0]
     assert (made["drop"], made["reason"], made["threshold"]) == ("resize", "too_large", 30) and made["value"] > 30

@@ -108,7 +108,7 @@ def test_a_stricter_filter_leaves_no_shard_of_the_larger_dataset_behind(tmp_path
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
-def test_a_limit_takes_the_first_rows_of_the_plan_and_lifting_it_goes_on(tmp_path):
+def test_a_limit_takes_the_first_rows_of_the_plan_and_lifting_it_resumes(tmp_path):
     with site(tmp_path, 64) as web:
         assert run(web.recipe, tmp_path / "out", limit=20, local=True, workers=1)["rows"] == 20
         assert len(web.requests()) == 20

@@ -1,4 +1,4 @@
-"""Want of memory is told as that, by whatever library; nothing else is."""
+"""A shortage of memory is reported as one, whichever library meets it; no other error is."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_words_and_causes(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), OSError(errno.ENOSPC, "full"), ImportError("no module 'a'")])
-def test_other_errors_are_told_as_they_are(error: BaseException) -> None:
+def test_other_errors_are_reported_unchanged(error: BaseException) -> None:
     assert not is_short_of_memory(error)
     try:
         raise error

@@ -104,11 +104,11 @@ def test_too_little_memory_is_no_verdict_on_an_image():
     assert in_process(_decode_with_little_memory, large.getvalue()) == 7
 
 
-def test_what_a_worker_lacks_is_told_in_one_line():
+def test_what_a_worker_lacks_is_reported_in_one_line():
     error = "OSError: [Errno 28] full"
-    with pytest.raises(WorkFailed) as told:
+    with pytest.raises(WorkFailed) as caught:
         result_of(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
-    assert str(told.value) == f"{error}. Fix this and run the same command again; it resumes."
+    assert str(caught.value) == f"{error}. Fix this and run the same command again; it resumes."
 
 
 def test_a_clock_that_jumps(web, tmp_path):

@@ -70,7 +70,7 @@ def test_an_index_beside_the_tars_does_not_bring_the_other_splits_back(tmp_path:
     assert keys(folder, tmp_path) == TRAIN and keys(folder + "#val", tmp_path) == VAL
 
 
-def test_a_changed_split_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_split_is_read_again(tmp_path: Path) -> None:
     folder = prepared(tmp_path)
     assert keys(folder, tmp_path) == TRAIN
     file = Path(folder, ".nv-meta/split.yaml")
@@ -126,7 +126,7 @@ def test_a_split_that_cannot_be_used_is_one_line(tmp_path: Path, split: str, pat
     assert "\n" not in str(caught.value)
 
 
-def test_the_sign_of_a_split_on_no_folder_is_told(tmp_path: Path) -> None:
+def test_a_split_on_a_path_that_is_not_a_folder_is_reported(tmp_path: Path) -> None:
     tar = next(caption_set(tmp_path / "tars", [1]).glob("*.tar"))
     with pytest.raises(ValueError, match=r"00000\.tar has no \.nv-meta/split\.yaml"):
         keys(f"{tar}#val", tmp_path)

@@ -213,5 +213,5 @@ def test_mypy_sees_what_stream_returns(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "--no-error-summary"]
     command += ["--cache-dir", str(tmp_path / "cache"), "--config-file", os.devnull, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT)})
-    told = sorted({int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line})
-    assert told == wrong, done.stdout + done.stderr
+    reported = sorted({int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line})
+    assert reported == wrong, done.stdout + done.stderr

@@ -124,7 +124,7 @@ def test_a_tar_that_is_overwritten_while_it_is_open(tmp_path: Path) -> None:
         rows[0]
 
 
-def test_samples_that_were_appended_are_told(tmp_path: Path) -> None:
+def test_appended_samples_are_reported(tmp_path: Path) -> None:
     folder = changed_set(tmp_path / "tars", lambda tar, before: None)
     with tarfile.open(folder / "1.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("README"))

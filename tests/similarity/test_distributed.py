@@ -107,7 +107,7 @@ def test_a_decision_that_is_spread_is_the_decision_of_one_machine(
     assert alone["drop"].to_pylist().count(step.name) > 30
 
 
-def test_nothing_alive_is_decided_too() -> None:
+def test_a_table_without_kept_rows_is_decided_too() -> None:
     rows = set_column(rows_alike(5), "drop", pa.array(["before"] * 5))
     for step in (DedupePhash(), DedupeMinhash(), DedupeSemantic()):
         assert decided(step, rows, [2])["drop"].to_pylist() == ["before"] * 5

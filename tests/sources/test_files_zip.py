@@ -32,7 +32,7 @@ def test_images_and_texts_of_several_archives_in_a_folder(tmp_path):
     ]
 
 
-def test_members_that_lead_out_or_claim_too_much(tmp_path, monkeypatch):
+def test_members_outside_the_folder_or_with_wrong_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.readers.image_files.LARGEST", 3 << 20)
     bomb = picture() + bytes(4 << 20)
     members = {"../a.png": picture(), "/b.png": picture(), "c\\..\\..\\d.png": picture(), "e.png": bomb, "f.png": picture()}

@@ -59,7 +59,7 @@ def test_a_page_is_a_row_with_a_paragraph_or_an_image_at_each_position(tmp_path)
     assert (facts["warc_filename"], facts["warc_date"]) == ("x.warc.gz", "2024-05-06T07:08:09Z")
 
 
-def test_images_come_from_other_files_of_the_collection_unless_told_otherwise(tmp_path):
+def test_images_come_from_other_files_of_the_collection_by_default(tmp_path):
     archive(tmp_path, page(), name="pages.warc.gz")
     source = archive(tmp_path, IMAGE, name="images.warc.gz")
     assert _data(source) == [PHOTO, None]

@@ -33,7 +33,7 @@ def test_captions_of_what_goes_become_alternatives_of_what_stays() -> None:
     assert found["drop"].to_pylist() == [None, None, "dedupe_exact", "dedupe_exact"]
 
 
-def test_equal_rows_are_told_by_their_keys() -> None:
+def test_equal_rows_are_distinguished_by_their_keys() -> None:
     rows = captions(["a", "a", "b"])
     keys = ["5f", "5f_1", "60"]
     rows = set_column(rows, "key", pa.array(keys, pa.string()))

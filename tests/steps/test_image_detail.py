@@ -50,7 +50,7 @@ def test_two_levels_have_one_bit():
     assert run(ImageDetail(min_entropy=1.001), [png(HALVES)])["reason"].to_pylist() == ["flat"]
 
 
-def test_moving_a_threshold_measures_nothing_anew():
+def test_moving_a_threshold_measures_nothing_again():
     rows = run(ImageDetail(), [png(NOISE)])
     value = rows["image_detail.sharpness"].to_pylist()[0][0]
     assert ImageDetail(min_sharpness=value).decide(rows)["reason"].to_pylist() == [None]

@@ -48,7 +48,7 @@ def test_a_row_that_was_never_measured_stays_out_of_it():
     assert Language().run(rejected)["drop"].to_pylist() == ["before"]
 
 
-def test_an_unknown_code_is_told():
+def test_an_unknown_code_is_reported():
     with pytest.raises(RecipeError, match="'eng' is not a language"):
         Language(keep=["eng"]).check()
 

@@ -26,7 +26,7 @@ def test_all_scores_or_any_of_them_must_reach_their_values_and_the_values_themse
     assert MinScores(scores=least, need="any").run(rows)["reason"].to_pylist() == [None, None, None, "min_b32", None]
 
 
-def test_a_language_has_values_of_its_own_by_scores_of_its_own() -> None:
+def test_a_language_has_separate_values_and_scores() -> None:
     """LAION-5B: 0.28 by one model for English, 0.26 by another for all others, the values themselves included."""
     rows = scored([0.28, 0.27, 0.1, 0.9], [0.1, 0.9, 0.26, 0.25], ["en", "en", "de", "zh"])
     found = MinScores(scores={"l14": 0.26}, by_language={"en": {"b32": 0.28}}).run(rows)

@@ -128,7 +128,7 @@ def test_a_caption_may_stand_in_the_json(facts, caption):
     assert read_document(sample(facts, jpg=ONE)) == Document([ONE, caption], None)
 
 
-def test_a_caption_of_its_own_counts_before_what_the_json_says():
+def test_the_caption_of_a_text_file_precedes_that_of_the_json():
     for facts in ({"caption": "other"}, llava("<image>What?", "A cat.")):
         assert read_document({**sample(facts, jpg=ONE), "txt": b"a cat"}) == Document([ONE, "a cat"], None)
 

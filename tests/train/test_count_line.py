@@ -56,10 +56,10 @@ def test_a_run_and_an_evaluation_tell_how_far_they_are(tmp_path, capsys, monkeyp
     data = write_data(tmp_path / "data", captions=40)
     held_out = {"fraction": 0.3, "every": 2, "answers": 5}
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=2, held_out=held_out))
-    told = capsys.readouterr().err
-    assert f"measuring {data}: 40 of 40" in told and "held-out loss: " in told and "held-out answers: 5 of 5" in told
+    printed = capsys.readouterr().err
+    assert f"measuring {data}: 40 of 40" in printed and "held-out loss: " in printed and "held-out answers: 5 of 5" in printed
     evaluate_checkpoint(str(result.checkpoint), data, samples=33, answer_tokens=2, device="cpu")
-    out, told = capsys.readouterr()
+    out, printed = capsys.readouterr()
     for how in ("with images", "images blanked"):
-        assert f"{how}, loss: " in told and f"{how}, answers: 33 of 33" in told
+        assert f"{how}, loss: " in printed and f"{how}, answers: 33 of 33" in printed
     assert out == ""

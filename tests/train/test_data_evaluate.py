@@ -87,8 +87,8 @@ def test_a_run_tells_the_loss_and_the_share_of_exact_answers_as_it_goes(tmp_path
     data = write_data(tmp_path / "chats", captions=0, conversations=40)
     held = {"fraction": 0.3, "every": 2, "samples": 8, "answers": 4, "answer_tokens": 3}
     run_training(tiny_recipe(data, tmp_path / "out", steps=4, held_out=held, checkpoints={"every": 4}))
-    told = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
-    evaluated = [r for r in told if r["kind"] == "held_out"]
+    logged = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    evaluated = [r for r in logged if r["kind"] == "held_out"]
     assert [r["step"] for r in evaluated] == [2, 4] and all(set(r["exact_of"]) == {"chats"} for r in evaluated)
     lines = capsys.readouterr().err.splitlines()
     tables = [line.split() for before, line in itertools.pairwise(lines) if before.startswith("source ")]

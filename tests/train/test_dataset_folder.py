@@ -68,8 +68,8 @@ def test_a_split_is_trained_on_and_another_held_out(tmp_path):
     (tmp_path / "set/.nv-meta/split.yaml").write_text(split)
     held_out = {"path": f"{data}#val", "every": 100, "answers": 3}
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1, held_out=held_out))
-    told = records(tmp_path / "out")
-    assert [r["samples"] for r in told if r["kind"] == "train"][-1] == 29  # three tars of ten, without one sample
+    logged = records(tmp_path / "out")
+    assert [r["samples"] for r in logged if r["kind"] == "train"][-1] == 29  # three tars of ten, without one sample
     assert result.held_out == pytest.approx(run_loss(result.checkpoint, f"{tmp_path}/all/00003.tar"), rel=1e-3)
 
 

@@ -137,7 +137,7 @@ def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_stands(t
 
 
 @pytest.mark.parametrize("before", [{}, {"parts": LORA}], ids=["plain", "with LoRA"])
-def test_the_second_stage_goes_on_with_the_weights_and_the_tokenizer_of_the_first(tmp_path, before):
+def test_the_second_stage_continues_with_the_weights_and_the_tokenizer_of_the_first(tmp_path, before):
     captions, chats = write_data(tmp_path / "captions"), write_data(tmp_path / "chats", captions=0, conversations=20)
     entry = {"vocabulary": 300}
     first = tiny_recipe(captions, tmp_path / "first", stage="align", model=MODEL, tokenizer=entry, steps=3, **before)

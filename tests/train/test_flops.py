@@ -192,7 +192,7 @@ def two_ranks() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def test_a_rank_keeps_the_optimizers_state_of_its_own_share() -> None:
+def test_a_rank_keeps_the_optimizer_state_of_its_share() -> None:
     with two_ranks():
         mesh = init_device_mesh("cpu", (2,))
         share = nn.Parameter(DTensor.from_local(torch.zeros(4, 8, dtype=torch.bfloat16), mesh, [Shard(0)]))

@@ -94,7 +94,7 @@ def test_sampling_draws_from_the_capped_logits() -> None:
     assert drawn.count(likeliest) < 3
 
 
-def test_a_tokenizer_without_an_end_token_goes_on_to_the_last_one_asked_for() -> None:
+def test_without_an_end_token_generation_fills_the_limit() -> None:
     model = model_of({})
     model.tokenizer.eos_token = None
     stop_ids = ChatTemplate(model.tokenizer, image_token(model.tokenizer)).stop_ids

@@ -107,7 +107,7 @@ def test_every_word_for_a_conversation_that_cannot_be_used_is_a_reason():
     assert len(words) > 10 and words <= REASON_WORDS.keys()
 
 
-def test_what_a_chat_template_refused_is_told_beside_the_first_sample(tmp_path, capsys, monkeypatch):
+def test_what_a_chat_template_refused_is_reported_with_the_first_sample(tmp_path, capsys, monkeypatch):
     write_tar(tmp_path / "data/0.tar", [*[chat(f"{n}", "What?", "A cat.") for n in range(6)], ODD[3]])
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
@@ -167,22 +167,22 @@ def test_a_tar_that_was_cut_is_a_reason_until_it_is_restored(tmp_path, batches):
 
 def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_path, capsys):
     write_tar(tmp_path / "data/0.tar", [*chats(50), {"__key__": "\x1b[31m\u202ered", "jpg": PHOTO}])
-    told = []
+    printed = []
     for steps in (2, 4):
         run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=steps))
-        told.append(capsys.readouterr().err)
+        printed.append(capsys.readouterr().err)
     first, second = (r for r in records(tmp_path / "out") if r["kind"] == "left_out")
     assert (first["of"], first["samples"], first["used"]) == ("data", 51, 20)
     assert first["reasons"] == {"no_answer_left": 30, "no_text": 1}
     assert first["first"]["no_answer_left"] == f"{tmp_path}/data/0.tar 00002"
     assert {**first, "time": 0, "step": 0} == {**second, "time": 0, "step": 0}
-    for text in told:
+    for text in printed:
         assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
         assert "30  no_answer_left: the cut at batches.sample_tokens removed everything" in text
-    assert ["[[learned text]]" in text for text in told] == [True, False]
+    assert ["[[learned text]]" in text for text in printed] == [True, False]
 
 
-def test_what_is_held_out_is_not_left_out_and_has_a_record_of_its_own(tmp_path):
+def test_what_is_held_out_is_not_left_out_and_has_a_record(tmp_path):
     write_tar(tmp_path / "data/0.tar", chats(100))
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=1, held_out={"fraction": 0.3}))
     data, held = (r for r in records(tmp_path / "out") if r["kind"] == "left_out")
@@ -190,13 +190,13 @@ def test_what_is_held_out_is_not_left_out_and_has_a_record_of_its_own(tmp_path):
     assert data["used"] + held["used"] == 40 and 10 < held["samples"] < 50
 
 
-def test_images_that_break_when_they_are_decoded_are_told_with_the_steps_and_at_the_end(tmp_path, capsys):
+def test_images_that_fail_to_decode_are_reported_with_the_steps_and_at_the_end(tmp_path, capsys):
     write_tar(tmp_path / "data/0.tar", [*caption_samples(20), *CUT[:5]])
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=2))
-    told = records(tmp_path / "out")
-    assert told[-1]["kind"] == "skipped" and told[-1]["reasons"] == {"truncated": 10} and told[-1]["samples"] == 10
-    assert [r for r in told if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
-    assert [r for r in told if r["kind"] == "train"][-1]["samples"] == 50  # they came by, though they taught nothing
+    logged = records(tmp_path / "out")
+    assert logged[-1]["kind"] == "skipped" and logged[-1]["reasons"] == {"truncated": 10} and logged[-1]["samples"] == 10
+    assert [r for r in logged if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
+    assert [r for r in logged if r["kind"] == "train"][-1]["samples"] == 50  # they came by, though they taught nothing
     assert "skipped when read: truncated 10" in capsys.readouterr().err
 
 
@@ -285,13 +285,13 @@ def refused(tmp_path, samples, **changes):
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
-def test_data_without_texts_are_told_with_what_their_samples_hold(tmp_path, batches):
+def test_data_without_texts_are_reported_with_what_their_samples_hold(tmp_path, batches):
     said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
     assert said.startswith("data: ") and "no_text 30 of 30" in said and "raise `batches.sample_tokens`" not in said
     assert f"0000 of {tmp_path}/data/0.tar, has cls, jpg; expected: an image with its caption (jpg and txt), or a JSON" in said
 
 
-def test_data_that_are_too_long_are_told_with_what_to_raise(tmp_path):
+def test_data_that_are_too_long_are_reported_with_what_to_raise(tmp_path):
     said = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
     assert "no_answer_left 4 of 4" in said and "at most 96 tokens, of which an image of 32 x 32 takes 4: raise" in said
 

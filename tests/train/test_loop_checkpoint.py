@@ -53,10 +53,10 @@ def test_a_kill_while_saving_leaves_the_last_good_checkpoint(tmp_path, delay_ms)
             break
     time.sleep(delay_ms / 1000)
     os.kill(process.pid, signal.SIGKILL)
-    told = [3, *map(int, process.communicate()[0].split())]
+    steps = [3, *map(int, process.communicate()[0].split())]
     newest = checkpoint.latest(tmp_path)
-    assert newest is not None and checkpoint.read_saved(newest).step in (told[-1], told[-1] + 1)
-    assert len(list(tmp_path.glob("step_*"))) >= told[-1]
+    assert newest is not None and checkpoint.read_saved(newest).step in (steps[-1], steps[-1] + 1)
+    assert len(list(tmp_path.glob("step_*"))) >= steps[-1]
     for folder in tmp_path.glob("step_*"):
         step = checkpoint.read_saved(folder).step
         model = nn.Sequential(*[nn.Linear(400, 400) for _ in range(6)])
@@ -142,7 +142,7 @@ def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["state.json", "model-00000.safetensors", "optimizer-00000.safetensors"])
-def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, name):
+def test_a_damaged_checkpoint_is_reported_in_one_line(tmp_path, name):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=1)
     file = run_training(recipe).checkpoint / name
     os.truncate(file, 20)

@@ -64,7 +64,7 @@ def test_compiling_changes_no_gradient_with_blocks_recomputed_or_not():
 
 
 @pytest.mark.slow
-def test_a_new_packing_is_not_compiled_anew():
+def test_a_new_packing_is_not_compiled_again():
     """The mask is an input of the compiled block, not a part of it. FlexAttention has no backward pass on a CPU."""
     wanted = results(8, compiled=False, again=[False] * 2, attention="flex", learns=False)
     torch._dynamo.reset()  # FlexAttention's own plain form is a compiled one too

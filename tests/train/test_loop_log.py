@@ -30,24 +30,24 @@ def test_a_run_writes_its_numbers_as_json_lines_and_to_tensorboard(tmp_path):
     data = write_data(tmp_path / "chats", captions=0, conversations=40)
     logs = {"every": 2, "tensorboard": True}
     run_training(tiny_recipe(data, tmp_path / "out", logs=logs, steps=4, held_out={"fraction": 0.2, "every": 4}))
-    told = records(tmp_path / "out")
-    assert [(r["kind"], r["step"]) for r in told] == [
+    logged = records(tmp_path / "out")
+    assert [(r["kind"], r["step"]) for r in logged] == [
         ("train", 2),
         ("held_out", 3),
         ("train", 4),
         ("held_out", 4),
     ]  # at 3 it is saved
     wanted = {"loss", "loss_of", "tokens_per_s", "padding", "data_wait", "model_tflops", "memory_gib", "norm", "lr", "samples"}
-    assert wanted <= set(told[0]) and set(told[0]["loss_of"]) == {"chats"}
-    assert told[0]["loss_of"]["chats"] == pytest.approx(told[0]["loss"])
+    assert wanted <= set(logged[0]) and set(logged[0]["loss_of"]) == {"chats"}
+    assert logged[0]["loss_of"]["chats"] == pytest.approx(logged[0]["loss"])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "out/tensorboard")).Reload()
     shown = [e.value for e in events.Scalars("train/loss_of/chats")]  # in float32
-    assert shown == pytest.approx([r["loss"] for r in told if r["kind"] == "train"], rel=1e-6)
+    assert shown == pytest.approx([r["loss"] for r in logged if r["kind"] == "train"], rel=1e-6)
 
 
-def test_the_loss_of_each_source_is_told_apart(tmp_path):
+def test_the_loss_of_each_source_is_logged(tmp_path):
     captions, chats = write_data(tmp_path / "captions"), write_data(tmp_path / "chats", captions=0, conversations=40)
     run_training(tiny_recipe({captions: 0.5, chats: 0.5}, tmp_path / "out"))  # type: ignore[arg-type]
     assert set(records(tmp_path / "out")[0]["loss_of"]) == {"captions", "chats"}
@@ -81,7 +81,7 @@ def test_a_nan_stops_the_run_and_names_the_tar_and_key(tmp_path, monkeypatch):
     assert records(tmp_path / "out")[-1]["worst"][0] == calls[2]
 
 
-def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_goes_on(tmp_path, monkeypatch):
+def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_continues(tmp_path, monkeypatch):
     break_one(monkeypatch, float("nan"), 3)
     data = write_data(tmp_path / "data")
     result = run_training(tiny_recipe(data, tmp_path / "out", logs={"every": 2, "on_nan": "skip", "tensorboard": False}))
@@ -90,7 +90,7 @@ def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_goes_on(tmp_path, m
 
 
 @pytest.mark.parametrize("rule", ["tell", "skip", "stop"])
-def test_a_spike_in_a_run_is_told_skipped_or_stops_it_and_names_its_samples(tmp_path, monkeypatch, rule):
+def test_a_spike_in_a_run_is_reported_skipped_or_stops_it_and_names_its_samples(tmp_path, monkeypatch, rule):
     calls = break_one(monkeypatch, 1e5, 23)  # after the twenty losses that are needed to judge
     logs = {"every": 100, "on_spike": rule, "tensorboard": False}
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=24, lr=1e-4, logs=logs,
@@ -100,8 +100,8 @@ def test_a_spike_in_a_run_is_told_skipped_or_stops_it_and_names_its_samples(tmp_
             run_training(recipe)
     else:
         assert run_training(recipe).steps == 24
-    (told,) = [r for r in records(tmp_path / "out") if r["kind"] == "broken"]
-    assert (told["step"], told["verdict"], told["rule"], told["worst"][0]) == (23, "spike", rule, calls[22])
+    (broken,) = [r for r in records(tmp_path / "out") if r["kind"] == "broken"]
+    assert (broken["step"], broken["verdict"], broken["rule"], broken["worst"][0]) == (23, "spike", rule, calls[22])
     saved = [tmp_path / f"out/checkpoints/step_000000{n}" for n in (22, 23)]
     assert saved[1].exists() == (rule != "stop")
     if rule != "stop":
@@ -144,11 +144,11 @@ def test_a_spike_is_judged_by_the_losses_before_it():
     watch.accept(2.3)
     assert watch.verdict(4.0) == "spike" and watch.verdict(4.0) == "spike" and watch.refused == 2  # skipped, not remembered
     assert watch.verdict(float("inf")) == "nan"
-    told = 0
-    for _ in range(50):  # told and taken: the loss of other data becomes the expected one
-        told += watch.verdict(4.0) is not None
+    spikes = 0
+    for _ in range(50):  # reported and accepted: the loss of other data becomes the expected one
+        spikes += watch.verdict(4.0) is not None
         watch.accept(4.0)
-    assert 0 < told < 25
+    assert 0 < spikes < 25
 
 
 def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):

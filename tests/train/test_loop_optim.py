@@ -81,9 +81,9 @@ def test_each_part_has_its_rate_and_only_matrices_decay():
     table = {"encoder": Part(lr=2e-6, weight_decay=0.5)}
     apply_parts(parts, table)
     groups = parameter_groups(parts, table, 1e-3, 0.1)
-    told = [(g["part"], g["lr"], g["weight_decay"], sum(p.numel() for p in g["params"])) for g in groups]
-    assert told[:2] == [("encoder", 2e-6, 0.5, 12), ("encoder", 2e-6, 0.0, 4)]
-    assert told[2:] == [("language", 1e-3, 0.1, 20), ("language", 1e-3, 0.0, 13)]
+    described = [(g["part"], g["lr"], g["weight_decay"], sum(p.numel() for p in g["params"])) for g in groups]
+    assert described[:2] == [("encoder", 2e-6, 0.5, 12), ("encoder", 2e-6, 0.0, 4)]
+    assert described[2:] == [("language", 1e-3, 0.1, 20), ("language", 1e-3, 0.0, 13)]
     optimizer = make_optimizer(groups, Optimizer())
     assert set_learning_rates(optimizer, 0.5) == {"encoder": 1e-6, "language": 5e-4}
 

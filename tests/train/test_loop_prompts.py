@@ -32,7 +32,7 @@ def test_a_chat_template_of_the_recipe_is_trained_with_saved_and_kept(tmp_path, 
 
 
 @pytest.mark.parametrize("how", ["inline", "a file"])
-def test_a_chat_template_that_is_no_jinja_is_told_with_its_line(tmp_path, how):
+def test_a_chat_template_that_is_not_jinja_is_reported_with_its_line(tmp_path, how):
     broken = TEMPLATE.replace("{% endfor %}", "")
     (tmp_path / "chat.jinja").write_text(broken)
     given = broken if how == "inline" else str(tmp_path / "chat.jinja")
@@ -43,7 +43,7 @@ def test_a_chat_template_that_is_no_jinja_is_told_with_its_line(tmp_path, how):
 
 
 @pytest.mark.whole
-def test_a_chat_template_that_ends_no_answer_is_told(tmp_path, capsys):
+def test_a_chat_template_that_ends_no_answer_is_reported(tmp_path, capsys):
     data = write_data(tmp_path / "data", captions=0, conversations=4)
     for name, template in (("ends", TEMPLATE), ("endless", TEMPLATE.replace("<|end|>\n", ""))):
         run_training(tiny_recipe(data, tmp_path / name, chat_template=template, steps=1))
@@ -71,7 +71,7 @@ def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_
 
 
 @pytest.mark.whole
-def test_a_run_of_a_version_that_knew_none_of_these_goes_on(tmp_path):
+def test_a_run_of_a_version_that_knew_none_of_these_resumes(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     checkpoint = run_training(tiny_recipe(data, tmp_path / "run", steps=3)).checkpoint
     saved = json.loads((checkpoint / "recipe.json").read_text())

@@ -58,7 +58,7 @@ def write_recipe(path: Path, data: str, out: Path) -> Path:
     return path
 
 
-def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_goes_on(tmp_path):
+def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_resumes(tmp_path):
     data = write_data(tmp_path / "data", captions=40, conversations=20)
     held = write_data(tmp_path / "held", captions=5, conversations=0, tars=1)  # five: the ranks' shares are unequal
     evaluated = f"held_out={{path: {held}, every: 2, samples: 5, answers: 5, answer_tokens: 3}}"
@@ -146,8 +146,8 @@ def test_two_ranks_under_fsdp_go_on_from_one_with_bf16_weights_and_their_lower_h
     parts = {"encoder": {"frozen": True}}
     run_training(tiny_recipe(data, tmp_path / "run", steps=2, parts=parts, speed=speed, batches=shape))
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "run")
-    told = torchrun(2, recipe, "speed.parallel=fsdp", "speed.precision=bf16")
-    assert "resumed from" in told
+    printed = torchrun(2, recipe, "speed.parallel=fsdp", "speed.precision=bf16")
+    assert "resumed from" in printed
     before, after = (optimizer_state(tmp_path / f"run/checkpoints/step_0000000{n}") for n in (2, 4))
     assert {name: (t.dtype, t.shape) for name, t in before.items()} == {name: (t.dtype, t.shape) for name, t in after.items()}
     assert {t.dtype for t in after.values()} >= {torch.int16, torch.float32}
@@ -176,8 +176,8 @@ def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
     write_tar(tmp_path / "data/00000.tar", [{**s, "0.jpg": white} if s["__key__"] == key else s for s in samples])
     done = start(2, "vlmdata_train", "instruct", str(recipe))
     assert done.returncode != 0
-    told = re.findall("step 1: nan.*highest loss: (.*)", done.stderr)  # as a line, and in the error; others may write before it
-    assert {samples.split()[1] for samples in told} == {key}
+    printed = re.findall("step 1: nan.*highest loss: (.*)", done.stderr)  # as a line, and in the error; others may write before it
+    assert {samples.split()[1] for samples in printed} == {key}
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])

@@ -38,7 +38,7 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary is 264 or more, not 263"),
     ],
 )
-def test_each_mistake_names_its_place_and_its_mending(change, message):
+def test_each_mistake_names_its_place_and_its_fix(change, message):
     with pytest.raises(RecipeError, match=message) as caught:
         parse({**GOOD, **change}, "r.yaml")
     assert str(caught.value).startswith("r.yaml") and "\n" not in str(caught.value)
@@ -102,7 +102,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
         ("speed.compile=true", r"speed.compile: on a CPU attention"),
     ],
 )
-def test_what_does_not_go_together_is_told_before_the_first_step(setting, message, tmp_path, capsys):
+def test_settings_that_exclude_each_other_are_reported_before_the_first_step(setting, message, tmp_path, capsys):
     words = ["align", "tiny", "--set", "data={data}", "--set", "logs.tensorboard=false", "--set", setting]
     assert_refused(words, message, tmp_path, capsys)
 

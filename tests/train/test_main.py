@@ -12,12 +12,12 @@ SECRET = "https://user:SECRET@h/data?sig=SECRET"
     ("error", "is_line"),
     [(ValueError(SECRET), False), (KeyError(SECRET), False), (OSError(2, "gone", SECRET), True), (NoIndex(SECRET), True)],
 )
-def test_what_ends_the_trainer_is_told_without_secrets(error, is_line, monkeypatch, capsys):
+def test_the_error_that_ends_the_trainer_is_printed_without_secrets(error, is_line, monkeypatch, capsys):
     def fails(*_, **__):
         raise error
 
     monkeypatch.setattr("vlmdata_train.recipe_file.load", fails)
     assert main(["align", "tiny"]) == 1
-    told = capsys.readouterr().err
-    assert "REDACTED@h/data?sig=REDACTED" in told and "SECRET" not in told
-    assert (len(told.splitlines()) == 1) == is_line
+    printed = capsys.readouterr().err
+    assert "REDACTED@h/data?sig=REDACTED" in printed and "SECRET" not in printed
+    assert (len(printed.splitlines()) == 1) == is_line

@@ -87,7 +87,7 @@ def test_idefics2() -> None:
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
 
 
-def test_fuyu_on_an_image_of_its_own_shape() -> None:
+def test_fuyu_on_an_image_that_is_not_square() -> None:
     text = {name: value for name, value in TEXT.items() if name != "num_key_value_heads"}
     config = FuyuConfig(text_config={"model_type": "persimmon", **text}, patch_size=4, image_token_id=IMAGE_ID, **text)
     reference = randomised(FuyuForCausalLM(config))

@@ -189,7 +189,7 @@ def test_idefics_with_runs_of_images(lengths: list[int], runs: str, read: Any, g
 
 
 def test_text_after_a_run_reads_other_images_than_idefics_own_code_lets_it() -> None:
-    """So the two masks above are told apart."""
+    """The two masks above give different results, so the comparison can fail."""
     reference, recipe = idefics("vector", 1)
     model = copy_weights(reference, recipe, idefics_name)
     batch = with_runs([1, 2])

@@ -153,7 +153,7 @@ def test_levels_that_do_not_fit_are_refused(change: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize("family", ["Qwen2-VL", "Qwen3-VL"])
-def test_generation_goes_on_behind_the_images(family: str) -> None:
+def test_generation_continues_after_the_images(family: str) -> None:
     model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
     batch = of_own_shapes(model, SIZES, seed=3)

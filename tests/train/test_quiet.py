@@ -61,8 +61,8 @@ def test_no_command_shows_a_warning_of_a_library_or_a_bar(tmp_path: Path) -> Non
     command = [sys.executable, "-W", "default", "-c", RUN, json.dumps(commands(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = [line for line in done.stderr.splitlines() if re.search(r"warning|deprecat|\[transformers\]|shards", line, re.I)]
-    assert told == []
+    printed = [line for line in done.stderr.splitlines() if re.search(r"warning|deprecat|\[transformers\]|shards", line, re.I)]
+    assert printed == []
 
 
 def test_what_is_kept_quiet_speaks_again_afterwards() -> None:

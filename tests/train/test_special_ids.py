@@ -54,7 +54,7 @@ def test_ids_that_the_recipe_states_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "told"),
+    ("stated", "message"),
     [
         ({"pad_token_id": 32000}, "pad_token_id is 32000, but the vocabulary has the ids 0 to 319"),
         ({"pad_token_id": 320}, "pad_token_id is 320, but the vocabulary has the ids 0 to 319"),
@@ -64,16 +64,16 @@ def test_ids_that_the_recipe_states_stay() -> None:
     ],
 )
 def test_an_id_that_the_recipe_states_beyond_the_vocabulary_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], stated: dict[str, Any], told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stated: dict[str, Any], message: str
 ) -> None:
     model = {**MODEL, "language": {"hf_causal": {"config": {"model_type": "phi3", **SHAPE, **stated}}}}
-    with pytest.raises(RecipeError, match=re.escape(f"model: config: {told}")):
+    with pytest.raises(RecipeError, match=re.escape(f"model: config: {message}")):
         run_training(tiny_recipe(write_data(tmp_path / "data"), tmp_path / "run", model=model))
     (tmp_path / "r.yaml").write_text(json.dumps({"model": model, "data": str(tmp_path / "data"), "out": str(tmp_path / "o"),
                                                  "steps": 1}))  # fmt: skip
     assert main(["instruct", str(tmp_path / "r.yaml")]) == 2
     said = capsys.readouterr().err.strip()
-    assert told in said and said.endswith("omit it to use the tokenizer's id") and "\n" not in said
+    assert message in said and said.endswith("omit it to use the tokenizer's id") and "\n" not in said
 
 
 def test_the_last_id_of_the_vocabulary_may_be_stated() -> None:
