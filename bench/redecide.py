@@ -72,24 +72,24 @@ def write_list(path: Path, rows: int) -> None:
 
 
 class Filler(Worker):
-    """A worker that commits for each part what a fetch of its images and the reading of its scores would have left."""
+    """A worker that commits for each partition what a fetch of its images and the reading of its scores would have left."""
 
     body = PICTURE.read_bytes()
 
-    def fill(self, part: int, found: np.ndarray) -> None:
-        """Commit the log of a part whose images have these hashes, uint64 (N,)."""
-        log, blob = PartitionLog(self.store, part), PartitionBlob(self.store, part)
+    def fill(self, partition: int, found: np.ndarray) -> None:
+        """Commit the log of a partition whose images have these hashes, uint64 (N,)."""
+        log, blob = PartitionLog(self.store, partition), PartitionBlob(self.store, partition)
         blob.add(self.body)
-        rows = self.plan.read_partition(self.store, part)
+        rows = self.plan.read_partition(self.store, partition)
         columns: dict[str, Any] = {"row": pa.array(np.arange(len(rows), dtype=np.int32))}
-        for link in self.bound_steps:
-            if link.measure is None:
+        for bound in self.bound_steps:
+            if bound.measure is None:
                 continue
-            present = pa.array(inputs(rows, link.step.columns_read()))
-            made = {"images": fetched(rows, blob, found)} if isinstance(link.step, Ingest) else link.step.measure(rows, None)  # type: ignore[arg-type]
+            present = pa.array(inputs(rows, bound.step.columns_read()))
+            made = {"images": fetched(rows, blob, found)} if isinstance(bound.step, Ingest) else bound.step.measure(rows, None)  # type: ignore[arg-type]
             for name, values in made.items():
-                rows = set_column(rows, link.step.column(name), values)
-            columns[link.measure] = pa.StructArray.from_arrays([present, *made.values()], names=["input", *made])
+                rows = set_column(rows, bound.step.column(name), values)
+            columns[bound.measure] = pa.StructArray.from_arrays([present, *made.values()], names=["input", *made])
         log.commit(pa.table(columns), sorted(set(columns) - {"row"}), blob.close())
 
 
@@ -123,16 +123,16 @@ def blob_seed(found: np.ndarray) -> int:
 
 
 def fill(out: str, tree: dict[str, Any], first: int, step: int, found: str) -> None:
-    """Fill every `step`-th part from the `first` on; `found` is a file of hashes."""
+    """Fill the partitions `first`, `first` + `step` and so on; `found` is the path of a file of hashes."""
     worker = Filler(RunJob(recipes.parse(tree), out))
     data = np.load(found, mmap_mode="r")
     size = worker.plan.part_rows
-    for part in range(first, worker.plan.parts, step):
-        worker.fill(part, np.asarray(data[part * size : (part + 1) * size]))
+    for partition in range(first, worker.plan.parts, step):
+        worker.fill(partition, np.asarray(data[partition * size : (partition + 1) * size]))
 
 
 def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
-    """Plan a list of so many rows and fill its logs. Returns recipe and dataset."""
+    """Plan a list of `rows` rows and fill its logs. Returns recipe and dataset."""
     write_list(folder / "list.parquet", rows)
     np.save(folder / "hashes.npy", hashes(rows))
     tree = {"source": {"type": "url_list", "path": str(folder / "list.parquet")}, "steps": STEPS}
@@ -179,9 +179,9 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
     again with other hashes: seconds of the decision, and the process's largest memory in MB."""
     recipe, out = prepare(folder, min(rows, CHUNK))
     worker = Worker(RunJob(recipes.load(recipe), str(out)))
-    step = next(link.step for link in worker.bound_steps if isinstance(link.step, DedupePhash))
-    number = [link.step for link in worker.bound_steps].index(step)
-    calls = [PartitionCall(part, None, number, ()) for part in range(worker.plan.parts)]
+    step = next(bound.step for bound in worker.bound_steps if isinstance(bound.step, DedupePhash))
+    number = [bound.step for bound in worker.bound_steps].index(step)
+    calls = [PartitionCall(partition, None, number, ()) for partition in range(worker.plan.parts)]
     bodies = [pickle.dumps(worker.project(call, decisions.columns_for(step))) for call in calls]
     random = np.random.default_rng(2)
     turns = rows // CHUNK
@@ -189,7 +189,7 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
     def tables() -> Iterator[pa.Table]:
         for turn in range(turns):
             other = np.uint64(random.integers(0, 2**63))
-            for part, body in enumerate(bodies):
+            for partition, body in enumerate(bodies):
                 table = pickle.loads(body)  # as it comes through a worker's pipe
                 flat = flatten(table, "images")
                 found = flat.field("phash")
@@ -198,7 +198,7 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
                 fields = [changed if f.name == "phash" else flat.field(f.name) for f in flat.items.type]
                 items = pa.StructArray.from_arrays(fields, fields=list(flat.items.type), mask=flat.items.is_null())
                 keys = pa.array([f"{turn:04x}{key[4:]}" for key in table["key"].to_pylist()])
-                numbers = pa.array(np.full(len(table), turn * len(bodies) + part, np.int32))
+                numbers = pa.array(np.full(len(table), turn * len(bodies) + partition, np.int32))
                 for name, values in (("images", flat.rebuild(items)), ("key", keys), ("part", numbers)):
                     table = set_column(table, name, values)
                 yield table
@@ -253,9 +253,9 @@ def main() -> None:
     if given.alone:
         for rows in given.rows or [1_000_000, 10_000_000]:
             with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
-                result = alone(rows, Path(folder))
+                took = alone(rows, Path(folder))
                 print(
-                    f"{rows:>12,}  {result['wall']:.0f} s, of it deciding {result['decision']:.0f} s, peak {result['peak']:,.0f} MB"
+                    f"{rows:>12,}  {took['wall']:.0f} s, of it deciding {took['decision']:.0f} s, peak {took['peak']:,.0f} MB"
                 )
         return
     print(f"{'rows':>12}  {'decided again':24}{'wall s':>8}{'CPU s':>8}{'driver MB':>11}{'worker MB':>11}  dropped, stages")

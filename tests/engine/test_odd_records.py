@@ -59,7 +59,7 @@ def reads(built: Path, out: Path, number: int) -> list[list[Any]]:
     return verbs
 
 
-def refuses_in_one_line(capsys: pytest.CaptureFixture[str], words: list[Any], names: tuple[str, ...]) -> None:
+def one_line(capsys: pytest.CaptureFixture[str], words: list[Any], names: tuple[str, ...]) -> None:
     """Run a verb. Where it fails, it says so in one line with the name of the file, or of check in lines."""
     try:
         status = cli.main([str(word) for word in words])
@@ -114,7 +114,7 @@ def test_every_field_of_a_manifest(built: Path, out: Path, capsys: pytest.Captur
     for number, changed in enumerate(itertools.islice(mutations(whole), 0, None, 3)):
         (out / "manifest.json").write_text(json.dumps(changed))
         verbs = reads(built, out, number)
-        refuses_in_one_line(capsys, verbs[number % len(verbs)], ("manifest.json", str(out)))
+        one_line(capsys, verbs[number % len(verbs)], ("manifest.json", str(out)))
 
 
 @pytest.mark.fuzz
@@ -134,9 +134,9 @@ def test_every_field_of_a_takedown(
     for number, changed in enumerate(itertools.islice(mutations(whole), 0, None, 29 if is_pending else 1)):
         record.write_text(json.dumps(changed))
         verbs = reads(built, out, number)
-        refuses_in_one_line(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was interrupted"))
+        one_line(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was interrupted"))
         assert {path.name for path in out.iterdir()} == {path.name for path in (out.parent / "before").iterdir()}
-        refuses_in_one_line(capsys, ["forget", out], ("00000.json", "name what to forget", "manifest.json"))
+        one_line(capsys, ["forget", out], ("00000.json", "name what to forget", "manifest.json"))
         if record.read_text() != json.dumps(changed):  # the takedown was carried out
             shutil.rmtree(out)
             shutil.copytree(out.parent / "before", out)
@@ -147,8 +147,8 @@ def test_every_field_of_a_takedown(
 def test_damaged_records_of_work(tmp_path: Path, built: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = Path(shutil.copytree(built.parent / "whole", tmp_path / "out"))
     (out / "work" / name).write_text(text)
-    refuses_in_one_line(capsys, ["forget", out, "--key", pq.read_table(out / "index.parquet")["key"][3].as_py()], (name,))
-    refuses_in_one_line(capsys, ["run", built.parent / "recipe.yaml", "--out", out, "--local", "--workers", "1", "--limit", "9"], (name,))
+    one_line(capsys, ["forget", out, "--key", pq.read_table(out / "index.parquet")["key"][3].as_py()], (name,))
+    one_line(capsys, ["run", built.parent / "recipe.yaml", "--out", out, "--local", "--workers", "1", "--limit", "9"], (name,))
 
 
 def index_mutations(table: pa.Table) -> Iterator[pa.Table]:
@@ -178,7 +178,7 @@ def test_every_field_of_an_index(built: Path, out: Path, capsys: pytest.CaptureF
     for number, changed in enumerate(index_mutations(pq.read_table(built / "index.parquet"))):
         pq.write_table(changed, out / "index.parquet")
         for verb in reads(built, out, number):
-            refuses_in_one_line(capsys, verb, ("index.parquet", ".tar"))
+            one_line(capsys, verb, ("index.parquet", ".tar"))
         try:
             samples = list(stream(out, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
         except ValueError as error:
@@ -195,7 +195,7 @@ def test_rows_of_a_lookup_that_the_ledger_does_not_have(
     pq.write_table(table.set_column(1, "row", pa.array([value] * len(table), pa.int32())), out / "lookup/00000.parquet")
     key = pq.read_table(out / "index.parquet")["key"][0].as_py()
     for verb in (["why", out, key], ["forget", out, "--key", key]):
-        refuses_in_one_line(capsys, verb, ("00000.parquet",))
+        one_line(capsys, verb, ("00000.parquet",))
 
 
 def test_each_column_of_a_ledger_may_lack_its_values(built: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,4 +204,4 @@ def test_each_column_of_a_ledger_may_lack_its_values(built: Path, out: Path, cap
         changed = table.set_column(number, field, pa.nulls(len(table), field.type))
         pq.write_table(changed, out / "ledger/00000.parquet")
         for verb in [*reads(built, out, number), ["forget", out, "--domain", "127.0.0.1", "--dry-run"]]:
-            refuses_in_one_line(capsys, verb, ("ledger/00000.parquet", "no row of"))
+            one_line(capsys, verb, ("ledger/00000.parquet", "no row of"))

@@ -176,7 +176,8 @@ def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
     write_tar(tmp_path / "data/00000.tar", [{**s, "0.jpg": white} if s["__key__"] == key else s for s in samples])
     done = start(2, "vlmdata_train", "instruct", str(recipe))
     assert done.returncode != 0
-    printed = re.findall("step 1: nan.*highest loss: (.*)", done.stderr)  # as a line, and in the error; others may write before it
+    # printed as a line and in the error; other ranks may write before the line
+    printed = re.findall("step 1: nan.*highest loss: (.*)", done.stderr)
     assert {samples.split()[1] for samples in printed} == {key}
 
 
