@@ -24,7 +24,7 @@ test: $(READY)
 slow: $(READY)
 	$(PYTEST) -m slow
 
-# The daily loop: tests that need no worker process, cluster or training.
+# For frequent use: the linters, and the tests that need no worker process, cluster or training.
 fast: style
 	$(MAKE) --jobs 2 types quick
 
@@ -40,8 +40,8 @@ style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The quick tests on the oldest versions that pyproject.toml allows, in a separate environment (7 GB more); and packed attention
-# with a training step by each backend that can train without a GPU (FlexAttention cannot).
+# The quick tests on the oldest versions that pyproject.toml allows, in a separate environment (7 GB more). The second command tests
+# packed attention and a training step with each backend that can train without a GPU (FlexAttention cannot).
 oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
@@ -57,8 +57,8 @@ bench: $(READY)
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES)
 
-# The environment with all extras, tests and linters. torch comes with its CUDA libraries (4 GB on disk) and also runs without a
-# GPU; torchvision comes from the same index, because their builds must match.
+# The environment with all extras and the tools for tests and lint. torch includes its CUDA libraries (4 GB on disk) and also runs
+# without a GPU. torchvision comes from the same index, because their builds must match.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
