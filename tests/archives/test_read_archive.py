@@ -21,7 +21,8 @@ from tests.archives import odd_archives
 from tests.fixtures import fixture
 from tests.real_data import real_data
 from vlmdata.archives.digest import digest_fits, record_fits
-from vlmdata.archives.read_archive import Record, records, volumes
+from vlmdata.archives.read_archive import records, volumes
+from vlmdata.archives.record import Record
 
 PAGES = [warc("response", f"http://ex.com/{i}", http(b"<p>%d " % i * 200)) for i in range(5)]
 OTHERS = [warc("warcinfo", "", b"software: test\r\n"), warc("request", "http://ex.com/0", b"GET / HTTP/1.1\r\n\r\n")]

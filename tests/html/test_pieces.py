@@ -17,7 +17,8 @@ from bench.inputs.archives import arc, framed, gz, http, warc
 from tests.buckets import bucket
 from tests.images.pictures import photo, saved
 from vlmdata.archives import sequential
-from vlmdata.archives.read_archive import Record, piece_records, pieces, records, volumes
+from vlmdata.archives.read_archive import piece_records, pieces, records, volumes
+from vlmdata.archives.record import Record
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.sequential import Sequential
 from vlmdata.row import conform

@@ -18,7 +18,8 @@ import numpy as np
 
 from vlmdata.archives.http_message import Response
 from vlmdata.archives.image_index import REDIRECTS, address_key, collection_index
-from vlmdata.archives.read_archive import BODIES, Record, record_at, response_of
+from vlmdata.archives.read_archive import record_at
+from vlmdata.archives.record import BODIES, Record, response_of
 from vlmdata.archives.sequential import Sequential
 from vlmdata.archives.volume import Volume
 from vlmdata.web.url import location_text

@@ -22,7 +22,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from vlmdata.archives.http_message import body_start, parse_response
-from vlmdata.archives.read_archive import Record, records
+from vlmdata.archives.read_archive import records
+from vlmdata.archives.record import Record
 from vlmdata.archives.sniff import START, is_image
 from vlmdata.archives.volume import Volume
 

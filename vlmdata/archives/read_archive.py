@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,38 +24,16 @@ from vlmdata.archives.compressed_frames import (
     read_at,
     unpacked,
 )
-from vlmdata.archives.digest import record_fits
 from vlmdata.archives.entries import entries
-from vlmdata.archives.http_message import Response, parse_response
 from vlmdata.archives.odd_header import RecordHeader, header_at, stated_length
+from vlmdata.archives.record import BODIES, DAMAGE, Record, new_record, read_block
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.resync import certain_record, next_record, proved_end, record_starts
 from vlmdata.archives.sequential import Sequential
 from vlmdata.archives.volume import ZIP, Volume
 
-KINDS = frozenset(
-    ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
-)
-BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; other content is only checked for presence
 MAX_FALSE_LENGTHS = 16  # each false stated length costs one read to the end of the file; past these, records are read alone
 UNPACKED_RATIO = 4  # a piece of an unpacked stream is this much larger: about the compression ratio
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
-
-
-@dataclass(slots=True)
-class Record:
-    """One record. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large, digest.
-
-    A cut-off record keeps its kind if content of that kind is not kept; its `problem` is truncated.
-    """
-
-    kind: str  # one of KINDS, or unknown; in an ARC also the look-ups dns, mailto, news, whois
-    offset: int  # in the volume as `Volume.open` returns it: reading can start here again
-    url: str | None = None
-    id: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)  # of the archive, names in lower case
-    block: bytes = b""  # the HTTP message, or the content of a resource
-    problem: str | None = None
 
 
 def volumes(path: Path | str) -> list[Volume]:
@@ -122,13 +99,6 @@ def record_at(file: BinaryIO, offset: int, max_bytes: int) -> Record | None:
     return next(_records(file, offset, None, max_bytes), None)
 
 
-def response_of(record: Record, max_bytes: int) -> Response:
-    """Return the content of a `response` or `resource` record as a server's response."""
-    if record.kind == "resource":
-        return Response(200, {"content-type": record.headers.get("content-type", "")}, record.block)
-    return parse_response(record.block, max_bytes=max_bytes)
-
-
 def _arc_starts(file: BinaryIO, every: int) -> Iterator[int]:
     yield 0
     cut = every
@@ -169,7 +139,7 @@ def _records_before_damage(
             yield last
     except ConnectionError:
         raise
-    except _DAMAGE:
+    except DAMAGE:
         return last, True
     if stop.is_reached or last is None or last.problem != "truncated":
         return last, False
@@ -233,7 +203,7 @@ def _headers_at(file: BinaryIO, position: int) -> dict[str, str] | None:
         return next((entry.headers.to_dict() for _, entry in entries(file, position)), None)
     except ConnectionError:
         raise
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 
@@ -249,8 +219,8 @@ def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop
                 yield from odd.records
                 at = odd.end
                 break
-            record = _record({name.lower(): value for name, value in entry.headers.items()}, offset)
-            _read_block(record, entry.reader, entry.content_length, max_bytes)
+            record = new_record({name.lower(): value for name, value in entry.headers.items()}, offset)
+            read_block(record, entry.reader, entry.content_length, max_bytes)
             if _is_odd(record, entry.content_length) and (odd := _odd_records(file, offset, entry, max_bytes)):
                 yield from odd.records
                 at = odd.end
@@ -286,7 +256,7 @@ def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop:
     if header is None or _is_followed(file, position + header.size + header.length):
         file.seek(before)
         return None
-    record = _record(header.fields, position)
+    record = new_record(header.fields, position)
     record.kind = "bad_record" if record.kind in BODIES else record.kind
     record.problem = "truncated"
     return _Odd([record], next_record(file, position + header.size))
@@ -352,52 +322,6 @@ def _odd_frame(file: BinaryIO, position: int, max_bytes: int) -> _Odd | None:
 
 def _odd_record(file: BinaryIO, position: int, offset: int, header: RecordHeader, max_bytes: int) -> Record:
     file.seek(position + header.size)
-    record = _record(header.fields, offset)
-    _read_block(record, file, header.length, max_bytes)
+    record = new_record(header.fields, offset)
+    read_block(record, file, header.length, max_bytes)
     return record
-
-
-def _record(headers: dict[str, str], offset: int) -> Record:
-    kind = headers.get("warc-type", "").strip().lower()
-    return Record(kind if kind in KINDS else "unknown", offset, _url(headers), headers.get("warc-record-id"), headers)
-
-
-def _url(headers: dict[str, str]) -> str | None:
-    url = headers.get("warc-target-uri", "").strip().strip("<>")  # old versions of wget write it in brackets
-    return url.replace(" ", "%20") or None
-
-
-def _read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
-    """Read a record's content. If its kind is not kept or it exceeds `max_bytes`, only check that it is complete."""
-    is_kept = record.kind in BODIES
-    if not is_kept or length > max_bytes:
-        is_whole = _skip(reader, length)
-        record.problem = "truncated" if not is_whole else "too_large" if is_kept else None
-        record.kind = "bad_record" if is_kept else record.kind
-        return
-    block = _read_some(reader, length) if length else b""
-    while len(block) < length and (more := _read_some(reader, length - len(block))):
-        block += more
-    record.block = block
-    if len(block) < length:
-        record.kind, record.problem = "bad_record", "truncated"
-    elif not record_fits(record.headers, block, max_bytes):
-        record.kind, record.problem = "bad_record", "digest"
-
-
-def _skip(reader: Any, length: int) -> bool:
-    """Skip content, and return whether all of it was there."""
-    while length > 0 and (more := _read_some(reader, min(length, 1 << 20))):
-        length -= len(more)
-    return length <= 0
-
-
-def _read_some(reader: Any, size: int) -> bytes:
-    """Return up to `size` bytes of a record's content, none if it breaks off."""
-    try:
-        found: bytes = reader.read(size)
-        return found
-    except ConnectionError:
-        raise
-    except _DAMAGE:
-        return b""

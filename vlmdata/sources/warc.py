@@ -15,7 +15,8 @@ import pyarrow as pa
 from vlmdata.archives.archive_images import ArchiveImages
 from vlmdata.archives.http_message import Response, body_start
 from vlmdata.archives.image_index import shared_folder
-from vlmdata.archives.read_archive import BODIES, Record, piece_records, pieces, response_of, volumes
+from vlmdata.archives.read_archive import piece_records, pieces, volumes
+from vlmdata.archives.record import BODIES, Record, response_of
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.sniff import START, is_told, sort_of
 from vlmdata.archives.volume import Volume
