@@ -1,4 +1,7 @@
-"""Reads ARC, the format before WARC: a header line, then the content. Source: Burner and Kahle 1996, Arc File Format."""
+"""Reads ARC, the predecessor of WARC. A record is a header line followed by its content.
+
+Source: Burner and Kahle 1996, Arc File Format.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from vlmdata.archives.compressed_frames import GZIP, begins_record, read_at
 
 _MAX_LINE = 65_536  # bytes of a header line
 _USUAL_LINE = 512  # bytes that hold most header lines
-_HEAD = 4096  # bytes of a file searched for a first header
-_MAX_ODD = 100_000_000  # bytes of content after an odd header; a longer one is no header
+_HEAD = 4096  # bytes at the start of a file that are searched for the first header
+_MAX_ODD = 100_000_000  # bytes of content after an odd header; a line that states more is not a header
 _STEP = 1 << 20
 _BEGINS = re.compile(rb"(?:[a-z][a-z0-9+.-]*://|(?:dns|mailto|news|whois):)\S+(?: +\S+){3}", re.IGNORECASE)
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]*:\S", re.IGNORECASE)
@@ -22,13 +25,13 @@ _DATE = re.compile(rb"\d{12}(?:\d\d)?")
 _ADDRESS = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE)  # of the server
 _MEDIA = re.compile(rb"[\w.+-]+/[\w.+*-]+;?")
 _LENGTH = re.compile(rb"\d{1,15}")
-_LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # schemes of servers that are no web servers; each is a record kind
+_LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # schemes that do not name a web server; each is also a record kind
 
 
 def is_arc(file: BinaryIO) -> bool:
-    """Return whether a file begins as an ARC does, gzip-compressed or not, and leave the file at its start.
+    """Return whether a file begins like an ARC, plain or gzip-compressed. Leave the file at its start.
 
-    The version record may be missing or damaged: then one of the first lines must be the header of a record.
+    The version record may be missing or damaged. In that case, one of the first lines must be the header of a record.
     """
     head = _first_bytes(file)
     file.seek(0)
@@ -41,13 +44,13 @@ def is_arc(file: BinaryIO) -> bool:
 
 
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield the values of a Record for each record that begins in [start, end) of an unpacked ARC.
+    """Yield the fields of a `Record`, as a dict, for each record that begins in [start, end) of an unpacked ARC.
 
-    Consecutive lines that are no header make one bad record; a line that begins like a header makes another one. If a length
-    reaches past the end of the file, the content is searched for further records.
+    Consecutive lines that are not headers make one bad record, but a line that begins like a header starts another one. If the
+    stated length of a record reaches past the end of the file, its content is searched for further records.
     """
     offset, lost = start, False
-    size: int | None = None  # of the file, known once a record reaches past its end
+    size: int | None = None  # of the file; known once a stated length has reached past the end
     try:
         while end is None or offset < end:
             line = _line(file, offset)
@@ -83,7 +86,7 @@ def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> 
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
-    """Return the first bytes of a file, unpacked: `_HEAD` of them, of a compressed WARC 64."""
+    """Return the first bytes of a file, unpacked: at most `_HEAD` bytes, or 64 bytes of a compressed WARC."""
     head = read_at(file, 0, _HEAD)
     if not head.startswith(GZIP):
         return head
@@ -107,7 +110,7 @@ def _first_bytes(file: BinaryIO) -> bytes:
 
 
 def _line(file: BinaryIO, offset: int) -> bytes:
-    """Return the line at an offset with its line break, at most `_MAX_LINE` bytes."""
+    """Return the line at an offset with its line break, or only the first `_MAX_LINE` bytes of a longer line."""
     file.seek(offset)
     head = file.read(_USUAL_LINE)
     if b"\n" not in head and len(head) == _USUAL_LINE:
@@ -117,7 +120,7 @@ def _line(file: BinaryIO, offset: int) -> bytes:
 
 
 def _content(file: BinaryIO, offset: int, length: int, max_bytes: int) -> tuple[str | None, bytes]:
-    """Return the problem of the content at an offset, or None, and the content if it has at most `max_bytes`."""
+    """Return (problem or None, content) of the `length` bytes at an offset. Content longer than `max_bytes` is not read."""
     if length > max_bytes:
         return ("too_large" if read_at(file, offset + length - 1, 1) else "truncated"), b""
     block = read_at(file, offset, length)
@@ -125,16 +128,16 @@ def _content(file: BinaryIO, offset: int, length: int, max_bytes: int) -> tuple[
 
 
 def _size(file: BinaryIO, offset: int) -> int:
-    """Return the size of a file, read from an offset inside it."""
+    """Return the size of a file in bytes, by reading from an offset inside the file to its end."""
     while step := len(read_at(file, offset, _STEP)):
         offset += step
     return offset
 
 
 def _valid_header(file: BinaryIO, offset: int, line: bytes) -> dict[str, Any] | None:
-    """Return the header in a line whose content is at an offset, None if the line is no header.
+    """Return the header that a line holds, or None if the line is not a header. The record's content begins at `offset`.
 
-    After the content of an odd header, the next header or the end of the file must follow.
+    An odd header is accepted only if another header or the end of the file follows the content.
     """
     record = _header(line)
     if record is None or not record.pop("odd"):
@@ -148,8 +151,9 @@ def _valid_header(file: BinaryIO, offset: int, line: bytes) -> dict[str, Any] | 
 
 
 def _header(line: bytes) -> dict[str, Any] | None:
-    """Parse `URL IP date type length` (version 1) or the same with five more fields (version 2). A URL may hold spaces.
+    """Parse a header line, or return None if the line is not a header.
 
+    A header is `URL IP date type length` (version 1) or the same with five more fields (version 2). A URL may contain spaces.
     The date and the server's address may be missing or malformed. A header without a date or a URL scheme is `odd`.
     """
     fields = line.split()
@@ -173,7 +177,10 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
-    """Return the number of fields of the URL and the indexes of date and media type; None if no field is recognized."""
+    """Return the number of fields that the URL fills, and the indexes of date and media type, each None if missing.
+
+    Return None alone if the fields contain no date, no server address and no media type.
+    """
     last = len(fields) - 1  # the length
     dates = [i for i in range(1, last) if _DATE.fullmatch(fields[i])]
     servers = [i for i in range(1, last) if _ADDRESS.fullmatch(fields[i])]

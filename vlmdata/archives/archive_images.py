@@ -1,7 +1,7 @@
-"""Looks up the images of a collection of archives by address, through redirects and revisit records.
+"""Looks up images in a collection of archives by address. It follows redirects and revisit records.
 
 Bodies stay in the archives and are read by offset on request. A forward-only stream is first unpacked into a temporary file,
-which is deleted with the object.
+which exists until it is closed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from vlmdata.archives.volume import Volume
 from vlmdata.web.url import location_text
 
 _MAX_HOPS = 5
-_OPEN = 100  # open archives at most
+_OPEN = 100  # most archives that are open at once
 
 
 class FoundImage(NamedTuple):
-    """The body and headers of a response with an image."""
+    """An image that was found in an archive: the body and headers of its response."""
 
     data: bytes
     url: str  # after redirects
@@ -37,9 +37,10 @@ class FoundImage(NamedTuple):
 
 
 class ArchiveImages:
-    """Looks up images by address; thread-safe. Close it, or use it in a `with`, to close its files.
+    """Looks up images by address. Thread-safe. Use it in a `with` block, or call `close`, to close its files.
 
-    The index is kept in `folder` for other workers; without a folder it is deleted with the object.
+    The index is stored in `folder`, where other workers reuse it. Without a folder, the index exists only as long as the
+    object.
     """
 
     def __init__(self, volumes: Iterable[Volume], *, max_bytes: int = 20_000_000, folder: Path | None = None):
@@ -50,7 +51,7 @@ class ArchiveImages:
         if folder is not None:
             self.keys, self.places = collection_index(self.volumes, folder, max_bytes)
             return
-        with tempfile.TemporaryDirectory(prefix="vlmdata-archives-") as temporary:  # a mapped file outlives its name
+        with tempfile.TemporaryDirectory(prefix="vlmdata-archives-") as temporary:  # a mapped file is readable after deletion
             self.keys, self.places = collection_index(self.volumes, Path(temporary), max_bytes)
 
     def __enter__(self) -> ArchiveImages:
@@ -63,12 +64,13 @@ class ArchiveImages:
         return len(self.keys)
 
     def close(self) -> None:
+        """Close the open archives."""
         for file in self.files.values():
             file.close()
         self.files.clear()
 
     def find(self, url: str) -> FoundImage | None:
-        """Return the image at an address, or None if the archives do not hold all of it. Follows redirects."""
+        """Return the image at an address, or None if the archives do not hold the complete image. Follows redirects."""
         for _ in range(_MAX_HOPS):
             response = self._at(address_key(url))
             if response is None:
@@ -113,5 +115,5 @@ def _open_seekable(volume: Volume) -> BinaryIO:
         except ConnectionError:
             raise
         except OSError:
-            pass  # keep the bytes before the damage; the last record is a bad one
+            pass  # keep the bytes before the damage; the last record is then a bad one
     return copy

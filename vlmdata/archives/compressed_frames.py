@@ -1,7 +1,7 @@
-"""Compressed frames in a file: the end and the first bytes of a gzip member, an LZ4 frame or a Zstandard frame.
+"""Finds the end and the first bytes of a compressed frame in a file: a gzip member, an LZ4 frame or a Zstandard frame.
 
-Sources: RFC 1952, LZ4 Frame Format Description 1.6.4, RFC 8878, IIPC's proposal on Zstandard in WARC (the dictionary is in a
-skippable frame at the start, itself compressed or not).
+Sources: RFC 1952, LZ4 Frame Format Description 1.6.4, RFC 8878, and IIPC's proposal on Zstandard in WARC. In the proposal, a
+skippable frame at the start of the file holds the dictionary, compressed or plain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SMALL = 256  # bytes: most empty frames are smaller
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Return the bytes at an offset, none past the end or past the point where a stream breaks off."""
+    """Return up to `size` bytes at an offset: fewer at the end of the file, and none where a damaged stream breaks off."""
     try:
         file.seek(offset)
         return file.read(size)
@@ -31,7 +31,7 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def head_of(file: BinaryIO) -> bytes:
-    """Return the first four bytes of a file, none if it breaks off at once."""
+    """Return the first four bytes of a file, or no bytes if the file cannot be read."""
     return read_at(file, 0, 4)
 
 
@@ -41,7 +41,10 @@ def is_packed(file: BinaryIO) -> bool:
 
 
 def frame_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the frame at an offset ends, None if there is none or it is cut off. Only gzip's checksum is verified."""
+    """Return the offset at which the frame at `offset` ends, or None if there is no complete frame.
+
+    Only the checksum of gzip is verified.
+    """
     try:
         file.seek(offset)
         head = file.read(18)
@@ -61,12 +64,12 @@ def frame_end(file: BinaryIO, offset: int) -> int | None:
 
 
 def holds_record(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> bool:
-    """Return whether the frame at an offset unpacks to the start of a record: other data may look like a frame."""
+    """Return whether the frame at an offset unpacks to the start of a record. Other data may look like a frame."""
     return begins_record(frame_head(file, offset, dictionary))
 
 
 def frame_head(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> bytes:
-    """Return the first five bytes that the frame at an offset unpacks to, none if no frame begins there."""
+    """Return the first five bytes that the frame at an offset unpacks to, or no bytes if no frame begins there."""
     try:
         file.seek(offset)
         head = file.read(4096)
@@ -83,12 +86,15 @@ def frame_head(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> 
 
 
 def begins_record(data: bytes) -> bool:
-    """Return whether data begins as a WARC record does, in upper or lower case."""
+    """Return whether data begins with `WARC/`, as a WARC record does, in upper or lower case."""
     return data[:5].upper() == b"WARC/"
 
 
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
-    """Return the content of a frame, as far as it can be unpacked, and at most `max_bytes` + 1 bytes of it."""
+    """Return at most `max_bytes` + 1 bytes of a frame's content.
+
+    A cut-off frame gives the content before the cut. Damage inside a frame gives the content before it, but no bytes for gzip.
+    """
     if frame.startswith(GZIP):
         try:
             return zlib.decompressobj(31).decompress(frame, max_bytes + 1)
@@ -106,21 +112,21 @@ def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
 
 
 def after_empty(file: BinaryIO, offset: int) -> int:
-    """Skip gzip and LZ4 frames that hold nothing or blank lines, and return the offset after them."""
+    """Skip the gzip and LZ4 frames at `offset` that hold nothing or only blank lines. Return the offset after them."""
     while (end := _blank_end(file, offset)) is not None:
         offset = end
     return offset
 
 
 def dictionary_frame(file: BinaryIO) -> bytes:
-    """Return the frame that holds a Zstandard archive's dictionary, no bytes if there is none."""
+    """Return the frame that holds the dictionary of a Zstandard archive, or no bytes if there is none."""
     head = head_of(file)
     size = _number(file.read(4), 0, 4) if head == DICTIONARY else 0
     return head + size.to_bytes(4, "little") + file.read(size) if 0 < size <= _MAX_DICTIONARY else b""
 
 
 def dictionary_of(file: BinaryIO) -> bytes | None:
-    """Return a Zstandard archive's dictionary, unpacked, None if there is none or it is damaged."""
+    """Return the unpacked dictionary of a Zstandard archive, or None if there is none or it is damaged."""
     body = dictionary_frame(file)[8:]
     if not body.startswith(ZSTD):
         return body or None
@@ -131,7 +137,7 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
 
 
 def _blank_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the frame at an offset ends, None if there is none or it holds more than blank lines."""
+    """Return where the frame at an offset ends, or None if there is no frame or it holds more than blank lines."""
     head = read_at(file, offset, 4)
     try:
         if head.startswith(GZIP):
@@ -147,7 +153,10 @@ def _blank_end(file: BinaryIO, offset: int) -> int | None:
 
 
 def _gzip_end(file: BinaryIO, offset: int, *, blank: bool = False) -> int | None:
-    """Return where a gzip member ends, None if it is cut off or, with `blank`, holds text. Raises zlib.error for damage."""
+    """Return where the gzip member at an offset ends, or None if it is cut off. Raises zlib.error for damage.
+
+    With `blank`, also return None if the member holds more than blank lines.
+    """
     file.seek(offset)
     unpacker = zlib.decompressobj(31)
     while chunk := file.read(_SMALL if blank else _CHUNK):
@@ -193,7 +202,7 @@ def _zstd_end(file: BinaryIO, offset: int, head: bytes) -> int | None:
 
 
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Return the bytes at an offset. Raises IndexError past the end."""
+    """Return `size` bytes at an offset. Raises IndexError if the file ends before them."""
     file.seek(offset)
     found = file.read(size)
     if len(found) < size:
@@ -206,7 +215,10 @@ def _number(data: bytes, offset: int, size: int) -> int:
 
 
 class PrependedDictionary:
-    """A dictionary's frame followed by the rest of a file: FastWARC reads the dictionary from the start of its input."""
+    """A file-like object that reads the frame of a dictionary, then the rest of a file.
+
+    FastWARC expects the dictionary at the start of its input.
+    """
 
     def __init__(self, frame: bytes, file: BinaryIO):
         self.frame, self.file = frame, file

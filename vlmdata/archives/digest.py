@@ -1,4 +1,4 @@
-"""Checks the digests that records declare of their content."""
+"""Checks the digests that records declare for their content."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 
 def digest_fits(declared: str | None, block: bytes) -> bool:
-    """Return whether the bytes match a digest header: `sha1:BASE32`, also hex or base64, padded or not, also md5 and SHA-2.
+    """Return whether bytes match a digest header such as `sha1:BASE32`. True if there is no digest of a known algorithm.
 
-    True if there is no digest or its algorithm is unknown.
+    The algorithms are MD5, SHA-1 and SHA-2. The digest may be written in base32, base64 or hex, with or without padding.
     """
     return _matches(declared, block) is not False
 
@@ -22,9 +22,9 @@ def digest_fits(declared: str | None, block: bytes) -> bool:
 def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> bool:
     """Return whether a record's content matches its digests. The names of `headers` are in lower case.
 
-    The block digest decides. Some writers put the payload digest in its place, so one match of either digest with the block or
-    the body is enough. The body is compared as sent and after each decoding, up to `max_bytes`. A revisit always passes: GNU
-    Wget declares the digest of no bytes.
+    A matching block digest is enough. Otherwise, one of the two digests must match the payload, because some writers store the
+    payload digest as the block digest. The payload is the HTTP body, as sent and after each decoding up to `max_bytes`, or the
+    block if it is not an HTTP message. A revisit always matches, because GNU Wget declares the digest of no bytes for it.
     """
     declared = headers.get("warc-block-digest")
     if headers.get("warc-type", "").strip().lower() == "revisit" or digest_fits(declared, block):
@@ -34,7 +34,7 @@ def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> boo
 
 
 def _matches(declared: str | None, block: bytes) -> bool | None:
-    """Return whether the bytes match a digest, None if there is no digest of a known algorithm."""
+    """Return whether bytes match a digest, or None if there is no digest of a known algorithm."""
     algorithm, _, text = (declared or "").strip().partition(":")
     name = algorithm.strip().lower().replace("-", "")
     text = text.strip().rstrip("=")

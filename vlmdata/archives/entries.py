@@ -1,4 +1,4 @@
-"""Reads records with the FastWARC library, past frames that FastWARC takes for the end of a file."""
+"""Reads records with the FastWARC library, and continues where FastWARC mistakes an empty frame for the end of the file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vlmdata.archives.compressed_frames import (
 
 
 def entries(file: BinaryIO, start: int) -> Iterator[tuple[int, Any]]:
-    """Yield FastWARC's records from the offset `start` on, each with its offset in the file.
+    """Yield (offset in the file, FastWARC record) for each record at or after `start`.
 
-    FastWARC stops at an empty gzip member or LZ4 frame; this continues after it. Raises OSError if no record follows and the
-    file has not ended.
+    FastWARC stops at an empty gzip member or LZ4 frame; this function continues after it. Raises OSError if the file has not
+    ended there and no record follows.
     """
     frame = dictionary_frame(file) if start else b""
     may_end_early = head_of(file).startswith((GZIP, LZ4))
     while True:
         file.seek(start)
         source: Any = PrependedDictionary(frame, file) if frame else file
-        offsets: list[int] = []  # the last two: the second record of a frame may have an offset where no frame begins
+        offsets: list[int] = []  # the last two: the offset of a frame's second record may be one where no frame begins
         for entry in ArchiveIterator(source, parse_http=False, auto_decode="none"):
             offset = entry.stream_pos + (start - len(frame) if frame else 0)
             if offset not in offsets:
@@ -45,7 +45,7 @@ def entries(file: BinaryIO, start: int) -> Iterator[tuple[int, Any]]:
         if not read_at(file, after, 1):
             return
         if after == start:
-            raise OSError(f"no record at byte {start}")
+            raise OSError(f"no record begins at byte {start}")
         start = after
 
 

@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
 _MAX_HEAD = 262_144  # bytes
-_ENOUGH = 4  # encoded bytes to read for each byte wanted: chunk sizes and compression tables come first
+_ENOUGH = 4  # encoded bytes to read for each wanted byte, because chunk sizes and compression tables come first
 
 
 @dataclass(slots=True)
 class Response:
-    """A parsed response. `problem` is None, or why there is no body: http_header, bad_chunks, bad_encoding, too_large."""
+    """A parsed response. `problem` is None, or why there is no body: http_header, bad_chunks, bad_encoding or too_large."""
 
     status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)  # names in lower case; of repeated headers the first
+    headers: dict[str, str] = field(default_factory=dict)  # names in lower case; the first of repeated headers is kept
     body: bytes = b""
     problem: str | None = None
 
     @property
     def media_type(self) -> str:
-        """Return the media type without parameters, in lower case, empty if there is none."""
+        """The media type in lower case and without parameters, or an empty string if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def charset(self) -> str | None:
-        """Return the charset parameter of Content-Type, None if there is none."""
+        """The charset parameter of Content-Type, or None if there is none."""
         for part in self.headers.get("content-type", "").split(";")[1:]:
             name, _, value = part.partition("=")
             if name.strip().lower() == "charset":
@@ -38,7 +38,7 @@ class Response:
 
 
 class _Undecodable(Exception):
-    """A body that cannot be decoded: the name of the problem, and the bytes decoded before it."""
+    """Raised for a body that cannot be decoded. The message names the problem; `decoded` holds the bytes before it."""
 
     def __init__(self, problem: str, decoded: bytes = b""):
         super().__init__(problem)
@@ -46,7 +46,10 @@ class _Undecodable(Exception):
 
 
 def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> Response:
-    """Parse a response as the server sent it. Decoding stops at `max_bytes`; a longer body has the problem too_large."""
+    """Parse a response as the server sent it. If the decoded body exceeds `max_bytes`, the problem is too_large.
+
+    Without `with_body`, only the status and the headers are parsed.
+    """
     head, body = _split(block)
     lines = head.split(b"\n")
     words = lines[0].split(None, 2)
@@ -63,9 +66,9 @@ def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> R
 
 
 def payloads(block: bytes, max_bytes: int) -> Iterator[bytes]:
-    """Yield the body of a message as it was sent, then after each encoding is decoded, up to one that fails or `max_bytes`.
+    """Yield the body of an HTTP message as it was sent, then the body after each decoding.
 
-    A block that is no HTTP message is its own payload.
+    Stops at a decoding that fails or exceeds `max_bytes`. A block that is not an HTTP message is yielded whole.
     """
     if not block.startswith(b"HTTP/"):
         yield block
@@ -83,7 +86,7 @@ def payloads(block: bytes, max_bytes: int) -> Iterator[bytes]:
 
 
 def body_start(block: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of a body, decoded, or as many as can be decoded."""
+    """Return the first `size` bytes of the decoded body, or fewer if decoding fails."""
     head, body = _split(block)
     body = body[: _ENOUGH * size]
     for encoding in _encodings(_headers(head.split(b"\n")[1:])):
@@ -95,7 +98,7 @@ def body_start(block: bytes, size: int) -> bytes:
 
 
 def _split(block: bytes) -> tuple[bytes, bytes]:
-    """Split head and body at the first empty line, with either kind of line break."""
+    """Split a message into head and body at the first empty line. Line breaks may be CRLF or LF."""
     crlf, lf = block.find(b"\r\n\r\n", 0, _MAX_HEAD), block.find(b"\n\n", 0, _MAX_HEAD)
     if crlf >= 0 and (lf < 0 or crlf < lf):
         return block[:crlf], block[crlf + 4 :]
@@ -140,7 +143,10 @@ def _decode_one(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _join_chunks(body: bytes) -> bytes:
-    """Join chunks. A body whose first line is no chunk size was joined before it was archived, and is returned unchanged."""
+    """Join the chunks of a body.
+
+    If the first line is not a chunk size, the body was joined before it was archived, and it is returned unchanged.
+    """
     chunks: list[bytes] = []
     offset = 0
     while True:
@@ -175,7 +181,10 @@ def _chunk_size(line: bytes) -> int | None:
 
 
 def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decode one content encoding. A body without the encoding's first bytes was decoded before it was archived."""
+    """Decode one content encoding.
+
+    A body without the encoding's magic bytes was decoded before it was archived, and it is returned unchanged.
+    """
     if encoding in ("gzip", "x-gzip"):
         return _inflate(body, 31, max_bytes) if body[:2] == b"\x1f\x8b" else body
     if encoding == "deflate":

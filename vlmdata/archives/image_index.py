@@ -1,7 +1,7 @@
-"""An index of the images in a collection of archives, built once per machine, shared by its workers and memory-mapped.
+"""An index of the images in a collection of archives. It is built once per machine, shared by its workers and memory-mapped.
 
-The first worker to reach an archive reads its headers while the other workers read other archives. An entry is the hash of an
-address, a volume and an offset: 20 bytes for each image, redirect and revisited response.
+The first worker that reaches an archive indexes it while the other workers index other archives. An entry is the hash of an
+address, the number of a volume and an offset: 20 bytes for each image, redirect and revisited response.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _PLACE = np.dtype([("volume", "u4"), ("offset", "u8")])
 
 
 def shared_folder() -> Path:
-    """Return the temporary folder, private to the user, in which the workers of a machine share their indexes."""
+    """Return the user's private temporary folder, in which the workers of a machine share their indexes. Create it if needed.
+
+    Raises OSError if the folder belongs to another user.
+    """
     folder = Path(tempfile.gettempdir()) / f"vlmdata-archives-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -44,9 +47,9 @@ def shared_folder() -> Path:
 
 
 def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) -> tuple[NDArray, NDArray]:
-    """Return the sorted keys of all addresses, (n,) uint64, and their places, (n,) of volume and offset.
+    """Return the sorted keys of all addresses, uint64 (n,), and their places, (n,) with the fields `volume` and `offset`.
 
-    The files in `folder` are reused by later calls; concurrent calls share the work.
+    Later calls reuse the files in `folder`. Concurrent calls share the work.
     """
     paths = [folder / f"{_hash(_VERSION, max_bytes, volume.identity()):016x}.volume" for volume in volumes]
     whole = folder / f"{_hash(*(path.name for path in paths)):016x}.collection"
@@ -65,7 +68,7 @@ def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) ->
 
 
 def address_key(url: str) -> int:
-    """Return a 64-bit hash of an address without scheme, fragment, default port and percent-escaping."""
+    """Return a 64-bit hash of an address. It ignores the scheme, the fragment, a default port and percent-encoding."""
     rest = url.partition("#")[0].partition("://")[2] or url
     host, slash, path = rest.partition("/")
     host = host.lower().removesuffix(":80").removesuffix(":443")
@@ -73,7 +76,10 @@ def address_key(url: str) -> int:
 
 
 def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
-    """Write a file unless it exists; return False while another process writes it. Its lock ends with that process."""
+    """Write a file if it does not exist. Return False if another process is writing it at the moment.
+
+    The other process holds a lock, which ends when the process ends.
+    """
     if path.exists():
         return True
     draft = path.with_suffix(path.suffix + ".draft")
@@ -82,7 +88,7 @@ def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if path.exists():  # written since the first check; `draft` is the renamed file or a new one
+        if path.exists():  # another process wrote it after the first check; a draft at this path is new and empty
             draft.unlink(missing_ok=True)
             return True
         out.truncate(0)
@@ -93,7 +99,7 @@ def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
 
 
 def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
-    """Write four arrays, one after the other: kind, key, offset, and digest hash (0 for none) of each entry."""
+    """Write the index of a volume as four arrays: kind, key, offset and digest hash (0: no digest) of each entry."""
     kinds, keys, offsets, digests = array("B"), array("Q"), array("Q"), array("Q")
     for record in records(volume, max_bytes=max_bytes * 2):
         if record.url is None or record.kind not in ("response", "resource", "revisit"):
@@ -110,10 +116,14 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 
 
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
-    """Write sorted keys, then places: each address's first response, else the response its first revisit refers to."""
+    """Write the sorted keys of all addresses, then their places.
+
+    The place of an address is that of its first image or redirect. If it has none, the place is that of the response to which
+    its first revisit refers.
+    """
     columns = [_columns(path, number) for number, path in enumerate(paths)]
     kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    # the first entry of each digest; revisits do not count
+    # the first entry with each digest, except revisits
     unique_digests, first = np.unique(np.where(kinds == _REVISIT, 0, digests), return_index=True)
     revisited = np.searchsorted(unique_digests, digests).clip(max=max(0, len(unique_digests) - 1))
     known = (kinds == _REVISIT) & (unique_digests[revisited] == digests) & (digests != 0)
@@ -139,7 +149,7 @@ def _hash(*facts: object) -> int:
 
 
 def _is_wanted(record: Record) -> bool:
-    """Return whether a record is a redirect or an image, by its declared type or by its first bytes."""
+    """Return whether a record is a redirect or an image. It is an image if its declared type or its first bytes say so."""
     if record.kind == "resource":
         return record.headers.get("content-type", "").lower().startswith("image/") or is_image(record.block[:START])
     response = parse_response(record.block[:16_384], max_bytes=0, with_body=False)

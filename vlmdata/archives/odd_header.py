@@ -1,4 +1,4 @@
-"""Parses record headers that FastWARC misreads: version and fields in any spelling, bare line feeds."""
+"""Parses record headers that FastWARC misreads: with an unusual spelling of the version or a field, or with bare line feeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from vlmdata.archives.compressed_frames import begins_record, read_at
 
-_MOST = 2048  # bytes of most headers
+_MOST = 2048  # bytes that hold most headers
 _LONGEST = 65_536
 _END = re.compile(rb"\n\r*\n")
 _LENGTH = re.compile(r"\d{1,15}", re.ASCII)
@@ -17,13 +17,13 @@ _LENGTH = re.compile(r"\d{1,15}", re.ASCII)
 class RecordHeader(NamedTuple):
     """The parsed header of a record."""
 
-    fields: dict[str, str]  # names in lower case; of repeated fields the first
-    size: int  # bytes up to the content
-    length: int  # stated bytes of content, 0 if that is no number
+    fields: dict[str, str]  # names in lower case; the first of repeated fields is kept
+    size: int  # bytes of the header, up to the content
+    length: int  # stated bytes of content; 0 if the header states no number
 
 
 def header_at(file: BinaryIO, offset: int) -> RecordHeader | None:
-    """Return the header of the record at an offset of an unpacked file, None if there is no complete one."""
+    """Return the header of the record at an offset of an unpacked file, or None if no complete header begins there."""
     head = read_at(file, offset, _MOST)
     end = _END.search(head)
     if end is None and len(head) == _MOST:
@@ -44,6 +44,6 @@ def header_at(file: BinaryIO, offset: int) -> RecordHeader | None:
 
 
 def stated_length(fields: Mapping[str, str]) -> int:
-    """Return the stated bytes of content, 0 if that is no number. The names of `fields` are in lower case."""
+    """Return the stated bytes of content, or 0 if no number is stated. The names of `fields` are in lower case."""
     stated = fields.get("content-length", "").strip()
     return int(stated) if _LENGTH.fullmatch(stated) else 0

@@ -1,7 +1,7 @@
-"""Web archives as streams of records: WARC (plain, gzip, LZ4, Zstandard), ARC, and both inside WACZ.
+"""Reads web archives as streams of records: WARC (plain, gzip, LZ4, Zstandard), ARC, and both inside WACZ.
 
 Memory holds one record at a time. A record that cannot be read is yielded with kind `bad_record`, and reading continues at the
-next readable record. A large volume is divided into pieces, whose records together are those of the whole volume.
+next readable record. A large volume is divided into pieces, which together yield the records of the whole volume.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from vlmdata.archives.resync import certain_record, next_record, proved_end, rec
 from vlmdata.archives.sequential import Sequential
 from vlmdata.archives.volume import ZIP, Volume
 
-MAX_FALSE_LENGTHS = 16  # each false stated length costs one read to the end of the file; past these, records are read alone
-UNPACKED_RATIO = 4  # a piece of an unpacked stream is this much larger: about the compression ratio
+MAX_FALSE_LENGTHS = 16  # each false stated length costs a read to the end of the file; after this many, no length is trusted
+UNPACKED_RATIO = 4  # a piece of an unpacked stream is this many times larger: about the compression ratio
 
 
 def volumes(path: Path | str) -> list[Volume]:
-    """Return the volumes of an archive file: the file itself, or the WARC and ARC members of a WACZ, in order of name.
+    """Return the volumes of an archive file: the file itself, or the WARC and ARC members of a WACZ, sorted by name.
 
-    A WACZ that is a damaged zip or holds no archive is one volume with one bad record.
+    A WACZ that is a damaged zip or holds no archive is one volume, which yields one bad record.
     """
     with open_archive(str(path)) as file:
         if file.read(4) != ZIP:
@@ -53,9 +53,10 @@ def volumes(path: Path | str) -> list[Volume]:
 
 
 def pieces(volume: Volume, size: int, every: int) -> list[tuple[int, int | None]]:
-    """Divide a volume of `size` bytes into ranges of about `every` bytes for `piece_records`; a smaller volume is one range.
+    """Divide a volume of `size` bytes into ranges [start, end) of about `every` bytes, for `piece_records`.
 
-    A compressed volume is cut anywhere, which costs nothing. Any other volume is read from one record to the next.
+    A volume of at most `every` bytes is one range. The end of the last range is None. A compressed volume is cut at any offset,
+    without reading it. Any other volume is read record by record and cut where a record begins.
     """
     if volume.member is not None:
         size = volume.size()
@@ -85,17 +86,17 @@ def piece_records(volume: Volume, start: int, end: int | None, max_bytes: int) -
 
 
 def records(volume: Volume, *, max_bytes: int = 100_000_000) -> Iterator[Record]:
-    """Yield the records of a volume in order.
+    """Yield the records of a volume in order. Content longer than `max_bytes` is not read.
 
-    Content longer than `max_bytes` is not read. Raises OSError only if the file itself cannot be opened, and ConnectionError if
-    a store stops answering, which says nothing about the record.
+    Raises OSError only if the file itself cannot be opened. Raises ConnectionError if a store stops answering, because the
+    record may be sound.
     """
     with volume.open() as file:
         yield from _records(file, 0, None, max_bytes)
 
 
 def record_at(file: BinaryIO, offset: int, max_bytes: int) -> Record | None:
-    """Return the record at an offset of an open volume, None at its end."""
+    """Return the record at an offset of an open volume, or None at the end of the volume."""
     return next(_records(file, offset, None, max_bytes), None)
 
 
@@ -118,7 +119,7 @@ def _warc_starts(file: BinaryIO, every: int) -> Iterator[int]:
 
 
 def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator[Record]:
-    """Yield the records that begin in [start, end). Each bound is 0, the end, or the start of a record."""
+    """Yield the records that begin in [start, end). Each bound is the start of a record, or the start or end of the file."""
     if is_arc(file):
         yield from (Record(**values) for values in arc_records(file, start, end, max_bytes))
         return
@@ -132,7 +133,7 @@ def _records(file: Any, start: int, end: int | None, max_bytes: int) -> Iterator
 def _records_before_damage(
     file: Any, position: int, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, tuple[Record | None, bool]]:
-    """Yield the records from `position` on. Return the last record, and whether damage follows it."""
+    """Yield the records from `position` up to the first damage. Return the last record, and whether damage follows it."""
     last: Record | None = None
     try:
         for last in _unbroken_records(file, position, max_bytes, stop):
@@ -143,22 +144,22 @@ def _records_before_damage(
         return last, True
     if stop.is_reached or last is None or last.problem != "truncated":
         return last, False
-    stop.false_lengths += 1  # a false length swallows all records up to the end
+    stop.false_lengths += 1  # a false length makes all further records part of the content
     return last, True
 
 
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield what is in the damaged range: a bad record, or records in another spelling. Return where the next record begins.
+    """Yield what the damaged range holds: a bad record, or records in another spelling. Return where the next record begins.
 
-    Reading began at `position`. `last` is the record before the damage, None if the damage is at `position`.
+    Reading began at `position`. `last` is the record before the damage, or None if the damage is at `position`.
     """
     at = position if last is None else proved_end(file, last.offset, max_bytes)
     if at is None and last is not None:  # the end of the last record is not known
         stop.false_lengths += 1
         found = next_record(file, last.offset + 1)
-        if last.problem is None and not stop.packed:  # a record with a problem is counted already
+        if last.problem is None and not stop.packed:  # a record with a problem was already counted
             yield Record("bad_record", last.offset + 1, problem="header")
         return found if stop.is_inside(found) else None
     assert at is not None
@@ -175,9 +176,10 @@ def _skip_damage(
 
 
 class _Stop:
-    """The end of a piece, and the count of false lengths.
+    """Knows where a piece ends, and counts false lengths.
 
-    FastWARC gives the second record of a frame the offset of the next frame, so the header at the end is compared too.
+    FastWARC gives the second record of a frame the offset of the next frame. So a record at the end is also compared by its
+    headers.
     """
 
     def __init__(self, file: BinaryIO, end: int | None):
@@ -188,7 +190,7 @@ class _Stop:
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
 
     def is_inside(self, position: int | None) -> bool:
-        """Return whether an offset lies inside the piece; False for None."""
+        """Return whether an offset is inside the piece. False for None."""
         return position is not None and (self.end is None or position < self.end)
 
     def __call__(self, offset: int, entry: Any) -> bool:
@@ -208,7 +210,7 @@ def _headers_at(file: BinaryIO, position: int) -> dict[str, str] | None:
 
 
 def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop) -> Iterator[Record]:
-    """Yield records up to the first one that breaks the stream. Raises OSError there."""
+    """Yield the records up to the first damage, and raise OSError there."""
     at: int | None = position
     while at is not None:
         start, at = at, None
@@ -227,7 +229,7 @@ def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop
                 stop.false_lengths += record.problem == "truncated"
                 break
             yield record
-            if record.problem == "truncated" and stop.packed:  # it has swallowed the frames after its own
+            if record.problem == "truncated" and stop.packed:  # its content includes the frames after its own
                 at = frame_end(file, offset)
                 stop.false_lengths += 1
                 break
@@ -236,7 +238,8 @@ def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop
 def _is_odd(record: Record, length: int) -> bool:
     """Return whether FastWARC misread a header.
 
-    It knows only the spelling `Content-Length`. If lines end in bare line feeds, it finds no content or joins the lines.
+    FastWARC knows only the spelling `Content-Length`. If lines end in bare line feeds, FastWARC finds no content or joins the
+    lines.
     """
     if length == 0 and stated_length(record.headers):
         return True
@@ -244,10 +247,11 @@ def _is_odd(record: Record, length: int) -> bool:
 
 
 def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
-    """Return the record at an offset without trusting its length: in its frame, or cut off if no record follows its content.
+    """Return the record at an offset, read without trusting its stated length.
 
-    Used once many lengths are false, since each would cost a read to the end. Returns None, and leaves the file where it was,
-    if the record can be read as usual.
+    A packed record is read from its own frame. A plain record counts as cut off if no record follows its content. This is used
+    once many lengths were false, because each of them costs a read to the end. If the record can be read as usual, return None
+    and leave the file where it was.
     """
     if stop.packed:
         return _odd_records(file, position, entry, max_bytes)
@@ -263,20 +267,23 @@ def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop:
 
 
 def _is_followed(file: BinaryIO, end: int) -> bool:
-    """Return whether the file reaches this offset, and then ends or has another record."""
+    """Return whether the file reaches the offset `end`, and either ends there or holds another record."""
     around = read_at(file, end - 1, 12)
     return bool(around) and (not around[1:].strip(b"\r\n") or begins_record(around[1:].lstrip(b"\r\n")))
 
 
 class _Odd(NamedTuple):
-    """Records that FastWARC cannot read, read here instead."""
+    """Records that FastWARC cannot read and that were therefore parsed here."""
 
     records: list[Record]
     end: int | None  # where reading continues; None after a cut-off record
 
 
 def _odd_records(file: BinaryIO, position: int, entry: Any, max_bytes: int) -> _Odd | None:
-    """Return the record at an offset and those after it in its frame. Else return None and leave the file where it was."""
+    """Return the record at an offset and the records after it in the same frame.
+
+    If none can be parsed, return None and leave the file where it was.
+    """
     before = file.tell()
     odd = None
     if not is_packed(file):
@@ -291,7 +298,10 @@ def _odd_records(file: BinaryIO, position: int, entry: Any, max_bytes: int) -> _
 
 
 def _other_spelling(file: BinaryIO, position: int, max_bytes: int) -> _Odd | None:
-    """Return the records at an offset whose version is spelled `warc/1.0`, where FastWARC stops; None for other spellings."""
+    """Return the records at an offset if FastWARC stops there because the version is spelled like `warc/1.0`.
+
+    Return None for the usual spelling and for anything else.
+    """
     packed = is_packed(file)
     head = frame_head(file, position, dictionary_of(file)) if packed else read_at(file, position, 5)
     if not begins_record(head) or head == b"WARC/":

@@ -12,34 +12,35 @@ from vlmdata.archives.http_message import Response, parse_response
 KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
-BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; other content is only checked for presence
+BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; for other kinds only its presence is checked
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
 
 @dataclass(slots=True)
 class Record:
-    """One record. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large, digest.
+    """A record of an archive. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large or digest.
 
-    A cut-off record keeps its kind if content of that kind is not kept; its `problem` is truncated.
+    A record that is cut off, but whose content would not be kept anyway, keeps its kind. Its `problem` is truncated.
     """
 
-    kind: str  # one of KINDS, or unknown; in an ARC also the look-ups dns, mailto, news, whois
-    offset: int  # in the volume as `Volume.open` returns it: reading can start here again
+    kind: str  # one of KINDS or unknown; in an ARC also dns, mailto, news or whois
+    offset: int  # in the file that `Volume.open` returns; reading can start again here
     url: str | None = None
     id: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)  # of the archive, names in lower case
+    headers: dict[str, str] = field(default_factory=dict)  # of the record, not of HTTP; names in lower case
     block: bytes = b""  # the HTTP message, or the content of a resource
     problem: str | None = None
 
 
 def response_of(record: Record, max_bytes: int) -> Response:
-    """Return the content of a `response` or `resource` record as a server's response."""
+    """Return the parsed HTTP message of a `response` record, or the content of a `resource` record as a response."""
     if record.kind == "resource":
         return Response(200, {"content-type": record.headers.get("content-type", "")}, record.block)
     return parse_response(record.block, max_bytes=max_bytes)
 
 
 def new_record(headers: dict[str, str], offset: int) -> Record:
+    """Return a record without its content. The names of `headers` are in lower case."""
     kind = headers.get("warc-type", "").strip().lower()
     return Record(kind if kind in KINDS else "unknown", offset, _url(headers), headers.get("warc-record-id"), headers)
 
@@ -50,7 +51,10 @@ def _url(headers: dict[str, str]) -> str | None:
 
 
 def read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
-    """Read a record's content. If its kind is not kept or it exceeds `max_bytes`, only check that it is complete."""
+    """Read the content of a record. If the content is damaged, set its `kind` and `problem`.
+
+    If content of this kind is not kept or is longer than `max_bytes`, only check that it is complete.
+    """
     is_kept = record.kind in BODIES
     if not is_kept or length > max_bytes:
         is_whole = _skip(reader, length)
@@ -68,14 +72,14 @@ def read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None
 
 
 def _skip(reader: Any, length: int) -> bool:
-    """Skip content, and return whether all of it was there."""
+    """Skip `length` bytes of content. Return whether all of them were there."""
     while length > 0 and (more := _read_some(reader, min(length, 1 << 20))):
         length -= len(more)
     return length <= 0
 
 
 def _read_some(reader: Any, size: int) -> bytes:
-    """Return up to `size` bytes of a record's content, none if it breaks off."""
+    """Return up to `size` bytes of a record's content, or no bytes where the content breaks off."""
     try:
         found: bytes = reader.read(size)
         return found

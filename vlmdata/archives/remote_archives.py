@@ -1,4 +1,4 @@
-"""Opens remote archives (s3://, https:// and all other protocols of fsspec) as local files, read by ranges."""
+"""Opens remote archives (s3://, https:// and all other protocols of fsspec) like local files. They are read in ranges."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ _BUFFER = 1 << 20  # bytes; requests to the store are 4 MiB each
 
 
 def open_archive(path: str) -> BinaryIO:
-    """Open an archive for reading at any offset. A store that fails all retries raises ConnectionError, also in `read`."""
+    """Open an archive for reading at any offset. Opening and reading raise ConnectionError if a store fails all retries."""
     if not is_remote(path):
         return open(path, "rb")
     return io.BufferedReader(_Ranges(path), _BUFFER)
 
 
 class _Ranges(io.RawIOBase):
-    """A remote file. Retries a failed read; a lasting failure raises ConnectionError, not the OSError of a damaged archive."""
+    """A remote file that retries failed reads.
+
+    If all retries fail, it raises ConnectionError, because an OSError means that the archive is damaged.
+    """
 
     def __init__(self, path: str):
         self.path = path
         self.offset = 0
         self.file: Any = self._with_retries(lambda: raw_file(path))
-        self.size: int = self.file.size or 0  # 0 if the server neither states it nor serves ranges
+        self.size: int = self.file.size or 0  # 0 if the server does not state the size and does not serve ranges
 
     def readable(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Finds where records begin: after damage, and at the cuts between the pieces of an archive."""
+"""Finds where records begin: after damage, and at the boundaries between the pieces of an archive."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from vlmdata.archives.digest import record_fits
 from vlmdata.archives.odd_header import header_at
 
 _WINDOW = 1 << 20
-_HEAD = 2048  # bytes of most records' headers
-_LONG_HEAD = 30_000  # bytes of the longest header accepted without the record reader, whose limit is 32 KiB
+_HEAD = 2048  # bytes that hold most headers
+_LONG_HEAD = 30_000  # bytes of the longest header that is parsed here; the record reader's limit is 32 KiB
 _OVERLAP = 64
 _START = re.compile(rb"WARC/\d\.\d+\r?\n", re.IGNORECASE)
 _GZIP = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
@@ -36,15 +36,16 @@ _DIGITS = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n", re.IGNORECASE)
 
 
 def next_record(file: BinaryIO, offset: int) -> int | None:
-    """Return the first offset from `offset` on where a record seems to begin, plain or as a compressed frame."""
+    """Return the first offset at or after `offset` where a record or a frame with a record seems to begin, or None."""
     return next(_candidates(file, offset), None)
 
 
 def certain_record(file: BinaryIO, offset: int) -> int | None:
-    """Return the first offset from `offset` on where a frame of the archive itself begins and holds a record.
+    """Return the first offset at or after `offset` where a frame of the archive itself begins and holds a record, or None.
 
-    A page may itself be a compressed archive, whose frames the outer frame stores unchanged, one block at most. So frames must
-    follow each other without a gap for more than one block, or to the end of the file.
+    The content of a record may be a compressed archive too, and the outer frame may store up to one block of it unchanged. So a
+    frame counts only if it begins a sequence of frames, without gaps, that is longer than one block or reaches the end of the
+    file.
     """
     longest = _STORED[_mark(file)]
     for found in _candidates(file, offset):
@@ -59,10 +60,11 @@ def certain_record(file: BinaryIO, offset: int) -> int | None:
 
 
 def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[int]]) -> Iterator[int]:
-    """Yield 0, then the start of the first record past each multiple of `every` in a plain WARC, using the stated lengths.
+    """Yield 0, then the offset of the first record at or after each multiple of `every` in a plain WARC.
 
-    A stated length counts only if the header is regular and the next record follows. Otherwise `sound` decides: given an
-    offset, it reads with the record reader and yields the offsets of the sound records.
+    Records are found by their stated lengths. A stated length counts only if the header is regular and another record follows
+    the content. Otherwise the next record is the first that `sound` yields after this one: given an offset, `sound` uses the
+    record reader and yields the offsets of readable records.
     """
     offset: int | None = 0
     cut = 0
@@ -84,10 +86,10 @@ def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[in
 
 
 def proved_end(file: BinaryIO, offset: int, max_bytes: int) -> int | None:
-    """Return where the record or frame at an offset ends, None without proof.
+    """Return where the record or frame at an offset ends, or None if the end cannot be verified.
 
-    The proof is the checksum of a gzip frame, the record inside any other frame, and the digest of a plain record or the empty
-    lines after it.
+    A gzip frame is verified by its checksum, and any other frame by the record inside it. A plain record is verified by its
+    digest or, without one that can be checked, by the empty lines after it.
     """
     if is_packed(file):
         ended = frame_end(file, offset)
@@ -105,7 +107,7 @@ def proved_end(file: BinaryIO, offset: int, max_bytes: int) -> int | None:
 
 
 def _candidates(file: BinaryIO, offset: int) -> Iterator[int]:
-    """Yield each offset from `offset` on where a record seems to begin."""
+    """Yield each offset at or after `offset` where a record seems to begin."""
     mark = _mark(file)
     dictionary = dictionary_of(file) if mark is _ZSTD else None
     while True:
@@ -119,7 +121,7 @@ def _candidates(file: BinaryIO, offset: int) -> Iterator[int]:
 
 
 def _mark(file: BinaryIO) -> re.Pattern[bytes]:
-    """Return the pattern that the records of a file begin with."""
+    """Return the pattern with which the records or frames of a file begin."""
     if not is_packed(file):
         return _START
     head = head_of(file)
@@ -127,7 +129,7 @@ def _mark(file: BinaryIO) -> re.Pattern[bytes]:
 
 
 def _stated_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the content of a plain record ends according to its header, None if the header is irregular."""
+    """Return where the content of a plain record ends according to its header, or None if the header is irregular."""
     header = _header(file, offset)
     length = _DIGITS.search(header)
     if length is None or len(_LENGTH.findall(header)) != 1:
@@ -136,7 +138,7 @@ def _stated_end(file: BinaryIO, offset: int) -> int | None:
 
 
 def _header(file: BinaryIO, offset: int) -> bytes:
-    """Return the header of a plain record with the empty line after it, or no bytes if it is irregular."""
+    """Return the header of a plain record with the empty line after it, or no bytes if the header is irregular."""
     head = read_at(file, offset, _HEAD)
     found = _HEADER.match(head) or _HEADER.match(head + read_at(file, offset + len(head), _LONG_HEAD))
     return found[0] if found else b""

@@ -1,7 +1,8 @@
-"""Makes a seekable file of a forward-only stream (one gzip stream over many records, a compressed member of a zip).
+"""Makes a forward-only stream seekable, such as one gzip stream over many records or a compressed member of a zip.
 
-A ring buffer on disk holds the last bytes read, so that reading can step back; a step back beyond it restarts the stream. A
-closed stream is parked: the next `sequential` call for it, for a later piece of the same archive, continues where it stopped.
+A ring buffer on disk holds the bytes that were read last, so that a reader can seek back. A seek further back restarts the
+stream. When its `with` block ends, a stream is parked: the next call of `sequential` with the same key, for a later piece of
+the archive, gets the parked stream and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -16,26 +17,32 @@ from typing import Any
 
 from vlmdata.untrusted import one_line
 
-RING_BYTES = 256 << 20  # of the stream, on disk
-JUMP_BYTES = 128 << 20  # a longer step forward leaves the ring empty
-PARKED = 2  # parked streams at most
-_CHUNK = 1 << 16  # bytes of every read: with one size, damage always ends a stream at the same offset
+RING_BYTES = 256 << 20  # last bytes of the stream that are kept on disk
+JUMP_BYTES = 128 << 20  # a longer seek forward leaves the ring empty
+PARKED = 2  # most streams that are parked at once
+_CHUNK = 1 << 16  # bytes of every read; with one fixed size, damage always ends a stream at the same offset
 
-# RuntimeError: a zip member that is encrypted, or compressed in a way that this machine does not know
+# RuntimeError: a zip member is encrypted, or compressed with a method that this machine does not support
 _BREAKS = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError)
 _parked: dict[Any, Sequential] = {}
 _lock = threading.Lock()
 
 
 def sequential(key: Any, start: Callable[[], Any]) -> Sequential:
-    """Return the stream that is parked under this key, or a new one. `start` opens it at its beginning, possibly repeatedly."""
+    """Return the stream that is parked under this key, or a new one.
+
+    `start` opens the underlying stream at its beginning. It is called again when a seek restarts the stream.
+    """
     with _lock:
         stream = _parked.pop(key, None)
     return stream or Sequential(key, start)
 
 
 class Sequential:
-    """A forward-only stream as a file. Reading raises OSError where the stream breaks off; all bytes before it can be read."""
+    """A forward-only stream as a seekable file.
+
+    Reading raises OSError where the stream breaks off. All bytes before that can be read.
+    """
 
     def __init__(self, key: Any, start: Callable[[], Any]):
         self.key, self.start = key, start
@@ -57,12 +64,12 @@ class Sequential:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("the end of the stream is not known")
+            raise io.UnsupportedOperation("seeking from the end needs the size of the stream, which is not known")
         self.offset = offset + (self.offset if whence == io.SEEK_CUR else 0)
         return self.offset
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes, fewer only if the stream ends or breaks off."""
+        """Return `size` bytes, or fewer if the stream ends or breaks off."""
         found = b""
         while len(found) < size:
             try:
@@ -96,8 +103,8 @@ class Sequential:
                 stream.close()
 
     def _begin(self) -> None:
-        self.first = self.last = 0  # the ring holds [first, last)
-        self.head = b""  # the first chunk, kept for callers that look at the format
+        self.first = self.last = 0  # the ring holds the bytes [first, last) of the stream
+        self.head = b""  # the first chunk, kept for callers that detect the format
         self.failure: str | None = None
         self.stream: Any = None
 
@@ -106,7 +113,7 @@ class Sequential:
             self.stream.close()
 
     def _read_some(self, size: int) -> bytes:
-        """Return at most `size` bytes at the current offset, none at the end of the stream."""
+        """Return at most `size` bytes at the current offset, or no bytes at the end of the stream."""
         offset = self.offset
         if offset < len(self.head):
             return self.head[offset : offset + size]
@@ -136,7 +143,7 @@ class Sequential:
         raise OSError(self.failure)
 
     def _append(self, chunk: bytes, *, skip: bool) -> None:
-        """Append a chunk to the ring. `skip` only counts it: the current offset lies far beyond it."""
+        """Append a chunk to the ring. With `skip`, only count its bytes, because the reader has moved far past the chunk."""
         self.head = self.head or chunk
         if skip:
             self.last += len(chunk)

@@ -1,6 +1,7 @@
-"""Detects what a body is by its first bytes if its Content-Type is wrong, too general or missing.
+"""Detects the type of a body from its first bytes if its Content-Type is wrong, too general or missing.
 
-Source: WHATWG, MIME Sniffing. Unlike a browser, this also checks bodies sent as HTML: servers use that type for unknown files.
+Source: WHATWG, MIME Sniffing. Unlike a browser, this also checks bodies that are sent as HTML, because servers use that type
+for unknown files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MARKS = {
     "font": (b"OTTO", b"ttcf", b"wOFF", b"wOF2", b"\0\x01\0\0"),
 }
 _RIFF = {b"WAVE": "audio", b"AVI ": "video"}
-_BINARY_START = 1445  # bytes, WHATWG
+_BINARY_START = 1445  # bytes that are searched for binary data; source: WHATWG
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _TAG = re.compile(
     rb"<(?:!doctype|html|head|body|title|meta|script|style|table|div|font|center|frameset|h\d|br|p)[\s/>]", re.IGNORECASE
@@ -36,7 +37,7 @@ _PAGE = re.compile(
 _OUTER = re.compile(rb"^[^\S\n]*<(?:!doctype|html|head|body)\b", re.IGNORECASE | re.MULTILINE)
 _JSON = re.compile(rb"(?:\)\]\}'?,?\s*)?(?:\{\s*(?:\"[^\"]*\"\s*:|\})|\[\s*(?:[\[{\"\d]|\]|-\d|true\b|false\b|null\b))")
 _FEEDS = (b"feed", b"gpx", b"kml", b"opml", b"rdf:rdf", b"rss", b"sitemapindex", b"urlset")
-_NO_PAGES = {b"svg": "image", **dict.fromkeys(_FEEDS, "application")}  # by the first element
+_NO_PAGES = {b"svg": "image", **dict.fromkeys(_FEEDS, "application")}  # by the name of the first element
 _ROOT = re.compile(rb"<([a-z][\w:.-]*)", re.IGNORECASE)
 _CODE = re.compile(
     rb"""["']use\ strict["'] | [!;+(]*\(?(?:async\s+)?function\b\s*\w*\s*\([\w\s,$]*\)\s*\{
@@ -50,7 +51,7 @@ _CODE = re.compile(
 
 
 def is_image(start: bytes) -> bool:
-    """Return whether a body begins as an image does, including formats that cannot be decoded here."""
+    """Return whether a body begins like an image, also in a format that vlmdata cannot decode."""
     try:
         sniff(start)
     except ImageError as error:
@@ -59,10 +60,10 @@ def is_image(start: bytes) -> bool:
 
 
 def sort_of(declared: str, body: bytes) -> str:
-    """Return what a body is: page, image, audio, video, font, text, application, or other if unknown.
+    """Return what a body is: page, image, audio, video, font, text or application, or other if this is unknown.
 
-    `declared` is its media type. Either the type or the bytes make an image. HTML is a page unless its bytes show another
-    format. The bytes decide if the type is missing or meaningless; any other type is trusted.
+    `declared` is its media type. A body is an image if its type or its bytes say so. A body sent as HTML is a page unless its
+    bytes show another format. If the type is missing or meaningless, the bytes decide. Any other type is trusted.
     """
     sort = declared.partition("/")[0]
     start = body[:START]
@@ -79,12 +80,12 @@ def sort_of(declared: str, body: bytes) -> str:
 
 
 def is_told(declared: str) -> bool:
-    """Return whether a media type is well-formed and does not mean unknown."""
+    """Return whether a media type is well-formed and says what the body is, unlike `application/unknown`."""
     return bool(_TYPE.fullmatch(declared)) and declared not in _MEANINGLESS
 
 
 def _is_fragment(body: bytes) -> bool:
-    """Return whether a body that begins with an SVG drawing continues after it."""
+    """Return whether a body begins with an SVG drawing and continues after it."""
     return _root(body[:START]) == b"svg" and not body[-START:].rstrip().endswith(b"</svg>")
 
 
@@ -96,7 +97,7 @@ def _other_than_page(body: bytes) -> str | None:
     if _root(text) in _NO_PAGES:
         return _NO_PAGES[_root(text)]
     if _BINARY.search(start[:_BINARY_START]):
-        shown = start.replace(b"\0", b"")  # leaves the letters of a page in UTF-16 or padded with zeros
+        shown = start.replace(b"\0", b"")  # without zeros, a page in UTF-16 or with padding shows its letters
         if sort := "image" if is_image(start) else _by_first_bytes(start):
             return sort
         if _BINARY.search(shown[:_BINARY_START]) and not _TAG.search(shown):
@@ -121,7 +122,7 @@ def _text(start: bytes) -> bytes:
 
 
 def _root(start: bytes) -> bytes:
-    """Return the name of the first element in lower case, past declarations and comments; no bytes if text comes first."""
+    """Return the name of the first element, in lower case, or no bytes if text comes first. Skips declarations and comments."""
     text = _text(start)
     while text.startswith((b"<?", b"<!")):
         end = b"-->" if text.startswith(b"<!--") else b">"

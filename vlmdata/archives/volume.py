@@ -1,4 +1,4 @@
-"""Opens a volume of records, a file or a member of a WACZ, as a file in which each record has an offset."""
+"""Opens a volume of records (a file, or a member of a WACZ) as a file in which each record has an offset."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ class Volume:
     member: str | None = None
 
     def open(self) -> Any:
-        """Open the volume for reading: its stored bytes if it is plain or each record is a frame, else unpacked from its start.
+        """Open the volume for reading, stored or unpacked.
 
-        Use it in a `with`: a later piece of an unpacked stream then continues where this one ended.
+        The stored bytes are read if the volume is plain or each record is a compressed frame. Otherwise the volume is unpacked
+        from its start. Use the result in a `with` block, so that a later piece of an unpacked stream continues where this one
+        ended.
         """
         identity = self.identity()
         if _has_record_offsets(self, identity):
@@ -51,7 +53,7 @@ class Volume:
         return sequential((*identity, "unpacked"), self._open_unpacked)
 
     def size(self) -> int:
-        """Return the size of the file, or of the member as the zip unpacks it, in bytes."""
+        """Return the size in bytes of the file, or of the member after the zip is unpacked."""
         with open_archive(self.path) as file:
             if self.member is None:
                 return file.seek(0, os.SEEK_END)
@@ -83,13 +85,13 @@ class Volume:
         return _Read1(Lz4Reader(stored) if head == LZ4 else ZstdReader(stored))
 
     def identity(self) -> tuple[Any, ...]:
-        """Return a cache key: path, member, and (size, modification time in ns), None for a remote path."""
+        """Return a cache key: (path, member, (size, modification time in ns)). The last item is None for a remote path."""
         about = None if is_remote(self.path) else os.stat(self.path)
         return self.path, self.member, about and (about.st_size, about.st_mtime_ns)
 
 
 class FileRange:
-    """A range of bytes of a file, as a file."""
+    """A file-like object that reads a byte range of another file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size = file, start, size
@@ -119,7 +121,10 @@ class FileRange:
 
 
 class _Read1:
-    """Gives a FastWARC reader Python's `read1`, which FastWARC calls `read`, and skips empty frames."""
+    """Wraps a FastWARC reader, whose `read` behaves like Python's `read1`, and offers it under that name.
+
+    It skips empty frames.
+    """
 
     def __init__(self, reader: WarcReader):
         self.reader = reader
@@ -135,9 +140,10 @@ class _Read1:
 
 @functools.lru_cache(maxsize=1000)
 def _has_record_offsets(volume: Volume, identity: tuple[Any, ...]) -> bool:
-    """Return whether each record can be read at its stored offset: the volume is plain, or its first three records are frames.
+    """Return whether each record can be read at its offset in the stored file.
 
-    A compressed ARC and one stream over all records have no such offsets.
+    This is true if the volume is plain, or if its first three records are compressed frames. It is false for a compressed ARC
+    and for one compressed stream over all records.
     """
     with volume._open_stored() as file:
         if not is_packed(file):
@@ -151,6 +157,6 @@ def _has_record_offsets(volume: Volume, identity: tuple[Any, ...]) -> bool:
         except (OSError, ValueError):
             return next_record(file, 1) is not None
         if len(offsets) == 1 and (end := frame_end(file, offsets[0])) and not read_at(file, after_empty(file, end), 1):
-            return False  # one frame: a record with a false length may hide others in it
+            return False  # the only frame: a record with a false length may hide others in it
         dictionary = dictionary_of(file)
         return len(set(offsets)) == len(offsets) and all(holds_record(file, offset, dictionary) for offset in offsets[1:])
