@@ -162,7 +162,7 @@ def test_a_start_of_ray_that_failed_is_tried_once_more(monkeypatch, error):
     said = " ".join(str(error).split()) or "ConnectionError"
     monkeypatch.setattr("ray.init", Starts([error, error]))
     with (
-        pytest.raises(WorkFailed, match=f"^Ray does not start here: {said}; try again, or with --local$"),
+        pytest.raises(WorkFailed, match=f"^Ray does not start here: {said}; try again, or use --local$"),
         on_ray.cluster(None, 3),
     ):
         pass

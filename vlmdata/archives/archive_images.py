@@ -25,7 +25,7 @@ from vlmdata.archives.volume import Volume
 from vlmdata.web.url import location_text
 
 _MAX_HOPS = 5
-_OPEN = 100  # most archives that are open at once
+_OPEN = 100  # maximum number of archives that are open at once
 
 
 class FoundImage(NamedTuple):

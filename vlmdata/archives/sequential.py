@@ -19,7 +19,7 @@ from vlmdata.untrusted import one_line
 
 RING_BYTES = 256 << 20  # last bytes of the stream that are kept on disk
 JUMP_BYTES = 128 << 20  # a longer seek forward leaves the ring empty
-PARKED = 2  # most streams that are parked at once
+PARKED = 2  # maximum number of streams that are parked at once
 _CHUNK = 1 << 16  # bytes of every read; with one fixed size, damage always ends a stream at the same offset
 
 # RuntimeError: a zip member is encrypted, or compressed with a method that this machine does not support

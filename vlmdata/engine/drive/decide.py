@@ -28,9 +28,10 @@ TABLES_AT_ONCE = 64  # tables of partitions that are joined at once
 
 
 def columns_for(step: Step) -> Columns:
-    """Return the columns that a global decision gets: the key, the verdict so far, and what the step reads, by item field.
+    """Return the columns that a global decision gets: the key, the verdict so far, and what the step reads.
 
-    It gets a column that the step changes but does not declare to read with all fields.
+    Of `images` and `texts`, the decision gets only the verdict and the fields that the step reads. It gets all fields of a
+    column that the step changes but does not read.
     """
     read = step.columns_read()
     narrow: dict[str, set[str]] = {}
@@ -52,7 +53,7 @@ def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int
     if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
         return decide(step, _in_order(projected, calls), store)
-    clear_pieces(store)  # what a killed run left
+    clear_pieces(store)  # remove what a killed run left
     made = driver.map("piece", [(call, columns, number) for call in calls], together=1)
     names: list[dict[str, Any]] = []
 
@@ -70,11 +71,11 @@ def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int
 def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
     """Let a step decide over all rows. Return the name of the file that holds its changes.
 
-    The name is a hash of the content, so repeating a decision gives the same name.
+    The name contains a hash of the content, so a repeated decision gets the same name.
     """
     before = joined(tables)
     after = (how or step.decide)(before)
-    assert len(after) == len(before), f"{step.name} must return the rows it was given"
+    assert len(after) == len(before), f"{step.name} must return the rows that it was given"
     names = list(dict.fromkeys(["part", "row", *VERDICT, *step.columns_changed()]))
     changed = alive(before) & ~alive(after)
     fields: Columns = {}
@@ -87,9 +88,10 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate tables into one with contiguous columns. It frees the inputs: memory holds the rows once, one column twice.
+    """Concatenate tables into one table with contiguous columns. The inputs are freed on the way.
 
-    Tables from a pipe consist of small buffers whose memory the system does not get back, so they are copied a few at a time.
+    Memory holds the rows once, and one column twice. Tables from a pipe consist of small buffers, whose memory does not return
+    to the system. So a few tables at a time are copied.
     """
     groups: list[pa.Table] = []
     few: list[pa.Table] = []
@@ -107,7 +109,10 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
-    """Number each key that an earlier partition of the archive already has. Return the name of the decision's file."""
+    """Append a number to each key that an earlier partition of the archive already has.
+
+    Return the name of the decision's file.
+    """
     table = pa.concat_tables(tables).combine_chunks()
     bare = [key.split("_")[0] for key in table["key"].to_pylist()]
     numbered = pa.array(keys.number_repeats(bare), pa.string())
@@ -126,7 +131,7 @@ def _keep(table: pa.Table, name: str, store: Store) -> str:
 
 
 def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return for each row whether a column changed, bool (N,), and for `images` and `texts` which of their fields did."""
+    """Return for each row whether a column changed, bool (N,), and which fields of `images` or `texts` changed."""
     if column not in ITEMS:
         return _differs(in_one(before[column]), in_one(after[column])), ()
     old, new = flatten(before, column), flatten(after, column)
@@ -146,7 +151,7 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
     if not pa.types.is_nested(old.type):
         one_null = np.asarray(pc.xor(old.is_null(), new.is_null()))
         return one_null | np.asarray(pc.fill_null(pc.not_equal(old, new), False))
-    differs = np.zeros(len(old), dtype=bool)  # alternatives of texts: only slices that differ are compared value by value
+    differs = np.zeros(len(old), dtype=bool)  # nested, such as alternatives: only slices that differ are compared by value
     for start in range(0, len(old), SLICE):
         left, right = old.slice(start, SLICE), new.slice(start, SLICE)
         if not left.equals(right):
@@ -155,7 +160,10 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
 
 
 def _run_on(driver: Driver) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
-    """Return a `map` that runs its tasks on the workers, in order; a task whose worker dies is run again."""
+    """Return a `map` that runs its tasks on the workers and yields the results in order.
+
+    A task whose worker dies is run again.
+    """
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         waiting: dict[int, Any] = {}

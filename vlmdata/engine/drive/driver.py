@@ -1,4 +1,4 @@
-"""The driver: sends a bounded number of calls to workers, repeats lost ones, and finds the image that kills a decoder."""
+"""The driver: it sends a bounded number of calls to workers, repeats lost calls, and finds the image that kills a decoder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vlmdata.engine.drive.workers import EXTERNAL_DEATHS, Ended, Workers
 from vlmdata.errors import WorkFailed
 from vlmdata.process.shortage import ADVICE
 
-DEATHS_BEFORE_ALONE = 2  # deaths of its worker after which a call runs alone
+DEATHS_BEFORE_ALONE = 2  # a call runs alone after its worker has died this many times
 MACHINE_ERRORS = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
-MAX_DEATHS = 8  # deaths after which the run fails: something keeps killing the worker
+MAX_DEATHS = 8  # the run fails after a call's worker has died this many times
 
 
 @dataclass
@@ -28,18 +28,18 @@ class _Call:
 
 
 class _Calls:
-    """The calls of one `map`: not sent yet, on a worker, to be sent again, or to run alone because their workers died twice."""
+    """The calls of one `map`: not sent yet, on a worker, to be sent again, or to run alone after their worker died twice."""
 
     def __init__(self, source: Iterable[tuple[Any, ...]], workers: int):
-        self.load = [0] * workers  # calls on each worker
-        self.sent: dict[int, tuple[_Call, int]] = {}  # by ticket, each with its worker
+        self.load = [0] * workers  # number of calls on each worker
+        self.sent: dict[int, tuple[_Call, int]] = {}  # ticket -> call and its worker
         self.again: deque[_Call] = deque()
         self.alone: deque[_Call] = deque()
         self.is_exhausted = False  # True once the source has no more calls
         self._source = enumerate(source)
 
     def take(self) -> _Call | None:
-        """Return the call to send next, or None."""
+        """Return the call to send next, or None if there is none."""
         if self.again:
             return self.again.popleft()
         for ticket, args in self._source:
@@ -63,7 +63,7 @@ class Driver:
 
     def __init__(self, workers: Workers, together: int, folder: Path | None):
         self.workers = workers
-        self.together = together  # calls at once on one worker
+        self.together = together  # maximum number of calls at once on one worker
         self.deaths = 0  # of workers, in the whole run
         self._folder = folder or Path(tempfile.gettempdir())
 
@@ -76,10 +76,11 @@ class Driver:
         tracked: bool = False,
         with_models: bool = False,
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Yield the arguments and result of every call, in the order of completion. Raises WorkFailed for an error in a call.
+        """Yield the arguments and the result of every call, in the order of completion.
 
-        `together`: calls at once on one worker. `with_models`: only on the workers that have a GPU, if any has one. `tracked`
-        calls take `guilty` and `journal`, which let the driver find an image that kills its worker, and skip it.
+        Raises WorkFailed if a call has an error. At most `together` calls run at once on one worker. With `with_models`, calls
+        run only on the workers that have a GPU, if any worker has one. With `tracked`, calls take `guilty` and `journal`, which
+        let the driver find and skip an image that kills its worker.
         """
         todo = _Calls(calls, self.workers.count)
         most = together or self.together
@@ -101,7 +102,10 @@ class Driver:
                 (todo.alone if call.deaths >= DEATHS_BEFORE_ALONE else todo.again).append(call)
 
     def _send_all(self, todo: _Calls, method: str, most: int, numbers: Sequence[int]) -> None:
-        """Send calls while a worker has fewer than `most`; none while a call is to run alone and all others have ended."""
+        """Send calls while a worker has fewer than `most` calls.
+
+        Send none if all calls that were sent have ended and a call waits to run alone.
+        """
         while todo.sent or not todo.alone:
             worker = self._free_worker(todo.load, most, numbers)
             call = None if worker is None else todo.take()
@@ -111,21 +115,24 @@ class Driver:
             self.workers.send(worker, call.ticket, method, call.args)
 
     def _free_worker(self, load: list[int], most: int, numbers: Sequence[int]) -> int | None:
-        """Return the ready worker with the fewest calls, or None if each has `most` calls."""
+        """Return the ready worker with the fewest calls, or None if every ready worker has `most` calls."""
         ready = [number for number in numbers if load[number] < most and self.workers.is_ready(number)]
         return min(ready, key=load.__getitem__) if ready else None
 
     def _count_death(self, call: _Call, ended: Ended) -> None:
-        """Count a death of the call's worker. Raises WorkFailed at the last strike."""
+        """Count a death of the call's worker. Raises WorkFailed if the worker has now died MAX_DEATHS times."""
         call.deaths += 1
         self.deaths += 1
         if call.deaths >= MAX_DEATHS:
             died = str(ended.died)
             again = "; run the same command again to resume" if died.startswith(EXTERNAL_DEATHS) else ""
-            raise WorkFailed(f"workers died {call.deaths} times on {call.args[0]}, the last one by {died}{again}")
+            raise WorkFailed(f"workers died {call.deaths} times on {call.args[0]}; the last cause was {died}{again}")
 
     def _run_alone(self, call: _Call, method: str, tracked: bool, numbers: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
-        """Run one call while no other runs. An image that was being decoded at two deaths becomes guilty: it is skipped."""
+        """Run one call while no other call runs.
+
+        An image that was being decoded at two deaths in a row is skipped from then on.
+        """
         journal = self._folder / f"journal-{call.ticket}"
         while True:
             args = call.args
@@ -161,7 +168,10 @@ def _journaled(journal: Path) -> int | None:
 
 
 def result_of(ended: Ended) -> Any:
-    """Return the result of a call. Raises WorkFailed for its error: one line for a fault of the machine, else the traceback."""
+    """Return the result of a call. Raises WorkFailed if the call ended with an error.
+
+    The message is one line for a fault of the machine, and the traceback for any other error.
+    """
     if ended.error is None:
         return ended.result
     last = ended.error.strip().splitlines()[-1]

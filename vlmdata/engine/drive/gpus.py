@@ -1,4 +1,4 @@
-"""The GPUs of this machine, found without CUDA: the driver assigns them to workers without importing torch."""
+"""Finds the GPUs of this machine without CUDA, so that the driver can assign them to workers without importing torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlmdata.recipe import Recipe
 
 
 def wants_gpu(recipe: Recipe) -> bool:
-    """Return whether a step of the recipe uses a GPU if there is one."""
+    """Return whether a step of the recipe would use a GPU."""
     return any("gpu" in step.needs for step in recipe.steps)
 
 

@@ -24,13 +24,13 @@ from vlmdata.untrusted import Failed, errors_as, one_line
 
 STARTS = 2  # attempts to start Ray on this machine
 STORE_BYTES = 150_000_000  # small: no image goes through Ray's object store
-MOST_CHARS = 30  # in the path of the temporary folder: Ray's socket paths are 75 characters longer and may have 107 bytes
-MAX_RESTARTS = 8  # of the rate limiter; after that many deaths something keeps killing it
+MOST_CHARS = 30  # maximum length of the temporary folder's path: Ray's socket paths add 75, and the limit is 107
+MAX_RESTARTS = 8  # of the rate limiter; after more deaths, the run fails
 
 
 @contextlib.contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[int]:
-    """Connect to a cluster, or start Ray on this machine for the duration of the block. Yields the number of CPUs."""
+    """Connect to a cluster, or start Ray on this machine, for the duration of the block. Yields the number of CPUs."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -55,12 +55,15 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
-    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # Ray raises any class
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # of any type
         ray.init(address=address, **options)
 
 
 def _start(ray: Any, **options: Any) -> None:
-    """Start Ray on this machine; try twice: on a busy one a start can exceed Ray's time limit of 15 s (ray#65983)."""
+    """Start Ray on this machine.
+
+    Try twice, because a start on a busy machine can exceed Ray's time limit of 15 s (ray#65983).
+    """
     for number in range(STARTS):
         try:
             with errors_as(_start_failed):
@@ -73,13 +76,13 @@ def _start(ray: Any, **options: Any) -> None:
 
 
 def _start_failed(error: Exception) -> Exception:
-    """Return the error to raise for a failed start: the machine's own (a full disk, say) as is, any other as WorkFailed.
+    """Return the error to raise for a failed start: an error of the machine as it is, any other as WorkFailed.
 
-    Ray raises RuntimeError, TimeoutError and Exception itself. An error of the machine is not retried.
+    An error of the machine, such as a full disk, is not retried. Ray itself raises RuntimeError, TimeoutError and Exception.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
         return error
-    return WorkFailed(f"Ray does not start here: {_short(error)}; try again, or with --local")
+    return WorkFailed(f"Ray does not start here: {_short(error)}; try again, or use --local")
 
 
 def _short(error: Exception) -> str:
@@ -87,9 +90,9 @@ def _short(error: Exception) -> str:
 
 
 class RayWorkers:
-    """`count` actors with one CPU each; the first `gpus` of them have one GPU each, on any node.
+    """A pool of `count` actors with one CPU each. The first `gpus` of them have one GPU each, on any node.
 
-    `rate_limiter` is the actor that holds the run's RateLimiter; None if no step uses the web.
+    `rate_limiter` is the actor that holds the run's RateLimiter, or None if no step uses the web.
     """
 
     def __init__(self, job: RunJob, count: int, web: Any | None, *, together: int, gpus: int = 0):
@@ -106,7 +109,7 @@ class RayWorkers:
         if web:  # on the driver's node, so that it is lost only with the run
             here = self._ray.get_runtime_context().get_node_id()
             driver_node = NodeAffinitySchedulingStrategy(here, soft=False)
-            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # forgets delays, like a new run
+            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # delays are forgotten
             options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": driver_node, **restarts}
             self.rate_limiter = ray.remote(_rate_limiter_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
@@ -116,7 +119,7 @@ class RayWorkers:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        """Create an actor. After the loss of a node it may wait for a free CPU; it gets no calls until it answers."""
+        """Create an actor. It gets no calls until it answers. After the loss of a node, it may have to wait for a free CPU."""
         proxy = _RemoteRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
@@ -155,7 +158,7 @@ class RayWorkers:
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayActorError as error:
-            if "creation task" in str(error):  # its constructor raised, and would again
+            if "creation task" in str(error):  # its constructor raised an error, and would raise it again
                 raise WorkFailed(f"a worker cannot start: {error}") from None
             self._start(number)
 
@@ -182,7 +185,7 @@ class RayWorkers:
 
 
 def _how(message: str) -> str:
-    """Return how an actor died, as `Ended.died` says it: Ray reports it only in prose."""
+    """Return the cause of an actor's death in the form of `Ended.died`. Ray reports it only in prose."""
     if "SIGKILL" in message or "killed" in message.lower():
         return "SIGKILL"
     if "node" in message.lower() and "died" in message.lower():
@@ -197,7 +200,7 @@ class _Actor:
         self.worker = Worker(job, rate_limiter)
 
     def ready(self) -> None:
-        """Return, which shows the driver that the actor runs."""
+        """Do nothing. The answer shows the driver that the actor runs."""
 
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
         def work() -> tuple[Any, str | None]:
@@ -213,7 +216,7 @@ def _rate_limiter_class() -> type:
 
 
 class _RemoteRateLimiter:
-    """The run's rate limiter, as a worker's client calls it."""
+    """Passes the calls of a worker's web client on to the run's rate limiter."""
 
     is_local = False
 
@@ -226,7 +229,7 @@ class _RemoteRateLimiter:
         try:
             return ray.get(self._actor.exchange.remote(*args))
         except ray.exceptions.RayActorError:
-            raise ConnectionError("the rate limiter of all workers died") from None
+            raise ConnectionError("the rate limiter that all workers share died") from None
 
 
 def gpus() -> int:

@@ -34,9 +34,9 @@ CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker"])
 
 
 class LocalWorkers:
-    """`count` processes that take calls through pipes. The driver holds the RateLimiter; a thread answers each worker's client.
+    """A pool of `count` processes that take calls through pipes. `processes[n]` is the current process of worker n.
 
-    Each process calls `initializer` first. `processes[n]` is the current process of worker n.
+    The driver holds the RateLimiter, and a thread answers each worker's web client. Each process calls `initializer` first.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LocalWorkers:
 
     def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
         self._tickets[worker].add(ticket)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker just died: wait() reports it
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker just died, which wait() reports
             self._pipes[worker].send((ticket, method, args))
 
     def wait(self) -> list[Ended]:
@@ -121,20 +121,23 @@ class LocalWorkers:
 
 
 def _start_process(process: Any) -> None:
-    """Start a process. The forkserver may just have been killed or run out of memory: then start another one and retry."""
+    """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
-            resource_tracker.ensure_running()  # before held_back: its start unblocks Ctrl-C
+            resource_tracker.ensure_running()  # before held_back, because its start unblocks Ctrl-C
             with held_back():  # the forkserver imports for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
             process.start()
             return
-        time.sleep(pause_s)  # until a dying forkserver is seen as dead
+        time.sleep(pause_s)  # gives a dying forkserver time to end
     raise WorkFailed("cannot start a process for a worker; run the same command again to resume")
 
 
 def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
-    """Answer a worker's client until the worker is gone. Without memory to answer, close the pipe: the worker then exits."""
+    """Answer a worker's client until the worker ends.
+
+    If there is no memory for an answer, close the pipe, so that the worker exits.
+    """
     worker = ""
     with pipe, contextlib.suppress(EOFError, OSError, MemoryError):
         while True:
@@ -144,7 +147,7 @@ def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
 
 
 class _RemoteRateLimiter:
-    """The run's rate limiter, as a worker's client calls it."""
+    """Passes the calls of a worker's web client on to the run's rate limiter."""
 
     is_local = False
 
@@ -162,12 +165,12 @@ class _RemoteRateLimiter:
 def _serve(
     pipe: Any, job: RunJob, rate_limiter: Any, environment: dict[str, str], initializer: Callable[[], None] | None
 ) -> None:
-    """Run calls until the driver closes the pipe or is gone."""
+    """Run calls until the driver closes the pipe or ends."""
     if initializer is not None:
         initializer()
     ignore()  # Ctrl-C: the driver stops its workers
     os.environ.clear()
-    os.environ.update(environment)  # the driver's now: the forkserver has that of its start, perhaps without credentials
+    os.environ.update(environment)  # the driver's current one; the forkserver's is older and may lack credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker has one core; Ray sets the same for its actors
     threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
     attempt(lambda: _do_calls(pipe, job, rate_limiter), _end_or_raise)
@@ -188,7 +191,7 @@ def _end_where_memory_is_short(failed: Any) -> None:
 
 def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
     lock = threading.Lock()
-    keep = Keep()  # holds the worker: the first call makes it, and reports the error if that fails
+    keep = Keep()  # holds the worker, which the first call makes; if that fails, the call reports the error
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:
@@ -205,14 +208,14 @@ def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
         while True:
             do(*calls.get())
 
-    # Start all threads now: one that cannot start for lack of memory during a call would never answer. A thread exits the
-    # process if it cannot even report an error: no memory, or the driver is gone.
+    # Start all threads now, because a thread that could not start later, for lack of memory, would never answer. A thread that
+    # cannot even report an error exits the process: memory is short, or the driver has ended.
     for _ in range(CALLS):
         Thread(attempt, serve, lambda _: os._exit(NO_MEMORY), name="call").start()
     while True:
         try:
             call = pipe.recv()
-        except (EOFError, ConnectionResetError):  # the driver is gone: exit at once and drop what is not committed
+        except (EOFError, ConnectionResetError):  # the driver has ended: exit at once and drop what is not committed
             os._exit(1)
         if call is None:
             try:

@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that updates in place in a terminal; in a pipe one line per stage and one with an estimate."""
+"""Shows progress on stderr. In a terminal, one line is updated in place. In a pipe, each stage and an estimate print a line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from vlmdata.engine.output.run_log import RunLog
 from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
-WINDOW_S = 60.0  # of the rate: partitions that an earlier run finished pass in a moment and must not count
+WINDOW_S = 60.0  # seconds over which the rate is measured; partitions of an earlier run pass in a moment and must not count
 ESTIMATE_PARTITIONS = 3  # partitions fetched in this run before the estimate
-REASONS = 3  # of drops, the most frequent ones, that the line names
+REASONS = 3  # number of the most frequent reasons for drops that the line names
 
 
 class Progress:
-    """Counts the rows of the current stage by outcome and shows rate, bytes and time left.
+    """Counts the rows of the current stage by outcome, and shows the rate, the bytes and the time left.
 
-    `rows` is the number of input rows, None if unknown; `folder` is where images are written, None if not on this machine.
+    `rows` is the number of input rows, or None if it is unknown. `folder` is where images are written, or None if that is not
+    on this machine.
     """
 
     def __init__(self, rows: int | None, log: RunLog, folder: Any = None):
@@ -48,7 +49,10 @@ class Progress:
         self.log.add("stage", name=name)
 
     def add(self, counts: dict[str, Any]) -> None:
-        """Count a partition that ended: `rows`, `alive`, `dropped` (by step and reason), `bytes` of images written now."""
+        """Count a partition that ended.
+
+        `counts` holds its `rows`, `alive`, `dropped` (by step and reason) and the `bytes` of images written now.
+        """
         now = time.monotonic()
         self.rows += counts["rows"]
         self.alive += counts["alive"]
@@ -88,7 +92,7 @@ class Progress:
         return text + self._outcomes(short=True)
 
     def _outcomes(self, *, short: bool = False) -> str:
-        """Return the number of rows alive and the most frequent reasons of drops; `short`: without the names of steps."""
+        """Return the number of rows alive and the most frequent reasons for drops. `short` leaves out the names of steps."""
         if not self.dropped:
             return ""
         most = self.dropped.most_common(REASONS)
@@ -126,7 +130,10 @@ class Progress:
         sys.stderr.flush()
 
     def _update(self, line: str) -> None:
-        """Replace the last line, cut to the terminal's width: a wrapped line would leave its first part on the screen."""
+        """Replace the last line.
+
+        It is cut to the terminal's width, because a wrapped line would leave its first part behind.
+        """
         sys.stderr.write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()
 

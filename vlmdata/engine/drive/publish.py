@@ -1,4 +1,4 @@
-"""Publishing the output of a run: shards, index and ledger, after a check of their sums."""
+"""Publishes the output of a run (shards, index and ledger) after a check of the sums of rows."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ CODECS = ("vlmdata", "simplejpeg", "opencv-python-headless", "pillow", "pyarrow"
 
 
 class SumsDiffer(Error, AssertionError):
-    """Rows were lost or doubled: a bug of ours, found before anything is published."""
+    """Raised before anything is published if rows were lost or doubled, which is a bug in vlmdata."""
 
 
 def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> list[list[tuple[PartitionCall, int, int]]]:
-    """Return for each shard its pieces (partition, start, stop) of kept rows: `samples` in each shard, the rest in the last."""
+    """Return the pieces of each shard: a partition and the range [start, stop) of its kept rows.
+
+    Each shard has `samples` rows in total, except that the last may have fewer.
+    """
     shards: list[list[tuple[PartitionCall, int, int]]] = []
     room = 0
     for call, count in zip(calls, kept, strict=True):
@@ -53,7 +56,7 @@ def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> l
 
 
 def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
-    """Return for each file of the ledger its partitions, each with the number of kept rows before it."""
+    """Return the partitions of each ledger file, each with the number of kept rows before it."""
     per_file = max(1, ROWS_PER_FILE // part_rows)
     before = 0
     lines = []
@@ -72,9 +75,9 @@ def finish(
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack and publish. Return the manifest, which the caller writes: until then OUT is not readable.
+    """Pack and publish the output of a run. Return the manifest. Until the caller writes it, OUT is not readable.
 
-    `counts` holds `rows` and `alive` of every partition. Raises SumsDiffer.
+    `counts` holds `rows` and `alive` of every partition. Raises SumsDiffer if rows were lost or doubled.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
@@ -101,7 +104,7 @@ def finish(
 
 
 def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
-    """Raise SumsDiffer unless the ledger holds every row once and the shards hold every kept row once."""
+    """Raise SumsDiffer if the ledger does not hold every row once, or the shards do not hold every kept row once."""
     sums = {
         "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
         "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
@@ -110,11 +113,11 @@ def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list
     }
     for what, (found, expected) in sums.items():
         if found != expected:
-            raise SumsDiffer(f"{what}: {found}, but there should be {expected}; nothing was published")
+            raise SumsDiffer(f"{what}: found {found}, expected {expected}; nothing was published")
 
 
 def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sum drops by step and reason, in the order of the recipe, largest first within a step."""
+    """Return the sums of drops by step and reason, in the order of the recipe, with the largest first within a step."""
     sums: dict[tuple[str, str], int] = {}
     for file in ledgers:
         for step, reason, count in file["dropped"]:
@@ -125,9 +128,10 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Publish every file, delete those of an earlier build, and return the facts of each file for the manifest.
+    """Publish every file, delete the files of an earlier build, and return the facts about each file for the manifest.
 
-    This deletes the manifest: OUT is not readable until the new one is written. Raises OSError if the lock was lost.
+    This deletes the old manifest, so OUT is not readable until the new manifest is written. Raises OSError if the lock was
+    lost.
     """
     confirm_alone(store)
     store.delete(MANIFEST)
@@ -171,7 +175,7 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
 
 
 def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """Return by step the facts on the models that it measured with: hash of the weights, preprocessing, precision."""
+    """Return, by step, the facts about its models: the hash of the weights, the preprocessing and the precision."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)
     for bound in compile_recipe(recipe):

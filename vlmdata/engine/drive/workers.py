@@ -1,4 +1,7 @@
-"""The interface of workers to the driver: numbered, each running a few calls at once. They are processes or Ray actors."""
+"""The interface between the driver and its workers, which are processes or Ray actors.
+
+Workers are numbered, and each runs a few calls at once.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,21 @@ class Workers(Protocol):
     gpus: int  # the first `gpus` workers have a GPU each, and only they measure with models; 0: all workers do
 
     def is_ready(self, worker: int) -> bool:
-        """Return whether a worker takes calls: the replacement of a dead one may have to wait for a free CPU."""
+        """Return whether a worker takes calls. The replacement of a dead worker may have to wait for a free CPU."""
         ...
 
     def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
-        """Start a call of a method of `Worker`."""
+        """Start a call of the method `method` of `Worker`. The `Ended` of the call will have this ticket."""
         ...
 
     def wait(self) -> list[Ended]:
-        """Block until a call ends or a worker becomes ready. Return the calls that ended, perhaps none."""
+        """Block until a call ends or a worker becomes ready. Return the calls that ended, possibly none."""
         ...
 
     def close(self) -> None:
-        """Stop all workers, also busy ones."""
+        """Stop all workers, including busy ones."""
         ...
 
 
 EXTERNAL_DEATHS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "node lost", "out of memory")
-"""Deaths caused from outside the worker: they say nothing about the row that it was working on."""
+"""Deaths caused from outside the worker, which say nothing about the row that the worker was processing."""

@@ -1,4 +1,7 @@
-"""Erasing forgotten rows from work/: plan, logs, blobs, decisions, packed shards. Each step can be repeated after a kill."""
+"""Erases forgotten rows from work/: the plan, logs, blobs, decisions and packed shards.
+
+Each step can be repeated after a kill.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 
 
 def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Yield every partition's number and rows in work/ (of a list only `columns`). Skips pieces of archives never read."""
+    """Yield the number and the rows of every partition in work/. The rows of a list have only `columns`.
+
+    Pieces of an archive that no worker has read yet are skipped.
+    """
     plan = plans.load(store)
     if plan is None:
         return
@@ -48,7 +54,10 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def erase(store: Store, cells: Cells, keys: set[str]) -> None:
-    """Erase everything of these rows under work/ except their keys. `keys` are without the numbers of repeats."""
+    """Erase everything about these rows under work/ except their keys.
+
+    `keys` are the keys of the rows, without the number that marks a repeated row.
+    """
     plan = plans.load(store)
     if plan is not None:
         _erase_logs(store, cells)
@@ -76,12 +85,15 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 
 
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
-    """Blank rows within the table's own columns. Without columns for the verdict, the tombstones give it when rows are read."""
+    """Blank the rows that `hit` marks, within the table's own columns.
+
+    If the table has no columns for the verdict, the tombstones give the verdict when the rows are read.
+    """
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
 
 def erase_partition(store: Store, partition: int, rows: list[int]) -> None:
-    """Erase rows from one partition's log, tables and blobs, after a worker committed them during a takedown."""
+    """Erase rows from one partition's log, tables and blobs. Used if a worker committed them during a takedown."""
     _erase_log(store, partition, rows)
 
 
@@ -97,7 +109,10 @@ def _erase_logs(store: Store, cells: Cells) -> None:
 
 
 def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
-    """Erase rows of one partition and return the files that its log names. Images first, because the tables locate them."""
+    """Erase rows of one partition. Return the files that its log names.
+
+    Images are erased first, because the tables hold their places.
+    """
     log = PartitionLog(store, partition)
     names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
     if not rows or not log.entries:
@@ -122,7 +137,10 @@ def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
 
 
 def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None:
-    """Add the places in work/ of the images of rows to `gone` or `kept`. Rows may share an image: it stays if one stays."""
+    """Add the places in work/ of the images of rows to `gone` if the row is erased, else to `kept`.
+
+    Rows may share an image, which must stay if one of these rows stays.
+    """
     for name in table.column_names:
         column = table[name].combine_chunks()
         images = column
@@ -138,7 +156,7 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Remove the rows from the file of every global decision. A new decision without them has another name."""
+    """Remove the rows from the file of every global decision. A new decision without these rows has another name."""
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
@@ -150,7 +168,10 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
 
 
 def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
-    """Return the files of a packed shard if it holds none of these keys; else delete its record and return none."""
+    """Return the files of a packed shard if it holds none of these keys.
+
+    Otherwise delete its record and return an empty list.
+    """
     record: dict[str, Any] = json.loads(store.read(name))
     with store.open(record["index"]) as opened:
         packed = pq.read_table(opened, columns=["key"])["key"]
@@ -161,7 +182,7 @@ def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
 
 
 def _delete_attempts(store: Store, plan: PartitionPlan | None, keys: set[str]) -> None:
-    """Delete what a run can make again: drafts of the ledger, and packed shards with one of these keys."""
+    """Delete what a run can create again: drafts of the ledger, packed shards with one of these keys, and unused plan files."""
     for name in store.list("work/ledger"):
         store.delete(name)
     wanted = pa.array(sorted(keys), pa.string())

@@ -1,6 +1,6 @@
-"""Finishing a takedown that was decided: publish the new files, erase forgotten rows, leave the tombstone.
+"""Finishes a takedown that was decided: publishes the new files, erases forgotten rows, and leaves the tombstone.
 
-Each step can be repeated, so after a kill at any moment the next call finishes the takedown.
+Each step can be repeated. So after a kill at any moment, the next call finishes the takedown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Pages = Callable[[Store, dict[str, Any]], dict[str, Any]]
 
 
 def finish_pending(store: Store, pages: Pages) -> None:
-    """Finish the last takedown if it was decided, and delete the files of one that was killed before it was decided."""
+    """Finish the last takedown if it was decided. Delete the files of a takedown that was killed before it was decided."""
     if is_pending(store):
         roll_forward(store, *tombstones.records(store)[-1], pages)
     for folder in store.folders(FOLDER):
@@ -29,7 +29,10 @@ def finish_pending(store: Store, pages: Pages) -> None:
 
 
 def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) -> None:
-    """Do all that a takedown's record decided, also after a kill in any step. Raises RecipeError if a new file is missing."""
+    """Do everything that the record of a takedown decided. Raises RecipeError if a new file is missing.
+
+    The call can be repeated after a kill in any step.
+    """
     for file in record["swap"].values():
         _check_exists(store, name, file)
     for gone in (MANIFEST, "index.parquet"):
@@ -50,7 +53,7 @@ def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) 
 
 
 def _check_exists(store: Store, name: str, file: str | None) -> None:
-    """Raise RecipeError if a new file of a record is missing. Call it before anything is changed."""
+    """Raise RecipeError if a new file that a record names is missing. Call it before anything is changed."""
     try:
         if file is not None:
             store.size(file)

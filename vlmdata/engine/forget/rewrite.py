@@ -1,6 +1,6 @@
-"""Rewriting published files without some samples: the tars that hold them, the index, and affected ledger and lookup files.
+"""Rewrites published files without some samples: the tars that hold them, the index, and affected ledger and lookup files.
 
-New files are written beside the published ones; the takedown replaces these later.
+New files are written beside the published ones. The takedown replaces the published files later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ THREADS = 4
 def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str, dict[str, Any] | None], Tally]:
     """Write new tars and a new index without these keys into `folder`.
 
-    Return facts by published name, None for a tar that is to be deleted, and the provenance of the removed samples.
+    Return the facts about each new file by its published name, and the provenance of the removed samples. The facts are None
+    for a tar that is to be deleted.
     """
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
@@ -61,14 +62,14 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
 
 
 def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
-    """Return the JSON members of samples of a shard."""
+    """Return the `json` members of these samples of a shard."""
     spans = [places(line)["json"] for line in table.select(["members"]).to_pylist()]
     with store.open(shard) as tar:
         return [read_open(store, shard, tar, *span) for span in spans]
 
 
 def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarray) -> dict[str, Any] | None:
-    """Copy the samples that stay into a new tar and return its facts; None if none stay."""
+    """Copy the samples that stay into a new tar and return its facts, or None if no sample stays."""
     if not keep.any():
         return None
     starts, sizes = table["offset"].to_numpy()[keep], table["size"].to_numpy()[keep]
@@ -91,7 +92,7 @@ def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarra
 
 
 def _runs(starts: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Join adjacent spans and yield (start, size) of each: one read instead of thousands."""
+    """Join adjacent spans and yield the (start, size) of each joined span, so that one read replaces thousands."""
     breaks = np.flatnonzero(starts[1:] != starts[:-1] + sizes[:-1]) + 1
     for piece in np.split(np.arange(len(starts)), breaks):
         yield int(starts[piece[0]]), int(starts[piece[-1]] + sizes[piece[-1]] - starts[piece[0]])
@@ -113,7 +114,7 @@ def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
 
 
 def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Rewrite a file of the ledger and its lookup with these rows forgotten. Return facts by published name."""
+    """Rewrite a ledger file and its lookup with these rows forgotten. Return the facts about both by their published names."""
     keys: list[str] = []
     sink = io.BytesIO()
     with open_parquet(store, name) as file:
@@ -135,7 +136,7 @@ def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> di
 
 
 def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
-    """Erase everything of these rows except the key, and set their outcome to forgotten."""
+    """Return the group with everything except the key erased in the rows `here`. Their outcome is set to forgotten."""
     hit = np.zeros(len(group), dtype=bool)
     hit[here] = True
     words = {"outcome": REASON, "step": STEP, "reason": REASON}

@@ -1,4 +1,7 @@
-"""The ledger: the outcome of every input row. Workers write it, the driver sums it, `why` and takedowns read it."""
+"""The ledger: the outcome of every input row.
+
+Workers write it, the driver adds up its counts, and `why` and takedowns read it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ ROWS_PER_FILE = 250_000  # a takedown rewrites whole files, and a million rows t
 
 
 def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
-    """Return a partition's rows of the ledger. `kept_before`: kept rows of earlier partitions; `samples`: samples per shard."""
+    """Return the rows of the ledger for a partition.
+
+    `kept_before` is the number of kept rows in earlier partitions, and `samples` is the number of samples per shard.
+    """
     living = alive(rows)
     number = kept_before + np.cumsum(living) - 1
     shards = pa.array([shard_name(n // samples) if ok else None for n, ok in zip(number, living, strict=True)], pa.string())
@@ -74,9 +80,10 @@ def without_secrets(table: pa.Table) -> pa.Table:
 
 
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Write one file of the ledger, and its lookup. Return name, hash and counts: rows, kept, and drops by step and reason.
+    """Write one file of the ledger and its lookup.
 
-    If `is_current` then returns False, because samples were taken down meanwhile, delete both and raise OSError.
+    Return their names and hashes, and counts: rows, kept, drops by step and reason. After the writing, `is_current` returns
+    False if samples were taken down meanwhile. In that case, delete both files and raise OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
     whole = pa.concat_tables(tables).combine_chunks()
@@ -107,16 +114,19 @@ def write(store: Store, number: int, tables: list[pa.Table], is_current: Callabl
 
 
 def ledger_files(manifest: dict[str, Any]) -> list[str]:
-    """Return the names of the ledger's files, in order."""
+    """Return the sorted names of the ledger's files."""
     return sorted(name for name in manifest["files"] if name.startswith("ledger/"))
 
 
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows with these sorted numbers of a ledger file; read only their row groups. Raises RecipeError for damage."""
+    """Return the rows of a ledger file that have these sorted numbers. Only the row groups that hold them are read.
+
+    Raises RecipeError for damage.
+    """
     tables = []
     with open_parquet(store, name) as file:
         if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
-            raise damage(store, name, "its lookup names rows that it does not have")
+            raise damage(store, name, "its lookup names rows that the file does not have")
         first = 0
         for number in range(file.num_row_groups):
             end = first + file.metadata.row_group(number).num_rows
@@ -132,7 +142,7 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
 
 
 def words_of(line: dict[str, Any]) -> set[str]:
-    """Return the words that find a row of the ledger: key, hashes, and addresses without secrets."""
+    """Return the words by which a row of the ledger is found: its key, its hashes, and its addresses without secrets."""
     images = [image for image in line["images"] or [] if image]
     words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
     return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold addresses with secrets

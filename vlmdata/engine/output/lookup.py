@@ -1,8 +1,8 @@
 """The lookup: for each file of the ledger, an index from words to the rows that contain them.
 
-A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file holds 48-bit hashes, sorted, in
-Parquet, so the statistics of row groups say which few to read. The reader compares the words themselves, because hashes may
-collide. Bloom filters would say which row group of the ledger may hold a word, but pyarrow cannot query one.
+A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file is a Parquet file of sorted 48-bit
+hashes, so the statistics of its row groups say which few of them to read. The reader compares the words themselves, because
+hashes may collide. Bloom filters could say which row group of the ledger may hold a word, but pyarrow cannot query them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def hash_of(word: str) -> int:
 
 
 def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted hashes of all words of ledger rows, and the row of each: int64 (N,), int32 (N,)."""
+    """Return the sorted hashes of all words of ledger rows, int64 (N,), and the row number of each, int32 (N,)."""
     images = flatten(table, "images")
     own = np.arange(len(table))
     columns = [(table["key"], own), (images.field("sha256"), images.parents)]
@@ -71,7 +71,7 @@ def encode_entries(hashes: np.ndarray, rows: np.ndarray) -> bytes:
 
 
 def facts(name: str, data: bytes) -> dict[str, Any]:
-    """Return the facts about a file for the manifest."""
+    """Return the facts about a file for the manifest: its name, its size in bytes and its SHA-256."""
     return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -91,7 +91,7 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
             if first < last:
                 group = file.read_row_group(number)
                 if group["row"].null_count or group["hash"].null_count:
-                    raise damage(store, name_for(ledger), "a hash or a row is missing")
+                    raise damage(store, name_for(ledger), "an entry lacks its hash or its row")
                 rows = group["row"].to_numpy()
                 found.append(rows[np.isin(group["hash"].to_numpy(), wanted[first:last])])
     return np.unique(np.concatenate(found))

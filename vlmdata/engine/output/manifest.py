@@ -1,4 +1,4 @@
-"""The manifest of a finished dataset. While OUT is being built or changed it has none and must not be read."""
+"""The manifest of a finished dataset. While a dataset is built or changed, it has no manifest and must not be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
 FIX = "Restore it, or remove it and build the dataset again"
-# Defaults of fields that manifests of earlier commits lack.
+# Defaults for the fields that manifests of earlier commits lack.
 EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
 LOCK = "work/.lock"  # locked by a build, takedown or clean; on an object store it is a folder of lease records
 
@@ -37,7 +37,7 @@ def load_manifest(store: Store) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(store: Store) -> Iterator[None]:
-    """Hold the lock on changes of a dataset for the block. If another process holds it, say so on stderr and wait."""
+    """Hold the lock on changes of a dataset for the block. If another process holds the lock, say so on stderr and wait."""
 
     def waits(holder: str) -> None:
         print(f"{redacted(store.url)}: locked by {holder}; waiting", file=sys.stderr, flush=True)
@@ -47,11 +47,11 @@ def alone(store: Store) -> Iterator[None]:
 
 
 def confirm_alone(store: Store) -> None:
-    """Raise OSError if another process took the lock, which can happen after this one was suspended for a minute."""
+    """Raise OSError if another process took the lock, which can happen if this process was suspended for a minute."""
     if not store.is_alone():
         raise OSError(f"{store.url}: another process took the lock while this one was suspended")
 
 
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
-    """Write the manifest, which makes the dataset readable. Publish every file that it lists before."""
+    """Write the manifest, which makes the dataset readable. Call it after every file in the manifest is published."""
     store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")

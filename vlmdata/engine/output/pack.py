@@ -1,4 +1,4 @@
-"""Packing of kept rows into tars, in plan order. The same samples always give the same bytes."""
+"""Packs kept rows into tars, in plan order. The same samples always give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.loader.index.index_file import IndexRow, index_table
 
 BLOCK = 512
-INDEX_FORMAT: dict[str, Any] = {  # no dictionary for keys: they are hashes, and it would cost a third more time and bytes
+INDEX_FORMAT: dict[str, Any] = {  # no dictionary for keys, because they are hashes: it would cost a third more time and bytes
     "compression": "zstd",
     "write_page_checksum": True,  # else a damaged page could be read as other samples
     "use_dictionary": ["shard", "members.list.element.name"],
     "column_encoding": dict.fromkeys(("offset", "members.list.element.offset"), "DELTA_BINARY_PACKED"),
 }
-RECORD = 10_240  # a tar is padded with zeros to a multiple of this, as by tar and tarfile
+RECORD = 10_240  # bytes; a tar is padded with zeros to a multiple of this, as tar and tarfile do
 
 
 def shard_name(number: int) -> str:
@@ -34,10 +34,11 @@ def shard_name(number: int) -> str:
 
 
 def pack(store: Store, number: int, samples: list[TarSample], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Write a shard and its index, unless the same shard exists. Return its record.
+    """Write shard `number` and its index if the same shard does not exist. Return its record.
 
-    The record is named by a hash of the tar's content, so after a change of threshold only shards whose samples changed are
-    packed. If `is_current` then returns False, because samples were taken down meanwhile, delete the shard and raise OSError.
+    The name of the record is a hash of the shard's content. So after a change of a threshold, only shards whose samples changed
+    are packed again. After the writing, `is_current` returns False if samples were taken down meanwhile. In that case, delete
+    the shard and raise OSError.
     """
     name = f"work/shards/{_identity(number, samples)}.json"
     try:
@@ -106,7 +107,7 @@ def _write(store: Store, shard: str, samples: list[TarSample], tar: Any) -> tupl
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the ustar header of a regular file, 512 bytes: mode 0644; owner, group and time are zero."""
+    """Return the ustar header of a regular file, 512 bytes. The mode is 0644; owner, group and time are zero."""
     fields = [
         (name.encode(), 100),
         (b"0000644", 8),
@@ -126,7 +127,7 @@ def header(name: str, size: int) -> bytes:
 
 
 def _with_scores(table: pa.Table, samples: list[TarSample]) -> pa.Table:
-    """Add a float64 column for each score; null where a sample lacks it."""
+    """Add a float64 column for each score. A sample that lacks the score has null."""
     for name in sorted({name for sample in samples for name in sample.scores}):
         table = table.append_column(name, pa.array([sample.scores.get(name) for sample in samples], pa.float64()))
     return table

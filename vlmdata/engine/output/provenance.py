@@ -1,4 +1,4 @@
-"""Provenance: counts of the sources and licences of samples, from columns of the source that state them."""
+"""Provenance: how many samples have each source and licence, according to the columns of the source that state them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from vlmdata.redact import redacted
 
 COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # common names in lists of images
-MOST = 1000  # values listed per column; a column with more holds texts of single samples, not licences
+MOST = 1000  # maximum number of values listed per column; a column with more describes single samples, not licences
 OTHERS = "(others)"
 
 Tally = dict[str, dict[str, int]]  # column -> value -> samples
 
 
 def tally(documents: Iterable[bytes]) -> Tally:
-    """Count the values of these columns in the JSON of samples."""
+    """Count the values of COLUMNS in the JSON documents of samples."""
     counts: dict[str, Counter[str]] = {}
     for document in documents:
         facts = json.loads(document)
@@ -27,7 +27,7 @@ def tally(documents: Iterable[bytes]) -> Tally:
 
 
 def total(tallies: Iterable[Tally], sign: int = 1, start: Tally | None = None) -> Tally:
-    """Add tallies to `start`, or subtract them from it with `sign=-1`."""
+    """Return `start` plus the tallies or, with `sign=-1`, `start` minus the tallies."""
     sums = {column: Counter(values) for column, values in (start or {}).items()}
     for one in tallies:
         for column, values in one.items():

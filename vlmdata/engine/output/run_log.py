@@ -1,6 +1,7 @@
 """The log of a run, `work/logs/TIME-ID.jsonl`: time, version, recipe, the counts of each stage, and how the run ended.
 
-It holds counts and names of steps, but no addresses or texts. Error messages may quote some, so a takedown clears them.
+The log holds counts and names of steps, but no addresses or texts. Error messages may quote an address or a text, so a takedown
+removes them from the log.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ FOLDER = "work/logs"
 
 
 class RunLog:
-    """A log whose file is rewritten at each event: so it works on an object store, and is complete when the run is killed.
+    """A log whose file is rewritten at each event, so that it works on an object store and stays complete if the run is killed.
 
-    Its `with` block logs `failed` if it ends with an error or an interrupt.
+    If its `with` block ends with an error or an interrupt, it logs `failed`.
     """
 
     def __init__(self, store: Store, recipe: dict[str, Any], **options: Any):
@@ -46,7 +47,7 @@ class RunLog:
 
 
 def clear_errors(store: Store) -> None:
-    """Remove error messages from every log: they may hold an address or a caption."""
+    """Remove error messages from every log, because they may quote an address or a caption."""
     for name in store.list(FOLDER):
         lines = [json.loads(line) for line in store.read(name).decode().splitlines()]
         cleared = [{**line, "error": None} if line.get("error") else line for line in lines]

@@ -1,4 +1,4 @@
-"""Samples: the members of a kept row in a tar, each with a name and either bytes or their place in a blob."""
+"""Turns kept rows into samples. The members of a sample have a name in the tar, and either bytes or their place in a blob."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pyarrow as pa
 from vlmdata.fields import carried
 from vlmdata.row import ROW, alive
 
-ENDING = {"jpeg": "jpg"}  # of a member's name; for other formats it is the name of the format
+ENDING = {"jpeg": "jpg"}  # format -> ending of a member's name; for other formats, the ending is the format's name
 FACTS = ("width", "height", "original_width", "original_height", "sha256")
 
 
 class BlobPlace(NamedTuple):
-    """The place of an image's bytes."""
+    """The place of an image's bytes in a blob."""
 
     blob: str
     offset: int
@@ -28,7 +28,10 @@ class BlobPlace(NamedTuple):
 
 
 class TarSample(NamedTuple):
-    """A training example. `members`: (name after the key's dot, bytes or their place), sorted; `images`: (width, height)."""
+    """A training sample as it is written to a tar. `images` are (width, height).
+
+    `members` are sorted pairs: a name, which follows the key and a dot, and the bytes or their place in a blob.
+    """
 
     key: str
     members: list[tuple[str, bytes | BlobPlace]]
@@ -38,7 +41,7 @@ class TarSample(NamedTuple):
 
 
 def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarSample]:
-    """Yield a partition's kept rows [start, stop) as samples; only kept rows are counted."""
+    """Yield the kept rows [start, stop) of a partition as samples. The positions count only kept rows."""
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
@@ -47,7 +50,7 @@ def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarS
 
 
 def _plain(value: Any) -> Any:
-    """Return a measured value in a form for JSON: NaN and infinity as None, dates and durations as text, bytes in hex."""
+    """Convert a measured value for JSON. NaN and infinity become None, dates and durations strings, and bytes hex."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -62,12 +65,12 @@ def _plain(value: Any) -> Any:
 
 
 def measured_columns(rows: pa.Table) -> list[str]:
-    """Return the columns that steps measured, without embeddings, which serve other steps and are too large to publish."""
+    """Return the columns that steps measured, except embeddings, which serve other steps and are too large to publish."""
     return [f.name for f in rows.schema if f.name not in ROW.names and f.type != pa.list_(pa.binary())]
 
 
 def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
-    """Return a pair in the layout of img2dataset and open_clip: key.jpg, key.txt, key.json."""
+    """Return a caption pair in the layout of img2dataset and open_clip: key.jpg, key.txt and key.json."""
     living = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
     assert len(living) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
@@ -92,12 +95,13 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
-    """Return a document: key.0.jpg, key.1.jpg …, key.json with aligned texts, images, metadata, files, roles and turns.
+    """Return a document: key.0.jpg, key.1.jpg …, and key.json with aligned texts, images, metadata, files, roles and turns.
 
-    Rejected positions are left out, also of measured lists that are aligned with the positions. Texts with no image left
-    between them are joined into one, with an empty line between paragraphs, as in OBELICS; a joined text has no scores.
+    Rejected positions are left out, also from measured lists that are aligned with the positions. If no image is left between
+    two texts, they are joined with an empty line between them, as in OBELICS. A joined text has no scores. Texts of a
+    conversation stay separate.
     """
-    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None: nothing there
+    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None if it is empty
     living = [i for i, (image, text) in enumerate(pairs) if image or text]
     texts = [text for _, text in pairs]
     runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
@@ -127,19 +131,19 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
-    """Return images or texts with None for those that a step rejected."""
+    """Return images or texts, with None in place of those that a step rejected."""
     return [item if item and item["drop"] is None else None for item in items or []]
 
 
 def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
-    """Return texts joined into one, and the alternatives of the first; None if there are none."""
+    """Return the texts joined into one, and the alternatives of the first text. Both are None if there are no texts."""
     if not texts:
         return None, None
     return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None
 
 
 def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:
-    """Return the names of images after the key's dot, 0.jpg, 1.png ...; None at a position without an image."""
+    """Return the name of each image after the key's dot, such as 0.jpg or 1.png, or None at a position without an image."""
     numbers = itertools.count()
     return [f"{next(numbers)}.{_ending(image)}" if image else None for image in images]
 
@@ -150,10 +154,10 @@ def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
-    """Return the `turns` of the positions that are kept, None for those without any, or None if there are none at all.
+    """Return the facts in `turns` for each kept position, or None for a position without facts.
 
-    Facts about a message move to its first kept position. Two messages of one role stay two messages, even if the message
-    between them was rejected.
+    The result is None if no position has facts. The facts about a message move to its first kept position. Two messages of one
+    role stay two messages, even if the message between them was rejected.
     """
     roles = row["roles"]
     turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
@@ -175,7 +179,7 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group positions: neighbouring texts without alternatives form one group, every other position its own."""
+    """Group the positions. Neighbouring texts without alternatives form one group; every other position is a group alone."""
     runs: list[list[int]] = []
     for i in living:
         text, before = texts[i], texts[runs[-1][-1]] if runs else None
@@ -195,7 +199,10 @@ def _ending(image: dict[str, Any]) -> str:
 
 
 def _body(image: dict[str, Any]) -> bytes | BlobPlace:
-    """Return the place of an image's bytes, or the bytes if they are inline: from a list, and no step put them into a blob."""
+    """Return the place of an image's bytes in a blob.
+
+    If the list gave the bytes inline and no step put them into a blob, return the bytes.
+    """
     return BlobPlace(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
 
 
@@ -215,7 +222,10 @@ def _is_aligned(value: Any, row: dict[str, Any]) -> bool:
 
 
 def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
-    """Return a pair's value of a column: if it is a list by position, the value of the image, else of the text."""
+    """Return a caption pair's value of a measured column.
+
+    If the value is a list by position, return the value of the image or, if that is None, the value of the text.
+    """
     if not _is_aligned(value, row):
         return value
     return value[position] if value[position] is not None else next((v for v in value if v is not None), None)
@@ -226,7 +236,7 @@ def _floats(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    """Return JSON with sorted names, except in `tools`, because chat templates show a schema in its own order."""
+    """Return JSON with sorted names. `tools` is not sorted, because chat templates show a schema in its given order."""
     kept = {name: value for name, value in values.items() if value is not None or name in ("url", "caption")}
     dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     if "tools" not in kept:

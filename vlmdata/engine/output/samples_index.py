@@ -1,4 +1,4 @@
-"""Reading the index of a dataset and its samples. Both are checked before use, because they may come from strangers."""
+"""Reads the index and the samples of a dataset. Both are checked before use, because they may come from strangers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as
 
-NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # of a sample or a member as we write it: not a path
+NAME = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}$"  # the name of a sample or a member, as vlmdata writes it; it cannot be a path
 TAR = r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,250}\.tar$"
 CHECKED = ("key", "shard", "offset", "size", "members")
 
 
 class SamplesIndex:
-    """An open index.parquet. Its `schema` is the loader's INDEX, followed by scores."""
+    """An open index.parquet. Its `schema` is the loader's INDEX, followed by the columns of scores."""
 
     def __init__(self, store: Store, file: pq.ParquetFile) -> None:
         self._store, self._file = store, file
         self.schema: pa.Schema = file.schema_arrow
 
     def groups(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows, one row group at a time. Raises RecipeError for a row that no dataset of ours can have."""
+        """Yield the rows, one row group at a time. Raises RecipeError for a row that vlmdata cannot have written."""
         wanted = None if columns is None else [name for name in self.schema.names if name in {*columns, *CHECKED}]
         for number in range(self._file.num_row_groups):
             table = self._file.read_row_group(number, columns=wanted)
@@ -42,14 +42,18 @@ class SamplesIndex:
 
 @contextlib.contextmanager
 def open_index(store: Store) -> Iterator[SamplesIndex]:
-    """Open a dataset's index for the block. Raises RecipeError, which names it, if it is damaged."""
+    """Open the index of a dataset for the block. Raises RecipeError, which names the index, if the index is damaged."""
     with open_parquet(store, INDEX_FILE) as file:
         yield SamplesIndex(store, file)
 
 
 def _fault(table: pa.Table) -> str | None:
-    """Return what is wrong, or None: names must match ours, each sample has one member `json`, and contains its members."""
-    table.validate(full=True)  # finds a damaged dictionary or list that points outside of its values
+    """Return what is wrong with rows of the index, or None.
+
+    Names must have the form that vlmdata writes. Each sample must have exactly one member `json`, and no member may reach
+    outside of its sample.
+    """
+    table.validate(full=True)  # finds a damaged dictionary or list, which points outside of its values
     members = table["members"].combine_chunks()
     flat = members.flatten()
     names = [table["key"], table["shard"].cast(pa.string()), flat.field("name")]
@@ -59,7 +63,7 @@ def _fault(table: pa.Table) -> str | None:
     for column, pattern in zip(names, (NAME, TAR, NAME), strict=True):
         odd = column.filter(pc.invert(pc.match_substring_regex(column, pattern)))
         if len(odd):
-            return f"{odd[0].as_py()[:200]!r} is no name of a sample, a tar or a member"
+            return f"{odd[0].as_py()[:200]!r} is not a valid name of a sample, a tar or a member"
     parents = np.repeat(np.arange(len(table)), np.asarray(pc.list_value_length(members)))
     start, size, at, length = (np.asarray(column) for column in numbers)
     inside = at - start[parents]
@@ -73,17 +77,17 @@ def _fault(table: pa.Table) -> str | None:
         return "a member is outside of its sample"
     facts = np.bincount(parents[np.asarray(pc.equal(flat.field("name"), "json"))], minlength=len(table))
     if (facts != 1).any():
-        return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members json"
+        return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members json, not one"
     return None
 
 
 def places(line: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return (offset, size) of each member in a row of the index, by name."""
+    """Return the (offset, size) of each member in a row of the index, by the member's name."""
     return {member["name"]: (member["offset"], member["size"]) for member in line["members"]}
 
 
 def read_span(store: Store, shard: str, offset: int, size: int) -> bytes:
-    """Return bytes of a tar. Raises RecipeError if the tar is too short."""
+    """Return `size` bytes of a tar from `offset`. Raises RecipeError if the tar is too short."""
     data = store.read_range(shard, offset, size)
     if len(data) != size:
         raise _short(store, shard, offset + size)
@@ -91,8 +95,8 @@ def read_span(store: Store, shard: str, offset: int, size: int) -> bytes:
 
 
 def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: int) -> bytes:
-    """Return bytes of an open tar. Raises RecipeError if the tar is too short."""
-    if size > opened.seek(0, 2) - offset:  # check first: `size` may be false, and read() allocates it
+    """Return `size` bytes of an open tar from `offset`. Raises RecipeError if the tar is too short."""
+    if size > opened.seek(0, 2) - offset:  # check first, because `size` may be wrong, and read() allocates it
         raise _short(store, shard, offset + size)
     opened.seek(offset)
     return opened.read(size)
@@ -100,13 +104,14 @@ def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: in
 
 def _short(store: Store, shard: str, end: int) -> RecipeError:
     return RecipeError(
-        f"{store.url}/{shard} ends before byte {end}, up to which {INDEX_FILE} lists samples. Restore both, or build again"
+        f"{store.url}/{shard} ends before byte {end}, but {INDEX_FILE} lists samples up to there. "
+        "Restore both files, or build the dataset again"
     )
 
 
 @contextlib.contextmanager
 def sample_of(store: Store, shard: str, key: str) -> Iterator[None]:
-    """Turn any error in the block, which reads a sample's bytes, into a RecipeError that names tar and sample."""
+    """Turn errors in the block, which reads a sample's bytes, into a RecipeError that names the tar and the sample."""
 
     def convert(error: Exception) -> Exception:
         if is_short_of_memory(error):
@@ -114,5 +119,5 @@ def sample_of(store: Store, shard: str, key: str) -> Iterator[None]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return RecipeError(f"{store.url}/{shard}, sample {key}: {reason}. Restore the tar, or build the dataset again")
 
-    with errors_as(convert, passes=(RecipeError, OSError)):  # damage can be JSON of any shape or an odd tar
+    with errors_as(convert, passes=(RecipeError, OSError)):  # damage can be JSON of any shape or a malformed tar
         yield

@@ -1,4 +1,4 @@
-"""The samples of a finished dataset, by shard, as its index lists them."""
+"""Reads the samples of a finished dataset, shard by shard, as its index lists them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def by_shard(index: SamplesIndex) -> Iterator[tuple[str, pa.Table]]:
-    """Yield every shard with its rows of the index. They are contiguous, but need not match row groups."""
+    """Yield the name of every shard and its rows of the index.
+
+    The rows of a shard are contiguous, but a row group may hold parts of several shards.
+    """
     rest: pa.Table | None = None
     for group in index.groups():
         rest = group if rest is None else pa.concat_tables([rest, group])
@@ -32,7 +35,7 @@ def shards(store: Store) -> Iterator[tuple[str, pa.Table]]:
 
 
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield key and members of every sample of a shard. `table`: the shard's rows of the index."""
+    """Yield the key and the members of every sample of a shard. `table` holds the shard's rows of the index."""
     with store.open(shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
             yield key, {one["name"]: read_open(store, shard, tar, one["offset"], one["size"]) for one in listed}

@@ -1,4 +1,4 @@
-"""Messages from the driver to workers: the job of a run once, then calls on partitions."""
+"""Messages from the driver to workers: first the job of the run, then calls on partitions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vlmdata.recipe import Recipe
 
 @dataclass(frozen=True)
 class RunJob:
-    """The recipe and OUT of a run, for every worker."""
+    """What every worker of a run gets: the recipe and the output folder OUT."""
 
     recipe: Recipe
     out: str
 
 
 class PartitionCall(NamedTuple):
-    """A partition, how many of its rows to take (None: all), through how many bound steps, with which global decisions."""
+    """A call on a partition: run its first `take` rows (None: all) through `upto` bound steps, with the decisions `decided`."""
 
     partition: int
     take: int | None

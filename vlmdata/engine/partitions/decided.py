@@ -1,4 +1,4 @@
-"""Global decisions in a worker: it selects the columns that a decision needs and applies decisions to a partition."""
+"""The worker's part in global decisions: it selects the columns that a decision needs, and applies decisions to a partition."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vlmdata.step import scatter
 ITEMS = ("images", "texts")
 GROUP_ROWS = 20_000  # rows in a row group of a decision's file
 
-Columns = dict[str, tuple[str, ...]]  # column -> fields of its items, in order; empty: the whole column
+Columns = dict[str, tuple[str, ...]]  # column -> the fields of its items to select, in order; none: the whole column
 
 
 def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
-    """Return these columns of the rows, `images` and `texts` with only these fields. Columns that do not exist are left out."""
+    """Return only these columns of the rows, and only these fields of `images` and `texts`. Missing columns are left out."""
     found = {}
     for name, fields in columns.items():
         if name in rows.column_names:
@@ -34,7 +34,7 @@ class Decided:
     """Applies global decisions to partitions. Thread-safe.
 
     The rows of a decision's file are in the order of partitions, and a worker processes partitions in about this order. So the
-    row group read last is cached, and a worker reads a file about once, not once for each partition.
+    row group that was read last is cached, and a worker reads a file about once instead of once for each partition.
     """
 
     def __init__(self, store: Store):
@@ -66,18 +66,21 @@ class Decided:
 
 
 class _DecisionFile:
-    """The changes of one decision, by partition. Statistics of its first column, `part`, say which row groups to read."""
+    """The file of one decision, read by partition.
+
+    The statistics of its first column, `part`, say which row groups to read.
+    """
 
     def __init__(self, file: Any):
         self._file = pq.ParquetFile(file)
         found = self._file.metadata
         spans = [bounds(found, number) for number in range(found.num_row_groups) if found.num_rows]
         self._first, self._last = np.array(spans, np.int64).reshape(-1, 2).T
-        self._number = -1  # of the row group in the cache
+        self._number = -1  # number of the cached row group
         self._group = pa.table({})
 
     def read(self, partition: int) -> pa.Table:
-        """Return the changes in one partition; a table without columns if there are none."""
+        """Return the changes in one partition, or a table without columns if there are none."""
         numbers = range(np.searchsorted(self._last, partition), np.searchsorted(self._first, partition, "right"))
         tables = [self._read_from(number, partition) for number in numbers]
         return pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
@@ -93,7 +96,7 @@ class _DecisionFile:
 
 
 def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
-    """Return `images` or `texts` with the fields of a decision's file in the rows `where` it changed something."""
+    """Return `images` or `texts` of the rows, with the fields of `changed` in the rows where `where` is true."""
     old, new = flatten(rows, column), flatten(changed, column)
     at = where[old.parents]
     known = {field.name for field in new.items.type}
@@ -103,7 +106,7 @@ def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -
 
 
 def select_fields(rows: pa.Table, column: str, fields: tuple[str, ...]) -> pa.ListArray:
-    """Return `images` or `texts` with only these fields."""
+    """Return `images` or `texts` with only these fields of each item."""
     flat = flatten(rows, column)
     arrays = [flat.field(name) for name in fields]
     return flat.rebuild(pa.StructArray.from_arrays(arrays, names=list(fields), mask=flat.items.is_null()))

@@ -10,11 +10,14 @@ import pyarrow as pa
 
 from vlmdata.row import flatten
 
-DIGITS = 24  # hex: 96 bits; a collision among a billion rows has probability 1e-11
+DIGITS = 24  # hex digits, so 96 bits; a collision among a billion rows has probability 1e-11
 
 
 def content_keys(rows: pa.Table) -> list[str]:
-    """Return a key for each row, equal for equal content: addresses, texts and inline bytes, or only the record's `id`."""
+    """Return a key for each row. Rows with equal content have equal keys.
+
+    The content is the addresses, texts and inline bytes of a row. If the rows have a column `id`, only the `id` counts.
+    """
     if "id" in rows.column_names:
         return [_digest(text.encode()) for text in rows["id"].to_pylist()]
     images, texts = flatten(rows, "images"), flatten(rows, "texts")
@@ -45,7 +48,7 @@ def _digest(data: bytes) -> str:
 
 
 def number_repeats(keys: list[str]) -> list[str]:
-    """Append `_1` to the key of the second of identical rows, `_2` to that of the third, so that keys are unique."""
+    """Make keys unique: append `_1` to the second of equal keys, `_2` to the third, and so on."""
     seen: dict[str, int] = {}
     numbered = []
     for key in keys:
@@ -56,5 +59,5 @@ def number_repeats(keys: list[str]) -> list[str]:
 
 
 def key_order(keys: list[str]) -> np.ndarray:
-    """Return the permutation that sorts rows by key, stably: a fair shuffle, because keys are hashes."""
+    """Return the stable permutation that sorts rows by key. It is a fair shuffle, because keys are hashes."""
     return np.argsort(np.array(keys, dtype=f"S{DIGITS}"), kind="stable")

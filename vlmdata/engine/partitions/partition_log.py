@@ -1,7 +1,8 @@
 """The log of a partition: its measurements, as a sequence of committed entries.
 
 An entry is a Parquet file of measured columns, an optional blob of images, and a record that names both. Records are numbered
-and created exclusively, so if two workers process one partition, the first to commit wins and the other uses its entry.
+and created exclusively. So if two workers process one partition, the first to commit wins, and the other uses the winner's
+entry.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 class PartitionLog:
-    """The committed entries of one partition, read when this object is made."""
+    """The committed entries of one partition, read when this object is created."""
 
     def __init__(self, store: Store, partition: int):
         self.store = store
@@ -30,17 +31,18 @@ class PartitionLog:
         self.entries = [read_record(store, name, Entry, WORK_FIX) for name in store.list(self.folder)]
 
     def rows(self) -> pa.Table | None:
-        """Return the rows that a worker read from an archive and committed, or None."""
+        """Return the rows that a worker read from an archive and committed, or None if there are none."""
         for entry in self.entries:
             if entry["rows"]:
                 return pq.read_table(pa.BufferReader(self.store.read(entry["table"])))
         return None
 
     def measured(self, name: str, wanted: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, pa.Array | None]:
-        """Look up a measurement for the rows `wanted`, bool (N,), given hashes of their current inputs, uint64 (N,).
+        """Look up a measurement for the rows that `wanted` marks, bool (N,).
 
-        Return which rows have it, bool (N,), and a struct array of its columns for exactly those rows, in row order. A later
-        entry overrides an earlier one; a value measured on other inputs does not count.
+        `inputs` are hashes of the current inputs of all rows, uint64 (N,). Return which rows have the measurement, bool (N,),
+        and its columns for exactly these rows, as a struct array in row order. The array is None if no entry has the
+        measurement. A later entry overrides an earlier one. A value that was measured on other inputs does not count.
         """
         found = np.full(len(wanted), -1)
         arrays = []
@@ -53,7 +55,7 @@ class PartitionLog:
             values = table[name].combine_chunks()
             row = table["row"].to_numpy()
             has = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False) & (row < len(wanted)))
-            stored = values.field("input").take(pa.array(has))  # without nulls, which make numpy convert all to floats
+            stored = values.field("input").take(pa.array(has))  # without nulls, which would make numpy convert to floats
             same = stored.to_numpy() == inputs[row[has]]
             has = has[same]
             found[row[has]] = base + has
@@ -63,7 +65,7 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return the number of records by kind, in an archive, that make no rows."""
+        """Return how many records of an archive make no rows, by kind."""
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
     def commit(
@@ -75,7 +77,7 @@ class PartitionLog:
         rows: bool = False,
         others: Mapping[str, int] | None = None,
     ) -> bool:
-        """Add an entry of measurements or, with `rows`, of rows read from an archive.
+        """Add an entry of measurements or, with `rows`, of rows read from an archive. Return True.
 
         If another worker has added an entry since this log was read, delete the new files and return False.
         """
@@ -99,7 +101,10 @@ def attempt_name(folder: str, partition: int, ending: str) -> str:
 
 
 class PartitionBlob:
-    """The images of one partition in one file, in the order of completion. Opened at the first image. Not thread-safe."""
+    """Writes the images of one partition into one file, in the order of completion. Not thread-safe.
+
+    The file is created when the first image is added.
+    """
 
     def __init__(self, store: Store, partition: int):
         self.store = store
@@ -118,13 +123,13 @@ class PartitionBlob:
         return self.size - len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes that were added, before or after they are durable."""
+        """Return bytes that were added. Works only before `close`."""
         assert self._file is not None
         self._file.flush()
         return os.pread(self._file.fileno(), size, offset)
 
     def close(self) -> list[str]:
-        """Make the file durable and return its name in a list, which is empty if nothing was added."""
+        """Make the file durable and return a list with its name, or an empty list if nothing was added."""
         if self._file is None:
             return []
         self._file = None
@@ -132,6 +137,6 @@ class PartitionBlob:
         return [self.name]
 
     def discard(self) -> None:
-        """Delete the file."""
+        """Close and delete the file, if there is one."""
         for name in self.close():
             self.store.delete(name)

@@ -1,4 +1,4 @@
-"""Arrays that workers search while they share the tasks of a global decision."""
+"""Stores arrays that workers search while they share the tasks of a global decision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = "work/pieces"
 
 
 def keep_piece(store: Store, array: np.ndarray) -> str:
-    """Store an array where every worker can read it, under a hash of its content, and return its path or URL."""
+    """Store an array where every worker can read it. Return its path or URL, which contains a hash of its content."""
     sink = io.BytesIO()
     np.save(sink, np.ascontiguousarray(array))
     name = f"{FOLDER}/{hashlib.sha256(sink.getbuffer()).hexdigest()[:32]}.npy"
@@ -22,6 +22,6 @@ def keep_piece(store: Store, array: np.ndarray) -> str:
 
 
 def clear_pieces(store: Store) -> None:
-    """Delete the arrays: they hold texts and embeddings of rows."""
+    """Delete the stored arrays, because they hold texts and embeddings of rows."""
     for name in store.list(FOLDER):
         store.delete(name)

@@ -1,8 +1,9 @@
-"""The plan: the rows of each partition, written once.
+"""The plan of a dataset: the rows of each partition. It is written once.
 
 A list is sorted by key and cut into partitions of equal size. So every partition is a fair sample of the list, and the
-addresses of one host are distributed. Memory use is bounded, because rows pass through buckets on disk. The plan of an archive
-holds only its pieces: each piece is a partition, and the worker that reads it makes its rows.
+addresses of one host are spread over the partitions. Memory use is bounded, because rows pass through buckets on disk. The plan
+of an archive holds only the pieces of the archive. Each piece is a partition, and the worker that reads the piece makes the
+rows.
 """
 
 from __future__ import annotations
@@ -34,24 +35,28 @@ from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
 PARTITIONS_PER_FILE = 64
-IN_MEMORY_BYTES = 64_000_000  # most rows that are sorted in memory; a longer list goes through buckets on disk
+IN_MEMORY_BYTES = 64_000_000  # maximum bytes of rows to sort in memory; a larger list is sorted in buckets on disk
 BUCKETS = 256
-MAX_DEPTH = 3  # levels of buckets: 16 million buckets in all; a larger one holds one row repeated many times
+MAX_DEPTH = 3  # levels of buckets, 16 million in all; a bucket that is still too large holds one row repeated often
 
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """A plan: `files` hold the rows of a list, 64 partitions each; or `pieces` say what each partition of an archive reads."""
+    """The plan of a dataset, as it is stored.
+
+    The plan of a list has `files`, which hold the rows of 64 partitions each. The plan of an archive has `pieces`, which say
+    what each partition reads.
+    """
 
     source: str  # fingerprint of the source; a run with another source is refused
     part_rows: int
-    parts: int  # how many; the name on disk
+    parts: int  # the number of partitions; this field is named as on disk
     rows: int | None  # None for an archive: unknown until it is read
     files: list[str]
-    pieces: list[dict[str, Any]]  # without secrets
+    pieces: list[dict[str, Any]]  # without the secrets of addresses
 
     def piece(self, partition: int, source: Source) -> dict[str, Any]:
-        """Return what a partition of an archive reads, with the secrets of addresses, which the plan on disk leaves out."""
+        """Return what a partition of an archive reads, with the secrets of addresses, which the plan on disk does not hold."""
         piece = self.pieces[partition]
         if MARK not in json.dumps(piece):
             return piece
@@ -60,11 +65,14 @@ class PartitionPlan:
 
     @property
     def is_list(self) -> bool:
-        """Whether the plan is of a list, which may be empty; else it is of an archive."""
+        """Whether the plan is that of a list, which may be empty, and not that of an archive."""
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
-        """Return the rows of a partition of a list as read from the source, with keys; an empty table for an empty list."""
+        """Return the rows of a partition of a list, with keys, as the source yielded them.
+
+        An empty list gives an empty table.
+        """
         if not self.files:
             return ROW.empty_table()
         with store.open(self.files[partition // PARTITIONS_PER_FILE]) as file:
@@ -81,7 +89,7 @@ def load(store: Store) -> PartitionPlan | None:
 
 
 def make(recipe: Recipe, store: Store) -> PartitionPlan:
-    """Return the plan in OUT; write it if there is none. Raises RecipeError if OUT was built from another source."""
+    """Return the plan in OUT, and write it first if there is none. Raises RecipeError if OUT was built from another source."""
     identity = source_identity(recipe.source)
     plan = load(store)
     if plan is None:
@@ -89,12 +97,12 @@ def make(recipe: Recipe, store: Store) -> PartitionPlan:
         plan = load(store)  # another driver may have written it first
         assert plan is not None
     if plan.source != identity:
-        raise RecipeError(f"{store.url} was built from another source; give another --out, or remove it")
+        raise RecipeError(f"{store.url} was built from another source. Give another --out, or remove this dataset")
     return plan
 
 
 def source_identity(source: Source) -> str:
-    """Return a fingerprint of the source's parameters and of its files' names and sizes."""
+    """Return a fingerprint of a source: of its parameters and of the names and sizes of its files."""
     values = asdict(source)
     parameters = {field.name: values[field.name] for field in fields(source) if values[field.name] != field.default}
     parameters.pop("path", None)  # a folder may have moved: the names of its files identify it
@@ -129,7 +137,10 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
 
 
 def _stored(source: Source) -> dict[str, str]:
-    """Map the path of each file of a source to the text in the plan: without secrets, numbered where two become the same."""
+    """Map the path of each file of a source to the path that the plan stores.
+
+    The stored path has no secrets. Paths that become equal without their secrets are numbered.
+    """
     counts: Counter[str] = Counter()
     found = {}
     for path, _ in source.files():
@@ -144,9 +155,9 @@ def _lean_path(value: Any, stored: dict[str, str]) -> Any:
 
 
 def _lean(rows: pa.Table) -> pa.Table:
-    """Leave out columns, and fields of images and texts, that are all null; `conform` restores them.
+    """Return the rows without columns, and without fields of images and texts, that are all null. `conform` restores them.
 
-    A list of addresses uses two of forty columns; writing the others would take most of the time.
+    A list of addresses uses two of forty columns. Writing the others would take most of the time.
     """
     columns: dict[str, pa.Array] = {}
     for name in rows.column_names:
@@ -163,7 +174,7 @@ def _lean(rows: pa.Table) -> pa.Table:
 
 
 def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a list sorted by key, identical ones numbered, in one table for each bucket."""
+    """Yield the rows of a list sorted by key, in one table for each bucket. The keys of identical rows are numbered."""
     waiting: list[pa.Table] = []
     size = 0
     buckets: Buckets | None = None
@@ -200,12 +211,12 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 class Buckets:
-    """Rows on disk in 256 files, by two hex digits of their keys: an external sort. A file that is too large is split again."""
+    """An external sort: rows on disk in 256 files, by two hex digits of their keys. A file that is too large is split again."""
 
     def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
         folder.mkdir()
         self.folder = folder
-        self.depth = depth  # pairs of digits that all keys here share
+        self.depth = depth  # pairs of hex digits that all keys in these buckets share
         self.schema = schema
         self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
         self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
@@ -252,7 +263,7 @@ class Buckets:
 
 
 def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut a stream of tables into tables of exactly `rows` rows; the last one may be shorter."""
+    """Cut a stream of tables into tables of exactly `rows` rows. The last table may be shorter."""
     pieces: list[pa.Table] = []
     count = 0
     for table in tables:

@@ -1,7 +1,7 @@
-"""Tombstones: hashes of forgotten content, so that no later run brings it back.
+"""Tombstones: hashes of forgotten content, so that no later run brings the content back.
 
-Each `forget` writes one record in OUT/forgotten. It holds keys (which are hashes), BLAKE2b hashes of addresses, hosts and
-SHA-256 values, and perceptual hashes of images whose likenesses are forgotten too. `clean` does not delete it.
+Each `forget` writes one record in OUT/forgotten, which `clean` does not delete. The record holds keys (which are hashes),
+BLAKE2b hashes of addresses, hosts and SHA-256 values, and perceptual hashes of images whose likenesses are forgotten too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = "forgotten"
 STEP = "forget"
 REASON = "forgotten"
 TAKEN_DOWN = "samples were taken down during this run"
-KEY_DIGITS = 24  # identical rows have the same key, except for a number after it
+KEY_DIGITS = 24  # hex digits of a key; identical rows have the same digits, and a number may follow them
 SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # in `extra` of rows from tars that vlmdata wrote
 CONTENT = (
     *("url", "images", "texts", "roles", "turns", "tools", "stated_hashes", "extra"),
@@ -40,13 +40,16 @@ CONTENT = (
 
 @dataclass
 class Tombstones:
-    """Content that a dataset must not hold again. Rows match by key, page, image address or host; images also by bytes."""
+    """Content that a dataset must not hold again.
 
-    hashes: set[str] = field(default_factory=set)  # of "url ...", "domain ...", "sha256 ..."
-    keys: set[str] = field(default_factory=set)  # without the number of repeats
+    A row matches by its key, page, image address or host. An image also matches by its bytes.
+    """
+
+    hashes: set[str] = field(default_factory=set)  # of the strings "url ...", "domain ..." and "sha256 ..."
+    keys: set[str] = field(default_factory=set)  # of rows, without the number that marks a repeated row
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
-    records: int = 0  # takedowns read
-    blocks: BlockList | None = None  # the recipe's block lists, checked in the same places, with their own reasons
+    records: int = 0  # number of takedown records that were read
+    blocks: BlockList | None = None  # the recipe's block lists; they are checked in the same places and give their own reasons
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.keys or self.likenesses or self.blocks)
@@ -64,7 +67,7 @@ class Tombstones:
         return phash is not None and any((phash ^ like).bit_count() <= bits for like, bits in self.likenesses)
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """Return the rows; a forgotten row has `drop` set and keeps only its key."""
+        """Return all rows. A forgotten row keeps only its key, and its `drop` is set."""
         if not self or not len(rows):
             return rows
         if self.blocks:
@@ -82,7 +85,7 @@ class Tombstones:
         return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
 
     def _taken_from(self, extras: list[str | None]) -> np.ndarray:
-        """Return which rows come from a sample of another dataset whose key was forgotten there, bool (N,)."""
+        """Return which rows come from a sample of another dataset whose key was forgotten, bool (N,)."""
         if not self.keys:
             return np.zeros(len(extras), dtype=bool)
         found = [SOURCE_KEY.search(extra or "") for extra in extras]
@@ -90,7 +93,7 @@ class Tombstones:
 
 
 def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
-    """Return rows without the inline bytes of images that a step rejected: these bytes must not reach any file."""
+    """Return rows without the inline bytes of images that a step rejected, because these bytes must not reach any file."""
     images = flatten(rows, "images")
     gone = pc.fill_null(pc.equal(images.field("drop"), step), False)
     if not pc.any(pc.and_(gone, images.field("data").is_valid())).as_py():
@@ -101,7 +104,10 @@ def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
 
 
 def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
-    """Return rows with content and verdict erased where `where` is true: the key stays, with `drop` and `reason` forgotten."""
+    """Return rows with content and verdict erased where `where` is true.
+
+    The key stays, and `drop` and `reason` say forgotten.
+    """
     if not where.any():
         return rows
     kept = pa.array(np.arange(len(rows)), mask=where)
@@ -118,12 +124,12 @@ def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
 
 
 def hash_of(kind: str, value: str) -> str:
-    """Return the 128-bit hash of a word, in hex. `kind`: "url", "domain" or "sha256"."""
+    """Return the 128-bit hash of a word, in hex. `kind` is "url", "domain" or "sha256"."""
     return hashlib.blake2b(f"{kind} {value}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def domains_of(url: str) -> list[str]:
-    """Return an address's host and the domains above it: a.b.org, b.org and org for https://a.b.org/."""
+    """Return an address's host and the domains above it, such as a.b.org, b.org and org for https://a.b.org/."""
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # an unclosed bracket: such an address has no host
@@ -133,7 +139,7 @@ def domains_of(url: str) -> list[str]:
 
 
 def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Return the name and content of every record, oldest first. Raises RecipeError for a damaged one."""
+    """Return the name and content of every takedown record, oldest first. Raises RecipeError for a damaged record."""
     return [(name, _read(store, name)) for name in _names(store)]
 
 
@@ -148,13 +154,13 @@ def _names(store: Store) -> list[str]:
 
 
 def _read(store: Store, name: str) -> dict[str, Any]:
-    fix = "Restore it: without it, samples that were taken down come back"
+    fix = "Restore it, because without it samples that were taken down come back"
     record = read_record(store, name, Takedown, fix)
     return read_record(store, name, PendingTakedown, fix) if "swap" in record else record
 
 
 def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
-    """Return all tombstones of a dataset, and with a recipe also its block lists."""
+    """Return all tombstones of a dataset and, if a recipe is given, its block lists."""
     blocks = next((step for step in recipe.steps if isinstance(step, BlockList)), None) if recipe else None
     found = Tombstones(blocks=blocks)
     for _, record in records(store):
@@ -166,14 +172,14 @@ def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
 
 
 def are_all(store: Store, known: Tombstones) -> bool:
-    """Return whether these are still all tombstones: no takedown happened since they were read. Costs one listing."""
+    """Return whether `known` still holds all tombstones, so that no takedown happened since. Costs one listing."""
     return len(_names(store)) == known.records
 
 
 def adopt(store: Store, source: Source) -> None:
     """Copy the tombstones of the datasets that a source reads. Call it before the plan is made.
 
-    They are beside a dataset's tars, or one folder above the files exported from it.
+    The tombstones of a dataset are beside its tars, or one folder above the files that were exported from it.
     """
     files = [os.path.dirname(path) for path, _ in source.files() if path.startswith("/") or "://" in path]
     folders = sorted({*files, *(os.path.dirname(folder) for folder in files)})

@@ -1,4 +1,4 @@
-"""Reading the bytes that a row points to, in the dataset's store or in a file of the source."""
+"""Reads the bytes that a row points to, from the dataset's store or from a file of the source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
-    """Return the bytes that a row points to: in the store's work/, or in a file of the source (a path or an fsspec URL)."""
+    """Return `size` bytes from `offset` of a blob: a file in the store's work/, or a source file by path or fsspec URL."""
     if "://" in blob:
         fs, path = fsspec.url_to_fs(blob)
         return fs.cat_file(path, start=offset, end=offset + size)

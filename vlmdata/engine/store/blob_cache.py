@@ -1,6 +1,6 @@
-"""A cache of blobs on an object store: the first reads of a blob take one request each, the next one fetches the whole blob.
+"""A cache of blobs on an object store. Each of the first reads of a blob is one request; the next read fetches the whole blob.
 
-Packing and scoring read nearly every image of a blob, in another order than in the blob; a report reads one of many.
+Packing and scoring read nearly every image of a blob, but in another order. A report reads only one of many images.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 FEW = 3  # reads of one blob before the whole blob is fetched
-KEEP_BYTES = 256_000_000  # of cached blobs, not counting the one in use
-REMEMBERED = 1000  # blobs whose reads are counted
+KEEP_BYTES = 256_000_000  # maximum bytes of cached blobs; the newest blob stays even if it is larger
+REMEMBERED = 1000  # maximum number of blobs whose reads are counted
 
 
 class BlobCache:
-    """A cache of whole blobs. Thread-safe. `whole` and `part` fetch a blob, or a range of it, from the store."""
+    """A cache of whole blobs. Thread-safe. `whole` fetches a blob from the store, and `part` fetches a range of a blob."""
 
     def __init__(self, whole: Callable[[str], bytes], part: Callable[[str, int, int], bytes]):
         self._whole, self._part = whole, part
@@ -24,7 +24,7 @@ class BlobCache:
         self._cached: OrderedDict[str, bytes] = OrderedDict()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a blob, from `offset`."""
+        """Return `size` bytes of a blob from `offset`."""
         with self._lock:
             if name in self._cached:
                 self._cached.move_to_end(name)
@@ -40,6 +40,6 @@ class BlobCache:
         return self._part(name, offset, size)
 
     def forget(self, name: str) -> None:
-        """Remove a blob from the cache, before it changes."""
+        """Remove a blob from the cache. Call this before the blob changes."""
         with self._lock:
             self._cached.pop(name, None)

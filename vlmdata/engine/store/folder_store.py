@@ -1,4 +1,4 @@
-"""A store in a folder. A record gets its name only when it is complete: it is a hard link to a finished draft."""
+"""A store in a folder. A record is written as a draft, and gets its name, as a hard link, once the draft is complete."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from vlmdata.engine.store.store_protocol import inside
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
-KNOWN = 100_000  # checked paths that are remembered
+KNOWN = 100_000  # maximum number of checked paths that are remembered
 DRAFT = re.compile(r"\..+\.[0-9a-f]{32}")  # the name of an incomplete file
 
 
 class LocalStore:
-    """A folder on a file system that every worker sees under the same path."""
+    """A store in a folder of a file system that every worker sees under the same path."""
 
     def __init__(self, root: Path):
         self.root = root.absolute()
         self.url = str(self.root)
-        self._known: set[Path] = set()  # checked paths: not links out of the dataset
+        self._known: set[Path] = set()  # paths that were checked and are inside of the dataset
 
     def path(self, name: str) -> Path:
-        """Return the absolute path of a file. Raises RecipeError for a name or a link that leads out of the dataset."""
+        """Return the absolute path of a file. Raises RecipeError if the name or a link points outside of the dataset."""
         path = self.root / inside(name, self.url)
         if path not in self._known:
             try:
                 real_path_inside(str(path), self.url)
             except Refused:
-                raise RecipeError(f"{self.url} names a file outside of the dataset: {name[:200]!r}, by a link") from None
+                raise RecipeError(f"{self.url} names a file outside of the dataset through a link: {name[:200]!r}") from None
             if len(self._known) < KNOWN:
                 self._known.add(path)
         return path
@@ -50,7 +50,7 @@ class LocalStore:
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         with self.open(name) as file:
-            left = os.fstat(file.fileno()).st_size - offset  # `size` may be false, and pread allocates it first
+            left = os.fstat(file.fileno()).st_size - offset  # `size` may be wrong, and pread allocates it first
             return os.pread(file.fileno(), min(size, left), offset) if left > 0 else b""
 
     def open(self, name: str) -> IO[bytes]:
@@ -165,7 +165,7 @@ def _removed_on_error(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Open a file for reading. Raises OSError unless it is a regular file: opening a pipe would wait for its writer."""
+    """Open a file for reading. Raises OSError if it is not a regular file, because opening a pipe would wait for its writer."""
     return open(path, "rb", opener=_opener)
 
 
@@ -173,12 +173,12 @@ def _opener(path: str, flags: int) -> int:
     number = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise IsADirectoryError(errno.EISDIR, "is no file", path)
+        raise IsADirectoryError(errno.EISDIR, "not a regular file", path)
     return number
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:
-    """Return whether an open file is still the one at this path."""
+    """Return whether an open file is still the file at this path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The JSON records of a dataset. Each is checked against a declared shape before use, because it may come from strangers."""
+"""The shapes of the JSON records of a dataset. Each record is checked before use, because it may come from strangers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmdata.step import RecipeError
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
-DEEPEST = 100  # levels of nested lists and objects; recursive readers allow about ten times as many
+DEEPEST = 100  # maximum levels of nested lists and objects; recursive readers fail at about ten times as many
 WORK_FIX = "Remove the folder work/ and build the dataset again"
 
 
@@ -31,7 +31,7 @@ class Drops(Shape):
 
 
 class FileFacts(Shape):
-    """A manifest's facts about a file. Files of the ledger have `rows`, tars have `samples`."""
+    """The facts about a file in a manifest. Files of the ledger have `rows`, and tars have `samples`."""
 
     bytes: Count
     sha256: str
@@ -54,7 +54,7 @@ class RecipeRecord(Shape):
 
 
 class Manifest(Shape):
-    """manifest.json. Manifests of earlier commits lack the fields that have a default."""
+    """The content of manifest.json. Manifests of earlier commits lack the fields that have a default."""
 
     rows: Count
     kept: Count
@@ -77,7 +77,7 @@ class Manifest(Shape):
 
 
 class Takedown(Shape):
-    """forgotten/NNNNN.json: the tombstones of one takedown."""
+    """The content of forgotten/NNNNN.json: the tombstones of one takedown."""
 
     at: str
     rows: Count
@@ -87,9 +87,9 @@ class Takedown(Shape):
 
 
 class PendingTakedown(Takedown):
-    """The record of a takedown that is not finished. `swap` maps each published file to its new file in `folder`, or to null.
+    """The record of a takedown that is not finished.
 
-    Null means that the published file is deleted.
+    `swap` maps each published file to its new file in `folder`, or to null if the published file is to be deleted.
     """
 
     folder: Annotated[str, Field(pattern=r"^forgotten/[0-9a-f]{32}$")]
@@ -101,12 +101,12 @@ class PendingTakedown(Takedown):
     def _takes_its_own_files(self) -> PendingTakedown:
         for target, file in self.swap.items():
             if file not in (None, f"{self.folder}/{target}"):
-                raise ValueError(f"swap.{target} is another file")
+                raise ValueError(f"swap.{target} must be {self.folder}/{target} or null")
         return self
 
 
 class Planned(Shape):
-    """work/plan.json; see engine/partitions/plan.py."""
+    """The content of work/plan.json. engine/partitions/plan.py describes the fields."""
 
     source: str
     part_rows: Count
@@ -117,14 +117,18 @@ class Planned(Shape):
 
 
 class PartitionsRecord(Shape):
-    """work/parts.json: the number of each partition, how many rows were taken (null: all), and its rows in the ledger."""
+    """The content of work/parts.json.
+
+    Each item of `parts` is the number of a partition, how many rows were taken (null: all), and its rows in the ledger.
+    `decided` names the files of the global decisions.
+    """
 
     decided: list[str]
     parts: list[tuple[Count, Count | None, Count]]
 
 
 class Entry(Shape):
-    """work/log/PART/NNNN.json; see engine/partitions/partition_log.py."""
+    """The content of work/log/PART/NNNN.json. engine/partitions/partition_log.py describes it."""
 
     table: str
     measures: list[str]
@@ -134,23 +138,24 @@ class Entry(Shape):
 
 
 def read_record(store: Store, name: str, shape: type[Shape], fix: str) -> dict[str, Any]:
-    """Return a record, unchanged.
+    """Return a record as it is stored, after checking its shape.
 
-    Raises FileNotFoundError if there is none, and RecipeError if it is damaged; the message names the record and says `fix`.
+    Raises FileNotFoundError if there is none, and RecipeError if it is damaged. The message names the record and ends with
+    `fix`.
     """
     try:
         record = json.loads(store.read(name))
         _check_plain(record, DEEPEST)
-        shape.model_validate_json(json.dumps(record))  # as JSON, because strict mode accepts a list as a tuple only there
+        shape.model_validate_json(json.dumps(record))  # as JSON, because strict mode accepts a list for a tuple only in JSON
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{store.url}/{name} is damaged: {_fault(error)}. {fix}") from None
     return record
 
 
 def _check_plain(value: Any, levels: int) -> None:
-    """Raise ValueError for text that no file can hold (half a surrogate pair), and for deeper nesting than `levels`."""
+    """Raise ValueError for a string that UTF-8 cannot encode (half a surrogate pair), or for nesting deeper than `levels`."""
     if not levels:
-        raise ValueError(f"more than {DEEPEST} nested levels")
+        raise ValueError(f"lists and objects are nested more than {DEEPEST} levels deep")
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict):
@@ -163,7 +168,7 @@ def _check_plain(value: Any, levels: int) -> None:
 
 
 def _fault(error: Exception) -> str:
-    """Return what is wrong, and in which field, in one line."""
+    """Return one line that says what is wrong and in which field."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

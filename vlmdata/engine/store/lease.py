@@ -1,8 +1,8 @@
-"""A lease (lock) on an object store: exclusive creation gives it to one holder at a time, which loses it only by silence.
+"""A lease (lock) on an object store, which the exclusive creation of records gives to one holder at a time.
 
-The record with the highest number is the valid one. A waiter creates the next number once the current holder has released the
-lease, is known to be dead, or has not changed its record for SILENCE_S by the waiter's own clock; so clocks need not agree. A
-number is never used twice while a higher one exists.
+The record with the highest number is the valid one. A waiter creates the record with the next number in three cases: the holder
+has released the lease, the holder is known to be dead, or the holder has not changed its record for SILENCE_S. The waiter
+measures this time by its own clock, so clocks need not agree. A number is never used twice while a higher number exists.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from vlmdata.engine.store.store_protocol import Store
 
 BEAT_S = 5.0  # seconds between changes of the holder's record
 SILENCE_S = 60.0
-POLL_S = 1.0  # seconds between a waiter's looks
+POLL_S = 1.0  # seconds between a waiter's checks
 
 
 class Lease:
-    """A lock that the `with` block holds. Another process can take it over from a suspended holder: see `is_held`."""
+    """A lock that is held during its `with` block.
+
+    If the holder is suspended, another process can take the lock over. The holder can check this with `is_held`.
+    """
 
     def __init__(self, store: Store, folder: str, waits: Callable[[str], None]):
         self.store = store
@@ -60,11 +63,11 @@ class Lease:
         self._write(free=True)
 
     def is_held(self) -> bool:
-        """Return whether this process still holds the lease: its record has the highest number."""
+        """Return whether this process still holds the lease, which means that its record has the highest number."""
         return self._highest()[0] == self._name
 
     def _highest(self) -> tuple[str, bytes]:
-        """Return name and content of the record with the highest number; both are empty if there is none."""
+        """Return the name and the content of the record with the highest number. Both are empty if there is no record."""
         while True:
             names = self.store.list(self.folder)
             if not names:
@@ -98,7 +101,7 @@ class Lease:
 
 
 def _is_over(data: bytes) -> bool:
-    """Return whether there is no holder, or it has released the lease, or it is known to be dead."""
+    """Return whether the lease is free: it has no holder, or its holder has released it or is known to be dead."""
     if not data:
         return True
     record = json.loads(data)
@@ -106,12 +109,12 @@ def _is_over(data: bytes) -> bool:
 
 
 def holder() -> str:
-    """Return the name of this process for messages: its number and host."""
+    """Return a description of this process for messages: its number and its host."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def process(pid: int) -> list[str] | None:
-    """Return what identifies a process: boot of the kernel, PID namespace, number and start; None if unknown."""
+    """Return what identifies a process: boot ID of the kernel, PID namespace, number and start time. None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
@@ -121,6 +124,6 @@ def process(pid: int) -> list[str] | None:
 
 
 def is_dead(who: list[str] | None) -> bool:
-    """Return whether a process ran on this machine and has ended; False for processes of other machines."""
+    """Return whether a process ran on this machine and has ended. False for a process of another machine."""
     here = process(os.getpid())
     return who is not None and here is not None and who[:2] == here[:2] and process(int(who[2])) != who

@@ -17,7 +17,10 @@ from vlmdata.step import RecipeError
 
 
 class ObjectStore:
-    """A bucket. Data is uploaded from a complete local file, because an interrupted fsspec `open` publishes what it has."""
+    """A store in a bucket.
+
+    Data is uploaded from a complete local file, because an interrupted fsspec `open` publishes the part that was written.
+    """
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
@@ -27,19 +30,19 @@ class ObjectStore:
         self._blobs = BlobCache(self.read, self._read_range)
 
     def probe(self) -> None:
-        """Raise RecipeError unless the store refuses to create a name twice."""
+        """Raise RecipeError if the store lets a name be created twice, or if it cannot be written."""
         name = f"work/probe-{uuid.uuid4().hex}"
         try:
             refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
         except (TypeError, NotImplementedError, ValueError) as error:
             raise RecipeError(
-                f"{self.url}: this store does not support exclusive creation ({error}); use a local folder"
+                f"{self.url}: this store does not support exclusive creation ({error}). Use a local folder"
             ) from None
         except OSError as error:
-            raise RecipeError(f"{self.url}: cannot write: {error}") from None
+            raise RecipeError(f"{self.url}: the store cannot be written: {error}") from None
         self.delete(name)
         if not refused:
-            raise RecipeError(f"{self.url}: this store lets a second writer replace a file; use one with If-None-Match")
+            raise RecipeError(f"{self.url}: this store lets a second writer replace a file. Use a store with If-None-Match")
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{inside(name, self.url)}"

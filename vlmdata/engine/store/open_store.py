@@ -1,4 +1,4 @@
-"""Opening the store at a path or URL."""
+"""Opens the store at a path or URL."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vlmdata.engine.store.store_protocol import Store
 def open_store(url: str | Path, *, probe: bool = True) -> Store:
     """Return the store at a path or fsspec URL.
 
-    `probe`: test exclusive creation with three requests, and raise RecipeError if an object store lacks it. Readers do not
-    need this, nor workers, whose driver has done it.
+    With `probe`, test exclusive creation on an object store with three requests, and raise RecipeError if it is missing.
+    Readers do not need the test. Workers do not need it either, because their driver has made it.
     """
     text = str(url)
     if "://" not in text or text.startswith("file://"):

@@ -1,4 +1,4 @@
-"""Reading the published Parquet files of a dataset; errors name the damaged file."""
+"""Reads the published Parquet files of a dataset. Errors name the damaged file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from vlmdata.step import RecipeError
 
 @contextlib.contextmanager
 def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
-    """Open the index or a file of the ledger or the lookup, for the block.
+    """Open the index, a ledger file or a lookup file for the block.
 
-    Raises RecipeError, which names the file, if it lacks columns of its kind or if a read in the block finds damage.
+    Raises RecipeError, which names the file, if columns are missing or have other types, or if a read in the block finds
+    damage.
     """
     with store.open(name) as opened:
         try:
@@ -34,14 +35,14 @@ def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
 def bounds(metadata: pq.FileMetaData, number: int) -> tuple[int, int]:
     """Return the minimum and maximum of the first column in a row group. Raises ArrowInvalid for a damaged footer.
 
-    The checks come first because Arrow aborts the process if a footer's types of a column contradict each other.
+    The checks come first because Arrow aborts the process if a footer states contradictory types for a column.
     """
     column = metadata.schema.column(0)
     is_ours = (column.max_definition_level, column.max_repetition_level) == (1, 0)
     chunk = metadata.row_group(number).column(0) if is_ours else None
     found = chunk.statistics if chunk is not None and chunk.physical_type == column.physical_type else None
     if found is None or not found.has_min_max or not (isinstance(found.min, int) and isinstance(found.max, int)):
-        raise pa.ArrowInvalid(f"row group {number} has no minimum and maximum of its first column")
+        raise pa.ArrowInvalid(f"row group {number} does not state the minimum and maximum of its first column")
     return found.min, found.max
 
 

@@ -1,4 +1,4 @@
-"""The interface of a store: a local folder or an object store, with exclusive creation, that never shows a partial result.
+"""The interface of a store: a local folder or an object store in which files can be created exclusively.
 
 Names are relative to the dataset's folder, with forward slashes. A data file gets a unique name, so nobody reads it before a
 record names it. Records are created exclusively, so the first attempt wins.
@@ -19,15 +19,18 @@ class Store(Protocol):
     url: str
 
     def read(self, name: str) -> bytes:
-        """Return a whole file. Raises FileNotFoundError."""
+        """Return the content of a file. Raises FileNotFoundError if there is none."""
         ...
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a file from `offset`, fewer at its end."""
+        """Return `size` bytes of a file from `offset`, or fewer at the end of the file."""
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a seekable file for reading. Raises FileNotFoundError, and OSError for anything but a regular file."""
+        """Open a file for reading at any offset.
+
+        Raises FileNotFoundError if there is none, and OSError if it is not a regular file.
+        """
         ...
 
     def new_file(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
@@ -35,35 +38,35 @@ class Store(Protocol):
         ...
 
     def put_new(self, name: str, data: bytes) -> bool:
-        """Create a record. If the name exists, change nothing and return False."""
+        """Create a record and return True. If the name exists, change nothing and return False."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a small file atomically; replace an existing one."""
+        """Write a small file atomically. An existing file of this name is replaced."""
         ...
 
     def publish(self, name: str, target: str) -> None:
-        """Give a finished data file a second name atomically; replace an existing file of that name."""
+        """Give a finished data file a second name atomically. An existing file of that name is replaced."""
         ...
 
     def list(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, sorted, with the folder's name; empty if there is no folder."""
+        """Return the sorted names of the files in a folder, each with the folder's name. Empty if there is no such folder."""
         ...
 
     def size(self, name: str) -> int:
-        """Return the size of a file in bytes. Raises FileNotFoundError."""
+        """Return the size of a file in bytes. Raises FileNotFoundError if there is none."""
         ...
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it exists."""
+        """Delete a file if it exists."""
         ...
 
     def erase(self, name: str, spans: Sequence[tuple[int, int]]) -> None:
-        """Overwrite the spans (offset, size) of a file with zeros, durably, if the file exists."""
+        """Overwrite the spans (offset, size) of a file with zeros, durably. Do nothing if the file does not exist."""
         ...
 
     def folders(self, folder: str) -> Sequence[str]:
-        """Return the names of the folders in a folder, sorted, with the folder's name."""
+        """Return the sorted names of the folders in a folder, each with the folder's name."""
         ...
 
     def delete_folder(self, folder: str) -> None:
@@ -71,7 +74,10 @@ class Store(Protocol):
         ...
 
     def alone(self, name: str, waits: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-        """Hold an exclusive lock for the block. If another process holds it, call `waits` with its name, then wait."""
+        """Hold an exclusive lock for the block.
+
+        If another process holds the lock, call `waits` with the name of that process, then wait.
+        """
         ...
 
     def is_alone(self) -> bool:
@@ -79,12 +85,15 @@ class Store(Protocol):
         ...
 
     def delete_drafts(self, *folders: str) -> None:
-        """Delete incomplete files of killed writers, in these folders or in the whole dataset."""
+        """Delete the incomplete files that killed writers left in these folders, or in the whole dataset if none are given."""
         ...
 
 
 def inside(name: str, url: str) -> str:
-    """Return a name unchanged. Raises RecipeError if it leads out of the dataset: manifests may come from strangers."""
+    """Return a name unchanged. Raises RecipeError if it points outside of the dataset.
+
+    Names are checked because manifests may come from strangers.
+    """
     if name.startswith("/") or "\0" in name or "::" in name or "://" in name or ".." in name.split("/"):
         raise RecipeError(f"{url} names a file outside of the dataset: {name[:200]!r}")
     return name

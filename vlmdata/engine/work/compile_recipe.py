@@ -29,7 +29,7 @@ class BoundStep:
 
     @property
     def kind(self) -> str:
-        """The kind of pass that the step belongs to: neighbouring steps of one kind run in one pass."""
+        """The kind of pass that the step belongs to. Neighbouring steps of one kind run in one pass."""
         if self.step.sees_all:
             return "all"
         if isinstance(self.step, Ingest):
@@ -40,7 +40,7 @@ class BoundStep:
 
 
 def compile_recipe(recipe: Recipe) -> list[BoundStep]:
-    """Return the bound steps of a recipe: `download` and `resize` joined into one `Ingest`, the others as is, then `Fit`."""
+    """Return the bound steps of a recipe. `download` and `resize` are joined into one `Ingest`, and `Fit` comes last."""
     bound_steps: list[BoundStep] = []
     writer: dict[str, str] = {}  # column -> the last measurement that writes it
     for step in _joined(recipe.steps):
@@ -72,7 +72,10 @@ def _joined(steps: tuple[Step, ...]) -> list[Step]:
 
 
 def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
-    """Return the number of bound steps up to the end of each pass: where the kind changes, and before each global decision."""
+    """Return the number of bound steps up to the end of each pass.
+
+    A pass ends where the kind of steps changes, and before each global decision.
+    """
     ends = []
     working = None  # the kind of the last step that measures
     for number, bound in enumerate(bound_steps):
@@ -89,9 +92,9 @@ def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
 
 
 def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Return a hash of each row's inputs of a measurement, uint64 (N,): a stored value is valid while this hash is the same.
+    """Return a hash of each row's inputs to a measurement, uint64 (N,). A stored value is valid while the hash is the same.
 
-    Only images and texts that are not dropped count, so a document is measured again when a step rejects one of them.
+    Dropped images and texts do not count. So a document is measured again when a step rejects one of its images or texts.
     """
     fields = [_words(rows, column) for column in columns if column in rows.column_names]
     return np.array(
@@ -101,7 +104,7 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
 
 def _words(rows: pa.Table, column: str) -> list[str]:
-    """Return one text for each row that identifies the values of a column that are not dropped."""
+    """Return a string for each row that identifies the values of a column that are not dropped."""
     if column == "images":
         flat = flatten(rows, "images")
         names = ("sha256", "url", "blob", "offset")

@@ -11,15 +11,15 @@ import pyarrow as pa
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import Step
 
-LABEL = "shards"  # the key of the recipe that sets the layout
+LABEL = "shards"  # the recipe's key that sets the layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Step):
-    """Drops images without bytes as `not_downloaded`: the recipe lacks `download`.
+    """Drops images without bytes as `not_downloaded`, which happens if the recipe lacks `download`.
 
     With `pairs_only`, for the layout `captions`, a row must keep one image and at most one text. Other rows are dropped, with
-    the count: `no_image`, `two_images` (or more), `two_texts` (or more; alternatives do not count).
+    the count, as `no_image`, `two_images` (two or more) or `two_texts` (two or more; alternatives do not count).
     """
 
     id: ClassVar = "vlmdata.engine.fit"
@@ -42,6 +42,6 @@ class Fit(Step):
 
 
 def _living(rows: pa.Table, column: str) -> np.ndarray:
-    """Return the number of images or texts of each row that are not dropped, float64 (N,)."""
+    """Return the number of images or texts in each row that are not dropped, float64 (N,)."""
     flat = flatten(rows, column)
     return np.bincount(flat.parents[flat.alive()], minlength=len(rows)).astype(np.float64)

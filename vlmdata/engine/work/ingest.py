@@ -1,7 +1,7 @@
 """Ingest: `download` and `resize` as one pass (fetch, decode, resize, store), so that no original is written to disk.
 
-Each image is decoded when it arrives and appended to the partition's blob; rows point into the blob. A slow host delays only
-the partition that waits for it; the worker has several partitions open.
+Each image is decoded when it arrives and appended to the partition's blob. Rows point into the blob. A slow host delays only
+the partition that waits for it, because a worker has several partitions open.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ if TYPE_CHECKING:
     from vlmdata.web.client import Client, Fetched
 
 LOOK_S = 1.0  # seconds between checks that the client is alive
-DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in Processed
+DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in `Processed`
 MEASURED = [*DONE, "original_format", "boxes"]
 FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ingest(Step):
-    """Turns images given by address or as bytes into measured images in a blob; a failed one keeps its position and reason."""
+    """Turns images, given by address or as bytes, into measured images in a blob.
+
+    An image that fails keeps its position and gets a reason.
+    """
 
     id: ClassVar = "vlmdata.engine.ingest"
     reads: ClassVar = ("images",)
@@ -53,7 +56,10 @@ class Ingest(Step):
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
-        """Return the engine if it is not ours (its pixels differ), and the verified hash: a change fetches images again."""
+        """Return the name of an engine other than ours, and the kind of the verified hash.
+
+        Another engine gives other pixels. A change of either value fetches the images again.
+        """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")
 
@@ -86,7 +92,10 @@ class Ingest(Step):
     def _outcomes(
         self, flat: Flat, before: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the outcome of each image with its positions, then the rejections of those beyond their row's cost limit."""
+        """Yield the positions and the outcome of each image.
+
+        Images that exceed the cost limit of their row are rejected last.
+        """
         rule, boxes, twins = self._rule(), before["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)
         for position, body, failure in self._bodies(flat, list(twins), stated, context):
@@ -115,7 +124,7 @@ class Ingest(Step):
         return self.resize or Resize(mode="no", skip_reencode=True)
 
     def _price(self, body: bytes, boxes: Any) -> float:
-        """Return the cost of decoding and blurring; 0 for bytes without a header, which are not decoded."""
+        """Return the cost of decoding and blurring an image, or 0 for bytes without a header, which are not decoded."""
         rule = self._rule()
         try:
             return price(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
@@ -123,7 +132,7 @@ class Ingest(Step):
             return 0.0
 
     def _twins(self, flat: Flat, stated: list[str | None]) -> dict[int, list[int]]:
-        """Return the first position of each image that is not dropped, with all positions that hold the same image."""
+        """Map the first position of each image that is not dropped to all positions that hold the same image."""
         fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
         bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
@@ -137,7 +146,10 @@ class Ingest(Step):
     def _bodies(
         self, flat: Flat, positions: list[int], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-        """Yield position, encoded bytes and rejection (or None) of every image: first the local ones, then as hosts answer."""
+        """Yield the position, encoded bytes and rejection (or None) of every image.
+
+        Local images are first. The others follow in the order in which hosts answer.
+        """
         most = self._rule().max_memory_mb * 1e6
         step, kind = self.download.name if self.download else self.name, self._verified()
         bodies = flat.field("data")
@@ -173,7 +185,7 @@ class Ingest(Step):
         return context.kept(download.engine, lambda: Fetcher(download)).fetch(addresses)
 
     def _process(self, body: bytes, boxes: Any, context: OpenPartition) -> dict[str, Any]:
-        """Decode, resize and store one image; return its place and measurements, or its rejection."""
+        """Decode, resize and store one image. Return its place and measurements, or its rejection."""
         rule = self._rule()
         limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
         blocks = context.tombstones.blocks
@@ -204,7 +216,7 @@ class Ingest(Step):
         return np.bincount(flat.parents[hit], minlength=len(images)) > 0
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Drop rows all of whose images failed, with the reason of the first."""
+        """Drop the rows whose images have all failed, with the reason of the first image."""
         flat = flatten(rows, "images")
         living = flat.alive()
         left = np.bincount(flat.parents[living], minlength=len(rows))
@@ -221,7 +233,7 @@ class Ingest(Step):
 
 
 def _stated(rows: pa.Table, flat: Flat) -> list[str | None]:
-    """Return the hash that the source states for every position of `images`, or None."""
+    """Return the hash that the source states for each position of `images`, or None where it states none."""
     lists = zip(rows["stated_hashes"].to_pylist(), np.bincount(flat.parents, minlength=len(rows)).tolist(), strict=True)
     return [one for hashes, count in lists for one in (hashes or [None] * count)]
 
@@ -231,20 +243,23 @@ def _hash(kind: str, body: bytes) -> str:
 
 
 def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:
-    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. Raises ImageError."""
+    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. Raises ImageError for a bad header."""
     width, height = read_header(body).upright_size
     return [(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes]
 
 
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
-    """Yield each position with its bytes or its failure, in the order of completion. Raises the error that broke the client."""
+    """Yield each position with its bytes or its failure, in the order of completion.
+
+    If the client broke, raise the error that broke it.
+    """
     ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException] = queue.SimpleQueue()
 
     def end(position: int, fetched: Fetched) -> None:
         client.hold(len(fetched.body or b""))
         ended.put((position, fetched))
 
-    def submit_all() -> None:  # in another thread: `submit` blocks while too much is in flight
+    def submit_all() -> None:  # runs in another thread, because `submit` blocks while too much is in flight
         for position, url in addresses.items():
             client.submit(url, functools.partial(end, position))
 
@@ -254,7 +269,7 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
         if isinstance(answer, BaseException):
             raise answer
         position, fetched = answer
-        if fetched.failure == "closed":  # not an outcome of this row: it must not be committed
+        if fetched.failure == "closed":  # this says nothing about the row, so it must not be committed
             _raise_why(client)
         yield position, fetched.body, fetched.failure
         client.release(len(fetched.body or b""))
@@ -263,7 +278,7 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
 def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client: Client) -> tuple[int, Fetched] | BaseException:
     """Return the next answer. Raises the client's error once its thread has stopped and no answer can follow."""
     while True:
-        over = client.has_ended  # read before the wait: then its last answer is already in the queue
+        over = client.has_ended  # read before the wait: if True, the client's last answer is already in the queue
         try:
             return ended.get(timeout=0.0 if over else LOOK_S)
         except queue.Empty:
@@ -273,7 +288,7 @@ def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client:
 
 def _raise_why(client: Client) -> NoReturn:
     try:
-        client.close()  # raises what broke it
+        client.close()  # raises the error that broke the client
     except RuntimeError as error:
         if isinstance(error.__cause__, OSError):  # a fault of the machine: report it as such, not as a bug
             raise error.__cause__ from None

@@ -23,7 +23,7 @@ NOTES = "work/notes"
 
 
 class Keep:
-    """Objects that a worker keeps between partitions: its web client, loaded models. Thread-safe."""
+    """Holds the objects that a worker keeps between partitions, such as its web client and models. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class Keep:
         self._kept: dict[str, Any] = {}
 
     def get(self, name: str, make: Callable[[], T]) -> T:
-        """Return the object of this name; the first call makes it."""
+        """Return the object of this name. The first call makes it."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -60,34 +60,37 @@ class OpenPartition:
         self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
         self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
-        self.journal_file: Any = None  # records the image being decoded, to find one that crashes the worker
+        self.journal_file: Any = None  # file that records the image being decoded, to find one that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
-        """Return the encoded bytes of an image, also of one that this partition wrote and has not committed yet."""
+        """Return the encoded bytes of an image, even if this partition wrote the image and has not committed it yet."""
         if blob == self.blob.name:
             return self.blob.read(offset, size)
         return read_blob(self.store, blob, offset, size)
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return the object that the worker keeps under this name between partitions; the first call makes it."""
+        """Return the object that the worker keeps under this name between partitions. The first call makes it."""
         return self._keep.get(name, make)
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Store facts on the running measurement, such as its model, for the manifest; each worker writes them once."""
+        """Store facts about the running measurement, such as its model, for the manifest.
+
+        Each worker writes the same facts once.
+        """
         text = json.dumps(facts, sort_keys=True)
         name = f"{NOTES}/{self.measuring}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         self._keep.get(name, lambda: self.store.put_new(name, text.encode()))
 
     def client(self, options: Download) -> Client:
-        """Return the worker's web client, shared by all its partitions."""
+        """Return the worker's web client, which all its partitions share."""
         from vlmdata.web.client import Client
 
         return self._keep.get("client", lambda: Client(options, self.rate_limiter))
 
     def journal(self, position: int) -> bool:
-        """Record which image is about to be decoded. Return True for an image known to kill the decoder."""
+        """Return True if this image is known to kill the decoder. Otherwise record that it is about to be decoded."""
         if position in self.guilty:
             return True
         if self.journal_file is not None:

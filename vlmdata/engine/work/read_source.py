@@ -1,4 +1,4 @@
-"""The rows of a piece of an archive: the worker that reads the piece commits them to the log of its partition."""
+"""Reads the rows of a piece of an archive. The worker that reads a piece commits its rows to the log of the partition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from vlmdata.step import Source
 
 
 def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartitionLog, forgotten: Tombstones) -> pa.Table:
-    """Return the rows of a piece, without forgotten content: from the log of its partition, else read and committed now."""
+    """Return the rows of a piece, without forgotten content.
+
+    If the log of the partition does not hold them, read and commit them now.
+    """
     rows = log.rows()
     if rows is not None:
         return conform(rows)
@@ -41,7 +44,7 @@ def _with_keys(rows: pa.Table) -> pa.Table:
 
 
 def _without_data(rows: pa.Table, blob: PartitionBlob) -> pa.Table:
-    """Move the inline bytes of images into the partition's blob."""
+    """Move the inline bytes of images into the partition's blob. Return the rows, which then point into the blob."""
     flat = flatten(rows, "images")
     data = flat.field("data").to_pylist()
     if not any(body is not None for body in data):

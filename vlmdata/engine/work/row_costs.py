@@ -1,4 +1,4 @@
-"""The limit on the total decoding cost of a row's images, independent of the order in which they arrive."""
+"""Limits the total decoding cost of a row's images, independently of the order in which they arrive."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 class RowCosts:
     """Admits the images of each row in order of position, until their total cost exceeds `max_cost`.
 
-    An image arrives when its host answers. It is decoded at once if its row then stays within the limit, counting the images
-    decoded so far; else its bytes wait in a file until all images have arrived. So a row costs at most twice its limit, and the
-    outcome depends only on positions and headers. `twins` maps each image, named by its first position, to all its positions;
-    `parents` holds the row of each position. An image that a row has twice counts once.
+    An image arrives when its host answers. If its row then stays within the limit, counting the images decoded so far, the
+    image is decoded at once. Otherwise its bytes wait in a file until all images have arrived. So a row costs at most twice its
+    limit, and the outcome depends only on positions and headers. `twins` maps each image, named by its first position, to all
+    its positions. `parents` holds the row of each position. An image that occurs twice in a row counts once.
     """
 
     def __init__(self, twins: Mapping[int, Sequence[int]], parents: np.ndarray, max_cost: float):
@@ -43,7 +43,7 @@ class RowCosts:
         self._file.write(body)
 
     def beyond(self) -> dict[int, float]:
-        """Return the positions whose image exceeds the limit of its row, each with the total cost up to it."""
+        """Return the positions at which an image exceeds the limit of its row, each with the row's total cost up to there."""
         found: dict[int, float] = {}
         sums: dict[int, float] = defaultdict(float)
         paid: set[tuple[int, int]] = set()
@@ -57,7 +57,7 @@ class RowCosts:
         return found
 
     def parked(self, beyond: Mapping[int, float]) -> Iterator[tuple[int, bytes]]:
-        """Yield the parked images that are within the limit at one of their positions, in order."""
+        """Yield the parked images and their bytes, in order, if they are within the limit at one of their positions."""
         wanted = {self._image[position] for position in self._image if position not in beyond}
         for image in sorted(wanted & self._parked.keys()):
             offset, size = self._parked[image]

@@ -1,4 +1,4 @@
-"""The worker: runs a partition through bound steps of the recipe and commits what it measures.
+"""The worker: it runs a partition through bound steps of the recipe and commits what it measures.
 
 The same code runs in a local process and in a Ray actor. Several partitions may be open at once, each in its own thread.
 """
@@ -63,10 +63,11 @@ class Worker:
     def advance(
         self, call: PartitionCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
     ) -> dict[str, Any]:
-        """Run a partition's steps and commit new measurements. Returns counts: `rows`, `alive`, `dropped`, `bytes` of images.
+        """Run a partition's steps and commit new measurements. Return counts: `rows`, `alive`, `dropped`, `bytes` of images.
 
-        The worker retries images that failed for a reason in `again` and skips those at the positions `guilty`, which kill
-        the decoder. It records the image that it is decoding in the file `journal`, so that the driver can find such an image.
+        The worker retries images that failed for a reason in `again`. It skips the images at the positions `guilty`, which kill
+        the decoder. In the file `journal`, it records the image that it is decoding, so that the driver can find an image that
+        kills the worker.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -81,13 +82,16 @@ class Worker:
         return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
-        """Return some columns of a partition, with the columns `part` and `row`: its number and the row's, int32."""
+        """Return these columns of a partition.
+
+        Two int32 columns are added: `part`, the number of the partition, and `row`, the number of the row.
+        """
         table = narrowed(self.compute(call), columns)
         table = set_column(table, "part", pa.array(np.full(len(table), call.partition, dtype=np.int32)))
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return `project` without the columns that only a search reads, and the paths of arrays of these.
+        """Return the table of `project` without the columns that only a search reads, and the paths of arrays of these columns.
 
         The arrays are stored where every worker can read them.
         """
@@ -99,7 +103,7 @@ class Worker:
         return function(task)
 
     def compute(self, call: PartitionCall, opened: OpenPartition | None = None, again: tuple[str, ...] = ()) -> pa.Table:
-        """Return a partition's rows after `call.upto` steps, with all columns; measure and commit the missing values."""
+        """Return a partition's rows after `call.upto` steps, with all columns. Missing values are measured and committed."""
         while True:
             opened = opened or self._open(call.partition)
             log = PartitionLog(self.store, call.partition)
@@ -113,10 +117,11 @@ class Worker:
             opened = None  # another worker committed first: read its entry
 
     def _erase_late_takedowns(self, partition: int, rows: pa.Table) -> None:
-        """Erase rows that were taken down after this worker read the tombstones and before it committed; raises OSError then.
+        """Erase rows that were taken down after this worker read the tombstones and before it committed.
 
-        A lock keeps runs and takedowns apart, but the worker of a killed driver may live for a moment. The worker commits,
-        then checks for takedowns; a takedown writes its record, then checks for commits: at least one of them sees the other.
+        Raises OSError if there was a takedown. A lock keeps runs and takedowns apart, but the worker of a killed driver may
+        still run for a moment. The worker commits, then checks for takedowns. A takedown writes its record, then checks for
+        commits. So at least one of them sees the other.
         """
         if not self._is_current():
             gone = tombstones.load(self.store).apply(rows)["drop"].to_numpy(zero_copy_only=False) == tombstones.STEP
@@ -169,7 +174,7 @@ class Worker:
         fresh: dict[str, Any],
         again: tuple[str, ...],
     ) -> pa.Table:
-        """Return the rows with the step's columns: from the log where it has them, else measured now."""
+        """Return the rows with the step's columns. Values that the log does not have are measured now."""
         step, name = bound.step, str(bound.measure)
         wanted = alive(rows)
         present = inputs(rows, step.columns_read())
@@ -196,13 +201,19 @@ class Worker:
         return rows
 
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
-        """Write shard `number` and return its record. `pieces`: of each partition the kept rows [start, stop)."""
+        """Write shard `number` and return its record.
+
+        `pieces` are partitions with the range [start, stop) of kept rows to take.
+        """
         layout = self.job.recipe.shards.layout
         chosen = [sample for call, start, stop in pieces for sample in samples(self.compute(call), layout, start, stop)]
         return pack(self.store, number, chosen, self._is_current)
 
     def ledger(self, number: int, calls: list[tuple[PartitionCall, int]]) -> dict[str, Any]:
-        """Write file `number` of the ledger and return its record. `calls`: partitions, each with the kept rows before it."""
+        """Write file `number` of the ledger and return its record.
+
+        `calls` are partitions with the number of kept rows before each.
+        """
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.compute(call), before, per_shard) for call, before in calls]
         written = write_ledger(self.store, number, tables, self._is_current)
