@@ -131,7 +131,7 @@ def test_a_rate_limiter_on_ray_that_is_lost_for_good_ends_the_run_with_one_line(
     with rate_limiter_of_ray(monkeypatch, web, for_good=True) as acted:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
     said = capsys.readouterr().err
-    last = "vlmdata: ConnectionError: the rate limiter that all workers share died. "
+    last = "vlmdata: ConnectionError: the workers' shared rate limiter died. "
     assert acted and f"{last}Fix this and run the same command again; it resumes." in said.splitlines()
     assert "Traceback" not in said
     run(web.recipe, tmp_path / "out", local=True)

@@ -22,7 +22,7 @@ _BEGINS = re.compile(rb"(?:[a-z][a-z0-9+.-]*://|(?:dns|mailto|news|whois):)\S+(?
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]*:\S", re.IGNORECASE)
 _HOST = re.compile(rb"[\w-]+(?:\.[\w-]+)+(?:[:/?#]\S*)?")
 _DATE = re.compile(rb"\d{12}(?:\d\d)?")
-_ADDRESS = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE)  # of the server
+_ADDRESS = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE)  # IP address of the server
 _MEDIA = re.compile(rb"[\w.+-]+/[\w.+*-]+;?")
 _LENGTH = re.compile(rb"\d{1,15}")
 _LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # schemes that do not name a web server; each is also a record kind
@@ -179,9 +179,9 @@ def _header(line: bytes) -> dict[str, Any] | None:
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
     """Return the number of fields that the URL fills, and the indexes of date and media type, each None if missing.
 
-    Return None alone if the fields contain no date, no server address and no media type.
+    Return None if the fields contain no date, no server address and no media type.
     """
-    last = len(fields) - 1  # the length
+    last = len(fields) - 1  # index of the length
     dates = [i for i in range(1, last) if _DATE.fullmatch(fields[i])]
     servers = [i for i in range(1, last) if _ADDRESS.fullmatch(fields[i])]
     media = [i for i in range(1, last) if _MEDIA.fullmatch(fields[i])]

@@ -20,7 +20,7 @@ DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 class Record:
     """A record of an archive. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large or digest.
 
-    A record that is cut off, but whose content would not be kept anyway, keeps its kind. Its `problem` is truncated.
+    A record whose content is not kept has another `kind` even if it is cut off. Its `problem` is then truncated.
     """
 
     kind: str  # one of KINDS or unknown; in an ARC also dns, mailto, news or whois

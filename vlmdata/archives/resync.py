@@ -89,7 +89,7 @@ def proved_end(file: BinaryIO, offset: int, max_bytes: int) -> int | None:
     """Return where the record or frame at an offset ends, or None if the end cannot be verified.
 
     A gzip frame is verified by its checksum, and any other frame by the record inside it. A plain record is verified by its
-    digest or, without one that can be checked, by the empty lines after it.
+    digest. If it has no digest that can be checked, it is verified by the empty lines after it.
     """
     if is_packed(file):
         ended = frame_end(file, offset)

@@ -1,8 +1,8 @@
 """Makes a forward-only stream seekable, such as one gzip stream over many records or a compressed member of a zip.
 
 A ring buffer on disk holds the bytes that were read last, so that a reader can seek back. A seek further back restarts the
-stream. When its `with` block ends, a stream is parked: the next call of `sequential` with the same key, for a later piece of
-the archive, gets the parked stream and continues where it stopped.
+stream. A stream is parked when its `with` block ends. The next call of `sequential` with the same key, for a later piece of the
+archive, gets the parked stream and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Sequential:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("seeking from the end needs the size of the stream, which is not known")
+            raise io.UnsupportedOperation("cannot seek from the end, because the size of the stream is not known")
         self.offset = offset + (self.offset if whence == io.SEEK_CUR else 0)
         return self.offset
 

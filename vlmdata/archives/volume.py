@@ -121,10 +121,7 @@ class FileRange:
 
 
 class _Read1:
-    """Wraps a FastWARC reader, whose `read` behaves like Python's `read1`, and offers it under that name.
-
-    It skips empty frames.
-    """
+    """Offers the `read` of a FastWARC reader as `read1`, because it behaves like Python's `read1`. Skips empty frames."""
 
     def __init__(self, reader: WarcReader):
         self.reader = reader

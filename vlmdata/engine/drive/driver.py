@@ -64,7 +64,7 @@ class Driver:
     def __init__(self, workers: Workers, together: int, folder: Path | None):
         self.workers = workers
         self.together = together  # maximum number of calls at once on one worker
-        self.deaths = 0  # of workers, in the whole run
+        self.deaths = 0  # deaths of workers in the whole run
         self._folder = folder or Path(tempfile.gettempdir())
 
     def map(

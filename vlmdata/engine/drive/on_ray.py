@@ -55,7 +55,7 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
-    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # of any type
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # Ray raises any class
         ray.init(address=address, **options)
 
 
@@ -76,7 +76,7 @@ def _start(ray: Any, **options: Any) -> None:
 
 
 def _start_failed(error: Exception) -> Exception:
-    """Return the error to raise for a failed start: an error of the machine as it is, any other as WorkFailed.
+    """Return the error to raise for a failed start: an error of the machine unchanged, and any other error as WorkFailed.
 
     An error of the machine, such as a full disk, is not retried. Ray itself raises RuntimeError, TimeoutError and Exception.
     """
@@ -109,7 +109,7 @@ class RayWorkers:
         if web:  # on the driver's node, so that it is lost only with the run
             here = self._ray.get_runtime_context().get_node_id()
             driver_node = NodeAffinitySchedulingStrategy(here, soft=False)
-            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # delays are forgotten
+            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # a restarted limiter has no delays
             options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": driver_node, **restarts}
             self.rate_limiter = ray.remote(_rate_limiter_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
@@ -229,7 +229,7 @@ class _RemoteRateLimiter:
         try:
             return ray.get(self._actor.exchange.remote(*args))
         except ray.exceptions.RayActorError:
-            raise ConnectionError("the rate limiter that all workers share died") from None
+            raise ConnectionError("the workers' shared rate limiter died") from None
 
 
 def gpus() -> int:
@@ -260,7 +260,9 @@ def every_node_reads(out: str) -> None:
     finally:
         probe.unlink()
     if blind:
-        raise RecipeError(f"{out} is not the same folder on {len(blind)} of {len(nodes)} nodes; give a shared path or s3://…")
+        raise RecipeError(
+            f"{len(blind)} of {len(nodes)} nodes cannot read the driver's files in {out}; give a shared path or s3://…"
+        )
 
 
 def _read_text(path: Path | str) -> str | None:

@@ -1,4 +1,7 @@
-"""Shows progress on stderr. In a terminal, one line is updated in place. In a pipe, each stage and an estimate print a line."""
+"""Shows progress on stderr. In a terminal, one line is updated in place.
+
+In a pipe, one line is printed for each stage and one for the estimate.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Progress:
         self.is_estimated = False
         self.began = self.shown = time.monotonic()
         self.recent: deque[tuple[float, int]] = deque()  # (time, rows so far)
-        self.known: Counter[str] = Counter()  # outcomes last shown
+        self.known: Counter[str] = Counter()  # the outcomes that were shown last
         self._begin("")
 
     def __enter__(self) -> Progress:
@@ -101,7 +104,7 @@ class Progress:
         return f"  alive {self.alive:,}; " + ", ".join([*named, *([f"others {rest:,}"] if rest else [])])
 
     def _estimate(self, total: int) -> None:
-        """Print once how much disk and time the whole run needs, and whether the disk has it."""
+        """Print once how much disk space and time the whole run needs, and whether the disk has enough space."""
         self.is_estimated = True
         images = self.bytes / self.fresh_rows * total
         left = _clock((total - self.rows) / max(self._rate(), 1e-9))

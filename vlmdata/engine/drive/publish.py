@@ -1,4 +1,4 @@
-"""Publishes the output of a run (shards, index and ledger) after a check of the sums of rows."""
+"""Publishes the output of a run (shards, index and ledger) after checking that no row was lost or doubled."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list
     """Raise SumsDiffer if the ledger does not hold every row once, or the shards do not hold every kept row once."""
     sums = {
         "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
-        "kept in the ledger": (sum(f["kept"] for f in ledgers), kept),
+        "kept rows in the ledger": (sum(f["kept"] for f in ledgers), kept),
         "samples in the shards": (sum(s["samples"] for s in shards), kept),
-        "outcomes": (sum(f["kept"] + sum(n for *_, n in f["dropped"]) for f in ledgers), rows),
+        "outcomes in the ledger": (sum(f["kept"] + sum(n for *_, n in f["dropped"]) for f in ledgers), rows),
     }
     for what, (found, expected) in sums.items():
         if found != expected:
@@ -175,7 +175,10 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
 
 
 def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """Return, by step, the facts about its models: the hash of the weights, the preprocessing and the precision."""
+    """Return the facts about the models of each step, by the step's name.
+
+    The facts are the hash of the weights, the preprocessing and the precision.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)
     for bound in compile_recipe(recipe):

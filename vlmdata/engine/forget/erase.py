@@ -111,7 +111,7 @@ def _erase_logs(store: Store, cells: Cells) -> None:
 def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
     """Erase rows of one partition. Return the files that its log names.
 
-    Images are erased first, because the tables hold their places.
+    Images are erased first, because the tables say where the images are.
     """
     log = PartitionLog(store, partition)
     names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}

@@ -82,7 +82,7 @@ def without_secrets(table: pa.Table) -> pa.Table:
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Write one file of the ledger and its lookup.
 
-    Return their names and hashes, and counts: rows, kept, drops by step and reason. After the writing, `is_current` returns
+    Return their names and hashes, and counts: rows, kept, drops by step and reason. After writing, `is_current` returns
     False if samples were taken down meanwhile. In that case, delete both files and raise OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"

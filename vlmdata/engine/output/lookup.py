@@ -1,8 +1,8 @@
 """The lookup: for each file of the ledger, an index from words to the rows that contain them.
 
 A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file is a Parquet file of sorted 48-bit
-hashes, so the statistics of its row groups say which few of them to read. The reader compares the words themselves, because
-hashes may collide. Bloom filters could say which row group of the ledger may hold a word, but pyarrow cannot query them.
+hashes. The statistics of its row groups show which few row groups to read. The reader compares the words themselves, because
+hashes may collide. Bloom filters could show which row group of the ledger may hold a word, but pyarrow cannot query them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = "lookup"
 
 
 def hash_of(word: str) -> int:
-    """Return 48 bits of a word's hash: with a billion words in a file, one word in 280,000 collides with another."""
+    """Return 48 bits of a word's hash. With a billion words in a file, one word in 280,000 collides with another."""
     return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) >> 16
 
 

@@ -49,7 +49,7 @@ def alone(store: Store) -> Iterator[None]:
 def confirm_alone(store: Store) -> None:
     """Raise OSError if another process took the lock, which can happen if this process was suspended for a minute."""
     if not store.is_alone():
-        raise OSError(f"{store.url}: another process took the lock while this one was suspended")
+        raise OSError(f"{store.url}: another process took the lock while this process was suspended")
 
 
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def pack(store: Store, number: int, samples: list[TarSample], is_current: Callab
     """Write shard `number` and its index if the same shard does not exist. Return its record.
 
     The name of the record is a hash of the shard's content. So after a change of a threshold, only shards whose samples changed
-    are packed again. After the writing, `is_current` returns False if samples were taken down meanwhile. In that case, delete
+    are packed again. After writing, `is_current` returns False if samples were taken down meanwhile. In that case, delete
     the shard and raise OSError.
     """
     name = f"work/shards/{_identity(number, samples)}.json"

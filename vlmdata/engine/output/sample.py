@@ -28,7 +28,7 @@ class BlobPlace(NamedTuple):
 
 
 class TarSample(NamedTuple):
-    """A training sample as it is written to a tar. `images` are (width, height).
+    """A training sample as it is written to a tar. `images` holds the (width, height) of each image.
 
     `members` are sorted pairs: a name, which follows the key and a dot, and the bytes or their place in a blob.
     """

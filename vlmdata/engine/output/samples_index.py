@@ -59,7 +59,7 @@ def _fault(table: pa.Table) -> str | None:
     names = [table["key"], table["shard"].cast(pa.string()), flat.field("name")]
     numbers = [table["offset"], table["size"], flat.field("offset"), flat.field("size")]
     if any(column.null_count for column in (*names, *numbers, members, flat)):
-        return "a key, a tar, a place or a member is missing"
+        return "a key, a tar, an offset, a size or a member is missing"
     for column, pattern in zip(names, (NAME, TAR, NAME), strict=True):
         odd = column.filter(pc.invert(pc.match_substring_regex(column, pattern)))
         if len(odd):
@@ -77,7 +77,7 @@ def _fault(table: pa.Table) -> str | None:
         return "a member is outside of its sample"
     facts = np.bincount(parents[np.asarray(pc.equal(flat.field("name"), "json"))], minlength=len(table))
     if (facts != 1).any():
-        return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members json, not one"
+        return f"the sample {table['key'][int(np.argmax(facts != 1))]} has {facts[facts != 1][0]} members named json, not one"
     return None
 
 

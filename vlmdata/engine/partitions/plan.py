@@ -42,7 +42,7 @@ MAX_DEPTH = 3  # levels of buckets, 16 million in all; a bucket that is still to
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """The plan of a dataset, as it is stored.
+    """The plan of a dataset, as work/plan.json stores it.
 
     The plan of a list has `files`, which hold the rows of 64 partitions each. The plan of an archive has `pieces`, which say
     what each partition reads.
@@ -65,7 +65,7 @@ class PartitionPlan:
 
     @property
     def is_list(self) -> bool:
-        """Whether the plan is that of a list, which may be empty, and not that of an archive."""
+        """Whether this is the plan of a list, which may be empty, and not the plan of an archive."""
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
@@ -155,7 +155,7 @@ def _lean_path(value: Any, stored: dict[str, str]) -> Any:
 
 
 def _lean(rows: pa.Table) -> pa.Table:
-    """Return the rows without columns, and without fields of images and texts, that are all null. `conform` restores them.
+    """Leave out the columns, and the fields of images and texts, that are all null. `conform` restores them.
 
     A list of addresses uses two of forty columns. Writing the others would take most of the time.
     """
