@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from vlmdata.archives.compressed_frames import GZIP, begins_record, read_at
 
-_MAX_LINE = 65_536  # bytes of a header line
+_MAX_LINE = 65_536  # maximum bytes of a header line
 _USUAL_LINE = 512  # bytes that hold most header lines
 _HEAD = 4096  # bytes at the start of a file that are searched for the first header
 _MAX_ODD = 100_000_000  # bytes of content after an odd header; a line that states more is not a header

@@ -51,7 +51,7 @@ def _url(headers: dict[str, str]) -> str | None:
 
 
 def read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
-    """Read the content of a record. If the content is damaged, set its `kind` and `problem`.
+    """Read the content of a record. If the content is damaged, set the record's `kind` and `problem`.
 
     If content of this kind is not kept or is longer than `max_bytes`, only check that it is complete.
     """

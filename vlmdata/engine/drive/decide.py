@@ -151,7 +151,7 @@ def _differs(old: pa.Array, new: pa.Array) -> np.ndarray:
     if not pa.types.is_nested(old.type):
         one_null = np.asarray(pc.xor(old.is_null(), new.is_null()))
         return one_null | np.asarray(pc.fill_null(pc.not_equal(old, new), False))
-    differs = np.zeros(len(old), dtype=bool)  # nested, such as alternatives: only slices that differ are compared by value
+    differs = np.zeros(len(old), dtype=bool)  # nested values are compared one by one only in slices that differ
     for start in range(0, len(old), SLICE):
         left, right = old.slice(start, SLICE), new.slice(start, SLICE)
         if not left.equals(right):

@@ -1,4 +1,4 @@
-"""Workers as Ray actors, on this machine or on a cluster."""
+"""Runs workers as Ray actors, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
-    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):  # Ray raises any class
+    # Ray raises errors of any class
+    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):
         ray.init(address=address, **options)
 
 

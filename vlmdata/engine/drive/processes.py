@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, started in about a second, without a cluster."""
+"""Runs workers as processes of this machine. They start in about a second and need no cluster."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
         packed = pq.read_table(opened, columns=["key"])["key"]
     if not pc.any(pc.is_in(pc.utf8_slice_codeunits(packed, 0, KEY_DIGITS), keys)).as_py():
         return [name, record["tar"], record["index"]]
-    store.delete(name)  # before the other files: without the record nothing reads them
+    store.delete(name)  # before the other files, because without the record nothing reads them
     return []
 
 

@@ -1,4 +1,7 @@
-"""Turns kept rows into samples. The members of a sample have a name in the tar, and either bytes or their place in a blob."""
+"""Turns kept rows into samples.
+
+A member of a sample has a name in the tar, and either bytes or the place of its bytes in a blob.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RowCosts:
         return found
 
     def parked(self, beyond: Mapping[int, float]) -> Iterator[tuple[int, bytes]]:
-        """Yield the parked images and their bytes, in order, if they are within the limit at one of their positions."""
+        """Yield each parked image that is within the limit at one of its positions, with its bytes, in order of position."""
         wanted = {self._image[position] for position in self._image if position not in beyond}
         for image in sorted(wanted & self._parked.keys()):
             offset, size = self._parked[image]
