@@ -50,7 +50,7 @@ def test_references_that_are_not_there_or_not_json_are_refused(tmp_path: Path) -
     with pytest.raises(RecipeError, match="there is no"):
         DecontaminateText(references=(str(tmp_path / "none"),)).check()
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match=r"bad\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"bad\.json is not valid JSON"):
         DecontaminateText(references=(str(tmp_path),)).run(captions(["a"]))
 
 

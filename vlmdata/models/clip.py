@@ -20,7 +20,7 @@ from vlmdata.step import StepContext
 
 T = TypeVar("T", bound=Hashable)
 
-DECIMALS = 4  # of a stored cosine: bf16 errs by up to 5e-3, and thresholds need no more
+DECIMALS = 4  # decimals of a stored cosine: bf16 errs by up to 5e-3, and thresholds need no more
 BATCH = {"cuda": 256, "cpu": 16}  # images at a time: larger batches are not faster on one core
 
 
@@ -36,7 +36,7 @@ class Clip:
         *,
         compiled: str = "auto",
     ):
-        """Load the model. `compiled` is yes, no, or auto: yes on a GPU."""
+        """Load the model. `compiled` is "yes", "no" or "auto", which compiles on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or PixelCache(decoders())
@@ -62,10 +62,10 @@ class Clip:
         self._computing = threading.Lock()
 
     def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int = 0) -> list[float]:
-        """Return the cosine of each text with its image, in [-1, 1], rounded; multiply by 100 to get open_clip's logits.
+        """Return the cosine of each text with its image, in [-1, 1], rounded to 4 decimals.
 
-        `images` are unit embeddings (I, D); `owners[i]` is the number of the image to compare with `texts[i]`. Source:
-        Hessel et al. 2021, CLIPScore, without the factor 2.5 and the clip at 0.
+        Multiply by 100 to get open_clip's logits. `images` are unit embeddings (I, D), and `owners[i]` is the number of the
+        image to compare with `texts[i]`. Source: Hessel et al. 2021, CLIPScore, without the factor 2.5 and the clip at 0.
         """
         if not texts:
             return []
@@ -76,9 +76,9 @@ class Clip:
         return np.round((left * right).sum(1), DECIMALS).tolist()
 
     def embed_images(self, images: Sequence[T], batch: int = 0, read: Callable[[T], bytes] = bytes) -> np.ndarray:  # type: ignore[assignment]
-        """Return fp32 unit embeddings (I, D) of images, whose encoded bytes `read` returns; NaN for a broken image.
+        """Return fp32 unit embeddings (I, D) of images. `read` returns an image's encoded bytes. A broken image has NaN.
 
-        Threads read and decode the next batches while this one is computed; copies to a GPU are asynchronous.
+        Threads read and decode the next batches while the current one is computed. Copies to a GPU are asynchronous.
         """
         size = batch or BATCH[self.device.type]
         parts = []
@@ -95,7 +95,7 @@ class Clip:
         return units
 
     def embed_texts(self, texts: list[str], batch: int = 0) -> np.ndarray:
-        """Return fp32 unit embeddings (T, D); a long text is cut at the model's context length, as open_clip does."""
+        """Return fp32 unit embeddings (T, D). A long text is cut at the model's context length, as open_clip does."""
         size = batch or BATCH[self.device.type]
         parts = []
         for start in range(0, len(texts), size):
@@ -114,9 +114,10 @@ class Clip:
         return self._unit(self._text_tower, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-        """Return host memory for a full batch, pinned for a GPU; torch reuses it only after the copy is done.
+        """Return host memory for a full batch, pinned for a GPU. torch reuses it only after the copy is done.
 
-        Every batch has full size, so that a result depends only on its input and a compiled model sees one shape."""
+        Every batch has full size, so that a result depends only on its input and a compiled model sees one shape.
+        """
         return torch.empty(shape, dtype=kind, pin_memory=self.device.type == "cuda")
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ def clip_of(context: StepContext, model: str, pretrained: str, precision: str = 
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type to compute in; `auto` is bf16 if the device multiplies it faster than fp32."""
+    """Return the type to compute in. `auto` is bf16 if the device multiplies bf16 faster than fp32, else fp32."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -147,7 +148,10 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def decoders() -> int:
-    """Return the number of decoding threads: with a GPU its share of the cores, else 1, because a worker has one core."""
+    """Return the number of decoding threads.
+
+    With a GPU, a worker takes its share of the machine's cores. Without one, it takes 1, because it has one core.
+    """
     if not torch.cuda.is_available():
         return 1
     return max(1, len(os.sched_getaffinity(0)) // max(gpus_here(), torch.cuda.device_count()))

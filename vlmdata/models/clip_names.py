@@ -1,4 +1,7 @@
-"""List open_clip's models and weights without importing it: importing torch takes three seconds, a check of a recipe one."""
+"""List open_clip's models and weights without importing it.
+
+Importing torch takes three seconds, and a check of a recipe should take one.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def check_model(model: str, pretrained: str, where: str) -> None:
     if model.startswith("local-dir:"):
         folder = Path(model.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
-            raise RecipeError(f"{where}.model: {folder} is not a model folder of open_clip: it has no open_clip_config.json")
+            raise RecipeError(
+                f"{where}.model: {folder} is not a model folder of open_clip, because it has no open_clip_config.json"
+            )
         return
     if has_own_weights(model):
         return
@@ -33,7 +38,7 @@ def check_model(model: str, pretrained: str, where: str) -> None:
     tags = pretrained_tags()
     if not Path(pretrained).is_file() and pretrained not in tags:
         raise RecipeError(
-            f"{where}.pretrained: '{pretrained}' is neither a file nor a weights tag of open_clip.{suggest(pretrained, tags)}"
+            f"{where}.pretrained must be a file or a weights tag of open_clip, not '{pretrained}'.{suggest(pretrained, tags)}"
         )
 
 
@@ -44,14 +49,17 @@ def model_names() -> list[str]:
 
 @cache
 def pretrained_tags() -> list[str]:
-    """Return the tags of weights that open_clip can download, for any model, from its parsed source, without running it."""
+    """Return the tags of weights that open_clip can download, for any model.
+
+    They are read from open_clip's source, which is parsed and not run.
+    """
     tree = ast.parse((_package() / "pretrained.py").read_text())
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     return sorted({str(word.arg) for call in calls if call.func.id == "dict" for word in call.keywords})  # type: ignore[attr-defined]
 
 
 def weights_identity(model: str, pretrained: str) -> str:
-    """Return an identity of the weights: a hash of local files, else the names."""
+    """Return a string that identifies the weights: a hash of local files, or else the names of model and weights."""
     if model.startswith("local-dir:"):
         files = sorted(Path(model.removeprefix("local-dir:")).glob("*"))
     elif Path(pretrained).is_file():

@@ -6,9 +6,9 @@ DEVICES, LISTED = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def gpus_here() -> int:
-    """Return the number of GPUs: the device files of this machine or container, else what the NVIDIA driver lists.
+    """Return the number of GPUs: that of this machine's or container's device files, or else that of the NVIDIA driver's list.
 
-    A container with one of eight GPUs may see the list of all; a sandbox may see none.
+    In a container with one of eight GPUs, the list may hold all eight. In a sandbox, it may be empty.
     """
     devices = [path for path in DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
     return len(devices) or len(list(LISTED.glob("*")))

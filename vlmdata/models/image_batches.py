@@ -1,4 +1,4 @@
-"""Prepare images for models: threads prefetch, decode and resize them, once for models with the same preprocessing.
+"""Prepare images for models. Threads prefetch, decode and resize them, once for all models with the same preprocessing.
 
 B images, H x W the model's input size. The device receives uint8 and scales it to the model's range.
 """
@@ -25,8 +25,8 @@ from vlmdata.untrusted import Failed, errors_as
 T = TypeVar("T", bound=Hashable)
 
 AHEAD = 3  # batches to prefetch
-PILLOW_BYTES = 8  # for each pixel, besides our decoder's memory: Pillow's three canvases of a WebP and an RGB copy
-KEPT_BYTES = 256_000_000  # of prepared images for other models: a partition of 1,000 images at 224 pixels takes 150 MB
+PILLOW_BYTES = 8  # bytes per pixel in addition to our decoder's: Pillow's three canvases of a WebP and an RGB copy
+KEPT_BYTES = 256_000_000  # bytes of prepared images for other models: a partition of 1,000 images at 224 pixels takes 150 MB
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,18 @@ class Preparation:
 
 
 def preparation(transforms: Any) -> Preparation:
-    """Return the parts of open_clip's `Compose`: image operations, then ToTensor and Normalize as the last two."""
+    """Return the preprocessing in open_clip's `Compose`: image operations, followed by ToTensor and Normalize."""
     steps = list(transforms.transforms)
     place = next(number for number, one in enumerate(steps) if isinstance(one, ToTensor))
     *_, last = steps
-    assert isinstance(last, Normalize) and place == len(steps) - 2, f"unknown preprocessing: {transforms}"
+    assert isinstance(last, Normalize) and place == len(steps) - 2, (
+        f"the preprocessing must end with ToTensor and Normalize, not {transforms}"
+    )
     return Preparation(tuple(steps[:place]), tuple(map(float, last.mean)), tuple(map(float, last.std)))
 
 
 def opened(body: bytes) -> Image.Image:
-    """Return the image in RGB, with exactly Pillow's pixels; a JPEG takes half of Pillow's time.
+    """Return the image in RGB, with exactly Pillow's pixels. A JPEG takes half the time that Pillow takes.
 
     Raises ImageError for bytes that are not an image or exceed the default limits, and Pillow's errors for other flaws.
     """
@@ -72,13 +74,13 @@ def opened(body: bytes) -> Image.Image:
         try:
             if simplejpeg.decode_jpeg_header(body)[2] in ("YCbCr", "Gray"):
                 return Image.fromarray(simplejpeg.decode_jpeg(body, "RGB"))
-        except ValueError:  # it rejects flaws in one file of a hundred that Pillow accepts
+        except ValueError:  # simplejpeg rejects one file of a hundred, for flaws that Pillow accepts
             pass
     return Image.open(io.BytesIO(body)).convert("RGB")
 
 
 class PixelCache:
-    """Prepares images in threads and caches the latest ones."""
+    """Prepares images in threads and caches the latest ones, so that models with the same preprocessing share them."""
 
     def __init__(self, threads: int):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -91,7 +93,8 @@ class PixelCache:
     ) -> Iterator[list[np.ndarray | None]]:
         """Yield `size` images at a time, in order, and prefetch the next AHEAD batches.
 
-        An image that cannot be decoded is None: a source may hold broken images."""
+        An image that cannot be decoded is None, because a source may hold broken images.
+        """
         waiting: deque[list[Future[np.ndarray | None]]] = deque()
         starts = iter(range(0, len(images), size))
         while True:
@@ -122,5 +125,5 @@ class PixelCache:
         return pixels
 
     def close(self) -> None:
-        """Stop the threads; do not wait for them."""
+        """Stop the threads without waiting for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)

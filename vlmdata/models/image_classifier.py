@@ -26,7 +26,7 @@ class ImageClassifier:
 
     @torch.inference_mode()
     def probabilities(self, bodies: Iterable[bytes], batch: int) -> np.ndarray:
-        """Return the softmax over all classes for each image, fp32 (B, C); NaN for an image that cannot be decoded."""
+        """Return the softmax over all classes for each image, fp32 (B, C). An image that cannot be decoded has NaN."""
         stream = iter(bodies)
         parts = []
         while group := list(itertools.islice(stream, batch)):

@@ -9,7 +9,10 @@ _SAMPLE = 1 << 20  # bytes at each end: files of weights take gigabytes, and eac
 
 
 def identity(path: str) -> str:
-    """Return a hash of the names, sizes and both ends of a folder's files or of one file; for any other path, the path."""
+    """Return a hash of the names, sizes and both ends of one file or of all files in a folder.
+
+    Any other path is returned as it is.
+    """
     place = Path(path)
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     if not all(file.is_file() for file in files) or not files:

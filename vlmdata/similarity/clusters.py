@@ -1,9 +1,11 @@
 """Cluster rows by pairs of similar rows, and choose the best row of each cluster.
 
-For dedup, `representatives_of_rows`: a cluster is one kept row and the rows paired with it. Every dropped row is similar to
-a kept one; of a chain A-B-C where A and C are not similar, both A and C stay unless B is the best. For splits into train and
-test, `components`: all rows that pairs connect, by chains of any length, so that no similar rows are separated. For dedup a
-chain would drop rows similar to no kept row, more often at larger distances (at 8 bits of 64 chains are common).
+Deduplication uses `representatives_of_rows`. A cluster is one kept row and the rows paired with it, so every dropped row is
+similar to a kept one. In a chain A-B-C where A and C are not similar, A and C both stay, except if B is the best.
+
+Splits into train and test use `components`. A cluster is all rows that pairs connect, by chains of any length, so that similar
+rows are not separated. In deduplication, a chain would drop rows that are similar to no kept row. Chains are common at larger
+distances, such as 8 of 64 bits.
 
 The results do not depend on the order of the pairs or, with `best_first`, on the order of the rows.
 """
@@ -21,10 +23,10 @@ from vlmdata.similarity.runs import Ids, batched_rows
 
 
 def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
-    """Return the rank of each row, 0 the best: greatest in the first column, ties by the next columns, then by the least key.
+    """Return the rank of each row, 0 for the best. The greatest value of the first column is the best.
 
-    Negate a column to prefer its least value. Round scores first; NaN is worst. Keys are distinct, so the order is total
-    and does not depend on the input order.
+    The next columns, and then the least key, decide between equal rows. Negate a column to prefer its least value. Round scores
+    first. NaN is the worst. Keys are distinct, so the ranks do not depend on the input order.
     """
     words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy strings take four bytes a letter
     by_key = pc.array_sort_indices(words).to_numpy().astype(np.int64)
@@ -49,11 +51,13 @@ def components(count: int, pairs: Iterable[Ids]) -> Ids:
 
 
 def representatives_of_rows(rank: Ids, pairs: Iterable[Ids]) -> Ids:
-    """Return the representative of each row: itself if it is kept, else the best of the kept rows it is paired with.
+    """Return the representative of each row: (N,). A kept row represents itself.
 
-    A row is kept if no better row it is paired with is kept. `rank` (N,) is distinct, 0 the best. `pairs` is iterated several
-    times, so it must be a list or another reusable iterable, and it must hold every pair, not only connecting ones. Memory is
-    a few times N. The number of rounds is the longest descending chain of undecided rows, a handful in practice.
+    A dropped row is represented by the best of the kept rows that are paired with it. A row is kept if no better row that is
+    paired with it is kept. `rank` (N,) holds distinct ranks, 0 for the best. `pairs` holds chunks (M, 2) of every similar pair,
+    not only of enough pairs to connect similar rows. It is iterated several times, so it must be a list or another reusable
+    iterable. Memory is a few times N. The number of rounds is the length of the longest descending chain of undecided rows, in
+    practice a few.
     """
     undecided, kept = np.ones(len(rank), bool), np.zeros(len(rank), bool)
     best = np.full(len(rank), len(rank))  # rank of each row's representative
@@ -82,16 +86,18 @@ def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
 
 
 def best_of_groups(groups: Ids, rank: Ids) -> Ids:
-    """Return the best row of each group 0..G-1: (N,) group of each row, (N,) ranks -> (G,)."""
+    """Return the best row of each group 0..G-1: (N,) groups of rows, (N,) ranks -> (G,)."""
     best = np.full(groups.max(initial=-1) + 1, len(rank))
     np.minimum.at(best, groups, rank)
     return np.argsort(rank)[best]
 
 
 def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
-    """Return the representative of each item: that of the best item of its group, by `representatives_of_rows`.
+    """Return the representative of each item: (N,). Items of one group are equal and share a representative.
 
-    A group holds equal items: (N,) group of each item, 0..G-1, (N,) ranks, chunks of every pair of groups -> (N,)."""
+    The best item stands for its group in `representatives_of_rows`. `groups` (N,) holds the group 0..G-1 of each item, `rank`
+    (N,) distinct ranks, and `pairs` chunks (M, 2) of every pair of similar groups.
+    """
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)
     order[np.argsort(rank[best])] = np.arange(len(best))

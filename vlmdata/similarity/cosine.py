@@ -1,8 +1,9 @@
-"""Find all pairs of embeddings above a cosine, exactly: threads, block order and BLAS do not change the result.
+"""Find all pairs of embeddings above a cosine, exactly. Threads, block order and BLAS do not change the result.
 
-N rows, D width. Vectors are int8, a quarter of fp32; a cosine changes by at most a few thousandths. Integer products decide.
-Before them, a float filter on part of the width rules out most pairs: for unit vectors cut into head and tail,
-cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above float error.
+N rows, D width. Vectors are int8, which takes a quarter of the memory of fp32 and changes a cosine by at most a few
+thousandths. Integer products decide. Before them, a float filter on part of the width excludes most pairs. For unit vectors
+that are cut into head and tail, it uses cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above
+float error.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +29,10 @@ VERIFY_COST = 20  # an exact product costs about as much as this many filter pro
 
 
 def quantise(vectors: NDArray[np.floating]) -> Int8:
-    """Return rows scaled to a largest absolute entry of 127 and rounded: (N, D) -> int8. A row of zeros stays zero."""
+    """Return rows scaled to a largest absolute entry of 127 and rounded: (N, D) -> int8. A row of zeros stays zero.
+
+    Raises ValueError if an entry is not finite.
+    """
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0).astype(np.float64)
     if not np.isfinite(largest).all():
         raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(largest[:, 0]))[0])} has an entry that is not finite")
@@ -42,7 +46,7 @@ def squared_norms(rows: Int8) -> Ids:
 
 
 def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of every pair i < j with a cosine above `cosine`, each once; rows of zeros have no pairs."""
+    """Yield chunks (M, 2) of every pair i < j with a cosine above `cosine`, each once. Rows of zeros have no pairs."""
     filtered = head_and_tail(rows, cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
 
@@ -67,8 +71,10 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 
 
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
-    """Yield the pairs of each block, in order. Each thread takes whole blocks with single-threaded BLAS: sharing products this
-    small costs more than computing them, five times as much on a busy machine."""
+    """Yield the pairs of each block, in order. Each thread takes whole blocks with single-threaded BLAS.
+
+    To share such small products among threads costs more than to compute them, five times as much on a busy machine.
+    """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
             with threadpool_limits(1, "blas"):
@@ -77,7 +83,7 @@ def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, 
 
 
 def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple[int, int]) -> Ids:
-    """Return the pairs of one block that pass the filter."""
+    """Return the pairs of one block that pass the filter: (M, 2). `corner` holds the first row and column of the block."""
     top, side = corner
     left, right = filtered[top : top + BLOCK], others[side : side + BLOCK]
     found = []
@@ -91,7 +97,10 @@ def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple
 
 
 def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.bool_]:
-    """Say for each pair whether its cosine is above `cosine`: integer products and norms, one comparison in float64."""
+    """Say for each pair whether its cosine is above `cosine`: (M, 2) -> (M,).
+
+    Products and norms are exact integers, and the only comparison is in float64.
+    """
     dots = np.empty(len(pairs), np.float64)
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     for start in range(0, len(pairs), 512):  # small enough for the cache
@@ -106,8 +115,11 @@ def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def head_and_tail(rows: Int8, cosine: float) -> Floats:
-    """Return unit rows rotated so that the first axes hold most of their length, cut to a head of H axes, with the length of
-    the tail as the last column: (N, D) -> (N, H + 1). H is the estimated cheapest width."""
+    """Return unit rows in the form that the filter compares: (N, D) -> (N, H + 1).
+
+    The rows are rotated so that the first axes hold most of their length. They are cut to a head of H axes, and the last column
+    is the length of the tail. H is the width with the least estimated cost.
+    """
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)).astype(np.float32)
     sample = sample_of(len(rows), 2000)
     units: Floats = (rows[sample] / norms[sample, None]).astype(np.float32)
@@ -122,6 +134,7 @@ def head_and_tail(rows: Int8, cosine: float) -> Floats:
 
 
 def cut_rows(units: Floats, width: int) -> Floats:
+    """Return the first `width` columns, and the length of the rest of each row as the last column: (N, D) -> (N, width + 1)."""
     tail = np.sqrt(np.einsum("nd,nd->n", units[:, width:], units[:, width:]))
     return np.concatenate([units[:, :width], tail[:, None]], axis=1)
 
@@ -138,21 +151,24 @@ def best_head(sample: Floats, cosine: float) -> int:
 
 
 def sample_of(count: int, size: int, seed: int = 0) -> Ids:
-    """Return up to `size` of `count` places, ascending, chosen by a hash of the place and the seed."""
+    """Return up to `size` of the places 0..count-1 in ascending order, chosen by a hash of the place and the seed."""
     start = mixed(np.full(count, seed, np.uint64))
     places: NDArray[np.uint64] = np.arange(1, count + 1).astype(np.uint64)
     return np.sort(np.argsort(mixed(start + places), kind="stable")[:size])
 
 
 def exact_products(rows: Int8, others: Int8) -> Floats:
-    """Return all products, exact integers as float32 or, for widths above EXACT_WIDTH, float64: (N, D), (K, D) -> (N, K)."""
+    """Return the products of all rows with all others: (N, D), (K, D) -> (N, K).
+
+    They are exact integers, as float32 or, for widths above EXACT_WIDTH, as float64.
+    """
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     products: Floats = rows.astype(kind) @ others.astype(kind).T
     return products
 
 
 def greatest_cosine(rows: Int8, references: Int8) -> NDArray[np.float64]:
-    """Return the greatest cosine of each row to a reference: (N, D), (R, D) -> (N,). A row of zeros has 0."""
+    """Return the greatest cosine of each row with a reference: (N, D), (R, D) -> (N,). A row of zeros has 0."""
     found = np.full(len(rows), -1.0)
     scale = 1 / np.sqrt(np.maximum(squared_norms(references), 1))
     step = max((1 << 24) // max(len(references), 1), 1)

@@ -1,9 +1,9 @@
-"""The searches as independent tasks, for data too large for one machine.
+"""Run the searches as independent tasks, for data too large for one machine.
 
-`run` is an ordered function like the builtin `map`: a process pool's, or the engine's, which runs each task on a worker.
-A task is plain data. It opens the pieces (arrays, or paths and addresses of .npy files that every machine can read), keeps
-the items of its bucket and returns pairs of global numbers, which count items over the pieces in order. Tasks only read, so
-repeating one is safe. The results equal those of one machine.
+`run` is an ordered function like the builtin `map`. It is that of a process pool, or the engine's, which runs each task on a
+worker. A task is plain data. Its function opens the pieces, which are arrays, or paths and addresses of .npy files that every
+machine can read. It keeps the items of its bucket and returns pairs of global numbers, which count items over the pieces in
+order. Tasks only read, so a task can be repeated. The results equal those of one machine.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.splitmix import mixed
 from vlmdata.step import MapTasks, StoredArray
 
-IN_A_TASK = 4_000_000  # hashes or keys in a task, about
+IN_A_TASK = 4_000_000  # about the number of hashes or keys in a task
 PAIRS = 50_000  # pairs compared in a task
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One task: bucket `number` of `of`. The key of `table`, or of that band, assigns items of the pieces to buckets.
-    `chosen` holds the places to use in each piece; empty: all."""
+    """A task for bucket `number` of `of` buckets. `table` is a table, or the number of a band.
+
+    The key of the table or band assigns the items of the pieces to buckets. `chosen` holds the places to use in each piece. If
+    it is empty, all places are used.
+    """
 
     pieces: tuple[StoredArray, ...]
     number: int
@@ -45,7 +48,7 @@ class Bucket:
 
 
 def load(piece: StoredArray) -> NDArray:
-    """Return the array of a piece. Local files are memory-mapped, so that a task reads only the pages it uses."""
+    """Return the array of a piece. Local files are memory-mapped, so that a task reads only the pages that it uses."""
     if not isinstance(piece, str):
         return piece
     if "://" in piece:
@@ -65,7 +68,7 @@ def starts_of(pieces: Sequence[StoredArray]) -> Ids:
 
 
 def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, buckets: int = 1) -> Iterator[Ids]:
-    """Yield chunks of the pairs of unequal hashes within the distance; the first item represents equal hashes."""
+    """Yield chunks (M, 2) of the pairs of unequal hashes within the distance. The first of equal items represents them."""
     held = tuple(pieces)
     count = int(starts_of(held)[-1])
     tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]
@@ -73,7 +76,7 @@ def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, b
 
 
 def near_in_bucket(task: Bucket) -> Ids:
-    """Return the pairs in the bucket that no earlier table finds."""
+    """Return the pairs of items in the bucket that no earlier table finds: (M, 2)."""
     table = task.table
     assert isinstance(table, Table)
     low = np.uint64(64 - table.key_bits)
@@ -98,7 +101,7 @@ def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tu
 def lsh_pairs(
     pieces: Sequence[StoredArray], run: MapTasks, *, buckets: int = 1, chosen: Sequence[StoredArray] = ()
 ) -> Iterator[Ids]:
-    """Yield chunks of the candidates that `lsh.candidates` finds; a piece holds band keys (bands, n)."""
+    """Yield chunks (M, 2) of the candidates that `lsh.candidates` finds. A piece holds band keys (bands, n)."""
     held, places = tuple(pieces), tuple(chosen)
     bands = len(load(held[0]))
     tasks = [Bucket(held, n, buckets, band, chosen=places) for band in range(bands) for n in range(buckets)]
@@ -106,7 +109,7 @@ def lsh_pairs(
 
 
 def candidates_in_bucket(task: Bucket) -> Ids:
-    """Return the candidates of the task's band that no earlier band finds."""
+    """Return the candidates of the task's band that no earlier band finds: (M, 2)."""
     band = task.table
     assert isinstance(band, int)
     rows, keys, start = [], [], 0
@@ -124,7 +127,7 @@ def candidates_in_bucket(task: Bucket) -> Ids:
 
 @dataclass(frozen=True)
 class PieceOfPairs:
-    """One task of `cosine_pairs`: two pieces to compare; `starts` are the global numbers of their first rows."""
+    """A task of `cosine_pairs`, which compares two pieces. `starts` holds the global numbers of their first rows."""
 
     left: StoredArray
     right: StoredArray
@@ -133,7 +136,10 @@ class PieceOfPairs:
 
 
 def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) -> Iterator[Ids]:
-    """Yield chunks of the pairs that `cosine.pairs_above` finds; a piece holds int8 embeddings (n, D), a task two pieces."""
+    """Yield chunks (M, 2) of the pairs that `cosine.pairs_above` finds.
+
+    A piece holds int8 embeddings (n, D), and a task compares two pieces.
+    """
     starts = starts_of(pieces).tolist()
     tasks = (
         PieceOfPairs(pieces[i], pieces[j], (starts[i], starts[j]), cosine)
@@ -145,6 +151,7 @@ def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) ->
 
 
 def above_in_pieces(task: PieceOfPairs) -> Ids:
+    """Return the pairs i < j of global numbers, one row from each piece, with a cosine above the task's: (M, 2)."""
     left: Int8 = np.asarray(load(task.left))
     right: Int8 = np.asarray(load(task.right))
     found = [pairs + np.array(task.starts) for pairs in pairs_between(left, right, task.cosine)]
@@ -154,14 +161,17 @@ def above_in_pieces(task: PieceOfPairs) -> Ids:
 
 @dataclass(frozen=True)
 class Compared:
-    """One task that compares pairs of items: the pieces that hold them, and the global number of each piece's first item."""
+    """A task that compares `pairs` (M, 2) of items.
+
+    `pieces` are those that hold the items, and `starts` are the global numbers of each piece's first item.
+    """
 
     pieces: tuple[tuple[StoredArray, ...], ...]
     starts: Ids
     pairs: Ids
 
     def where(self) -> tuple[Ids, Ids]:
-        """Return the piece of both items of each pair and their place in it: (2M,), (2M,)."""
+        """Return for both items of each pair the number of the piece and the place in the piece: (2M,), (2M,)."""
         items = self.pairs.ravel()
         piece = np.searchsorted(self.starts, items, side="right") - 1
         return piece, items - self.starts[piece]
@@ -170,7 +180,10 @@ class Compared:
 def compared(
     function: Callable[[Compared], NDArray], pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, run: MapTasks
 ) -> NDArray[np.float64]:
-    """Return a number for each pair of items (M, 2). A task holds neighbouring pairs and the pieces they need."""
+    """Return the number that `function` computes for each pair of items: (M, 2) -> (M,).
+
+    A task holds neighbouring pairs and the pieces that they need.
+    """
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     values = np.empty(len(pairs))
 
@@ -188,7 +201,7 @@ def compared(
 
 
 def cosines_of(task: Compared) -> NDArray[np.float64]:
-    """Return the cosine of each pair of int8 embeddings; 0 if one is all zeros."""
+    """Return the cosine of each pair of int8 embeddings of a task: (M,). It is 0 if one of them is all zeros."""
     piece, place = task.where()
     vectors = np.empty((len(place), load(task.pieces[0][0]).shape[1]), np.int8)
     for number, (one,) in enumerate(task.pieces):
@@ -202,11 +215,15 @@ def cosines_of(task: Compared) -> NDArray[np.float64]:
 def jaccards(
     pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: MapTasks
 ) -> NDArray[np.float64]:
-    """Return the Jaccard similarity of pairs of texts (M, 2) -> (M,); a piece is (bytes, ends) as `packed` returns."""
+    """Return the Jaccard similarity of pairs of texts: (M, 2) -> (M,). A piece is (bytes, ends), as `packed` returns."""
     return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)
 
 
 def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDArray[np.float64]:
+    """Return the Jaccard similarity, 0..1, of the gram sets of each pair of texts in a task: (M,).
+
+    A piece of the task is (bytes, ends), as `packed` returns. Two texts without grams have 0.
+    """
     piece, place = task.where()
     texts: dict[tuple[int, int], int] = {}
     numbers = [texts.setdefault(key, len(texts)) for key in zip(piece.tolist(), place.tolist(), strict=True)]
@@ -219,6 +236,6 @@ def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDAr
 
 
 def packed(texts: Sequence[str]) -> tuple[NDArray[np.uint8], Ids]:
-    """Return texts as a piece: their concatenated UTF-8, and the end of each."""
+    """Return texts as a piece: their concatenated UTF-8, and the offset where each text ends."""
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings stored in pieces.
+"""Run spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings that are stored in pieces.
 
-Cells and verdicts equal those of one machine, because all sums are of integers. A round reads every embedding twice: to find
-the nearest centroid and, in the order of the cells, to move the centroids. A task returns only its own cells.
+Cells and verdicts equal those of one machine, because all sums are of integers. A round reads every embedding twice: to move
+the centroids, in the order of the cells, and to find the nearest centroid. A task returns only its own cells.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import hardness, semantic_duplicates
 from vlmdata.step import DistributedSearch, StoredArray
 
-ROWS = 200_000  # embeddings in a task, about: 100 MB at width 512, and four times that while it multiplies
+ROWS = 200_000  # about the number of embeddings in a task: 100 MB at width 512, and four times that while it multiplies
 
 
 @dataclass(frozen=True)
 class Assign:
-    """One task: find the nearest centroid of each embedding of some pieces."""
+    """A task that finds the nearest centroid of each embedding in some pieces."""
 
     pieces: tuple[StoredArray, ...]
     centroids: StoredArray
@@ -32,8 +32,11 @@ class Assign:
 
 @dataclass(frozen=True)
 class Cells:
-    """One task over whole cells: the numbers of their embeddings, the cell of each, counted from the task's first cell,
-    and, if needed, their ranks and centroids."""
+    """A task over whole cells. `rows` holds the global numbers of their embeddings.
+
+    `cells` holds the cell of each embedding, counted from the task's first cell. `rank` and `centroids` are None if the task
+    does not need them.
+    """
 
     pieces: tuple[StoredArray, ...]
     starts: Ids
@@ -61,7 +64,7 @@ def spherical_cells(
 
 
 def cells_of(pieces: Sequence[StoredArray], centroids: Int8, search: DistributedSearch) -> Ids:
-    """Return the nearest centroid of every embedding: (N,)."""
+    """Return the number of the nearest centroid of every embedding: (N,)."""
     kept = search.keep(centroids)
     return np.concatenate(list(search.run(nearest_in_pieces, [Assign(some, kept) for some in groups_of(pieces)])))
 
@@ -81,6 +84,7 @@ def groups_of(pieces: Sequence[StoredArray]) -> Iterator[tuple[StoredArray, ...]
 
 
 def nearest_in_pieces(task: Assign) -> Ids:
+    """Return the number of the nearest centroid of each embedding in the task's pieces, in order: (n,)."""
     centroids = np.asarray(load(task.centroids))
     return np.concatenate([nearest_centroid(np.asarray(load(piece)), centroids) for piece in task.pieces])
 
@@ -126,16 +130,23 @@ def embeddings_of(pieces: Sequence[StoredArray], starts: Ids, rows: Ids) -> Int8
 
 
 def moved_in_cells(task: Cells) -> Int8:
+    """Return the new centroids of the task's k cells, as `kmeans.moved_centroids` does: (k, D) int8."""
     assert task.centroids is not None
     return moved_centroids(embeddings_of(task.pieces, task.starts, task.rows), task.cells, task.centroids)
 
 
 def hardness_in_cells(task: Cells) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the global numbers of the task's n embeddings, and the cosine of each with its centroid: (n,), (n,)."""
     assert task.centroids is not None
     return task.rows, hardness(embeddings_of(task.pieces, task.starts, task.rows), task.cells, task.centroids)
 
 
 def duplicates_in_cells(task: Cells) -> tuple[Ids, Ids, NDArray[np.float64]]:
+    """Return what `semdedup.semantic_duplicates` finds in the task's cells: (n,), (n,), (n,).
+
+    For each of n embeddings, these are its global number, the global number of the most similar one that ranks before it, and
+    their cosine. An embedding that is not a duplicate has its own number and NaN.
+    """
     assert task.rank is not None
     rows = embeddings_of(task.pieces, task.starts, task.rows)
     similar, similarity = semantic_duplicates(rows, task.cells, task.rank, task.cosine)
@@ -152,7 +163,10 @@ def semantic_duplicates_in(
     seed: int,
     rank: Ids | None,
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return what `semdedup.semantic_duplicates` returns; without a rank the hardest row ranks first."""
+    """Return what `semdedup.semantic_duplicates` returns for the embeddings of all pieces: (N,), (N,).
+
+    If `rank` is None, the hardest row ranks first.
+    """
     starts = starts_of(pieces)
     centroids, cells = spherical_cells(pieces, clusters, search, rounds=rounds, seed=seed)
     count = int(starts[-1])

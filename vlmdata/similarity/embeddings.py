@@ -1,4 +1,4 @@
-"""Read the embeddings of images from a table, from any Arrow type in which steps store them."""
+"""Read the embeddings of images from a table. Steps store them in several Arrow types."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +8,9 @@ from vlmdata.row import flatten, set_column
 
 
 def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Return which images have an embedding, and those embeddings: (P,), (N, D), for P positions of `images`.
+    """Return which of the P positions of `images` have an embedding, and the N embeddings: (P,), (N, D).
 
-    The column is aligned with `images`. Each position holds a list of numbers or bytes of little-endian fp16.
+    The column is aligned with `images`. Each position holds a list of numbers, or bytes of little-endian fp16.
     """
     values = flatten(rows, column).items.drop_null()
     if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
@@ -21,18 +21,21 @@ def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArr
 
 
 def has_value(rows: pa.Table, column: str) -> NDArray[np.bool_]:
-    """Say for each position of `images` whether a column aligned with it has a value: (P,)."""
+    """Say for each position of `images` whether a column aligned with it has a value: (P,).
+
+    Raises ValueError if the column is not aligned.
+    """
     positions, items = flatten(rows, "images"), flatten(rows, column)
     lengths, own = (np.diff(flat.offsets.to_numpy()) for flat in (positions, items))
     if not np.isin(own[own != lengths], 0).all():
-        raise ValueError(f"the column {column} must hold one value for each image of its row, or none")
+        raise ValueError(f"the column {column} must hold one value for each image of its row, or no value")
     has = np.zeros(len(positions.items), bool)
     has[np.repeat(own > 0, lengths)] = np.asarray(items.items.is_valid())
     return has
 
 
 def without_values(rows: pa.Table, column: str) -> pa.Table:
-    """Return the rows with the column replaced by booleans: true where it has a value, else null."""
+    """Return the rows with the values of the column replaced by true. Null values stay."""
     items = flatten(rows, column)
     has = np.asarray(items.items.is_valid())
     return set_column(rows, column, items.rebuild(pa.array(has, mask=~has)))

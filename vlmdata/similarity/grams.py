@@ -24,7 +24,7 @@ BATCH_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True)
 class Grams:
-    """The n-grams of several texts, in order, repeats included: text i has hashes[starts[i]:starts[i + 1]]."""
+    """The n-grams of several texts, in order and with repeats. Those of text i are hashes[starts[i]:starts[i + 1]]."""
 
     hashes: Hashes
     starts: Ids  # (texts + 1,)
@@ -37,13 +37,16 @@ class Grams:
 def word_grams(texts: Sequence[str], n: int) -> Grams:
     """Return the hashed n-grams of words. Words are lower-cased runs of letters, digits and underscores.
 
-    A text with fewer than n words has one gram of all its words; a text without words has none.
+    A text with fewer than n words has one gram of all its words. A text without words has none.
     """
     return joined([windows(*hashed_words(*code_points(batch)), n) for batch in batches(texts)])
 
 
 def character_grams(texts: Sequence[str], n: int) -> Grams:
-    """Return the hashed n-grams of lower-cased characters, white space as one space; short texts as in `word_grams`."""
+    """Return the hashed n-grams of lower-cased characters. A run of white space counts as one space.
+
+    A text with fewer than n characters has one gram of all its characters. An empty text has none.
+    """
     return joined([windows(*hashed_characters(*code_points(batch)), n) for batch in batches(texts)])
 
 
@@ -57,7 +60,7 @@ def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ids]:
 
 
 def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
-    """Return the hash of every run of exactly n words, its text, and the place of its first word in `flat`."""
+    """Return the hash of every run of exactly n words, the number of its text, and the place of its first word in `flat`."""
     grams = windows(flat, sizes, n)
     texts = grams.texts()
     first = np.arange(len(texts)) + np.repeat(np.cumsum(sizes) - sizes - grams.starts[:-1], np.diff(grams.starts))
@@ -66,7 +69,7 @@ def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the lower-cased texts in batches of about BATCH_CHARACTERS."""
+    """Yield the lower-cased texts in batches of about BATCH_CHARACTERS characters."""
     held: list[str] = []
     size = 0
     for text in texts:
@@ -125,9 +128,12 @@ def hashed_characters(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, I
 
 
 def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
-    """Hash every window of n neighbours within one text: (sum of sizes,), (texts,) -> Grams."""
+    """Return a hash of every window of n neighbours within one text: (sum of sizes,), (texts,) -> Grams.
+
+    A text with fewer than n values gives one window of all its values. Raises ValueError if n is less than 1.
+    """
     if n < 1:
-        raise ValueError(f"n-grams need n >= 1, not {n}")
+        raise ValueError(f"n must be at least 1 for n-grams, not {n}")
     counts = np.where(sizes >= n, sizes - n + 1, np.minimum(sizes, 1))
     starts = np.concatenate([[0], np.cumsum(counts)])
     first = np.arange(starts[-1]) + np.repeat(np.cumsum(sizes) - sizes - starts[:-1], counts)
@@ -144,7 +150,7 @@ def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
 
 
 def joined(parts: list[Grams]) -> Grams:
-    """Concatenate the grams of batches."""
+    """Return the grams of all batches as one Grams."""
     shifts = np.cumsum([0] + [len(part.hashes) for part in parts[:-1]])
     starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=True)]
     total = sum(len(part.hashes) for part in parts)
@@ -160,10 +166,12 @@ def powers(count: int) -> tuple[Hashes, Hashes]:
 
 @lru_cache(maxsize=2)
 def all_powers(count: int) -> tuple[Hashes, Hashes]:
+    """Return the first `count` powers of ODD and of its inverse modulo 2**64: (count,), (count,)."""
     return power_row(ODD, count), power_row(pow(ODD, -1, 1 << 64), count)
 
 
 def power_row(base: int, count: int) -> Hashes:
+    """Return the first `count` powers of `base` modulo 2**64, beginning with 1: (count,)."""
     row = np.full(count, base, np.uint64)
     row[0] = 1
     return np.cumprod(row)
@@ -186,4 +194,5 @@ def letters_without_blanks() -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=1)
 def space_characters() -> NDArray[np.bool_]:
+    """Say for each code point whether it is white space, as `str.isspace` does: (0x110000,)."""
     return np.fromiter((chr(point).isspace() for point in range(0x110000)), bool, 0x110000)

@@ -1,7 +1,7 @@
-"""Find all pairs of 64-bit hashes within a Hamming distance, exactly: each pair once.
+"""Find all pairs of 64-bit hashes within a Hamming distance, exactly, each pair once.
 
-It sorts each table of `pigeonhole_blocks.py` as plain numbers and compares within runs. Memory is a few times the hashes,
-plus one chunk of pairs. The pairs and their order depend only on the input.
+For each table of `pigeonhole_blocks.py`, it sorts the moved hashes as plain numbers and compares the hashes of each run. Memory
+is a few times that of the hashes, plus one chunk of pairs. The pairs and their order depend only on the input.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ TILE = 512  # longer runs are compared in tiles of TILE x TILE
 def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
     """Return every pair i < j whose hashes differ in at most `distance` bits, sorted: (N,) uint64 -> (M, 2).
 
-    M grows with the square of a group of equal hashes; if that may be large (blank images), use `edges_within`.
+    M grows with the square of a group of equal hashes. If groups may be large, as for blank images, use `edges_within`.
     """
     distinct, groups, starts = equal_groups(hashes)
     found = [expand(pairs, groups, starts) for pairs in distinct_pairs(distinct, distance, threads=threads)]
@@ -31,8 +31,11 @@ def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
 
 
 def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of fewer pairs i < j that connect the same hashes as `pairs_within`: within a group of equal hashes a star
-    around its first member, and one pair of first members for two groups within the distance."""
+    """Yield chunks (M, 2) of fewer pairs i < j, which connect the same hashes as `pairs_within`.
+
+    A group of equal hashes gives a star around its first member. Two groups within the distance give one pair of their first
+    members.
+    """
     distinct, groups, starts = equal_groups(hashes)
     yield star_edges(groups, starts)
     for pairs in distinct_pairs(distinct, distance, threads=threads):
@@ -40,8 +43,10 @@ def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator
 
 
 def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
-    """Return the distinct hashes, ascending; the places of all hashes, grouped by value and ascending; and the start of each
-    group in these places, with the total at the end."""
+    """Return (distinct, groups, starts): the distinct hashes, ascending, and the places of equal hashes.
+
+    Group i, the places of `distinct[i]` in ascending order, is groups[starts[i]:starts[i + 1]].
+    """
     groups = np.argsort(hashes, kind="stable")
     ordered = hashes[groups]
     is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
@@ -49,17 +54,17 @@ def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
 
 
 def star_edges(groups: Ids, starts: Ids) -> Ids:
-    """Return a pair (first member, other member) for each further member of each group."""
+    """Return a pair (first member, other member) for each further member of each group: (M, 2)."""
     sizes = np.diff(starts)
     first = np.repeat(groups[starts[:-1]], sizes)
     return np.stack([first, groups], axis=1)[first != groups]
 
 
 def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of the pairs (positions in `distinct`) within the distance; `distinct` ascends without repeats.
+    """Yield chunks (M, 2) of the pairs within the distance, as places in `distinct`, which is ascending without repeats.
 
-    A chunk holds pairs of one table; chunks are in the order of the tables. Each thread takes whole tables: numpy sorts and
-    compares without the interpreter's lock.
+    A chunk holds pairs of one table, and chunks are in the order of the tables. Each thread takes whole tables, because numpy
+    sorts and compares without the interpreter's lock.
     """
     pending = tables(len(distinct), distance)
     if threads == 1:
@@ -74,7 +79,7 @@ def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iter
 
 
 def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Ids]:
-    """Yield the pairs that no earlier table finds."""
+    """Yield chunks (M, 2) of the pairs of places in `distinct` that this table is the first to find."""
     moved = move(distinct, table)
     moved.sort()
     for near in batched_rows(compared(moved, distance, table), 1 << 20):
@@ -84,7 +89,10 @@ def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Id
 
 
 def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
-    """Yield pairs (few, 2) within the distance of sorted moved hashes: all pairs with equal keys, and some others."""
+    """Yield chunks (M, 2) of pairs of moved hashes within the distance: all pairs with equal keys, and some others.
+
+    `moved` is sorted.
+    """
     is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
     starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])
     sizes = np.diff(starts)
@@ -99,7 +107,10 @@ def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
 
 
 def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes]:
-    """Compare each hash with the next `largest` - 1; comparisons across runs are harmless."""
+    """Yield the pairs within the distance of each hash and the `largest` - 1 hashes after it.
+
+    Pairs across runs are harmless, because `is_first` removes them.
+    """
     differences, counts = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint8)
     for start in range(0, len(moved), PIECE):
         for offset in range(1, largest):
@@ -114,7 +125,7 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Compare all hashes of a long run with each other, in tiles on and above the diagonal."""
+    """Yield the pairs within the distance of all hashes of a long run, compared in tiles on and above the diagonal."""
     for top in range(0, len(run), TILE):
         rows = run[top : top + TILE]
         for side in range(top, len(run), TILE):
@@ -126,7 +137,7 @@ def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
 
 
 def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
-    """Return all pairs inside groups of equal hashes."""
+    """Return all pairs of places inside groups of equal hashes: (M, 2)."""
     found = [np.zeros((0, 2), np.int64)]
     for group in np.flatnonzero(np.diff(starts) > 1):
         members = groups[starts[group] : starts[group + 1]]
@@ -135,7 +146,7 @@ def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
 
 
 def expand(pairs: Ids, groups: Ids, starts: Ids) -> Ids:
-    """Return all pairs of members of pairs of groups."""
+    """Return every pair of a member of one group and a member of the other, for each pair of groups: (M, 2)."""
     sizes = np.diff(starts)
     wide = sizes[pairs[:, 1]]
     counts = sizes[pairs[:, 0]] * wide

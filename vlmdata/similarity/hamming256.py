@@ -1,9 +1,9 @@
 """Find all pairs of 256-bit hashes (PDQ's length) within a Hamming distance, exactly.
 
-It uses pigeonhole blocks as for 64 bits: of distance + 2 blocks, two hashes within the distance agree on at least two. Each
-pair of blocks is a table; hashes are sorted by its bits and compared in runs. PDQ's usual distance of 31 needs 528 tables
-with keys of 15 or 16 bits, so the time grows with the square of the number of hashes divided by 90. It is meant for up to
-about a million hashes.
+It uses pigeonhole blocks, as for 64 bits. Two hashes within the distance agree on at least two of distance + 2 blocks. Each
+pair of blocks is a table: the hashes are sorted by the bits of both blocks, and hashes with equal bits are compared. PDQ's
+usual distance of 31 needs 528 tables with keys of 14 to 16 bits, so the time grows with the square of the number of hashes. The
+search is meant for up to about a million hashes.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Words = NDArray[np.uint64]  # (N, 4), the first word holds the top bits
 
 
 def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of pairs of places in `distinct` within the distance, each pair once."""
+    """Yield chunks (M, 2) of the pairs of places in `distinct` whose hashes are within the distance, each pair once."""
     edges = [256 * i // (distance + 2) for i in range(distance + 3)]
     blocks = [block_bits(distinct, begin, end) for begin, end in pairwise(edges)]
     columns = [np.ascontiguousarray(distinct[:, word]) for word in range(4)]
@@ -31,8 +31,10 @@ def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:
 
 
 def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
-    """Return bits begin..end (at most 128, counted from the top) as a number of at most 32 bits. Longer blocks are hashed, so
-    equal bits give equal numbers."""
+    """Return the bits from `begin` to `end`, counted from the top, as a number of at most 32 bits: (N, 4) -> (N,).
+
+    A block has at most 128 bits. A block of more than 32 bits is hashed, so that equal bits give equal numbers.
+    """
     value = np.zeros(len(hashes), np.uint64)
     for word in range(begin // 64, (end - 1) // 64 + 1):
         low, high = max(begin, 64 * word) - 64 * word, min(end, 64 * word + 64) - 64 * word
@@ -42,7 +44,10 @@ def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
 
 
 def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
-    """Say for each pair whether, of the blocks before the second chosen one, only the first chosen one agrees."""
+    """Say for each pair whether it agrees on none of `blocks`, those before the second chosen one, except the first chosen.
+
+    The table is then the first to find the pair.
+    """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):
         if number != first:
@@ -51,7 +56,10 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
 
 
 def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
-    """Yield the pairs with equal keys within the distance; `key` is sorted."""
+    """Yield chunks (M, 2) of the pairs of hashes that have equal keys and are within the distance.
+
+    `key` is sorted, and `order` holds the place of each of its hashes.
+    """
     for places in pairs_in_runs(key):
         left, right = order[places[:, 0]], order[places[:, 1]]
         bits = np.zeros(len(left), np.uint16)

@@ -13,13 +13,14 @@ BLOCK_PRODUCTS = 1 << 23  # rows times centroids at a time: 32 MiB
 
 
 def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int = 0) -> tuple[Int8, Ids]:
-    """Return the centroids and the nearest one, by cosine, for each row: (N, D) -> (K, D) int8, (N,).
+    """Return the centroids, and for each row the number of the nearest one by cosine: (N, D) -> (K, D) int8, (N,).
 
-    It starts from K rows drawn by the seed and stops after `rounds` or when no row changes its cell. An empty cell keeps its
-    centroid. SemDeDup runs 100 rounds; cells hardly change after 20.
+    K is `clusters`. The centroids start as K rows drawn by the seed, and move until `rounds` are done or no row changes its
+    cell. An empty cell keeps its centroid. SemDeDup runs 100 rounds, but cells hardly change after 20. Raises ValueError if K
+    is not in 1..N.
     """
     if not 1 <= clusters <= len(rows):
-        raise ValueError(f"{clusters} clusters of {len(rows)} rows: must be between 1 and the number of rows")
+        raise ValueError(f"clusters must be between 1 and the number of rows, {len(rows)}, not {clusters}")
     centroids = rows[sample_of(len(rows), clusters, seed)]
     cells = nearest_centroid(rows, centroids)
     for _ in range(rounds):
@@ -31,7 +32,10 @@ def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int =
 
 
 def nearest_centroid(rows: Int8, centroids: Int8) -> Ids:
-    """Return the centroid with the greatest cosine for each row, ties to the first: (N, D), (K, D) -> (N,)."""
+    """Return for each row the number of the centroid with the greatest cosine: (N, D), (K, D) -> (N,).
+
+    The first of equally near centroids is returned.
+    """
     scale = 1 / np.sqrt(np.maximum(squared_norms(centroids), 1))
     cells = np.empty(len(rows), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)
@@ -43,7 +47,7 @@ def nearest_centroid(rows: Int8, centroids: Int8) -> Ids:
 
 
 def moved_centroids(rows: Int8, cells: Ids, centroids: Int8) -> Int8:
-    """Return the direction of the sum of each cell's rows, as int8: (K, D)."""
+    """Return for each cell the direction of the sum of its rows, as int8: (K, D). An empty cell keeps its centroid."""
     sums = np.zeros(centroids.shape, np.int64)
     for start in range(0, len(rows), 1 << 16):
         here = cells[start : start + (1 << 16)]

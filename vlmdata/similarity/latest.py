@@ -9,9 +9,10 @@ from vlmdata.row import drop_rows, set_column
 
 
 def keep_latest(rows: pa.Table, groups: list[str | None], step: str, reason: str) -> pa.Table:
-    """Keep the latest row of each group and write its key into `cluster` of the others. Rows of a null group stay.
+    """Drop all rows of each group except the latest, write its key into their `cluster`, and return the rows.
 
-    The latest row has the greatest WARC file name; ties go by the greatest date, then by the greatest key.
+    `groups` holds the group of each row. Rows whose group is None stay. The latest row has the greatest WARC file name. Between
+    equal names, the greatest date and then the greatest key decide.
     """
     keys, extras = rows["key"].to_pylist(), rows["extra"].to_pylist()
     best: dict[str, tuple[str, str, str]] = {}

@@ -1,7 +1,8 @@
 """Find pairs of similar texts from MinHash signatures: locality-sensitive hashing, then the exact Jaccard similarity.
 
-A signature is cut into b bands of r values. Texts that agree on a whole band are candidates; a pair of similarity s becomes
-one with probability 1 - (1 - s**r)**b. Verification removes every false candidate, so precision is 1 and the curve is recall.
+A signature is cut into b bands of r values. Two texts that agree on a whole band are a candidate. A pair of similarity s
+becomes a candidate with probability 1 - (1 - s**r)**b. The exact similarity then removes every false candidate, so the
+precision is 1 and this probability is the recall.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +25,10 @@ def similar_texts(
     permutations: int = 128,
     recall: float = 0.99,
 ) -> tuple[Ids, Ids, Ids]:
-    """Return (pairs, groups, starts): groups of texts with equal grams, and the pairs of group numbers with a Jaccard
-    similarity of at least `threshold`. A pair at the threshold is found with probability `recall` or more.
+    """Return (pairs, groups, starts): groups of texts with equal grams, and the similar pairs (M, 2) of group numbers.
 
-    `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is its own group.
+    The Jaccard similarity of a pair is at least `threshold`. A pair at the threshold is found with probability `recall` or
+    more. `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is its own group.
     """
     sketches = sketch(texts, grams, permutations=permutations)
     _, groups, starts = equal_groups(apart(sketches.fingerprints))
@@ -41,7 +42,7 @@ def similar_texts(
 
 
 def similar_text_edges(texts: Sequence[str], threshold: float, grams: Callable[[Sequence[str]], Grams]) -> Ids:
-    """Return pairs of texts (M, 2): a star for each group with equal grams, and one pair for two similar groups."""
+    """Return pairs of texts (M, 2): a star for each group of texts with equal grams, and one pair for two similar groups."""
     pairs, groups, starts = similar_texts(texts, threshold, grams)
     return np.concatenate([star_edges(groups, starts), np.sort(groups[starts[pairs]], axis=1)])
 
@@ -55,11 +56,14 @@ def apart(fingerprints: Hashes) -> Hashes:
 
 
 def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, int]:
-    """Return (bands, rows): the longest bands, with the fewest false candidates, that reach the recall at the threshold."""
+    """Return (bands, rows) with the most rows in a band that reach the recall at the threshold.
+
+    More rows in a band give fewer false candidates. Raises ValueError if the permutations are too few.
+    """
     for rows in range(permutations, 0, -1):
         if caught(threshold, permutations // rows, rows) >= recall:
             return permutations // rows, rows
-    raise ValueError(f"{permutations} permutations cannot reach recall {recall} at Jaccard {threshold}: use more")
+    raise ValueError(f"{permutations} permutations cannot reach recall {recall} at Jaccard {threshold}. Use more")
 
 
 def caught(similarity: float | NDArray[np.float64], bands: int, rows: int) -> float | NDArray[np.float64]:
@@ -79,13 +83,13 @@ def band_keys(signatures: Signatures, bands: int, rows: int) -> Hashes:
 
 
 def candidates(keys: Hashes) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs that agree on a band, each pair once, from the first such band."""
+    """Yield chunks (M, 2) of the pairs of texts that agree on a band. Each pair is yielded once, by the first such band."""
     for band in range(len(keys)):
         yield from candidates_of(keys, band)
 
 
 def candidates_of(keys: Hashes, band: int) -> Iterator[Ids]:
-    """Yield the pairs that agree on this band and on no earlier one. Bands are independent tasks."""
+    """Yield chunks (M, 2) of the pairs that agree on this band and on no earlier one. Bands are independent tasks."""
     order = np.argsort(keys[band], kind="stable")
     for places in pairs_in_runs(keys[band][order]):
         pairs = np.sort(order[places], axis=1)

@@ -1,7 +1,8 @@
-"""MinHash signatures of texts: the share of equal places of two signatures estimates the Jaccard similarity of their grams.
+"""MinHash signatures of texts.
 
-The values are computed here in numpy, because libraries change theirs between versions and the same texts must give the same
-dataset. A test fixes some of them.
+The share of places where two signatures are equal estimates the Jaccard similarity of their grams. The values are computed here
+in numpy, because libraries change their values between versions, but the same texts must give the same dataset. A test fixes
+some of the values.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +17,15 @@ from vlmdata.splitmix import mixed
 
 Signatures = NDArray[np.uint32]  # (texts, permutations)
 
-EMPTY = np.uint32(0xFFFFFFFF)  # every value of a text without grams
+EMPTY = np.uint32(0xFFFFFFFF)  # every value in the signature of a text without grams
 
 
 @dataclass(frozen=True)
 class Sketches:
-    """Signatures and fingerprints of texts. Equal fingerprints mean equal grams, repeats counted; 0: no grams."""
+    """Signatures and fingerprints of texts. Texts with equal fingerprints have equal grams, each equally often.
+
+    The fingerprint 0 means that a text has no grams.
+    """
 
     signatures: Signatures
     fingerprints: Hashes  # (texts,)
@@ -33,7 +37,7 @@ def grams_of(n: int, *, characters: bool = False) -> Callable[[Sequence[str]], G
 
 
 def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, permutations: int = 128) -> Sketches:
-    """Return the sketches of texts. Each depends only on its text."""
+    """Return the signatures and fingerprints of texts. Each depends only on its text."""
     signatures = np.empty((len(texts), permutations), np.uint32)
     fingerprints = np.empty(len(texts), np.uint64)
     start = 0
@@ -47,7 +51,10 @@ def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, per
 
 
 def multipliers(permutations: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return odd factors and summands. They hash a counter, so no library's random generator can change them."""
+    """Return odd factors and summands for the permutations: (permutations,), (permutations,).
+
+    They are hashes of a counter, so no library's random generator can change them.
+    """
     values = mixed(np.arange(1, 2 * permutations + 1, dtype=np.uint64))
     words = (values >> np.uint64(32)).astype(np.uint32)
     return words[::2] | np.uint32(1), words[1::2]
@@ -71,7 +78,7 @@ def minima(grams: Grams, permutations: int) -> Signatures:
 
 
 def fingerprint(grams: Grams) -> Hashes:
-    """Return the mixed sum of each text's grams modulo 2**64; 0 for a text without grams."""
+    """Return a hash of the sum of each text's grams modulo 2**64, or 0 for a text without grams: (texts,)."""
     filled = np.flatnonzero(np.diff(grams.starts))
     sums = np.zeros(len(grams.starts) - 1, np.uint64)
     if len(filled):
@@ -94,7 +101,7 @@ def jaccard(pairs: NDArray[np.int64], texts: Sequence[str], grams: Callable[[Seq
 
 
 def distinct(grams: Grams) -> Grams:
-    """Return each text's set of grams, ascending, as 40-bit numbers."""
+    """Return each text's set of grams as 40-bit numbers in ascending order."""
     texts = grams.texts()
     values = grams.hashes >> np.uint64(24)
     order = np.lexsort((values, texts))
@@ -106,7 +113,7 @@ def distinct(grams: Grams) -> Grams:
 
 
 def overlap(pairs: NDArray[np.int64], sets: Grams) -> NDArray[np.float64]:
-    """Return |A and B| / |A or B| for each of fewer than 2**24 pairs of gram sets."""
+    """Return |A and B| / |A or B| for each of M < 2**24 pairs of gram sets: (M, 2) -> (M,)."""
     sizes = np.diff(sets.starts)[pairs]  # (M, 2)
     counts = sizes.ravel()
     which = np.repeat(np.arange(len(counts)), counts)

@@ -1,4 +1,4 @@
-"""Find the nearest reference of each 64-bit hash within a Hamming distance, exactly, for decontamination."""
+"""Find for each 64-bit hash the nearest reference within a Hamming distance, exactly. Decontamination uses this search."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +16,7 @@ CANDIDATES = 1 << 21  # comparisons in memory: 48 MiB
 def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int = 1) -> tuple[Ids, NDArray[np.uint8]]:
     """Return for each hash the place of its nearest reference and their distance: (N,), (R,) -> (N,) int64, (N,) uint8.
 
-    Among equally near references the first wins. Without one within `distance`: -1 and 255.
+    The first of equally near references is returned. A hash without a reference within `distance` has -1 and 255.
     """
     values, first = np.unique(references, return_index=True)
     pieces = [hashes[start : start + PIECE] for start in range(0, len(hashes), PIECE)]
@@ -34,14 +34,17 @@ SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in o
 
 
 def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
-    """Return a table with its references, moved and sorted, and their places in the same order."""
+    """Return a table, its references moved and sorted, and their places in the same order."""
     moved = move(values, table)
     order = np.argsort(moved)
     return table, moved[order], first[order].astype(np.uint64)
 
 
 def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance: int) -> Hashes:
-    """Return the least distance << 56 | place for each hash, so the nearest reference, ties to the first."""
+    """Return for each hash the least (distance << 56 | place) of its near references, or 255 << 56: (N,) -> (N,).
+
+    This number holds the nearest reference, or the first of equally near ones.
+    """
     distinct, back = np.unique(hashes, return_inverse=True)
     best = np.full(len(distinct), NONE << 56, np.uint64)
     for table, references, places in sorted_tables:
@@ -62,7 +65,7 @@ def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance:
 
 
 def cut(items: Ids, counts: Ids) -> list[Ids]:
-    """Split items into neighbouring groups with a sum of counts of about CANDIDATES."""
+    """Return items split into neighbouring groups. The sum of each group's `counts` is about CANDIDATES."""
     if not len(items):
         return []
     ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1

@@ -1,8 +1,8 @@
 """Measure how much of a text is in word n-grams of evaluation texts, and find the entries of a list that a text contains.
 
-Source of the 13-gram rule: Brown et al. 2020, GPT-3, appendix C: lower-cased words without punctuation, n between 8 and 13
-by the length of the evaluation texts. Here a shorter evaluation text counts as a whole, down to `min_words`. In scripts
-without spaces between words each letter is hashed, and two letters count as a word.
+The 13-gram rule is from Brown et al. 2020, GPT-3, appendix C. It uses lower-cased words without punctuation, and n is between 8
+and 13, by the length of the evaluation texts. Here a shorter evaluation text counts as a whole if it has `min_words` or more.
+In scripts without spaces between words each letter is hashed, and two letters count as a word.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ Index = dict[int, Hashes]  # number of words -> the distinct hashes of n-grams o
 
 
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
-    """Return the n-grams of texts. A text of `min_words` to n - 1 words is one gram; a shorter one has none.
+    """Return the n-grams of texts. A text of `min_words` to n - 1 words is one gram, and a shorter text has none.
 
-    In a text with a letter of a script without spaces, letters count: its grams are LETTERS_A_WORD times as long.
+    In a text with a letter of a script without spaces, letters count as words, and grams are LETTERS_A_WORD times as long.
     """
     index: Index = {}
     by_letters = [has_unspaced(text) for text in texts]
@@ -35,7 +35,10 @@ def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
 
 
 def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
-    """Return for each text the share, 0..1, of its words inside n-grams of the index; 0 for a text without words."""
+    """Return for each text the share, 0..1, of its words that are in n-grams of the index: (texts,).
+
+    A text without words has 0.
+    """
     flat, sizes = word_hashes(texts)
     edges = np.zeros(len(flat) + 1, np.int64)
     for length, known in index.items():
@@ -49,10 +52,10 @@ def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
 
 
 def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
-    """Return every (text, entry) where the text contains the entry's words consecutively: (M, 2), each pair once, sorted.
+    """Return every pair (text, entry) where the text contains the entry's words consecutively: (M, 2), sorted, each pair once.
 
-    Entries match whole words: "art" is not in "party"; in scripts without spaces they match consecutive letters. Of entries
-    with the same words only the first is returned.
+    Entries match whole words, so "art" is not in "party". In scripts without spaces they match consecutive letters. If several
+    entries have the same words, only the first is returned.
     """
     flat, sizes = word_hashes(texts)
     entry_flat, entry_sizes = word_hashes(entries)
@@ -70,6 +73,6 @@ def contained(texts: Sequence[str], entries: Sequence[str]) -> Ids:
 
 
 def is_in(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
-    """Say for each hash whether it is in `known`, which is ascending."""
+    """Say for each hash whether it is in `known`, which is in ascending order."""
     place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
     return known[place] == hashes

@@ -1,8 +1,8 @@
 """The pigeonhole tables for an exact Hamming search over 64-bit hashes.
 
-The bits are cut into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks. So every such
-pair is found by comparing, for each choice of b - d blocks, the hashes that agree on all of them. Each choice is one table,
-independent of the others.
+The bits are cut into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks. The search
+therefore compares, for each choice of b - d blocks, the hashes that agree on all of them, and finds every such pair. Each
+choice is one table, independent of the others.
 """
 
 from collections.abc import Sequence
@@ -22,28 +22,36 @@ ONES = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Table:
-    """One choice of blocks that must agree. `moves` holds (shift right, mask, shift left). It moves those blocks to the top
-    of the word and keeps distances, so that sorting the moved hashes places the agreeing ones next to each other."""
+    """One choice of blocks that must agree.
+
+    `moves` holds (shift right, mask, shift left) for each group of bits. Together they move the chosen blocks to the top of a
+    hash and keep distances. Sorting the moved hashes therefore places those that agree next to each other.
+    """
 
     key_bits: int
     moves: tuple[tuple[int, int, int], ...]
     chosen_mask: int  # the key's bits in hash order
-    absent: tuple[int, ...]  # masks, in hash order, of the blocks before the last chosen one that are not chosen
+    absent: tuple[int, ...]  # masks, in hash order, of the other blocks before the last chosen one
 
     @property
     def low_mask(self) -> int:
-        """The bits below the key, in moved order: two moved hashes have equal keys if their xor is at most this."""
+        """The mask of the bits below the key in a moved hash. Two moved hashes have equal keys if their xor is at most this."""
         return (1 << (64 - self.key_bits)) - 1
 
 
 def edges(blocks: int) -> list[int]:
-    """Return the start of each block, as a bit position from the top, and 64; widths differ by at most one bit."""
+    """Return the start of each block, as a bit position from the top, and 64 at the end.
+
+    The widths of blocks differ by at most one bit.
+    """
     return [64 * i // blocks for i in range(blocks + 1)]
 
 
 def tables(count: int, distance: int) -> list[Table]:
-    """Return the tables that find every pair within `distance` among `count` hashes, with the cheapest number of blocks. The
-    pairs found do not depend on that number."""
+    """Return the tables that find every pair within `distance` among `count` hashes, with the cheapest number of blocks.
+
+    The pairs found do not depend on that number. Raises ValueError if `distance` is not in 0..16.
+    """
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the range of the exact search on 64 bits")
     return tables_of(best_blocks(count, distance), distance)
@@ -56,8 +64,11 @@ def tables_of(blocks: int, distance: int) -> list[Table]:
 
 
 def best_blocks(count: int, distance: int) -> int:
-    """Return the number of blocks with the least cost of sorting and comparing. Moving and sorting a hash costs about 30
-    comparisons (measured, AVX-512). Hashes with equal keys are compared pairwise; real ones cluster, so this counts double."""
+    """Return the number of blocks with the least cost of sorting and comparing.
+
+    Moving and sorting a hash costs about 30 comparisons (measured, AVX-512). Hashes with equal keys are compared pairwise. This
+    cost counts double, because real hashes cluster.
+    """
 
     def cost(blocks: int) -> float:
         key_bits = 64 * (blocks - distance) / blocks
@@ -67,6 +78,7 @@ def best_blocks(count: int, distance: int) -> int:
 
 
 def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
+    """Return the table of the block numbers `chosen`, in ascending order, when 64 bits are cut into `blocks` blocks."""
     begins = edges(blocks)
     order = list(chosen) + [i for i in range(blocks) if i not in chosen]
     moves: list[tuple[int, int, int]] = []
@@ -81,7 +93,7 @@ def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
 
 
 def runs(order: Sequence[int]) -> list[tuple[int, int]]:
-    """Join consecutive block numbers: [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
+    """Return consecutive block numbers joined to (first, last): [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
     joined: list[tuple[int, int]] = []
     for block in order:
         if joined and joined[-1][1] + 1 == block:
@@ -92,11 +104,15 @@ def runs(order: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def block_mask(block: int, begins: list[int]) -> int:
+    """Return the 64-bit mask of a block's bits in a hash. `begins` holds the starts of blocks, as `edges` returns them."""
     return (ONES >> begins[block]) & ~(ONES >> begins[block + 1]) & ONES
 
 
 def move(hashes: Hashes, table: Table, out: Hashes | None = None) -> Hashes:
-    """Return the hashes with the table's key at the top. Pieces of 256 KiB fit the CPU's cache."""
+    """Return the hashes with their bits moved so that the table's key is at the top: (N,) -> (N,). `out` may receive them.
+
+    Hashes are moved in pieces of 256 KiB, which fit the CPU's cache.
+    """
     moved = np.empty_like(hashes) if out is None else out
     piece = 1 << 15
     part = np.empty(piece, np.uint64)
@@ -113,7 +129,7 @@ def move(hashes: Hashes, table: Table, out: Hashes | None = None) -> Hashes:
 
 
 def move_back(moved: Hashes, table: Table) -> Hashes:
-    """Undo `move`."""
+    """Return the hashes that `move` turned into `moved`: (N,) -> (N,)."""
     hashes = np.zeros_like(moved)
     for right, mask, left in table.moves:
         hashes |= ((moved >> np.uint64(left)) & np.uint64(mask)) << np.uint64(right)
@@ -121,8 +137,11 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 
 
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
-    """Say for each xor of two hashes whether this is the first table to find the pair: the chosen blocks agree, and no other
-    block before the last chosen one does. So each pair is returned once without storing pairs."""
+    """Say for each xor of two hashes whether this is the first table to find the pair.
+
+    It is if the chosen blocks agree and no other block before the last chosen one agrees. Each pair is thus returned once,
+    without storing the pairs of earlier tables.
+    """
     first = (differences & np.uint64(table.chosen_mask)) == 0
     for mask in table.absent:
         first &= (differences & np.uint64(mask)) != 0

@@ -41,11 +41,19 @@ def members(path: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 
 
 def texts_in(path: str) -> list[str]:
-    """Return every text: each line of .txt, and each string at any depth in .json, .jsonl and .parquet."""
+    """Return every text of an evaluation set.
+
+    Texts are each line of .txt, and each string at any depth in .json, .jsonl and .parquet.
+    """
     return [text for name, data in members(path, TEXTS) for text in texts_of(name, data)]
 
 
 def texts_of(name: str, data: bytes) -> Iterator[str]:
+    """Yield the texts of one file, whose name states its format. `data` is the file's content.
+
+    Texts are each line of .txt, and each string at any depth in .json, .jsonl and .parquet. Raises ValueError for a file that
+    is not valid JSON.
+    """
     if name.lower().endswith(".parquet"):
         table = pq.read_table(BytesIO(data))
         for column in table.columns:
@@ -62,11 +70,13 @@ def texts_of(name: str, data: bytes) -> Iterator[str]:
             try:
                 yield from strings_in(json.loads(line))
             except ValueError as error:
-                raise ValueError(f"{name}: not JSON ({error}); an evaluation set must be readable in full") from None
+                raise ValueError(
+                    f"{name} is not valid JSON ({error}). Correct it, because an evaluation set must be readable in full"
+                ) from None
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Yield every string in nested lists and mappings, except keys."""
+    """Yield every string in nested lists and mappings, except the keys of mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -78,6 +88,6 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def identity_of(paths: tuple[str, ...], endings: tuple[str, ...]) -> str:
-    """Return a hash of the files' names and sizes, which identifies them without reading them."""
+    """Return a hash of the files' names and sizes, which identifies the files without reading them."""
     found = [(file.name, file.stat().st_size) for path in paths for file in files_of(path, endings)]
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]

@@ -11,12 +11,12 @@ Pairs = TypeVar("Pairs", NDArray[np.int64], NDArray[np.uint64])
 
 
 def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]:
-    """Yield every pair of places i < j with equal keys, (up to `most`, 2) at a time: (N,) sorted keys.
+    """Yield every pair of places i < j with equal keys, in chunks (M, 2) of up to `most` pairs. `key` (N,) is sorted.
 
     It processes all runs together, first at offset 1, then at offset 2, and so on.
     """
     ends = np.flatnonzero(np.append(key[1:] != key[:-1], True)) + 1 if len(key) else np.zeros(0, np.int64)
-    behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(key)) - 1  # members of its run after each place
+    behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(key)) - 1  # how many of its run follow each place
     here = np.flatnonzero(behind)
     offset = 1
     while len(here):
@@ -28,7 +28,7 @@ def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]
 
 
 def batched_rows(chunks: Iterable[Pairs], size: int) -> Iterator[Pairs]:
-    """Yield chunks joined to at least `size` rows, because later stages have a cost for each call."""
+    """Yield chunks joined to at least `size` rows, except the last, because later stages have a cost for each call."""
     held: list[Pairs] = []
     count = 0
     for chunk in chunks:

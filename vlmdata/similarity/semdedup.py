@@ -1,7 +1,7 @@
-"""SemDeDup: within each k-means cell, drop a row if a row ranked before it is too similar.
+"""SemDeDup drops a row if a row that ranks before it in the same k-means cell is too similar.
 
-Source: Abbas et al. 2023, SemDeDup, and its released code. An earlier row counts even if it is dropped itself, so of a chain
-of similar rows only the first stays. Integer products decide (`cosine.py`).
+Source: Abbas et al. 2023, SemDeDup, and its released code. An earlier row counts even if it is dropped itself, so only the
+first row of a chain of similar rows stays. Integer products decide (`cosine.py`).
 """
 
 import numpy as np
@@ -14,8 +14,11 @@ BLOCK = 1024
 
 
 def semantic_duplicates(rows: Int8, cells: Ids, rank: Ids, cosine: float) -> tuple[Ids, NDArray[np.float64]]:
-    """Return for each row the most similar row ranked before it in its cell, and their cosine, if that is above `cosine`
-    (1 - eps in the paper); else the row itself and NaN. `rank` is distinct, 0 comes first."""
+    """Return for each row the most similar row ranked before it in its cell, and their cosine: (N, D) -> (N,), (N,).
+
+    If their cosine is not above `cosine` (1 - eps in the paper), the row itself and NaN are returned. `rank` (N,) holds
+    distinct ranks, 0 for the first.
+    """
     similar, similarity = np.arange(len(rows)), np.full(len(rows), np.nan)
     order = np.lexsort((rank, cells))
     ends = np.flatnonzero(np.append(np.diff(cells[order]) != 0, True))[: len(rows)] + 1
@@ -28,9 +31,10 @@ def semantic_duplicates(rows: Int8, cells: Ids, rank: Ids, cosine: float) -> tup
 
 
 def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
-    """Return the place of the most similar earlier row, ties to the first, and the cosine: (M, D) -> (M,), (M,).
+    """Return for each row the place of the most similar earlier row, and their cosine: (M, D) -> (M,), (M,).
 
-    The first row and rows of zeros have the cosine -1."""
+    The first of equally similar rows is returned. The first row and rows of zeros have the cosine -1.
+    """
     norms = np.sqrt(squared_norms(rows))
     best, cosines = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for top in range(0, len(rows), BLOCK):
@@ -51,14 +55,17 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
-    """Return ranks with the row least similar to its centroid first, as SemDeDup's "hard" option; ties by place."""
+    """Return ranks with the row least similar to its centroid first, as SemDeDup's "hard" option does: (N,).
+
+    Equally similar rows stay in order.
+    """
     rank = np.empty(len(rows), np.int64)
     rank[np.argsort(hardness(rows, cells, centroids), kind="stable")] = np.arange(len(rows))
     return rank
 
 
 def hardness(rows: Int8, cells: Ids, centroids: Int8) -> NDArray[np.float64]:
-    """Return the cosine of each row with its centroid; the least is the hardest: (N,)."""
+    """Return the cosine of each row with the centroid of its cell: (N,). The row with the least cosine is the hardest."""
     dots = np.einsum("nd,nd->n", rows, centroids[cells], dtype=np.int64)
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)) * np.sqrt(np.maximum(squared_norms(centroids), 1))[cells]
     values: NDArray[np.float64] = dots / norms
@@ -66,7 +73,10 @@ def hardness(rows: Int8, cells: Ids, centroids: Int8) -> NDArray[np.float64]:
 
 
 def follow_to_kept(similar: Ids) -> Ids:
-    """Return for each row the kept row at the end of its chain: (N,) -> (N,)."""
+    """Return for each row the kept row at the end of its chain of similar rows: (N,) -> (N,).
+
+    `similar` is the first result of `semantic_duplicates`.
+    """
     while not np.array_equal(similar[similar], similar):
         similar = similar[similar]
     return similar

@@ -13,7 +13,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.step import scatter
 
 SIDES = ("width", "height")
-OWN_ORDERS = {  # orders other than measured columns -> the fields of images that they read
+OWN_ORDERS = {  # orders that are not measured columns -> the fields of images that they read
     "largest": ("images.original_width", "images.original_height", "images.width", "images.height"),
     "bytes": ("images.size",),
     "earliest": (),
@@ -22,23 +22,27 @@ OWN_ORDERS = {  # orders other than measured columns -> the fields of images tha
 
 @dataclass(frozen=True)
 class Candidates:
-    """The living images of rows: their places in the flattened `images`, and the rank of each, 0 the best."""
+    """The images of rows that are not dropped: their places in the flattened `images`, and the rank of each, 0 for the best."""
 
     images: Flat
     places: Ids
     rank: Ids
 
     def rows(self) -> Ids:
+        """Return the row number of each image: (M,)."""
         return self.images.parents[self.places]
 
 
 def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that an order reads: a measured column, or the fields in OWN_ORDERS."""
+    """Return the columns that the orders `keep` read: a measured column, or the fields in OWN_ORDERS."""
     return tuple(column for name in keep for column in OWN_ORDERS.get(name, (name,)))
 
 
 def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] | None = None) -> Candidates:
-    """Return the living images, ranked by `keep`; with `has` (P,) only those where it is true."""
+    """Return the images that are not dropped, ranked by the orders `keep`.
+
+    With `has` (P,), one value for each position of `images`, only images where it is true are returned.
+    """
     images = flatten(rows, "images")
     living = images.alive() & alive(rows)[images.parents]
     places = np.flatnonzero(living if has is None else living & has)
@@ -48,8 +52,11 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
 
 
 def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
-    """Return the number that an order compares for each of these images, the greatest the best: `largest` is fetched pixels,
-    `bytes` the size, `earliest` the place in the plan; else a measured column of images or rows, rounded to 4 digits."""
+    """Return the number by which an order ranks each image at `places`: (M,). The greatest number is the best.
+
+    `largest` is the number of fetched pixels, `bytes` the size, and `earliest` the place in the plan. Any other name is a
+    measured column of images or rows, rounded to 4 decimals.
+    """
     at = pa.array(places)
     if name == "largest":
         sides = [pc.coalesce(images.field(f"original_{side}").take(at), images.field(side).take(at)) for side in SIDES]
@@ -73,10 +80,11 @@ def drop_duplicate_images(
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Reject each image that has another representative. `representatives` (M,), as places in `found.places`, and `value` (M,)
-    are in the order of `found.places`.
+    """Drop each image that has another image as its representative, and return the rows.
 
-    A row that loses its last image is rejected; its `cluster` is the key of the row with the kept image."""
+    `representatives` (M,) are places in `found.places`. They and `value` (M,) are in the order of `found.places`. A row that
+    loses its last image is dropped, and its `cluster` becomes the key of the row with the kept image.
+    """
     is_lost = representatives != np.arange(len(representatives))
     bad = np.zeros(len(found.images.parents), bool)
     bad[found.places[is_lost]] = True
@@ -102,7 +110,10 @@ def drop_duplicate_rows(
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Reject each row at `places` that has another representative, and write the representative's key into its `cluster`."""
+    """Drop each row at `places` that has another row as its representative, and return the rows.
+
+    The `cluster` of a dropped row becomes the representative's key. `representatives` (M,) are indices of `places`.
+    """
     kept_row = np.full(len(rows), -1)
     kept_row[places] = np.where(representatives == np.arange(len(representatives)), -1, places[representatives])
     values = np.full(len(rows), np.nan)
@@ -113,14 +124,17 @@ def drop_duplicate_rows(
 
 
 def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
-    """Write the key of each row's representative, the row number in `kept_row`, into its `cluster`; -1: none."""
+    """Write the key of each row's representative into the row's `cluster`, and return the rows.
+
+    `kept_row` (N,) holds the row number of the representative, or -1 to leave the row unchanged.
+    """
     is_lost = kept_row >= 0
     keys = in_one(rows["key"]).take(pa.array(kept_row[is_lost]))
     return set_column(rows, "cluster", scatter(keys.cast(ROW.field("cluster").type), is_lost, rows["cluster"]))
 
 
 def numbered(values: list[str | None] | pa.Array) -> tuple[Ids, Ids]:
-    """Return the places of the values that are not null, and for each the number of its group of equal values."""
+    """Return the places of the values that are not null, and for each of them the number of its group of equal values."""
     encoded = (values if isinstance(values, pa.Array) else pa.array(values, pa.string())).dictionary_encode()
     codes = numbers(encoded.indices)
     places = np.flatnonzero(~np.isnan(codes))
