@@ -115,7 +115,7 @@ def test_a_name_that_leads_out_of_the_folder_is_reported(tmp_path, name):
 
 def test_another_format_is_named_before_any_work(tmp_path):
     (tmp_path / "a.json").write_bytes(b"PAR1")
-    with pytest.raises(RecipeError, match=r"a\.json: is parquet; this source reads json"):
+    with pytest.raises(RecipeError, match=r"a\.json is parquet. This source reads json"):
         Coco(path=str(tmp_path)).check()
 
 

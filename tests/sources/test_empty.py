@@ -136,5 +136,5 @@ def test_an_empty_path_is_not_the_folder_we_are_in(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a\n")
     for source in (UrlList(path=path), Files(path=path), LlavaJson(path=path)):
-        with pytest.raises(RecipeError, match="path: name at least one file"):
+        with pytest.raises(RecipeError, match="path must name at least one file"):
             source.check()

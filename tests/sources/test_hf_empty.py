@@ -66,7 +66,7 @@ def test_nothing_is_streamed_from_nothing(tmp_path, form):
 def test_an_empty_split_takes_nothing_from_the_other_one(tmp_path):
     path = laid(tmp_path, "splits")
     assert pairs_of(read_all(HfDataset(path=path, split="test"))) == [("http://a.org/", "x", None)]
-    with pytest.raises(RecipeError, match="there is no split 'valid'; there is: train, test"):
+    with pytest.raises(RecipeError, match=r"there is no split 'valid'\. The splits are train, test"):
         HfDataset(path=path, split="valid").check()
 
 

@@ -154,7 +154,7 @@ def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name,
 )
 def test_a_file_of_another_format_is_one_line_that_names_it(tmp_path, source, name, data, message):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(RecipeError, match=f"{message}.*this source reads json, jsonl, parquet"):
+    with pytest.raises(RecipeError, match=f"{message}.*This source reads json, jsonl, parquet"):
         source(path=str(tmp_path / name)).check()
 
 

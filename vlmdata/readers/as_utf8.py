@@ -1,7 +1,7 @@
 """Map any bytes to valid UTF-8 and back, for readers that accept only UTF-8.
 
-A byte that is not UTF-8 becomes one of the last characters of Unicode's last private plane. If the stream itself holds such
-a character, each of its bytes is mapped too, so that the reverse is exact.
+A byte that is not UTF-8 becomes one of the last characters of Unicode's last private plane. If the stream itself holds such a
+character, each of its bytes is mapped too, so that the mapping can be reversed exactly.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 WRONG = "\udc80"  # marks bytes that do not decode; text that decodes cannot hold it
 codecs.register_error("vlmdata.wrong", lambda error: (WRONG, error.end))  # type: ignore[attr-defined]
-MOST = 4 << 20  # bytes to search for the end of a line
-_FIRST = 0x10FF00  # plus the byte
+MOST = 4 << 20  # bytes to read in search of the end of a line
+_FIRST = 0x10FF00  # character of the byte 0; others follow
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
 _MARK = b"\xf4\x8f"  # first bytes of all marks
 
 
 class InUtf8(io.RawIOBase):
-    """A UTF-16 or UTF-32 stream as UTF-8. Bytes that do not decode there do not decode here either.
+    """A UTF-16 or UTF-32 stream, converted to UTF-8. Bytes that do not decode there do not decode here either.
 
-    UTF-8 lets readers split lines at \\n only; a text decoder would also split at U+2028, which JSON may hold.
+    Readers of UTF-8 split lines at \\n only. A text decoder would also split at U+2028, which JSON may hold.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:
@@ -33,7 +33,7 @@ class InUtf8(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return the text of up to `size` bytes, b"" only at the end."""
+        """Return the text of up to `size` bytes, or b"" at the end."""
         text = self._text.read(size)
         if not text and self._text.bytebuffer:  # the file ends inside a character
             self._text.bytebuffer = b""
@@ -42,21 +42,21 @@ class InUtf8(io.RawIOBase):
 
 
 class AsUtf8(io.RawIOBase):
-    """A stream of bytes as UTF-8. `is_marked` is true once a byte had to be mapped."""
+    """A stream of any bytes, mapped to UTF-8. `is_marked` is true if a byte had to be mapped so far."""
 
     def __init__(self, source: Any) -> None:
         self.is_marked = False
         self._source = source
-        self._tail = b""  # bytes read that may end inside a character
+        self._tail = b""  # bytes that were read and may end inside a character
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, b"" only at the end."""
+        """Return up to `size` bytes, or b"" at the end."""
         left = b""
-        if len(self._ready) < size:  # join it to the next block: a row that spans a short block would count as too long
+        if len(self._ready) < size:  # join the rest to the next block: across a short block a row would seem too long
             left, self._ready = bytes(self._ready), memoryview(b"")
         while not self._ready:
             part = self._source.read(size) or b""

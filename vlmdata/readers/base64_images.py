@@ -1,4 +1,4 @@
-"""Images in a table: base64 in a text column, as OFA and Chinese-CLIP publish them, or bytes."""
+"""Read images in the cells of a table: base64 in a text column, as OFA and Chinese-CLIP publish them, or bytes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from vlmdata.readers.source_images import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-BEGINNING = 256  # bytes that distinguish base64 from an image, which has non-base64 bytes at its start
+BEGINNING = 256  # bytes to check: those of an image are not all in base64's alphabet
 
 
 def image_in(value: Any) -> dict[str, Any]:
-    """Return the image in a table's cell as fields of IMAGE; dropped as `no_image` or `bad_base64` if there is none.
+    """Return the image in a table's cell as fields of IMAGE. If there is none, it is dropped as `no_image` or `bad_base64`.
 
-    A cell may also be a list of one, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow
-    `data:image/jpeg;base64,`.
+    A cell may also be a list with one item, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and
+    follow `data:image/jpeg;base64,`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

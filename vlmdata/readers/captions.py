@@ -1,4 +1,4 @@
-"""An image's captions, from one or several columns, as a text and its alternatives."""
+"""Read an image's captions from one or several columns, as a text and its alternatives."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def named_columns(names: str | Sequence[str]) -> list[str]:
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
-    """Return each row's text (never null), its alternatives or None, and whether a caption does not decode.
+    """Return the text of each row (never null), its alternatives, and whether one of its captions does not decode.
 
-    A column is an Arrow array of texts or lists of texts, or a list of Python values; JSON text of a list of texts counts as
-    that list. The first caption that is not blank is the text; the other distinct ones are alternatives.
+    A column is an Arrow array of texts or lists of texts, or a list of Python values. JSON text of a list of texts counts as
+    that list. The first caption that is not blank is the text, and the other distinct captions are its alternatives. The
+    alternatives are None if there is only a column of single texts.
     """
     columns = [_unpacked(column, encoding) for column in columns]
     if len(columns) == 1:
@@ -49,7 +50,10 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 
 
 def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[str]) -> str | None:
-    """Return a warning if none of the first 100 rows has a caption in these columns: a dotted path may be wrong."""
+    """Return a warning if none of the first 100 rows has a caption in these columns, else None.
+
+    A dotted path that is wrong gives no captions.
+    """
     for file in files if names else ():
         for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):
             head = [chunk.columns[name][:HEAD] for name in names]
@@ -60,12 +64,12 @@ def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[
 
 
 def none_of(path: str, names: Sequence[str], count: int) -> str:
-    """Return the warning that rows have no captions."""
+    """Return the warning that the first `count` rows have no caption in the columns `names`."""
     return f"{path}: none of the first {count} rows has a caption in {', '.join(names)}"
 
 
 def _unpacked(column: Any, encoding: str) -> Any:
-    """Return a column unchanged, or as Python values if one of its texts may be JSON of a list of texts."""
+    """Return a column unchanged, or as Python values if one of its texts may be JSON text of a list."""
     if isinstance(column, list):
         return [listed(value) for value in column]
     try:
@@ -78,7 +82,7 @@ def _unpacked(column: Any, encoding: str) -> Any:
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
-    """Return a column of single texts as strings, or None if it holds lists."""
+    """Return a column of single texts as strings, and which do not decode, or None if the column holds lists."""
     if isinstance(column, list):
         return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
     return None if is_list(column.type) else _texts(column, encoding)
@@ -91,7 +95,7 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
     except TypeError as error:
         if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
             near = "one of its fields with dots, such as `caption.en`, or " if not is_list(column.type) else ""
-            raise RecipeError(f"a column of captions {error}: name {near}a column of texts or lists of texts") from None
+            raise RecipeError(f"a column of captions {error}. Name {near}a column of texts or lists of texts") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)

@@ -1,4 +1,4 @@
-"""Conversations as rows: each image is at the position of its placeholder, and each position has a role."""
+"""Turn conversations into rows. Each image is at the position of its placeholder, and each position has a role."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmdata.readers.plain_rows import Bad, bad_records, document, reject, table
 def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
     """Return messages as a row. An empty message becomes one empty text.
 
-    One unusable image drops the row, with its reason: a question without its image has no answer.
+    If an image cannot be used, the row is dropped for the image's reason, because the question has no answer without it.
     """
     positions, roles, said = laid_out(messages)
     turns = None if said is None else [one and json.dumps(one, ensure_ascii=False, sort_keys=True) for one in said]
@@ -29,7 +29,10 @@ def record_tables(
     row_of: Callable[[Any], dict[str, Any]],
     joined: bool,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of a file's good and bad records in their order; with `joined` the good ones follow at the end."""
+    """Yield tables of the rows of a file's good and bad records, in order.
+
+    If `joined`, conversations about one image are joined, and the rows of good records come last.
+    """
     every: list[dict[str, Any]] = []
     for good, bad in some:
         rows = [with_place(row_of(record), f"{name}, record {number}") for number, record in good]
@@ -43,7 +46,7 @@ def record_tables(
 
 
 def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Append all conversations of an image to the row of the first one, which shows the image once.
+    """Append all conversations about an image to the row of the first one, so that the image is in one row only.
 
     A conversation is joined only if it shows one image, in its first turn, and has no system turn, no tools and no `turns`.
     """
@@ -77,7 +80,7 @@ def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _only_image(row: Mapping[str, Any]) -> str | bytes | None:
-    """Return the address, path or bytes of a conversation's image; None if the conversation cannot be joined."""
+    """Return the address, path or bytes of a conversation's image, or None if the conversation cannot be joined."""
     if row.get("drop") or row["turns"] or row["tools"] or "system" in row["roles"] or row["roles"][0] != "user":
         return None
     shown = [number for number, image in enumerate(row["images"]) if image is not None]

@@ -1,4 +1,4 @@
-"""CSV and TSV as Arrow tables of bytes: a wrong encoding or a broken row loses only that row."""
+"""Read CSV and TSV as Arrow tables of bytes, so that a wrong encoding or a broken row loses only that row."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 
 HEAD = 1 << 16  # bytes read to find a header
-BLANK = 1 << 20  # bytes of white space allowed before and after it
-WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16, whose marks are their prefixes
+BLANK = 1 << 20  # bytes of white space allowed before and after the header
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16, whose marks are prefixes of these
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_WHITE = b"\0\t\n\r "  # \0: also in UTF-16 and UTF-32
+_WHITE = b"\0\t\n\r "  # \0 is part of white space in UTF-16 and UTF-32
 csv.field_size_limit(8 << 20)  # process-wide limit of the csv module: a header may have a long field
 _FIRST_LINE = re.compile(rb"[^\r\n]*")
 
 
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
-    """Return the column names, from `names` or from the first line; None if no row follows. Raises Damage.
+    """Return the column names, from `names` or else from the first line, or None if no row follows.
 
-    The second of two equal names (also of empty ones) becomes `name.1`, as in pandas.
+    The second of two equal names becomes `name.1`, also if they are empty, as in pandas. Raises Damage if the first line is not
+    a header.
     """
     head = beginning(file)
     wide = wide_encoding(head, encoding)
@@ -44,15 +45,18 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
         try:
             text = re.split(b"[\r\n]", head, maxsplit=1)[0].decode(encoding)
         except UnicodeDecodeError as error:
-            raise Damage(f"the header is not in {encoding} ({error.reason}); set `encoding:`") from None
+            raise Damage(f"the header is not in {encoding} ({error.reason}). Set `encoding:`") from None
     text = text.strip("\ufeff").replace("\0", "")  # Arrow cuts a name at \0
     if not text.strip():
-        raise Damage("the first line is empty, not a header; set `columns:`")
+        raise Damage("the first line is empty, so there is no header. Set `columns:`")
     return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
 
 
 def beginning(file: IO[bytes]) -> bytes:
-    """Return the first 64 KiB of a stream or less; up to 1 MiB if no second line begins within 64 KiB."""
+    """Return the first 64 KiB of a stream, or the whole stream if it is shorter.
+
+    If no second line begins within 64 KiB, it returns up to 1 MiB.
+    """
     head = b""
     room = HEAD
     while block := file.read(room - len(head)):
@@ -63,7 +67,10 @@ def beginning(file: IO[bytes]) -> bytes:
 
 
 def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
-    """Say whether a file with this head has a row. It has none if it ends in `head` with only a header and white space."""
+    """Say whether a file that begins with `head` has a row.
+
+    It has none if it ends within `head` and holds only a header and white space.
+    """
     text = plain_text(head, wide)
     if not text.strip():
         return len(head) == BLANK
@@ -71,7 +78,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return the head of a file without its byte order mark, and converted to UTF-8."""
+    """Return the head of a file without a byte order mark, converted to UTF-8 if its encoding is `wide`."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -84,7 +91,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def wide_encoding(head: bytes, encoding: str) -> str | None:
-    """Return the UTF-16 or UTF-32 encoding from the byte order mark or the recipe, or None."""
+    """Return the UTF-16 or UTF-32 encoding that the byte order mark or the recipe states, or None for others."""
     marked = next((name for bom, name in WIDE.items() if head.startswith(bom)), None)
     return marked or (encoding if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) else None)
 
@@ -92,11 +99,11 @@ def wide_encoding(head: bytes, encoding: str) -> str | None:
 def tables(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str], quoted: bool | None
 ) -> Iterator[tuple[pa.Table, list[Bad]]]:
-    """Yield tables of binary columns, each with its rows that cannot be read.
+    """Yield tables of binary columns, each with a list of its rows that cannot be read.
 
-    Such rows have too many or too few fields, an unclosed quote, or are too long. UTF-16 and UTF-32 give string columns
-    that do not decode where the file did not. Empty lines are skipped. Quotes in a TSV are plain characters unless `quoted`,
-    as in Conceptual Captions.
+    Such a row has too many or too few fields, has an unclosed quote, or is too long. A file in UTF-16 or UTF-32 gives string
+    columns, whose values do not decode where the file does not. Empty lines are skipped. If `quoted` is None, quotes enclose
+    fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -117,7 +124,7 @@ def tables(
         table = _original_table(pa.table(batch)) if text.is_marked else pa.table(batch)
         bad = [_bad(row, written, rows) for row in odd]
         seen += len(table) + len(odd)
-        rows.line(seen)  # forget the earlier rows
+        rows.line(seen)  # forgets the earlier rows
         odd.clear()
         yield _as_strings(table) if wide else table, bad
     if odd:
@@ -126,7 +133,7 @@ def tables(
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
-    """Return Arrow's options: all columns as bytes, in the blocks that the stream returns."""
+    """Return Arrow's options: all columns are bytes, and each block that the stream returns is read as one block."""
     kinds = dict.fromkeys(columns, pa.binary())
     most = LONGEST + 2 * READ
     return {
@@ -147,7 +154,7 @@ def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
 
 
 def _as_strings(table: pa.Table) -> pa.Table:
-    """Return byte columns as strings without a check: `decode` later finds the bad ones."""
+    """Return columns of bytes as strings, without a check, because `decode` later finds the bad ones."""
     views = [[chunk.view(pa.string()) for chunk in column.chunks] for column in table.columns]
     return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in views], table.column_names)
 
@@ -159,7 +166,10 @@ def _original_table(table: pa.Table) -> pa.Table:
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
 ) -> tuple[list[str] | None, Any, str, str | None]:
-    """Return the column names, the whole stream in an ASCII-compatible encoding, that encoding, and the wide one or None."""
+    """Return the column names, the whole stream in an ASCII-compatible encoding, this encoding, and the wide one.
+
+    The names are None if the file has no row. The wide encoding is None if the file is not in UTF-16 or UTF-32.
+    """
     head = beginning(file)
     rest: Any = Chained(head, file)
     wide = wide_encoding(head, encoding)
@@ -174,7 +184,7 @@ def _delimiter(kind: str, delimiter: str) -> str:
 
 
 class Chained(io.RawIOBase):
-    """A stream whose first bytes were already read."""
+    """A stream that returns `head`, which was already read, and then the bytes of `rest`."""
 
     def __init__(self, head: bytes, rest: IO[bytes]) -> None:
         self.head, self.rest = head, rest

@@ -1,6 +1,6 @@
-"""Conversation records in any published form as messages: a role with its texts and images in order.
+"""Read conversation records in any published form as messages. A message has a role, and texts and images in order.
 
-No file is opened here: the caller's `image_of` turns a record's entry into an image.
+No file is opened here, because the caller's `image_of` turns a record's entry into an image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROLES = {
 CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a JSON call
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
 LOSS_FIELDS = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
-UNREAD = ("video", "videos", "audio", "audios")  # fields of a turn, or of a record whose text has <video> or <audio>
+UNREAD = ("video", "videos", "audio", "audios")  # not read: fields of a turn, or of a record whose text has <video> or <audio>
 PART_LOSS_FIELDS = ("train_detail", "training_detail")  # loss per part of a message
 SPECIAL_FIELDS = frozenset(
     (
@@ -47,7 +47,7 @@ ImageOf = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Marked:
-    """A text with a `kind`, "reasoning" or "tool_call", as in a row's `turns`."""
+    """A text of the kind "reasoning" or "tool_call", as in a row's `turns`."""
 
     kind: str
     text: str
@@ -59,12 +59,15 @@ class Message:
 
     role: str
     parts: list[Any]
-    own: Mapping[str, Any] = field(default_factory=dict)  # train, name, tool_call_id
+    own: Mapping[str, Any] = field(default_factory=dict)  # entries of `turns`: train, name, tool_call_id
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A record's messages with its images in position; `tools` is JSON text; `used` names the fields that were read."""
+    """A record's messages, with its images in their positions.
+
+    `tools` is JSON text. `used` holds the names of the fields that were read.
+    """
 
     messages: list[Message]
     tools: str | None
@@ -82,9 +85,9 @@ def read_dialogue(
 ) -> Dialogue:
     """Return a record's conversation. Raises Unfit, with the reason, if it cannot be used for training.
 
-    `turns` and `images` are possible field names; the first field that is not empty is read. `otherwise` are the images of a
-    record that names none. A `system` field becomes the first message, unless the turns begin with one. `nulls` is as in
-    `calls_of`.
+    `turns` and `images` are possible field names, and the first field that is not empty is read. `otherwise` holds the images
+    for a record that names none. A `system` field becomes the first message if the turns do not begin with a system message.
+    `nulls` is as in `calls_of`.
     """
     messages = [_message(turn, image_of, nulls) for turn in _turns(first_of(record, turns))]
     used = {*turns, *images}
@@ -104,7 +107,7 @@ def read_dialogue(
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the value of the first field that is not empty; JSON text is parsed."""
+    """Return the value of the first of the fields `names` that is not empty, or None. JSON text is parsed."""
     value = next((record[name] for name in names if record.get(name)), None)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -115,16 +118,17 @@ def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def images_of(value: Any) -> list[Any]:
-    """Return the images that a field names, as a list without empty entries."""
+    """Return the entries of a field of images as a list, without empty entries."""
     if isinstance(value, list):
         return [one for one in value if not _is_nothing(one)]
     return [] if _is_nothing(value) else [value]
 
 
 def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
-    """Return the messages' positions, the role of each, and their entries of `turns`, or None if all are empty.
+    """Return a row's positions for the messages, the role of each position, and the entry of each in `turns`.
 
-    An empty message becomes one empty text. Blank texts beside an image, which only separate it from the next, are removed.
+    The entries are None if all are empty. An empty message becomes one empty text. A blank text beside an image is removed,
+    because it only separates the image from the next one.
     """
     positions: list[Any] = []
     roles: list[str] = []
@@ -170,7 +174,10 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
-    """Return `turns` of a sample's JSON, one entry for each of its roles. Raises Unfit for another shape or role."""
+    """Return the `turns` in a sample's JSON, one entry for each of its roles, or None if it has none.
+
+    Raises Unfit for another shape or an unknown role.
+    """
     if not all(isinstance(role, str) and role in ROW_ROLES for role in roles):
         raise Unfit("unknown_role")
     if given is None:
@@ -192,7 +199,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def role_of(name: object) -> str:
-    """Return user, assistant, system or tool for a data set's name of a role. Raises Unfit for an unknown name."""
+    """Return user, assistant, system or tool for the name of a role in a published dataset. Raises Unfit if it is unknown."""
     role = ROLES.get(_plain(name))
     if role is None:
         raise Unfit("unknown_role")
@@ -212,12 +219,12 @@ def _has_image(message: Message) -> bool:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Say whether a value names no image: null, an empty text, or a struct with only empty fields, as in Parquet."""
+    """Say whether a value is null, an empty text, or a struct with only empty fields, as in Parquet."""
     return not any(value.values()) if isinstance(value, Mapping) else value is None or value == ""
 
 
 def _turns(said: Any) -> list[Mapping[str, Any]]:
-    if isinstance(said, Mapping):  # a struct of lists: older `datasets` wrote a list of structs that way
+    if isinstance(said, Mapping):  # a struct of lists: old versions of `datasets` wrote a list of structs so
         lists = [value for value in said.values() if isinstance(value, list)]
         if len(lists) != len(said) or len({len(one) for one in lists}) != 1:
             raise Unfit("no_turns")
@@ -228,18 +235,21 @@ def _turns(said: Any) -> list[Mapping[str, Any]]:
 
 
 def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return a turn, or the two turns in {"user": ..., "assistant": ...}."""
+    """Return a list of a turn, or of the two turns in {"user": ..., "assistant": ...}."""
     if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
         return [turn]
     return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]
 
 
 def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message:
-    """Return a turn as a message: reasoning first, calls last. An image part without an image becomes a placeholder."""
+    """Return a turn as a message, with its reasoning first and its calls last.
+
+    An image part without an image becomes a placeholder.
+    """
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
     if isinstance(content, str) and isinstance(name, str) and name in ROLES and turn.keys().isdisjoint(SPECIAL_FIELDS):
-        return Message(ROLES[name], [_whole(content)])  # a fast path: most turns, in a third of the time
+        return Message(ROLES[name], [_whole(content)])  # a fast path: most turns take it, in a third of the time
     calls = [turn[one] for one in ("tool_calls", "function_call") if turn.get(one) and not _is_nothing(turn[one])]
     if is_call := _plain(name) in CALLERS:
         calls, content = ([content] if content or not calls else []) + calls, None
@@ -262,7 +272,7 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
 
 
 def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
-    """Return a turn's parts with the turn's own images, at its placeholders or else before its text."""
+    """Return a turn's parts with the turn's images, which replace placeholders or else come before the text."""
     if any(images_of(turn.get(name)) for name in UNREAD):
         raise Unfit("unknown_part")
     images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
@@ -272,9 +282,9 @@ def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -
 
 
 def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message's own entries of `turns`. Raises Unfit.
+    """Return a message's `train`, `name` and `tool_call_id`, for its entry of `turns`. Raises Unfit for a bad value.
 
-    A weight of 0 means no loss. Any other weight means loss, since losses here are not weighted.
+    A weight of 0 means no loss. Any other weight means loss, because losses are not weighted here.
     """
     given = [turn[name] for name in LOSS_FIELDS if turn.get(name) is not None]
     if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
@@ -291,7 +301,10 @@ def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
-    """Return a message's reasoning; several fields may hold it if their text is the same. A boolean field is a switch."""
+    """Return a message's reasoning, at most one text. A boolean field is a switch and is ignored.
+
+    Raises Unfit if fields hold different texts, or if the message is not the assistant's.
+    """
     given = [turn[name] for name in REASONING if turn.get(name) and not isinstance(turn[name], bool)]
     texts = {_reasoned(one) for one in given} - {""}
     if len(texts) > 1 or (texts and role != "assistant"):
@@ -300,7 +313,7 @@ def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
 
 
 def _reasoned(value: Any) -> str:
-    """Return reasoning given as a text or as text parts. Raises Unfit."""
+    """Return the text of reasoning that is a string or a list of text parts. Raises Unfit for other values."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
     found = [text for text in texts if isinstance(text, str)]
@@ -331,16 +344,17 @@ def _part(part: object, role: str, image_of: ImageOf) -> Any:
 
 
 def _whole(text: str) -> str:
-    """Return a text. Raises Unfit if it holds an unpaired surrogate."""
+    """Return a text unchanged. Raises Unfit if it holds an unpaired surrogate."""
     if clean(text) != text:
         raise Unfit("bad_encoding")
     return text
 
 
 def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
-    """Put the record's images at the placeholders, in order; images in parts stay in position. Raises Unfit.
+    """Return the messages with the record's images at the placeholders, in order. Images in parts keep their positions.
 
-    Without a placeholder, a single image comes before the first user's text, as in LLaVA's reader.
+    A single image without a placeholder comes before the text of the first user message, as in LLaVA's reader. Raises Unfit if
+    images and placeholders do not match.
     """
     marks = sum(_marks(message.parts) for message in messages)
     if any(map(_has_image, messages)):
@@ -362,7 +376,7 @@ def _marks(parts: Sequence[Any], mark: str = PLACEHOLDER) -> int:
 
 
 def _shown(part: Any, images: Any) -> list[Any]:
-    """Split a text at its placeholders and insert the images; white space beside a placeholder is removed."""
+    """Return a text split at its placeholders, with the images in between. White space beside a placeholder is removed."""
     if not isinstance(part, str) or PLACEHOLDER not in part:
         return [part]
     first, *others = part.split(PLACEHOLDER)

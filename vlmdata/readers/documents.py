@@ -1,4 +1,4 @@
-"""Published documents, aligned lists of texts and images, as rows."""
+"""Turn published documents, which are aligned lists of texts and images, into rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SIZES = ("rendered_width", "rendered_height", "original_width", "original_height
 def positions(
     texts: Sequence[Any], images: Sequence[Any], image_of: Callable[[int, Any], dict[str, Any] | None]
 ) -> Iterator[dict[str, Any] | str]:
-    """Yield paragraphs and images in order. A position may hold a text, an image, both (the image comes first) or neither.
+    """Yield a document's paragraphs and images in order.
 
-    `image_of` returns an image's fields from its position and entry, or None.
+    A position may hold a text, an image, both or neither. The image comes before the text. `image_of` returns the fields of an
+    image from its position and its entry, or None if there is none.
     """
     for place in range(max(len(texts), len(images))):
         entry = images[place] if place < len(images) else None
@@ -30,7 +31,7 @@ def positions(
 
 
 def metadata_fields(metadata: Any) -> dict[str, Any]:
-    """Return the fields of IMAGE in OBELICS's metadata of an image."""
+    """Return the fields of IMAGE that OBELICS's metadata of an image states."""
     if not isinstance(metadata, Mapping):
         return {}
     sizes = {name: metadata.get(name) for name in SIZES}
@@ -41,7 +42,10 @@ def metadata_fields(metadata: Any) -> dict[str, Any]:
 
 
 def parsed(text: Any, kind: type) -> Any:
-    """Return parsed JSON text, or a value that is already parsed, if it is of type `kind`; else an empty `kind`."""
+    """Return the value of JSON text, or a value that is already parsed, if its type is `kind`.
+
+    Return an empty `kind` otherwise.
+    """
     if isinstance(text, str):
         try:
             text = json.loads(text)

@@ -1,4 +1,4 @@
-"""Dotted column names such as `caption.en`: a field of a struct, of a JSON object or of JSON text."""
+"""Resolve dotted column names such as `caption.en`, which name a field of a struct, of a JSON object or of JSON text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from vlmdata.readers.nested import plain_values
 from vlmdata.readers.strings import decode
 
-NO_TEXT = b"\xff"  # marks a value that is neither text nor object; as bytes that never decode, it is a bad caption or address
+NO_TEXT = b"\xff"  # marks a value that is not text; these bytes never decode, so they count as a bad caption or address
 
 
 def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
-    """Return a name's column and the path of fields inside it, or None if there is no such column.
+    """Return the column of a dotted name and the path of fields inside the column, or None if there is no such column.
 
-    A column whose own name holds the dots comes first.
+    A column whose own name contains the dots is preferred.
     """
     words = name.split(".")
     for count in range(len(words), 0, -1):
@@ -28,7 +28,7 @@ def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
 
 
 def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
-    """Return the columns of a schema, and the dotted paths of fields in structs and in lists of structs."""
+    """Return the column names of a schema, and the dotted paths of fields in structs and in lists of structs."""
     found: list[str] = []
     for field in kind:
         name = before + field.name
@@ -38,7 +38,10 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the item type of lists at any depth, and the storage type of extension types; else the type itself."""
+    """Return the type of the items in a list of any depth, or any other type itself.
+
+    An extension type that stores text or a nested type is replaced by its storage type.
+    """
     while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
         kind = inner
     return kind
@@ -50,9 +53,10 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
-    """Return the values at a path in a column: an Arrow array if the path passes only structs, else Python values.
+    """Return the values at a path of fields in a column.
 
-    A text that does not decode gives NO_TEXT. `otherwise` is as in `reach`.
+    They are an Arrow array if the path passes only through structs, else a list of Python values. A text that does not decode
+    gives NO_TEXT. `otherwise` is as in `reach`.
     """
     column, is_json = _stored(column)
     while path and pa.types.is_struct(column.type):
@@ -75,13 +79,13 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
 
 
 def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
-    """Return the texts or structs stored in an extension type, other columns unchanged, and whether they are JSON."""
+    """Return a column, or the texts or structs that a column of an extension type stores, and whether they are JSON."""
     kind = _kept(column.type)
     return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
-    """Return an extension type's storage type if it is text or nested (not the bytes of a UUID), else the type itself."""
+    """Return an extension type's storage type if it is text or nested, or else the type itself, as for a UUID's bytes."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
     stored = kind.storage_type
@@ -90,7 +94,7 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
-    """Return a Python value with mappings for maps, which Arrow gives as pairs. A repeated key gives a list."""
+    """Return a Python value with dicts for maps, which Arrow converts to pairs. A repeated key gives a list of values."""
     if value is None:
         return None
     if pa.types.is_map(kind):
@@ -105,15 +109,16 @@ def _with_mappings(value: Any, kind: pa.DataType) -> Any:
 
 
 def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = None) -> Any:
-    """Return the value of a record at a column name or dotted path, as `reach` does."""
+    """Return a record's value at a column name or dotted path, or None if there is none. `otherwise` is as in `reach`."""
     found = resolve(name, record)
     return None if found is None else reach(record[found[0]], found[1], otherwise)
 
 
 def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> Any:
-    """Return the value at a path; a list gives one value for each item, and a single such value without its list.
+    """Return the value at a path of fields.
 
-    Returns None for a null or a missing field, `otherwise` if the path passes a value that is not an object.
+    A list on the path gives a list with one value for each item, or the value alone if there is one item. A null or a missing
+    field gives None. If the path passes through a value that is not an object, `otherwise` is returned.
     """
     while path:
         if isinstance(value, str):

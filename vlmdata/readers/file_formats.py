@@ -1,4 +1,4 @@
-"""Detect a file's format from its first bytes, to name it in the error if a source does not read it."""
+"""Detect a file's format from its first bytes, so that an error can name the format that a source does not read."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ MAGIC = {
     b"WARC/": "a web archive",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
 }
-TAR = b"ustar"  # at 257
+TAR = b"ustar"  # at byte 257
 
 
 def format_within(path: str, known: Sequence[Format]) -> Format:
-    """Return which format in `known` (json, jsonl, parquet) a file has; its bytes count before its name.
+    """Return the format of a file, if it is one of `known`. The file's first bytes decide before its name.
 
-    Raises RecipeError, which names the format, for any other format, and for a file that cannot be read.
+    `known` holds some of json, jsonl and parquet. Raises RecipeError, which names the format, for any other format, and for a
+    file that cannot be read.
     """
     head, other = _beginning(path)
     named = next((kind for ending, kind in ENDING.items() if bare_name(path).endswith(ending)), None)
@@ -52,13 +53,13 @@ def format_within(path: str, known: Sequence[Format]) -> Format:
         kind = "parquet" if not head else "not Parquet"
     if kind in known:
         return cast(Format, kind)
-    raise RecipeError(f"{path}: is {kind or named or 'of an unknown format'}; this source reads {', '.join(known)}")
+    raise RecipeError(f"{path} is {kind or named or 'of an unknown format'}. This source reads {', '.join(known)}")
 
 
 def check_json(path: str) -> None:
-    """Raise RecipeError, which names the format, for a file whose first bytes are not text."""
+    """Raise RecipeError, which names the format, if a file's first bytes are those of another format than JSON."""
     if other := _beginning(path)[1]:
-        raise RecipeError(f"{path}: is {other}; this source reads json")
+        raise RecipeError(f"{path} is {other}. This source reads json")
 
 
 def _beginning(path: str) -> tuple[bytes, str | None]:
@@ -76,7 +77,7 @@ def _by_bytes(head: bytes) -> str | None:
 
 
 def _json(head: bytes, named: str) -> str:
-    """Return json for a single array, else the format from the file's name."""
+    """Return json if the file holds a single array, else the format that the file's name states."""
     line, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     is_array = line.startswith(b"[") and not (line.rstrip().endswith(b"]") and rest.strip())
     return "json" if is_array else named

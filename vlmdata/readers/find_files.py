@@ -1,4 +1,4 @@
-"""Find a source's files: files, folders or globs, local or on any fsspec store."""
+"""Find a source's files by path, folder or glob, on the local disk or in any fsspec store."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vlmdata.untrusted import errors_as, one_line
 
 
 class File(NamedTuple):
-    """A file of a source: an absolute local path or an fsspec address, and its size in bytes (0: unknown)."""
+    """A file of a source: an absolute local path or an fsspec address, and its size in bytes, or 0 if that is unknown."""
 
     path: str
     size: int
 
 
 def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
-    """Return the files of `path`, sorted. In a folder, files at any depth count if they end in one of `endings`.
+    """Return the files of `path`, sorted. A folder gives its files at any depth that end in one of `endings`.
 
-    Raises RecipeError if there is none.
+    Hidden files in folders are left out. Raises RecipeError if there is no file.
     """
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or "" in paths:  # an empty path would mean the working directory
-        raise RecipeError("path: name at least one file, folder or glob")
+        raise RecipeError("path must name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
         with listing_errors(one):
@@ -39,8 +39,8 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
-    """Turn a store's errors while it is listed into RecipeError: a bucket without credentials raises botocore's own."""
-    return errors_as(lambda error: RecipeError(f"{path}: cannot be listed: {one_line(error)}"), passes=(RecipeError,))
+    """Turn errors while a store is listed into RecipeError, because stores raise their own, such as botocore's."""
+    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 
 def is_remote(path: str) -> bool:
@@ -58,11 +58,11 @@ def _local(path: str, endings: Sequence[str]) -> dict[str, int]:
         names = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
         if names:
             return {name: os.path.getsize(name) for name in names}
-        raise RecipeError(f"{path}: nothing matches")
+        raise RecipeError(f"{path} matches no file")
     folder, name = os.path.split(path)
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     close = difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
-    raise RecipeError(f"{path}: no such file or folder." + (f" Did you mean '{close[0]}'?" if close else ""))
+    raise RecipeError(f"{path}: there is no such file or folder." + (f" Did you mean '{close[0]}'?" if close else ""))
 
 
 def _walk(folder: str) -> dict[str, int]:
@@ -80,7 +80,7 @@ def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
     if glob.has_magic(inside) and not path.startswith(("http://", "https://")):
         infos = [info for info in fs.glob(inside, detail=True).values() if info["type"] == "file"]
         if not infos:
-            raise RecipeError(f"{path}: nothing matches")
+            raise RecipeError(f"{path} matches no file")
         return {_address(fs, path, info["name"]): info["size"] or 0 for info in infos}
     if fs.isdir(inside):
         infos = [info for info in fs.find(inside, detail=True).values() if info["type"] == "file"]
@@ -89,7 +89,7 @@ def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
 
 
 def _address(fs: Any, path: str, name: str) -> str:
-    """Return the address of a file found under `path`; in a chained address `name` replaces the first part."""
+    """Return the address of the file `name`, found under `path`. In a chained address, the file replaces the first part."""
     first, chained, rest = path.partition("::")
     scheme = first.partition("://")[0]
     plain = name if name.startswith(f"{scheme}://") else f"{scheme}://{name.lstrip('/') if chained else name}"
@@ -97,7 +97,7 @@ def _address(fs: Any, path: str, name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a file's name excludes it (`.x`, `__MACOSX`, `_metadata`), unless a camera gave it (`_DSC0001.JPG`)."""
+    """Say whether a name is hidden, such as `.x`, `__MACOSX` and `_metadata`, but not a camera's, such as `_DSC0001.JPG`."""
     camera = re.match(r"_[A-Z]{2,4}_?\d", name)
     return name.startswith((".", "_")) and camera is None
 

@@ -1,4 +1,4 @@
-"""Open a dataset with the `datasets` library, and restrict the files that its rows, card and state may name."""
+"""Open a dataset with the `datasets` library, and restrict the files that its rows, its card and its saved state may name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CARDS = ("README.md", ".huggingface.yaml")  # files in which the library finds t
 
 @dataclass(frozen=True)
 class Opened:
-    """A split from the library with undecoded rows, or the tables of file names of a local image folder.
+    """A split that the library opened, in `data`, or the tables that name the files of a local image folder, in `tables`.
 
-    Without either the split is empty: the library cannot open such a split.
+    An empty split has neither, because the library cannot open it.
     """
 
     data: Any
@@ -37,21 +37,22 @@ class Opened:
 
 @functools.lru_cache(maxsize=4)
 def open_dataset(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...] = ()) -> Opened:
-    """Return a split in Arrow format; no image in it is decoded or opened. Raises RecipeError.
+    """Return a split in Arrow format, without decoding or opening its images.
 
-    `texts` are columns of a CSV that stay text: a caption may be "NA", "007" or "true".
+    `texts` are columns of a CSV that are read as text, because a caption may be "NA", "007" or "true". Raises RecipeError if
+    the library cannot open the dataset.
     """
-    with errors_as(lambda error: RecipeError(f"{path}: cannot be opened as a dataset: {error_summary(error)}")):
+    with errors_as(lambda error: RecipeError(f"{path} cannot be opened as a dataset: {error_summary(error)}")):
         return _open(path, name, split, revision, streaming, texts)
 
 
 def error_summary(error: BaseException) -> str:
-    """Return the library's error and its cause in one line: the error alone often says nothing."""
+    """Return the library's error and its cause in one line, because the error alone often does not name the problem."""
     return ": ".join(dict.fromkeys(one_line(one) for one in (error, error.__cause__) if one is not None))
 
 
 def is_local(path: str) -> bool:
-    """Say whether `path` is a file, folder, glob or address, and not a name on the Hub."""
+    """Say whether `path` is a local path, a glob or an address of files, and not the name of a dataset on the Hub."""
     return is_remote(path) or os.path.exists(path) or glob.has_magic(path)
 
 
@@ -64,7 +65,7 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool, text
         return Opened(None, Reach(folder_of(path, tuple(READERS))))
     if files:
         reader = _reader(files)
-        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # for zips it would take the folder as the label
+        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # with zips the folder would be the label
         builder = _builder(texts, reader, data_files={split: files}, **labels)
     else:
         _check_cards(path, revision)
@@ -73,7 +74,7 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool, text
 
 
 def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
-    """Return the library's builder of a dataset. For CSV it reads the columns `texts` as text only."""
+    """Return the library's builder of a dataset. A builder of CSV reads the columns `texts` as text."""
     import datasets
     from datasets.packaged_modules.csv.csv import Csv
 
@@ -84,14 +85,14 @@ def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
 
 
 def _saved(path: str, split: str, streaming: bool) -> Opened:
-    """Open one split that `save_to_disk` wrote: the library fails if another split is empty."""
+    """Open a single split that `save_to_disk` wrote, because the library cannot open all splits if one is empty."""
     import datasets
 
     folder = path
     if "dataset_dict.json" in os.listdir(path):
         splits = _json(os.path.join(path, "dataset_dict.json"))["splits"]
         if split not in splits:
-            raise ValueError(f"there is no split '{split}'; there is: {', '.join(splits)}")
+            raise ValueError(f"there is no split '{split}'. The splits are {', '.join(splits)}")
         folder = os.path.join(path, split)
     if not _json(os.path.join(folder, "state.json"))["_data_files"]:
         return Opened(None, Reach(path))
@@ -122,13 +123,16 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
         data = builder.as_dataset(split=split)
         if (
             isinstance(builder, Csv) and "__index_level_0__" in data.column_names
-        ):  # pandas takes the first field for an index, and shifts all the others
-            raise ValueError("some lines have more fields than the header; `url_list` reads the others and lists these")
+        ):  # pandas used the first field as an index and shifted all others
+            raise ValueError("some lines have more fields than the header. `url_list` reads the other lines and lists these")
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 
 
 def _on_the_hub(name: str) -> tuple[str, ...]:
-    """Return the paths where the library finds the images of an image folder on the Hub: streamed, downloaded, unpacked."""
+    """Return the addresses and folders where the images of an image folder on the Hub may be.
+
+    They are those of streamed, downloaded and unpacked images, in this order.
+    """
     from datasets.config import EXTRACTED_DATASETS_PATH
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -137,7 +141,7 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
 
 def _readable(path: str) -> list[str] | None:
-    """Return a path's files in the formats of READERS; [] for a folder with images or a name on the Hub.
+    """Return the files at a path in the formats of READERS, or [] for a folder with images or a name on the Hub.
 
     Returns None if all such files are empty.
     """
@@ -150,7 +154,7 @@ def _readable(path: str) -> list[str] | None:
     files = [file.path for file in found if not _is_empty(file)]  # the library's readers stop at an empty file
     if not files:
         return None
-    tables = [file for file in files if not file.lower().endswith(".json")]  # beside tables a .json is dataset_infos.json
+    tables = [file for file in files if not file.lower().endswith(".json")]  # a .json beside tables is dataset_infos.json
     return tables or files
 
 
@@ -162,19 +166,19 @@ def _is_empty(file: File) -> bool:
         return False
     try:
         return column_names(file.path, ListFormat()) is None
-    except (RecipeError, OSError):  # damaged, or not the format in its name: the library reports it
+    except (RecipeError, OSError):  # damaged, or not in the format of its name: the library reports it
         return False
 
 
 def _reader(files: Sequence[str]) -> str:
-    """Return the library's reader for files. Raises ValueError unless all have the same supported format."""
+    """Return the name of the library's reader for files. Raises ValueError if their formats differ or are not supported."""
     kinds = {os.path.splitext(file)[1].lower() for file in files}
     if other := sorted(kinds - READERS.keys()):
-        raise ValueError(f"'{other[0]}' is not a format of a dataset; these are: {', '.join(READERS)}")
+        raise ValueError(f"'{other[0]}' is not a format of a dataset. The formats are {', '.join(READERS)}")
     readers = sorted({READERS[kind] for kind in kinds})
     if len(readers) > 1:
         several = ", ".join(sorted(kinds))
-        raise ValueError(f"the files have several formats ({several}): name those of one, as in 'data/*.parquet'")
+        raise ValueError(f"the files have several formats ({several}). Name the files of one format, as in 'data/*.parquet'")
     return readers[0]
 
 
@@ -203,7 +207,7 @@ def _json(path: str) -> Any:
 
 
 def _check_cards(path: str, revision: str) -> None:
-    """Raise ValueError if a dataset's card names files outside the dataset: the library would list and read them."""
+    """Raise ValueError if a dataset's card names files outside the dataset, because the library would list and read them."""
     for name in CARDS:
         for pattern in _patterns(_card(path, name, revision)):
             if os.path.isabs(pattern) or "://" in pattern or "::" in pattern or ".." in pattern.replace("\\", "/").split("/"):
@@ -211,7 +215,7 @@ def _check_cards(path: str, revision: str) -> None:
 
 
 def _card(path: str, name: str, revision: str) -> Any:
-    """Return the metadata of a card in a folder or on the Hub; {} if there is none."""
+    """Return the metadata of a card in a folder or on the Hub, or {} if there is no such card."""
     import yaml
     from huggingface_hub import DatasetCard, hf_hub_download
 
@@ -248,4 +252,4 @@ def _check_inside(name: str, base: str, folder: str) -> None:
     try:
         real_path_inside(os.path.join(base, name), folder)
     except Refused as error:
-        raise ValueError(f"its state names '{name}': {error}") from None
+        raise ValueError(f"its state names '{name}', which is refused ({error})") from None

@@ -1,4 +1,4 @@
-"""Images in folders and zip archives, and the files beside them, read within limits."""
+"""Read images in folders and zip archives, and the files beside them, within limits of size."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ARCHIVE = re.compile(r".+\.(zip|tar|tgz|tbz2?|txz|tzst|rar|7z|cab|iso|cbz|cbr|c
 
 
 class FileStore(Protocol):
-    """A place with images and files beside them. Paths use `/`."""
+    """A set of folders or an archive that holds images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a file, within the folders whose files all count."""
+        """Return the folders that hold a file and whose files all count, even if they hold no image."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -33,18 +33,18 @@ class FileStore(Protocol):
         ...
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a file's bytes. Raises UnusableFile, also if there are more than `most`."""
+        """Return a file's bytes. Raises UnusableFile if the file cannot be read or has more than `most` bytes."""
         ...
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return the fields of an image. Raises UnusableFile."""
+        """Return an image as fields of IMAGE. Raises UnusableFile if its file cannot be read."""
         ...
 
 
 class Folder:
-    """Files in local or fsspec folders. A link that leads outside `roots` is not read.
+    """A FileStore of local or fsspec folders. A link to a file outside `roots` is not read.
 
-    In the folders `whole` all files count; elsewhere only folders that hold images do.
+    All files in the folders `whole` count. Elsewhere only files in folders with images count.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
@@ -53,24 +53,27 @@ class Folder:
         self._names: dict[str, Mapping[str, list[str]]] = {}
 
     def folders(self) -> set[str]:
-        """Return the folders at any depth that hold a file."""
+        """Return the folders in `whole`, at any depth, that hold a file."""
         return {path.rpartition("/")[0] for path in self.members(("",))}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the files in whole folders with these endings, without hidden ones."""
+        """Return the paths of the files in `whole`, at any depth, that have one of these endings and are not hidden."""
         try:
             return [file.path for file in find(self._whole, endings)] if self._whole else []
         except RecipeError:  # no such file
             return []
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
-        """Return the names in a folder, including links, pipes and devices."""
+        """Return the names in a folder, grouped by their lower-case form. Local names include links, pipes and devices."""
         if folder not in self._names:
             self._names[folder] = _by_lower_case(_listed(folder))
         return self._names[folder]
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a file's bytes. Raises UnusableFile: outside_folder, no_file, unreadable_file, too_large."""
+        """Return a file's bytes.
+
+        Raises UnusableFile with the reason outside_folder, no_file, unreadable_file or too_large.
+        """
         if not is_remote(path):
             self._check(path)
         try:
@@ -87,7 +90,10 @@ class Folder:
         return data
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return an image that stays in place, or with its bytes if its path is not UTF-8, which Arrow cannot store."""
+        """Return an image as fields of IMAGE that refer to its file.
+
+        If the path is not UTF-8, Arrow cannot store it, and the fields hold the image's bytes instead. Raises UnusableFile.
+        """
         data = self.read(path, LARGEST)
         return in_place(path, 0, data) if _is_text(path) else inline(data)
 
@@ -100,26 +106,29 @@ class Folder:
                 refused = str(error)
                 continue
             if not os.path.isfile(real):  # opening a pipe would block
-                raise UnusableFile("no_file", "is no file")
+                raise UnusableFile("no_file", "is not a file")
             return
-        raise UnusableFile(refused, "a link that leads out of the folder")
+        raise UnusableFile(refused, "the link leads out of the folder")
 
 
 class Zip:
-    """Members of a zip archive. Raises Damage if it cannot be read."""
+    """A FileStore of the members of a zip archive. Raises Damage if the archive cannot be read."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         every = [name for name in archive(path).namelist() if not name.endswith("/")]
         self._members = list(dict.fromkeys(every))
-        self.repeats = len(every) - len(self._members)  # the last member of a name counts, as in zip
+        self.repeats = len(every) - len(self._members)  # if several members have one name, the last counts, as in zip
         names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
             names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
         self._names = {folder: _by_lower_case(some) for folder, some in names.items()}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the members with these endings, sorted, without hidden ones and those that macOS adds."""
+        """Return the sorted names of the members that have one of these endings and are not hidden.
+
+        The files that macOS adds are hidden.
+        """
         return sorted(
             name
             for name in self._members
@@ -128,26 +137,29 @@ class Zip:
         )
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a member, without hidden ones."""
+        """Return the folders that hold a member, without hidden folders."""
         return {folder for folder in self._names if not any(is_hidden(part) for part in folder.split("/"))}
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
-        """Return the names of the members in a folder."""
+        """Return the names of the members in a folder, grouped by their lower-case form."""
         return self._names.get(folder, {})
 
     def read(self, path: str, most: int) -> bytes:
-        """Return a member's bytes. Raises UnusableFile, also if there are more than `most`."""
+        """Return a member's bytes. Raises UnusableFile if the member cannot be read or has more than `most` bytes."""
         return read_member(self._path, path, most)
 
     def image(self, path: str) -> dict[str, Any]:
-        """Return an image with its bytes. Raises UnusableFile: outside_folder for a name that leads out of the archive."""
+        """Return an image as fields of IMAGE, with its bytes.
+
+        Raises UnusableFile. Its reason is outside_folder if the member's name leads out of the archive.
+        """
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
             raise UnusableFile("outside_folder", "the member's name leads out of the archive")
         return inline(self.read(path, LARGEST))
 
 
 def image_at(store: FileStore, path: str) -> dict[str, Any]:
-    """Return an image of a store, dropped with the reason if it cannot be used."""
+    """Return the image at a path of a store as fields of IMAGE. If it cannot be used, it is dropped with the reason."""
     try:
         image = store.image(path)
     except UnusableFile as error:
@@ -158,9 +170,9 @@ def image_at(store: FileStore, path: str) -> dict[str, Any]:
 
 
 def beside(store: FileStore, path: str, ending: str) -> list[str]:
-    """Return an image's files with this ending: `a.jpg.txt` and `a.txt`, or their names in another case.
+    """Return the paths of an image's files with this ending. For `a.jpg` they are `a.jpg.txt` and `a.txt`, in any case.
 
-    Beside `a.jpg` and `A.jpg`, `a.txt` belongs only to the first.
+    If the folder also holds `A.jpg`, `a.txt` belongs only to `a.jpg`.
     """
     folder, slash, name = path.rpartition("/")
     names = store.names(folder)
@@ -180,21 +192,24 @@ def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
 
 
 class Survey(NamedTuple):
-    """Counts of the other files in the folders of images."""
+    """Counts of the files that are not images in the folders of images."""
 
-    has_texts: bool  # whether an image has a file beside it, which may be its caption
+    has_texts: bool  # whether an image has a file beside it that may hold its caption
     orphans: int  # text files that belong to no image
     no_files: int  # broken links, pipes, devices and folders with the name of an image
     archives: int  # .zip, .tar.gz, .rar and similar files, which are not opened
 
     def others(self) -> dict[str, int]:
-        """Return the counts by kind, without zeros."""
+        """Return the counts by kind of file, without zeros."""
         counts = {"text_without_image": self.orphans, "no_file": self.no_files, "archive": self.archives}
         return {name: count for name, count in counts.items() if count}
 
 
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
-    """Count the other files in the folders of images and in the store's folders; `archives` are left out."""
+    """Return counts of the files that are not images, in the folders of the images and in the store's folders.
+
+    Texts have one of `endings`. The files `archives` are read elsewhere and are not counted.
+    """
     has_texts, orphans, no_files, unread = False, 0, 0, 0
     given: dict[str, set[str]] = {folder: set() for folder in store.folders()}
     for path in images:
@@ -219,12 +234,12 @@ def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], arch
 
 
 def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
-    """Yield a name without each ending that it has."""
+    """Yield, for each of `endings` that a name has, the name without it."""
     return (name.removesuffix(one) for one in endings if name.endswith(one))
 
 
 def is_archive(name: str) -> bool:
-    """Say whether a name is that of an archive or of a volume of one."""
+    """Say whether a file's name is that of an archive, or of one volume of an archive."""
     return _ARCHIVE.fullmatch(name.lower()) is not None
 
 

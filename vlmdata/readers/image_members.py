@@ -22,7 +22,7 @@ def holds_turns(facts: Mapping[str, Any]) -> bool:
 
 
 def turns_alone(said: Any) -> dict[str, Any]:
-    """Return a sample's JSON that is a list of turns as {"messages": ...}; {} for any other value."""
+    """Return {"messages": ...} if a sample's JSON is a list of turns, or {} for any other value."""
     is_turns = (
         isinstance(said, list) and said and all(isinstance(one, Mapping) and {"role", "from"} & one.keys() for one in said)
     )
@@ -35,10 +35,13 @@ class Members:
     def __init__(self, names: Iterable[str], key: str) -> None:
         self.names = sorted(names, key=_natural)
         self._key = key.rpartition("/")[2].lower()
-        self._meant: set[str] = set()  # what the JSON calls a sample's only image
+        self._meant: set[str] = set()  # names in the JSON for a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return {field of images: member names} if the field holds as many other paths, from before packing; else {}."""
+        """Return {field: member names} if the JSON's field of images names as many other paths as there are members, else {}.
+
+        Such paths are those of the images before they were packed into the tar, in the order of the members.
+        """
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)
         if not is_paths or len(set(named)) < len(named) or any(self._member(one) for one in named):
@@ -46,9 +49,10 @@ class Members:
         return {next(name for name in IMAGES if facts.get(name)): self.names}
 
     def find(self, where: Any) -> dict[str, Any]:
-        """Return an entry of the JSON as `image_given` does; for a path or address of a member, with `member`.
+        """Return the image of an entry of the JSON, as `image_given` does. A path or address of a member adds `member`.
 
-        In a sample with one image the first path or address names that image, whatever it is; a second one does not.
+        In a sample with one image, the first path or address in the JSON means that image, even under another name. A second
+        one does not.
         """
         image = image_given(where, self._file)
         if "member" in image or image.get("data") is not None or not image.get("url"):
@@ -66,7 +70,7 @@ class Members:
         return {} if member is None else {"member": member}
 
     def _member(self, name: str) -> str | None:
-        """Return the member with this name: what follows the key, or the full file name. Folders are ignored."""
+        """Return the member with this name, or None. Folders and the sample's key before the name are ignored."""
         path = unquote(name.partition("?")[0]) if "://" in name else name
         short = path.replace("\\", "/").rpartition("/")[2].lower()
         whole = short.removeprefix(f"{self._key}.")
@@ -78,7 +82,7 @@ def _is_inline(where: str) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers in them: `jpg`, `2.jpg`, `10.jpg`."""
+    """Return a key that sorts names by the numbers in them, as in `jpg`, `2.jpg`, `10.jpg`."""
     stem, _, ending = name.rpartition(".")
     parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", stem) if part]
     return [*parts, (-2, ending)]

@@ -1,4 +1,4 @@
-"""Tables that name image files, as rows: a Hugging Face image folder's metadata, or any list in a folder of images."""
+"""Turn tables that name image files into rows: the metadata of Hugging Face's image folders, or a list beside images."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def named_rows(
     encoding: str = "utf-8",
     window: range | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield a table's rows. Its column `file` holds one or several file names, relative to the table's folder.
+    """Yield the rows of a table whose column `file` holds one or several file names, relative to the table's folder.
 
-    `table_name` is the table's name in the source, for the place of rows and bad records. `window`: only these rows, counted
-    from 0. A name that does not decode drops the row as `bad_encoding`.
+    `table_name` is the table's name in the source, which the places of rows and bad records show. `window` selects rows,
+    counted from 0. A row with a name that does not decode is dropped as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
@@ -59,7 +59,7 @@ def named_rows(
 
 
 def count_rows(path: str, file: str) -> int:
-    """Return the number of rows of a table; no image is opened."""
+    """Return the number of rows of a table, without opening an image."""
     return sum(len(chunk.bad_encoding) for chunk in lists.chunks(File(path, 0), lists.ListFormat(), [file], {}))
 
 
@@ -81,7 +81,7 @@ def _row(
 
 
 def _names(column: Any, encoding: str) -> tuple[list[Any], list[bool]]:
-    """Return a column's names, each a text, a list of texts or None, and whether each does not decode."""
+    """Return the names in a column, and whether each does not decode. A name is a text, a list of texts or None."""
     bad = [False] * len(column)
     if not isinstance(column, list):
         try:
@@ -100,5 +100,5 @@ def _name(value: object) -> str | None:
 
 
 def _is_bad(value: object) -> bool:
-    """Say whether a text, or one in a list, holds an unpaired surrogate."""
+    """Say whether a text, or one of a list of texts, holds an unpaired surrogate."""
     return any(map(_is_bad, value)) if isinstance(value, list) else isinstance(value, str) and clean(value) != value

@@ -1,4 +1,4 @@
-"""JSON, JSON lines and text lines as batches of records, read as a stream."""
+"""Read JSON, JSON lines and text lines as a stream of batches of records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = tuple[list[dict[str, Any]], list[Bad]]
 
 
 def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Batch]:
-    """Yield batches of up to `rows` records: the good ones and the bad ones."""
+    """Yield batches of up to `rows` records, each as its good records and its bad ones."""
     good: list[dict[str, Any]] = []
     bad: list[Bad] = []
     for item in items(file, kind, encoding):
@@ -98,7 +98,7 @@ class _Value(NamedTuple):
 
 
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of an array, of consecutive objects, or of one object of columns, as pandas writes it."""
+    """Yield the records of JSON: of an array, of consecutive objects, or of one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
     buffer, line = _first_block(text)
     if not buffer:
@@ -117,7 +117,7 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
 
 
 def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of a file's only object, which may hold columns."""
+    """Yield the records of a file that holds only one object, which may be an object of columns."""
     for row in _transposed(only.value):
         raw = json.dumps(row, ensure_ascii=False) if WRONG in only.raw else only.raw
         yield _record_of(row, raw, only.line, 1, encoding)
@@ -129,7 +129,7 @@ def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
     Raises Damage for invalid JSON, for an array without an end, and for text after the array.
     """
     is_array = buffer.startswith("[")
-    position, counted = int(is_array), 0  # `line` includes the lines before `counted`
+    position, counted = int(is_array), 0  # `line` counts the lines before `counted`
     count = 0
     while True:
         while position < len(buffer) and buffer[position] in _BETWEEN:
@@ -155,7 +155,7 @@ def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
 
 
 def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | None]:
-    """Return the JSON value at a position and its end, or the error."""
+    """Return the JSON value at a position and the position after it, or the error. The others are None."""
     try:
         return *_DECODER.raw_decode(buffer, position), None
     except (ValueError, RecursionError) as error:
@@ -163,7 +163,7 @@ def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | N
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
-    """Return a record of a JSON list, or Bad. `raw` is its text."""
+    """Return a value of a JSON list if it is a record, else Bad. `raw` is its text, and `count` its number from 1."""
     if WRONG in raw:
         return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
     if isinstance(value, dict):
@@ -172,7 +172,7 @@ def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> di
 
 
 def _first_block(text: Any) -> tuple[str, int]:
-    """Return the first block of a text that is not blank, without leading white space, and the line where it begins."""
+    """Return the first block of a text that is not blank, without leading white space, and the number of its first line."""
     buffer, line = "", 1
     while not buffer and (block := text.read(READ)):
         buffer = block.lstrip("\ufeff \t\r\n")
@@ -188,7 +188,10 @@ def _check_end(ended: bool, rest: str, count: int) -> None:
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the records of {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..}, none of {}; else the value itself."""
+    """Yield the records of {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..}. Yield any other value itself.
+
+    An empty object has no records.
+    """
     columns = list(value.values())
     if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:
         indices = dict.fromkeys(index for column in columns for index in column)

@@ -1,4 +1,4 @@
-"""Lists in any common format as a stream of chunks of columns; memory does not grow with the list."""
+"""Read lists in any common format as a stream of chunks of columns, so that memory does not grow with the list."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ Format = Literal["auto", "parquet", "csv", "tsv", "json", "jsonl", "txt"]
 ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 ENDING[".txt"] = "txt"
 ENDINGS = [e + c for e in ENDING for c in ("", *COMPRESSED)]
-ROWS = 50_000  # in a chunk
+ROWS = 50_000  # rows in a chunk
 LINE = "line"  # the only column of a text file
 
 
 @dataclass(frozen=True)
 class ListFormat:
-    """The format of a list, as far as its name does not state it."""
+    """The format of a list, as far as its file name does not state it."""
 
     format: Format = "auto"
     encoding: str = "utf-8"
-    names: Sequence[str] = ()  # of the columns of CSV and TSV without a header
+    names: Sequence[str] = ()  # the column names of CSV and TSV without a header
     delimiter: str = ""
     quoted: bool | None = None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of a list: the wanted columns, as Arrow arrays or Python values, and the other columns as JSON objects."""
+    """Some rows of a list: the wanted columns, as Arrow arrays or Python values, and the other columns as JSON objects."""
 
     columns: dict[str, Any]
     extra: pa.Array | None
@@ -57,7 +57,7 @@ class Chunk:
 
 
 def format_of(path: str, layout: ListFormat) -> str:
-    """Return the format of a file. Raises RecipeError if neither its name nor the recipe states it."""
+    """Return the format that the recipe or the file name states. Raises RecipeError if neither states it."""
     if layout.format != "auto":
         return layout.format
     name = bare_name(path)
@@ -65,11 +65,14 @@ def format_of(path: str, layout: ListFormat) -> str:
         if name.endswith(ending):
             return found
     known = ", ".join(sorted(set(ENDING.values())))
-    raise RecipeError(f"{path}: its name does not show the format; set `format:` to one of {known}")
+    raise RecipeError(f"{path}: the file name does not state the format. Set `format:` to one of {known}")
 
 
 def column_names(path: str, layout: ListFormat) -> list[str] | None:
-    """Return a list's columns from its beginning (in JSON from the first 100 records); None if it has no row."""
+    """Return the column names of a list, or None if it has no row.
+
+    They are read from the list's beginning, in JSON from the first 100 records.
+    """
     kind = format_of(path, layout)
     if kind == "txt":
         return [LINE]
@@ -89,7 +92,7 @@ def column_names(path: str, layout: ListFormat) -> list[str] | None:
 
 
 def check_file(path: str, layout: ListFormat, wanted: Sequence[str]) -> None:
-    """Raise RecipeError as `check_columns` does. A list without a row needs no columns."""
+    """Raise RecipeError, as `check_columns` does, if a list lacks a column. A list without a row needs no columns."""
     if (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
 
@@ -101,12 +104,12 @@ def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[st
 
 
 def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Return a piece for each file: its path, and its name within the common folder, for the place of its records."""
+    """Return a piece for each file, with its path and its name within the common folder, which places of records show."""
     return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
 
 def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise RecipeError, with the nearest name, for a wanted column or struct field that is missing."""
+    """Raise RecipeError, which suggests the nearest name, if a wanted column or struct field is missing."""
     for name in wanted:
         found = resolve(name, known)
         if found is None or (found[1] and any(one.startswith(f"{found[0]}.") for one in known)):
@@ -124,10 +127,11 @@ def chunks(
     *,
     rows: int = ROWS,
 ) -> Iterator[Chunk]:
-    """Yield a list's rows in their order. `extra` maps new names to the columns to keep, or is "all" for all others.
+    """Yield the rows of a list in chunks, in order.
 
-    `parts`: only these row groups of a Parquet file. `rows`: most rows in a chunk; CSV ignores it. Raises RecipeError for a
-    file that is damaged or lacks a column.
+    `extra` maps new names to the columns to keep, or is "all" to keep all columns that are not wanted. `parts` selects row
+    groups of a Parquet file. `rows` limits the rows of a chunk, except in CSV and TSV. Raises RecipeError for a file that is
+    damaged or lacks a column.
     """
     kind = format_of(file.path, layout)
     if kind == "parquet":
@@ -145,10 +149,10 @@ def chunks(
 
 
 def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
-    """Yield each chunk with a function from a row's index to its place in the list `name`.
+    """Yield each chunk with a function that returns the place, in the list `name`, of the row with a given index.
 
-    The place holds the row number, counted from 1. After a record that cannot be read, which may span any number of rows, it
-    is only the list's name.
+    A place holds the row number, counted from 1. After a record that cannot be read, a place is only the list's name, because
+    such a record may span any number of rows.
     """
     first, is_counted = 1, True
     for chunk in some:
@@ -162,7 +166,10 @@ def _row_in(name: str, first: int | None, number: int) -> str:
 
 
 def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
-    """Open a Parquet file for streaming; None if it has no row or no byte. Raises RecipeError."""
+    """Open a Parquet file for streaming, or return None if it is empty or has no row.
+
+    Raises RecipeError if the file cannot be read.
+    """
     if not stream.seek(0, os.SEEK_END):
         return None
     try:
@@ -170,7 +177,7 @@ def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
         parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
         return parquet if parquet.metadata.num_rows else None
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+        raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _parquet_chunks(
@@ -184,13 +191,13 @@ def _parquet_chunks(
     others = _carried(known, wanted) if extra == "all" else extra
     names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
     if twice := [name for name in names if known.names.count(name) > 1]:
-        raise RecipeError(f"{path}: there are two columns '{twice[0]}': rename one, or name others in `extra:`")
+        raise RecipeError(f"{path}: there are two columns '{twice[0]}'. Rename one, or name other columns in `extra:`")
     groups = None if parts is None else list(parts)
     try:
         for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
             yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+        raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _column(name: str, known: Sequence[str]) -> str:
@@ -200,7 +207,7 @@ def _column(name: str, known: Sequence[str]) -> str:
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
-    """Return the columns that `all` means: without the wanted ones, pandas' index and bytes."""
+    """Return the columns that `all` keeps: those that are not wanted, without pandas' index and columns of bytes."""
     return {
         field.name: field.name
         for field in schema
@@ -250,14 +257,14 @@ def _from_table(
 
 
 def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = None) -> Any:
-    """Return a column or the values at a dotted path: an Arrow array or Python values."""
+    """Return a column, or the values at a dotted path, as an Arrow array or a list of Python values."""
     found = resolve(name, table.column_names)
     assert found is not None, "columns were checked"
     return column_at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
 
 
 def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
-    """Return a column as Python values; dates out of Python's range as texts."""
+    """Return a column as Python values. Dates that Python does not support become texts."""
     try:
         return column.to_pylist()
     except (OverflowError, ValueError, KeyError) as error:  # a year of five digits, undecodable bytes, an unknown time zone
@@ -265,7 +272,7 @@ def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
             with contextlib.suppress(pa.ArrowInvalid):
                 return column.cast(pa.string()).to_pylist()
         raise RecipeError(
-            f"{path}: the column '{name}' ({column.type}) cannot be kept: {error}; name others in `extra:`"
+            f"{path}: the column '{name}' ({column.type}) cannot be kept: {error}. Name others in `extra:`"
         ) from None
 
 
@@ -292,7 +299,7 @@ def _from_records(
 
 
 def _as_json(records: list[dict[str, Any]]) -> tuple[pa.Array, np.ndarray]:
-    """Return records as JSON, and which hold an unpaired surrogate. Those and empty records are null."""
+    """Return records as JSON texts, and whether each holds an unpaired surrogate. Such records and empty ones become null."""
     texts = [json_object(one) if one else None for one in records]
     try:
         return pa.array(texts, pa.string()), np.zeros(len(records), bool)

@@ -1,4 +1,4 @@
-"""The files that a dataset's rows may name: files in its folder, and files that the `datasets` library names itself."""
+"""Restrict the files that a dataset's rows may name to its folder and to files that the `datasets` library names itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmdata.safe_path import Refused, real_path_inside
 def folder_of(path: str, endings: tuple[str, ...]) -> str:
     """Return the folder of a user's path: the path itself, or the folder that holds the file or glob.
 
-    An address is a file if it ends in one of `endings`: no request is made.
+    An address counts as a file if it ends in one of `endings`, so that no request is needed.
     """
     local = os.path.expanduser(path)
     if os.path.isdir(local):
@@ -32,7 +32,7 @@ def folder_of(path: str, endings: tuple[str, ...]) -> str:
 
 
 def is_folder(path: str, endings: tuple[str, ...]) -> bool:
-    """Say whether a user's path is a folder. An address is a file if it ends in one of `endings`."""
+    """Say whether a user's path is a folder. An address that ends in one of `endings` or is a glob is not a folder."""
     if is_remote(path):
         return not glob.has_magic(path) and not path.lower().endswith(endings)
     return os.path.isdir(os.path.expanduser(path))
@@ -42,15 +42,15 @@ def is_folder(path: str, endings: tuple[str, ...]) -> bool:
 class Reach:
     """The files that a row's image may name.
 
-    `folder` is the dataset's folder or address; names in rows are relative to it. `made_in` are the folders and address
-    prefixes where the library stores or finds the images of an image folder; empty if the names come from the rows.
+    `folder` is the dataset's folder or address, and names in rows are relative to it. `made_in` holds the folders and address
+    prefixes where the library stores or finds the images of an image folder. It is empty if the names come from the rows.
     """
 
     folder: str
     made_in: tuple[str, ...] = ()
 
     def image(self, value: object) -> dict[str, Any]:
-        """Return the image that a row's value holds or names, dropped with the reason if it cannot be used."""
+        """Return the image that a row's value holds or names. If it cannot be used, it is dropped with the reason."""
         where = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
         if not isinstance(where, str) or not any(self._is_made(where, root) for root in self.made_in):
             return image_named(value, self.folder)

@@ -1,4 +1,4 @@
-"""Arrow rows of any type as Python values."""
+"""Convert Arrow rows of any type to Python values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ UNCONVERTIBLE = (ValueError, OverflowError, KeyError, RecursionError)
 
 
 def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield each row as Python values, and whether a text in it does not decode (it then has U+FFFD, or is null).
+    """Yield each row as Python values, and whether a text in it does not decode.
 
-    Times with years or time zones that Python does not support become texts or numbers.
+    Such a text has U+FFFD for wrong bytes, or is null. Times with years or time zones that Python does not support become texts
+    or numbers.
     """
     columns, wrong = {}, [False] * len(batch)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -31,7 +32,7 @@ def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bool]]:
-    """Return a column as Python values, and whether a text in each does not decode."""
+    """Return a column as Python values, and for each value whether a text in it does not decode."""
     try:
         return column.to_pylist(), [False] * len(column)
     except UNCONVERTIBLE:
@@ -68,14 +69,14 @@ def holds_bytes(value: object) -> bool:
 
 
 def flat(value: object) -> list[Any]:
-    """Return a value, a list or a list of lists as one list; [] for None."""
+    """Return a value, a list or a list of lists as one flat list, and [] for None."""
     if isinstance(value, list):
         return [one for part in value for one in (part if isinstance(part, list) else [part])]
     return [] if value is None else [value]
 
 
 def listed(value: object) -> Any:
-    """Return the list in JSON text of a list of texts; any other value unchanged."""
+    """Return the list that a value holds if it is JSON text of a list of texts, or any other value unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
@@ -86,10 +87,10 @@ def listed(value: object) -> Any:
 
 
 def texts_in(value: object) -> tuple[list[str], str | None]:
-    """Return the texts in a value, and the reason if one is unusable: bad_encoding, no_text.
+    """Return the texts in a value, and the reason if one cannot be used, bad_encoding or no_text, or None.
 
-    Numbers and UTF-8 bytes count as texts, JSON text of a list of texts as that list. Several numbers without a text are
-    `no_text`: they are token ids or positions.
+    Numbers and UTF-8 bytes count as texts, and JSON text of a list of texts counts as that list. Several numbers without a text
+    give `no_text`, because they are token ids or positions.
     """
     found: list[str] = []
     values = [one for one in flat(value) if one is not None]

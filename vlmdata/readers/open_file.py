@@ -25,7 +25,7 @@ MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd
 
 
 class Damage(ValueError):
-    """A file is damaged or has the wrong format; the caller that opened it adds its name."""
+    """The error for a file that is damaged or has the wrong format. The caller that opened the file adds its name."""
 
 
 UNREADABLE = (Damage, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, UnicodeDecodeError)
@@ -33,13 +33,13 @@ UNREADABLE = (Damage, OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInv
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[IO[bytes]]:
-    """Open a file as a stream of decompressed bytes. Damage found while reading raises a RecipeError that names the file."""
+    """Open a file as a stream of decompressed bytes. An error while reading becomes a RecipeError that names the file."""
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(raw_file(path))
             yield stack.enter_context(_plain(raw))
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
+            raise RecipeError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def raw_file(path: str) -> Any:
@@ -47,7 +47,7 @@ def raw_file(path: str) -> Any:
     if is_remote(path):
         fs, inside = fsspec.url_to_fs(path)  # fsspec.open would pass these options to the store, which rejects them
         file = fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
-        file.fs = fs  # keep a reference: an archive's file system closes the archive when it is collected
+        file.fs = fs  # keep a reference: if an archive's file system is garbage-collected, it closes the archive
         return file
     return open(path, "rb", buffering=1 << 20)
 
@@ -73,7 +73,7 @@ def _plain(raw: IO[bytes]) -> Any:
 
 @contextlib.contextmanager
 def seekable(path: str) -> Iterator[IO[bytes]]:
-    """Open a file for random access; a compressed one is first decompressed to a temporary file."""
+    """Open a file for random access. A compressed file is first decompressed to a temporary file."""
     with contextlib.ExitStack() as stack:
         try:
             raw = stack.enter_context(raw_file(path))
@@ -85,7 +85,7 @@ def seekable(path: str) -> Iterator[IO[bytes]]:
                 copy.seek(0)
                 raw = copy
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read: {one_line(error)}") from None
+            raise RecipeError(f"{path} cannot be read: {one_line(error)}") from None
         yield raw
 
 

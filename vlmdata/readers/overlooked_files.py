@@ -1,4 +1,4 @@
-"""Suggest a text that may hold the caption of an image without one, and the parameter that reads it."""
+"""Suggest a file that may hold the caption of an image without a caption, and the parameter that reads the file."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _LISTS = tuple(ending for ending in TABLES if ending != ".json")  # a .json may 
 
 
 def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> str | None:
-    """Return a suggestion where an image's caption may be, None if there is no text.
+    """Return a suggestion where an image's caption may be, or None if there is no text.
 
-    `texts` are files with the endings TEXTS that were not read, `facts` the content of the image's JSON. Paths are relative
-    to the dataset's folder.
+    `texts` are files with the endings TEXTS that were not read, and `facts` is the content of the image's JSON. Paths are
+    relative to the dataset's folder.
     """
     folder, slash, name = image.rpartition("/")
     stem = os.path.splitext(name)[0]
     if facts:
-        return f"fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}: name one as `caption`"
+        return f"the fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}; name one as `caption`"
     own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem) and not path.lower().endswith(_LISTS)]
     if here := next((path for path in own if path.rpartition("/")[0] == folder), None):
-        return f"'{here}' was not read: `captions: ['{here[len(folder + slash + stem) :]}']` reads such files"
+        return f"'{here}' was not read; set `captions: ['{here[len(folder + slash + stem) :]}']` to read such files"
     if own:
-        return f"'{own[0]}' is in another folder: put such texts beside the images, or name a list of both as `table`"
+        return f"'{own[0]}' is in another folder; put such texts beside the images, or name a list of both as `table`"
     if table := min((path for path in texts if path.lower().endswith(TABLES)), default=None):
-        return f"if '{table}' lists files and captions, `table: '{table}'` reads it"
+        return f"if '{table}' lists files and captions, set `table: '{table}'` to read it"
     if texts:
-        return f"'{min(texts)}' matches no image: give texts the names of the images, or name a list of both as `table`"
+        return f"'{min(texts)}' matches no image; give texts the names of the images, or name a list of both as `table`"
     return None
 
 
 def in_sibling(image: str, root: str) -> Iterator[str]:
-    """Yield texts with the image's name in folders next to `root`, such as `labels/a.txt`, relative to `root`."""
+    """Yield texts with the image's name in folders next to `root`, such as `../labels/a.txt`, as paths relative to `root`."""
     parent, inside = os.path.dirname(root), os.path.splitext(os.path.relpath(image, root))[0]
     for folder in sorted(os.listdir(parent))[:100]:
         for ending in (one for one in TEXTS if one not in _LISTS):

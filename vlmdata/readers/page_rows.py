@@ -1,4 +1,4 @@
-"""HTML pages as rows: a paragraph or an image at each position."""
+"""Turn HTML pages into rows with a paragraph or an image at each position."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def page_rows(
     wishes: tuple[str, ...] = (),
     find: Find | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a page's row, or one row for each image with an alt text.
+    """Yield a page's row, or one row for each image with an alt text if `yields` is "alt_pairs".
 
-    `facts` go into `extra`; `wishes` are robots directives in headers; `find` returns an image's bytes by address, or None.
-    A page that opts out of use for AI, or exceeds its limits, is one dropped row.
+    `facts` go into `extra`. `wishes` are robots directives in headers. `find` returns an image's bytes by address, or None. A
+    page that opts out of use for AI, or exceeds its limits, gives one dropped row.
     """
     found = _extracted(html, url, charset, mode, yields)
     about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}
@@ -62,12 +62,12 @@ def _extracted(html: bytes, url: str, charset: str | None, mode: Mode, yields: Y
 
 
 def refusal(wishes: tuple[str, ...]) -> str | None:
-    """Return `noai` if a page or its headers opt out of model training."""
+    """Return `noai` if a page or its headers opt out of model training, else None."""
     return "noai" if any(wish in _REFUSING for wish in wishes) else None
 
 
 def paragraphs(text: str) -> list[str]:
-    """Split a text at empty lines, so that each paragraph can be kept or rejected alone."""
+    """Return the paragraphs of a text, split at empty lines, so that each can be kept or rejected alone."""
     return [part for part in clean(text).split("\n\n") if part.strip()]
 
 
@@ -80,7 +80,7 @@ def _positions(found: PageDocument, find: Find | None) -> Iterator[dict[str, Any
 
 
 def _alt_pairs(found: PageDocument, base: dict[str, Any], find: Find | None) -> Iterator[dict[str, Any]]:
-    """Yield a caption pair for each image with an alt text, as in LAION; a figure's caption is an alternative."""
+    """Yield a caption pair for each image with an alt text, as in LAION. A figure's caption becomes an alternative."""
     number = 0
     seen: set[tuple[str, str]] = set()
     for image in found.images:
@@ -96,7 +96,7 @@ def _alt_pairs(found: PageDocument, base: dict[str, Any], find: Find | None) -> 
 
 
 def image_fields(image: ImageRef, find: Find | None) -> dict[str, Any]:
-    """Return a page's image as fields of IMAGE: with bytes if the page or `find` has them, else with its address."""
+    """Return a page's image as fields of IMAGE, with bytes if the page or `find` has them, else with its address."""
     fields: dict[str, Any] = {"url": clean(image.url)}
     fields |= {"alt": image.alt and clean(image.alt), "caption": image.caption and clean(image.caption)}
     fields |= {"rendered_width": image.rendered_width, "rendered_height": image.rendered_height}

@@ -1,4 +1,4 @@
-"""Caption pairs as rows, built column by column: position 0 is the image, position 1 the text."""
+"""Build rows of caption pairs column by column. Position 0 is the image, position 1 the text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def pairs(
     extra: pa.Array | None = None,
     reason: Sequence[str | None] | None = None,
 ) -> pa.Table:
-    """Return a row for each image. `image` holds fields of IMAGE, N each; `reason` is why a row is dropped, or None."""
+    """Return a table with a row for each image.
+
+    `image` holds N values for each of some fields of IMAGE. `reason` holds for each row why it is dropped, or None.
+    """
     count = len(next(iter(image.values())))
     columns = {"images": _interleave(image, count, 0, 2 if text is not None else 1)}
     if text is not None:
@@ -36,7 +39,7 @@ def pairs(
 
 
 def dropped(reason: Sequence[str | None]) -> dict[str, pa.Array]:
-    """Return the columns `drop` and `reason` of rows that the source drops; null where there is no reason."""
+    """Return the columns `drop` and `reason` of rows that the source drops. Both are null if a row has no reason."""
     return {
         "drop": pa.array([None if one is None else "source" for one in reason], pa.string()),
         "reason": pa.array(list(reason), pa.string()),
@@ -44,7 +47,7 @@ def dropped(reason: Sequence[str | None]) -> dict[str, pa.Array]:
 
 
 def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: int) -> pa.ListArray:
-    """Return lists of `width` positions with structs at `place` and nulls at the others."""
+    """Return `count` lists of `width` positions, with a struct of `fields` at `place` and nulls at the other positions."""
     types = {field.name: field.type for field in (*IMAGE, *TEXT)}
     take = np.zeros(count * width, dtype=np.int64)
     take[place::width] = np.arange(count)
@@ -58,13 +61,13 @@ def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: i
 
 
 def one_text(captions: Sequence[str]) -> tuple[str, list[str] | None]:
-    """Return the first caption that is not blank (else ""), and the other distinct ones as alternatives."""
+    """Return the first caption that is not blank, or "", and the other distinct captions as alternatives, or None."""
     distinct = list(dict.fromkeys(caption for caption in captions if not is_blank(caption)))
     return (distinct[0], distinct[1:] or None) if distinct else ("", None)
 
 
 def json_object(values: Mapping[str, Any]) -> str:
-    """Return a mapping as a JSON object; values that JSON does not support become text, NaN and infinities null."""
+    """Return a mapping as a JSON object. Values that JSON lacks become text, but NaN and infinities become null."""
     try:
         return json.dumps(values, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:

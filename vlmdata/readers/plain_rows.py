@@ -1,4 +1,4 @@
-"""Rows built one by one from Python values, for sources with inline images or conversations."""
+"""Build rows one by one from Python values, for sources with inline images or conversations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vlmdata.readers.pair_rows import dropped, json_object, one_text
 from vlmdata.row import ROW
 
 BATCH = 1000  # rows in a table
-BATCH_BYTES = 64 << 20  # inline images and text in a table
+BATCH_BYTES = 64 << 20  # bytes of inline images and text in a table
 _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
 def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return a caption pair. It is dropped for `reason`, else for the reason of its image."""
+    """Return a caption pair. It is dropped for `reason` if that is given, else for the reason of its image, if any."""
     text, others = one_text(captions)
     row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))
@@ -25,7 +25,7 @@ def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> di
 def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
     """Return the row of images with one caption: a pair for one image, else a document with the images first.
 
-    It is dropped for `reason`, or, if no image can be used, for the reason of the first.
+    It is dropped for `reason` if that is given, or for the reason of the first image if no image can be used.
     """
     if len(images) == 1:
         return pair(images[0], captions, **fields)
@@ -45,9 +45,9 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Add its place to a row that its source dropped or that has no address, unless the row already has one.
+    """Return a row with its place, if its source dropped it or it has no address. A place in the row stays.
 
-    `why` shows the place when a later step drops the row. `problem` is added only to a row that its source dropped.
+    The command `why` shows the place if a later step drops the row. `problem` is added only to a row that its source dropped.
     """
     if row.get("drop"):
         return {"place": where, "problem": problem, **row}
@@ -58,27 +58,29 @@ def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> d
 def bad_record(
     file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
 ) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read, with the place and problem that `why` shows.
+    """Return the dropped row of a record that cannot be read, with the place and the problem that `why` shows.
 
-    `file` is its name within the source. `byte` counts from 0, in the decompressed file; `line` counts from 1. Without an
-    `id` in `fields` the place is its identity.
+    `file` is the file's name within the source. `byte` counts from 0 in the decompressed file, and `line` counts from 1. If
+    `fields` has no `id`, the reason and the place identify the row.
     """
     where = place(file, byte=byte, line=line)
     return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)
 
 
 class Bad(NamedTuple):
-    """A record of a list that cannot be read. `line` counts from 1; None in formats without lines."""
+    """A record of a list that cannot be read. `line` counts from 1 and is None in formats without lines."""
 
     reason: str
-    text: str  # of the record
+    text: str  # the record's text
     problem: str
     line: int | None
 
 
 def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
-    """Return the dropped rows of a list's records, as `bad_record` does. The text is the identity; `extra` shows 200
-    characters of it."""
+    """Return the dropped rows of a list's records that cannot be read, as `bad_record` does.
+
+    The text of a record identifies its row, and `extra` shows the first 200 characters of the text.
+    """
     columns = {
         "id": [f"{one.reason}\n{one.text}" for one in raw],
         "extra": [json_object({"record": one.text[:200]}) for one in raw],
@@ -90,7 +92,7 @@ def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
 
 
 def place(file: str, *, byte: int | None = None, line: int | None = None) -> str:
-    """Return a record's place as text."""
+    """Return a record's place as text: its file, byte and line."""
     return file + (f", byte {byte}" if byte is not None else "") + (f", line {line}" if line is not None else "")
 
 
@@ -105,7 +107,7 @@ def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any)
 
 
 def tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Yield tables of at most 1000 rows or about 64 MiB of inline images and text."""
+    """Yield the rows in tables of at most 1000 rows and about 64 MiB of inline images and text."""
     batch: list[dict[str, Any]] = []
     held = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Conversation records in any published form as rows: `from` and `value`, or `role` and `content`, with their images."""
+"""Read conversation records in any published form as rows: `from` and `value`, or `role` and `content`, with their images."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ from vlmdata.step import RecipeError
 from vlmdata.untrusted import one_line
 
 FORMATS: tuple[Format, ...] = ("json", "jsonl", "parquet")
-BATCH = 5000  # records at a time
+BATCH = 5000  # records in a batch
 ENDINGS = [ending for ending in lists.ENDINGS if ending.startswith((".json", ".ndjson", ".parquet"))]
 
 
 def conversation_tables(
     path: str, name: str, turns: Sequence[str], images: Sequence[str], folder: str, joined: bool
 ) -> Iterator[pa.Table]:
-    """Yield a file's records as rows. `name` is the file's name in the source; `turns`, `images`: see `read_dialogue`."""
-    nulls = format_within(path, FORMATS) != "parquet"  # Parquet's structs hold the field names of all rows, most of them null
+    """Yield tables of a file's records as rows. `name` is the file's name in the source.
+
+    `turns` and `images` are as in `read_dialogue`, `folder` is as in `image_named`, and `joined` is as in `record_tables`.
+    """
+    nulls = format_within(path, FORMATS) != "parquet"  # Parquet's structs hold the fields of all rows, most of them null
 
     def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
         return conversation_row(record, turns, images, folder, nulls=nulls)
@@ -44,7 +47,7 @@ def conversation_tables(
 def conversation_row(
     record: Mapping[str, Any], turns: Sequence[str], images: Sequence[str], folder: str, *, nulls: bool = True
 ) -> dict[str, Any]:
-    """Return a record as a row, dropped with the reason if it cannot be used for training."""
+    """Return a record as a row. If it cannot be used for training, the row is dropped with the reason."""
     identity = clean(json_object(record))
     try:
         found = read_dialogue(record, turns, images, lambda where: image_named(where, folder), nulls=nulls)
@@ -56,9 +59,9 @@ def conversation_row(
 
 
 def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
-    """Yield batches of a file's records, numbered from 1, and of those that cannot be read.
+    """Yield batches of a file's records: those that can be read, each with its number from 1, and those that cannot.
 
-    Raises RecipeError for a format not in FORMATS.
+    Raises RecipeError for a format that is not in FORMATS.
     """
     kind = format_within(path, FORMATS)
     if kind == "parquet":
@@ -72,7 +75,7 @@ def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, 
 
 
 def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError if one of the first 20 files has another format or no field of turns."""
+    """Raise RecipeError if one of the first 20 files has a format that is not in FORMATS, or none of the fields `turns`."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):
@@ -80,7 +83,7 @@ def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
 
 
 def conversation_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
-    """Return the fields of the first file that has a record, without those in `used`."""
+    """Return the fields of the first file that has a record, without those in `used` and those of tools."""
     used = {*used, *OFFERS}
     return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []
 
@@ -100,7 +103,7 @@ def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list
                 first += len(rows)
                 yield [(number, record) for number, (record, undecoded) in rows if not undecoded], bad
         except UNREADABLE as error:
-            raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+            raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _extra(record: Mapping[str, Any], used: Set[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The image facts in a sample's JSON, and the JSON fields that the row keeps."""
+"""Read the facts about images in a sample's JSON, and choose the JSON fields that the row keeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # from engine/partitions/keys.py
 
 
 def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample's JSON facts on its image as fields of IMAGE, without those of a wrong type."""
+    """Return the facts about an image in a sample's JSON as fields of IMAGE, without facts of a wrong type."""
     found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
     found |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
     if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
@@ -38,8 +38,9 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
 
-    `image` holds what was read from a single image's bytes. Sizes and hashes that agree with it are left out: they are
-    measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset measured them, and all are left out.
+    `image` holds what was read from the bytes of a single image. Sizes and hashes that agree with it are left out, because they
+    are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and hashes, and all of them
+    are left out.
     """
     captions = _captions(row)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
@@ -60,16 +61,16 @@ def _captions(row: Mapping[str, Any]) -> set[str]:
 
 
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the address and boxes that the JSON of the row's sample will hold; for several images, the row's address."""
+    """Return the `url` and `boxes` that the JSON of the row's sample will hold. A row with several images has no `boxes`."""
     images = [image for image in row.get("images") or () if image]
     return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
 
 
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
-    """Return the fields to keep, with `origin` (facts from the source) and scores as `earlier_scores`.
+    """Return the fields `rest` with `origin` (facts from the source) and with the scores in `facts` as `earlier_scores`.
 
-    A JSON field that has such a name becomes `column_NAME`. In a dataset from vlmdata, `source_key` and scores of the same
-    name from an earlier reading are replaced by the later ones.
+    A field of `rest` that has one of these names becomes `column_NAME`. In a dataset from vlmdata, an old `source_key` is
+    replaced by the new one, and old scores are replaced by new scores of the same name.
     """
     rest, own = dict(rest), dict(origin)
     is_written_by_us = facts.get("key") == key
@@ -83,7 +84,10 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
 
 
 def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the fields of a document's JSON that its row does not hold; all of `metadata` if an entry has other fields."""
+    """Return the fields of a document's JSON that its row does not hold.
+
+    If an entry of `metadata` has an unknown field, all of `metadata` is returned.
+    """
     ours = _DOCUMENT | _CONVERSATION_FIELDS if facts.get("roles") else _DOCUMENT
     rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
     if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):

@@ -1,4 +1,4 @@
-"""Images that a source holds, as fields of IMAGE: position of the bytes, facts in the header, hash."""
+"""Describe the images that a source holds as fields of IMAGE: position of the bytes, facts in the header, hash."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ HEADER = 1 << 16  # bytes; enough except for large colour profiles
 
 
 def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
-    """Return format, sizes and, if `data` is the whole file, SHA-256 as fields of IMAGE; or why it is not an image.
+    """Return an image's format and upright sizes in pixels as fields of IMAGE, or why `data` is not an image.
 
-    Sizes are those of the upright image.
+    If `whole`, `data` is the whole file, and the fields include its SHA-256.
     """
     try:
         header = read_header(data)
@@ -50,23 +50,25 @@ def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
 
 
 def refused(error: ImageError) -> dict[str, Any]:
-    """Return the fields of an image that its source drops."""
+    """Return the fields of an image that its source drops because of this error."""
     return {"drop": "source", "reason": error.reason, "value": error.value, "threshold": error.threshold}
 
 
 def in_place(blob: str, offset: int, data: bytes) -> dict[str, Any]:
-    """Return an image whose bytes, `data`, stay in a file of the source."""
+    """Return an image as fields of IMAGE. Its bytes, `data`, stay at `offset` in the source's file `blob`."""
     return {"blob": blob, "offset": offset, "size": len(data), **facts(data)}
 
 
 def inline(data: bytes) -> dict[str, Any]:
-    """Return an image whose bytes are in the row."""
+    """Return an image as fields of IMAGE, with its bytes."""
     return {"data": data, **facts(data)}
 
 
 def from_base64(text: bytes) -> dict[str, Any]:
-    """Return an image from base64, dropped as `bad_base64` if that is invalid. White space, either alphabet and missing
-    padding are accepted."""
+    """Return an image in base64 as fields of IMAGE, with its bytes. Invalid base64 is dropped as `bad_base64`.
+
+    White space, both alphabets of base64 and missing padding are accepted.
+    """
     text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
     try:
         return inline(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
@@ -77,15 +79,15 @@ def from_base64(text: bytes) -> dict[str, Any]:
 def image_named(where: object, folder: str) -> dict[str, Any]:
     """Return the image that a value holds or names: bytes, an http(s) address, base64, a data: URL, or a file in `folder`.
 
-    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url`, as `datasets` and others store an image. From bytes
-    with an address the image keeps both. `download` fetches addresses. Any other value is an image dropped as `no_image`
-    (nothing named), `bad_base64`, or with the reason from `safe_path`.
+    `where` is bytes, a text, or a mapping with `bytes`, `path` or `url`, as `datasets` and others store an image. An image with
+    bytes and an address keeps both. The step `download` fetches addresses. Any other value gives an image that is dropped as
+    `no_image` (nothing is named) or `bad_base64`, or with the reason from `safe_path`.
     """
     return image_given(where, lambda name: _file_within(name, folder))
 
 
 def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """Return an image as `image_named` does. `file_of` returns the image of a file name: nothing is opened here."""
+    """Return an image as `image_named` does, but open no file. `file_of` returns the image of a file name."""
     if isinstance(where, Mapping):
         address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
         inside = [where.get(name) for name in ("bytes", "path", "url")]
@@ -116,7 +118,7 @@ def _file_within(name: str, folder: str) -> dict[str, Any]:
 
 
 def name_in_source(where: object) -> str | None:
-    """Return the name of an image in the source as text for the ledger; None for bytes or base64."""
+    """Return text for the ledger that names an image in the source, or None for bytes or base64."""
     where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
     if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
         return None
@@ -124,7 +126,7 @@ def name_in_source(where: object) -> str | None:
 
 
 def in_text(value: object) -> str | None:
-    """Return a text or UTF-8 bytes (some tables hold addresses as bytes) as text; None for any other value."""
+    """Return a text, or UTF-8 bytes as text, or None for any other value. Some tables hold addresses as bytes."""
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -134,16 +136,16 @@ def in_text(value: object) -> str | None:
 
 
 def web_address(value: object) -> str | None:
-    """Return a value that is an http(s) address, stripped; None for any other value."""
+    """Return an http(s) address without white space around it, or None for any other value."""
     text = clean((in_text(value) or "").strip())
     return text if text[:8].lower().startswith(("http://", "https://")) else None
 
 
 def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
-    """Set the images' addresses from their record, and return the names of the fields used.
+    """Set the images' addresses from their record, and return the names of the fields that were used.
 
-    A single address belongs to a single image; a list of as many addresses as images gives one to each. Images that already
-    have an address keep it.
+    A single address belongs to a single image. A list with one address for each image gives each image its address. If an image
+    already has an address, none is set.
     """
     for name in ADDRESSES:
         value = record.get(name)
@@ -161,12 +163,15 @@ def _rejected(reason: str) -> dict[str, Any]:
 
 
 def file_in_place(path: str) -> dict[str, Any]:
-    """Return the image in a file, from its header only: `resize` reads the rest and computes the hash."""
+    """Return the image in a file as fields of IMAGE, from its header only.
+
+    The step `resize` reads the rest and computes the hash. A file that cannot be used is dropped with the reason.
+    """
     try:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # a TIFF's profile may lie further on
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # a TIFF's profile may follow
                 if size > LARGEST:
                     return _rejected("too_large")
                 file.seek(0)

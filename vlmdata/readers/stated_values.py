@@ -1,4 +1,4 @@
-"""Boxes, sizes and hashes stated in a list, parsed from the types of any format."""
+"""Parse the boxes, sizes and hashes that a list states, from the types of any format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOXES = pa.list_(pa.list_(pa.float64(), 4))
 
 
 def whole_numbers(column: Any) -> pa.Array:
-    """Return numbers, or texts of numbers, as int32; other values, negative or too large ones become null."""
+    """Return numbers, or texts of numbers, as int32. Negative numbers, numbers above 2**31 - 1 and other values become null."""
     values = column if isinstance(column, list) else column.to_pylist()
     return pa.array([_whole(value) for value in values], pa.int32())
 
@@ -28,7 +28,10 @@ def _whole(value: Any) -> int | None:
 
 
 def hash_column(column: Any) -> pa.Array:
-    """Return MD5 or SHA-256 hashes (hex, also with the prefix `sha256:`, or bytes) as lower-case hex; else null."""
+    """Return MD5 and SHA-256 hashes as lower-case hex, and other values as null.
+
+    A hash is bytes, or hex with or without the prefix `md5:` or `sha256:`.
+    """
     values = column if isinstance(column, list) else column.to_pylist()
     return pa.array([_hash(value) for value in values], pa.string())
 
@@ -44,7 +47,7 @@ def _hash(value: Any) -> str | None:
 def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
     """Return boxes as lists of (x0, y0, x1, y1) in pixels. With `sizes` (widths, heights) the input is fractions of these.
 
-    Accepts lists and JSON text. A box that is not four finite numbers is left out; a row without boxes is null.
+    Accepts lists and JSON text. A box that is not four finite numbers is left out. A row without boxes is null.
     """
     values = column if isinstance(column, list) else column.to_pylist()
     widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)
@@ -53,7 +56,7 @@ def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> p
 
 
 def boxes(value: Any, width: int | None = 1, height: int | None = 1) -> list[list[float]] | None:
-    """Return the boxes in lists or JSON text, times width and height; None if there is none."""
+    """Return the boxes in lists or JSON text, with x times `width` and y times `height`, or None if there is none."""
     if isinstance(value, str | bytes):
         try:
             value = json.loads(value)

@@ -1,4 +1,4 @@
-"""Text of any type and encoding as Arrow strings, with values that do not decode marked."""
+"""Convert text of any type and encoding to Arrow strings, and mark the values that do not decode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # zero-
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
     """Return a text column as strings, and for each value whether it does not decode.
 
-    Such a value has U+FFFD in place of wrong bytes. Raises TypeError for a column of another type.
+    Such a value has U+FFFD in place of wrong bytes. Raises TypeError for a column that is neither text nor bytes.
     """
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     if pa.types.is_dictionary(array.type):
@@ -68,7 +68,7 @@ def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
 
 
 def clean(text: str) -> str:
-    """Return a text with `?` for each unpaired surrogate, which no encoding can hold."""
+    """Return a text with `?` for each unpaired surrogate, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -78,7 +78,7 @@ def is_blank(text: str) -> bool:
 
 
 def blank_as_null(array: pa.Array) -> pa.Array:
-    """Return stripped texts, and null for blank ones."""
+    """Return texts without white space at both ends. Blank texts become null."""
     trimmed = pc.utf8_trim_whitespace(array)
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
@@ -90,13 +90,13 @@ def check_encoding(encoding: str) -> None:
     except UnicodeError:
         return  # some encodings do not accept errors="ignore"
     except (LookupError, ValueError):
-        raise RecipeError(f"encoding '{encoding}' is unknown; use utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None
+        raise RecipeError(f"encoding '{encoding}' is unknown. Use utf-8, latin-1, cp1252, gb18030, shift_jis ...") from None
 
 
 def caption_text(data: bytes, encoding: str = "utf-8") -> str:
     """Return the text of a caption file. A byte order mark of UTF-8, UTF-16 or UTF-32 overrides `encoding`.
 
-    Raises UnicodeDecodeError for bytes of another encoding, and for a null character: UTF-16 without its mark has them.
+    Raises UnicodeDecodeError for bytes of another encoding, and for a null character, which UTF-16 without its mark contains.
     """
     mark, encoding = next((pair for pair in _MARKS.items() if data.startswith(pair[0])), (b"", encoding))
     try:

@@ -27,7 +27,7 @@ MAX_IMAGE = 1 << 30  # largest image, in bytes
 
 
 class BadSample(ValueError):
-    """A sample cannot become a row; the message says why, `reason` goes into the ledger."""
+    """The error for a sample that cannot become a row. The message says why, and `reason` goes into the ledger."""
 
     def __init__(self, why: str, reason: str = "bad_record") -> None:
         super().__init__(why)
@@ -41,11 +41,11 @@ def tar_rows(
     *,
     longer_names: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sample of a tar, then a dropped one for each lost stretch and each unresolved link.
+    """Yield a row for each sample of a tar, then a dropped row for each damaged range of bytes and each unresolved link.
 
-    A sample without text beside a lost stretch is a `bad_record`: its caption may have been there. `row_of` gets the sample,
-    the path in which images may stay (None for a compressed tar) and the function that reads the tar; it may raise BadSample,
-    or return None for a sample that gives no row. `longer_names` is as in `contents`.
+    A sample without text next to damage is dropped as `bad_record`, because its caption may have been there. `row_of` gets the
+    sample, the path of the file in which images may stay (None for a compressed tar), and the function that reads the tar. It
+    may raise BadSample, or return None for a sample that gives no row. `longer_names` is as in `contents`.
     """
     name = clean(name)
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def _has_text(row: dict[str, Any]) -> bool:
 
 
 def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
-    """Say whether a member of the sample touches one of the lost stretches, which are sorted."""
+    """Say whether a member of the sample is next to one of the damaged ranges `lost`, which are sorted."""
     for _, member in sample.members:
         at = bisect.bisect_left(lost, (member.header, 0, ""))
         if any(one.end == member.header or one.offset == member.end for one in lost[max(at - 1, 0) : at + 1]):
@@ -90,7 +90,7 @@ def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
 
 
 def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple[TarContents, Read, bool]:
-    """Return a tar's contents, a function (offset, size) that reads it, and whether it is uncompressed.
+    """Return a tar's contents, a function that reads `size` bytes at an offset, and whether the tar is uncompressed.
 
     Offsets count in the decompressed tar. `stack` closes the file.
     """
@@ -116,9 +116,10 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
 
 
 def _linked(found: Sequence[Member | Link | TarDamage]) -> list[Member | Link | TarDamage]:
-    """Replace links by the members that they name: hard links by earlier members, as tar does, symbolic links by any.
+    """Return the entries of a tar with links replaced by the members that they name.
 
-    Only names in the tar are looked up; no file is opened.
+    A hard link names an earlier member, as in tar, and a symbolic link names any member. Names are looked up only in the tar,
+    and no file is opened.
     """
     known: dict[str, Member] = {}
     done: list[Member | Link | TarDamage] = []
@@ -137,14 +138,14 @@ def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
 
 
 def member_bytes(read: Read, member: Member, limit: int) -> bytes:
-    """Return a member's bytes. Raises BadSample, `too_large`, if there are more than `limit`."""
+    """Return a member's bytes. Raises BadSample, with the reason `too_large`, if there are more than `limit`."""
     if member.size > limit:
         raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
     return read(member.offset, member.size)
 
 
 def sample_json(member: Member | None, read: Read) -> Any:
-    """Return a sample's parsed JSON, None if it has none. Raises BadSample."""
+    """Return a sample's parsed JSON, or None if it has none. Raises BadSample if the JSON is invalid or too large."""
     if member is None:
         return None
     data = member_bytes(read, member, MAX_JSON)
@@ -155,7 +156,7 @@ def sample_json(member: Member | None, read: Read) -> Any:
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
-    """Return a tar's read function, its length, whether it is uncompressed, and the problem with its compression or None."""
+    """Return a tar's read function, its length, whether it is uncompressed, and what is wrong with its compression or None."""
     file: Any
     try:
         file = stack.enter_context(raw_file(path))
@@ -181,7 +182,7 @@ def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
     """Return a decompressed copy of a file, and the problem if the copy is incomplete."""
     copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack closes it
     problem = None
-    for piece in (1 << 20, BLOCK):  # damage loses the whole piece, so a damaged file is read again in small ones
+    for piece in (1 << 20, BLOCK):  # damage loses the whole piece, so a damaged file is read again in small pieces
         copy.seek(0)
         copy.truncate()
         with opened(path) as stream:
@@ -196,13 +197,13 @@ def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
 
 
 def _words(error: BaseException) -> str:
-    """Return an error's message without the path that Python adds: `place` names the file."""
+    """Return an error's message without the path that Python adds, because `place` names the file."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()) or type(error).__name__
 
 
 def names_within(files: Sequence[File]) -> list[str]:
-    """Return the files' paths relative to their common folder: these names stay the same if the folder moves."""
+    """Return the files' paths relative to their common folder, so that the names stay the same if the folder moves."""
     paths = [file.path.partition("://")[2] or file.path for file in files]
     base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     return [os.path.relpath(path, base) if base else path for path in paths]

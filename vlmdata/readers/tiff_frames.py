@@ -1,4 +1,4 @@
-"""The frames of a TIFF that holds all images of a document, in order, each as a PNG."""
+"""Read the frames of a TIFF that holds all images of a document, in order, each as a PNG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.readers.source_images import inline, refused
 
-PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: in Pillow, and in Pillow with the PNG being written
+PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: in Pillow, and in Pillow while the PNG is written
 WRITING_COST = 8.0  # units per million pixels, measured on noise
 READING_COST = 0.1  # units per million bytes of the file: each frame reads the whole file
-MAX_BYTES = 100_000_000  # all PNGs of a file, which the row holds
+MAX_BYTES = 100_000_000  # of all PNGs of a file, which the row holds
 
 
 class Frames:
-    """The frames of `data`, in order. Memory is limited for each frame, cost and bytes for all together."""
+    """Reads the frames of `data`, in order. Memory is limited for each frame, cost and bytes for all frames together."""
 
     def __init__(self, data: bytes | None, *, max_memory_mb: float, max_cost: float):
         self._size = len(data or b"")
@@ -32,7 +32,10 @@ class Frames:
         self._bytes = 0
 
     def following(self) -> dict[str, Any]:
-        """Return the next frame as an image of a row, dropped with the reason if it cannot be used (no_image: no frame)."""
+        """Return the next frame as fields of IMAGE. If it cannot be used, it is dropped with the reason.
+
+        After the last frame, it returns an image that is dropped as `no_image`.
+        """
         frame = next(self._frames, None)
         if frame is None:
             return {"drop": "source", "reason": "no_image"}

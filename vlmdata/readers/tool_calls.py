@@ -1,4 +1,4 @@
-"""Tool calls and tool schemas in the forms of published data sets, converted to one form."""
+"""Convert tool calls and tool schemas from the forms of published datasets to one form."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ OFFERS = ("tools", "functions")  # fields of a record: OpenAI's current and olde
 
 
 class Unfit(ValueError):
-    """A conversation cannot be used; the message is the reason for the ledger."""
+    """The error for a conversation that cannot be used. The message is the reason for the ledger."""
 
 
 def calls_of(value: Any, *, nulls: bool = True) -> list[str]:
-    """Return calls as JSON texts of `name`, `arguments` (an object) and `id`, if the call has one. Raises Unfit.
+    """Return each call as JSON text with `name`, `arguments` (an object) and `id`, if the call has one. Raises Unfit.
 
-    `value` is a call, a list of calls, or JSON text of either. A call is OpenAI's {"id", "type", "function": {...}}, or a
-    name with its arguments, which may also be JSON text. If `nulls` is False, nulls in the arguments are removed: Parquet's
+    `value` is a call, a list of calls, or JSON text of either. A call is OpenAI's {"id", "type", "function": {...}}, or a name
+    with its arguments, which may also be JSON text. If `nulls` is False, nulls in the arguments are removed, because Parquet's
     structs hold the field names of all rows.
     """
     found = _parsed(value, "bad_tool_call")
@@ -42,9 +42,10 @@ def _call(call: Any, nulls: bool) -> str:
 
 
 def tools_of(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | None, str | None]:
-    """Return a record's tools, JSON text of a list of schemas, and the field that holds them; or (None, None).
+    """Return a record's tools as JSON text of a list of schemas, and the name of the field that holds them.
 
-    The field holds a list, one schema, or JSON text of either; entries of a list may also be JSON text. Raises Unfit.
+    Both are None if there is no such field, and the text is None if the field holds no tool. The field holds a list, one
+    schema, or JSON text of either. Entries of a list may also be JSON text. Raises Unfit for other values.
     """
     name = next((one for one in OFFERS if record.get(one)), None)
     if name is None:
@@ -57,7 +58,10 @@ def tools_of(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | No
 
 
 def checked_tools(given: Any) -> list[Any] | None:
-    """Return the tools in the JSON of a sample from vlmdata. Raises Unfit for another shape."""
+    """Return the list of tools in the JSON of a sample from vlmdata, or None if it is missing or empty.
+
+    Raises Unfit for another shape.
+    """
     if given is None:
         return None
     if not isinstance(given, list) or not all(isinstance(one, Mapping) and _is_schema(one) for one in given):
@@ -85,7 +89,11 @@ def _parsed(value: Any, reason: str) -> Any:
 
 
 def json_text(value: Any, reason: str) -> str:
-    """Return JSON text. Raises Unfit: `reason` for bytes, NaN and similar, `bad_encoding` for an unpaired surrogate."""
+    """Return a value as JSON text.
+
+    Raises Unfit with `reason` for bytes, NaN and other values that JSON lacks, and with `bad_encoding` for an unpaired
+    surrogate.
+    """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

@@ -1,8 +1,9 @@
 """Cut CSV and TSV into whole rows before Arrow reads them, so that a row without an end loses only that row.
 
-Rows follow Arrow's rules: a quote opens only at the start of a field, two quotes inside are one, and a field continues after
-its closing quote. A quote counts as unclosed if the file ends first, if LONGEST bytes follow, or if the next single quote is
-on a later line and neither a delimiter nor a line end follows it: that quote opens another field.
+Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside, two quotes stand for one, and
+the field continues after its closing quote. A quote counts as unclosed if the file ends first or if LONGEST bytes follow. It
+also counts as unclosed if the next single quote is on a later line and is followed by other text than a delimiter or a line
+end, because that quote opens another field.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Lost(NamedTuple):
 class WholeRows(io.RawIOBase):
     """A stream whose blocks end at row ends. A row with the wrong number of fields replaces a lost row.
 
-    Rows are numbered as by Arrow: from 1, including the header, without empty lines.
+    Arrow reports such a row as invalid. Rows are numbered as by Arrow: from 1, including the header, without empty lines.
     """
 
     def __init__(self, source: Any, delimiter: str, columns: int, *, quoted: bool) -> None:
@@ -52,15 +53,15 @@ class WholeRows(io.RawIOBase):
         self._is_whole = False  # nothing follows `_data`
         self._skips = False  # the rest of a lost line still has to be skipped
         self._ready = memoryview(b"")
-        self._row = self._line = 1  # at the beginning of `_data`
-        self._rows, self._lines = [1], [1]  # rows, and their lines, from which on each row is one line again
+        self._row = self._line = 1  # numbers of the row and line at the beginning of `_data`
+        self._rows, self._lines = [1], [1]  # some rows and the lines where they begin; rows between have one line each
         self._single = (0, 0)  # start and end of the last search for a single quote
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, b"" only at the end."""
+        """Return up to `size` bytes, or b"" at the end."""
         while not self._ready and not (self._is_whole and not self._data):
             block = self._source.read(READ) or b""
             self._is_whole = not block
@@ -110,7 +111,7 @@ class WholeRows(io.RawIOBase):
         return found
 
     def _simple_end(self, at: int) -> int:
-        """Return the end of the one-line rows that begin at `at`; `at` if there is none."""
+        """Return the end of the one-line rows that begin at `at`, or `at` if there is none."""
         if self._quoted and self._data.find(b'"', at) >= 0:
             return self._whole_lines.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too
         if self._is_whole:
@@ -119,14 +120,14 @@ class WholeRows(io.RawIOBase):
         return max(self._data.rfind(b"\n", at, stop), self._data.rfind(b"\r", at, stop), at - 1) + 1
 
     def _next_line(self, at: int) -> int:
-        """Return where the next line begins; 0 if that is not known yet."""
+        """Return where the next line begins, or 0 if that is not known yet."""
         end = _LINE_END.search(self._data, at)
         if end is None or (end[0] == b"\r" and end.end() == len(self._data) and not self._is_whole):
             return len(self._data) if self._is_whole else 0
         return end.end()
 
     def _row_end(self, start: int) -> tuple[int, int, str]:
-        """Return a row's end, or 0 if it has none, with the byte and the description of the problem."""
+        """Return a row's end, or 0 if it has none, with the position and the description of the problem."""
         at = start
         while True:
             at = self._fields.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too
@@ -141,7 +142,7 @@ class WholeRows(io.RawIOBase):
             at = end_of_field.end()
 
     def _closing(self, at: int) -> int:
-        """Return the position after the quote that closes a field whose content begins at `at`; 0 if there is none."""
+        """Return the position after the quote that closes a field whose content begins at `at`, or 0 if there is none."""
         if run := _QUOTES.match(self._data, at):
             if (run.end() - at) % 2:
                 return run.end()

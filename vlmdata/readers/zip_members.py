@@ -15,7 +15,7 @@ PIECE = 1 << 20  # bytes per read: in one read zipfile unpacks up to 2 GB before
 
 
 class UnusableFile(ValueError):
-    """A file cannot be used; the message says why, `reason` goes into the ledger."""
+    """The error for a file that cannot be used. The message says why, and `reason` goes into the ledger."""
 
     def __init__(self, reason: str, problem: str) -> None:
         super().__init__(problem)
@@ -29,13 +29,16 @@ def archive(path: str) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=2)
 def _archive(path: str, process: int) -> zipfile.ZipFile:
-    """Open an archive for one process: two processes with one open file would move each other's position."""
+    """Open an archive for one process, because processes that share an open file would move each other's position."""
     with errors_as(lambda error: Damage(f"is no zip archive that can be read: {error}")):
         return zipfile.ZipFile(raw_file(path))
 
 
 def read_member(path: str, name: str, most: int) -> bytes:
-    """Return a member's bytes. Raises Damage, or UnusableFile: too_large, encrypted, unreadable_file, no_file."""
+    """Return a member's bytes. Raises Damage if the archive cannot be read.
+
+    Raises UnusableFile with the reason too_large, encrypted, unreadable_file or no_file.
+    """
     opened = archive(path)
     try:
         info = opened.getinfo(name)
@@ -46,7 +49,7 @@ def read_member(path: str, name: str, most: int) -> bytes:
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
         raise UnusableFile("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # in others the member sets the memory used
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others use as much memory as the member states
         raise UnusableFile("unreadable_file", f"packed by method {info.compress_type}")
     with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))
