@@ -115,7 +115,7 @@ def test_bands_keep_the_recall_promised_at_the_threshold() -> None:
     bands, rows = bands_for(0.8, 128, 0.99)
     assert (bands, rows) == (21, 6)
     assert caught(0.8, 18, 7) < 0.99 <= caught(0.8, 21, 6)
-    with pytest.raises(ValueError, match="use more"):
+    with pytest.raises(ValueError, match="Use more permutations"):
         bands_for(0.01, 16, 0.999)
 
 

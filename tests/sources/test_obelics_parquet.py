@@ -67,7 +67,7 @@ def test_metadata_in_a_wrong_form_is_left_out(tmp_path, meta):
 
 def test_what_is_no_parquet_is_named_before_any_work(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more PAR1")
-    with pytest.raises(RecipeError, match=r"a\.parquet: cannot be read as Parquet"):
+    with pytest.raises(RecipeError, match=r"a\.parquet cannot be read as Parquet"):
         ObelicsParquet(path=str(tmp_path)).check()
 
 

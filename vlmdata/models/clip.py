@@ -36,7 +36,7 @@ class Clip:
         *,
         compiled: str = "auto",
     ):
-        """Load the model. `compiled` is "yes", "no" or "auto", which compiles on a GPU."""
+        """Load the model. `compiled` is "yes", "no" or "auto", which means "yes" on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or PixelCache(decoders())

@@ -6,7 +6,8 @@ DEVICES, LISTED = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def gpus_here() -> int:
-    """Return the number of GPUs: that of this machine's or container's device files, or else that of the NVIDIA driver's list.
+    """Return the number of GPUs: the device files of this machine or container, or else the entries of the NVIDIA driver's
+    list.
 
     In a container with one of eight GPUs, the list may hold all eight. In a sandbox, it may be empty.
     """

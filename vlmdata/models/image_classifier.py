@@ -16,7 +16,7 @@ from vlmdata.untrusted import Failed, errors_as
 
 
 class ImageClassifier:
-    """An fp32 model with its preprocessing. Not thread-safe: a worker processes one partition at a time."""
+    """An fp32 model with its preprocessing. It is not thread-safe, because a worker processes one partition at a time."""
 
     def __init__(self, model: str):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,16 +14,17 @@ from typing import Any
 WRONG = "\udc80"  # marks bytes that do not decode; text that decodes cannot hold it
 codecs.register_error("vlmdata.wrong", lambda error: (WRONG, error.end))  # type: ignore[attr-defined]
 MOST = 4 << 20  # bytes to read in search of the end of a line
-_FIRST = 0x10FF00  # character of the byte 0; others follow
+_FIRST = 0x10FF00  # code point of byte 0; those of the other bytes follow
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
 _MARK = b"\xf4\x8f"  # first bytes of all marks
 
 
 class InUtf8(io.RawIOBase):
-    """A UTF-16 or UTF-32 stream, converted to UTF-8. Bytes that do not decode there do not decode here either.
+    """A UTF-16 or UTF-32 stream, converted to UTF-8.
 
-    Readers of UTF-8 split lines at \\n only. A text decoder would also split at U+2028, which JSON may hold.
+    Bytes of the stream that do not decode become bytes that do not decode as UTF-8. Readers of UTF-8 split lines at \\n only. A
+    text decoder would also split at U+2028, which JSON may hold.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:
@@ -42,7 +43,7 @@ class InUtf8(io.RawIOBase):
 
 
 class AsUtf8(io.RawIOBase):
-    """A stream of any bytes, mapped to UTF-8. `is_marked` is true if a byte had to be mapped so far."""
+    """A stream of any bytes, mapped to UTF-8. `is_marked` becomes true when the first byte has to be mapped."""
 
     def __init__(self, source: Any) -> None:
         self.is_marked = False
@@ -56,7 +57,7 @@ class AsUtf8(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, or b"" at the end."""
         left = b""
-        if len(self._ready) < size:  # join the rest to the next block: across a short block a row would seem too long
+        if len(self._ready) < size:  # join the rest to the next block, or a row across a short block would seem too long
             left, self._ready = bytes(self._ready), memoryview(b"")
         while not self._ready:
             part = self._source.read(size) or b""

@@ -13,10 +13,10 @@ BEGINNING = 256  # bytes to check: those of an image are not all in base64's alp
 
 
 def image_in(value: Any) -> dict[str, Any]:
-    """Return the image in a table's cell as fields of IMAGE. If there is none, it is dropped as `no_image` or `bad_base64`.
+    """Return the image in a table's cell as fields of IMAGE.
 
-    A cell may also be a list with one item, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and
-    follow `data:image/jpeg;base64,`.
+    A cell without one gives an image that is dropped as `no_image` or `bad_base64`. A cell may also be a list with one item, or
+    a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow `data:image/jpeg;base64,`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

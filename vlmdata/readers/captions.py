@@ -52,7 +52,7 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[str]) -> str | None:
     """Return a warning if none of the first 100 rows has a caption in these columns, else None.
 
-    A dotted path that is wrong gives no captions.
+    The cause may be a wrong dotted path.
     """
     for file in files if names else ():
         for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):
@@ -78,18 +78,18 @@ def _unpacked(column: Any, encoding: str) -> Any:
         return column
     if not pc.any(pc.match_substring_regex(texts, r"^\s*\[")).as_py():
         return column
-    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # bytes count as bad
+    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # b"" counts as bad
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
-    """Return a column of single texts as strings, and which do not decode, or None if the column holds lists."""
+    """Return a column of single texts as strings, and a mask of those that do not decode, or None if the column holds lists."""
     if isinstance(column, list):
         return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
     return None if is_list(column.type) else _texts(column, encoding)
 
 
 def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
-    """Return texts or numbers as strings, and which do not decode. Raises RecipeError for other types."""
+    """Return texts or numbers as strings, and a mask of those that do not decode. Raises RecipeError for other types."""
     try:
         return decode(column, encoding)
     except TypeError as error:
@@ -102,14 +102,14 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
 
 
 def _worded(value: Any) -> Any:
-    """Return a JSON number as text, as in the other formats; NaN and infinities as None."""
+    """Return a JSON number as text, as in the other formats, None for NaN and infinities, and any other value unchanged."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
-    """Append each row's captions to its list in `into` and return which rows hold one that does not decode."""
+    """Append each row's captions to its list in `into`, and return which rows hold a caption that does not decode."""
     plain = _plain(column, encoding)
     if plain is not None:
         for row, text in zip(into, plain[0].to_pylist(), strict=True):

@@ -15,7 +15,7 @@ from vlmdata.readers.plain_rows import Bad, bad_records, document, reject, table
 def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
     """Return messages as a row. An empty message becomes one empty text.
 
-    If an image cannot be used, the row is dropped for the image's reason, because the question has no answer without it.
+    If an image cannot be used, the row is dropped for the image's reason, because a question has no answer without its image.
     """
     positions, roles, said = laid_out(messages)
     turns = None if said is None else [one and json.dumps(one, ensure_ascii=False, sort_keys=True) for one in said]

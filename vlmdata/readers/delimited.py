@@ -69,7 +69,7 @@ def beginning(file: IO[bytes]) -> bytes:
 def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
     """Say whether a file that begins with `head` has a row.
 
-    It has none if it ends within `head` and holds only a header and white space.
+    A file without a row ends within `head` and holds only a header and white space.
     """
     text = plain_text(head, wide)
     if not text.strip():
@@ -78,7 +78,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return the head of a file without a byte order mark, converted to UTF-8 if its encoding is `wide`."""
+    """Return the head of a file without a byte order mark, converted to UTF-8 from the encoding `wide` if that is not None."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -91,7 +91,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def wide_encoding(head: bytes, encoding: str) -> str | None:
-    """Return the UTF-16 or UTF-32 encoding that the byte order mark or the recipe states, or None for others."""
+    """Return the UTF-16 or UTF-32 encoding that the byte order mark or the recipe states, or None for any other encoding."""
     marked = next((name for bom, name in WIDE.items() if head.startswith(bom)), None)
     return marked or (encoding if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) else None)
 
@@ -115,7 +115,7 @@ def tables(
     if columns is None:
         return
     quotes = kind == "csv" if quoted is None else quoted
-    text = AsUtf8(rest)  # without it Arrow fails on a row with too many fields and a byte that is not UTF-8
+    text = AsUtf8(rest)  # without AsUtf8, Arrow fails on a row with too many fields and a byte that is not UTF-8
     rows = WholeRows(text, _delimiter(kind, delimiter), len(columns), quoted=quotes)
     options = _options(columns, _delimiter(kind, delimiter), quotes, has_header=not names)
     options["parse_options"].invalid_row_handler = skip

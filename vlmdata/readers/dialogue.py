@@ -26,7 +26,7 @@ CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant 
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
 LOSS_FIELDS = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
 UNREAD = ("video", "videos", "audio", "audios")  # not read: fields of a turn, or of a record whose text has <video> or <audio>
-PART_LOSS_FIELDS = ("train_detail", "training_detail")  # loss per part of a message
+PART_LOSS_FIELDS = ("train_detail", "training_detail")  # fields of a message with the loss of each part
 SPECIAL_FIELDS = frozenset(
     (
         *REASONING,
@@ -125,10 +125,10 @@ def images_of(value: Any) -> list[Any]:
 
 
 def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
-    """Return a row's positions for the messages, the role of each position, and the entry of each in `turns`.
+    """Return the positions of messages in a row, the role of each position, and its entry in `turns`.
 
-    The entries are None if all are empty. An empty message becomes one empty text. A blank text beside an image is removed,
-    because it only separates the image from the next one.
+    If all entries are empty, None is returned for them. An empty message becomes one empty text. A blank text beside an image
+    is removed, because it only separates the image from the next one.
     """
     positions: list[Any] = []
     roles: list[str] = []
@@ -224,7 +224,7 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _turns(said: Any) -> list[Mapping[str, Any]]:
-    if isinstance(said, Mapping):  # a struct of lists: old versions of `datasets` wrote a list of structs so
+    if isinstance(said, Mapping):  # a struct of lists: old versions of `datasets` wrote lists of structs in this form
         lists = [value for value in said.values() if isinstance(value, list)]
         if len(lists) != len(said) or len({len(one) for one in lists}) != 1:
             raise Unfit("no_turns")

@@ -39,7 +39,7 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
-    """Turn errors while a store is listed into RecipeError, because stores raise their own, such as botocore's."""
+    """Turn errors while a store is listed into RecipeError, because each store raises its own, such as botocore's."""
     return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 
@@ -97,7 +97,10 @@ def _address(fs: Any, path: str, name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a name is hidden, such as `.x`, `__MACOSX` and `_metadata`, but not a camera's, such as `_DSC0001.JPG`."""
+    """Say whether a file or folder is hidden, as `.x`, `__MACOSX` and `_metadata` are.
+
+    Names that a camera gives, such as `_DSC0001.JPG`, are not hidden.
+    """
     camera = re.match(r"_[A-Z]{2,4}_?\d", name)
     return name.startswith((".", "_")) and camera is None
 

@@ -25,9 +25,9 @@ CARDS = ("README.md", ".huggingface.yaml")  # files in which the library finds t
 
 @dataclass(frozen=True)
 class Opened:
-    """A split that the library opened, in `data`, or the tables that name the files of a local image folder, in `tables`.
+    """A split as rows in `data`, or the tables of a local image folder in `tables`.
 
-    An empty split has neither, because the library cannot open it.
+    The rows are not decoded. The tables name image files. An empty split has neither, because the library cannot open it.
     """
 
     data: Any
@@ -124,7 +124,9 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
         if (
             isinstance(builder, Csv) and "__index_level_0__" in data.column_names
         ):  # pandas used the first field as an index and shifted all others
-            raise ValueError("some lines have more fields than the header. `url_list` reads the other lines and lists these")
+            raise ValueError(
+                "some lines have more fields than the header. Use `url_list`, which reports these and reads the others"
+            )
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 
 

@@ -25,7 +25,7 @@ class FileStore(Protocol):
     """A set of folders or an archive that holds images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a file and whose files all count, even if they hold no image."""
+        """Return the folders that hold a file and are surveyed even if they hold no image."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -44,7 +44,7 @@ class FileStore(Protocol):
 class Folder:
     """A FileStore of local or fsspec folders. A link to a file outside `roots` is not read.
 
-    All files in the folders `whole` count. Elsewhere only files in folders with images count.
+    All folders in the folders `whole` are surveyed. Elsewhere, only folders with images are.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
@@ -127,7 +127,7 @@ class Zip:
     def members(self, endings: tuple[str, ...]) -> list[str]:
         """Return the sorted names of the members that have one of these endings and are not hidden.
 
-        The files that macOS adds are hidden.
+        Files that macOS adds count as hidden.
         """
         return sorted(
             name
@@ -170,7 +170,7 @@ def image_at(store: FileStore, path: str) -> dict[str, Any]:
 
 
 def beside(store: FileStore, path: str, ending: str) -> list[str]:
-    """Return the paths of an image's files with this ending. For `a.jpg` they are `a.jpg.txt` and `a.txt`, in any case.
+    """Return the paths of an image's files with this ending: `a.jpg.txt` and `a.txt` for `a.jpg`. Case is ignored.
 
     If the folder also holds `A.jpg`, `a.txt` belongs only to `a.jpg`.
     """
@@ -234,7 +234,7 @@ def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], arch
 
 
 def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
-    """Yield, for each of `endings` that a name has, the name without it."""
+    """Yield a name without its ending, once for each of `endings` that it has."""
     return (name.removesuffix(one) for one in endings if name.endswith(one))
 
 

@@ -38,9 +38,9 @@ class Members:
         self._meant: set[str] = set()  # names in the JSON for a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return {field: member names} if the JSON's field of images names as many other paths as there are members, else {}.
+        """Return {field of images: member names} if the JSON names one path for each member, but no member.
 
-        Such paths are those of the images before they were packed into the tar, in the order of the members.
+        Such paths name the images before they were packed into the tar, in the order of the members. Returns {} otherwise.
         """
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)

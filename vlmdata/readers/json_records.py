@@ -37,7 +37,7 @@ def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Ba
 
 
 def items(file: IO[bytes], kind: str, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of a `json`, `jsonl` or `txt` file; a line of text is the record {"line": ...}."""
+    """Yield the records of a `json`, `jsonl` or `txt` file. A line of text is the record {"line": ...}."""
     head = file.read(READ)
     wide = wide_encoding(head, encoding)
     encoding = wide or ("utf-8-sig" if head.startswith(codecs.BOM_UTF8) else encoding)
@@ -98,7 +98,7 @@ class _Value(NamedTuple):
 
 
 def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of JSON: of an array, of consecutive objects, or of one object of columns, as pandas writes it."""
+    """Yield the records of JSON text: an array, consecutive objects, or one object of columns, as pandas writes it."""
     text = codecs.getreader(encoding)(stream, "vlmdata.wrong")
     buffer, line = _first_block(text)
     if not buffer:
@@ -155,7 +155,7 @@ def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
 
 
 def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | None]:
-    """Return the JSON value at a position and the position after it, or the error. The others are None."""
+    """Return (value, its end, None) for the JSON value at a position, or (None, None, the error)."""
     try:
         return *_DECODER.raw_decode(buffer, position), None
     except (ValueError, RecursionError) as error:

@@ -104,7 +104,10 @@ def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[st
 
 
 def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Return a piece for each file, with its path and its name within the common folder, which places of records show."""
+    """Return a piece for each file, with its path and its name within the common folder.
+
+    The places of records show this name.
+    """
     return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
 
@@ -149,7 +152,7 @@ def chunks(
 
 
 def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
-    """Yield each chunk with a function that returns the place, in the list `name`, of the row with a given index.
+    """Yield each chunk with a function that turns a row's index into its place in the list `name`.
 
     A place holds the row number, counted from 1. After a record that cannot be read, a place is only the list's name, because
     such a record may span any number of rows.

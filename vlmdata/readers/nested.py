@@ -87,7 +87,7 @@ def listed(value: object) -> Any:
 
 
 def texts_in(value: object) -> tuple[list[str], str | None]:
-    """Return the texts in a value, and the reason if one cannot be used, bad_encoding or no_text, or None.
+    """Return the texts in a value, and the reason why one cannot be used (bad_encoding or no_text), or None.
 
     Numbers and UTF-8 bytes count as texts, and JSON text of a list of texts counts as that list. Several numbers without a text
     give `no_text`, because they are token ids or positions.

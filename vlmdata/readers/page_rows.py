@@ -19,7 +19,7 @@ Yields = Literal["documents", "alt_pairs"]
 Find = Callable[[str], bytes | None]
 
 _REFUSING = frozenset(("noai", "noimageai", "noml", "tdm-reservation"))
-MIN_ALT_CHARS = 5  # LAION-400M's first rule
+MIN_ALT_CHARS = 5  # the first rule of LAION-400M
 
 
 def page_rows(
@@ -37,7 +37,7 @@ def page_rows(
     """Yield a page's row, or one row for each image with an alt text if `yields` is "alt_pairs".
 
     `facts` go into `extra`. `wishes` are robots directives in headers. `find` returns an image's bytes by address, or None. A
-    page that opts out of use for AI, or exceeds its limits, gives one dropped row.
+    page that opts out of use for AI or exceeds a limit gives one dropped row.
     """
     found = _extracted(html, url, charset, mode, yields)
     about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}

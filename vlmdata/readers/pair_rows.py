@@ -22,9 +22,9 @@ def pairs(
     extra: pa.Array | None = None,
     reason: Sequence[str | None] | None = None,
 ) -> pa.Table:
-    """Return a table with a row for each image.
+    """Return a table with a row for each of N images.
 
-    `image` holds N values for each of some fields of IMAGE. `reason` holds for each row why it is dropped, or None.
+    `image` maps fields of IMAGE to arrays of N values. `reason` holds the reason why each row is dropped, or None.
     """
     count = len(next(iter(image.values())))
     columns = {"images": _interleave(image, count, 0, 2 if text is not None else 1)}
@@ -61,7 +61,10 @@ def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: i
 
 
 def one_text(captions: Sequence[str]) -> tuple[str, list[str] | None]:
-    """Return the first caption that is not blank, or "", and the other distinct captions as alternatives, or None."""
+    """Return the first caption that is not blank, and a list of the other distinct captions.
+
+    The first is "" if all captions are blank. The list is None if there are no others.
+    """
     distinct = list(dict.fromkeys(caption for caption in captions if not is_blank(caption)))
     return (distinct[0], distinct[1:] or None) if distinct else ("", None)
 

@@ -40,12 +40,12 @@ def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fi
 
 
 def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
-    """Return the row, dropped by its source if there is a reason."""
+    """Return a row, marked as dropped by its source if there is a reason."""
     return {**row, "drop": "source", "reason": reason} if reason else row
 
 
 def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row with its place, if its source dropped it or it has no address. A place in the row stays.
+    """Return a row with its place if its source dropped it or if it has no address. A place in the row stays.
 
     The command `why` shows the place if a later step drops the row. `problem` is added only to a row that its source dropped.
     """

@@ -35,9 +35,9 @@ HEADER = 1 << 16  # bytes; enough except for large colour profiles
 
 
 def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:
-    """Return an image's format and upright sizes in pixels as fields of IMAGE, or why `data` is not an image.
+    """Return an image's format and sizes as fields of IMAGE, or the reason why `data` is not an image.
 
-    If `whole`, `data` is the whole file, and the fields include its SHA-256.
+    Sizes are those of the upright image, in pixels. If `whole`, `data` is the whole file, and the fields include its SHA-256.
     """
     try:
         header = read_header(data)
@@ -171,7 +171,7 @@ def file_in_place(path: str) -> dict[str, Any]:
         with raw_file(path) as file:
             size = file.size if is_remote(path) else os.fstat(file.fileno()).st_size
             found = facts(file.read(HEADER), whole=False)
-            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # a TIFF's profile may follow
+            if found.get("reason") in ("truncated", "corrupt") and size > HEADER:  # a TIFF's profile may come later
                 if size > LARGEST:
                     return _rejected("too_large")
                 file.seek(0)

@@ -84,7 +84,7 @@ def blank_as_null(array: pa.Array) -> pa.Array:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise RecipeError for an encoding that Python does not support, or that is not for text (`hex`)."""
+    """Raise RecipeError for an encoding that Python does not support, or that is not one of text, such as `hex`."""
     try:
         b"text".decode(encoding, "ignore")
     except UnicodeError:

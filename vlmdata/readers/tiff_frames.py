@@ -16,9 +16,9 @@ from vlmdata.images.header import read_header
 from vlmdata.readers.source_images import inline, refused
 
 PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: in Pillow, and in Pillow while the PNG is written
-WRITING_COST = 8.0  # units per million pixels, measured on noise
-READING_COST = 0.1  # units per million bytes of the file: each frame reads the whole file
-MAX_BYTES = 100_000_000  # of all PNGs of a file, which the row holds
+WRITING_COST = 8.0  # units of cost per million pixels, measured on noise
+READING_COST = 0.1  # units of cost per million bytes of the file: each frame reads the whole file
+MAX_BYTES = 100_000_000  # bytes of all PNGs of a file, which the row holds
 
 
 class Frames:

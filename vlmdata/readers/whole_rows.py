@@ -54,7 +54,7 @@ class WholeRows(io.RawIOBase):
         self._skips = False  # the rest of a lost line still has to be skipped
         self._ready = memoryview(b"")
         self._row = self._line = 1  # numbers of the row and line at the beginning of `_data`
-        self._rows, self._lines = [1], [1]  # some rows and the lines where they begin; rows between have one line each
+        self._rows, self._lines = [1], [1]  # some rows and the lines where they begin; each row between has one line
         self._single = (0, 0)  # start and end of the last search for a single quote
 
     def readable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Read single members of a zip archive within limits; nothing is unpacked to disk."""
+"""Read single members of a zip archive within limits, without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_member(path: str, name: str, most: int) -> bytes:
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
         raise UnusableFile("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others use as much memory as the member states
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the member sets the memory of other methods
         raise UnusableFile("unreadable_file", f"packed by method {info.compress_type}")
     with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))

@@ -26,7 +26,7 @@ def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
     """Return the rank of each row, 0 for the best. The greatest value of the first column is the best.
 
     The next columns, and then the least key, decide between equal rows. Negate a column to prefer its least value. Round scores
-    first. NaN is the worst. Keys are distinct, so the ranks do not depend on the input order.
+    before. NaN is the worst. Keys are distinct, so the ranks do not depend on the input order.
     """
     words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy strings take four bytes a letter
     by_key = pc.array_sort_indices(words).to_numpy().astype(np.int64)
@@ -95,8 +95,8 @@ def best_of_groups(groups: Ids, rank: Ids) -> Ids:
 def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
     """Return the representative of each item: (N,). Items of one group are equal and share a representative.
 
-    The best item stands for its group in `representatives_of_rows`. `groups` (N,) holds the group 0..G-1 of each item, `rank`
-    (N,) distinct ranks, and `pairs` chunks (M, 2) of every pair of similar groups.
+    The best item of a group represents it in `representatives_of_rows`. `groups` (N,) holds the group 0..G-1 of each item, and
+    `rank` (N,) holds distinct ranks. `pairs` holds chunks (M, 2) of every pair of similar groups.
     """
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)

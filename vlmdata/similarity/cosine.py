@@ -73,7 +73,7 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
     """Yield the pairs of each block, in order. Each thread takes whole blocks with single-threaded BLAS.
 
-    To share such small products among threads costs more than to compute them, five times as much on a busy machine.
+    Sharing such small products among threads costs more than computing them, five times as much on a busy machine.
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
@@ -99,7 +99,7 @@ def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple
 def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.bool_]:
     """Say for each pair whether its cosine is above `cosine`: (M, 2) -> (M,).
 
-    Products and norms are exact integers, and the only comparison is in float64.
+    Products and norms are exact integers, and are compared in float64.
     """
     dots = np.empty(len(pairs), np.float64)
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64

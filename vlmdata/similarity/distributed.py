@@ -1,9 +1,9 @@
 """Run the searches as independent tasks, for data too large for one machine.
 
-`run` is an ordered function like the builtin `map`. It is that of a process pool, or the engine's, which runs each task on a
-worker. A task is plain data. Its function opens the pieces, which are arrays, or paths and addresses of .npy files that every
-machine can read. It keeps the items of its bucket and returns pairs of global numbers, which count items over the pieces in
-order. Tasks only read, so a task can be repeated. The results equal those of one machine.
+`run` is a function like the builtin `map` and returns results in order. It is the `map` of a process pool, or the engine's
+function that runs each task on a worker. A task is plain data. Its function opens the pieces, which are arrays, or paths and
+addresses of .npy files that every machine can read. It keeps the items of its bucket and returns pairs of global numbers, which
+count the items of all pieces in order. Tasks only read, so a task can be repeated. The results equal those of one machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.splitmix import mixed
 from vlmdata.step import MapTasks, StoredArray
 
-IN_A_TASK = 4_000_000  # about the number of hashes or keys in a task
+IN_A_TASK = 4_000_000  # approximate number of hashes or keys in a task
 PAIRS = 50_000  # pairs compared in a task
 
 
@@ -68,7 +68,10 @@ def starts_of(pieces: Sequence[StoredArray]) -> Ids:
 
 
 def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, buckets: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs of unequal hashes within the distance. The first of equal items represents them."""
+    """Yield chunks (M, 2) of the pairs of unequal hashes within the distance.
+
+    A hash that several items have is represented by the first of them.
+    """
     held = tuple(pieces)
     count = int(starts_of(held)[-1])
     tasks = [Bucket(held, number, buckets, table, distance) for table in tables(count, distance) for number in range(buckets)]

@@ -19,7 +19,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import hardness, semantic_duplicates
 from vlmdata.step import DistributedSearch, StoredArray
 
-ROWS = 200_000  # about the number of embeddings in a task: 100 MB at width 512, and four times that while it multiplies
+ROWS = 200_000  # approximate number of embeddings in a task: 100 MB at width 512, and four times that while it multiplies
 
 
 @dataclass(frozen=True)

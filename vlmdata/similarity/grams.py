@@ -45,7 +45,7 @@ def word_grams(texts: Sequence[str], n: int) -> Grams:
 def character_grams(texts: Sequence[str], n: int) -> Grams:
     """Return the hashed n-grams of lower-cased characters. A run of white space counts as one space.
 
-    A text with fewer than n characters has one gram of all its characters. An empty text has none.
+    A text with fewer than n characters has one gram of all its characters. A blank text has none.
     """
     return joined([windows(*hashed_characters(*code_points(batch)), n) for batch in batches(texts)])
 

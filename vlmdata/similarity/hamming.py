@@ -1,7 +1,8 @@
 """Find all pairs of 64-bit hashes within a Hamming distance, exactly, each pair once.
 
-For each table of `pigeonhole_blocks.py`, it sorts the moved hashes as plain numbers and compares the hashes of each run. Memory
-is a few times that of the hashes, plus one chunk of pairs. The pairs and their order depend only on the input.
+For each table of `pigeonhole_blocks.py`, it sorts the moved hashes as plain numbers and compares the hashes of each run with
+equal keys. Memory is a few times that of the hashes, plus one chunk of pairs. The pairs and their order depend only on the
+input.
 """
 
 from collections.abc import Iterator

@@ -44,9 +44,10 @@ def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
 
 
 def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
-    """Say for each pair whether it agrees on none of `blocks`, those before the second chosen one, except the first chosen.
+    """Say for each pair whether this table is the first to find it.
 
-    The table is then the first to find the pair.
+    `blocks` are those before the second chosen block, and `first` is the number of the first chosen one. This table is the
+    first if the pair agrees on no other of `blocks`.
     """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):

@@ -20,7 +20,7 @@ def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int =
     is not in 1..N.
     """
     if not 1 <= clusters <= len(rows):
-        raise ValueError(f"clusters must be between 1 and the number of rows, {len(rows)}, not {clusters}")
+        raise ValueError(f"clusters must be between 1 and {len(rows)}, the number of rows, not {clusters}")
     centroids = rows[sample_of(len(rows), clusters, seed)]
     cells = nearest_centroid(rows, centroids)
     for _ in range(rounds):

@@ -63,7 +63,7 @@ def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, 
     for rows in range(permutations, 0, -1):
         if caught(threshold, permutations // rows, rows) >= recall:
             return permutations // rows, rows
-    raise ValueError(f"{permutations} permutations cannot reach recall {recall} at Jaccard {threshold}. Use more")
+    raise ValueError(f"{permutations} permutations cannot reach recall {recall} at Jaccard {threshold}. Use more permutations")
 
 
 def caught(similarity: float | NDArray[np.float64], bands: int, rows: int) -> float | NDArray[np.float64]:

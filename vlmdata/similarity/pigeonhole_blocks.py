@@ -24,7 +24,7 @@ ONES = (1 << 64) - 1
 class Table:
     """One choice of blocks that must agree.
 
-    `moves` holds (shift right, mask, shift left) for each group of bits. Together they move the chosen blocks to the top of a
+    `moves` holds (shift right, mask, shift left) for each run of blocks. Together they move the chosen blocks to the top of a
     hash and keep distances. Sorting the moved hashes therefore places those that agree next to each other.
     """
 
@@ -78,7 +78,7 @@ def best_blocks(count: int, distance: int) -> int:
 
 
 def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
-    """Return the table of the block numbers `chosen`, in ascending order, when 64 bits are cut into `blocks` blocks."""
+    """Return the table with the chosen block numbers, in ascending order, when 64 bits are cut into `blocks` blocks."""
     begins = edges(blocks)
     order = list(chosen) + [i for i in range(blocks) if i not in chosen]
     moves: list[tuple[int, int, int]] = []
@@ -93,7 +93,7 @@ def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
 
 
 def runs(order: Sequence[int]) -> list[tuple[int, int]]:
-    """Return consecutive block numbers joined to (first, last): [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
+    """Return runs of consecutive block numbers as (first, last): [0, 1, 3, 2] -> [(0, 1), (3, 3), (2, 2)]."""
     joined: list[tuple[int, int]] = []
     for block in order:
         if joined and joined[-1][1] + 1 == block:
@@ -109,9 +109,9 @@ def block_mask(block: int, begins: list[int]) -> int:
 
 
 def move(hashes: Hashes, table: Table, out: Hashes | None = None) -> Hashes:
-    """Return the hashes with their bits moved so that the table's key is at the top: (N,) -> (N,). `out` may receive them.
+    """Return the hashes with their bits moved so that the table's key is at the top: (N,) -> (N,).
 
-    Hashes are moved in pieces of 256 KiB, which fit the CPU's cache.
+    The result is written to `out` if that is given. Hashes are moved in pieces of 256 KiB, which fit the CPU's cache.
     """
     moved = np.empty_like(hashes) if out is None else out
     piece = 1 << 15
@@ -139,7 +139,7 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
     """Say for each xor of two hashes whether this is the first table to find the pair.
 
-    It is if the chosen blocks agree and no other block before the last chosen one agrees. Each pair is thus returned once,
+    This holds if the chosen blocks agree and no other block before the last chosen one agrees. Each pair is thus returned once,
     without storing the pairs of earlier tables.
     """
     first = (differences & np.uint64(table.chosen_mask)) == 0

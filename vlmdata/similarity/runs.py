@@ -16,7 +16,7 @@ def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]
     It processes all runs together, first at offset 1, then at offset 2, and so on.
     """
     ends = np.flatnonzero(np.append(key[1:] != key[:-1], True)) + 1 if len(key) else np.zeros(0, np.int64)
-    behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(key)) - 1  # how many of its run follow each place
+    behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(key)) - 1  # number of later places in the same run
     here = np.flatnonzero(behind)
     offset = 1
     while len(here):
@@ -28,7 +28,7 @@ def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]
 
 
 def batched_rows(chunks: Iterable[Pairs], size: int) -> Iterator[Pairs]:
-    """Yield chunks joined to at least `size` rows, except the last, because later stages have a cost for each call."""
+    """Yield the chunks joined to at least `size` rows each, except the last. Later stages have a cost for each call."""
     held: list[Pairs] = []
     count = 0
     for chunk in chunks:
