@@ -1,4 +1,4 @@
-"""Read images in the cells of a table: base64 in a text column, as OFA and Chinese-CLIP publish them, or bytes."""
+"""Read images in the cells of a table. A cell holds bytes, or base64 text, as OFA and Chinese-CLIP publish images."""
 
 from __future__ import annotations
 

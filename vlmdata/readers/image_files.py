@@ -44,7 +44,7 @@ class FileStore(Protocol):
 class Folder:
     """A FileStore of local or fsspec folders. A link to a file outside `roots` is not read.
 
-    All folders in the folders `whole` are surveyed. Elsewhere, only folders with images are.
+    All folders within `whole` are surveyed. Elsewhere, only folders with images are surveyed.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:

@@ -63,7 +63,7 @@ def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: i
 def one_text(captions: Sequence[str]) -> tuple[str, list[str] | None]:
     """Return the first caption that is not blank, and a list of the other distinct captions.
 
-    The first is "" if all captions are blank. The list is None if there are no others.
+    The caption is "" if all are blank. The list is None if there are no others.
     """
     distinct = list(dict.fromkeys(caption for caption in captions if not is_blank(caption)))
     return (distinct[0], distinct[1:] or None) if distinct else ("", None)

@@ -16,7 +16,7 @@ _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
 def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return a caption pair. It is dropped for `reason` if that is given, else for the reason of its image, if any."""
+    """Return a caption pair. It is dropped for `reason` if that is given, else for the reason of its image if there is one."""
     text, others = one_text(captions)
     row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))
@@ -25,7 +25,7 @@ def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> di
 def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
     """Return the row of images with one caption: a pair for one image, else a document with the images first.
 
-    It is dropped for `reason` if that is given, or for the reason of the first image if no image can be used.
+    The row is dropped for `reason` if that is given, or for the reason of the first image if no image can be used.
     """
     if len(images) == 1:
         return pair(images[0], captions, **fields)

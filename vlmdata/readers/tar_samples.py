@@ -92,7 +92,7 @@ def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
 def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple[TarContents, Read, bool]:
     """Return a tar's contents, a function that reads `size` bytes at an offset, and whether the tar is uncompressed.
 
-    Offsets count in the decompressed tar. `stack` closes the file.
+    Offsets refer to the decompressed tar. `stack` closes the file.
     """
     found: list[Any] = []
     read, length, is_plain, problem = _open(path, stack)

@@ -23,7 +23,7 @@ _SINGLE = re.compile(rb'(?<!")(?:"")*+"(?!")')  # an odd number of quotes closes
 
 
 class Lost(NamedTuple):
-    """A row that was left out: the line of its problem, its first bytes, and the problem."""
+    """A row that was left out, with the line of its problem, its first bytes and the problem."""
 
     line: int
     text: bytes

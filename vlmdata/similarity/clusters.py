@@ -79,7 +79,7 @@ def representatives_of_rows(rank: Ids, pairs: Iterable[Ids]) -> Ids:
 
 
 def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
-    """Return the better and the worse row of each pair."""
+    """Return the better row and the worse row of each pair: (M, 2) -> (M,), (M,)."""
     left, right = pairs[:, 0], pairs[:, 1]
     is_better = rank[left] < rank[right]
     return np.where(is_better, left, right), np.where(is_better, right, left)

@@ -1,7 +1,7 @@
-"""Hash texts to n-grams of words, or of characters for languages without spaces.
+"""Hash the n-grams of texts: of words, or of characters for languages without spaces.
 
-All texts of a batch form one array of code points, and numpy hashes every word and gram: 100 words take a few microseconds.
-The hashes depend only on the text and the parameters. Decisions of finished datasets use them, so a test fixes their values.
+All texts of a batch form one array of code points, and numpy hashes every word and gram: 100 words take a few microseconds. The
+hashes depend only on the text and the parameters. Decisions of finished datasets use them, so a test fixes their values.
 """
 
 import re

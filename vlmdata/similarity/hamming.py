@@ -147,7 +147,7 @@ def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
 
 
 def expand(pairs: Ids, groups: Ids, starts: Ids) -> Ids:
-    """Return every pair of a member of one group and a member of the other, for each pair of groups: (M, 2)."""
+    """Return all pairs of places, one from each group, for each pair of groups: (K, 2) -> (M, 2)."""
     sizes = np.diff(starts)
     wide = sizes[pairs[:, 1]]
     counts = sizes[pairs[:, 0]] * wide

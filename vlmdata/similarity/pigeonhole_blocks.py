@@ -53,7 +53,7 @@ def tables(count: int, distance: int) -> list[Table]:
     The pairs found do not depend on that number. Raises ValueError if `distance` is not in 0..16.
     """
     if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance {distance} is outside 0..{MAX_DISTANCE}, the range of the exact search on 64 bits")
+        raise ValueError(f"distance must be in 0..{MAX_DISTANCE}, the range of the exact search on 64 bits, not {distance}")
     return tables_of(best_blocks(count, distance), distance)
 
 
