@@ -32,7 +32,7 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 
     A column is an Arrow array of texts or lists of texts, or a list of Python values. JSON text of a list of texts counts as
     that list. The first caption that is not blank is the text, and the other distinct captions are its alternatives. The
-    alternatives are None if there is only a column of single texts.
+    alternatives are None if the only column holds single texts.
     """
     columns = [_unpacked(column, encoding) for column in columns]
     if len(columns) == 1:

@@ -38,9 +38,9 @@ class Members:
         self._meant: set[str] = set()  # names in the JSON for a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return {field of images: member names} if the JSON names one path for each member, but no member.
+        """Return {field of images: member names} if the JSON names one path for each member, but none by its name.
 
-        Such paths name the images before they were packed into the tar, in the order of the members. Returns {} otherwise.
+        Such paths are from before the images were packed into the tar, in the order of the members. Returns {} otherwise.
         """
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)

@@ -90,9 +90,9 @@ def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Id
 
 
 def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
-    """Yield chunks (M, 2) of pairs of moved hashes within the distance: all pairs with equal keys, and some others.
+    """Yield chunks (M, 2) of pairs of moved hashes within the distance. `moved` is sorted.
 
-    `moved` is sorted.
+    These are all such pairs with equal keys, and some others.
     """
     is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
     starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])
