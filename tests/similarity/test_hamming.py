@@ -68,7 +68,7 @@ def test_few_hashes(count: int) -> None:
 
 
 def test_a_distance_beyond_the_promise_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside 0\.\.16"):
+    with pytest.raises(ValueError, match=r"distance must be in 0\.\.16"):
         pairs_within(np.zeros(2, np.uint64), 17)
 
 
