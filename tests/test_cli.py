@@ -17,8 +17,8 @@ pytestmark = pytest.mark.whole
     [
         (["run", "caption", "--out", "OUT"], "Did you mean 'captions'?"),
         (["run", "captions", "--set", "image_size.min_sid=3", "--out", "OUT"], "Did you mean 'min_side'?"),
-        (["run", "captions", "--set", "image_size", "--out", "OUT"], "write it as name=value"),
-        (["run", "captions", "--set", "source.path={", "--out", "OUT"], "put quotes around"),
+        (["run", "captions", "--set", "image_size", "--out", "OUT"], "write a setting as name=value"),
+        (["run", "captions", "--set", "source.path={", "--out", "OUT"], "Put quotes around"),
         (["run", "captions", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
         (["check", "captions", "--set", "source.path=absent.parquet"], "absent.parquet"),
         (["steps", "clip_scores"], "Did you mean 'clip_score'?"),

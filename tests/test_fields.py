@@ -114,5 +114,5 @@ def test_a_table_keeps_a_column_called_file_name(tmp_path):
 
 def test_a_label_that_is_a_column_of_ours_is_refused():
     for label in ("key", "outcome", "shard", "place", "members"):
-        with pytest.raises(RecipeError, match=f"'{label}' is a column of vlmdata"):
+        with pytest.raises(RecipeError, match=f"'{label}' is the name of a vlmdata column"):
             parse({"source": {"type": "url_list", "path": "x"}, "steps": [{"text_length": {"label": label}}]})

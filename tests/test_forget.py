@@ -208,7 +208,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
     before = files(out)
     for verb in (["show", out], ["why", out, line["key"]], ["diff", web.out, out], ["check", out]):
         assert main([str(word) for word in verb]) == 2
-        says = f"vlmdata: {out}: a takedown was interrupted. Finish it: vlmdata forget {out}\n"
+        says = f"vlmdata: {out}: a takedown was interrupted. Finish it with: vlmdata forget {out}\n"
         assert capsys.readouterr().err == says
     assert main(["export", str(out), str(tmp_path / "exported")]) == main(["forget", str(out), "--key", "x", "--dry-run"]) == 2
     assert files(out) == before and not (tmp_path / "exported").exists()

@@ -129,61 +129,61 @@ def test_steps_of_users_find_recipe_error_where_it_was():
 
 
 CHECKABLE = parse({"source": {"type": "html", "path": __file__}, "shards": {"layout": "documents"}})
-NO_PATH = "is a path or an address, not"
-NO_DATASET = "is not a finished dataset: it has no manifest.json"
+NO_PATH = "must be a path or an address, not"
+NO_DATASET = "is not a finished dataset, because it has no manifest.json"
 
 
 @pytest.mark.parametrize(
     ("function", "given", "says"),
     [
-        ("run", {"overrides": "source.path=a"}, "overrides is a mapping such as {'source.path': 'urls.parquet'}, not"),
-        ("run", {"recipe": 5}, "recipe is a file, the name of a shipped recipe, or a Recipe, not 5"),
+        ("run", {"overrides": "source.path=a"}, "overrides must be a mapping such as {'source.path': 'urls.parquet'}, not"),
+        ("run", {"recipe": 5}, "recipe must be a file, the name of a shipped recipe, or a Recipe, not 5"),
         ("run", {"out": ""}, f"out {NO_PATH} ''"),
-        ("run", {"workers": 0}, "workers is a whole number, 1 or more, not 0"),
-        ("run", {"workers": True}, "workers is a whole number, 1 or more, not True"),
-        ("run", {"limit": 1.5}, "limit is a whole number, 0 or more, not 1.5"),
-        ("run", {"local": "yes"}, "local is True or False, not 'yes'"),
-        ("run", {"retry": [503]}, "retry is a text or a list of texts, not [503]"),
-        ("run", {"address": 6379}, "address is a text, not 6379"),
+        ("run", {"workers": 0}, "workers must be an integer, 1 or more, not 0"),
+        ("run", {"workers": True}, "workers must be an integer, 1 or more, not True"),
+        ("run", {"limit": 1.5}, "limit must be an integer, 0 or more, not 1.5"),
+        ("run", {"local": "yes"}, "local must be True or False, not 'yes'"),
+        ("run", {"retry": [503]}, "retry must be a string or a list of strings, not [503]"),
+        ("run", {"address": 6379}, "address must be a string, not 6379"),
         ("run", {"recipe": "caption"}, "there is no recipe 'caption'. Did you mean 'captions'?"),
-        ("check", {"target": None}, "recipe is a file, the name of a shipped recipe, or a Recipe, not None"),
+        ("check", {"target": None}, "recipe must be a file, the name of a shipped recipe, or a Recipe, not None"),
         ("check", {"target": "."}, NO_DATASET),
-        ("check", {"target": ".", "overrides": {"part_rows": 5}}, "overrides change a recipe, and . is a dataset"),
-        ("check", {"target": "captions", "read_bytes": 1}, "read_bytes is True or False, not 1"),
+        ("check", {"target": ".", "overrides": {"part_rows": 5}}, ". is a dataset, but overrides apply only to a recipe"),
+        ("check", {"target": "captions", "read_bytes": 1}, "read_bytes must be True or False, not 1"),
         ("check", {"target": "captions", "overrides": {"source.path": "absent.parquet"}}, "absent.parquet"),
         ("why", {"out": 3, "word": "a"}, f"out {NO_PATH} 3"),
-        ("why", {"out": ".", "word": 3}, "word is a text, not 3"),
-        ("why", {"out": ".", "word": "a", "limit": 0}, "limit is a whole number, 1 or more, not 0"),
+        ("why", {"out": ".", "word": 3}, "word must be a string, not 3"),
+        ("why", {"out": ".", "word": "a", "limit": 0}, "limit must be an integer, 1 or more, not 0"),
         ("why", {"out": ".", "word": "a"}, NO_DATASET),
         ("retry", {"out": []}, f"out {NO_PATH} []"),
-        ("retry", {"out": ".", "only": 503}, "only is a text or a list of texts, not 503"),
+        ("retry", {"out": ".", "only": 503}, "only must be a string or a list of strings, not 503"),
         ("retry", {"out": "."}, NO_DATASET),
         ("diff", {"a": ".", "b": None}, f"b {NO_PATH} None"),
         ("diff", {"a": ".", "b": "."}, NO_DATASET),
-        ("export", {"out": ".", "target": "new", "to": "csv"}, "to is one of folder, hf, messages, parquet, not 'csv'"),
+        ("export", {"out": ".", "target": "new", "to": "csv"}, "to must be one of folder, hf, messages, parquet, not 'csv'"),
         ("export", {"out": ".", "target": 1}, f"target {NO_PATH} 1"),
         ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),
-        ("export", {"out": ".", "target": "."}, "exists; name a folder that does not"),
+        ("export", {"out": ".", "target": "."}, "already exists. Name a new folder"),
         ("export", {"out": ".", "target": "new"}, NO_DATASET),
         ("forget", {"out": "."}, "name what to forget"),
-        ("forget", {"out": ".", "url": ""}, "url is a text or a list of texts, not ''"),
-        ("forget", {"out": ".", "url": 1}, "url is a text or a list of texts, not 1"),
-        ("forget", {"out": ".", "like": [1]}, "like is a path or a list of paths, not [1]"),
-        ("forget", {"out": ".", "like": "absent.jpg"}, "absent.jpg: cannot be read as an image"),
-        ("forget", {"out": ".", "key": "a", "bits": -1}, "bits is a whole number, 0 or more, not -1"),
-        ("forget", {"out": ".", "key": "a", "dry_run": 1}, "dry_run is True or False, not 1"),
+        ("forget", {"out": ".", "url": ""}, "url must be a string or a list of strings, not ''"),
+        ("forget", {"out": ".", "url": 1}, "url must be a string or a list of strings, not 1"),
+        ("forget", {"out": ".", "like": [1]}, "like must be a path or a list of paths, not [1]"),
+        ("forget", {"out": ".", "like": "absent.jpg"}, "cannot read absent.jpg as an image"),
+        ("forget", {"out": ".", "key": "a", "bits": -1}, "bits must be an integer, 0 or more, not -1"),
+        ("forget", {"out": ".", "key": "a", "dry_run": 1}, "dry_run must be True or False, not 1"),
         ("forget", {"out": ".", "key": "a"}, NO_DATASET),
         ("build_index", {"paths": "absent"}, "absent does not exist"),
         ("build_index", {"paths": "."}, "no tars in ."),
-        ("build_index", {"paths": 5}, "paths is a path or a list of paths, not 5"),
-        ("build_index", {"paths": ".", "workers": -1}, "workers is a whole number, 1 or more, not -1"),
-        ("build_index", {"paths": ".", "image_sizes": "no"}, "image_sizes is True or False, not 'no'"),
-        ("build_index", {"paths": ".", "on_error": "stop"}, "on_error is one of raise, skip, not 'stop'"),
+        ("build_index", {"paths": 5}, "paths must be a path or a list of paths, not 5"),
+        ("build_index", {"paths": ".", "workers": -1}, "workers must be an integer, 1 or more, not -1"),
+        ("build_index", {"paths": ".", "image_sizes": "no"}, "image_sizes must be True or False, not 'no'"),
+        ("build_index", {"paths": ".", "on_error": "stop"}, "on_error must be one of raise, skip, not 'stop'"),
         ("build_index", {"paths": ".", "out": 5}, f"out {NO_PATH} 5"),
-        ("build_index", {"paths": ".", "out": "."}, "out is the path of a file, such as index.parquet, not '.'"),
+        ("build_index", {"paths": ".", "out": "."}, "out must be the path of a file, such as index.parquet, not '.'"),
         ("run", {"out": "foo://bucket/set", "recipe": CHECKABLE}, "foo://bucket/set: Protocol not known: foo"),
         ("why", {"out": "foo://bucket/set", "word": "a"}, "foo://bucket/set: Protocol not known: foo"),
-        ("build_index", {"paths": ".", "report": 5}, "report is a function, not 5"),
+        ("build_index", {"paths": ".", "report": 5}, "report must be a function, not 5"),
     ],
 )
 def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp_path, monkeypatch):
@@ -197,5 +197,5 @@ def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp
 
 def test_overrides_change_a_file_and_no_recipe_that_was_read(tmp_path):
     recipe = load("captions", {"source.path": "urls.parquet"})
-    with pytest.raises(errors.RecipeError, match="overrides apply to recipe files only"):
+    with pytest.raises(errors.RecipeError, match="overrides apply only to recipe files"):
         vlmdata.run(recipe, tmp_path / "out", overrides={"part_rows": 10})

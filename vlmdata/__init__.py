@@ -36,7 +36,7 @@ __all__ = [
     "why",
 ]
 
-_HOMES = {  # no module may share the name of a function: importing the module would replace the function
+_HOMES = {  # no module may share the name of a function, because importing the module would replace the function
     "Decode": "vlmdata.loader.decoding",
     "Error": "vlmdata.errors",
     "Packing": "vlmdata.loader.packed",

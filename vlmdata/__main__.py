@@ -1,4 +1,4 @@
-"""The `vlmdata` command. During its slow imports Ctrl-C and SIGTERM end it at once, because no work has started."""
+"""The `vlmdata` command. Ctrl-C or SIGTERM during its slow imports ends it at once, because no work has started."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Checks of the arguments of public functions. Each raises InputError with the argument, what it accepts and its value."""
+"""Checks of the arguments of public functions. An InputError names the argument, what it accepts, and the value."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ SHOWN = 100  # characters of a value in a message
 
 
 def check_whole(least: int | None, **values: Any) -> None:
-    """Require whole numbers of at least `least`."""
+    """Raise InputError if a value is not an integer, or is less than `least`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
-            raise wrong(name, "a whole number" if least is None else f"a whole number, {least} or more", value)
+            raise wrong(name, "an integer" if least is None else f"an integer, {least} or more", value)
 
 
 def check_whole_or_none(least: int | None, **values: Any) -> None:
-    """Require None or whole numbers of at least `least`."""
+    """Raise InputError if a value is not None and not an integer, or is less than `least`."""
     check_whole(least, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_bool(**values: Any) -> None:
-    """Require True or False."""
+    """Raise InputError if a value is not True or False."""
     for name, value in values.items():
         if not isinstance(value, bool):
             raise wrong(name, "True or False", value)
 
 
 def check_choice(choices: Collection[str], **values: Any) -> None:
-    """Require one of `choices`."""
+    """Raise InputError if a value is not one of `choices`."""
     for name, value in values.items():
         if not isinstance(value, str) or value not in choices:
             raise wrong(name, f"one of {', '.join(choices)}", value)
 
 
 def check_path(**values: Any) -> None:
-    """Require a path or an address. The empty text is refused: it would mean the current folder."""
+    """Raise InputError if a value is not a path or an address, or is empty, which would mean the current folder."""
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)
 
 
 def check_protocol(*addresses: str | os.PathLike) -> None:
-    """Refuse addresses whose protocol fsspec does not know or lacks a package for. Paths pass."""
+    """Raise InputError if fsspec does not know the protocol of an address, or lacks a package for it."""
     for path in addresses:
         address = os.fspath(path)
         if "://" not in address:
@@ -54,7 +54,7 @@ def check_protocol(*addresses: str | os.PathLike) -> None:
         import fsspec
 
         try:
-            for part in address.split("::"):  # a chain, as zip://name::/folder/file.zip
+            for part in address.split("::"):  # a chain such as zip://name::/folder/file.zip
                 if "://" in part:
                     fsspec.get_filesystem_class(part.partition("://")[0])
         except (ValueError, ImportError) as error:
@@ -62,36 +62,36 @@ def check_protocol(*addresses: str | os.PathLike) -> None:
 
 
 def check_text(**values: Any) -> None:
-    """Require a str."""
+    """Raise InputError if a value is not a string."""
     for name, value in values.items():
         if not isinstance(value, str):
-            raise wrong(name, "a text", value)
+            raise wrong(name, "a string", value)
 
 
 def check_callable(**values: Any) -> None:
-    """Require None or a callable."""
+    """Raise InputError if a value is not None and cannot be called."""
     for name, value in values.items():
         if value is not None and not callable(value):
             raise wrong(name, "a function", value)
 
 
 def check_overrides(overrides: Any) -> None:
-    """Require None or a mapping from dotted paths to values."""
+    """Raise InputError if the overrides are not None and not a mapping from dotted paths to values."""
     if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(name, str) for name in overrides)):
         raise wrong("overrides", "a mapping such as {'source.path': 'urls.parquet'}", overrides)
 
 
 def texts_of(**values: Any) -> list[str]:
-    """Return the value of one argument, a text or a list of texts, as a list."""
+    """Return the value of one argument, which is a string or a list of strings, as a list. Raises InputError."""
     ((name, value),) = values.items()
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence | set | frozenset) or not all(isinstance(text, str) and text for text in texts):
-        raise wrong(name, "a text or a list of texts", value)
+        raise wrong(name, "a string or a list of strings", value)
     return list(texts)
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the value of one argument, a path or a list of paths, as a list."""
+    """Return the value of one argument, which is a path or a list of paths, as a list. Raises InputError."""
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):
@@ -100,9 +100,9 @@ def paths_of(**values: Any) -> list[str]:
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
-    """Return the error for a value that is not `wanted`."""
+    """Return the error for the argument `name`, whose value is not `wanted`, such as "an integer"."""
     shown = " ".join(repr(value).split())
-    return InputError(f"{name} is {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
+    return InputError(f"{name} must be {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
 
 
 def _is_path(value: Any) -> bool:

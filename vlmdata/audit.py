@@ -1,4 +1,4 @@
-"""The audit: checks a finished dataset against its manifest."""
+"""Checks a finished dataset against its manifest."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CHUNK = 8 << 20
 
 
 def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
-    """Return the faults of a dataset, one line each: missing or altered files, counts that differ from the manifest.
+    """Return the faults of a dataset, one line each: missing or altered files, and counts that differ from the manifest.
 
-    Sizes and counts are quick to check; `read_bytes` reads every file and compares its SHA-256.
+    Sizes and counts are quick to check. With `read_bytes`, every file is read and its SHA-256 is compared.
     """
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
@@ -32,31 +32,31 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     try:
         outcomes = [_column(store, name, "outcome") for name in ledgers]
         keys = _keys(store)
-    except RecipeError as error:  # names a damaged file
+    except RecipeError as error:  # the message names a damaged file
         return [str(error)]
     sums = {
         "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),
         "kept rows in the ledger": (sum(column.to_pylist().count("kept") for column in outcomes), manifest["kept"]),
         "samples in the index": (len(keys), manifest["kept"]),
-        "different keys in the index": (len(set(keys)), manifest["kept"]),
+        "distinct keys in the index": (len(set(keys)), manifest["kept"]),
         "rows dropped": (sum(line["rows"] for line in manifest["dropped"]), manifest["rows"] - manifest["kept"]),
     }
-    return [f"{what}: {found:,}, the manifest says {said:,}" for what, (found, said) in sums.items() if found != said]
+    return [f"{what}: {found:,}, but the manifest says {said:,}" for what, (found, said) in sums.items() if found != said]
 
 
 def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool) -> str | None:
     try:
         size = store.size(name)
     except FileNotFoundError:
-        return f"{name}: missing"
+        return f"{name} is missing"
     if size != facts["bytes"]:
-        return f"{name}: {size:,} bytes, the manifest says {facts['bytes']:,}"
+        return f"{name} has {size:,} bytes, but the manifest says {facts['bytes']:,}"
     if not read_bytes:
         return None
     digest = hashlib.sha256()
     for start in range(0, size, CHUNK):
         digest.update(store.read_range(name, start, min(CHUNK, size - start)))
-    return None if digest.hexdigest() == facts["sha256"] else f"{name}: its SHA-256 differs from the manifest's"
+    return None if digest.hexdigest() == facts["sha256"] else f"{name}: the SHA-256 differs from the one in the manifest"
 
 
 def _keys(store: Store) -> list[str]:

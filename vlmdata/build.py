@@ -33,8 +33,8 @@ from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 
-OPEN_PARTITIONS = 4  # open at once in a worker that fetches, so that a slow host delays one partition, not the worker
-OPEN_ON_GPU = 2  # so that the GPU has work while another partition is read or committed
+OPEN_PARTITIONS = 4  # in a worker that fetches, at a time, so that a slow host delays only one partition
+OPEN_ON_GPU = 2  # in a worker with a GPU, so that the GPU has work while another partition is read or committed
 
 
 def run(
@@ -51,11 +51,12 @@ def run(
 ) -> dict[str, Any]:
     """Build the dataset in OUT and return its manifest. Work that an earlier run finished is not repeated.
 
-    `recipe`: a file, the name of a shipped recipe, or a Recipe; `overrides` changes parameters of the first two by dotted
-    path. `workers`: number of processes (default: one per core). They run on the Ray cluster at `address`, on a Ray started
-    on this machine, or with `local` without Ray. `limit`: build only that many rows, in the order of the plan. `retry`:
-    reasons of failed fetches to try again, such as `timeout`. `open_workers`: opens workers for a job and their number, in
-    place of `address` and `local`. Raises RecipeError or InputError for a user's mistake before any work, WorkFailed later.
+    `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths to values that replace those
+    of the recipe, but a Recipe takes no overrides. `workers` is the number of processes (default: one per core). They run
+    on the Ray cluster at `address`, on a Ray cluster that is started on this machine, or with `local` without Ray. `limit`
+    is the maximum number of rows, in the order of the plan. `retry` names reasons of failed fetches that are tried again,
+    such as `timeout`. `open_workers` replaces `address` and `local`: it gets the job and the number of workers, and opens
+    them. Raises RecipeError or InputError for a user's mistake before any work starts, and WorkFailed if the work fails.
     """
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
@@ -76,7 +77,7 @@ def run(
         if plan.load(store) is None:
             tombstones.adopt(store, recipe.source)
         made = plan.make(recipe, store)
-        if not reasons and is_done(store, recipe, made, limit):  # the process that held the lock has built it
+        if not reasons and is_done(store, recipe, made, limit):  # another process built it while it held the lock
             return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
@@ -120,20 +121,20 @@ def check_recipe(recipe: Recipe) -> list[str]:
     notes = _check_layout(recipe)
     recipe.source.check()
     if recipe.source.by_address and recipe.first(Download) is None:
-        notes.append("the source gives addresses of images; without the step `download` all rows are dropped")
+        notes.append("the source gives only addresses of images, so without the step `download` all rows are dropped")
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
-        raise RecipeError("download: verify needs hashes from the source: name their column, url_list: {hash: sha256}")
+        raise RecipeError("download: `verify` needs hashes from the source. Name their column, as in url_list: {hash: sha256}")
     for step in recipe.steps:
         step.check()
     return notes
 
 
 def _check_layout(recipe: Recipe) -> list[str]:
-    """Raise RecipeError if no row of the source fits the layout; return a note if only some do."""
+    """Raise RecipeError if no row of the source fits the layout. Return a note if only some rows fit."""
     name, gives = file_name(recipe.source), recipe.source.gives
     if recipe.shards.layout == "documents" or gives == "pairs":
         return []
-    why = f"{name} gives {gives}, and the layout captions holds rows of one image and one text: set shards.layout to documents"
+    why = f"{name} gives {gives}, but the layout captions holds one image and one text per row. Set shards.layout to documents"
     if gives == "conversations":
         raise RecipeError(why)
     return [f"{why}, or most rows are dropped"]
@@ -158,7 +159,7 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Run every partition through the recipe, pass by pass. Returns the last calls and their counts."""
+    """Run every partition through the recipe, pass by pass. Return the calls of the last pass and their counts."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
@@ -215,7 +216,7 @@ def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...],
 def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
     """Return (partition, rows to take or None for all) for each partition; at most `limit` rows in total.
 
-    The first partition is always included: the dataset takes its columns from it.
+    The first partition is always included, because the dataset takes its columns from it.
     """
     if limit is None:
         return [(partition, None) for partition in range(max(1, made.parts))]
@@ -225,7 +226,7 @@ def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple
         if left <= 0 and takes:
             break
         rows = made.part_rows
-        if not made.is_list:  # an archive: the rows of a piece are counted when it is read
+        if not made.is_list:  # an archive, whose rows are counted when a piece is read
             rows = next(driver.map("advance", [(PartitionCall(partition, None, 0, ()), ())]))[1]["rows"]
         takes.append((partition, min(left, rows)))
         left -= rows

@@ -1,7 +1,7 @@
 """The dataset card: README.md for the Hugging Face Hub, and croissant.json in the format of MLCommons.
 
-The card declares the type of every column. Without it `datasets` infers columns from five samples, and drops images of a
-later document that has more, or fields of a later JSON.
+The card declares the type of every column. Without the types, `datasets` infers the columns from the first five samples. It
+then drops the other images of a later document that has more, and the new fields of a later JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHORT = {
 
 
 def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write both files into the dataset and return their sizes and SHA-256 for the manifest. Deterministic."""
+    """Write both files into the dataset, and return their sizes and SHA-256. They depend only on manifest and index."""
     members = member_names(store) if manifest["kept"] else []
     files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
     facts = {}
@@ -44,7 +44,7 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def member_names(store: Store) -> list[str]:
-    """Return the extensions of all samples' members: jpg, json, txt; or 0.jpg, 1.jpg ..., json."""
+    """Return the extensions of the members in all samples: jpg, json and txt, or 0.jpg, 1.jpg ... and json."""
     found: set[str] = set()
     with open_index(store) as index:
         for table in index.groups(("members",)):
@@ -102,7 +102,7 @@ def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _cell(text: str | None) -> str:
-    """Return text escaped for a Markdown table, at most 120 characters; it may come from the web."""
+    """Return text, which may come from the web, escaped for a Markdown table and cut to 120 characters."""
     safe = " ".join((text or "").replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
     return safe if len(safe) <= 120 else f"{safe[:117]}..."
 
@@ -144,9 +144,9 @@ def own_path(tars: dict[str, str]) -> str:
     """Return a relative path to the dataset's own folder, such as `.//././/`, that differs between datasets.
 
     mlcroissant caches what it extracts under a hash of the tar's contentUrl alone, so the second of two datasets with a
-    00000.tar would return the first one's images. The path encodes 64 bits of a hash of all tars' names and SHA-256 as `./`
-    (0) and `.//` (1). Nothing else distinguishes datasets and survives a move of the folder: a contentUrl must be an
-    existing file, and tars have the same names in every dataset.
+    00000.tar would return the images of the first. The path encodes 64 bits of a hash of all tars' names and SHA-256 as `./`
+    (0) and `.//` (1). Nothing else would distinguish datasets and also survive a move of the folder, because a contentUrl
+    must be an existing file and tars have the same names in every dataset.
     """
     digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
     return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")
@@ -171,7 +171,7 @@ def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[s
 
 
 def _contents(files: str, kind: str) -> dict[str, Any]:
-    """Return the record set of a file set: the name of each file, which begins with the sample's key, and its content."""
+    """Return the record set of a file set: the name (which begins with the sample's key) and the content of each file."""
     name = f"{files}-records"
     properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}
     fields = [

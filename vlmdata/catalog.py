@@ -19,18 +19,18 @@ KINDS = {"steps": Step, "sources": Source}
 
 
 def names(kind: str) -> list[str]:
-    """List the names in vlmdata/steps or vlmdata/sources."""
+    """Return the names of the files in vlmdata/steps or vlmdata/sources, sorted. `kind` is "steps" or "sources"."""
     package = importlib.import_module(f"vlmdata.{kind}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def find(kind: str, name: str) -> type:
-    """Return the class of a name in a recipe. Raises RecipeError for an unknown name."""
+    """Return the class that a recipe calls `name`. Raises RecipeError for an unknown name."""
     base = KINDS[kind]
     if "." in name:
         found = imported(name, f"cannot import the {kind[:-1]} '{name}'")
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise RecipeError(f"'{name}' is not a {base.__name__}: derive it from vlmdata.step.{base.__name__}")
+            raise RecipeError(f"'{name}' is not a {base.__name__}. Derive it from vlmdata.step.{base.__name__}")
         return found
     if name not in names(kind):
         raise RecipeError(f"there is no {kind[:-1]} '{name}'.{suggest(name, names(kind))}")
@@ -47,7 +47,7 @@ def imported(name: str, problem: str) -> Any:
 
 
 def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
-    """Return the only class that a vlmdata module defines and `is_meant` accepts. `what` names it in the assertion."""
+    """Return the only class that a vlmdata module defines and `is_meant` accepts. `what` describes it in the assertion."""
     own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
     found = [value for value in own if inspect.isclass(value) and is_meant(value)]
     assert len(found) == 1, f"{module} must hold exactly one {what}, not {len(found)}"
@@ -68,7 +68,7 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise RecipeError(f"{where}: {cls.__name__} needs the parameter '{place}'") from None
         message = first["msg"].removeprefix("Value error, ")
-        if not place:  # raised by the class itself; printing all parameters would add nothing
+        if not place:  # raised by the class itself, with a complete message
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
         raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {message}") from None
 
@@ -76,11 +76,11 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
 def adapter(cls: type) -> TypeAdapter:
     """Return pydantic's validator of a vlmdata dataclass."""
     assert not is_pydantic_dataclass(cls)
-    return TypeAdapter(cls)  # pydantic cannot configure a dataclass to refuse unknown names; `build` does
+    return TypeAdapter(cls)  # `build` refuses unknown names, because pydantic cannot do it for a dataclass
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """Return ' Did you mean ...?', or the list of known names."""
+    """Return the end of a message about an unknown name: ' Did you mean ...?', or the list of known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"

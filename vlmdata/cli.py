@@ -1,4 +1,4 @@
-"""The command line: each verb is a file in vlmdata/commands. Results go to stdout, messages to stderr."""
+"""The command line. Each verb is a file in vlmdata/commands. Results go to stdout, and messages go to stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERBS = Verbs(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb. Returns 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a verb. Return 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C or 143 after SIGTERM."""
     return interrupt.until_stopped(lambda: _main(argv), STOPPED, is_process=argv is None)
 
 
@@ -30,12 +30,12 @@ def _main(argv: list[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return call(VERBS, sys.argv[1:] if argv is None else argv)
-    except Exception as error:  # the process boundary: prints one line, or for a bug the traceback without secrets
+    except Exception as error:  # process boundary: prints one line, or the traceback of a bug, without secrets
         return _failed(error)
 
 
 def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Call it inside the `except` block."""
+    """Print the error and return the exit status. Must be called inside the `except` block, for the traceback."""
     from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted
@@ -53,7 +53,7 @@ def _failed(error: Exception) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """Print a UserWarning as one line, other warnings with their place in the code."""
+    """Print a UserWarning as one line, and any other warning with its file and line number."""
     from vlmdata.redact import redacted
 
     text = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)

@@ -14,7 +14,7 @@ COLUMNS = (
 )
 PER_IMAGE = ("url", "sha256", "phash", "original_width", "original_height", "drop", "reason", "value", "threshold")
 PER_TEXT = ("drop", "reason", "value", "threshold")
-LATER = ("place", "problem")  # columns that ledgers of earlier commits lack
+LATER = ("place", "problem")  # columns that ledgers of earlier versions lack
 
 _OWN = {
     "outcome": pa.string(),
@@ -28,7 +28,7 @@ LOOKUP = pa.schema([("hash", pa.int64()), ("row", pa.int32())])
 
 
 def wrong_columns(name: str, found: pa.Schema) -> list[str]:
-    """Return the required columns of the published file `name` that `found` lacks or has with another type."""
+    """Return the required columns of the published file `name` that its schema `found` lacks or has with another type."""
     wanted = INDEX if name == INDEX_FILE else LEDGER if name.startswith("ledger/") else LOOKUP
     return [field.name for field in wanted if not _fits(field, found)]
 

@@ -1,4 +1,4 @@
-"""The difference between two datasets: rows that were added, removed or changed, and the step that caused it."""
+"""Compares two datasets: which rows were added, removed or changed, and which step caused each change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vlmdata.step import RecipeError
 
 COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")
-TEXTS = ("caption", "alternatives", "texts", "roles", "turns", "tools")  # of a sample's JSON
+TEXTS = ("caption", "alternatives", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
 OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"
@@ -38,9 +38,9 @@ KEPT, ABSENT = "kept", "not there"
 
 @dataclass
 class Change:
-    """Rows with the same change. `before` and `after` are "kept", "not there", or the step and reason of the rejection.
+    """The rows with the same change. `before` and `after` are "kept", "not there", or the step and reason of the rejection.
 
-    For rows kept in both datasets whose samples differ, `after` names what differs and the step that caused it.
+    For rows that are kept in both datasets with different samples, `after` names the difference and the step that caused it.
     """
 
     before: str
@@ -51,7 +51,7 @@ class Change:
 
 @dataclass
 class Side:
-    """One of the two datasets: `fates` holds the key and outcome of each row, `places` the location of each sample."""
+    """One of the two datasets. `fates` holds the key and outcome of each row, and `places` the location of each sample."""
 
     store: Store
     manifest: dict[str, Any]
@@ -60,10 +60,10 @@ class Side:
 
 
 def diff(a: str | Path, b: str | Path) -> list[Change]:
-    """Compare two datasets row by row. Returns the changes, largest first, without unchanged rows.
+    """Compare two datasets row by row, and return the changes, most rows first. Unchanged rows are left out.
 
-    Samples are compared by bytes; tars with the same SHA-256 are not read. Both ledgers' keys and outcomes and both indexes
-    are held in memory, about 200 bytes per row. Raises RecipeError if `a` or `b` is not a finished dataset.
+    Samples are compared by their bytes, but tars with the same SHA-256 are not read. The keys and outcomes of both ledgers
+    and both indexes are held in memory, about 200 bytes per row. Raises RecipeError if `a` or `b` is not a finished dataset.
     """
     check_path(a=a, b=b)
     left, right = _side(a), _side(b)
@@ -106,7 +106,7 @@ def _ledger(store: Store, name: str) -> Iterator[pa.Table]:
 
 
 def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
-    """Return the location of each sample: key, shard, offset and size, and the SHA-256 of its tar."""
+    """Return a table with a row for each sample: key, shard, offset, size, and `tar` (the SHA-256 of its tar)."""
     with open_index(store) as index:
         groups = list(index.groups(PLACE))
         places = pa.concat_tables([index.schema.empty_table().select(PLACE), *groups]).unify_dictionaries()
@@ -117,7 +117,7 @@ def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
 
 
 def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[str, str]]:
-    """Yield the key of each sample that differs, with what differs and the step that caused it, in the order of `keys`."""
+    """Yield (key, difference) for each sample that differs, in the order of `keys`. See `_difference`."""
     at_a, at_b = (_places_of(side, keys) for side in (a, b))
     same_place = pc.and_(pc.equal(at_a["tar"], at_b["tar"]), pc.equal(at_a["offset"], at_b["offset"]))
     unsure = np.flatnonzero(~np.asarray(pc.fill_null(same_place, False)))
@@ -135,12 +135,12 @@ def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[st
 def _places_of(side: Side, keys: pa.ChunkedArray) -> pa.Table:
     rows = pc.index_in(keys, side.places["key"])
     if rows.null_count:
-        raise damage(side.store, INDEX_FILE, f"it lacks {rows.null_count:,} samples that the ledger has as kept")
+        raise damage(side.store, INDEX_FILE, f"it lacks {rows.null_count:,} samples that the ledger lists as kept")
     return side.places.take(rows)
 
 
 def _contents(store: Store, places: pa.Table) -> np.ndarray:
-    """Return a 64-bit hash of each sample's bytes, uint64 (N,). Each tar is opened once and read front to back."""
+    """Return a 64-bit hash of each sample's bytes, uint64 (N,). Each tar is opened once and read from front to back."""
     order = pc.sort_indices(places, [("shard", "ascending"), ("offset", "ascending")]).to_numpy()
     hashes = np.zeros(len(places), dtype=np.uint64)
     shards, offsets, sizes = (places[name].to_pylist() for name in ("shard", "offset", "size"))
@@ -152,7 +152,7 @@ def _contents(store: Store, places: pa.Table) -> np.ndarray:
 
 
 def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
-    """Return the bytes of one sample's members by extension."""
+    """Return the members of one sample: extension -> bytes."""
     line = place.to_pylist()[0]
     data = read_span(store, line["shard"], line["offset"], line["size"])
     with sample_of(store, line["shard"], line["key"]), tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
@@ -160,7 +160,7 @@ def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
 
 
 def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
-    """Describe what differs between two samples of one key, and the step that caused it."""
+    """Return what differs between two samples with the same key, and the step that caused it: "text by language"."""
     facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
     pictures_a, pictures_b = (
         {name: data for name, data in one.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS} for one in (a, b)
@@ -183,12 +183,12 @@ def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> st
 
 
 def _hashes(facts: dict[str, Any]) -> list[str | None]:
-    """Return the SHA-256 of the images as fetched."""
+    """Return the SHA-256 of each image as fetched; None at the positions of texts."""
     return [image and image.get("sha256") for image in facts.get("metadata") or [facts]]
 
 
 def _steps_of(a: Side, b: Side, column: str) -> str:
-    """Name the steps that rewrite a column and differ between the recipes, or the source if there are none."""
+    """Return the names of the steps that rewrite a column and differ between the recipes, or "the source" if none does."""
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
     except RecipeError:  # a user's step that cannot be imported here
@@ -199,9 +199,9 @@ def _steps_of(a: Side, b: Side, column: str) -> str:
 
 
 def tell(changes: list[Change]) -> str:
-    """Return the changes as text, one per line: the number of rows, before and after, and some keys."""
+    """Return the changes as text, one line each: the number of rows, the outcomes before and after, and some keys."""
     lines = []
     for change in changes:
         more = " ..." if change.rows > len(change.keys) else ""
         lines.append(f"{change.rows:>12,}  {change.before} -> {change.after}   {' '.join(change.keys)}{more}")
-    return "\n".join(lines) if lines else "no row fared differently"
+    return "\n".join(lines) if lines else "no row differs"

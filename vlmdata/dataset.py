@@ -1,4 +1,4 @@
-"""A finished dataset: reads its manifest and finishes interrupted takedowns."""
+"""Reads the manifest of a finished dataset, and finishes interrupted takedowns."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from vlmdata.step import RecipeError
 
 
 def read_manifest(out: str | Path) -> dict[str, Any]:
-    """Return the manifest of a finished dataset. Changes nothing.
+    """Return the manifest of a finished dataset, without changing any file.
 
-    Raises RecipeError if the manifest is missing or damaged, and after an interrupted takedown, when files may still hold
-    removed samples or be only partly swapped.
+    Raises RecipeError if the manifest is missing or damaged. It also raises RecipeError if a takedown was interrupted,
+    because the files may then still hold removed samples.
     """
     try:
         store = open_store(out, probe=False)
         if is_pending(store):
-            raise RecipeError(f"{out}: a takedown was interrupted. Finish it: vlmdata forget {out}")
+            raise RecipeError(f"{out}: a takedown was interrupted. Finish it with: vlmdata forget {out}")
         return load_manifest(store)
     except (FileNotFoundError, NotADirectoryError):
-        raise RecipeError(f"{out} is not a finished dataset: it has no {MANIFEST}. Run its build command again") from None
+        why = f"it has no {MANIFEST}. Run its build command again"
+        raise RecipeError(f"{out} is not a finished dataset, because {why}") from None
 
 
 def settle(store: Store) -> None:
-    """Finish a committed, interrupted takedown. For commands that change the dataset."""
+    """Finish a takedown that was committed but interrupted. Commands that change the dataset call this first."""
     if is_pending(store):
         with alone(store):
             finish_pending(store)
 
 
 def finish_pending(store: Store) -> None:
-    """Finish the last takedown if it was committed, and delete the files of one that was not. Needs the dataset's lock."""
+    """Finish the last takedown if it was committed, and delete files of uncommitted takedowns. Needs the dataset's lock."""
     pending.finish_pending(store, rewrite_pages)

@@ -1,4 +1,4 @@
-"""The pages of a dataset for people and the Hub: report.html, README.md and croissant.json."""
+"""Writes the pages that describe a dataset: report.html, README.md and croissant.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def write_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the pages that the manifest lists again, because they show or count samples. Returns sizes and SHA-256."""
+    """Rewrite the pages that the manifest lists after samples were removed. Return their new sizes and SHA-256."""
     facts: dict[str, Any] = {}
     if REPORT in manifest["files"]:
         store.delete(REPORT)

@@ -1,4 +1,4 @@
-"""The exceptions of vlmdata. Each also derives from a fitting built-in class, so code that catches that class works."""
+"""The exceptions of vlmdata. Each also derives from a built-in exception, so code that catches the built-in one works."""
 
 from vlmdata.redact import redacted
 
@@ -6,7 +6,7 @@ from vlmdata.redact import redacted
 class Error(Exception):
     """Base class of the errors that vlmdata raises on purpose. Secrets are removed from the message.
 
-    Failures of the machine, such as a full disk or a missing permission, stay OSError.
+    Failures of the machine, such as a full disk or a missing permission, are raised as OSError.
     """
 
     def __init__(self, message: object):
@@ -14,12 +14,12 @@ class Error(Exception):
 
 
 class RecipeError(Error, ValueError):
-    """A user's mistake, found before any work starts. The message says where it is and how to fix it."""
+    """A user's mistake that is found before any work starts. The message says where the mistake is and how to fix it."""
 
 
 class InputError(Error, ValueError):
-    """An unusable argument, tar, index or saved state. The message says which, and how to fix it."""
+    """An argument, tar, index or saved state that cannot be used. The message names it and says how to fix it."""
 
 
 class WorkFailed(Error, RuntimeError):
-    """A call failed: a bug in vlmdata, with its traceback, or worker processes that keep dying."""
+    """A failure during a run, such as workers that keep dying. The message of a bug in vlmdata holds the traceback."""

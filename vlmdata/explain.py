@@ -1,4 +1,4 @@
-"""The outcome of a row and its reason, looked up in the ledger by key, address, image SHA-256 or reason."""
+"""Looks up the outcomes of rows in the ledger, by key, address, SHA-256 of an image, or reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
     check_whole(1, limit=limit)
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
-    # The lookup hashes the full address, while the ledger has its secrets removed: a signed address finds only its own row.
+    # The lookup has hashes of full addresses, but the ledger has no secrets. So a signed address finds only its own row.
     found = [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
     return found or dropped_for(out, word, limit)
 
@@ -39,7 +39,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
 def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:
     """Return the ledger's first `limit` lines of rows dropped for a reason such as `bad_record`.
 
-    It stops reading the ledger at the limit, and does not read it for a reason that this dataset does not have.
+    It stops reading the ledger at the limit. It does not read the ledger if the manifest does not list the reason.
     """
     manifest = read_manifest(out)
     if reason not in {outcome["reason"] for outcome in manifest["dropped"]}:
@@ -80,7 +80,7 @@ def tell(line: dict[str, Any], word: str) -> str:
 
 
 def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[str]:
-    """Return a line for each rejected image or text, and for the image that `word` names."""
+    """Return a line for each rejected image or text, and for the image whose address or SHA-256 is `word`."""
     lines = []
     for position, piece in enumerate(pieces):
         if piece is None or (piece["drop"] is None and word not in (piece.get("url"), piece.get("sha256"))):

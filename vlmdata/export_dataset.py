@@ -1,4 +1,4 @@
-"""Export of a finished dataset to another format, such as Parquet with image columns (`exports/`)."""
+"""Exports a finished dataset to another format, such as Parquet with image columns. `exports/` holds the formats."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     """Write a finished dataset in another format to a new folder, and return the number of samples.
 
     `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or "messages"
-    (conversations). The folder appears once it is complete. Raises RecipeError if the target exists, if OUT is not a
-    finished dataset, and for "messages" if a sample is not a conversation.
+    (conversations). The folder appears only when it is complete. Raises RecipeError if the target exists, if OUT is not a
+    finished dataset, or if `to` is "messages" and a sample is not a conversation.
     """
     check_path(out=out, target=target)
     check_choice(exports.names(), to=to)
@@ -28,7 +28,7 @@ def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
         raise RecipeError(f"{target}: export writes to a folder on this machine, not to an address")
     target = Path(target).absolute()
     if target.exists():
-        raise RecipeError(f"{target} exists; name a folder that does not")
+        raise RecipeError(f"{target} already exists. Name a new folder")
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""vlmdata's fields in a sample's JSON, and the renaming of a source's columns that have one of their names."""
+"""The fields that vlmdata writes to a sample's JSON, and new names for source columns that have the same names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 _WHOLE, _TEXT, _LIST = _is(int), _is(str), _is(list)
-FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a test of the values that we write
+FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a test for the values that vlmdata writes
     **dict.fromkeys(("key", "caption"), _TEXT),
     "url": _is(str, type(None)),
     **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
@@ -29,8 +29,8 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a tes
 def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[str, str]:
     """Return the new name of each source column that has the name of one of our fields: `column_key` for `key`.
 
-    The prefix is repeated until the name is free. A new name is never one of our fields, so it stays when the dataset is
-    read again.
+    The prefix is repeated until the name is free. A new name is never one of our fields, so it does not change
+    again when the dataset is used as a source.
     """
     taken = {*names, *ours}
     found = {}
@@ -43,12 +43,12 @@ def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[st
 
 
 def carried(extra: str | None) -> dict[str, Any]:
-    """Return a row's `extra`, the source's other columns, under their names in a sample's JSON."""
+    """Return a row's `extra` (the source's other columns) as a dict, with the names that a sample's JSON uses."""
     return renamed(json.loads(extra or "{}"))
 
 
 def renamed(columns: dict[str, Any], ours: Collection[str] = FIELDS) -> dict[str, Any]:
-    """Return columns renamed by `other_names`."""
+    """Return the columns with the names that `other_names` gives them."""
     others = other_names(columns, ours)
     return {others.get(name, name): value for name, value in columns.items()}
 

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that names a source, a list of steps and the form of the shards."""
+"""The recipe: one YAML file that names a source, a list of steps and the layout of the shards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from vlmdata.step import RecipeError, Source, Step, file_name
 from vlmdata.untrusted import one_line
 
 T = TypeVar("T", bound=Step)
-_INSIDE = Path(__file__).parent / "pipelines"  # their folder in a wheel
+_INSIDE = Path(__file__).parent / "pipelines"  # folder of the shipped recipes in a wheel
 PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """How samples lie in tars. `captions` is img2dataset's and open_clip's layout, `documents` the interleaved one."""
+    """How samples are stored in tars. `captions` is the layout of img2dataset and open_clip; `documents` is interleaved."""
 
-    samples: int = 10_000  # per tar: img2dataset's default
+    samples: int = 10_000  # per tar; img2dataset's default
     layout: Literal["captions", "documents"] = "captions"
 
 
@@ -41,14 +41,14 @@ class Recipe:
     source: Source
     steps: tuple[Step, ...]
     shards: Shards
-    part_rows: int  # rows in a partition of a list: a worker commits them together, and repeats them after a crash
+    part_rows: int  # rows in a partition of a list; a worker commits a partition as a whole, or repeats it after a crash
 
     def first(self, kind: type[T]) -> T | None:
-        """Return the first step of a class, or None."""
+        """Return the first step of the class `kind`, or None if there is none."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def describe(self) -> dict[str, Any]:
-        """Return the recipe as plain JSON values with every default and without secrets, fit to publish."""
+        """Return the recipe as plain JSON values with every default. It holds no secrets, so it can be published."""
         tree = {
             "source": {"type": _name_of(self.source), **asdict(self.source)},
             "steps": [{_name_of(step): asdict(step)} for step in self.steps],
@@ -59,14 +59,14 @@ class Recipe:
 
 
 def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe, given as a file or as the name of a shipped one. Raises RecipeError.
+    """Read and check a recipe, which is a file or the name of a shipped recipe. Raises RecipeError for a mistake.
 
-    `overrides` sets values by dotted path: `source.path`, `shards.samples`, `image_size.min_side` (step, parameter).
+    `overrides` maps dotted paths to values: `source.path`, `shards.samples`, or step and parameter (`image_size.min_side`).
     A Recipe is returned unchanged and takes no overrides.
     """
     if isinstance(recipe, Recipe):
         if overrides:
-            raise RecipeError("overrides apply to recipe files only; change a Recipe with dataclasses.replace")
+            raise RecipeError("overrides apply only to recipe files. Change a Recipe with dataclasses.replace")
         return recipe
     if not isinstance(recipe, str | Path) or not str(recipe):
         raise wrong("recipe", "a file, the name of a shipped recipe, or a Recipe", recipe)
@@ -76,21 +76,21 @@ def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -
 
 
 def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """Return a recipe as plain values, and its path. It imports nothing that the recipe names. Raises RecipeError."""
+    """Return a recipe as plain values, and its path, without importing the classes that it names. Raises RecipeError."""
     path = locate(recipe)
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {one_line(error)}") from None
+        raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with source, steps and shards")
+        raise RecipeError(f"{path}: a recipe must be a mapping with source, steps and shards")
     for place, value in (overrides or {}).items():
         _override(tree, place, value, path)
     return tree, str(path)
 
 
 def modules(tree: dict[str, Any]) -> list[str]:
-    """Return the user's modules that a recipe imports, and so runs: those of dotted names, sorted."""
+    """Return the user's modules that a recipe names, sorted. Loading the recipe imports them, which runs their code."""
     source, steps = tree.get("source"), tree.get("steps")
     names = [source.get("type")] if isinstance(source, dict) else []
     for entry in steps if isinstance(steps, list) else []:
@@ -99,27 +99,27 @@ def modules(tree: dict[str, Any]) -> list[str]:
 
 
 def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse `a.b=c` pairs from a command line, each value as YAML. Raises RecipeError for anything else.
+    """Parse `a.b=c` pairs from a command line, with each value as YAML. Raises RecipeError for a malformed pair.
 
-    Two values differ from YAML: `*.tar` is text, not an alias, and `1e-3` is a number, not text.
+    Two kinds of values differ from YAML: `*.tar` is a string instead of an alias, and `1e-3` is a number instead of a string.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
         place, equals, text = pair.partition("=")
         if not equals or not place:
-            raise RecipeError(f"--set {pair}: write it as name=value, as in --set source.path=urls.parquet")
+            raise RecipeError(f"--set {pair}: write a setting as name=value, as in --set source.path=urls.parquet")
         try:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not YAML; put quotes around text with : or {{ in it") from None
-        if isinstance(values[place], str) and text[-1:].isdigit():  # so that `nan` stays text
+            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with : or {{") from None
+        if isinstance(values[place], str) and text[-1:].isdigit():  # so that `nan` stays a string
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
     return values
 
 
 def locate(recipe: str | Path) -> Path:
-    """Return the path of a recipe, given as a file or as the name of a shipped one (`captions`)."""
+    """Return the path of a recipe, which is a file or the name of a shipped recipe (`captions`)."""
     if Path(recipe).is_file():
         return Path(recipe)
     shipped = sorted(PIPELINES.glob("build/*.yaml"))
@@ -130,7 +130,7 @@ def locate(recipe: str | Path) -> Path:
 
 
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Build a recipe from plain values. Raises RecipeError that locates the first mistake."""
+    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
     allowed = [f.name for f in fields(Recipe)]
     for name in tree:
         if name not in allowed:
@@ -140,7 +140,7 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     shards = catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards")
     part_rows = tree.get("part_rows", 1000)
     if not isinstance(part_rows, int) or part_rows < 1:
-        raise RecipeError(f"{where}: part_rows = {part_rows!r} must be a whole number of rows, at least 1")
+        raise RecipeError(f"{where}: part_rows = {part_rows!r} must be an integer of at least 1")
     _check_columns(steps, where)
     return Recipe(source, steps, shards, part_rows)
 
@@ -155,7 +155,7 @@ def _named(entry: Any, kind: str, where: str) -> Any:
     """Build a source from `{type: url_list, path: ...}`, or a step from `image_size` or `{image_size: {min_side: 200}}`."""
     if kind == "sources":
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
-            raise RecipeError(f"{where}: say `type:`, one of {', '.join(catalog.names(kind))}")
+            raise RecipeError(f"{where}: set `type` to one of {', '.join(catalog.names(kind))}")
         name, parameters = entry["type"], {k: v for k, v in entry.items() if k != "type"}
     elif isinstance(entry, str):
         name, parameters = entry, {}
@@ -180,9 +180,9 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     seen: set[str] = set()
     for number, step in enumerate(steps, 1):
         if step.name in seen:
-            raise RecipeError(f"{where}, step {number}: a second step called '{step.name}'; give it a `label`")
+            raise RecipeError(f"{where}, step {number}: another step is already called '{step.name}'. Give this one a `label`")
         if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
-            raise RecipeError(f"{where}, step {number}: '{step.label}' is a column of vlmdata; give another `label`")
+            raise RecipeError(f"{where}, step {number}: '{step.label}' is the name of a vlmdata column. Choose another `label`")
         seen.add(step.name)
         for column in step.columns_read():
             if column not in known | fields:
@@ -210,7 +210,7 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
 
 
 def _step_entry(tree: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Return the parameters of the step called `name`; the caller changes them in place."""
+    """Return the parameters of the step called `name`. The caller changes them in place."""
     steps = tree.get("steps") or []
     labels = []
     for position, entry in enumerate(steps):

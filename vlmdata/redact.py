@@ -1,6 +1,6 @@
 """Removes passwords, keys and signatures from manifests, cards, reports, ledgers, logs and errors, which others may read.
 
-An address holds them before the host (`https://user:password@…`, `s3://KEY:SECRET@…`) and in parameters that sign it or
+An address holds secrets before the host (`https://user:password@…`, `s3://KEY:SECRET@…`) and in parameters that sign it or
 grant access (`X-Amz-Signature`, `sig`, `token`). The rest of the address stays.
 """
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 MARK = "REDACTED"
 
-# Parts of parameter names, in lower case without - _ and dots: signatures of AWS, Google and Azure, and API keys.
+# Patterns for names of parameters, in lower case without - _ and dots: signatures of AWS, Google and Azure, and API keys.
 _TELLING = re.compile(
     "signature|token(?!i)|secret|passw|passphrase|credential|authorization|bearer|cookie|sessid|sessionid|keypairid"
     "|googleaccessid|connectionstring|oauth|(key|sig|auth)$"
@@ -31,22 +31,22 @@ _SHORT = re.compile(
 # Every repetition is bounded, because the texts are untrusted.
 _USERS = (
     re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # not the // within a path
-    # An unescaped secret may contain a slash, as AWS's do; `host:8080/a@2x.png` is a port and a path.
+    # An unescaped secret may contain a slash, as those of AWS do. `host:8080/a@2x.png` is not a secret but a port and a path.
     re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
-    # A password with characters that are illegal in an address: a few blanks, ? # " < >; not after a port or brackets.
+    # A password with a few characters that are illegal in an address: blanks, ? # " < >. Not after a port or brackets.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:\[]{1,200}:(?![:\s]|\d{0,5}(?:[/?#\s]|$))"
         r"[^\s@/]{0,200}(?:[ ?#\"<>][^\s@/]{0,200}){1,4}@(?=[\w\[])"
     ),
-    # A password that begins like a port, if a host name follows and not a file name as in `a@2x.png`.
+    # A password that begins like a port. A host name must follow, not a file name as in `a@2x.png`.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:\d{1,5}/[^\s\"<>?#@]{0,2000}(?<!/)@"
         r"(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,20}(?::\d{1,5})?/)"
     ),
     re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
-    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # after a quote, without s3://
+    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # after a quotation mark, without s3://
 )
-_COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # escaped, up to three times
+_COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # percent-encoded up to three times
 _ENCODED_USER = re.compile(rf"(?i)(?P<before>{_COLON}{_SLASH}{_SLASH})(?:(?!{_AT}|{_SLASH})[^\s\"<>?#&]){{1,2000}}{_AT}")
 _BEARER = re.compile(
     r"(?i)(?P<before>authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token)?\s{0,3})[^\s'\"]{4,4000}"
@@ -77,7 +77,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_tree(value: Any) -> Any:
-    """Return plain JSON values with every text redacted, and replaced by MARK in fields such as `password`."""
+    """Return plain JSON values with every string redacted. Values of fields such as `password` are replaced by MARK."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):
@@ -93,7 +93,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def redacted_column(column: pa.Array) -> pa.Array:
-    """Return a column of texts with each text redacted. Only texts with @, = or % are processed one by one."""
+    """Return a column of strings with each string redacted. Only strings with @, = or % are processed one by one."""
     suspect = pc.fill_null(pc.match_substring_regex(column, "@|=|%"), False)
     if not pc.any(suspect).as_py():
         return column

@@ -1,4 +1,4 @@
-"""Retries of fetches that failed for a temporary reason: time-outs, busy hosts, servers that were down."""
+"""Retries fetches that failed for a temporary reason, such as a time-out, a busy host or a server that was down."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ def retry(
     local: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Fetch again the rows that failed temporarily, and return the manifest. Without such rows the dataset stays unchanged.
+    """Retry the fetches that failed temporarily, and return the manifest. Without such fetches the dataset stays unchanged.
 
-    `only`: reasons, such as `timeout` or `http_503`; default: every temporary reason. `recipe` with `overrides`: the recipe
-    that built the dataset, needed if its addresses hold secrets, which the manifest does not keep. `address`, `local` and
-    `workers` as in `run`. Raises RecipeError for a reason with which no row failed, and if OUT is not a finished dataset.
+    `only` names the reasons to retry, such as `timeout` or `http_503` (default: every temporary reason). `recipe` and
+    `overrides` are those that built the dataset. They are needed only if addresses in the recipe hold secrets, because the
+    manifest does not keep secrets. `address`, `local` and `workers` are as in `run`. Raises RecipeError if no row failed with
+    a reason in `only`, or if OUT is not a finished dataset.
     """
     before, reasons = reasons_to_retry(out, only)
     if not reasons:
         return before
     if recipe is None:
         if overrides:
-            raise RecipeError("overrides need a recipe: add the file that built the dataset (--recipe FILE)")
+            raise RecipeError("overrides need a recipe. Add the recipe file that built the dataset: --recipe FILE")
         if MARK in json.dumps(before["recipe"]):
-            raise RecipeError(f"{out} does not keep the secrets of its recipe's addresses: add --recipe FILE")
+            raise RecipeError(f"{out} does not keep its recipe's secrets. Add the recipe that built it: --recipe FILE")
     built = parse(before["recipe"]) if recipe is None else load(recipe, overrides)
     return run(built, out, retry=reasons, address=address, local=local, workers=workers)
 
 
 def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Return the manifest of a dataset and the reasons that `retry` fetches again. Finishes an interrupted takedown first.
+    """Return the manifest of a dataset and the reasons that `retry` retries. An interrupted takedown is finished first.
 
-    Raises RecipeError for a reason in `only` with which no row failed.
+    Raises RecipeError if no row failed with a reason in `only`.
     """
     check_path(out=out)
     wanted = texts_of(only=only)
@@ -56,5 +57,5 @@ def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[d
     manifest = read_manifest(out)
     found = sorted({line["reason"] for line in manifest["dropped"] if line["step"] == "download"})
     if unknown := set(wanted) - set(found):
-        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}; the reasons are: {', '.join(found)}")
+        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons are: {', '.join(found)}")
     return manifest, wanted or [reason for reason in found if is_passing(reason)]

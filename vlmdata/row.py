@@ -1,8 +1,8 @@
-"""The row: the form of a record during a build, with functions that read and reject rows, images and texts.
+"""The schema of a row, which is a record during a build, and functions that read and reject rows, images and texts.
 
-A row has two aligned lists, `images` and `texts`; at each position one of the two is null (the form of OBELICS). A caption
-pair is a document with one image and one text; further captions are alternatives of that text. A conversation adds `roles`,
-and `turns` and `tools` if it has any. Rows are Arrow tables. Positions never move: a rejected image, text or row stays in
+A row has two aligned lists, `images` and `texts`. At each position one of the two is null, as in OBELICS. A caption pair is
+a document with one image and one text; further captions are alternatives of that text. A conversation adds `roles`, and
+also `turns` and `tools` if it has any. Rows are Arrow tables. Positions never change: a rejected image, text or row stays in
 place with `drop` set, and only packing leaves it out.
 """
 
@@ -16,23 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 VERDICT = [
-    pa.field("drop", pa.string()),  # label of the step that rejected it; null if alive
+    pa.field("drop", pa.string()),  # name of the step that rejected the row or item; null if none did
     pa.field("reason", pa.string()),  # http_404, min_side ...
     pa.field("value", pa.float64()),  # the measured value
-    pa.field("threshold", pa.float64()),  # the limit it was compared with
+    pa.field("threshold", pa.float64()),  # the limit that the value was compared with
 ]
 
 IMAGE = pa.struct(
     [
         pa.field("url", pa.string()),
         pa.field("alt", pa.string()),
-        pa.field("caption", pa.string()),  # of the enclosing figure, if the source has it; `texts` may repeat its words
+        pa.field("caption", pa.string()),  # of the enclosing figure, if there is one; `texts` may repeat the words
         pa.field("rendered_width", pa.int32()),  # pixels, as requested by the page
         pa.field("rendered_height", pa.int32()),
         pa.field("time_s", pa.float64()),  # time of a video frame
         pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels; every resize scales them
-        pa.field("data", pa.binary()),  # encoded bytes given inline by the source; null once they are in a blob
-        pa.field("blob", pa.string()),  # file with the encoded bytes: a name in work/ or the source's path
+        pa.field("data", pa.binary()),  # encoded bytes, if the source holds them inline; null once they are in a blob
+        pa.field("blob", pa.string()),  # file that holds the encoded bytes: a file in work/ or of the source
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("format", pa.string()),  # jpeg, png, webp
@@ -40,7 +40,7 @@ IMAGE = pa.struct(
         pa.field("height", pa.int32()),
         pa.field("original_width", pa.int32()),
         pa.field("original_height", pa.int32()),
-        pa.field("original_format", pa.string()),  # as fetched; `format` is the stored one
+        pa.field("original_format", pa.string()),  # format as fetched; `format` is the format as stored
         pa.field("sha256", pa.string()),  # of the bytes as fetched, hex
         pa.field("phash", pa.uint64()),  # of the pixels as stored
         *VERDICT,
@@ -55,19 +55,19 @@ ROW = pa.schema(
         pa.field("url", pa.string()),  # of the page; null for a caption pair
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
-        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null if it is no conversation
-        # Per position, null or a JSON object. `kind`: reasoning or tool_call (the text is JSON of name, arguments and id).
-        # The first position of a message adds `begins` (a new message of the same role), `train`, `name`, `tool_call_id`.
+        pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null if the row is not a conversation
+        # For each position null or a JSON object. Its `kind` is reasoning or tool_call (the text is JSON of name, arguments
+        # and id). At a message's first position it may have `begins` (same role as before), `train`, `name`, `tool_call_id`.
         pa.field("turns", pa.list_(pa.string())),
-        pa.field("tools", pa.string()),  # of a conversation: the available functions, a JSON list of their schemas
-        # per position of `images`, the hash that the source states for the bytes at the address, hex; null without one
+        pa.field("tools", pa.string()),  # functions that a conversation may call, as a JSON list of their schemas
+        # for each position of `images`, the hash (hex) that the source states for the fetched bytes, or null
         pa.field("stated_hashes", pa.list_(pa.string())),
-        pa.field("extra", pa.string()),  # JSON object: the source's other columns, copied into the sample
-        # where a dropped row, or one without an address, comes from: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
+        pa.field("extra", pa.string()),  # JSON object of the source's other columns, which are copied into the sample
+        # place in the source, of a dropped row or a row without address: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
         pa.field("place", pa.string()),
-        pa.field("problem", pa.string()),  # what was wrong there, or what the row names
+        pa.field("problem", pa.string()),  # the fault at `place`, or the file that the row names
         *VERDICT,
-        pa.field("cluster", pa.string()),  # key of the representative of this row's duplicates
+        pa.field("cluster", pa.string()),  # key of the row that represents this row's duplicates
     ]
 )
 
@@ -104,22 +104,22 @@ def _conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 @dataclass(frozen=True)
 class Flat:
-    """A flattened list column: `items[i]` belongs to row `parents[i]`; `offsets` are those of the list column."""
+    """A flattened list column. `items[i]` belongs to row `parents[i]`. `offsets` (rows + 1,) bound the items of each row."""
 
     items: pa.StructArray
     parents: np.ndarray
     offsets: pa.Array
 
     def field(self, name: str) -> pa.Array:
-        """Return one field of every position, null at empty positions."""
+        """Return one field of every item, with null at empty positions."""
         return pc.struct_field(self.items, name)
 
     def alive(self) -> np.ndarray:
-        """Return a bool per position: it holds an item that no step has rejected."""
+        """Return a bool per position: true if it holds an item that no step has rejected."""
         return _numpy(pc.and_(self.items.is_valid(), self.field("drop").is_null()))
 
     def first(self, chosen: np.ndarray) -> np.ndarray:
-        """Return each row's first position where `chosen` (a bool per position) is true, -1 if there is none."""
+        """Return each row's first position where `chosen` (a bool per position) is true, or -1 if there is none."""
         first = np.full(len(self.offsets) - 1, -1)
         where = np.flatnonzero(chosen)[::-1]  # reversed, so that the first of several is written last
         first[self.parents[where]] = where
@@ -131,7 +131,7 @@ class Flat:
 
 
 def flatten(rows: pa.Table, column: str) -> Flat:
-    """Flatten `images`, `texts` or a column aligned with them. A null list counts as empty."""
+    """Flatten `images`, `texts` or a list column aligned with them. A null list counts as an empty list."""
     array = in_one(rows[column])
     if array.null_count:
         array = pc.fill_null(array, pa.scalar([], array.type))
@@ -142,12 +142,12 @@ def flatten(rows: pa.Table, column: str) -> Flat:
 
 
 def in_one(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. It copies only if there are several chunks; `combine_chunks` always copies."""
+    """Return a column as one array. Unlike `combine_chunks`, it copies only if there are several chunks."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
-    """Return a measured list column as float64 for every position of `images` or `texts`; NaN where nothing was measured."""
+    """Return a measured list column as float64, one value per position of `images` or `texts`, with NaN for missing values."""
     flat = flatten(rows, like)
     values = np.full(len(flat.items), np.nan)
     has = numbers(pc.list_value_length(in_one(rows[column]))) > 0
@@ -156,7 +156,7 @@ def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
 
 
 def alive(rows: pa.Table) -> np.ndarray:
-    """Return a bool per row: no step has rejected it."""
+    """Return a bool per row: true if no step has rejected the row."""
     return _numpy(in_one(rows["drop"]).is_null())
 
 
@@ -169,7 +169,7 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Reject the living rows where `bad` is true. A row that is already rejected keeps its verdict."""
+    """Return the rows, rejected where `bad` (a bool per row) is true. A row that was rejected before keeps its verdict."""
     hit = bad & alive(rows)
     if not hit.any():
         return rows
@@ -179,15 +179,15 @@ def drop_rows(
 
 
 def drop_images(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Reject images. `bad` and each array in the verdict have one value per position of the flattened `images`.
+    """Return the rows with images rejected. `bad` and arrays in the verdict have a value per position of flattened `images`.
 
-    A living row that loses its last image is rejected with the verdict of the first image that it loses here.
+    If a row loses its last image, it is rejected too, with the verdict of the first image that it loses in this call.
     """
     return _drop_items(rows, "images", bad, step, verdict)
 
 
 def drop_texts(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Reject texts as drop_images rejects images. A row that loses its last text is rejected."""
+    """Return the rows with texts rejected, like `drop_images`. If a row loses its last text, it is rejected too."""
     return _drop_items(rows, "texts", bad, step, verdict)
 
 
@@ -232,8 +232,8 @@ def _numpy(array: pa.Array) -> np.ndarray:
 
 
 def numbers(array: pa.Array) -> np.ndarray:
-    """Return an Arrow array of numbers as float64, null as NaN. Comparisons with NaN are false.
+    """Return an Arrow array of numbers as float64, with NaN for null. Comparisons with NaN are false.
 
-    An integer beyond 2**53 becomes the nearest float64.
+    An integer above 2**53 becomes the nearest float64.
     """
     return np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

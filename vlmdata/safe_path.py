@@ -1,6 +1,6 @@
-"""Resolves file names found in data; only files inside the dataset's folder are allowed.
+"""Resolves file names found in data, and refuses files outside the dataset's folder.
 
-Names are untrusted: a table's column, a JSON field, an archive member, a manifest. fsspec would open
+Names come from untrusted data: a table's column, a JSON field, an archive member, a manifest. fsspec would open
 `simplecache::http://127.0.0.1/`, `webhdfs://` or `zip://a::/b.zip`, and the file system follows `..` and links.
 """
 
@@ -21,10 +21,10 @@ class Refused(ValueError):
 def safe_path(name: str, folder: str) -> str:
     """Return the path of the file `name`, which is relative to `folder` or an absolute path inside it.
 
-    `folder` is trusted. For a local folder the result is a path without links; for an fsspec address it is an address.
-    Raises Refused: `not_a_path` (an address, an fsspec chain, a drive or a share), `outside_folder` (`..`, an absolute path
-    or a link that leads out), `no_file` (nothing there, or a folder, device or pipe). A remote folder is not queried: a
-    missing file fails when it is opened.
+    `folder` is trusted. For a local folder the result is a path without links, and for an fsspec address it is an address.
+    Raises Refused with one of three reasons: `not_a_path` (an address, an fsspec chain, a drive or a share),
+    `outside_folder` (`..`, an absolute path, or a link to another place) or `no_file` (no such file, or a folder, device or
+    pipe). A remote folder is not queried, so a missing file is found only when it is opened.
     """
     folder = next((folder.removeprefix(scheme) for scheme in _LOCAL if folder.startswith(scheme)), folder)
     if _SCHEME.match(name):
@@ -40,9 +40,9 @@ def safe_path(name: str, folder: str) -> str:
 
 
 def real_path_inside(path: str, folder: str) -> str:
-    """Return a local path without links. Raises Refused (`outside_folder`) if it leads out of `folder`.
+    """Return a local path with its links resolved. Raises Refused (`outside_folder`) if the result is outside `folder`.
 
-    The cache of the Hugging Face Hub stores a snapshot's files as links into `blobs` beside it; these count as inside.
+    The cache of the Hugging Face Hub stores a snapshot's files as links to its folder `blobs`, which counts as inside.
     """
     try:
         real = os.path.realpath(path)

@@ -11,11 +11,11 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
 from vlmdata.sizes import megabytes
 
-WIDTH = 30  # of the funnel's longest bar
+WIDTH = 30  # characters of the longest bar in the summary
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """Return the funnel as text: rows in, rows dropped by step and reason, rows kept."""
+    """Return a summary as text: the rows in, the rows dropped by step and reason, and the rows kept."""
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)
@@ -40,9 +40,9 @@ def other_records(manifest: dict[str, Any]) -> str:
 
 
 def first_samples(out: str, count: int) -> list[dict[str, Any]]:
-    """Return the first samples of a dataset: key, words, members as (name, bytes), images as (width, height).
+    """Return the first samples of a dataset, each with its key, words, members (name, bytes) and images (width, height).
 
-    Rows of a list are ordered by a hash, so the first ones are a random sample.
+    If the source is a list, rows are ordered by a hash, so the first samples are a random choice.
     """
     store = open_store(out, probe=False)
     with open_index(store) as index:

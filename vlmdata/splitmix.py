@@ -1,4 +1,4 @@
-"""The finaliser of SplitMix64, a cheap mixing function of 64-bit integers. Orders and hashes on disk depend on it."""
+"""The finalizer of SplitMix64, a cheap mixing function for 64-bit integers. Orders and hashes on disk depend on it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Takedowns: find samples, remove them from every file for good, and keep later runs from adding them again.
+"""Takedowns: find samples, remove them from every file, and keep later runs from adding them again.
 
-The changed files are written beside those in use; then one record in OUT/forgotten commits the takedown. Before the
-record, nothing has changed. After it, an interrupted takedown is finished by the next command that changes the dataset,
-and commands that only read refuse. While files are swapped, OUT has no manifest and no index, so that no reader applies
-the offsets of one tar to another.
+The changed files are written next to the files in use. Then one record in OUT/forgotten commits the takedown. Before this
+record exists, the dataset is unchanged. If a takedown is interrupted after the commit, the next command that changes the
+dataset finishes it, and commands that only read fail until then. While files are swapped, OUT has no manifest and no index,
+so that no reader applies the offsets of one tar to another.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from vlmdata.step import RecipeError
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2
-LIKENESS_BITS = 4  # of 64: the largest change over 191 photos, downscaled and strongly compressed (vlmdata/images/phash.py)
+LIKENESS_BITS = 4  # of 64; the largest change when 191 photos were downscaled and strongly compressed (images/phash.py)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to forget. A domain includes all hosts below it; a likeness is a perceptual hash."""
+    """The samples to forget. A domain includes its subdomains. A likeness is a perceptual hash, matched within `bits` bits."""
 
     urls: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -57,16 +57,16 @@ class Request:
     bits: int = LIKENESS_BITS
 
     def names_any(self) -> bool:
-        """Return whether the request names anything."""
+        """Return whether the request names any sample."""
         return bool(self.words() or self.domains or self.likenesses)
 
     def words(self) -> list[str]:
-        """Return the values that the ledger's lookup can find."""
+        """Return the addresses, keys and SHA-256, which the ledger's lookup can find."""
         return [*self.urls, *self.keys, *self.sha256]
 
 
 def likeness(image: str | Path) -> int:
-    """Return the perceptual hash of an image file. Raises RecipeError if it cannot be read."""
+    """Return the perceptual hash of an image file. Raises RecipeError if the file cannot be read as an image."""
     from vlmdata.images.budget import OWN_FILES_MB
     from vlmdata.images.decode import decode
     from vlmdata.images.facts import ImageError
@@ -75,7 +75,7 @@ def likeness(image: str | Path) -> int:
     try:
         return phash(decode(Path(image).read_bytes(), max_memory_mb=OWN_FILES_MB).pixels)
     except (OSError, ImageError) as error:
-        raise RecipeError(f"{image}: cannot be read as an image: {error}") from None
+        raise RecipeError(f"cannot read {image} as an image: {error}") from None
 
 
 def forget(
@@ -89,14 +89,15 @@ def forget(
     bits: int = LIKENESS_BITS,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Remove samples for good, and return a receipt: what was removed, from which tars, and what was not found.
+    """Remove samples from a dataset, and return a receipt: what was removed, from which tars, and what was not found.
 
-    Samples are named by addresses of pages or images, domains with all hosts below them, keys, SHA-256 of images as
-    fetched, or `like`: image files; these remove every image whose perceptual hash differs by at most `bits` of 64. An
-    image removes the whole document that contains it; an address removes every copy of its image. Later runs add neither
-    what was removed nor what was named and not found. `dry_run`: only return the receipt. With no sample named, an
-    interrupted takedown is finished and the receipt is empty. Raises RecipeError if there is none, if a file is not an
-    image, or if OUT is not a finished dataset.
+    `url` names addresses of pages or images, `domain` domains with their subdomains, `key` keys of samples, and `sha256`
+    hashes of images as fetched. `like` names image files: all images are removed whose perceptual hash differs from that of
+    a file by at most `bits` of 64 bits. An address removes every copy of its image. An image removes the whole document that
+    contains it. Later runs do not add what was removed, or what was named but not found.
+
+    With `dry_run`, nothing is removed. If no sample is named, an interrupted takedown is finished and the receipt is empty.
+    Raises RecipeError if no takedown was interrupted either, if a file is not an image, or if OUT is not a finished dataset.
     """
     check_path(out=out)
     check_whole(0, bits=bits)
@@ -115,7 +116,7 @@ def forget(
 
 
 def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> dict[str, Any]:
-    """Remove every sample that the request names, leave tombstones, and return the receipt. `dry_run`: only the receipt."""
+    """Remove all samples that the request names, and return the receipt. With `dry_run`, only return the receipt."""
     if not request.names_any():
         raise RecipeError("name what to forget: an address, a domain, a key, a SHA-256 or a likeness")
     if not dry_run:
@@ -129,7 +130,7 @@ def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> di
 
 
 def finish(out: str | Path) -> bool:
-    """Finish a committed, interrupted takedown of OUT. Returns False if there is none."""
+    """Finish a takedown of OUT that was committed but interrupted. Return False if there is none."""
     store = open_store(out, probe=False)
     found = is_pending(store)
     settle(store)
@@ -146,7 +147,7 @@ def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str
         for image in line["images"] or []
         if image and image["url"] and redacted(image["url"]) in urls
     }
-    if same := same - {None, *request.sha256}:  # an address removes its image under every other address too
+    if same := same - {None, *request.sha256}:  # an address also removes its image under every other address
         wider = replace(request, sha256=[*request.sha256, *sorted(same)])
         found, lines = _find(store, manifest, wider)
     else:
@@ -158,23 +159,23 @@ def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str
         number = len(tombstones.records(store))
         confirm_alone(store)
         if not store.put_new(f"{FOLDER}/{number:05d}.json", json.dumps(record, sort_keys=True).encode()):
-            raise RecipeError(f"{out}: another takedown was committed first; run the same command again")
+            raise RecipeError(f"{out}: another takedown was committed first. Run the same command again")
         finish_pending(store)
     return receipt
 
 
 def _find(store: Store, manifest: dict[str, Any], request: Request) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Return the rows that match the request: their numbers by ledger file, and their ledger lines."""
+    """Return the rows that match the request: their row numbers by ledger file, and their lines of the ledger."""
     found = {name: rows for name in ledger_files(manifest) if len(rows := _rows_in(store, name, request))}
     lines = [line for name, rows in found.items() for line in take_rows(store, name, rows, LEDGER).to_pylist()]
     return found, lines
 
 
 def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
-    """Return the numbers of a ledger file's rows that match the request, sorted."""
+    """Return the row numbers in one ledger file that match the request, sorted: int64 (N,)."""
     words = request.words()
     found = [candidates(store, name, words)]
-    while request.keys and len(found[-1]):  # identical rows have the key of the first with _1, _2 ...
+    while request.keys and len(found[-1]):  # copies of a row have its key with _1, _2 ... at the end
         repeat = [f"{key}_{len(found)}" for key in request.keys]
         found.append(candidates(store, name, repeat))
         words = [*words, *repeat]
@@ -186,7 +187,7 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
 
 
 def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
-    """Scan a whole ledger file for domains and likenesses, which the lookup does not contain."""
+    """Return row numbers that match domains or likenesses. Reads the whole ledger file, because the lookup has neither."""
     if not (request.domains or request.likenesses):
         return []
     found, first = [], 0
@@ -206,7 +207,7 @@ def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
 
 
 def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
-    """Return a bool per address: its host is one of these domains or below one."""
+    """Return a bool per address: whether its host is one of these domains or a subdomain of one."""
     hit = np.zeros(len(urls), dtype=bool)
     if domains:
         wanted = {domain.lower().rstrip(".") for domain in domains}
@@ -221,7 +222,7 @@ def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
 def _record(
     store: Store, folder: str, manifest: dict[str, Any], request: Request, found: dict[str, Any], lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the changed files into `folder` and return the record that commits the takedown: tombstones and file swaps."""
+    """Write the changed files into `folder`. Return the record that commits the takedown, with tombstones and file swaps."""
     keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
     cells = _cells_of(store, manifest, found)
     if cells is None:
@@ -253,7 +254,7 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return the positions of ledger rows in work/, or None if the ledger does not list every planned row."""
+    """Return partition -> row numbers in work/ of the found ledger rows, or None if the ledger lacks planned rows."""
     plan = plans.load(store)
     try:
         partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
@@ -272,7 +273,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Find the rows in work/, including those that no ledger lists (of a run with a limit). Returns them with their keys."""
+    """Return partition -> row numbers of the matching rows in work/, also of rows that no ledger lists, and their keys."""
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())
@@ -310,12 +311,12 @@ def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[s
     if before + len(lines):
         dropped.append({"step": STEP, "reason": REASON, "rows": before + len(lines)})
     kept = manifest["kept"] - sum(line["outcome"] == "kept" for line in lines)
-    recipe = redacted_tree(manifest["recipe"])  # manifests of earlier commits hold whole addresses
+    recipe = redacted_tree(manifest["recipe"])  # manifests of earlier versions hold addresses with secrets
     return {**manifest, "recipe": recipe, "kept": kept, "dropped": dropped, "files": listed}
 
 
 def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the receipt of a takedown. It names what was removed, so keep it outside the dataset."""
+    """Return the receipt of a takedown. It names what was removed, so it must be kept outside the dataset."""
     there = {word for line in lines for word in words_of(line)} | {line["key"][:KEY_DIGITS] for line in lines}
     removed = []
     for line in lines:

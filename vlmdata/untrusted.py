@@ -1,4 +1,4 @@
-"""Converts exceptions of any type, raised by parsers of untrusted bytes and by other libraries, to one of our errors."""
+"""Converts the exceptions of other libraries, such as parsers of untrusted bytes, to errors of vlmdata."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 
 class Failed(Exception):
-    """Wraps any error, as its argument, for callers that only need to know that there was one."""
+    """Wraps any exception, in `args[0]`, for callers that only need to know that something failed."""
 
 
 @contextmanager
 def errors_as(becomes: Callable[[Exception], Exception], *, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raise `becomes(error)` in place of any error in the block. An error in `passes`, or that it returns, is re-raised.
+    """Raise `becomes(error)` in place of any error in the block.
 
-    The new error has no cause unless `becomes` sets one. KeyboardInterrupt and SystemExit are not converted. MemoryError
-    is: a file with a false size raises it too, so each caller decides what it means.
+    An error is re-raised unchanged if its type is in `passes` or if `becomes` returns it. The new error has a cause only if
+    `becomes` sets one. KeyboardInterrupt and SystemExit are not converted. MemoryError is converted, because a file that
+    states a wrong size can also raise it.
     """
     try:
         yield
@@ -29,5 +30,5 @@ def errors_as(becomes: Callable[[Exception], Exception], *, passes: tuple[type[E
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error in one line, or its type if the message is empty."""
+    """Return the message of an error as one line, or the name of the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -36,18 +36,18 @@ class _Command(click.Command):
             names = [name for param in self.get_params(ctx) if isinstance(param, click.Option) for name in param.opts]
             raise click.UsageError(_no_such("option", error.option_name, names), ctx) from None
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # click omits it for an option without a value; it holds the usage line
+            error.ctx = error.ctx or ctx  # click sets no ctx if an option lacks its value; the usage line needs one
             raise
 
 
 class Verb(_Command):
-    """A verb. Its file gives its name, its help (the docstring), and the examples at the end of the help (EXAMPLES)."""
+    """A verb. Name, help and examples are the name, the docstring and the EXAMPLES of its file."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         assert self.callback is not None
         module = sys.modules[self.callback.__module__]
-        assert module.__doc__, f"the first line of {module.__name__} says what the verb does"
+        assert module.__doc__, f"{module.__name__} needs a docstring whose first line says what the verb does"
         summary = module.__doc__.splitlines()[0].rstrip(".")
         self.name = module.__name__.rpartition(".")[2]
         self.help = module.__doc__
@@ -111,7 +111,7 @@ class Verbs(_Command, click.Group):
 
 
 class _Argument(click.Argument):
-    """An argument with help; click supports that only since 8.5."""
+    """An argument with a help text, which click supports only since 8.5."""
 
     def __init__(self, *args: Any, help: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -129,7 +129,7 @@ def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
 def call(verbs: Verbs, words: Sequence[str]) -> int:
     """Run the verb that a command line names. Returns its exit status, or 2 after a usage error.
 
-    Returns 1 without a message if the reader of the output has closed it, as in `vlmdata steps | head -1`.
+    Returns 1 without a message if the reader of the output has closed the pipe, as in `vlmdata steps | head -1`.
     """
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(verbs, {}, verbs.program, COMPLETE, instruction)
@@ -167,17 +167,17 @@ def _is_output_closed() -> bool:
 
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the path of a file."""
+    """Let the shell complete the path of a file."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the path of a folder."""
+    """Let the shell complete the path of a folder."""
     return [CompletionItem(incomplete, type="dir")]
 
 
 def words(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Return the names that begin with `incomplete`."""
+    """Return completions: the names that begin with `incomplete`."""
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 

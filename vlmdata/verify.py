@@ -1,4 +1,4 @@
-"""Checks that need no build: of a recipe before its run, of a finished dataset afterwards."""
+"""Checks a recipe before its run, or a finished dataset after it, without building anything."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from vlmdata.step import RecipeError
 
 
 def check(target: str | Path | Recipe, *, overrides: dict[str, Any] | None = None, read_bytes: bool = False) -> list[str]:
-    """Check a recipe for every mistake that would stop its run, in a second; or verify a finished dataset.
+    """Check a recipe for every mistake that would stop its run, or verify a finished dataset.
 
-    For a recipe (a file, a name, or a Recipe, with `overrides` as in `run`) it returns notes to read before the run, one
-    line each, and raises RecipeError for the first mistake. It imports the classes that the recipe names, so it runs their
-    code. For a dataset (a folder or an address) it returns the faults, one line each: missing or altered files, wrong
-    counts. `read_bytes` reads every file and compares its SHA-256. Raises RecipeError if a folder is no finished dataset.
+    A recipe is a file, a name or a Recipe, with `overrides` as in `run`. The check takes about a second. It returns notes to
+    read before the run, one line each, and raises RecipeError for the first mistake. It imports the classes that the recipe
+    names, which runs their code.
+
+    A dataset is a folder or an address. The check returns the faults, one line each, such as missing or altered files and
+    wrong counts. With `read_bytes`, it reads every file and compares its SHA-256. Raises RecipeError if the folder is not a
+    finished dataset.
     """
     check_bool(read_bytes=read_bytes)
     if is_dataset(target):
         if overrides:
-            raise RecipeError(f"overrides change a recipe, and {target} is a dataset")
+            raise RecipeError(f"{target} is a dataset, but overrides apply only to a recipe. Remove the overrides")
         from vlmdata.audit import audit
 
         check_path(target=target)
@@ -40,7 +43,7 @@ def is_dataset(target: str | Path | Recipe) -> bool:
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Warn if one host has so many of a list's first rows that its rate limit bounds the run."""
+    """Return a warning if so many of a list's first rows are on one host that the host's rate limit bounds the run."""
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
@@ -55,8 +58,8 @@ def _crowd(recipe: Recipe) -> str | None:
 
 
 def _names(columns: Sequence[str]) -> str | None:
-    """Return a note about source columns that are renamed in a sample's JSON, because vlmdata has fields of their names."""
+    """Return a note about source columns that are renamed in a sample's JSON because vlmdata has fields with the same names."""
     from vlmdata.fields import other_names
 
     others = ", ".join(f"{name} as {other}" for name, other in other_names(columns).items())
-    return others and f"columns with the name of one of vlmdata's fields are renamed in the sample's JSON: {others}"
+    return others and f"columns that have the name of a vlmdata field are renamed in the sample's JSON: {others}"

@@ -28,35 +28,35 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ({"batch_size": 0}, "batch_size is a whole number, 1 or more, not 0"),
-        ({"batch_size": -1}, "batch_size is a whole number, 1 or more, not -1"),
-        ({"batch_size": True}, "batch_size is a whole number, 1 or more, not True"),
-        ({"epochs": 0}, "epochs is a whole number, 1 or more, not 0"),  # it would never end
-        ({"epochs": 1.5}, "epochs is a whole number, 1 or more, not 1.5"),
-        ({"seed": "0"}, "seed is a whole number, not '0'"),
-        ({"seed": False}, "seed is a whole number, not False"),
-        ({"reading": None}, "reading is a ReadOptions, not None"),
-        ({"reading": {"threads": 2}}, "reading is a ReadOptions, not {'threads': 2}"),
-        ({"drop_last": "no"}, "drop_last is True or False, not 'no'"),
-        ({"torch": "cuda"}, "torch is True or False, not 'cuda'"),
-        ({"decode": "pil"}, "decode is a function, not 'pil'"),
-        ({"collate_fn": [], "batch_size": 2}, "collate_fn is a function, not []"),
+        ({"batch_size": 0}, "batch_size must be an integer, 1 or more, not 0"),
+        ({"batch_size": -1}, "batch_size must be an integer, 1 or more, not -1"),
+        ({"batch_size": True}, "batch_size must be an integer, 1 or more, not True"),
+        ({"epochs": 0}, "epochs must be an integer, 1 or more, not 0"),  # it would never end
+        ({"epochs": 1.5}, "epochs must be an integer, 1 or more, not 1.5"),
+        ({"seed": "0"}, "seed must be an integer, not '0'"),
+        ({"seed": False}, "seed must be an integer, not False"),
+        ({"reading": None}, "reading must be a ReadOptions, not None"),
+        ({"reading": {"threads": 2}}, "reading must be a ReadOptions, not {'threads': 2}"),
+        ({"drop_last": "no"}, "drop_last must be True or False, not 'no'"),
+        ({"torch": "cuda"}, "torch must be True or False, not 'cuda'"),
+        ({"decode": "pil"}, "decode must be a function, not 'pil'"),
+        ({"collate_fn": [], "batch_size": 2}, "collate_fn must be a function, not []"),
         ({"collate_fn": list}, "collate_fn needs batch_size: it turns a list of samples into a batch"),
-        ({"packing": 4096}, "packing is a Packing, not 4096"),
-        ({"rank": "0", "world_size": 2}, "rank is a whole number, 0 or more, not '0'"),
+        ({"packing": 4096}, "packing must be a Packing, not 4096"),
+        ({"rank": "0", "world_size": 2}, "rank must be an integer, 0 or more, not '0'"),
         ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2: ranks count from 0"),
         ({"rank": 0}, "give both rank and world_size, or neither"),
         ({"world_size": 2}, "give both rank and world_size, or neither"),
-        ({"path": 5}, "path is a path or a list of paths, not 5"),
-        ({"path": None}, "path is a path or a list of paths, not None"),
-        ({"path": ["a", 5]}, "path is a path or a list of paths, not ['a', 5]"),
+        ({"path": 5}, "path must be a path or a list of paths, not 5"),
+        ({"path": None}, "path must be a path or a list of paths, not None"),
+        ({"path": ["a", 5]}, "path must be a path or a list of paths, not ['a', 5]"),
         ({"path": []}, "no path is given"),
-        ({"path": {}}, "weights is a mapping {path: weight}, not {}"),
-        ({"path": {"a": "much"}}, "the weight of a is a number, 0 or more, not 'much'"),
-        ({"path": {"a": -1}}, "the weight of a is a number, 0 or more, not -1"),
-        ({"path": {"a": float("nan")}}, "the weight of a is a number, 0 or more, not nan"),
-        ({"path": {5: 1}}, "a path of weights is a path or an address, not 5"),
-        ({"path": {"absent"}}, "path is a path or a list of paths, not {'absent'}"),  # it has no order
+        ({"path": {}}, "weights must be a mapping {path: weight}, not {}"),
+        ({"path": {"a": "much"}}, "the weight of a must be a number, 0 or more, not 'much'"),
+        ({"path": {"a": -1}}, "the weight of a must be a number, 0 or more, not -1"),
+        ({"path": {"a": float("nan")}}, "the weight of a must be a number, 0 or more, not nan"),
+        ({"path": {5: 1}}, "a path of weights must be a path or an address, not 5"),
+        ({"path": {"absent"}}, "path must be a path or a list of paths, not {'absent'}"),  # it has no order
         ({"path": "absent"}, "absent does not exist"),
         ({"path": "foo://bucket/set"}, "foo://bucket/set: Protocol not known: foo"),
         ({"path": ["foo://bucket/0.tar"]}, "foo://bucket/0.tar: Protocol not known: foo"),
@@ -71,27 +71,27 @@ def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Blend({"a": 1}, by="epoch"), "by is one of samples, epochs, tokens, not 'epoch'"),  # type: ignore[arg-type]
-        (lambda: Blend(["a"]), "weights is a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
-        (lambda: Blend({"a": 1}, later=[5]), "later is a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
-        (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later is a whole number, 0 or more, not 1.5"),  # type: ignore
+        (lambda: Blend({"a": 1}, by="epoch"), "by must be one of samples, epochs, tokens, not 'epoch'"),  # type: ignore[arg-type]
+        (lambda: Blend(["a"]), "weights must be a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
+        (lambda: Blend({"a": 1}, later=[5]), "later must be a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
+        (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later must be an integer, 0 or more, not 1.5"),  # type: ignore
         (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend has only ['a']"),
-        (lambda: ReadOptions(threads=-1), "threads is a whole number, 0 or more, not -1"),
-        (lambda: ReadOptions(threads=None), "threads is a whole number, 0 or more, not None"),  # type: ignore[arg-type]
-        (lambda: ReadOptions(on_error="ignore"), "on_error is one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]
-        (lambda: ReadOptions(on_error=["skip"]), "on_error is one of raise, skip, not ['skip']"),  # type: ignore[arg-type]
-        (lambda: ReadOptions(cache=10**9), "cache is a path or an address, not 1000000000"),  # type: ignore[arg-type]
-        (lambda: ReadOptions(cache_bytes=2.5), "cache_bytes is a whole number, 0 or more, not 2.5"),  # type: ignore[arg-type]
-        (lambda: Packing(0, len, "any"), "tokens is a whole number, 1 or more, not 0"),
-        (lambda: Packing(8, "len", "any"), "measure is a function, not 'len'"),  # type: ignore[arg-type]
-        (lambda: Packing(8, len, 5), "name is a text, not 5"),  # type: ignore[arg-type]
-        (lambda: Packing(8, len, "any", "cut"), "overlong is one of alone, drop, not 'cut'"),  # type: ignore[arg-type]
-        (lambda: Packing(8, len, "any", workers=0), "workers is a whole number, 1 or more, not 0"),
-        (lambda: Decode("336"), "size is a whole number, 1 or more, not '336'"),  # type: ignore[arg-type]
-        (lambda: Decode(8, "crop"), "mode is one of no, border, keep_ratio, keep_ratio_largest, center_crop, not 'crop'"),  # type: ignore
-        (lambda: Decode(8, filter="cubic"), "filter is one of bilinear, area, not 'cubic'"),  # type: ignore[arg-type]
-        (lambda: Decode(8, augment=True), "augment is a function, not True"),  # type: ignore[arg-type]
-        (lambda: Decode(8, max_pixels=0), "max_pixels is a whole number, 1 or more, not 0"),
+        (lambda: ReadOptions(threads=-1), "threads must be an integer, 0 or more, not -1"),
+        (lambda: ReadOptions(threads=None), "threads must be an integer, 0 or more, not None"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(on_error="ignore"), "on_error must be one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(on_error=["skip"]), "on_error must be one of raise, skip, not ['skip']"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(cache=10**9), "cache must be a path or an address, not 1000000000"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(cache_bytes=2.5), "cache_bytes must be an integer, 0 or more, not 2.5"),  # type: ignore[arg-type]
+        (lambda: Packing(0, len, "any"), "tokens must be an integer, 1 or more, not 0"),
+        (lambda: Packing(8, "len", "any"), "measure must be a function, not 'len'"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, 5), "name must be a string, not 5"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, "any", "cut"), "overlong must be one of alone, drop, not 'cut'"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, "any", workers=0), "workers must be an integer, 1 or more, not 0"),
+        (lambda: Decode("336"), "size must be an integer, 1 or more, not '336'"),  # type: ignore[arg-type]
+        (lambda: Decode(8, "crop"), "mode must be one of no, border, keep_ratio, keep_ratio_largest, center_crop, not 'crop'"),  # type: ignore
+        (lambda: Decode(8, filter="cubic"), "filter must be one of bilinear, area, not 'cubic'"),  # type: ignore[arg-type]
+        (lambda: Decode(8, augment=True), "augment must be a function, not True"),  # type: ignore[arg-type]
+        (lambda: Decode(8, max_pixels=0), "max_pixels must be an integer, 1 or more, not 0"),
     ],
 )
 def test_a_wrong_group_of_options_is_one_line(make: Any, says: str) -> None:
@@ -130,10 +130,10 @@ def test_a_name_that_is_none_is_a_type_error(tars: Path, old: str) -> None:
 def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, tmp_path: Path) -> None:
     samples = stream(tars, batch_size=2, reading=ReadOptions(cache=tmp_path))
     for wrong, says in (
-        ({"num_workers": -1}, "num_workers is a whole number, 0 or more, not -1"),
-        ({"prefetch_factor": 0}, "prefetch_factor is a whole number, 1 or more, not 0"),
-        ({"pin_memory": 1}, "pin_memory is True or False, not 1"),
-        ({"device": "gpu"}, "device is a device of torch, such as 'cuda', not 'gpu'"),
+        ({"num_workers": -1}, "num_workers must be an integer, 0 or more, not -1"),
+        ({"prefetch_factor": 0}, "prefetch_factor must be an integer, 1 or more, not 0"),
+        ({"pin_memory": 1}, "pin_memory must be True or False, not 1"),
+        ({"device": "gpu"}, "device must be a device of torch, such as 'cuda', not 'gpu'"),
     ):
         with pytest.raises(Error) as caught:
             samples.loader(**wrong)  # type: ignore[arg-type]
@@ -147,9 +147,9 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        (5, "state is what state_dict() returned, not 5"),
+        (5, "state must be a value that state_dict() returned, not 5"),
         ({}, "this is not the state of a stream: it has no keys"),
-        ({"position": "4", "index": "a", "order": "b"}, "position is a whole number, 0 or more, not '4'"),
+        ({"position": "4", "index": "a", "order": "b"}, "position must be an integer, 0 or more, not '4'"),
     ],
 )
 def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
@@ -157,7 +157,7 @@ def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, say
     with pytest.raises(Error) as caught:
         samples.load_state_dict(state)
     assert str(caught.value) == says
-    with pytest.raises(Error, match="epoch is a whole number, 0 or more, not -1"):
+    with pytest.raises(Error, match="epoch must be an integer, 0 or more, not -1"):
         samples.set_epoch(-1)
 
 

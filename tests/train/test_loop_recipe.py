@@ -80,7 +80,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
     ("setting", "message"),
     [
         ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: 6 x 6 patches .* do not divide into squares of 4"),
-        ("model.abstractor={pixel_shuffle: {factor: 0}}", r"model: a square has a side of 1 patch or more, not 0"),
+        ("model.abstractor={pixel_shuffle: {factor: 0}}", r"model: the side of a square must be 1 patch or more, not 0"),
         (
             "model.encoder={open_clip: {config: {width: 96, layers: 3, patch_size: 16, image_size: 96}, layer: -9}}",
             r"model: open_clip: layer -9: feature index",

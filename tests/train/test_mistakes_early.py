@@ -35,7 +35,7 @@ MISTAKES = [
     (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=0"], "epochs is more than 0, not 0"),
     (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=.inf"], "epochs is more than 0, not inf"),
     (["align", "tiny", *DATA, "--set", "held_out.fraction=1.5"], "fraction is 0 or more and less than 1, not 1.5"),
-    (["align", "tiny", "--set", "data"], "--set data: write it as name=value"),
+    (["align", "tiny", "--set", "data"], "--set data: write a setting as name=value"),
     (["align", "tiny"], "data: OUT does not exist"),
     (["align", "tiny", "--set", "data={data}/nowhere"], "data: {data}/nowhere does not exist"),
     (["align", "tiny", "--set", "data={data}/*.tra"], "data: no tars in {data}/*.tra"),

@@ -108,7 +108,7 @@ class Samples:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume after `state`, on any number of ranks and workers. Raises ValueError if the index or order has changed."""
         if not isinstance(state, Mapping):
-            raise wrong("state", "what state_dict() returned", state)
+            raise wrong("state", "a value that state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
             raise InputError(f"this is not the state of a stream: it has {', '.join(map(str, state)) or 'no keys'}")
         check_whole(0, position=state["position"])

@@ -169,7 +169,7 @@ def _entries(files: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, int]]]:
         try:
             text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{name}: cannot be read as a list: {error}") from None
+            raise RecipeError(f"cannot read the list {name}: {error}") from None
         for number, line in enumerate(text.splitlines(), 1):
             words = line.partition("#")[0].replace(",", " ").split() if "://" not in line else line.split()
             if words:

@@ -27,7 +27,7 @@ class Mlp:
 
     def __post_init__(self) -> None:
         if self.layers < 1:
-            raise ValueError(f"an MLP has 1 layer or more, not {self.layers}")
+            raise ValueError(f"an MLP must have 1 layer or more, not {self.layers}")
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid unchanged: one token per patch."""

@@ -23,7 +23,7 @@ def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
 def coarser(grid: Grid, side: int) -> Grid:
     """Return the grid of squares of `side` x `side`. Raises ValueError if the patches do not divide into them."""
     if side < 1:
-        raise ValueError(f"a square has a side of 1 patch or more, not {side}")
+        raise ValueError(f"the side of a square must be 1 patch or more, not {side}")
     if grid.extra or grid.rows % side or grid.columns % side:
         raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more do not divide into squares of {side}")
     return Grid(grid.rows // side, grid.columns // side)

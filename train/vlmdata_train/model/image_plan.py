@@ -44,7 +44,7 @@ class ImagePlan:
     def preprocess(self, image: np.ndarray) -> Prepared:
         """Preprocess uint8 (H, W, 3). Raises ValueError for another shape or dtype."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image is uint8 (height, width, 3), not {image.dtype} {image.shape}")
+            raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]
         pixels = self.preprocessing.prepare(image, self.facts)
         return Prepared(pixels, self.tokens_of(width, height), (height, width))
