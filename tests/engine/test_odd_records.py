@@ -204,4 +204,4 @@ def test_each_column_of_a_ledger_may_lack_its_values(built: Path, out: Path, cap
         changed = table.set_column(number, field, pa.nulls(len(table), field.type))
         pq.write_table(changed, out / "ledger/00000.parquet")
         for verb in [*reads(built, out, number), ["forget", out, "--domain", "127.0.0.1", "--dry-run"]]:
-            one_line(capsys, verb, ("ledger/00000.parquet", "no row of"))
+            one_line(capsys, verb, ("ledger/00000.parquet", "no row found for"))

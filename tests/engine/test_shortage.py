@@ -55,7 +55,7 @@ def test_what_a_worker_says_of_it_is_one_line_of_the_run() -> None:
         result_of(Ended(0, 0, error=text))
     assert str(failed.value) == (
         "MemoryError: there is too little memory (ImportError: libssl.so.3: failed to map segment from shared object). "
-        "Free some or use fewer --workers, and run the same command again; it resumes."
+        "Free some memory or use fewer --workers, and run the same command again; it resumes."
     )
     assert in_short(MemoryError()) == "MemoryError: there is too little memory"
 

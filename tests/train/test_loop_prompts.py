@@ -64,7 +64,7 @@ def test_a_tokenizer_is_learned_again_where_no_step_was_saved(tmp_path):
 
 def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_one_line(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=4)
-    with pytest.raises(RecipeError, match=r"recipe, chat_template: nowhere.jinja is neither Jinja nor a Jinja file"):
+    with pytest.raises(RecipeError, match=r"recipe, chat_template: nowhere.jinja must be Jinja or a Jinja file"):
         tiny_recipe(data, tmp_path / "run", chat_template="nowhere.jinja")
     with pytest.raises(RecipeError, match=r"trusted_tokens: the tokenizer bytes has no token '<\|box\|>'"):
         run_training(tiny_recipe(data, tmp_path / "run", trusted_tokens=["<|box|>"]))

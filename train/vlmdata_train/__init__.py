@@ -1,1 +1,1 @@
-"""Train vision-language models on what vlmdata built."""
+"""Trains vision-language models on datasets that vlmdata built."""

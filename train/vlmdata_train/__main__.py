@@ -11,7 +11,7 @@ STOPPED = "vlmdata train: stopped; run the same command again to resume from the
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb. Returns 0, or 1 if it failed, 2 if it was misused, 130 if Ctrl-C stopped it, 143 if SIGTERM did."""
+    """Run a verb. Return 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C or 143 after SIGTERM."""
     return interrupt.until_stopped(lambda: _main(arguments), STOPPED, is_process=arguments is None)
 
 
@@ -32,7 +32,7 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Call it while the error is handled."""
+    """Print the error and return the exit status. Must be called inside the `except` block, for the traceback."""
     from vlmdata.loader.index.index_file import NoIndex
     from vlmdata.loader.read_samples import DamagedSample
     from vlmdata.redact import redacted

@@ -1,4 +1,4 @@
-"""Chat with a checkpoint about images, in the terminal."""
+"""A chat with a checkpoint about images, in the terminal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass
 class Conversation:
-    """The turns so far; the first has the images. A model of stage `align` writes captions: it continues the question like
-    the beginning of a caption."""
+    """A conversation with a model about images, which belong to the first turn.
+
+    A model of stage `align` can only write captions. It continues each question as if it were the beginning of a caption.
+    """
 
     model: VisionLanguageModel
     images: list[Picture]
@@ -43,7 +45,7 @@ class Conversation:
         return Conversation(model, pictures, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
 
     def ask(self, text: str) -> str:
-        """Return the answer to the next question, and add both to the conversation."""
+        """Return the answer to the next question. Both are added to the conversation, except in stage `align`."""
         prompter = prompter_of(self.model, trusted=self.trusted)
         if self.is_aligned_only:
             return self._generate(prompter, prompter.beginning(self.images, text))
@@ -78,5 +80,5 @@ def _read(path: str) -> bytes:
         data = Path(path).read_bytes()
         size_of(data)
     except (OSError, ImageError) as error:
-        raise RecipeError(f"{path} cannot be read as an image: {error}") from None
+        raise RecipeError(f"cannot read {path} as an image: {error}") from None
     return data

@@ -15,7 +15,7 @@ from vlmdata_train.recipe import Recipe
 
 
 def check_training(recipe: Recipe) -> None:
-    """Raise RecipeError for missing data or an invalid `start`."""
+    """Raise RecipeError if data is missing or `start` is invalid."""
     if recipe.start is not None:
         check_start(recipe.start)
     for path in recipe.data if isinstance(recipe.data, dict) else [recipe.data]:
@@ -25,38 +25,38 @@ def check_training(recipe: Recipe) -> None:
 
 
 def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens: int) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, missing data, or a number out of range."""
+    """Raise RecipeError if the folder is not a checkpoint, data is missing, or a number is out of range."""
     check_least(1, **{"--samples": samples, "--answer-tokens": answer_tokens})
     check_checkpoint(Path(checkpoint))
     check_data(data, "data")
 
 
 def check_chat(checkpoint: str, images: Sequence[str], *, max_tokens: int, temperature: float) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, a missing image, or a number out of range."""
+    """Raise RecipeError if the folder is not a checkpoint, an image is missing, or a number is out of range."""
     check_least(1, **{"--max-tokens": max_tokens})
     check_least(0, **{"--temperature": temperature})
     check_checkpoint(Path(checkpoint))
     for image in images:
         if not os.path.isfile(image):
-            raise RecipeError(f"{image} cannot be read as an image: there is no such file")
+            raise RecipeError(f"cannot read {image} as an image: there is no such file")
 
 
 def check_export(checkpoint: str, folder: str) -> None:
-    """Raise RecipeError for a folder that is no checkpoint, or an output folder that is not empty."""
+    """Raise RecipeError if `checkpoint` is not a checkpoint, or if `folder` is not a new or empty folder."""
     check_checkpoint(Path(checkpoint))
     if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise RecipeError(f"{folder} is not empty: choose another folder")
+        raise RecipeError(f"{folder} is not empty. Choose another folder")
 
 
 def check_least(least: int, **options: float) -> None:
     """Raise RecipeError for the first option whose number is less than `least`, infinite or NaN."""
     for name, number in options.items():
         if not least <= number < math.inf:
-            raise RecipeError(f"{name} is {least} or more, not {number}")
+            raise RecipeError(f"{name} must be {least} or more, not {number}")
 
 
 def check_data(path: str, where: str) -> None:
-    """Raise RecipeError, with `where` as its place, if a local path is no dataset. Does not open tars."""
+    """Raise RecipeError if a local path is not a dataset. The message begins with `where`. Tars are not opened."""
     if (
         is_remote(path)
         or (path.endswith(".parquet") and os.path.isfile(path))

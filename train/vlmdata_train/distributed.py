@@ -1,4 +1,4 @@
-"""One process or many under torchrun: ranks, communication, and the distribution of the model."""
+"""Ranks, communication and distribution of the model, for one process or many under torchrun."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlmdata.step import RecipeError
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of this process, the number of ranks, and its device."""
+    """The rank and the device of this process, and the number of ranks."""
 
     rank: int
     world: int
@@ -33,15 +33,18 @@ class Ranks:
 
     @property
     def is_first_here(self) -> bool:
-        """Whether this process is the first of its machine, which fills the machine's cache for the others."""
+        """Whether this process is the first on its machine. It fills the machine's cache for the other processes."""
         return self.world == 1 or os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join torchrun's process group, or be the only rank; leave it at the end. Raises RecipeError if CUDA is missing."""
+    """Join torchrun's process group for the block, or be the only rank without torchrun. Yields this process's Ranks.
+
+    Raises RecipeError if `device` is "cuda" and torch sees no CUDA device.
+    """
     if device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("speed.device: cuda, but torch sees no CUDA device")
+        raise RecipeError("speed.device is cuda, but torch sees no CUDA device")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if "RANK" not in os.environ:
         yield Ranks(0, 1, torch.device(kind))
@@ -57,7 +60,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
-    """Return the module wrapped in DDP, or sharded by FSDP2 with each block a unit; unchanged on one rank.
+    """Return the module wrapped in DDP, or sharded by FSDP2 with each block as a unit. On one rank, return it unchanged.
 
     Gradients are averaged over the ranks, in fp32 under FSDP2.
     """
@@ -67,7 +70,7 @@ def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Li
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         for block in blocks:
             fully_shard(block, mp_policy=policy)
-        # No reshard after forward: the loss uses the output layer's weight at the end of the forward pass.
+        # No reshard after forward, because the loss uses the output layer's weight at the end of the forward pass.
         fully_shard(module, mp_policy=policy, reshard_after_forward=False)
         return module
     trained = {p for p in module.parameters() if p.requires_grad}
@@ -77,7 +80,7 @@ def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Li
 
 @contextmanager
 def syncing(module: nn.Module, last: bool) -> Iterator[None]:
-    """Synchronize gradients only in the backward pass of a step's last micro-batch."""
+    """Synchronize gradients in the block only if `last`: the block runs the step's last micro-batch."""
     if isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
             yield
@@ -88,7 +91,7 @@ def syncing(module: nn.Module, last: bool) -> Iterator[None]:
 
 
 def all_reduce_sum(values: list[float], ranks: Ranks) -> list[float]:
-    """Return the sums over all ranks, in fp64."""
+    """Return the sum of each value over all ranks, added in fp64."""
     if ranks.world == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -106,7 +109,7 @@ def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the whole of a tensor that FSDP shards. Every rank must call it."""
+    """Return the full tensor, on every rank, of a tensor that FSDP may have sharded. Every rank must call this."""
     if not isinstance(tensor, DTensor):
         return tensor
     if tensor.dtype == torch.int16:  # NCCL does not support it
@@ -119,10 +122,10 @@ def _gather(tensor: Any) -> Tensor:
 
 
 def distribute_like(tensor: Tensor, example: Tensor) -> Tensor:
-    """Return `tensor` sharded as `example` is."""
+    """Return `tensor` on the device of `example`, sharded in the same way."""
     if not isinstance(example, DTensor):
         return tensor.to(example.device)
-    # Every rank has the whole tensor, so nothing is sent; int16 could not be sent.
+    # Every rank has the full tensor, so nothing is sent. NCCL could not send int16.
     return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint on a dataset: loss, and exact match of generated answers."""
+"""Evaluates a checkpoint on a dataset: loss, and exact match of generated answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from vlmdata_train.loop.train_step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:
-    """Return tables of loss and exact match, with the images and with every image grey. Raises RecipeError for a mistake."""
+    """Return two tables of loss and exact match: with the images, and with every image grey. Raises RecipeError.
+
+    Up to `samples` samples are used. A generated answer has at most `answer_tokens` tokens.
+    """
     check_evaluation(folder, data, samples=samples, answer_tokens=answer_tokens)
     model, recipe = restore(Path(folder), device)
     ranks = Ranks(0, 1, next(model.parameters()).device)

@@ -1,4 +1,4 @@
-"""Write a checkpoint as a folder that transformers, vLLM and others read."""
+"""Writes a checkpoint as a folder that transformers, vLLM and other programs can read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     Raises RecipeError if `folder` is not empty or the model does not fit LLaVA's form.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise RecipeError(f"{folder} is not empty: choose another folder")
+        raise RecipeError(f"{folder} is not empty. Choose another folder")
     model, _ = restore(checkpoint, "cpu")
     dtype = next(model.parameters()).dtype
     merge_lora(model.float())  # in bf16 the sum would round the updates away

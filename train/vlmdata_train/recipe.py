@@ -1,4 +1,4 @@
-"""The training recipe: the model, the data, and how each part of the model is trained."""
+"""The training recipe: the model, the data, and how the parts of the model are trained."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class TinyTokenizer:
     """A byte-level BPE with a chat template, trained on the dataset's texts at the start of the run."""
 
     vocabulary: int = 2048  # maximum number of tokens
-    samples: int = 5000  # to train it on
+    samples: int = 5000  # samples that it is trained on
 
     def __post_init__(self) -> None:
-        check_range(self, "vocabulary", least=264)  # bytes and special tokens
+        check_range(self, "vocabulary", least=264)  # all bytes and the special tokens
         check_range(self, "samples", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """How samples become rows of tokens."""
+    """How samples are put into rows of tokens."""
 
     tokens: int = 8192  # per packed row
-    sample_tokens: int = 2048  # maximum per sample; a longer one is cut, never inside an image
-    pack: bool = True  # several samples in a row, which cannot see each other; else one, padded to the longest of the batch
+    sample_tokens: int = 2048  # maximum per sample; a longer sample is cut, but never inside an image
+    pack: bool = True  # put several samples in a row, without attention between them; else pad samples to the longest
     samples: int = 8  # per forward pass, without packing
     accumulate: int = 1  # forward passes per optimizer step, on each rank
-    window: int = 1 << 16  # samples to pack at a time: more fill rows better, fewer mix lengths better
-    workers: int = 2  # threads per rank that decode and tokenize; processes that measure lengths at the start
+    window: int = 1 << 16  # samples that are packed together: more fill rows better, fewer mix lengths better
+    workers: int = 2  # threads per rank that decode and tokenize, and processes that measure lengths at the start
     ahead: int = 4  # batches to prefetch
 
     def __post_init__(self) -> None:
@@ -46,13 +46,13 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW and its schedule."""
+    """The parameters of AdamW and of the learning rate schedule."""
 
-    weight_decay: float = 0.0  # LLaVA-1.5; on matrices, not on norms and biases
+    weight_decay: float = 0.0  # LLaVA-1.5's; for matrices, not for norms and biases
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    compact: bool = False  # with bf16 weights, first moment in bf16 too: 2 bytes a weight less
+    compact: bool = False  # with bf16 weights, keep the first moment in bf16 too, which saves 2 bytes per weight
     clip: float = 1.0  # maximum norm of all gradients together; 0: no limit
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.03  # share of the run, LLaVA-1.5's
@@ -64,13 +64,13 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. `bf16` keeps weights in bf16, and their lower bits for the optimizer only."""
+    """Device, precision and memory. `bf16` keeps weights in bf16, and their lower bits only for the optimizer."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
-    threads: int | None = None  # torch's CPU threads; None: torch's choice, slow if other programs use the CPU
-    compile: bool = False  # each block of the language model and of the encoder
-    recompute: Literal["auto", "none", "all"] = "auto"  # activations; auto: as few as the GPU's memory allows
+    threads: int | None = None  # torch's CPU threads; None: torch's default, which is slow if other programs use the CPU
+    compile: bool = False  # whether to compile each block of the language model and of the encoder
+    recompute: Literal["auto", "none", "all"] = "auto"  # activations to recompute; auto: as few as fit in GPU memory
     parallel: Literal["ddp", "fsdp"] = "ddp"
     loss_chunk: int = 2048  # answer tokens whose logits are in memory at a time
 
@@ -82,9 +82,9 @@ class Speed:
 class Checkpoints:
     """When checkpoints are saved, and which are kept."""
 
-    every: int = 500  # steps, and at the end; 0: never (to measure speed)
-    keep: int = 2  # newest ones
-    keep_best: bool = True  # the one with the lowest held-out loss too
+    every: int = 500  # steps between checkpoints; the last step saves one too; 0: never (to measure speed)
+    keep: int = 2  # number of newest checkpoints to keep
+    keep_best: bool = True  # keep the checkpoint with the lowest held-out loss too
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=0)
@@ -97,10 +97,10 @@ class HeldOut:
 
     fraction: float = 0.0  # of the samples
     path: str | None = None  # of another dataset
-    every: int = 200  # steps
-    samples: int = 256  # maximum for the loss
+    every: int = 200  # steps between evaluations
+    samples: int = 256  # maximum number of samples for the loss
     answers: int = 0  # samples to generate answers for at each evaluation
-    answer_tokens: int = 32  # maximum of a generated answer
+    answer_tokens: int = 32  # maximum per generated answer
 
     def __post_init__(self) -> None:
         check_range(self, "fraction", least=0, below=1)
@@ -110,14 +110,14 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Logs:
-    """What is logged, and what happens if the loss is NaN or a spike."""
+    """What is logged, and what happens if the loss is NaN or has a spike."""
 
-    every: int = 10  # steps
+    every: int = 10  # steps between log records
     tensorboard: bool = True
-    wandb: str | None = None  # name of the project
+    wandb: str | None = None  # name of the W&B project; None: off
     on_nan: Literal["stop", "skip"] = "stop"
     on_spike: Literal["stop", "skip", "tell"] = "tell"
-    spike: float = 6.0  # standard deviations of the last 100 losses above their mean
+    spike: float = 6.0  # a spike is this many standard deviations of the last 100 losses above their mean
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=1)
@@ -125,21 +125,21 @@ class Logs:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run of the trainer: choices without logic. Without `model`, the run uses the start's model and tokenizer."""
+    """The choices of one training run. If a recipe file has no `model`, the model and tokenizer of `start` are used."""
 
     stage: Literal["align", "instruct"]
     model: ModelRecipe
     data: str | dict[str, float]  # a dataset, or datasets and the share of samples drawn from each
     out: str  # folder of the run
-    tokenizer: TinyTokenizer | None = None  # train one on the data; None: the language model's
-    chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's
+    tokenizer: TinyTokenizer | None = None  # a tokenizer to train on the data; None: the language model's tokenizer
+    chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's template
     trusted_tokens: list[str] = field(default_factory=list)  # control tokens that the data may contain: boxes, tools, reasoning
     loss: Literal["all", "last"] = "all"  # which answers of a conversation have a loss
     start: str | None = None  # initial weights: a checkpoint, or a model in LLaVA's form (a folder or hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
-    steps: int | None = None  # optimizer steps; set either this
-    epochs: float | None = None  # or this: passes over the data
+    steps: int | None = None  # optimizer steps; set either `steps` or `epochs`
+    epochs: float | None = None  # passes over the data
     seed: int = 0
     batches: Batches = field(default_factory=Batches)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -152,7 +152,7 @@ class Recipe:
         check_range(self, "lr", least=0)
         check_range(self, "steps", least=1)
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
-            raise ValueError(f"epochs is more than 0, not {self.epochs}")
+            raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 
     def describe(self) -> dict[str, Any]:
         """Return the whole recipe as plain values, with every default and without secrets in addresses."""
@@ -170,21 +170,23 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     if (recipe.steps is None) == (recipe.epochs is None):
         raise RecipeError(f"{where}: set either `steps` or `epochs`")
     if isinstance(recipe.data, dict) and recipe.epochs is not None:
-        raise RecipeError(f"{where}: a mixture has no end, so it has no `epochs`: set `steps`")
+        raise RecipeError(f"{where}: a mixture has no end, so `epochs` cannot be used. Set `steps`")
     if not any(not recipe.parts.get(name, Part()).frozen for name in ("encoder", "abstractor", "fusion", "language")):
-        raise RecipeError(f"{where}, parts: every part is frozen, nothing would be trained")
+        raise RecipeError(f"{where}, parts: every part is frozen, so nothing would be trained")
     for name, part in recipe.parts.items():
         if name not in ("encoder", "abstractor", "fusion", "language"):
-            raise RecipeError(f"{where}, parts: a model has no part '{name}'. It has encoder, abstractor, fusion, language")
+            raise RecipeError(
+                f"{where}, parts: a model has no part '{name}'. Its parts are encoder, abstractor, fusion and language"
+            )
         if part.frozen and (part.lora or part.lr is not None):
-            raise RecipeError(f"{where}, parts, {name}: a frozen part has neither `lr` nor `lora`")
+            raise RecipeError(f"{where}, parts, {name}: a frozen part cannot have `lr` or `lora`")
     return recipe
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """Build a dataclass whose fields may be dataclasses, the inner ones first, so that each mistake names its own place."""
+    """Build a dataclass whose fields may be dataclasses. Inner ones are built first, so that an error names its place."""
     if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: expected a mapping of {cls.__name__}'s parameters, not {tree!r}")
+        raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {tree!r}")
     values = dict(tree)
     for name, kind in typing.get_type_hints(cls).items():
         if name in values:

@@ -1,4 +1,4 @@
-"""Read a training recipe from YAML, and insert the model of its `start` and the text of its chat template."""
+"""Reads a training recipe from YAML, and inserts the model of its `start` and the text of its chat template."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe: a file, or a shipped one by its name (`tiny`). Raises RecipeError."""
+    """Read and check a recipe, which is a file or the name of a shipped recipe (`tiny`). Raises RecipeError.
+
+    `stage` replaces the recipe's stage. `overrides` maps dotted paths to values, such as `optimizer.clip`.
+    """
     path = _locate(str(recipe))
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a training recipe is a mapping with model, data and parts")
+        raise RecipeError(f"{path}: a training recipe must be a mapping with model, data and parts")
     for place, value in (overrides or {}).items():
         _override(tree, place, value)
     if stage is not None:
@@ -53,7 +56,7 @@ def _locate(recipe: str) -> Path:
 
 
 def _template(entry: str, where: str) -> str:
-    """Return a chat template, given as Jinja or as a file's name. Raises RecipeError if it is missing or not Jinja."""
+    """Return the chat template of `entry`, which is Jinja or a Jinja file. Raises RecipeError if it is neither."""
     text, place = entry, where
     if "{" not in entry:
         place = f"{where}: {entry}"
@@ -61,8 +64,8 @@ def _template(entry: str, where: str) -> str:
             text = Path(entry).read_text()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise RecipeError(f"{place} is neither Jinja nor a Jinja file: {why}") from None
-    # tags of transformers around the assistant's text, unknown to Jinja
+            raise RecipeError(f"{place} must be Jinja or a Jinja file: {why}") from None
+    # remove tags of transformers around the assistant's text, which Jinja does not know
     plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", text)
     try:
         Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain)

@@ -1,4 +1,4 @@
-"""Common code of the verbs align and instruct: the recipe's parameters and the training run."""
+"""Code that the verbs align and instruct share: the parameters for the recipe, and the training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmdata.verbs import CompletionItem, argument, files, words
 
 
 def recipe_parameters(stage: str) -> Callable[[Any], Any]:
-    """Return a decorator that adds the recipe argument, by default the stage's, and `--set`."""
+    """Return a decorator that adds `--set` and the argument for the recipe, whose default is the recipe called `stage`."""
 
     def decorate(command: Any) -> Any:
         command = click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")(
@@ -32,7 +32,7 @@ def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
 
     loaded = load(recipe, stage=stage, overrides=read_settings(settings))
     check_training(loaded)
-    from vlmdata_train.loop.loop import run_training  # imports torch, which takes seconds: only after all checks
+    from vlmdata_train.loop.loop import run_training  # after all checks, because it imports torch, which takes seconds
 
     result = run_training(loaded)
     if os.environ.get("RANK", "0") == "0":

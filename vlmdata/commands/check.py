@@ -1,4 +1,4 @@
-"""Find every mistake that a run would make, in a second; or verify a finished dataset."""
+"""Find every mistake that would stop a run, or verify a finished dataset."""
 
 import sys
 

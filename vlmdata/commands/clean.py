@@ -1,4 +1,4 @@
-"""Remove work/: the dataset stays, but a later change of thresholds has to fetch again."""
+"""Remove work/ and keep the dataset. A later run with other thresholds has to fetch again."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ def command(out: str) -> None:
     read_manifest(out)
     work = Path(out) / "work"
     if not work.is_dir():
-        raise RecipeError(f"{out} has no work/ on this machine; nothing to remove")
+        raise RecipeError(f"{out} has no work/ on this machine, so there is nothing to remove")
     with alone(LocalStore(Path(out))):
         freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
         shutil.rmtree(work)

@@ -1,4 +1,4 @@
-"""List the rows that were added, removed or changed between two datasets, and the step that caused it."""
+"""List the rows that were added, removed or changed between two datasets, and the step that caused each change."""
 
 import click
 
@@ -9,7 +9,7 @@ EXAMPLES = "vlmdata diff OLD NEW"
 
 @click.command(cls=Verb)
 @argument("a", "a finished dataset", shell_complete=folders)
-@argument("b", "another, or the same built with other settings", shell_complete=folders)
+@argument("b", "another finished dataset, such as the same recipe with other settings", shell_complete=folders)
 def command(a: str, b: str) -> None:
     from vlmdata.compare import diff, tell
 

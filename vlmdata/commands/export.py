@@ -1,4 +1,4 @@
-"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain folders, or conversations as messages."""
+"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain files or as chat messages."""
 
 import click
 

@@ -1,6 +1,6 @@
-"""Remove samples for good, by address, domain, key, SHA-256 or likeness; later runs do not add them again.
+"""Remove samples by address, domain, key, SHA-256 or likeness. Later runs do not add them again.
 
-Without any of these it finishes an interrupted takedown.
+Without any of these options, finish an interrupted takedown.
 """
 
 import json
@@ -21,19 +21,19 @@ KINDS = {
     "url": "address of a page or an image",
     "domain": "all hosts of a domain",
     "key": "key of a sample",
-    "sha256": "hash of an image as fetched",
-    "like": "image file: all images that look like it",
+    "sha256": "SHA-256 of an image as fetched",
+    "like": "image file, for all images that look like it",
 }
 
 
 def kinds(command: Any) -> Any:
-    """Add an option for each way to name samples."""
+    """Add one option to the command for each entry of KINDS."""
     for name, what in reversed(KINDS.items()):
         command = click.option(
             f"--{name}",
             multiple=True,
             metavar=name.upper(),
-            help=f"{what}; @FILE for a list, one per line",
+            help=f"{what}; @FILE for a list, one entry per line",
             shell_complete=files if name == "like" else None,
         )(command)
     return command
@@ -48,7 +48,7 @@ def kinds(command: Any) -> Any:
 @click.option(
     "--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset", shell_complete=files
 )
-@click.option("--dry-run", is_flag=True, help="only say what would be removed")
+@click.option("--dry-run", is_flag=True, help="only print what would be removed")
 def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: tuple[str, ...]) -> None:
     from vlmdata.redact import redacted
     from vlmdata.takedown import forget
@@ -60,7 +60,7 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
     done = "would be forgotten" if dry_run else "forgotten"
     print(f"{len(removal['removed']):,} rows {done}, {removal['samples']:,} of them samples in {len(removal['shards']):,} tars")
     if missing := removal["not_found"]:
-        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}; later runs will not add them either")
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add them either")
     if receipt:
         Path(receipt).write_text(json.dumps(removal, indent=1) + "\n")
 
@@ -77,5 +77,5 @@ def lines(values: Iterable[str]) -> list[str]:
         try:
             found += [line.strip() for line in Path(value[1:]).read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{value[1:]}: cannot be read as a list: {error}") from None
+            raise RecipeError(f"cannot read the list {value[1:]}: {error}") from None
     return found

@@ -26,6 +26,6 @@ def command(recipe: str, path: str | None) -> None:
     source = locate(recipe)
     target = Path(path or source.name)
     if target.exists():
-        raise RecipeError(f"{target} exists; name another file: vlmdata new {recipe} other.yaml")
+        raise RecipeError(f"{target} already exists. Name another file: vlmdata new {recipe} other.yaml")
     target.write_text(source.read_text())
     print(f"{target}: edit it, then\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")

@@ -1,4 +1,4 @@
-"""Fetch again the rows that failed temporarily: time-outs, busy hosts, servers that were down."""
+"""Retry the fetches that failed temporarily: time-outs, busy hosts, servers that were down."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ vlmdata retry OUT --only timeout,http_503
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="recipe of the dataset; needed where its addresses hold secrets, which the manifest does not keep",
+    help="recipe of the dataset; needed if its addresses hold secrets, which the manifest does not keep",
     shell_complete=recipes,
 )
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of that recipe")
@@ -32,7 +32,7 @@ def command(out: str, only: str | None, recipe: str | None, settings: tuple[str,
 
     before, reasons = reasons_to_retry(out, only.split(",") if only else ())
     if not reasons:
-        print(f"{redacted(out)}: no row failed temporarily")
+        print(f"{redacted(out)}: no fetch failed temporarily, so there is nothing to retry")
         return
     manifest = retry(out, only=reasons, recipe=recipe, overrides=read_settings(settings), **options)
     print(summary(manifest, out))

@@ -1,4 +1,4 @@
-"""Build a dataset; the same command resumes one that was interrupted."""
+"""Build a dataset. The same command resumes an interrupted build."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def recipe_parameters(command: Any) -> Any:
-    """Add the parameters that name a recipe and change it."""
+    """Add the argument that names a recipe, and the option that changes parameters of the recipe."""
     command = click.option(
         "--set", "settings", multiple=True, metavar="A.B=C", help="change a parameter: image_size.min_side=100"
     )(command)
@@ -27,10 +27,10 @@ def recipe_parameters(command: Any) -> Any:
 
 
 def engine_parameters(command: Any) -> Any:
-    """Add the parameters of the engine: workers, local processes or a Ray cluster."""
+    """Add the options of the engine: the number of workers, and local processes or a Ray cluster."""
     for decorate in (
         click.option("--workers", type=int, metavar="N", help="number of workers (default: one for each core)"),
-        click.option("--local", is_flag=True, help="plain processes instead of Ray; they start in a second"),
+        click.option("--local", is_flag=True, help="use plain processes instead of Ray; they start in a second"),
         click.option(
             "--address",
             metavar="ADDRESS",
@@ -47,7 +47,7 @@ def engine_parameters(command: Any) -> Any:
     "--out", required=True, metavar="OUT", help="folder or object-store address of the dataset", shell_complete=folders
 )
 @engine_parameters
-@click.option("--limit", type=int, metavar="N", help="use only N rows; a random sample if the source is a list")
+@click.option("--limit", type=int, metavar="N", help="build only N rows (a random sample if the source is a list)")
 def command(recipe: str, settings: tuple[str, ...], out: str, **options: Any) -> None:
     from vlmdata.build import run
     from vlmdata.recipe import read_settings

@@ -1,4 +1,4 @@
-"""Show a finished dataset: rows kept and dropped by step, a few samples; with --open the report."""
+"""Show a finished dataset: the rows kept, the rows dropped by each step, and a few samples. With --open, open the report."""
 
 import textwrap
 from pathlib import Path
@@ -34,12 +34,12 @@ def command(out: str, samples: int, in_browser: bool) -> None:
     if not in_browser:
         return
     if "://" in out:
-        raise RecipeError(f"{out}: copy {REPORT} to this machine to open it")
+        raise RecipeError(f"{out} is not on this machine. Copy its {REPORT} here to open it")
     webbrowser.open((Path(out).absolute() / REPORT).as_uri())
 
 
 def describe(sample: dict[str, Any]) -> str:
-    """Return a sample as lines: its key, its members with sizes, and the start of its text."""
+    """Return a sample as lines: the key, the members with sizes, and the start of the text."""
     from vlmdata.sizes import megabytes
 
     members = ", ".join(f"{name} {megabytes(size)}" for name, size in sample["members"])

@@ -1,4 +1,4 @@
-"""Explain what happened to a row, given its key, an address or an image's SHA-256; or list the rows dropped for a reason."""
+"""Explain what happened to a row, given by key, address or SHA-256 of an image, or list the rows dropped for a reason."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ vlmdata why OUT bad_record
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@argument("word", "address of a page or an image, also within documents; key; SHA-256; reason", metavar="URL_OR_KEY")
+@argument("word", "address of a page or an image, key of a row, SHA-256 of an image, or reason", metavar="URL_OR_KEY")
 @click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="with a reason: number of rows to show")
 @click.option("--json", "as_json", is_flag=True, help="print the ledger's lines as JSON, one per line")
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
@@ -27,5 +27,5 @@ def command(out: str, word: str, limit: int, as_json: bool) -> int:
     for line in lines:
         print(json.dumps(redacted_tree(line), default=str) if as_json else tell(line, redacted(word)))
     if not lines:
-        print(redacted(f"{out}: no row of {word}"), file=sys.stderr)
+        print(redacted(f"{out}: no row found for {word}"), file=sys.stderr)
     return 0 if lines else 1

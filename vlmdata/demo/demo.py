@@ -17,12 +17,12 @@ from vlmdata.step import RecipeError
 
 
 def demo(out: Path, *, local: bool = False) -> str:
-    """Build a dataset, stream it, train a tiny model on it, and return a summary of a dozen lines.
+    """Build a dataset, stream it, train a tiny model on it, and return a summary of about a dozen lines.
 
-    Raises RecipeError if `out` is not empty and holds no earlier demo.
+    Raises RecipeError if `out` holds files that are not from an earlier demo.
     """
     if out.exists() and not (out / "site").is_dir() and any(out.iterdir()):
-        raise RecipeError(f"{out} is not empty and not from an earlier demo; give another --out")
+        raise RecipeError(f"{out} holds files that are not from an earlier demo. Name another folder with --out")
     shutil.rmtree(out, ignore_errors=True)
     (out / "site").mkdir(parents=True)
     (out / "site" / "figures").symlink_to(HERE / "figures")
@@ -48,9 +48,9 @@ def demo(out: Path, *, local: bool = False) -> str:
 
 
 def _train(out: Path) -> list[float]:
-    """Train the recipe `tiny` and return the loss of each step, from its log. Raises RecipeError if training fails.
+    """Train with the recipe `tiny`, and return the loss of each training step. Raises RecipeError if training fails.
 
-    The trainer runs in a process, because vlmdata must not import it.
+    The trainer runs in a separate process, because vlmdata must not import it.
     """
     choices = {"data": str(out / "data"), "out": str(out / "model"), "logs.every": 1}
     settings = [word for name, value in choices.items() for word in ("--set", f"{name}={json.dumps(value)}")]
@@ -61,6 +61,6 @@ def _train(out: Path) -> list[float]:
         finally:
             process.terminate()  # after an interrupt; the `with` waits for the process
     if status != 0:
-        raise RecipeError(f"the demo's training failed with status {status}; see its messages above")
+        raise RecipeError(f"the demo's training failed with status {status}. See its messages above")
     records = [json.loads(line) for line in (out / "model/log.jsonl").read_text().splitlines()]
     return [record["loss"] for record in records if record["kind"] == "train"]

@@ -17,16 +17,16 @@ from vlmdata.demo.server import TROUBLE
 from vlmdata.recipe import Recipe
 
 HERE = Path(__file__).parent
-MIN_SCORE = 0.0  # the tiny CLIP's cosines are above it for true pairs, below for most shuffled ones
+MIN_SCORE = 0.0  # the tiny CLIP's cosines are higher for true pairs, and lower for most shuffled pairs
 
 
 def figures() -> list[dict[str, str]]:
-    """Return the bundled figures: file, caption, book."""
+    """Return the bundled figures, each with `file`, `caption` and `book`."""
     return [json.loads(line) for line in (HERE / "figures.jsonl").read_text().splitlines()]
 
 
 def write_list(address: str, folder: Path) -> Path:
-    """Write a list of addresses as found on the web: true pairs mixed with every kind of bad row. Returns its path."""
+    """Write a list of addresses like those on the web, with true pairs and every kind of bad row. Return its path."""
     dice = random.Random(0)
     rows = [(f"{address}/figures/{figure['file']}", figure["caption"]) for figure in figures()]
     swapped = [(url, other) for (url, _), (_, other) in zip(rows[:40], rows[120:160], strict=True)]
@@ -45,7 +45,7 @@ def write_list(address: str, folder: Path) -> Path:
 
 
 def _write_copies(folder: Path) -> list[tuple[str, str]]:
-    """Write some figures re-encoded at lower quality and four fifths of their size, like copies on other sites."""
+    """Write some figures at lower quality and four fifths of the size, like copies on other sites. Return (file, caption)."""
     (folder / "copies").mkdir(parents=True, exist_ok=True)
     copies = []
     for figure in figures()[40:60]:

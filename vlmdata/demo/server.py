@@ -1,4 +1,4 @@
-"""A web server on the loopback address that serves a folder, and fails at a few addresses as servers on the web do."""
+"""A web server on the loopback address that serves a folder, and fails at some addresses like servers on the web."""
 
 from __future__ import annotations
 

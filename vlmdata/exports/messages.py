@@ -18,7 +18,7 @@ LIST = "messages.jsonl"
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one list of messages, and the images that it names beside it."""
+    """Write one list of messages, and the images that the list names into a folder next to the list."""
     with (draft / LIST).open("w", encoding="utf-8") as file:
         for shard, table in shards(store):
             for key, found in members(store, shard, table):
@@ -27,9 +27,9 @@ def write(store: Store, draft: Path, layout: str) -> None:
 
 
 def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
-    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return its line of the list.
+    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return the sample's line of the list.
 
-    Raises RecipeError for a sample that the format cannot hold.
+    Raises RecipeError if the format cannot hold the sample.
     """
     names = {name: f"images/{key[:2]}/{key}.{name}" for name in found if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
     record = record_of(key, json.loads(found["json"]), names)
@@ -40,13 +40,14 @@ def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
 
 
 def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Return a sample's JSON as a record: `messages`, `images` and `tools` if it has any, and the source's other columns.
+    """Return a sample as a record: `messages`, `images` and `tools` if it has any, and the source's other columns.
 
-    `paths` maps its image members to paths. Raises RecipeError for a sample that the format cannot hold.
+    `facts` is the sample's JSON. `paths` maps the names of its image members to paths of files. Raises RecipeError if the
+    format cannot hold the sample.
     """
     if not facts.get("roles"):
         raise RecipeError(
-            f"sample {key} is not a conversation; the format messages holds only conversations. Export the dataset as parquet"
+            f"sample {key} is not a conversation, but the format messages holds only conversations. Export to parquet"
         )
     shown = [paths[place["file"]] for place in facts["metadata"] if place]
     record: dict[str, Any] = {"messages": [_message(key, *one) for one in _grouped(facts)]}
@@ -56,7 +57,7 @@ def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> d
 
 
 def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
-    """Return for each message its role, its facts, and the kind and text of each position; the text of an image is None."""
+    """Return for each message the role, the facts, and the kind and text of each position. The text of an image is None."""
     grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
     turns = facts.get("turns") or [None] * len(facts["roles"])
     for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):
@@ -72,7 +73,7 @@ def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tu
     calls = [_call(key, text) for kind, text in positions if kind == "tool_call"]
     if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
         raise RecipeError(
-            f"sample {key}: a message continues after its tool call; the format messages holds tool calls only at the end"
+            f"sample {key}: a message continues after its tool call, but the format messages holds tool calls only at the end"
         )
     content = list(positions[: len(positions) - len(calls)])
     message: dict[str, Any] = {"role": role}
@@ -95,6 +96,6 @@ def _call(key: str, text: str | None) -> dict[str, Any]:
         call = json.loads(text or "")
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise RecipeError(f"sample {key}: a tool call is not JSON with a name and arguments; did a step rewrite it?") from None
+        raise RecipeError(f"sample {key}: a tool call must be JSON with name and arguments. Did a step rewrite it?") from None
     identity = {"id": call["id"]} if "id" in call else {}
     return {**identity, "type": "function", "function": function}

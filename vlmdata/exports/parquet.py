@@ -15,11 +15,11 @@ from vlmdata.engine.output.stored_samples import members, shards
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 
-GROUP = 100  # samples of one row group: the Hub's viewer reads pages of this size
+GROUP = 100  # samples per row group, like a page of the Hub's viewer
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one Parquet file for each shard; its metadata declares the image columns for `datasets`."""
+    """Write one Parquet file for each shard. The metadata of the files declares the image columns for `datasets`."""
     found = list(shards(store))
     schema = features(layout).arrow_schema
     (draft / "data").mkdir()
@@ -43,7 +43,7 @@ def features(layout: str) -> Any:
 
 
 def rows_of(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a shard, given its index rows in `table`, as rows of these columns."""
+    """Yield a row with the columns of `features` for each sample of a shard. `table` has the shard's rows of the index."""
     for key, found in members(store, shard, table):
         with sample_of(store, shard, key):
             row = _row(key, found, layout)
@@ -51,7 +51,7 @@ def rows_of(store: Store, shard: str, table: pa.Table, layout: str) -> Iterator[
 
 
 def _row(key: str, found: dict[str, bytes], layout: str) -> dict[str, Any]:
-    """Return a sample as a row: a pair with its image, or a document with aligned lists, one of them null at each place."""
+    """Return a sample as a row. In a document, images and texts are aligned, and one of them is null at each position."""
     facts = json.loads(found["json"])
     text = found["json"].decode()
     pictures = {name: data for name, data in found.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS}

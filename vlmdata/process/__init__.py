@@ -1,1 +1,1 @@
-"""What a process meets: signals, threads that fail, a machine without memory."""
+"""Signals, threads that cannot start, and lack of memory."""

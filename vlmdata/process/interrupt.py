@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM: a command prints one line and exits with the shell's status, even after repeated signals."""
+"""Handles Ctrl-C and SIGTERM: a command prints one line and exits with 128 + the signal, even after repeated signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import subprocess
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_received: list[int] = []  # signals so far; a process has one set of handlers
+_received: list[int] = []  # signals so far; global, because a process has one set of handlers
 _unsaid: list[str] = []  # the line that is still to be printed
 
 
@@ -33,9 +33,9 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
     def finish() -> int | None:
         """Return the status of the work, or None if it was interrupted."""
         status = work()
-        if _received:  # the interrupted code turned the signal into an error and reported that
+        if _received:  # the interrupted code caught the KeyboardInterrupt and reported an error
             return None
-        if is_process:  # a signal from now on ends the interpreter's shutdown at once, without a message
+        if is_process:  # a later signal ends the interpreter's shutdown at once, without a message
             _received.append(signal.SIGINT)
             _unsaid.clear()
         return status
@@ -53,7 +53,7 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Raise the error unless a signal caused it: an import or a call into C may turn the signal into any error."""
+    """Re-raise the error if no signal came. After a signal, any error counts as its effect: an import may raise any."""
     if not _received and not isinstance(error, KeyboardInterrupt):
         raise error
 
@@ -66,7 +66,7 @@ def listen() -> None:
 
 
 def _say() -> None:
-    """Print the line once. Not with `print`: an interrupted print may hold its lock."""
+    """Print the line once. `print` is not used, because an interrupted `print` may still hold its lock."""
     while _unsaid:
         line = f"{_unsaid.pop()}\n"
         os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # a new line after the ^C of a terminal
@@ -82,7 +82,7 @@ def _stop(number: int, frame: Any) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of `listen` after the block, in which a library sets its own; Ray's raises SystemExit."""
+    """Restore the handlers of `listen` after a block in which a library sets its own. Ray's handler raises SystemExit."""
     if signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return
@@ -97,7 +97,7 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Block Ctrl-C for processes started in the block, for their lifetime: a terminal sends it to all processes."""
+    """Start processes in the block that never receive Ctrl-C, because a terminal sends it to all processes."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -106,13 +106,13 @@ def held_back() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignore Ctrl-C; the parent process handles it."""
+    """Ignore Ctrl-C, because the parent process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def handed_to(process: subprocess.Popen) -> Iterator[None]:
-    """Pass both signals on to a child process: it gets Ctrl-C from the terminal, and SIGTERM from this process."""
+    """Let a child process handle both signals. It gets Ctrl-C from the terminal, and SIGTERM from this process."""
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate()), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Recognises out-of-memory errors of any library and reports them in one line."""
+"""Recognizes out-of-memory errors of any library, and reports them in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vlmdata.process.thread import has_room
 
-ADVICE = "Free some or use fewer --workers, and run the same command again; it resumes."
+ADVICE = "Free some memory or use fewer --workers, and run the same command again; it resumes."
 WORDS = (
     "Cannot allocate memory",  # the C library's
     "Insufficient memory",  # OpenCV's
@@ -20,9 +20,9 @@ WORDS = (
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Return whether an error comes from lack of memory: it or one of its causes says so, or no memory is free now.
+    """Return whether lack of memory caused an error: the error or a cause of it says so, or no memory is free now.
 
-    Call it in the `except` block, while the error's frames still hold their memory. The check of free memory is needed for
+    Call this in the `except` block, while the error's frames still hold their memory. The check of free memory is needed for
     a half-imported library, which fails later with an unrelated message. An AssertionError without such a cause is a bug.
     """
     if any(_names_memory(one) for one in _causes(error)):
@@ -31,13 +31,13 @@ def is_short_of_memory(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """Return an error with its traceback as text; the last line says if memory ran out."""
+    """Return an error with its traceback as text. If memory ran out, a last line says so."""
     text = traceback.format_exc()
     return f"{text}\n{in_short(error)}" if is_short_of_memory(error) else text
 
 
 def in_short(error: BaseException) -> str:
-    """Return one line about lack of memory."""
+    """Return a message of one line about lack of memory, with the text of the error."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
     return "MemoryError: there is too little memory" + f" ({text[:300]})" * (text != "MemoryError")
 

@@ -1,4 +1,4 @@
-"""Threads that start or raise MemoryError, and the outermost call of a thread or a worker process."""
+"""Threads that raise MemoryError if they cannot start, and the outermost call of a thread or a worker process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-ROOM = 64 << 20  # bytes: a process that cannot map this many more is out of memory
-BEGIN_S = 60.0  # a thread that has not started after this time never will, however busy the process is
-LOOK_S = 1.0  # between checks of free memory while waiting for a thread to start
+ROOM = 64 << 20  # bytes; a process that cannot map that many more is out of memory
+BEGIN_S = 60.0  # a thread that has not started after this time will never start, even in a busy process
+LOOK_S = 1.0  # time between checks of free memory, while waiting for a thread to start
 
 
 def has_room() -> bool:
@@ -26,8 +26,8 @@ def has_room() -> bool:
 def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
     """Return the result of `work`, or of `on_error` for any exception, including KeyboardInterrupt and MemoryError.
 
-    For the outermost call of a thread or a worker process: its error reaches the waiting caller only if it is passed on.
-    `on_error` runs inside the `except` block and may re-raise.
+    Use it for the outermost call of a thread or a worker process, whose errors reach the waiting caller only if they are
+    passed on. `on_error` runs inside the `except` block and may re-raise.
     """
     try:
         return work()
@@ -36,7 +36,7 @@ def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
 
 
 class Thread(threading.Thread):
-    """A daemon thread. `start` raises MemoryError if it lacks memory to start; the standard library waits for ever."""
+    """A daemon thread. `start` raises MemoryError if there is no memory for it; the standard library's waits forever."""
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
         super().__init__(target=target, args=args, name=name, daemon=True)

@@ -1,5 +1,5 @@
-"""The report: one self-contained page with a dataset's contents, the loss at each step, and examples near each threshold.
+"""The report: one self-contained page with a dataset's contents, the rows that each step drops, and examples near thresholds.
 
-It reads the ledger, the index and the manifest; pictures of rejected rows come from `work/` if it still exists.
+It is made from the ledger, the index and the manifest. Pictures of rejected rows are read from `work/` if it still exists.
 `vlmdata.report.write.write_report` is the public function.
 """

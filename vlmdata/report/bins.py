@@ -1,4 +1,4 @@
-"""Bars of a histogram from counted values."""
+"""Computes the bars of a histogram from counted values."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from vlmdata.report.threshold_lines import Line
 
 BARS = 40
 TAIL = 0.002  # share of all values at each end that the outermost bars collect
-RESOLUTION = 2.0**-11  # relative: the smallest difference that a tally keeps
-SPREAD = 25.0  # a log scale is used if the largest value exceeds the median this many times
+RESOLUTION = 2.0**-11  # smallest relative difference that a tally keeps
+SPREAD = 25.0  # the scale is logarithmic if its upper end is more than this many times the median
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Ascending edges of the bars: (N + 1,). The first and the last bar also hold all values beyond them."""
+    """N bars between ascending edges (N + 1,). The first and the last bar also hold all values outside the edges."""
 
     edges: np.ndarray
     is_log: bool
-    is_whole: bool  # all values are whole numbers
+    is_whole: bool  # all values are integers
 
     def count(self, tally: NumberTally) -> np.ndarray:
-        """Return how many values each bar holds: (N,)."""
-        slack = np.minimum(np.diff(self.edges, append=self.edges[-1] + 1), 1) / 100  # values are rounded, edges are not
+        """Return the number of values in each bar: (N,)."""
+        slack = np.minimum(np.diff(self.edges, append=self.edges[-1] + 1), 1) / 100  # values are rounded but edges are not
         place = np.searchsorted(self.edges - slack, tally.values(), side="right") - 1
         return np.bincount(np.clip(place, 0, len(self.edges) - 2), tally.counts, len(self.edges) - 1).astype(np.int64)
 
     def position(self, value: float) -> float:
-        """Return the position of a value on the scale: 0 the left end, 1 the right end."""
+        """Return the position of a value on the scale, from 0 (left end) to 1 (right end)."""
         low, high, at = float(self.edges[0]), float(self.edges[-1]), value
         if self.is_log:
             low, high, at = math.log(low), math.log(high), math.log(max(value, low))
         return (at - low) / (high - low)
 
     def center(self, value: float) -> float:
-        """Return the position of a value's label: under the middle of its bar if each whole number has one."""
+        """Return the position of a value's label. It is the middle of the bar if each integer has its own bar."""
         return self.position(value + 0.5 if self.has_a_bar_each else value)
 
     @property
     def has_a_bar_each(self) -> bool:
-        """Whether each whole number has its own bar."""
+        """Whether each integer has its own bar."""
         return self.is_whole and not self.is_log and float(self.edges[1] - self.edges[0]) == 1
 
     def holds(self, line: Line) -> bool:
-        """Say whether a line is on the scale."""
+        """Return whether a threshold line is on the scale."""
         return bool(self.edges[0] <= edge(line, self.is_whole) <= self.edges[-1])
 
     def ticks(self) -> list[float]:
@@ -64,14 +64,14 @@ class Bins:
 
 
 def edge(line: Line, is_whole: bool) -> float:
-    """Return the value at which a line is drawn: for whole numbers between the last kept and the first rejected one."""
+    """Return the value at which a line is drawn. For integers, it separates the bars of kept and rejected values."""
     if not is_whole:
         return line.at
     return float(math.ceil(line.at) if line.sign in "≥<" else math.floor(line.at) + 1)
 
 
 def make(tally: NumberTally, lines: list[Line]) -> Bins:
-    """Return bars for all values of a score; the scale also covers lines near the values."""
+    """Return bars for all values of a score. The scale also covers threshold lines near the values."""
     values = tally.values()
     is_whole = bool((values == np.round(values)).all())
     low, high, middle = tally.quantile(TAIL), tally.quantile(1 - TAIL), tally.quantile(0.5)
@@ -89,7 +89,7 @@ def make(tally: NumberTally, lines: list[Line]) -> Bins:
 
 
 def nice(width: float) -> float:
-    """Return the least of 1, 2, 2.5 or 5 times a power of ten that is not below `width`."""
+    """Return `width` rounded up to 1, 2, 2.5 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(width))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= width * (1 - 1e-9))
 

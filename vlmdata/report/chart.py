@@ -1,4 +1,4 @@
-"""Draw a histogram as SVG: kept values, values rejected on this score, values rejected elsewhere, and threshold lines."""
+"""Draws a histogram as SVG: kept values, values rejected on this score, values rejected elsewhere, and threshold lines."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vlmdata.report.threshold_lines import Line
 
 WIDTH, HEIGHT = 340, 150  # SVG units; the page scales the drawing
 LEFT, RIGHT, TOP, BOTTOM = 4, 4, 26, 22
-LETTER = 6.2  # width of a character, at most
+LETTER = 6.2  # largest width of a character in SVG units
 
 
 @dataclass(frozen=True)
 class ChartLayer:
-    """The counts of one kind in every bar, stacked on the earlier layers."""
+    """The number of values of one kind in every bar. The bars are stacked on those of earlier layers."""
 
     kind: str  # a CSS class: kept, here or elsewhere
     counts: np.ndarray
 
 
 def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: str) -> Markup:
-    """Return an SVG of stacked bars and threshold lines. `label` is its text for screen readers."""
+    """Return an SVG of stacked bars and threshold lines. `label` is the text for screen readers."""
     total = np.sum([layer.counts for layer in layers], axis=0)
     tallest = max(int(total.max()), 1)
     inner, floor = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM

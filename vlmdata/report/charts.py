@@ -1,4 +1,4 @@
-"""The histograms of the page: scores with their thresholds, rejected values without a stored column, and kept samples."""
+"""Builds the histograms of the page: of scores, of rejected values without a stored column, and of kept samples."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import NumberTally, merged
 from vlmdata.report.threshold_lines import Line, score_of
 
-HASHES = 2.0**53  # larger than any count or size
+HASHES = 2.0**53  # a column with larger values holds hashes, because no count or size is so large
 QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
 
 
 def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict[str, Any]]]:
-    """Return the charts with thresholds as `decided` and those without as `measured`."""
+    """Return the charts with thresholds under `decided`, and those without thresholds under `measured`."""
     with_lines: list[dict[str, Any]] = []
     without: list[dict[str, Any] | None] = []
     for score, by_rule in facts.scores.items():
@@ -39,7 +39,7 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
 
 
 def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
-    """Return a note that a column holds hashes, which have no useful histogram; None if it holds counts."""
+    """Return a note that a column holds hashes, which have no useful histogram, or None if it holds counts."""
     whole = merged(tallies)
     if not whole.total or whole.quantile(1) < HASHES:
         return None
@@ -62,9 +62,8 @@ def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line])
     layers = [ChartLayer(kind, bins.count(tally)) for kind, tally in sums.items()]
     counts = {kind: tally.total for kind, tally in sums.items()}
     reached = merged([sums["kept"], sums["here"]])
-    noted = [
-        line for line in own if reached.total and (line.rejected or bins.holds(line))
-    ]  # no note if no value came to a line
+    # a line that no value reaches gets no note
+    noted = [line for line in own if reached.total and (line.rejected or bins.holds(line))]
     middle = short(whole.quantile(0.5))
     label = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, median {middle}"
     return {
@@ -79,7 +78,7 @@ def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line])
 
 
 def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
-    """Return the chart of rejected values for a rule whose other values are not stored."""
+    """Return the chart of a rule's rejected values, for a rule whose kept values are not stored."""
     (step, reason), tally = rule, judged.values
     at = judged.thresholds.most_common(1)[0][0]
     line = Line(step, at, judged.sign, step, reason, tally.total)
@@ -97,7 +96,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Return how many of the values that reach a line it rejects, and would reject if moved a little to either side."""
+    """Return how many values reach a line, how many it rejects, and how many it would reject a little left or right."""
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
     step = max(1.0, step) if is_whole else step
@@ -114,7 +113,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line rejects; a value within the tally's rounding of the threshold counts as equal to it."""
+    """Return how many values a line rejects. A value that differs only by the tally's rounding counts as equal to it."""
     values = tally.values()
     slack = abs(at) * 2.0**-12
     bad = {

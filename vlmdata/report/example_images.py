@@ -1,4 +1,4 @@
-"""Load what the page shows of a row: a small inline picture and the beginning of its text."""
+"""Loads what the page shows of a row: a small inline picture and the beginning of the text."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
 from vlmdata.report.recomputed_rows import RecomputedRows
 
-SIDE = 208  # pixels of the long side: shown at 104 on a high-resolution screen
-QUALITY = 55  # WebP, about 4 kB
+SIDE = 208  # pixels of the longer side; the page shows 104, so high-resolution screens get all
+QUALITY = 55  # of WebP; a picture has about 4 kB
 MAX_BYTES = 1_300_000  # of all pictures together; base64 adds a third
 MAX_CHARS = 240
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufffe\uffff]+")
@@ -34,7 +34,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u
 
 @dataclass(frozen=True)
 class Shown:
-    """An example with its picture (a data: address, or None) and its text."""
+    """An example with its picture (a `data:` URL, or None) and its text."""
 
     example: Example
     picture: str | None
@@ -44,7 +44,7 @@ class Shown:
 
 
 class Album:
-    """Loads pictures and texts: of kept samples from the tars, of rejected ones from `work/`."""
+    """Loads pictures and texts. Those of kept samples come from the tars, and those of rejected rows from `work/`."""
 
     def __init__(self, store: Store, recomputed: RecomputedRows | None, kept: list[Example]):
         self.store, self.recomputed = store, recomputed
@@ -52,7 +52,7 @@ class Album:
         self.bytes_left = MAX_BYTES
 
     def show(self, example: Example) -> Shown | None:
-        """Return what is shown of an example; None if it is no longer stored."""
+        """Return the picture and text of an example, or None if the example is no longer stored."""
         if example.is_kept:
             sample = self.samples.get(example.key)
             return None if sample is None else self._kept(example, sample)
@@ -94,7 +94,7 @@ class Album:
 
 
 def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
-    """Return a WebP with sides of at most SIDE pixels, its width and its height; None if the image cannot be decoded."""
+    """Return a WebP with sides of at most SIDE pixels, its width and height, or None if `body` cannot be decoded."""
     try:
         pixels = decode(body, target=(SIDE, SIDE)).pixels
     except ImageError:
@@ -112,7 +112,7 @@ def clean(words: str | None) -> str:
 
 
 def _samples(store: Store, keys: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the lines of the index with these keys."""
+    """Return the lines of the index for these keys: key -> line."""
     wanted = pa.array(sorted(set(keys)), pa.string())
     found: dict[str, dict[str, Any]] = {}
     with open_index(store) as index:

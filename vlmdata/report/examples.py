@@ -1,4 +1,4 @@
-"""Choose the rows to show, in a second pass over the ledger. The choice depends only on values and keys."""
+"""Chooses the rows that the report shows, in a second pass over the ledger. The choice depends only on values and keys."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from vlmdata.report.read_ledger import ranges
 from vlmdata.report.scan_ledger import Rule
 from vlmdata.report.threshold_lines import Line
 
-NEAREST = 12  # on each side of a line; more than are shown, because some look alike
-COPIES = 5  # of a cluster, besides the kept row
+NEAREST = 12  # on each side of a threshold; more than the page shows, because some look alike
+COPIES = 5  # rejected rows of a cluster
 SAMPLES = 18
 
 
-Cluster = tuple[str, str]  # a step that rejects copies, and the key of the row it kept
+Cluster = tuple[str, str]  # a step that rejects copies, and the key of the row that it kept
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row of the ledger to show, or one image or text of it."""
+    """A row of the ledger that the report shows, or one image or text of such a row."""
 
-    number: int  # of the row in the ledger
+    number: int  # number of the row in the ledger
     key: str
-    place: int  # of the image or text; WHOLE: the row
+    place: int  # position of the image or text; WHOLE for the row itself
     value: float | None
     url: str | None
-    is_kept: bool  # it is in a tar
-    before: int  # kept positions before `place`; the place in the sample is this, minus `joined` unless a conversation
-    joined: int  # kept texts up to `place` that packing joined to the text before
+    is_kept: bool  # whether it is in a tar
+    before: int  # kept positions before `place`. Except in a conversation, the sample has `joined` positions less
+    joined: int  # kept texts up to `place` that packing joined to the text before them
     images_before: int  # kept images before `place`
 
 
 @dataclass
 class Nearest:
-    """The first `size` examples by (distance, key, place)."""
+    """Collects the `size` examples with the smallest (distance, key, place)."""
 
     size: int
     found: list[tuple[tuple[float, str, int], Example]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Nearest:
     def add(
         self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, ledger_range: LedgerRange, value: np.ndarray | None
     ) -> None:
-        """Add items of a range that are among the first."""
+        """Add those items of a ledger range that are among the `size` nearest."""
         if not len(distance):
             return
         worst = self.found[-1][0][0] if len(self.found) == self.size else np.inf
@@ -65,19 +65,20 @@ class Nearest:
         self.found = sorted(self.found, key=lambda pair: pair[0])[: self.size]
 
     def examples(self) -> list[Example]:
+        """Return the examples, nearest first."""
         return [example for _, example in self.found]
 
 
 @dataclass(frozen=True)
 class LedgerRange:
-    """Consecutive rows of the ledger with their verdicts; `first` is the number of the first row."""
+    """Consecutive rows of the ledger with their verdicts. `first` is the number of the first row in the ledger."""
 
     first: int
     rows: pa.Table
     found: Verdicts
 
     def example(self, row: int, place: int, value: float | None) -> Example:
-        """Return one row, or one position of it, as an example."""
+        """Return a row of the range, or one position of the row, as an example."""
         line = self.rows.select(["key", "url", "outcome", "images", "texts"]).slice(row, 1).to_pylist()[0]
         images, texts = line["images"] or [], line["texts"] or []
         living = [_lives(images, i) or _lives(texts, i) for i in range(max(len(images), len(texts)))]
@@ -97,7 +98,7 @@ class LedgerRange:
 
 
 def _joined(images: list[Any], texts: list[Any], place: int) -> int:
-    """Return how many kept texts up to a place follow another kept text with no kept image between."""
+    """Return how many kept texts up to a place follow another kept text without a kept image between them."""
     count, is_behind_text = 0, False
     for i in range(place + 1):
         if _lives(texts, i):
@@ -110,7 +111,7 @@ def _joined(images: list[Any], texts: list[Any], place: int) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rows to show: near each rule's threshold, of each cluster, and of the whole dataset."""
+    """The chosen examples: near the threshold of each rule, from each cluster, and from the whole dataset."""
 
     kept: dict[Rule, list[Example]]
     rejected: dict[Rule, list[Example]]
@@ -121,7 +122,7 @@ class Chosen:
 def choose(
     store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], wanted: Sequence[Cluster]
 ) -> Chosen:
-    """Read the ledger once and choose examples. `levels`: rule -> threshold, and its line if the score is known."""
+    """Read the ledger once and choose examples. `levels` has each rule's threshold, and its line if the score is known."""
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}
     clusters = {cluster: (Nearest(1), Nearest(COPIES)) for cluster in wanted}

@@ -1,4 +1,4 @@
-"""Count millions of names in bounded memory; the frequent ones stay."""
+"""Counts millions of names in bounded memory, and keeps the most frequent names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Heavy:
-    """Counts by name and label. Above `most` names the rarest are discarded, so that counts become lower bounds."""
+    """Counts by name and label. If there are more than `most` names, rare names are discarded, and counts are lower bounds."""
 
     def __init__(self, most: int = 400_000):
         self.most = most
@@ -15,7 +15,7 @@ class Heavy:
         self.is_exact = True
 
     def add(self, lines: Iterable[tuple[str, str | None, int]]) -> None:
-        """Count (name, label, times)."""
+        """Add (name, label, times) to the counts."""
         for name, label, times in lines:
             counter = self.counts.get(name)
             if counter is None:
@@ -26,5 +26,5 @@ class Heavy:
             self.counts = dict(self.largest(self.most // 4))
 
     def largest(self, count: int) -> list[tuple[str, Counter[str | None]]]:
-        """Return the most frequent names with their counts; ties by name."""
+        """Return the `count` most frequent names with their counts. Equally frequent names are in alphabetical order."""
         return sorted(self.counts.items(), key=lambda item: (-item[1].total(), item[0]))[:count]

@@ -1,4 +1,4 @@
-"""Gather everything that page.html shows, as plain values."""
+"""Gathers everything that page.html shows, as plain values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vlmdata.report.scan_ledger import Facts, Rule, scan
 from vlmdata.report.threshold_lines import Line, score_of, step_names
 from vlmdata.show import other_records
 
-MARGINS = 10  # rules with examples near the threshold
+MARGINS = 10  # maximum number of rules with examples near the threshold
 PER_SIDE = 4
 CLUSTERS = 4  # shown for each step
 COPIES = 3
 SAMPLES = 12
-NAMES = 10  # hosts, languages
+NAMES = 10  # hosts or languages shown in a table
 
 
 def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _head(manifest: dict[str, Any], kept: Stored) -> dict[str, Any]:
 
 
 def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the steps in order, each with the rows that reach it, the rows it drops, and its reasons, largest first."""
+    """Return the steps in order, each with the rows that reach it, the rows that it drops, and its reasons, most rows first."""
     sums: dict[str, Counter[str]] = {}
     for line in manifest["dropped"]:
         sums.setdefault(line["step"], Counter())[line["reason"] or ""] += line["rows"]
@@ -86,13 +86,13 @@ def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _yaml(recipe: dict[str, Any]) -> str:
-    """Return a recipe as YAML in a fixed order, the same for a manifest read from disk and one just made."""
+    """Return a recipe as YAML in a fixed order, so that it is the same before and after the manifest is written."""
     parts = [{name: recipe[name]} for name in ("source", "steps", "shards", "part_rows")]
     return "".join(yaml.safe_dump(part, sort_keys=True, allow_unicode=True, width=100) for part in parts)
 
 
 def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
-    """Return the rules to show examples of, largest first. Rules about copies are left out: clusters show them."""
+    """Return the rules with examples, most rejections first. Rules about copies are left out, because clusters show them."""
     copying = {step for counter in facts.clusters.counts.values() for step in counter}
     rules = sorted(facts.rules.items(), key=lambda item: (-item[1].values.total, str(item[0])))
     levels: dict[Rule, tuple[float, Line | None]] = {}
@@ -139,7 +139,7 @@ def _shown(examples: list[Example], album: Album, most: int) -> list[Shown]:
 
 
 def _clusters(heavy: Heavy) -> dict[str, list[str]]:
-    """Return for each step that rejects copies the keys of the kept rows with most copies."""
+    """Return the steps that reject copies, each with the keys of the kept rows that have the most copies."""
     steps = sorted({step for counter in heavy.counts.values() for step in counter if step is not None})
     return {
         step: sorted(
@@ -169,7 +169,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the hosts with most rows and, if there are more than NAMES hosts, those that lost most rows."""
+    """Return the hosts with the most rows. If there are more than NAMES hosts, add those that lost the most rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]
@@ -187,6 +187,6 @@ def _names(heavy: Heavy) -> dict[str, Any]:
 
 
 def _name(name: str, counter: Counter[str | None]) -> dict[str, Any]:
-    """Return a name's rows, how many are kept, and the step that dropped most of the others."""
+    """Return how many rows a name has, how many are kept, and which step dropped the most of them."""
     lost = sorted(((count, step) for step, count in counter.items() if step is not None and count), reverse=True)
     return {"name": name, "rows": counter.total(), "kept": counter[None], "loss": lost[0] if lost else None}

@@ -1,4 +1,4 @@
-"""Read measured values and verdicts of each image, text and row from a range of the ledger."""
+"""Reads the measured values and the verdicts of images, texts and rows from a range of the ledger."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from vlmdata.row import Flat, flatten, numbers
 
-SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # and the parameter that limits it
+SIDES = {"short side": "min_side", "long side": "max_side", "aspect ratio": "max_aspect"}  # score -> parameter that limits it
 WHOLE = -1  # place of a value that belongs to the whole row
 
 
 class Values(NamedTuple):
-    """A measured column: `value` (N,) of the item at `place` (N,) of row `row` (N,)."""
+    """A measured column as arrays (N,): value i belongs to the item at `place[i]` in row `row[i]`."""
 
     value: np.ndarray
     row: np.ndarray
@@ -23,8 +23,10 @@ class Values(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Every rejection in a range: of whole rows (place WHOLE) and of single images and texts. `pairs[code[i]]` is the step
-    and reason of the i-th; each row and place has at most one."""
+    """All rejections in a range of the ledger: of whole rows (place WHOLE) and of single images and texts.
+
+    Rejection i is at `place[i]` of row `row[i]`, and `pairs[code[i]]` is its step and reason. A place has at most one.
+    """
 
     pairs: list[tuple[str, str | None]]
     code: np.ndarray
@@ -34,7 +36,7 @@ class Verdicts(NamedTuple):
     place: np.ndarray
 
     def codes_at(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of the rejection of each item itself; -1 for none."""
+        """Return the code of each item's own rejection, or -1 if the item itself was not rejected."""
         if not len(self.code):
             return np.full(len(row), -1)
         keys = _ordinal(self.row, self.place)
@@ -44,25 +46,25 @@ class Verdicts(NamedTuple):
         return np.where(keys[at] == wanted, self.code[at], -1)
 
     def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of the rejection of each item, else of its row; -1 if both live."""
+        """Return the code of each item's own rejection, else of its row's rejection, or -1 if there is none."""
         own = self.codes_at(row, place)
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a column's single values: the value type of a list, else the column's type."""
+    """Return the type of a column's items: the value type of a list column, else the column's own type."""
     return kind.value_type if _is_list(kind) else kind
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Say whether a column holds numbers."""
+    """Return whether a column holds numbers."""
     item = item_type(kind)
     tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_duration)
     return any(test(item) for test in tests)
 
 
 def is_word(kind: pa.DataType) -> bool:
-    """Say whether a column holds words, such as languages, or values counted as words: booleans, and dates by year."""
+    """Return whether a column holds words, such as languages, or values that count as words: booleans, and years of dates."""
     item = item_type(kind)
     item = item.value_type if pa.types.is_dictionary(item) else item
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_date, pa.types.is_timestamp)
@@ -74,7 +76,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def words_of(column: pa.Array) -> pa.Array:
-    """Return the values of a column, for which `is_word` holds, as strings; a date as its year."""
+    """Return the values of a column of words as strings. A date becomes its year."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     column = column.cast(kind)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
@@ -83,7 +85,7 @@ def words_of(column: pa.Array) -> pa.Array:
 
 
 def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return a measured column's values, their rows and their places. Lists of other lengths are left out."""
+    """Return a measured column's values, their rows and places. A list must be as long as the row's images or texts."""
     column = rows[name].combine_chunks()
     if not _is_list(column.type):
         return column, np.arange(len(column)), np.full(len(column), WHOLE)
@@ -99,7 +101,7 @@ def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.nda
 
 
 def values(rows: pa.Table, name: str) -> Values:
-    """Return a score: a measured column of numbers, or one of SIDES."""
+    """Return the values of a score, which is a measured column of numbers or one of SIDES."""
     if name not in SIDES:
         column, row, place = flat_values(rows, name)
         column = column.cast(pa.int64()) if pa.types.is_duration(column.type) else column

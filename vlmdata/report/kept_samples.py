@@ -1,4 +1,4 @@
-"""Sum up the kept samples from the index."""
+"""Computes statistics of the kept samples from the index."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vlmdata.row import numbers
 
 @dataclass
 class Stored:
-    """Sums and histograms over the samples in the tars."""
+    """Sums and tallies over the samples in the tars."""
 
     images: int = 0
     characters: int = 0
-    text_length: NumberTally = field(default_factory=NumberTally)  # characters of each sample
+    text_length: NumberTally = field(default_factory=NumberTally)  # characters in each sample
     sample_bytes: NumberTally = field(default_factory=NumberTally)  # bytes of each sample in the tar
-    images_each: NumberTally = field(default_factory=NumberTally)
+    images_each: NumberTally = field(default_factory=NumberTally)  # images in each sample
 
 
 def stored(store: Store) -> Stored:
-    """Read the index once and return the sums."""
+    """Read the index once and return the statistics."""
     sums = Stored()
     with open_index(store) as index:
         for rows in index.groups(("text_chars", "size", "images")):

@@ -1,4 +1,4 @@
-"""Read a dataset's Parquet files in ranges of rows, so that memory does not depend on their size."""
+"""Reads a dataset's Parquet files in ranges of rows, so that memory does not depend on their size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RANGE = 20_000  # rows at a time
 
 
 def schema(store: Store, names: Sequence[str]) -> pa.Schema:
-    """Return the union of the files' schemas: a file without measured rows lacks columns."""
+    """Return the union of the files' schemas, because a file without measured rows lacks some columns."""
     schemas = []
     for name in names:
         with open_parquet(store, name) as file:

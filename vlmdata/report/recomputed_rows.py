@@ -1,7 +1,7 @@
-"""Recompute rows of a finished run as its last pass had them, from `work/`, without measuring or fetching.
+"""Recomputes rows of a finished run from `work/`, as they were in its last pass, without measuring or fetching.
 
-Rejected images and their texts are stored only in `work/`; a report shows some of them. `work/parts.json` holds the
-number of ledger rows of each partition, and the global decisions that applied.
+The report shows some of the rejected images and texts, which are stored only in `work/`. `work/parts.json` holds the number
+of ledger rows of each partition, and the global decisions of the run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlmdata.step import RecipeError
 
 
 class RecomputedRows:
-    """Returns rows by their number in the ledger, from a worker that does not measure. The last partition is cached."""
+    """Returns rows by their number in the ledger, using a worker that does not measure. The last partition is cached."""
 
     def __init__(self, job: RunJob, record: dict[str, Any]):
         self.worker = Worker(job, measures=False)
@@ -38,11 +38,11 @@ class RecomputedRows:
                     self.partition, self.cached = partition, self.worker.compute(call)
                 return self.cached.slice(number, 1).to_pylist()[0]
             number -= count
-        raise IndexError(f"row number is {number} past the end of the ledger")
+        raise IndexError(f"the row number exceeds the last row of the ledger by {number + 1}")
 
 
 def open_recomputed(store: Store, manifest: dict[str, Any]) -> RecomputedRows | None:
-    """Return a dataset's recomputed rows; None if `work/`, or a file that its recipe names, is gone."""
+    """Return a dataset's recomputed rows, or None if `work/` or a file that the recipe names is missing."""
     try:
         record = read_record(store, PARTS, PartitionsRecord, WORK_FIX)
         store.size(PLAN)

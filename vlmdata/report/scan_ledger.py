@@ -1,4 +1,4 @@
-"""Count everything the report shows in one pass over the ledger, in memory that does not grow with the rows."""
+"""Counts everything that the report shows, in one pass over the ledger. Memory does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ Rule = tuple[str, str | None]  # step and reason
 
 @dataclass
 class Judged:
-    """What one rule (a step and a reason) rejected by comparing a value with a threshold."""
+    """The values that one rule (a step and a reason) rejected by comparing them with a threshold."""
 
     thresholds: Counter[float] = field(default_factory=Counter)
     below: int = 0  # rejected values below their threshold
-    equal: int = 0  # rejected values equal to it
-    above: int = 0  # rejected values above it
+    equal: int = 0  # rejected values equal to their threshold
+    above: int = 0  # rejected values above their threshold
     values: NumberTally = field(default_factory=NumberTally)
-    equal_to: Counter[str] = field(default_factory=Counter)  # score -> rejected items whose score is the verdict's value
+    equal_to: Counter[str] = field(default_factory=Counter)  # score -> rejected items whose score equals the verdict's value
 
     @property
     def is_minimum(self) -> bool:
-        """Whether kept values are above the threshold."""
+        """Whether the threshold is a minimum, so that kept values are above it."""
         return self.below > 0 or not self.above
 
     @property
     def sign(self) -> str:
-        """The comparison that keeps a value; strict if the rule rejects a value equal to the threshold."""
+        """The comparison that kept values pass. It is strict if the rule rejects a value equal to the threshold."""
         return (">" if self.equal else "≥") if self.is_minimum else ("<" if self.equal else "≤")
 
 
 @dataclass
 class Facts:
-    """The summed contents of the ledger."""
+    """The counts over the whole ledger."""
 
-    scores: dict[str, dict[Rule | None, NumberTally]]  # score -> rule that rejected the items (None: they live) -> values
-    words: dict[str, Heavy]  # column of words -> word -> by step
+    scores: dict[str, dict[Rule | None, NumberTally]]  # score -> rule that rejected the items (None: kept) -> values
+    words: dict[str, Heavy]  # column of words -> word -> counts by step
     rules: dict[Rule, Judged]
     inside: Counter[Rule]  # images and texts rejected inside rows that were kept
     unsigned: frozenset[str] = frozenset()  # unsigned 64-bit scores: counts or hashes
     hosts: Heavy = field(default_factory=Heavy)
-    clusters: Heavy = field(default_factory=Heavy)  # key of the kept row -> by step
+    clusters: Heavy = field(default_factory=Heavy)  # key of the kept row -> counts by step
 
 
 def scan(store: Store, manifest: dict[str, Any]) -> Facts:
-    """Read the ledger once and return its counts."""
+    """Read the ledger once and return the counts."""
     files = ledger_files(manifest)
     kinds = {f.name: f.type for f in schema(store, files) if f.name not in COLUMNS}
     scores = [name for name, kind in kinds.items() if is_number(kind)]
@@ -104,9 +104,9 @@ def _add(facts: Facts, rows: pa.Table) -> None:
 
 
 def _add_rules(facts: Facts, found: Verdicts) -> None:
-    """Add thresholds and values. A row rejected with its last item counts only once, as that item."""
+    """Count thresholds and values by rule. A row that was rejected with its last item counts only once, as that item."""
     compared = np.isfinite(found.threshold) & np.isfinite(found.value)
-    single = np.lexsort((-found.place, found.row))  # items of a row, then the row itself
+    single = np.lexsort((-found.place, found.row))  # the items of a row, then the row itself
     keep = np.ones(len(found.code), bool)
     twin = (found.row[single][1:] == found.row[single][:-1]) & (found.place[single][1:] == WHOLE)
     keep[single[1:][twin]] = False
@@ -142,7 +142,7 @@ def _add_score(by_rule: dict[Rule | None, NumberTally], facts: Facts, name: str,
 
 
 def _verdict_values(found: Verdicts, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return the verdict's value of each item; NaN for an item that was not rejected."""
+    """Return the value in each item's verdict, or NaN if the item was not rejected."""
     numbered = found._replace(code=np.arange(len(found.code)))
     at = numbered.codes_at(row, place)
     return np.where(at >= 0, found.value[np.maximum(at, 0)] if len(found.code) else np.nan, np.nan)
@@ -155,7 +155,7 @@ def _add_inside(facts: Facts, found: Verdicts, row_codes: np.ndarray) -> None:
 
 
 def _counted(names: pa.Array, codes: np.ndarray, steps: list[str]) -> list[tuple[str, str | None, int]]:
-    """Return (name, step, count) of the names that are not null."""
+    """Return (name, rejecting step or None, count) for each name that is not null."""
     table = pa.table({"name": names, "code": codes}).filter(names.is_valid())
     sums = table.group_by(["name", "code"], use_threads=False).aggregate([([], "count_all")])
     lines = zip(*(sums[column].to_pylist() for column in ("name", "code", "count_all")), strict=True)

@@ -1,24 +1,24 @@
-"""Count any amount of numbers in a few thousand counters."""
+"""Counts any number of values in bounded memory."""
 
 from __future__ import annotations
 
 import numpy as np
 
-DROPPED_BITS = 12  # of a float32: 11 of 23 mantissa bits stay, so whole numbers up to 4096 are exact
+DROPPED_BITS = 12  # of a float32: 11 of 23 mantissa bits stay, so integers up to 4096 are exact
 SIGN = np.uint32(0x80000000)
 LOW = np.uint32((1 << DROPPED_BITS) - 1)
-LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # 3.4e38: larger values count as this
+LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # about 3.4e38; larger values are counted as this value
 
 
 class NumberTally:
-    """The count of each value, rounded to 12 significant binary digits (0.02%). At most a million counters."""
+    """Counts values, rounded to 12 significant binary digits (0.02%). It has at most a million counters."""
 
     def __init__(self) -> None:
         self.keys = np.empty(0, np.uint32)
         self.counts = np.empty(0, np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        """Count values, except those that are not finite."""
+        """Count the finite values, and ignore infinity and NaN."""
         keys, counts = np.unique(_keys(values[np.isfinite(values)]), return_counts=True)
         self._merge(keys, counts.astype(np.int64))
 
@@ -39,13 +39,13 @@ class NumberTally:
         return bits.view(np.float32).astype(np.float64)
 
     def quantile(self, share: float) -> float:
-        """Return the value below which a `share` (0..1) of all values lies."""
+        """Return the quantile of all values at `share`, 0 to 1: the median is at 0.5."""
         place = np.searchsorted(np.cumsum(self.counts), share * self.total)
         return float(self.values()[min(int(place), len(self.keys) - 1)])
 
 
 def merged(tallies: list[NumberTally]) -> NumberTally:
-    """Return the sum of tallies."""
+    """Return one tally with the counts of all tallies."""
     whole = NumberTally()
     for tally in tallies:
         whole._merge(tally.keys, tally.counts)
@@ -53,7 +53,7 @@ def merged(tallies: list[NumberTally]) -> NumberTally:
 
 
 def _keys(values: np.ndarray) -> np.ndarray:
-    """Return integers that sort like the values: the rounded leading bits of float32, inverted for negative values."""
+    """Return integers that sort like the values. They are rounded leading bits of float32, inverted if negative."""
     single = np.clip(values, -LARGEST, LARGEST).astype(np.float32) + np.float32(0)  # minus zero becomes zero
     half = np.uint32(1 << (DROPPED_BITS - 1))
     bits = (single.view(np.uint32) + half) & ~LOW

@@ -1,7 +1,7 @@
-"""Find the score on which each threshold is drawn.
+"""Finds the score in whose histogram each threshold is drawn.
 
-For a rule that rejected something, it is the score whose values the rule wrote to the ledger, whatever the step's name. For
-a rule that rejected nothing, names decide: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits `s`.
+If a rule rejected something, it is the score whose values are in the rule's verdicts in the ledger. If a rule rejected
+nothing, names decide: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits `s`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from vlmdata.report.items import SIDES
 from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import LARGEST
 
-LEVELS = 5  # thresholds drawn for one rule, such as one for each language
-AGREEMENT = (
-    0.99  # share of a rule's rejections that must have the score's value: a row may lose its score when it is measured again
-)
+LEVELS = 5  # maximum number of thresholds drawn for one rule, which may have one per language
+# Share of a rule's rejections that must have the score's value. A row may lose its score when it is measured again.
+AGREEMENT = 0.99
 
 
 @dataclass(frozen=True)
 class Line:
-    """A threshold on a score."""
+    """A threshold on a score, drawn as a line."""
 
     score: str
     at: float
@@ -37,7 +36,7 @@ class Line:
 
 
 def lines(facts: Facts, recipe: dict[str, Any]) -> list[Line]:
-    """Return every line, those that rejected something first."""
+    """Return all lines. Lines that rejected something come first."""
     found = []
     for rule, judged in facts.rules.items():
         score = score_of(rule, judged)
@@ -55,7 +54,7 @@ def lines(facts: Facts, recipe: dict[str, Any]) -> list[Line]:
 
 
 def score_of(rule: Rule, judged: Judged) -> str | None:
-    """Return the score that a rule decided on, or None if no stored column holds its values."""
+    """Return the score that a rule compares with its threshold, or None if no stored column holds it."""
     step, reason = rule
     agreeing = [name for name, count in judged.equal_to.items() if count >= AGREEMENT * judged.values.total]
     agreeing.sort(key=lambda name: (SIDES.get(name) != reason, not name.startswith(step), name))
@@ -75,12 +74,12 @@ def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the score that a parameter limits according to its name, or None."""
+    """Return the score that a parameter limits, judged by the parameter's name, or None if there is none."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not -LARGEST <= value <= LARGEST:  # infinite or NaN is no limit
+    if not -LARGEST <= value <= LARGEST:  # infinity and NaN are not limits
         return None
     sides = [score for score, parameter in SIDES.items() if parameter == name and parameters.get("of") == "original"]
     names = [f"{step}.{what}", *([step] if what == "score" else []), *sides]

@@ -1,4 +1,4 @@
-"""Write report.html, one self-contained file, from a dataset's files and the template page.html."""
+"""Writes report.html, one self-contained file, from a dataset's files and the template page.html."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HERE = Path(__file__).parent
 
 
 def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write report.html beside the files that a manifest lists, and return its size and SHA-256 for the manifest.
+    """Write report.html next to the files that a manifest lists, and return its size and SHA-256 for the manifest.
 
-    The bytes depend only on those files and `work/`, not on time or path. If the report cannot be drawn, the page and a
+    Its bytes depend only on these files and `work/`, not on time or path. If the report cannot be drawn, the page and a
     warning say so, and the dataset is finished without it. OSError and lack of memory are raised, because the same command
     can resume after them.
     """
@@ -47,7 +47,7 @@ def _failed(error: Exception) -> Exception:
 
 
 def render(values: dict[str, Any]) -> str:
-    """Return the page with the gathered values. The template escapes every value: captions and addresses come from the web."""
+    """Return the page with the gathered values. The template escapes every value, because many come from the web."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -60,7 +60,7 @@ def render(values: dict[str, Any]) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Return a share in percent with two significant digits: 62%, 3.1%, 0.04%; below 0.01% as < 0.01%."""
+    """Return a share in percent with two significant digits: 62%, 3.1%, 0.04%. A smaller share is "< 0.01%"."""
     if not whole or not part:
         return "0%"
     percent = 100 * part / whole

@@ -1,4 +1,4 @@
-"""Train on conversations."""
+"""Train a model on conversations."""
 
 import click
 

@@ -27,16 +27,16 @@ class HfCausal:
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
-            raise ValueError("give either name (published weights) or config (from scratch)")
+            raise ValueError("set either name (published weights) or config (from scratch)")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, such as llama")
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer; a model from scratch has that of bytes by default."""
+        """Load the tokenizer. A model from scratch has a tokenizer of bytes by default."""
         return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the model's configuration, without weights. From scratch, its vocabulary and ids are the tokenizer's."""
+        """Return the model's configuration without loading weights. From scratch, vocabulary and ids are the tokenizer's."""
         if self.name is not None:
             with quiet():  # it warns about the ids that the next line drops
                 config = AutoConfig.from_pretrained(self.name)
@@ -46,12 +46,12 @@ class HfCausal:
         tokenizer = self.load_tokenizer()
         size = -(-len(tokenizer) // 64) * 64  # whole tiles for the matrix units
         values = {"vocab_size": size, **self.config}
-        if isinstance(values["vocab_size"], int):  # else the configuration's class refuses it
+        if isinstance(values["vocab_size"], int):  # the configuration's class refuses other types
             size = values["vocab_size"]
         return config_of(with_special_ids(values, tokenizer, size))
 
     def width(self) -> int:
-        """Return the width of an embedding."""
+        """Return the width of the embeddings."""
         return int(self.load_config().get_text_config().hidden_size)
 
     def build(self, vocabulary: int) -> PreTrainedModel:
@@ -64,14 +64,14 @@ class HfCausal:
         if self.name is not None:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
-                with quiet():  # it warns how the rows are drawn, which is intended
+                with quiet():  # it warns about the way rows are drawn, which is intended
                     model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
         else:
             if config.vocab_size < vocabulary:
-                raise ValueError(f"vocab_size {config.vocab_size} is smaller than the tokenizer's {vocabulary}")
+                raise ValueError(f"vocab_size is {config.vocab_size}, but the tokenizer needs at least {vocabulary}")
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        # Padding has no loss and no token sees it, so its row learns nothing anyway. But the padding token may have another
-        # use, often the end of a turn, and must learn there.
+        # Padding has no loss and no attention, so its embedding would not be trained anyway. But the padding token may have
+        # another use, often the end of a turn, and must be trained there.
         embeddings: Any = model.get_input_embeddings()
         embeddings.padding_idx = None
         use_packed_attention(model)

@@ -15,7 +15,7 @@ from vlmdata_train.positions.mrope import GridRotary, Mrope
 
 
 class TurnRotary(GridRotary):
-    """Angle i belongs to axis i % 3 as long as that axis has angles left, else to time."""
+    """Rotary angles where angle i belongs to axis i % 3 while that axis has angles left, and otherwise to time."""
 
     def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
         super().__init__(rotary, sections)
@@ -25,14 +25,14 @@ class TurnRotary(GridRotary):
         self.register_buffer("axis", torch.where(is_left, turn, 0), persistent=False)
 
     def share_out(self, angles: Tensor) -> Tensor:
-        """(3, B, T, E / 2) -> (B, T, E / 2)."""
+        """Select the axis of each angle: (3, B, T, E / 2) -> (B, T, E / 2)."""
         axis = self.get_buffer("axis")
         return angles.gather(0, axis.expand(1, *angles.shape[1:]))[0]
 
 
 @dataclass(frozen=True)
 class InterleavedMrope(Mrope):
-    """Use it with a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
+    """Positions of Qwen3-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
     rotary = TurnRotary
     sections: tuple[int, ...] = (24, 20, 20)  # Qwen3-VL's, for heads of width 128

@@ -1,7 +1,7 @@
 """Qwen2-VL's M-RoPE: each token has three positions, time, row and column, each for a share of the rotary angles.
 
-Wang et al. 2024, Qwen2-VL. For text all three are equal. All tokens of an image have the same time, and the text after it
-continues after its longer side. B rows, T tokens, E head width.
+Wang et al. 2024, Qwen2-VL. For text, all three are equal. All tokens of an image have the same time, and the
+text after an image continues after the image's longer side. B rows, T tokens, E head width.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 
 def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:
-    """Return positions: image tokens (B, T), segments (B, T), (rows, columns) of each image -> (3, B, T), without a host sync.
+    """Return the positions (3, B, T) of time, row and column, without a host sync.
 
-    A text token increases the positions after it by 1, the last token of an image by the longer side.
+    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `grids` has the rows and
+    columns of each image. A text token increases the positions after it by 1. The last token of an image increases them by
+    the longer side of its grid.
     """
     shape = torch.tensor(grids, device=marks.device).view(-1, 2)
     ends = shape.prod(1).cumsum(0)  # image tokens up to the end of each image
@@ -45,31 +47,33 @@ class GridRotary(nn.Module):
         super().__init__()
         self.rotary, self.sections = rotary, list(sections)
         if sum(sections) != len(rotary.inv_freq):
-            raise ValueError(f"mrope: sections sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} angles")
+            raise ValueError(f"mrope: the sections sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} angles")
 
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (3, B, T) -> cosines and sines (B, T, E)."""
+        """Return cosines and sines: positions (3, B, T) -> (B, T, E) and (B, T, E)."""
         own = self.share_out(position_ids[..., None].float() * self.rotary.inv_freq.float())
         both = torch.cat([own, own], -1)
         scale = self.rotary.attention_scaling
         return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
 
     def share_out(self, angles: Tensor) -> Tensor:
-        """Select one axis for each angle, section by section: (3, B, T, E / 2) -> (B, T, E / 2)."""
+        """Select one axis for each angle, by sections of angles: (3, B, T, E / 2) -> (B, T, E / 2)."""
         return torch.cat([axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))], -1)
 
 
 @dataclass(frozen=True)
 class Mrope:
-    """Use it with a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
+    """Positions of Qwen2-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
     rotary: ClassVar[type[GridRotary]] = GridRotary  # divides the angles among the axes
     sections: tuple[int, ...] = (16, 24, 24)  # Qwen2-VL's, for heads of width 128
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
-        """Return (3, B, T) positions, which restart at every segment. Raises ValueError for another preprocessing."""
+        """Return (3, B, T) positions, which restart at every segment. Raises ValueError if the preprocessing does not fit."""
         if not hasattr(plan.preprocessing, "tile_size"):
-            raise ValueError("positions: mrope needs a preprocessing with one tile of the image's own size: smart_size")
+            raise ValueError(
+                "positions: mrope needs a preprocessing with one tile per image, of the image's size. Use smart_size"
+            )
         grids = []
         for height, width in batch.image_sizes.tolist():
             grid = plan.grid_of(*plan.preprocessing.tile_size(width, height, plan.facts))
@@ -77,12 +81,12 @@ class Mrope:
         return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return one more than the largest position of each row, without padding."""
+        """Return the largest position of each row plus 1: (B,). `lengths` (B,) are the tokens of each row without padding."""
         is_own = torch.arange(positions.shape[2], device=positions.device) < lengths[:, None]
         return positions.amax(0).masked_fill(~is_own, -1).amax(1) + 1
 
     def prepare(self, language: Any) -> None:
-        """Replace the model's rotary angles. Raises ValueError if it has none."""
+        """Replace the model's rotary angles. Raises ValueError if the model has none."""
         if not hasattr(language.base_model, "rotary_emb"):
             raise ValueError(f"positions: {type(language).__name__} has no rotary positions, which mrope needs")
         language.base_model.rotary_emb = self.rotary(language.base_model.rotary_emb, self.sections)

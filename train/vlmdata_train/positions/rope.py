@@ -13,14 +13,14 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 @dataclass(frozen=True)
 class Rope:
-    """The batch's positions; each image token takes one."""
+    """The positions of the batch, in which each image token has its own position."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
         return batch.position_ids
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return the lengths, because positions count tokens."""
+        """Return the next position of each row: (B,). It is the row's length, because positions count tokens."""
         return lengths
 
     def prepare(self, language: Any) -> None:

@@ -1,4 +1,4 @@
-"""One position for all tokens of an image, as for one word: CogVLM.
+"""Positions where all tokens of an image have the same position, as if the image were one word: CogVLM.
 
 Wang et al. 2023, CogVLM. B rows, T tokens.
 """
@@ -16,7 +16,11 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 
 def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:
-    """Return positions: image tokens (B, T), segments (B, T), tokens of each image -> (B, T), without a host sync."""
+    """Return positions (B, T), without a host sync.
+
+    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `counts` has the number
+    of tokens of each image.
+    """
     number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and including this one
     is_last = marks & torch.isin(number, counts.to(marks.device).cumsum(0))
     adds = (~marks | is_last).long()
@@ -29,14 +33,14 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
 
 @dataclass(frozen=True)
 class Shared:
-    """For any fusion; it differs from `rope` only for images that take several tokens of the text."""
+    """One position per image, for any fusion. It differs from `rope` only if an image takes several tokens of the text."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
         return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return one more than the last position of each row, without padding."""
+        """Return the last position of each row plus 1: (B,). `lengths` (B,) are the tokens of each row without padding."""
         return positions.gather(1, lengths[:, None] - 1)[:, 0] + 1
 
     def prepare(self, language: Any) -> None:
