@@ -78,7 +78,7 @@ def test_check_finds_a_changed_byte(tmp_path, capsys):
     capsys.readouterr()
     assert main(["check", str(tmp_path / "out")]) == 0
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 1
-    assert "00000.tar: its SHA-256 differs" in capsys.readouterr().out
+    assert "00000.tar: the SHA-256 differs" in capsys.readouterr().out
 
 
 def test_check_says_which_modules_of_the_user_a_recipe_imports(tmp_path, capsys, monkeypatch):

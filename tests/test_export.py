@@ -136,7 +136,7 @@ def test_conversations_come_back_as_the_messages_they_were(tmp_path):
 
 
 def test_what_is_no_conversation_is_no_message(out, tmp_path):
-    with pytest.raises(RecipeError, match=r"is not a conversation; .* only conversations\. Export the dataset as parquet"):
+    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only conversations\. Export to parquet"):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,7 @@ TALK = {
     ("more", "problem"),
     [
         ({"turns": [None, {"kind": "tool_call"}, None]}, "continues after its tool call"),
-        ({"turns": [None, None, {"kind": "tool_call"}]}, "is not JSON with a name and arguments"),
+        ({"turns": [None, None, {"kind": "tool_call"}]}, "must be JSON with name and arguments"),
     ],
 )
 def test_what_messages_have_no_place_for_is_said(more, problem):

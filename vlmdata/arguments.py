@@ -20,7 +20,7 @@ def check_whole(least: int | None, **values: Any) -> None:
 
 
 def check_whole_or_none(least: int | None, **values: Any) -> None:
-    """Raise InputError if a value is not None and not an integer, or is less than `least`."""
+    """Raise InputError if a value is neither None nor an integer of at least `least`."""
     check_whole(least, **{name: value for name, value in values.items() if value is not None})
 
 
@@ -69,14 +69,14 @@ def check_text(**values: Any) -> None:
 
 
 def check_callable(**values: Any) -> None:
-    """Raise InputError if a value is not None and cannot be called."""
+    """Raise InputError if a value is neither None nor callable."""
     for name, value in values.items():
         if value is not None and not callable(value):
             raise wrong(name, "a function", value)
 
 
 def check_overrides(overrides: Any) -> None:
-    """Raise InputError if the overrides are not None and not a mapping from dotted paths to values."""
+    """Raise InputError if the overrides are neither None nor a mapping from dotted paths to values."""
     if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(name, str) for name in overrides)):
         raise wrong("overrides", "a mapping such as {'source.path': 'urls.parquet'}", overrides)
 

@@ -1,4 +1,4 @@
-"""Names in a recipe: a plain name is a file in vlmdata/steps or vlmdata/sources, a dotted name is a user's class."""
+"""Resolves names in a recipe: a plain name is a file in vlmdata/steps or vlmdata/sources, and a dotted name a user's class."""
 
 from __future__ import annotations
 
@@ -84,4 +84,4 @@ def suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" There is: {', '.join(known)}" if known else ""
+    return f" Known names: {', '.join(known)}" if known else ""

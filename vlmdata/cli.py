@@ -35,7 +35,7 @@ def _main(argv: list[str] | None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Must be called inside the `except` block, for the traceback."""
+    """Print the error and return the exit status. Only for an `except` block, whose traceback it may print."""
     from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted

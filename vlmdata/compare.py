@@ -117,7 +117,7 @@ def _places(store: Store, manifest: dict[str, Any]) -> pa.Table:
 
 
 def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[str, str]]:
-    """Yield (key, difference) for each sample that differs, in the order of `keys`. See `_difference`."""
+    """Yield the key of each sample that differs, with a description of the difference, in the order of `keys`."""
     at_a, at_b = (_places_of(side, keys) for side in (a, b))
     same_place = pc.and_(pc.equal(at_a["tar"], at_b["tar"]), pc.equal(at_a["offset"], at_b["offset"]))
     unsure = np.flatnonzero(~np.asarray(pc.fill_null(same_place, False)))

@@ -22,4 +22,4 @@ class InputError(Error, ValueError):
 
 
 class WorkFailed(Error, RuntimeError):
-    """A failure during a run, such as workers that keep dying. The message of a bug in vlmdata holds the traceback."""
+    """A failure during a run, such as workers that keep dying. If vlmdata has a bug, the message holds the traceback."""

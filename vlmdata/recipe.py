@@ -28,7 +28,7 @@ PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pip
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """How samples are stored in tars. `captions` is the layout of img2dataset and open_clip; `documents` is interleaved."""
+    """How samples are stored in tars: in the layout `captions` of img2dataset and open_clip, or as interleaved documents."""
 
     samples: int = 10_000  # per tar; img2dataset's default
     layout: Literal["captions", "documents"] = "captions"
@@ -41,7 +41,7 @@ class Recipe:
     source: Source
     steps: tuple[Step, ...]
     shards: Shards
-    part_rows: int  # rows in a partition of a list; a worker commits a partition as a whole, or repeats it after a crash
+    part_rows: int  # rows in a partition of a list; a worker commits a partition as a whole and repeats it after a crash
 
     def first(self, kind: type[T]) -> T | None:
         """Return the first step of the class `kind`, or None if there is none."""

@@ -56,8 +56,8 @@ ROW = pa.schema(
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
         pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null if the row is not a conversation
-        # For each position null or a JSON object. Its `kind` is reasoning or tool_call (the text is JSON of name, arguments
-        # and id). At a message's first position it may have `begins` (same role as before), `train`, `name`, `tool_call_id`.
+        # At each position null or a JSON object. Its `kind` is reasoning or tool_call (the text is JSON of name, arguments and
+        # id). The first position of a message may add `begins` (if the role is repeated), `train`, `name`, `tool_call_id`.
         pa.field("turns", pa.list_(pa.string())),
         pa.field("tools", pa.string()),  # functions that a conversation may call, as a JSON list of their schemas
         # for each position of `images`, the hash (hex) that the source states for the fetched bytes, or null
@@ -169,7 +169,7 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Return the rows, rejected where `bad` (a bool per row) is true. A row that was rejected before keeps its verdict."""
+    """Reject the rows where `bad` (a bool per row) is true, and return all rows. A row that was rejected keeps its verdict."""
     hit = bad & alive(rows)
     if not hit.any():
         return rows
@@ -179,15 +179,16 @@ def drop_rows(
 
 
 def drop_images(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Return the rows with images rejected. `bad` and arrays in the verdict have a value per position of flattened `images`.
+    """Reject the images where `bad` is true, and return all rows.
 
-    If a row loses its last image, it is rejected too, with the verdict of the first image that it loses in this call.
+    `bad` and each array in the verdict have one value per position of the flattened `images`. If a row loses its last
+    image, it is rejected too, with the verdict of the first image that it loses in this call.
     """
     return _drop_items(rows, "images", bad, step, verdict)
 
 
 def drop_texts(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Return the rows with texts rejected, like `drop_images`. If a row loses its last text, it is rejected too."""
+    """Reject texts in the same way as `drop_images`. If a row loses its last text, it is rejected too."""
     return _drop_items(rows, "texts", bad, step, verdict)
 
 

@@ -1,7 +1,7 @@
 """The base classes of steps and sources, the two parts of a recipe.
 
-A step is a frozen dataclass; its fields are its parameters in YAML. Class attributes declare what it reads, writes and
-needs. It has a measurement, a decision, or both:
+A step is a frozen dataclass whose fields are its parameters in YAML. Class attributes declare what the step reads, writes
+and needs. A step has a measurement, a decision, or both:
 
 * `measure` takes the rows that no step has rejected, and returns columns. The engine stores the columns under the step's
   name and the parameters in `measured_by`, so a later run can change thresholds without measuring again.
@@ -84,7 +84,7 @@ class Step:
     needs: ClassVar[tuple[str, ...]] = ()  # "model": one partition at a time; "gpu": uses a GPU if there is one
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
 
-    label: str = ""  # its name in verdicts and column names; needed if a recipe uses the same step twice
+    label: str = ""  # name of the step in verdicts and columns; needed if a recipe uses a step twice
 
     @property
     def name(self) -> str:
@@ -103,7 +103,7 @@ class Step:
         """Raise RecipeError for invalid parameters, before any row is read."""
 
     def identity(self) -> str:
-        """Return a string for what else, besides `measured_by`, the measurement depends on, such as a hash of weights."""
+        """Return a string that identifies inputs of the measurement besides `measured_by`, such as a hash of weights."""
         return ""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
@@ -154,7 +154,7 @@ def id_of(context: Step | Source) -> str:
 
 
 def file_name(context: Step | Source) -> str:
-    """Return the name of a shipped step or source in recipes, or the last part of the module's name of a user's class."""
+    """Return the name that a shipped class has in recipes. For a user's class, return the last part of its module's name."""
     return (vars(type(context)).get("id") or type(context).__module__).rpartition(".")[2]
 
 
@@ -178,7 +178,7 @@ class Source:
     gives: ClassVar[Gives] = "pairs"  # kind of its rows; "pairs" also covers sources that mix pairs and documents
     by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it
     states_hashes: ClassVar[bool] = False  # rows have `stated_hashes`
-    shuffled: ClassVar[bool] = True  # True for lists: partitions follow the order of keys; False for archives: one per piece
+    shuffled: ClassVar[bool] = True  # lists: partitions follow the order of keys; else (archives) a piece is a partition
 
     def check(self) -> None:
         """Raise RecipeError if the source does not fit the recipe, for example if a file or column is missing."""

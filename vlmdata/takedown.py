@@ -254,7 +254,7 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return partition -> row numbers in work/ of the found ledger rows, or None if the ledger lacks planned rows."""
+    """Return where found rows are in work/ (partition -> row numbers), or None if the ledger lacks planned rows."""
     plan = plans.load(store)
     try:
         partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
@@ -273,7 +273,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Return partition -> row numbers of the matching rows in work/, also of rows that no ledger lists, and their keys."""
+    """Return where matching rows are in work/ (partition -> row numbers), and their keys, also if no ledger lists them."""
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())

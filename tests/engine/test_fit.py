@@ -83,7 +83,7 @@ def recipe_of(folder, source, layout):
 
 @pytest.mark.parametrize("source", ["messages", "llava_json"])
 def test_conversations_as_captions_are_refused(tmp_path, source):
-    with pytest.raises(RecipeError, match=r"gives conversations.*set shards\.layout to documents"):
+    with pytest.raises(RecipeError, match=r"gives conversations.*Set shards\.layout to documents"):
         check(recipe_of(tmp_path, source, "captions"))
 
 
@@ -96,4 +96,4 @@ def test_addresses_that_no_step_fetches_are_noted(tmp_path):
 
 def test_documents_as_captions_are_noted(tmp_path):
     for source, layout, is_noted in (("mmc4", "captions", True), ("mmc4", "documents", False), ("html", "captions", True)):
-        assert any("set shards.layout to documents" in note for note in check(recipe_of(tmp_path, source, layout))) == is_noted
+        assert any("Set shards.layout to documents" in note for note in check(recipe_of(tmp_path, source, layout))) == is_noted

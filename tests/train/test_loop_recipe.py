@@ -23,7 +23,7 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"batches": {"token": 5}}, r"batches: Batches has no parameter 'token'. Did you mean 'tokens'\?"),
         ({"parts": {"encoder": {"freeze": True}}}, r"parts, encoder: Part has no parameter 'freeze'. Did you mean 'frozen'\?"),
         ({"parts": {"projector": {}}}, r"no part 'projector'"),
-        ({"parts": {"language": {"frozen": True, "lr": 1.0}}}, r"a frozen part has neither"),
+        ({"parts": {"language": {"frozen": True, "lr": 1.0}}}, r"a frozen part cannot have"),
         ({"parts": {n: {"frozen": True} for n in ("encoder", "abstractor", "fusion", "language")}}, r"every part is frozen"),
         ({"parts": {"language": {"lora": {"r": 8}}}}, r"language, lora: Lora has no parameter 'r'"),
         ({"steps": None}, r"set either `steps` or `epochs`"),
@@ -63,7 +63,7 @@ def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
     ("words", "message"),
     [
         (["align", "tinny"], r"no training recipe 'tinny'. Did you mean 'tiny'\?"),
-        (["align", "tiny", "--set", "data"], r"--set data: write it as"),
+        (["align", "tiny", "--set", "data"], r"--set data: write a setting as"),
         (["align", "tiny", "--set", "data=/nowhere/at/all"], r"data: .*/nowhere/at/all"),
         (["align", "tiny", "--set", "data={data}", "--set", "model.encoder=open_clop"], r"Did you mean 'open_clip'\?"),
         (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is neither a checkpoint nor"),

@@ -113,7 +113,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line rejects. A value that differs only by the tally's rounding counts as equal to it."""
+    """Return how many values a line rejects. A value counts as equal to `at` if only the tally's rounding separates them."""
     values = tally.values()
     slack = abs(at) * 2.0**-12
     bad = {

@@ -50,7 +50,7 @@ class GridRotary(nn.Module):
             raise ValueError(f"mrope: the sections sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} angles")
 
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines: positions (3, B, T) -> (B, T, E) and (B, T, E)."""
+        """Return the cosines and the sines of the angles at positions (3, B, T), each (B, T, E)."""
         own = self.share_out(position_ids[..., None].float() * self.rotary.inv_freq.float())
         both = torch.cat([own, own], -1)
         scale = self.rotary.attention_scaling
