@@ -32,7 +32,7 @@ IMAGE = pa.struct(
         pa.field("time_s", pa.float64()),  # time of a video frame
         pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels; every resize scales them
         pa.field("data", pa.binary()),  # encoded bytes, if the source holds them inline; null once they are in a blob
-        pa.field("blob", pa.string()),  # file that holds the encoded bytes: a file in work/ or of the source
+        pa.field("blob", pa.string()),  # file that holds the encoded bytes, in work/ or in the source
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("format", pa.string()),  # jpeg, png, webp

@@ -43,7 +43,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _parameters(cls: type, more: dict[str, Any]) -> dict[str, Any]:
     schema = catalog.adapter(cls).json_schema()
-    assert "$defs" not in schema, f"{cls.__name__} has a parameter whose type is a class; recipes hold plain values"
+    assert "$defs" not in schema, f"{cls.__name__} has a parameter whose type is a class, but recipes hold only plain values"
     schema["properties"] = {**more, **schema.get("properties", {})}
     schema["required"] = sorted({*more, *schema.get("required", [])})
     schema["additionalProperties"] = False

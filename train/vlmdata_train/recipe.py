@@ -176,7 +176,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     for name, part in recipe.parts.items():
         if name not in ("encoder", "abstractor", "fusion", "language"):
             raise RecipeError(
-                f"{where}, parts: a model has no part '{name}'. Its parts are encoder, abstractor, fusion and language"
+                f"{where}, parts: a model has no part '{name}'. The parts are encoder, abstractor, fusion and language"
             )
         if part.frozen and (part.lora or part.lr is not None):
             raise RecipeError(f"{where}, parts, {name}: a frozen part cannot have `lr` or `lora`")

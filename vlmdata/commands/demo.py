@@ -14,7 +14,7 @@ EXAMPLES = "vlmdata demo --out demo-out"
 @click.option(
     "--out", default="demo-out", show_default=True, metavar="FOLDER", help="folder for all results", shell_complete=folders
 )
-@click.option("--local", is_flag=True, help="plain processes instead of Ray")
+@click.option("--local", is_flag=True, help="use plain processes instead of Ray")
 def command(out: str, local: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a busy machine tenfold
     from vlmdata.demo.demo import demo

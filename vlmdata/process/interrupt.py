@@ -53,7 +53,7 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Re-raise the error if no signal came. After a signal, any error counts as its effect: an import may raise any."""
+    """Re-raise the error if no signal came. Else ignore it, because an import or C code may turn a signal into any error."""
     if not _received and not isinstance(error, KeyboardInterrupt):
         raise error
 

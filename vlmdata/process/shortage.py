@@ -37,7 +37,7 @@ def told(error: BaseException) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """Return a message of one line about lack of memory, with the text of the error."""
+    """Return a one-line message about lack of memory, with the text of the error."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
     return "MemoryError: there is too little memory" + f" ({text[:300]})" * (text != "MemoryError")
 

@@ -25,7 +25,7 @@ from vlmdata.report.examples import Example
 from vlmdata.report.items import WHOLE
 from vlmdata.report.recomputed_rows import RecomputedRows
 
-SIDE = 208  # pixels of the longer side; the page shows 104, so high-resolution screens get all
+SIDE = 208  # pixels of the longer side; shown at half this size, for high-resolution screens
 QUALITY = 55  # of WebP; a picture has about 4 kB
 MAX_BYTES = 1_300_000  # of all pictures together; base64 adds a third
 MAX_CHARS = 240

@@ -15,7 +15,7 @@ class Heavy:
         self.is_exact = True
 
     def add(self, lines: Iterable[tuple[str, str | None, int]]) -> None:
-        """Add (name, label, times) to the counts."""
+        """Add each (name, label, times) in `lines` to the counts."""
         for name, label, times in lines:
             counter = self.counts.get(name)
             if counter is None:

@@ -85,7 +85,7 @@ def words_of(column: pa.Array) -> pa.Array:
 
 
 def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return a measured column's values, their rows and places. A list must be as long as the row's images or texts."""
+    """Return a measured column's values, their rows and places. Lists as long as neither images nor texts are left out."""
     column = rows[name].combine_chunks()
     if not _is_list(column.type):
         return column, np.arange(len(column)), np.full(len(column), WHOLE)

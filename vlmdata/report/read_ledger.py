@@ -1,4 +1,4 @@
-"""Reads a dataset's Parquet files in ranges of rows, so that memory does not depend on their size."""
+"""Reads a dataset's Parquet files in ranges of rows, so that memory does not depend on the size of the files."""
 
 from __future__ import annotations
 

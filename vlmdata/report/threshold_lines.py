@@ -31,7 +31,7 @@ class Line:
 
     @property
     def is_minimum(self) -> bool:
-        """Whether kept scores are above the line."""
+        """Whether the line is a minimum, so that kept scores are above it."""
         return self.sign in "≥>"
 
 

@@ -44,7 +44,7 @@ class HfCausal:
             return config
         assert self.config is not None
         tokenizer = self.load_tokenizer()
-        size = -(-len(tokenizer) // 64) * 64  # whole tiles for the matrix units
+        size = -(-len(tokenizer) // 64) * 64  # rounded up to whole tiles of the matrix units
         values = {"vocab_size": size, **self.config}
         if isinstance(values["vocab_size"], int):  # the configuration's class refuses other types
             size = values["vocab_size"]

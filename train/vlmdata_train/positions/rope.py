@@ -24,4 +24,4 @@ class Rope:
         return lengths
 
     def prepare(self, language: Any) -> None:
-        """Change nothing: every language model accepts these positions."""
+        """Change nothing, because every language model accepts these positions."""

@@ -44,4 +44,4 @@ class Shared:
         return positions.gather(1, lengths[:, None] - 1)[:, 0] + 1
 
     def prepare(self, language: Any) -> None:
-        """Change nothing: every language model accepts these positions."""
+        """Change nothing, because every language model accepts these positions."""
