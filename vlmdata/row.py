@@ -169,7 +169,7 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Reject the rows where `bad` (a bool per row) is true, and return all rows. A row that was rejected keeps its verdict."""
+    """Reject the rows where `bad` (a bool per row) is true, and return all rows. Earlier verdicts are kept."""
     hit = bad & alive(rows)
     if not hit.any():
         return rows

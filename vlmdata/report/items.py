@@ -85,7 +85,10 @@ def words_of(column: pa.Array) -> pa.Array:
 
 
 def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return a measured column's values, their rows and places. Lists as long as neither images nor texts are left out."""
+    """Return a measured column's values, their rows and their places.
+
+    A list is left out if it is not aligned with the images or the texts of its row.
+    """
     column = rows[name].combine_chunks()
     if not _is_list(column.type):
         return column, np.arange(len(column)), np.full(len(column), WHOLE)
