@@ -76,7 +76,7 @@ def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -
 
 
 def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """Return a recipe as plain values, and its path, without importing the classes that the recipe names."""
+    """Return a recipe as plain values, and its path. No class is imported. Raises RecipeError if the file is not a recipe."""
     path = locate(recipe)
     try:
         tree = yaml.safe_load(path.read_text())
