@@ -162,9 +162,9 @@ def packing(ids: torch.Tensor) -> Any:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("nowhere", "neither a checkpoint nor a model that transformers finds"),
+        ("nowhere", "is not a checkpoint, and transformers finds no model there"),
         ("run", "Did you mean '.*run/checkpoints/step_00000006'"),
-        ("bert", "bert is a bert model; the models in LLaVA's form are llava, llava_next, llava_onevision"),
+        ("bert", "bert is a bert model. The models in LLaVA's form are llava, llava_next, llava_onevision"),
     ],
 )
 def test_a_start_that_is_none_is_named_in_one_line_before_any_work(tmp_path, start, message):
@@ -181,5 +181,5 @@ def test_a_start_with_other_parts_is_refused_by_the_weight_that_does_not_fit(tmp
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0
-    with pytest.raises(RecipeError, match=r"its parts differ from the recipe's, first in '.*'; omit `model`"):
+    with pytest.raises(RecipeError, match=r"its parts differ from the recipe's, first in '.*'\. Omit `model`"):
         run_training(tiny_recipe(data, tmp_path / "second", model=MODEL, start=str(tmp_path / "llava"), steps=1))

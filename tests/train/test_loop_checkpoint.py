@@ -117,7 +117,7 @@ def test_a_run_keeps_the_checkpoint_whose_own_weights_were_the_best(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
     path = save(tmp_path, nn.Linear(4, 4), torch.optim.SGD([nn.Parameter(torch.zeros(1))]), 1)
-    with pytest.raises(ValueError, match=r"'bias' is \(4,\), the model needs \(5,\)"):
+    with pytest.raises(ValueError, match=r"'bias' is \(4,\), but the model needs \(5,\)"):
         checkpoint.load_model(path, nn.Linear(4, 5))
     larger = nn.Linear(4, 4)
     larger.register_parameter("more", nn.Parameter(torch.zeros(2)))
@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_reported_in_one_line(tmp_path, name):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=1)
     file = run_training(recipe).checkpoint / name
     os.truncate(file, 20)
-    with pytest.raises(RecipeError, match=f"{file}: damaged .*: remove {file.parent}"):
+    with pytest.raises(RecipeError, match=rf"{file} is damaged .*\. Remove {file.parent}"):
         run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=2))
 
 

@@ -21,8 +21,8 @@ def urls(crowded: int, others: int) -> list[str]:
 def test_the_line_names_host_rate_time_and_setting() -> None:
     warning = crowd(urls(900, 100), 1_000_000, options(host_requests_per_s=20.0))
     assert warning == (
-        "90% of the addresses are on big.example, which gets at most 20 requests a second: the run takes 12 hours. "
-        "If its owner allows more: --set 'download.host_rates={big.example: 200}'"
+        "90% of the addresses are on big.example, which gets at most 20 requests a second, so the run takes 12 hours. "
+        "If the owner of the host allows more, add --set 'download.host_rates={big.example: 200}'"
     )
 
 

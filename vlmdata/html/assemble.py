@@ -1,4 +1,4 @@
-"""Makes the two aligned lists of a document from the kept blocks: text is joined, and split only by images."""
+"""Makes the two lists of a document, texts and images, from the kept blocks. Consecutive texts are joined into one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LISTS = frozenset(("ul", "ol", "dl", "menu", "dir"))
 
 
 def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return texts and images, aligned; at each position one of the two is None.
+    """Return a list of texts and a list of images. The lists have equal length, and at each position one of the two is None.
 
-    An empty line separates paragraphs, a line break list items and table rows, a bar table cells. A layout table (one of its
-    cells holds several blocks) is read as paragraphs.
+    Paragraphs are separated by an empty line, list items and table rows by a line break, and table cells by a bar. If a cell
+    holds several blocks, its row arranges the page, and the cells of the row are separated like paragraphs.
     """
     items, groups = _items(layout)
     layout_rows = _layout_rows(layout, kept, items)
@@ -48,9 +48,10 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
 
 
 def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
-    """Return for each section its list item or cell, and the group of that: a cell's table, an item's outermost list.
+    """Return two lists with an entry for each section: the item that holds the section, and the group that holds it.
 
-    Both are indexes of sections, -1 for none. A section that is an item or a group counts as its own.
+    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. Entries are indexes of
+    sections, or -1 if there is none. A section that is an item or a group holds itself.
     """
     items: list[int] = []
     groups: list[int] = []
@@ -63,7 +64,7 @@ def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
 
 
 def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[int]:
-    """Return the table rows that have a cell with several kept blocks."""
+    """Return the section indexes of the table rows with a cell that holds several kept blocks."""
     seen: set[int] = set()
     rows: set[int] = set()
     for block, keep in zip(layout.blocks, kept, strict=True):
@@ -76,7 +77,7 @@ def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[
 
 
 def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
-    """Return the separator between two blocks, given the items that hold them (-1 for none)."""
+    """Return the separator between two blocks. `before` and `item` are the items that hold the blocks, or -1."""
     if before < 0 or item < 0:
         return "\n\n"
     one, two = layout.sections[before], layout.sections[item]
@@ -91,7 +92,7 @@ def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int]
 
 
 def _item_mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
-    """Return the bullet or number of a list item, empty for a cell or term."""
+    """Return the bullet or number of a list item, or an empty string for a cell or term. `numbers` counts by list."""
     section = layout.sections[item]
     if section.tag != "li":
         return ""

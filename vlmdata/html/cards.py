@@ -1,4 +1,7 @@
-"""Decides whether repeated cards (a picture, a name and a sentence inside a link) are content or teasers."""
+"""Decides whether the cards of a page are its content or teasers of other pages.
+
+A card is a picture, a name and a sentence inside a link.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,22 @@ from dataclasses import dataclass
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
 PROSE_WORDS = 10
-_ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose
-_PARAGRAPH_WORDS = 60  # of the paragraph in an article with only one
-_CARD_WORDS = 6  # of a card's sentence
-_LABEL_WORDS = 4  # between cards: a date, a price
-_FEWEST = 3  # cards
-_CARD_BLOCKS = 8  # at most
-_NAMED_SHARE = 0.8  # of the prose, required of cards named as boilerplate: `related-card`
+_ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose that cards must hold, on a page with and without an article
+_PARAGRAPH_WORDS = 60  # at least, for a single paragraph to count as an article
+_CARD_WORDS = 6  # of a card's sentence, at least
+_LABEL_WORDS = 4  # of a line between cards, such as a date or a price, at most
+_FEWEST = 3  # cards in a row, at least
+_CARD_BLOCKS = 8  # of one card, at most
+_NAMED_SHARE = 0.8  # share of the prose that cards must hold if their names mean boilerplate: `related-card`
 _AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements whose cards always belong to other pages
 _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
-    """Return whether a block is the sentence of a card, not a headline: it ends like a sentence.
+    """Return whether a linked block ends like a sentence, so that it is the sentence of a card and not a headline.
 
-    On pages without an article, `before` is the block before it; a linked heading there is enough too.
+    On a page without an article, `before` is the previous block of the card. If `before` is a linked heading, ten words are
+    enough, whatever the block ends with.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False
@@ -33,20 +37,21 @@ def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
 
 @dataclass(slots=True)
 class _Run:
-    """Consecutive blocks that are links, or short lines between them."""
+    """A range of consecutive blocks that are links, or short lines between links."""
 
     start: int
     end: int
     pictures: int = 0
     sentences: int = 0
     words: int = 0
-    named: bool = False  # whether its cards are named as boilerplate
+    named: bool = False  # whether the names of its cards mean boilerplate
 
 
 def teaser_share(layout: PageLayout) -> float:
-    """Return the share of a page's prose that lists of teasers must hold to be its content.
+    """Return the share of a page's prose that lists of teasers must hold to count as the content of the page.
 
-    It is 0.5 on a page with an article (two paragraphs in a row, or a long one) and 0.25 on a page of names and short texts.
+    The share is 0.5 on a page with an article (two consecutive paragraphs, or a long one). It is 0.25 on a page that consists
+    of names and short texts.
     """
     row = 0
     for block in layout.blocks:
@@ -65,7 +70,11 @@ def is_prose(block: PageBlock) -> bool:
 
 
 def unlink_cards(layout: PageLayout) -> list[range]:
-    """Set `links` of the cards' blocks to 0 if cards hold enough of the page's prose; else return their ranges of blocks."""
+    """Decide whether the cards of a page are its content, and return the ranges of blocks of the cards that are not.
+
+    Cards are content if they hold enough of the page's prose. `links` of their blocks is then set to 0, so that later steps
+    keep the blocks.
+    """
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []
     least = teaser_share(layout)
@@ -83,11 +92,12 @@ def unlink_cards(layout: PageLayout) -> list[range]:
             block.links = 0.0
     for section in layout.sections:
         if section.chrome and section.end > section.start and free[section.start] and free[section.end - 1]:
-            section.chrome = 0  # class="related-card teaser"
+            section.chrome = 0  # its names are wrong, as in class="related-card teaser"
     return []
 
 
 def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_Run]:
+    """Yield the runs of cards outside boilerplate. If `strict`, only a block that ends like a sentence counts as a sentence."""
     chrome: list[bool] = []
     named: list[bool] = []
     for section in layout.sections:

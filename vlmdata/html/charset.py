@@ -1,8 +1,8 @@
 """Decodes the bytes of a page with the charset that a browser would choose.
 
-Order: byte order mark, HTTP header, `<meta>` or XML declaration in the first 1,024 bytes, a later `<meta>` (browsers restart
-when they find one), then valid UTF-8, then windows-1252. Source: WHATWG HTML, "determining the character encoding"; its step
-of free detection is limited to UTF-8.
+The first of these decides: the byte order mark, the HTTP header, a `<meta>` or XML declaration in the first 1,024 bytes, and a
+later `<meta>` (a browser starts again when it finds one). Without any of them, a page that is valid UTF-8 is read as UTF-8, and
+any other as windows-1252. Source: WHATWG HTML, "determining the character encoding", which also lets a browser guess.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from resiliparse.parse.encoding import map_encoding_to_html5
 from vlmdata.html.cut import cut_out
 
 _PRESCAN = 1024  # bytes, WHATWG
-_LATE = 65536  # bytes of the page searched for a `<meta>` after the prescan
+_LATE = 65536  # bytes of the page that are searched for a `<meta>` if the prescan finds none
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xfe\xff", "utf-16-be"), (b"\xff\xfe", "utf-16-le"))
 _META = re.compile(rb"<meta[\s/][^>]*>", re.IGNORECASE)
 _CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
 _XML = re.compile(rb"^<\?xml[^>]*\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
 _REPLACEMENT = "\ufffd"
-# WHATWG decodes these labels as supersets.
+# WHATWG decodes pages with these labels by a superset of the charset.
 _WIDER = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
 
 # Python leaves five bytes of windows-1252 undefined; browsers read them as C1 controls.
@@ -29,16 +29,16 @@ _CP1252 = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte 
 
 
 class DecodedText(NamedTuple):
-    """A decoded page, and how it was decoded."""
+    """The text of a decoded page, and the charset that was used."""
 
     text: str
-    encoding: str  # Python's name
-    source: str  # of the encoding: bom, http, meta, late_meta, utf8 or fallback
-    replaced: int  # sequences that are invalid in the charset, now U+FFFD
+    encoding: str  # Python's name of the charset
+    source: str  # what named the charset: bom, http, meta, late_meta, utf8 or fallback
+    replaced: int  # number of invalid byte sequences, which became U+FFFD
 
 
 def decode(html: bytes, http_charset: str | None = None) -> DecodedText:
-    """Decode a page. Bytes that are invalid in the charset are replaced and counted, never an error."""
+    """Decode a page. Bytes that are invalid in the charset are replaced and counted; they raise no error."""
     encoding, source = _choose(html, http_charset)
     if source == "bom":
         html = html[3 if encoding == "utf-8" else 2 :]
@@ -53,7 +53,7 @@ def decode(html: bytes, http_charset: str | None = None) -> DecodedText:
 
 
 def codec(label: str) -> str | None:
-    """Return Python's codec for a WHATWG label (`latin1` means windows-1252), or None for an unknown one."""
+    """Return the name of Python's codec for a WHATWG label (`latin1` means windows-1252), or None if the label is unknown."""
     label = label.strip().lower()
     if label == "x-mac-cyrillic":
         return "mac-cyrillic"
@@ -81,7 +81,10 @@ def _choose(html: bytes, http_charset: str | None) -> tuple[str, str]:
 
 
 def _declared(head: bytes) -> str | None:
-    """Return the codec that a `<meta>` or an XML declaration names. UTF-16 declared in ASCII is false and means UTF-8."""
+    """Return the codec that a `<meta>` or an XML declaration names, or None.
+
+    A declaration that can be read as ASCII cannot be part of a UTF-16 page, so `utf-16` means UTF-8 here.
+    """
     head = cut_out(head, b"<!--", b"-->")
     labels = [match[1] for meta in _META.finditer(head) if (match := _CHARSET.search(meta[0]))]
     if xml := _XML.match(head):

@@ -1,9 +1,9 @@
-"""Selects the blocks of a page that are its main content, as a pure function of its layout.
+"""Selects the blocks of a page that are its main content. The selection depends on the layout only.
 
-Each block has a score: its words if it reads like prose, a negative number if it consists of links. Sections named as
-boilerplate and lists of teasers count only if they hold most of the prose. The section with the highest sum holds the main
-content; the innermost section inside it with nearly all of its prose is the core. The blocks between the title and the core
-are added. Links and the lines that `furniture.py` recognizes are dropped.
+Each block has a score: its number of words if it reads like prose, or a negative number if it consists of links. Sections whose
+names mean boilerplate, and lists of teasers, count only if they hold most of the prose. The section with the highest sum of
+scores holds the main content. The innermost section inside it with nearly all of its prose is the core. The title and the
+summary before the core are added. Links and the lines that `furniture.py` recognizes are dropped.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from vlmdata.html.sums import Sums, prose_of, sums_of
 from vlmdata.html.teasers import BOXES, drop_teasers, is_related, teaser_lists
 from vlmdata.text.words import count_words
 
-_GALLERY_WORDS = 40
-_CORE = 0.8  # share of the prose that the core holds
-_AMPLE_WORDS = 250  # of prose outside boilerplate: with so much, a page may drop boilerplate that holds more, such as comments
-_AMPLE = 0.8  # share of the prose that such a page drops at most
-_SOME_WORDS = 50  # of prose outside boilerplate: with so much, other people's words are dropped even if they are most of it
-_HARDLY = 0.05  # share of the prose: with less outside boilerplate, the names do not mean boilerplate
-_FEW = 0.3  # share of the prose: with less in the section of the highest sum, lists of links have lowered the other sums
-_SKIPPED = 0.1  # share of the text of a page: smaller skipped boilerplate is not read again
-_SUMMARY_WORDS = 20  # at least
-_FIGURE_BLOCKS = 50  # of an image and its captions, at most
+_GALLERY_WORDS = 40  # of prose; a gallery has fewer
+_CORE = 0.8  # share of the prose that the core holds, at least
+_AMPLE_WORDS = 250  # of prose outside boilerplate; a page with this many may drop boilerplate that holds more
+_AMPLE = 0.8  # share of the prose that such a page drops, at most
+_SOME_WORDS = 50  # of prose outside boilerplate; a page with this many may drop comments that hold more
+_HARDLY = 0.05  # share of the prose outside boilerplate; below it, names that mean content are trusted more
+_FEW = 0.3  # share of the prose in the best section; below it, links have distorted the sums, and the whole page is used
+_SKIPPED = 0.1  # share of the text of a page; skipped boilerplate below this share is not read again
+_SUMMARY_WORDS = 20  # of a summary, at least
+_FIGURE_BLOCKS = 50  # of an image with its captions, at most
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
 _TABLE_PARTS = CELLS | {"tr", "thead", "tbody", "tfoot"}
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 
 
 def main_blocks(layout: PageLayout) -> list[bool]:
-    """Return for each block whether it belongs to the main content."""
+    """Return a list with an entry for each block: True if the block belongs to the main content.
+
+    Also corrects the layout: `links` of cards, wrong marks of boilerplate, and credits at the end of captions.
+    """
     blocks = layout.blocks
     teasers = unlink_cards(layout)
     sums = sums_of(layout)
@@ -64,14 +67,14 @@ def main_blocks(layout: PageLayout) -> list[bool]:
 
 
 def _trust_content(layout: PageLayout) -> None:
-    """Unmark boilerplate that is also named as content: `class="content toc-1"`, `comment-text` in a forum."""
+    """Clear the boilerplate mark of sections that are also named as content, as in `class="content toc-1"`."""
     for section in layout.sections:
         if section.body:
             section.chrome = 0
 
 
 def may_have_skipped_content(layout: PageLayout) -> bool:
-    """Return whether the skipped boilerplate may be content: it is no small part of the page and may hold most of the prose."""
+    """Return whether the skipped boilerplate is a large part of the page and may hold most of its prose."""
     if layout.skipped_chars < _SKIPPED * (layout.skipped_chars + sum(len(block.text or "") for block in layout.blocks)):
         return False
     prose = [block for block in layout.blocks if is_prose(block)]
@@ -81,14 +84,14 @@ def may_have_skipped_content(layout: PageLayout) -> bool:
 
 
 def _is_gallery(kept: list[bool], sums: Sums) -> bool:
-    """Return whether a page is a gallery or a shop page: hardly any prose, and at least three images."""
+    """Return whether a page is a gallery or a shop page: it has at least three images and fewer than 40 words of prose."""
     if sums.images[-1] < 3:
         return False
     return prose_of(kept, sums) < _GALLERY_WORDS
 
 
 def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Keep images and the lines beside them; drop links without an image beside them."""
+    """Return the kept blocks of a gallery: all except boilerplate and the links that have no image beside them."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
         if s.tag == "body":
@@ -101,12 +104,15 @@ def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
 
 
 def _beside_image(parent: Section, sums: Sums) -> bool:
-    """Return whether the element around a section is small and shows an image, as around a title or price."""
+    """Return whether the parent of a section is small and shows an image, like the parent of a title or a price."""
     return parent.end - parent.start <= 12 and sums.images[parent.end] > sums.images[parent.start]
 
 
 def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Return for each block whether it is outside boilerplate. Boilerplate that holds most of the prose counts as content."""
+    """Return a list with an entry for each block: False if the block is in boilerplate.
+
+    Boilerplate that holds a large share of the prose counts as content.
+    """
     kept = [True] * len(layout.blocks)
     prose = sums.prose
     total = prose[-1]
@@ -133,7 +139,7 @@ def _without_chrome(layout: PageLayout, sums: Sums) -> list[bool]:
 
 
 def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
-    """Return the words of prose outside all boilerplate and lists of teasers."""
+    """Return the number of words of prose outside boilerplate and lists of teasers."""
     outside = [True] * len(layout.blocks)
     for i, s in sums.sections:
         if s.chrome > 1 or i in teasers:
@@ -142,7 +148,7 @@ def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
 
 
 def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
-    """Return whether a section holds content despite its names: an illustration, or prose surrounded by prose."""
+    """Return whether a section whose names mean boilerplate is an illustration, a summary, or prose between other prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
     is_followed = sums.prose[around.end] > sums.prose[s.end]
@@ -166,7 +172,7 @@ def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
 
 
 def _best_section(layout: PageLayout, kept: list[bool], totals: Sums) -> Section:
-    """Return the section with the highest score, the innermost of equals."""
+    """Return the section with the highest sum of scores. If several have this sum, return the innermost one."""
     scores = [_score(b) if keep and b.words else 0.0 for b, keep in zip(layout.blocks, kept, strict=True)]
     sums = [0.0, *accumulate(scores)]
     best, top = layout.sections[0], 0.0
@@ -180,7 +186,7 @@ def _best_section(layout: PageLayout, kept: list[bool], totals: Sums) -> Section
 
 
 def _core_of(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
-    """Return the innermost section that holds nearly all prose of the chosen one."""
+    """Return the innermost section inside `chosen` that holds nearly all of its prose."""
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
         inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS
@@ -190,7 +196,7 @@ def _core_of(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
 
 
 def _widen(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
-    """Return the outermost section around the chosen one that adds only images and texts, no links and no dropped blocks."""
+    """Return the outermost section around `chosen` that adds only kept images and kept texts without links."""
     blocks = layout.blocks
     while chosen.parent >= 0:
         parent = layout.sections[chosen.parent]
@@ -202,6 +208,7 @@ def _widen(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
 
 
 def _score(block: PageBlock) -> float:
+    """Return the number of words outside links, a negative number for a link, or 0 for a heading or a few words."""
     if block.links > 0.7:
         return -block.words - 1.0
     if block.words < 4 or block.tag in HEADINGS:
@@ -210,9 +217,9 @@ def _score(block: PageBlock) -> float:
 
 
 def _drop_links(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Drop the text of sections inside the chosen one that consist of links, and links outside paragraphs.
+    """Drop the text of the sections inside `chosen` that consist of links, and the links outside of paragraphs.
 
-    Tables are kept whole.
+    Parts of tables are not dropped.
     """
     words, linked = sums.words, sums.linked
     done = 0  # end of the last dropped section

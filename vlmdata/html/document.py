@@ -29,11 +29,11 @@ class PageDocument:
     images: list[ImageRef | None] = field(default_factory=list)
     title: str | None = None
     language: str | None = None  # as the page declares it: `en-US`
-    robots: tuple[str, ...] = ()  # of <meta name=robots>, lower case: noindex, noai, noimageai, tdm-reservation ...
+    robots: tuple[str, ...] = ()  # directives for robots in the head, lower case: noindex, noai, noimageai, tdm-reservation ...
     encoding: str = ""  # Python's name of the charset used to decode it
-    replaced: int = 0  # bytes or sequences that are invalid in that charset
-    left_out: dict[str, int] = field(default_factory=dict)  # cut by limits: images, depth
-    refused: str | None = None  # why it was not parsed: too_large, too_deep, too_many_tags, too_many_attributes
+    replaced: int = 0  # number of byte sequences that are invalid in that charset
+    left_out: dict[str, int] = field(default_factory=dict)  # number of elements over a limit: `images`, `depth`
+    refused: str | None = None  # why the page was not parsed: too_large, too_deep, too_many_tags, too_many_attributes
 
 
 def extract(
@@ -45,10 +45,10 @@ def extract(
     whole_page: bool = False,
     limits: Limits = _DEFAULT,
 ) -> PageDocument:
-    """Read one page. `charset_hint` is the charset in its Content-Type header; `url` resolves relative addresses.
+    """Return the document of one page. No page raises an error, whatever its bytes are.
 
-    `mode="obelics"` extracts as OBELICS's released code does, flaws included. `whole_page` keeps boilerplate. No page content
-    raises an error.
+    `url` is the address of the page, which resolves relative addresses. `charset_hint` is the charset in the Content-Type
+    header. `mode="obelics"` extracts exactly as OBELICS's released code does, flaws included. `whole_page` keeps boilerplate.
     """
     if len(html) > limits.max_bytes:
         return PageDocument(refused="too_large")
@@ -77,7 +77,7 @@ def extract(
 
 
 def _read_head(tree: Any, page: bytes, url: str, document: PageDocument) -> str:
-    """Set the fields of the document that the head states, and return the base of relative addresses."""
+    """Set title, language and robots of the document from the head of the page. Return the base of relative addresses."""
     if tree.root is not None:
         attributes = tree.root.attributes
         document.language = (attributes.get("lang") or attributes.get("xml:lang") or "").strip() or None

@@ -1,4 +1,4 @@
-"""Drops lines inside the main content that are no part of it: datelines, bylines, buttons, credits, pointers to other pages."""
+"""Drops lines that do not belong to the main content: datelines, bylines, buttons, credits, pointers to other pages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DATE = (
     rf"\d{{1,4}}(?:st|nd|rd|th)?|{_MONTH}|mon(?:day)?|tues?(?:day)?|wed(?:nesday)?|thu(?:rs?)?(?:day)?|fri(?:day)?"
     r"|sat(?:urday)?|sun(?:day)?|at|on|[ap]\.?m\.?|[ecmp][sd]?t|gmt|utc|bst|ist"
 )
-_FURNITURE = re.compile(  # a whole line in lower case: a date, a byline or the label of a button
+_FURNITURE = re.compile(  # matches a whole line in lower case: a date, a byline or the label of a button
     rf"\W*(?:(?:first |last )?(?:published|updated|posted|modified)\b.*\d.*"
     rf"|(?=\D*\d)(?=.*(?:\b{_MONTH}|\d\d-\d\d))(?:(?:{_DATE})\W+)*(?:{_DATE})"
     r"|advert(?:isement)?|caption|close|facebook|twitter|e-?mail|whatsapp|linkedin|pinterest|share|tags|author|publish date"
@@ -57,20 +57,20 @@ _CREDIT_WORD = (  # words before the source of a picture
 _CREDIT = re.compile(  # `(Photo: A. Name / Agency)`, `Source: Agency`, `© A. Name` at the end of a caption
     rf"(?:(?:^|(?<=[.!?…»\"”’);,。！？）」])|[\[(|–—-])\s*(?:{_CREDIT_WORD}\s?[:：/©]|image copyright)"
     r"|(?:^|\s)[\[(]?(?:ⓒ|\(c\))|[\[(]?©|^credit\b\W)[^:!?]{2,80}$",
-    re.IGNORECASE,  # `(credit: A. Name)` inside a caption is kept: books under open licences require it
+    re.IGNORECASE,  # `(credit: A. Name)` is kept inside a caption, because open licences require it
 )
 _CREDIT_SIGN = re.compile("[:：/©ⓒⒸ]|[(][cC][)]|[cC](?i:redit|opyright)")  # every credit has one of these
 
 
 def without_credit(text: str) -> str:
-    """Return a caption without the credit at its end, empty if it holds nothing else."""
+    """Return a caption without the credit at its end. The result is empty if the caption is only a credit."""
     end = text[-120:] if len(text) < 2000 else ""
     found = _CREDIT.search(end) if _CREDIT_SIGN.search(end) else None
     return text[: len(text) - len(found[0])].rstrip(" \n|–—-,;") if found else text
 
 
 def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
-    """Drop kept blocks that are furniture (lines that are no part of the text), and credits at the end of captions."""
+    """Drop kept blocks that do not belong to the text, such as bylines and buttons, and the credits at the end of captions."""
     blocks = layout.blocks
     _drop_comments(blocks, kept)
     for i, b in enumerate(blocks):
@@ -90,16 +90,16 @@ def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
 
 
 def _is_furniture(text: str, words: int) -> bool:
-    """Return whether a block is a line of furniture or a cookie notice."""
+    """Return whether a block is a date, a byline, the label of a button or a cookie notice."""
     if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text.lower()):
         return True
     return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
 
 
 def _drop_comments(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Drop all blocks from a line such as `3 comments` on, if at least as many words precede it as follow.
+    """Drop a line such as `3 comments` and all blocks after it, if at least half of the words are before the line.
 
-    A line without a number may be a heading of the text: then at least four times as many words must precede it.
+    A line without a number may be a heading of the text, so four fifths of the words must be before such a line.
     """
     total = sum(b.words for b, keep in zip(blocks, kept, strict=True) if keep)
     before = 0
@@ -115,7 +115,7 @@ def _drop_comments(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _is_caption(layout: PageLayout, place: int) -> bool:
-    """Return whether a block is the caption of an image, or the line below it."""
+    """Return whether the block at `place` is the caption of an image, or the line directly below an image."""
     section = layout.sections[layout.blocks[place].section]
     around = layout.sections[section.parent] if section.parent >= 0 else section
     below = place > 0 and layout.blocks[place - 1].image is not None and layout.blocks[place].words < _CAPTION_WORDS
@@ -130,8 +130,8 @@ def is_dateline(text: str | None) -> bool:
 
 
 def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Drop headings above nothing but links that were dropped before."""
-    gone, ends = False, True  # whether links below were dropped; whether the next kept block is a heading or there is none
+    """Drop headings that have nothing left below them because the links below them were dropped."""
+    gone, ends = False, True  # links below were dropped; the next kept block is a heading, or there is none
     for i in range(len(blocks) - 1, -1, -1):
         b = blocks[i]
         if not kept[i]:
@@ -145,7 +145,7 @@ def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Drop bylines, dates and other short lines before the first prose, and pointers to other pages after the last."""
+    """Drop bylines, dates and other short lines before the first paragraph, and pointers to other pages after the last one."""
     prose = [i for i, b in enumerate(blocks) if kept[i] and b.tag not in HEADINGS and is_prose(b) and not is_dateline(b.text)]
     if not prose:
         return
@@ -171,7 +171,7 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """If a text has hardly any links, drop the short paragraphs with links at its end. Removes their indexes from `prose`."""
+    """Drop the short paragraphs with links at the end of a text with hardly any links. Remove their indexes from `prose`."""
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
         return
@@ -183,7 +183,7 @@ def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) 
 
 
 def _drop_repeats(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Drop long blocks that repeat one of the last 24 blocks (captions of slide shows), and lines that repeat the title."""
+    """Drop lines that repeat the title, and long blocks that repeat one of the 24 blocks before them, as in slide shows."""
     seen: dict[str, int] = {}
     title = ""
     for i, b in enumerate(blocks):

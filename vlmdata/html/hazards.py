@@ -1,8 +1,8 @@
-"""Rejects pages that would cost a parser too much, before parsing.
+"""Rejects pages that would cost a parser too much time or memory, without parsing them.
 
-A tree builder takes quadratic time on deep nesting and on the attributes of one tag, and copies every open formatting element
+A parser takes quadratic time on deep nesting and on the attributes of one tag. It also copies every open formatting element
 into each paragraph, so one kilobyte of tags can make a tree of a gigabyte. Measured with lexbor: 60,000 nested elements take
-3 s, 50,000 attributes 20 s, 900 unclosed `<font>` in a `<div>` and 20,000 more `<div>` 6.5 GB.
+3 s, 50,000 attributes of a tag take 20 s, and 900 unclosed `<font>` in a `<div>` before 20,000 more `<div>` take 6.5 GB.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from vlmdata.html.open_elements import ALIKE, FORMATTING, Tree
 
 _OTHER_FORMATTING = b"|".join(sorted(FORMATTING - {b"a", b"nobr"})).decode()
 _PLAIN = r"""(?:[ \t\n\f\r]++[a-zA-Z-]++="[^"<]*+")*+ *+>"""
-_SUSPECTS = re.compile(  # `<body>`, `<html>`, and formatting elements, as whole tags if their attributes are plain
+_SUSPECTS = re.compile(  # matches tags of `<body>`, `<html>` and formatting elements, up to `>` if their attributes are plain
     rf"<(?=[bcefhistuBCEFHISTU])(?:(?i:body|html)|(?i:{_OTHER_FORMATTING})(?=[ \t\n\f\r/>])(?:{_PLAIN})?+)".encode()
 )
 
 
 def _pairs() -> Any:
-    """Return a table, (65536,) uint8, from the two bytes after a `<` to 1 (formatting element), 2 (`<body>`, `<html>`) or 0."""
+    """Return a lookup table, (65536,) uint8, with an entry for each value of the two bytes after a `<`.
+
+    An entry is 1 if they may begin the name of a formatting element, 2 for `<body>` or `<html>`, and 0 otherwise.
+    """
     table = np.zeros(1 << 16, np.uint8)
     for number, names in ((1, FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):
         for name in names:
@@ -38,8 +41,8 @@ def _pairs() -> Any:
 
 _PAIRS = _pairs()
 _NAME_END = re.compile(rb"[ \t\n\f\r/>]")
-_FEW = 20_000  # tags: with fewer, no nesting is harmful
-_MERGED = 8  # `<html>` and `<body>` tags, whose attributes a parser merges into one: no more are harmful
+_FEW = 20_000  # tags; a page with fewer is harmless, however they nest
+_MERGED = 8  # `<html>` and `<body>` tags that are harmless; a parser merges the attributes of all of them
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,16 @@ class Limits:
     max_bytes: int = 10_000_000
     max_tags: int = 300_000
     max_attributes: int = 5_000  # of one tag
-    max_depth: int = 1_000  # open elements; Chrome flattens past 512
-    max_images: int = 1_000  # the first are kept, the rest is counted
+    max_depth: int = 1_000  # of open elements; Chrome nests at most 512
+    max_images: int = 1_000  # the first ones are kept, the others are counted
     max_data_bytes: int = 5_000_000  # of one inline image
 
 
 def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
-    """Return a page that is safe to parse, and None or the reason not to: `too_many_tags`, `too_many_attributes`, `too_deep`.
+    """Return (page that is safe to parse, None), or (b"", reason) if the page must not be parsed.
 
-    Comments, scripts, styles and drawings, which could hide tags from the count, are removed from a page with many tags.
+    The reason is `too_many_tags`, `too_many_attributes` or `too_deep`. In a page with many tags, comments, scripts, styles and
+    drawings could hide tags from the count, so they are removed.
     """
     if not _may_be_large(html, limits.max_tags) and not _may_be_crowded(html, limits.max_attributes):
         return html, None
@@ -76,7 +80,10 @@ def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
 
 
 def _may_be_large(html: bytes, most: int) -> bool:
-    """Return whether a page may have many tags or many copies of formatting elements, wherever a parser sees tags begin."""
+    """Return whether a page may have many tags or many copies of formatting elements.
+
+    Every `<` counts as the start of a tag, because a parser may see a tag at any of them.
+    """
     codes = np.frombuffer(html, np.uint8)
     marks = codes == ord("<")
     tags = int(np.count_nonzero(marks))
@@ -85,27 +92,28 @@ def _may_be_large(html: bytes, most: int) -> bool:
     starts = np.flatnonzero(marks[:-2])
     pairs = codes[starts + 1].astype(np.uint16) << 8 | codes[starts + 2]
     _, copied, merged = np.bincount(_PAIRS[pairs], minlength=3).tolist()
-    if tags * (copied + 2) <= 2 * most and merged <= _MERGED:  # most pages
+    if tags * (copied + 2) <= 2 * most and merged <= _MERGED:  # true for most pages
         return False
     suspects = _SUSPECTS.findall(html)
     kinds = set(suspects)
     odd = [kind for kind in kinds if kind[-1:] != b">"]
     merged = sum(suspects.count(kind) for kind in odd if kind[1:].lower() in (b"body", b"html"))
-    copied = sum(map(suspects.count, odd)) - merged + ALIKE * (len(kinds) - len(odd)) + 2  # one <a> and one <nobr>
+    copied = sum(map(suspects.count, odd)) - merged + ALIKE * (len(kinds) - len(odd)) + 2  # 2 for one <a> and one <nobr>
     return tags * copied > 2 * most or merged > _MERGED  # on most pages half of the tags are end tags
 
 
 def _may_be_crowded(html: bytes, most: int) -> bool:
-    """Return whether a tag may have too many attributes, wherever a parser sees tags begin, or the check costs too much.
+    """Return whether a tag may have too many attributes, or whether the check itself would take too long.
 
-    Tags with up to twice as many may pass. A tag with more, at two bytes an attribute, is longer than four stretches of `most`
-    bytes, so it fills three of them. Most pages have no three consecutive stretches that can be part of one tag.
+    Only tags with more than twice `most` attributes are surely found. Such a tag is longer than four stretches of `most` bytes,
+    because an attribute takes at least two bytes, so it fills at least three consecutive stretches. Most pages have no three
+    stretches that can be part of one tag, and are not searched further.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
 
 def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of three or more consecutive stretches of `size` bytes that may all lie inside one tag."""
+    """Yield (start, end) of each run of three or more consecutive stretches of `size` bytes that may all be part of one tag."""
 
     def inside(number: int) -> bool:
         return may_name_attributes(html, number * size, min((number + 1) * size, len(html)))
@@ -126,7 +134,7 @@ def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _holds_crowded(html: bytes, most: int) -> bool:
-    """Return whether a tag has more than `most` attributes, or the check takes too long."""
+    """Return whether a tag has more than `most` attributes, or whether the search takes too long."""
     scanned = 0
     for match in TAG.finditer(html):
         start, end = match.span(1)
@@ -137,11 +145,12 @@ def _holds_crowded(html: bytes, most: int) -> bool:
 
 
 def _gaps(stretch: bytes) -> int:
-    """Return the most attributes that a stretch of a tag may name: each follows a blank, a slash or another's value."""
+    """Return an upper bound on the attributes in a stretch of a tag. Each follows a blank, a slash or the value of another."""
     return len(stretch.split()) + stretch.count(b"/") + stretch.count(b"=")
 
 
 def _is_crowded(tag: bytes, most: int) -> bool:
+    """Return whether a tag has more than `most` attributes with different names."""
     return len(tag) > 2 * most and len(set(_attributes(tag))) > most
 
 

@@ -1,4 +1,4 @@
-"""Finds the real address of an image: `src`, `srcset`, `<picture>` or one of the lazy-loading attributes."""
+"""Finds the real addresses of an image in `src`, `srcset`, `<picture>` and the attributes of lazy loaders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 BEST_WIDTH = 2048  # pixels: an encoder uses no more, so larger images only cost traffic
 
-# The first ten are from OBELICS's list, which also has `src` and `srcset`; the rest are written by WordPress lazy loaders,
+# The first ten are from OBELICS's list, which also has `src` and `srcset`; the rest are used by WordPress lazy loaders,
 # lazysizes, Squarespace, Medium, Shopify and image zooms.
 LAZY = (
     "data-src", "data-src-fg", "data-scroll-image", "data-lateloadsrc", "data-img-src", "data-original",
@@ -20,14 +20,14 @@ LAZY = (
     "data-flickity-lazyload", "data-defer-src", "data-normal", "data-thumb", "data-hi-res", "lazy-src", "data-srcs", "file",
     "original", "zoomfile", "_src", "real_src", "lazysrc", "v-lazy", "loading-src", "nitro-lazy-src", "ng-src", ":src",
 )  # fmt: skip
-_SETS = ("srcset", "data-src-set", "data-original-set")  # ends of the attribute names of srcsets
+_SETS = ("srcset", "data-src-set", "data-original-set")  # an attribute whose name ends with one of these holds a srcset
 _LAZY_PRESENT = frozenset(LAZY)
 
 _PLACEHOLDER_ENDS = (  # of a file name without extension, in lower case; a cheap test before the pattern below
     *("blank", "spacer", "pixel", "holder", "lazy", "load", "loader", "loading", "spinner", "trans", "transparent", "clear"),
     *("grey", "gray", "empty", "dummy", "1x1", "px", "fallback"),
 )
-_PLACEHOLDER = re.compile(  # a file name
+_PLACEHOLDER = re.compile(  # matches a file name
     r"(?:^|.*[_.-])(?:blank|spacer|pixel|place-?holder|lazy(?:[_-]?load(?:er|ing)?)?|(?:pre-?)?load(?:er|ing)|spinner"
     r"|trans(?:parent)?|clear|gr[ea]y|empty|dummy|1x1|1?px|fallback)\.(?:gif|png|svg|jpe?g|webp)",
     re.IGNORECASE,
@@ -38,18 +38,18 @@ _IMAGE_FILE = re.compile(r"^\S+\.(?:jpe?g|png|webp|gif|avif)(?:[?#]\S*)?$", re.I
 _PREVIEW_WORD = re.compile(
     r"(?<![a-z])(?:lqip|sqip|blur(?:red|ry|hash)?|preview|place-?holder|tiny|low-?(?:res|quality|src)?|thumb(?:nail|s)?)(?![a-z])"
 )
-_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # each of the words above contains one
+_PREVIEW_HINTS = ("qip", "blur", "preview", "holder", "tiny", "low", "thumb")  # each of the words above contains one of these
 _POOR = re.compile(r"(?<![a-z0-9])(?:q|qlt|quality)[=_:-](?:[12]?\d|30)(?![\d.])")
 _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w20-h13, /s72-c/
     r"(?<![a-z0-9])(?:(?:w|wid|width|max|max-?w(?:idth)?|re-?size|fit|size|sz)[=_:/](\d{1,5})(?!\d)"
     r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))"
 )
-_END = 200  # last characters of an address, which hold the requested size and quality
-_PREVIEW_WIDTH = 100  # pixels, at most
+_END = 200  # characters at the end of an address, which state the requested size and quality
+_PREVIEW_WIDTH = 100  # pixels of a preview, at most
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
 _USUAL = re.compile(r"[\s,]*+([^\s,]\S*+)(?<!,)\s++(\d++(?:\.\d++)?)([wx])\s*+(?:,|\Z)")  # `a.jpg 300w,`
-_MAX_SRCSET = 20_000  # characters that are read
+_MAX_SRCSET = 20_000  # characters of a srcset that are read
 _ADDRESS = re.compile(r"[\s,]*([^\s,]\S*)")
 _DESCRIPTORS = re.compile(r"(?:[^,()]|\([^)]*\)?|\))*,?")  # up to the next comma outside parentheses
 
@@ -58,12 +58,15 @@ class Candidate(NamedTuple):
     """One address of a srcset."""
 
     address: str
-    width: float  # pixels as stated in the srcset, 0 if not stated
-    density: float  # device pixels per CSS pixel, 1 if not stated
+    width: float  # pixels as stated in the srcset, or 0 if not stated
+    density: float  # device pixels per CSS pixel, or 1 if not stated
 
 
 def parse_srcset(text: str) -> list[Candidate]:
-    """Parse a srcset as WHATWG defines it: an address ends at white space and may hold commas; descriptors end at a comma."""
+    """Return the addresses of a srcset in order, parsed as WHATWG defines it.
+
+    An address ends at white space and may contain commas. The descriptors after an address end at a comma.
+    """
     found, place, end = [], 0, min(len(text), _MAX_SRCSET)
     while place < end:
         if match := _USUAL.match(text, place, end):
@@ -78,7 +81,7 @@ def parse_srcset(text: str) -> list[Candidate]:
             found.append(Candidate(address.rstrip(","), 0, 1))
             continue
         match = _DESCRIPTORS.match(text, place, end)
-        place = match.end()  # type: ignore[union-attr]  # it always matches, if only nothing
+        place = match.end()  # type: ignore[union-attr]  # it always matches, even an empty string
         candidate = _described(address, match[0].rstrip(",").split())  # type: ignore[index]
         if candidate:
             found.append(candidate)
@@ -86,6 +89,7 @@ def parse_srcset(text: str) -> list[Candidate]:
 
 
 def _described(address: str, descriptors: list[str]) -> Candidate | None:
+    """Return an address with its descriptors, such as `300w` and `2x`, or None if one of them is invalid."""
     width, density = 0.0, 1.0
     for word in descriptors:
         match = _DESCRIPTOR.match(word)
@@ -101,15 +105,15 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Return a sort key: the width closest to BEST_WIDTH in ratio first, then the highest density."""
+    """Return a sort key that puts the width with the ratio closest to BEST_WIDTH first, then the highest density."""
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density
 
 
 def is_placeholder(address: str) -> bool:
-    """Return whether an address is what lazy loaders show until the image loads.
+    """Return whether an address is a placeholder, which a lazy loader shows until the image loads.
 
-    That is a blank, a spinner, an inline GIF or SVG, or an address without a host.
+    A placeholder is a blank, a spinner, an inline GIF or SVG, or an address without a host.
     """
     if address.startswith("data:"):
         return address.startswith(("data:image/gif", "data:image/svg")) or len(address) < 200
@@ -122,7 +126,7 @@ def is_placeholder(address: str) -> bool:
 
 
 def stated_width(address: str) -> float:
-    """Return the width in pixels that an address requests, infinity if it requests the full image."""
+    """Return the width in pixels that an address requests, or infinity if it requests the full image."""
     return _stated_width(address[-_END:].lower())
 
 
@@ -145,8 +149,8 @@ def _is_preview(end: str) -> bool:
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
     """Return the addresses of an `<img>` and of the `<source>`s of its `<picture>`, best first, without placeholders.
 
-    A srcset with widths comes first, then one with densities, then lazy attributes (their `src` is shown until the image
-    loads), then `src`. Without widths, previews come last.
+    A srcset with widths or densities comes first, then the attribute of a lazy loader, then `src`, which a lazy loader may
+    show only until the image loads. If no srcset states widths, addresses of previews come last.
     """
     texts = _sets(attributes)
     for source in sources:
@@ -170,6 +174,7 @@ def _previews_last(found: list[str]) -> list[str]:
 
 
 def _sets(attributes: Mapping[str, str | None]) -> list[str]:
+    """Return the srcsets of an element, or none if the element states a `type` that is not a common image format."""
     kind = attributes.get("type") or ""
     if kind and not kind.startswith(("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif")):
         return []
@@ -177,7 +182,10 @@ def _sets(attributes: Mapping[str, str | None]) -> list[str]:
 
 
 def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
-    """Return the address in a lazy attribute; with `alone` (no other address is known) also in any `data-` attribute."""
+    """Return the address in the attribute of a lazy loader, or None.
+
+    `alone` says that no other address is known, so that any `data-` attribute is searched too.
+    """
     if not _LAZY_PRESENT.isdisjoint(attributes):
         for name in LAZY:
             text = attributes.get(name)

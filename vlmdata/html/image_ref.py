@@ -9,8 +9,8 @@ from vlmdata.html.image_candidates import addresses, is_placeholder, is_preview,
 from vlmdata.html.page_addresses import absolute, data_bytes
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
-_ADDRESSES = 6  # of one image
-_PREVIEW_BYTES = 4096  # of an inline preview, shown until the image loads; previews of real pages take 300 to 2,000
+_ADDRESSES = 6  # of one image that are kept
+_PREVIEW_BYTES = 4096  # an inline image with fewer is a preview, shown until the image loads; real ones take 300 to 2,000
 _SIZED = re.compile(
     r"(?:[-_@.](?:\d{1,5}x\d{0,5}|\d{1,4}w|[1-4]x|lqip|preview|place-?holder|thumb(?:nail)?|blur(?:red)?|small|tiny|low|min))+"
     r"(?=\.\w+$|$)",
@@ -24,19 +24,22 @@ _SIZING = re.compile(r"(?:w|h|q|wid|hei|width|height|quality|dpr|size|sz|resize|
 class ImageRef:
     """An image as a page refers to it."""
 
-    url: str  # absolute; of an inline image `data:` and its media type alone
+    url: str  # absolute; for an inline image only `data:` and its media type
     alt: str | None = None
-    caption: str | None = None  # of the figure around it; also part of the text
+    caption: str | None = None  # of the figure around the image; the text of the page holds it too
     rendered_width: int | None = None  # pixels, from the attributes
     rendered_height: int | None = None
-    data: bytes | None = None  # of a `data:` address
-    others: tuple[str, ...] = ()  # further addresses of the same image, better ones first
+    data: bytes | None = None  # of an inline image
+    others: tuple[str, ...] = ()  # further addresses of the same image, best first
 
 
 def image_ref(
     attributes: dict[str, str | None], sources: list[dict[str, str | None]], base: str, max_data_bytes: int
 ) -> ImageRef | None:
-    """Return the image of an `<img>`, or None for a placeholder, a beacon of at most 2 pixels or a broken address."""
+    """Return the image of an `<img>`, or None for a placeholder, a beacon of at most 2 pixels or a broken address.
+
+    `sources` are the attributes of the `<source>`s of its `<picture>`. `base` resolves relative addresses.
+    """
     width, height = pixels(attributes.get("width")), pixels(attributes.get("height"))
     if (width is not None and width <= 2) or (height is not None and height <= 2):
         return None
@@ -53,7 +56,7 @@ def image_ref(
 
 
 def pixels(text: str | None) -> int | None:
-    """Return a width or height attribute in pixels; None for per cent and malformed values."""
+    """Return a width or height attribute in pixels, or None if it is a percentage or malformed."""
     if not text:
         return None
     if text.isascii() and text.isdigit() and len(text) <= 6:
@@ -63,10 +66,10 @@ def pixels(text: str | None) -> int | None:
 
 
 def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> ImageRef | None:
-    """Merge two adjacent references to one image, with the fuller address first; None if they are different images.
+    """Merge two adjacent references to one image. Return None if they are different images.
 
-    `repeats`: one of the two is in a `<noscript>`. `near`: both are in one section, or no block precedes them in the element
-    around both.
+    The fuller address comes first. `repeats` says that one of the two is in a `<noscript>`. `near` says that both are in one
+    section, or that no block precedes them in the element around both.
     """
     same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
     if not same and not (near and (repeats or before.data is not None)):
@@ -98,14 +101,14 @@ def _rank(ref: ImageRef) -> tuple[bool, float]:
 
 
 def _is_one_file(one: str, other: str) -> bool:
-    start = one.rpartition("/")[2][:1] == other.rpartition("/")[2][:1]  # a requested size comes at the end
+    start = one.rpartition("/")[2][:1] == other.rpartition("/")[2][:1]  # cheap test: a requested size is at the end of the name
     return start and _stem(one) == _stem(other)
 
 
 def _stem(url: str) -> str:
-    """Return the file name and query of an address without any requested size, to match two sizes of one image."""
+    """Return the file name and query of an address without the requested size, which are equal for two sizes of one image."""
     path, _, query = url.partition("?")
     name = _SIZED.sub("", path.rpartition("/")[2][-300:])
-    if _FILE.search(name):  # of a file, a query hardly ever selects another image
+    if _FILE.search(name):  # the query of a file hardly ever selects another image
         return _FILE.sub("", name)
     return f"{name}?{'&'.join(part for part in query.split('&') if not _SIZING.match(part))}"

@@ -1,7 +1,7 @@
 """The flat layout of a page: its blocks of text and images in reading order, and the sections that hold them.
 
-A block is one paragraph, heading, list item, cell or image, as a browser would show it. A section is a block-level element;
-its blocks are one range of the list, so a sum over a section costs one subtraction.
+A block is one paragraph, heading, list item, cell or image, as a browser would show it. A section is a block-level element.
+Its blocks are consecutive, so a sum over a section is the difference of two prefix sums.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 
 @dataclass(slots=True)
 class PageBlock:
-    """A text or an image."""
+    """One block: a text or an image."""
 
     text: str | None  # None for an image
     image: ImageRef | None
-    section: int  # the innermost section that holds it
-    tag: str  # of the section, or "img"
+    section: int  # index of the innermost section that holds the block
+    tag: str  # of the section, or "img" for an image
     words: int = 0
-    links: float = 0.0  # share of the characters inside links; 1 for an image inside a link
+    links: float = 0.0  # share of the characters that are inside links; 1 for an image inside a link
 
 
 @dataclass(slots=True)
@@ -31,19 +31,19 @@ class Section:
 
     tag: str
     parent: int  # index of the section around it, -1 for none
-    start: int  # first block
+    start: int  # index of its first block
     end: int = -1  # one past its last block; -1 while it is open
     chrome: int = 0  # whether class, id, role or tag mean boilerplate: 0 no, 1 perhaps, 2 surely, 3 other people's words
-    body: bool = False  # they mean main content
-    caption: bool = False  # it holds the caption of an image
+    body: bool = False  # whether they mean main content
+    caption: bool = False  # whether it holds the caption of an image
 
 
 @dataclass(slots=True)
 class PageLayout:
-    """The blocks and sections of a page, and counts of what is missing."""
+    """The blocks and sections of a page, and counts of what was left out."""
 
     blocks: list[PageBlock] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)  # cut by limits: images, depth
+    left_out: dict[str, int] = field(default_factory=dict)  # number of elements over a limit: `images`, `depth`
     skipped_long_chars: int = 0  # characters of long texts in skipped boilerplate
-    skipped_chars: int = 0  # characters of all texts in it
+    skipped_chars: int = 0  # characters of all texts in skipped boilerplate

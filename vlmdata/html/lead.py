@@ -1,4 +1,4 @@
-"""Restores the blocks before and after the core that belong to it: title, summary, pictures."""
+"""Restores the blocks before and after the core that belong to it, such as title, summary and pictures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from vlmdata.html.furniture import CELLS, is_dateline
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
-_LEAD_BLOCKS = 25  # between the title and the text, at most
-_ICON = 64  # pixels, at most
+_LEAD_BLOCKS = 25  # between the title and the core, at most
+_ICON = 64  # pixels of one side of an icon, at most
 
 
 def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> None:
-    """Keep the title of the page, the pictures around it, and the prose between it and the core: a summary.
+    """Keep the title of the page, the pictures around the title, and the prose between the title and the core: a summary.
 
-    `before` are the blocks of the main content before the core. Lists and headings among them are kept too, and tables of facts
-    if there is no title.
+    `before` holds the indexes of the main content's blocks before the core. Lists and headings among these blocks are kept too.
+    Tables of facts among them are kept if the page has no title.
     """
     blocks = layout.blocks
     first = next((i for i, keep in enumerate(kept) if keep), 0)
@@ -37,12 +37,12 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep images with a caption after the core, and their captions."""
+    """Keep the images with captions after the core, and the captions. `after` holds the indexes of these blocks."""
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 
 def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[int]) -> None:
-    """Keep images that are neither links nor icons, and their captions."""
+    """Keep the images that are not links and not icons, and their captions. `places` are the indexes of blocks to look at."""
     captions: set[str | None] = set()
     for i in places:
         b = blocks[i]
@@ -54,7 +54,7 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the blocks from `start` to `end`, without boilerplate sections that begin there."""
+    """Return the indexes from `start` to `end`, without the blocks of boilerplate sections that begin in this range."""
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):
         surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))
@@ -64,5 +64,5 @@ def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
 
 
 def is_icon(image: ImageRef) -> bool:
-    """Return whether a page shows an image with a side of at most 64 pixels."""
+    """Return whether an image is an icon: the page shows it with a side of at most 64 pixels."""
     return any(side is not None and side <= _ICON for side in (image.rendered_width, image.rendered_height))

@@ -1,8 +1,8 @@
 """Reads the tags of a page as an HTML tokenizer does, and removes the parts without markup.
 
-`hazards.py` counts the tags before the page is parsed. A counter and a parser can disagree about comments, scripts and the
-like, so these are removed, and the parser reads exactly the counted page. Pages are in UTF-8. Source: WHATWG HTML,
-"tokenization".
+`hazards.py` counts the tags before the page is parsed. A counter and a parser can disagree about comments, scripts and similar
+elements, so these are removed. The parser then reads exactly the page that was counted. Pages are in UTF-8. Source: WHATWG
+HTML, "tokenization".
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ATTRIBUTE = _compiled(rf"[ \t\n\f\r/]*+({_NAME})(?:{_BLANK}={_BLANK}{_VALUE})?+"
 TAG = _compiled(rf"<[a-zA-Z](?!{_FEW_PLAIN})(?=([^ \t\n\f\r/>]*+{_ATTRIBUTES}))")
 """Matches every possible tag, also inside comments, scripts and other tags, except tags with few and plain attributes.
 
-Group 1 is the tag from its second letter on.
+Group 1 is the tag without its first two characters.
 """
 _REST = _compiled(_ATTRIBUTES)
 _TOKEN = _compiled(rf"<(?:(/?)({_TAG_NAME}){_ATTRIBUTES}>?|!--|!\[CDATA\[|[!?/][^>]*+>?)")
 _COMMENT_END = _compiled("--!?>")
 _RAW = byte_words("script style iframe noembed noframes textarea")
 _LITERAL = byte_words("title xmp plaintext")
-_CHOICES = byte_words("option optgroup")  # a parser takes quadratic time on those of one <select>; they hold no content
+_CHOICES = byte_words("option optgroup")  # no content; a parser takes quadratic time on those of one <select>
 _MERGED = byte_words("html body")  # a parser merges their attributes into the first one, in quadratic time
 _ODD = _RAW | _LITERAL | _CHOICES | _MERGED | {b"svg"}
 _SVG = _compiled(r"<(/?)svg(?=[ \t\n\f\r/>])", re.IGNORECASE)
@@ -46,10 +46,10 @@ _NOTHING = b"</>"  # ignored by a parser; it keeps the text before and after it 
 
 
 def read_markup(html: bytes, pieces: list[bytes]) -> Iterator[tuple[bytes, bool, bytes]]:
-    """Yield each tag of a page: name in lower case, whether it is an end tag, text of the whole tag.
+    """Yield (name in lower case, whether it is an end tag, text of the whole tag) for each tag of a page, in linear time.
 
-    Appends to `pieces`: once all tags are read, they join to the page without comments, scripts, styles, drawings and other
-    hidden content; a browser shows it as before. Takes linear time.
+    Pieces of the page are appended to `pieces`. Joined after the last tag, they are the page without comments, scripts, styles,
+    drawings and other parts without content.
     """
     kept = place = 0  # end of the part that is in `pieces`, and start of the next search
     merged: set[bytes] = set()
@@ -91,6 +91,7 @@ def read_markup(html: bytes, pieces: list[bytes]) -> Iterator[tuple[bytes, bool,
 
 
 def _comment_end(html: bytes, start: int) -> int:
+    """Return the offset after the comment or CDATA section that begins at `start`."""
     if html.startswith(b"<![", start):
         end = html.find(b"]]>", start)
         return end + 3 if end >= 0 else len(html)
@@ -102,23 +103,27 @@ def _comment_end(html: bytes, start: int) -> int:
 
 
 def _closed(html: bytes, name: bytes, start: int) -> tuple[int, int]:
-    """Return where the content of an element without markup ends, and where its end tag ends."""
+    """Return the offsets at which an element's content without markup ends and its end tag ends. The content is at `start`."""
     match = None if name == b"plaintext" else _closing(name).search(html, start)
     return match.span() if match else (len(html), len(html))
 
 
 def _closing(name: bytes) -> re.Pattern[bytes]:
+    """Return a pattern that matches the end tag of an element."""
     return _compiled(rf"</{name.decode()}(?=[ \t\n\f\r/>]){_ATTRIBUTES}>?", re.IGNORECASE)
 
 
 def _literal(name: bytes, tag: bytes, content: bytes) -> tuple[bytes, bytes]:
-    """Return the name and markup of an equivalent element with escaped content, which every parser reads alike."""
+    """Return the name and markup of an equivalent element with escaped content, which all parsers read in the same way."""
     content = content.replace(b"<", b"&lt;")
     return (b"title", b"%b%b</title>" % (tag, content)) if name == b"title" else (b"pre", b"<pre>%b</pre>" % content)
 
 
 def _drawing_end(html: bytes, start: int) -> int:
-    """Return where an `<svg>` ends, or 0 if it holds another `<svg>` or an element that ends it, such as a paragraph."""
+    """Return the offset at which an `<svg>` ends.
+
+    Return 0 if it is never closed, or if it holds another `<svg>` or an element that closes it, such as a paragraph.
+    """
     match = _SVG.search(html, start)
     if match is None or not match[1] or _NO_SVG.search(html, start, match.start()):
         return 0
@@ -126,14 +131,14 @@ def _drawing_end(html: bytes, start: int) -> int:
 
 
 def may_name_attributes(html: bytes, start: int, end: int) -> bool:
-    """Return whether a stretch of a page may lie inside one tag and name its attributes, whatever precedes it."""
+    """Return whether the bytes from `start` to `end` may be part of one tag and name its attributes, whatever precedes them."""
     start = html.find(b">", start, end) + 1
     if not start:
         return True
     for quote in (b'"', b"'"):  # inside a tag, the first `>` is in a quoted value
         place = html.find(quote, start, end) + 1
         if not place:
-            continue  # the value reaches past the stretch, so no attribute is named
+            continue  # the value extends beyond `end`, so no attribute is named
         close = html.find(b">", place, end)
         quoted = html.find(b'"', place, close) >= 0 or html.find(b"'", place, close) >= 0
         if close < 0 or (quoted and _REST.match(html, place, end).end() == end):  # type: ignore[union-attr]

@@ -7,16 +7,16 @@ from functools import lru_cache
 
 _WORDS = re.compile(r"[a-z]+")
 _CAMEL = re.compile(r"([a-z])([A-Z])")
-_ABOUT_OTHERS = re.compile(r"(?<![a-z])(?:has|have|with|without|no)[-_]+(?!print)[a-z]+")  # `has-sidebar` is no sidebar
+_ABOUT_OTHERS = re.compile(r"(?<![a-z])(?:has|have|with|without|no)[-_]+(?!print)[a-z]+")  # `has-sidebar` is not a sidebar
 
 
 def word_set(words: str) -> frozenset[str]:
-    """Return the words of a space-separated list."""
+    """Return the set of words in a space-separated list."""
     return frozenset(words.split())
 
 
 def byte_words(words: str) -> frozenset[bytes]:
-    """Return the words of a space-separated list, in UTF-8."""
+    """Return the set of words in a space-separated list, encoded in UTF-8."""
     return frozenset(words.encode().split())
 
 
@@ -45,13 +45,13 @@ _MENU = word_set("nav navbar navigation menu submenu breadcrumb breadcrumbs pagi
 _MEANINGFUL = _STRONG | _OTHERS | _WEAK | _BODY | _MENU
 
 NAMELESS = (None, None, None, None)
-NO_MEANING = (0, False, False)  # of most names
+NO_MEANING = (0, False, False)  # the result for most names
 
 
 _LONG = 1_000  # characters of a name or of all names of an element: longer names are not cached
 _BODY_BIT, _CAPTION_BIT, _MENU_BIT = 4, 8, 16
-KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}
-_MOST = 1 << 15
+KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}  # cache of `classify_names`
+_MOST = 1 << 15  # entries of `KNOWN`
 
 
 def _lower(name: str) -> str:
@@ -68,7 +68,7 @@ def _words(name: str) -> list[str]:
 
 
 def _meaning(name: str) -> int:
-    """Return the meaning of one name: the strength of boilerplate (0 to 3), and one bit each for content, caption, menu."""
+    """Return the meaning of a name: two bits for the strength of boilerplate, and one each for content, caption and menu."""
     words = _words(name)
     caption = _CAPTION_BIT if any("caption" in word for word in words) else 0
     if _MEANINGFUL.isdisjoint(words):  # most names
@@ -92,13 +92,14 @@ def _meaning_of(name: str) -> int:
 
 
 def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
-    """Return what class, id and role mean: boilerplate (0 no, 1 perhaps, 2 surely, 3 other people's words), content, caption.
+    """Return what the names of an element (class, id, role and itemprop) mean: (boilerplate, content, caption).
 
-    Look into the cache `KNOWN` first.
+    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for other people's words. The function fills the cache `KNOWN`;
+    callers look there first.
     """
     meaning = NO_MEANING
     joined = _lower(" ".join(filter(None, names)))
-    if "caption" in joined or not _MEANINGFUL.isdisjoint(_WORDS.findall(joined)):  # few names
+    if "caption" in joined or not _MEANINGFUL.isdisjoint(_WORDS.findall(joined)):  # true for few names
         meaning = _classify(names)
     if len(joined) < _LONG:
         if len(KNOWN) >= _MOST:
@@ -122,5 +123,5 @@ def _classify(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
 
 
 def names_menu(names: tuple[str | None, ...]) -> bool:
-    """Return whether class and id name a list as a menu."""
+    """Return whether the class or the id of a list says that the list is a menu."""
     return any(_meaning_of(name) & _MENU_BIT for name in " ".join(filter(None, names)).split())

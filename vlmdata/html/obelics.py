@@ -1,8 +1,9 @@
-"""Reads a page exactly as OBELICS's released code does, losses included, for comparison with that dataset.
+"""Reads a page exactly as OBELICS's released code does, flaws included, for comparison with that dataset.
 
-The rules, their order and the flaws are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS):
-images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, `<base>` and
-srcsets are not supported. Widths in per cent, which that code scales by the size of the file, are ignored.
+The rules and their order are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS). The flaws are
+the same: images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, and
+`<base>` and srcsets are not supported. One thing differs: widths in per cent are ignored. The released code scales them by the
+size of the file.
 """
 
 from __future__ import annotations
@@ -52,17 +53,20 @@ _DOTS = re.compile(r"\.+/")
 
 class _Entry(NamedTuple):
     kind: str  # open, close, text, image
-    value: Any  # tag, text or ImageRef; None for an image with an invalid address
+    value: Any  # tag, text or ImageRef; None for `close`, and for media without a valid address
 
 
 def prepared(html: str) -> str:
-    """Return a decoded page as the released code passes it to its parser."""
+    """Return a decoded page in the form in which the released code passes it to its parser."""
     html = _SPACES.sub(" ", _NEWLINES.sub("\n", html))
     return _BR.sub(_BREAK, cut_out(html, "<!--", "-->"))
 
 
 def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return the texts and images, aligned, of a UTF-8 page that went through `prepared`; at each position one is None."""
+    """Return a list of texts and a list of images from a page that went through `prepared` and is encoded in UTF-8.
+
+    The lists have equal length, and at each position one of the two is None. `url` is the address of the page.
+    """
     tree = LexborHTMLParser(html)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []
@@ -84,7 +88,7 @@ class _Open:
 
 
 class _Kept:
-    """The kept entries of a page, in order, and the open elements."""
+    """Collects the kept entries of a page in order, and tracks the open elements."""
 
     def __init__(self) -> None:
         self.entries = [_Entry("open", "html")]
@@ -127,7 +131,7 @@ def _simplify(root: Any, url: str) -> list[_Entry]:
         tag, following = node.tag, node.next
         if tag == "-text":
             kept.text(node.text_content or "")
-        elif tag is not None and tag[0] not in "-!":  # no processing instruction, comment or doctype
+        elif tag is not None and tag[0] not in "-!":  # not a processing instruction, comment or doctype
             attributes = node.attributes
             rule = _rule(tag, attributes)
             if rule in ("unwrap", "keep"):
@@ -195,7 +199,7 @@ def _absolute(address: str, url: str) -> str:
 
 
 def _size(attributes: dict[str, str | None], name: str) -> int | None:
-    """Return a width or height in pixels; None if it is no number or does not fit into 32 bits."""
+    """Return a width or height in pixels, or None if it is not a number or does not fit into 32 bits."""
     size = _number(re.sub('[”"<>]', "", attributes.get(name) or ""))
     return size if size is not None and abs(size) < 1 << 31 else None
 
@@ -214,7 +218,7 @@ def _number(text: str) -> int | None:
 
 
 def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
-    """Join texts with the strongest separator between them, and split them at images."""
+    """Return (text, image) pairs, one of which is None: texts are joined by their strongest separator, and split at images."""
     nodes: list[tuple[str | None, ImageRef | None]] = []
     run = _Run()
     stack: list[str] = []
@@ -225,7 +229,7 @@ def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
             run.leave(len(stack) - 1, stack.pop())
         elif entry.kind == "text":
             if place and entries[place - 1].kind == "text":
-                continue  # joined with the text before: the released code parses its own output again, which joins them
+                continue  # joined with the previous text, because the released code parses its own output again
             end = place
             while end < len(entries) and entries[end].kind == "text":
                 end += 1

@@ -1,4 +1,4 @@
-"""Counts the elements that a parser has open after each tag of a page, and the cost of the tree so far."""
+"""Counts the elements that a parser has open after each tag of a page, and estimates the cost of its tree so far."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from vlmdata.html.names import byte_words
 
 FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u")
-# Elements that hardly nest in themselves: empty ones, and those whose end tag is optional.
+# Elements that hardly ever contain each other, because they are empty or their end tag is optional.
 _FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
-_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # the items that each one ends
-# Elements that stop an end tag: the first set that of a block, all three sets that of an inline element.
+_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # the open items that each one ends
+# Elements that stop an end tag from closing an element outside them: `_BARRIERS` stop the end tag of a block, and `_SPECIAL`
+# those of other elements.
 _BARRIERS = byte_words(
     "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
 )
@@ -22,30 +23,31 @@ _BLOCKS = byte_words(
     "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
 )
 _SPECIAL = _BARRIERS | _BLOCKS | byte_words("frameset iframe keygen noembed noframes noscript select")
-_STOPS = {  # elements that stop an end tag, if not _SPECIAL
+_STOPS = {  # the elements that stop an end tag, by its name, if they are not `_SPECIAL`
     **dict.fromkeys((*_BLOCKS, *byte_words("table object applet marquee template")), _BARRIERS),
     b"li": _BARRIERS | {b"ul", b"ol"},
 }
-ALIKE = 3  # formatting elements with the same attributes that a parser keeps open
-_STEPS = 64  # elements that a parser walks in the time it takes to make one
+ALIKE = 3  # formatting elements with the same attributes that a parser keeps open, at most
+_STEPS = 64  # elements that a parser walks over in the time in which it makes one
 
 
 @dataclass(slots=True)
 class Tree:
-    """An upper bound of a parser's open elements, and the cost so far. Source: WHATWG HTML, "tree construction".
+    """Tracks an upper bound on the open elements of a parser, and the cost of its tree so far.
 
-    Ignores the end tags that a parser ignores: those stopped by an element inside their own.
+    An end tag is ignored if an element inside the one that it would close stops it, as in a parser. Source: WHATWG HTML, "tree
+    construction".
     """
 
     opened: list[bytes] = field(default_factory=list)  # outermost first
     counts: dict[bytes, int] = field(default_factory=dict)  # open elements by name
     formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag so far, by name
-    alike: dict[bytes, int] = field(default_factory=dict)  # the same tags counted by their text
-    lost: Counter[bytes] = field(default_factory=Counter)  # how many of them another end tag closed; later content reopens them
+    alike: dict[bytes, int] = field(default_factory=dict)  # number of these tags, by their text
+    lost: Counter[bytes] = field(default_factory=Counter)  # of these, closed by other end tags; later content reopens them
     cost: int = 0  # tags, reopened elements and steps
 
     def add(self, name: bytes, closes: bool, text: bytes) -> None:
-        """Add one tag; `text` is the whole tag."""
+        """Apply one tag. `closes` says that it is an end tag, and `text` is the whole tag."""
         self.cost += 1
         if closes and name != b"br":  # parsers read </br> as <br>
             if self.counts.get(name):
@@ -77,7 +79,7 @@ class Tree:
             texts.append(text)
 
     def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the open list item that a new one ends."""
+        """Close the open list item that a new item ends. `names` are the items that the new one can end."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)
@@ -96,7 +98,7 @@ class Tree:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def _close(self, name: bytes) -> None:
-        """Close the innermost element of a name and the elements inside it, if an end tag does so."""
+        """Apply an end tag: close the innermost element with this name and those inside it, as far as a parser does so."""
         if self.opened[-1] == name:
             if name in FORMATTING:
                 self._forget(name)
@@ -126,7 +128,7 @@ class Tree:
         del self.opened[start:end]
 
     def _forget(self, name: bytes) -> None:
-        """Remove the last formatting element of a name from those to reopen."""
+        """Remove the last formatting element with this name from the elements to reopen."""
         if texts := self.formatting.get(name):
             self.alike[texts.pop()] -= 1
             self._lose(name, 0)

@@ -23,13 +23,16 @@ _SPACE = re.compile(rb"\s+")
 
 @lru_cache(maxsize=4)
 def _origin(base: str) -> str:
-    """Return scheme and host of a regular http address, empty for any other address."""
+    """Return scheme, host and port of a regular http(s) address, or an empty string for any other address."""
     match = _ORIGIN.match(base)
     return match[0] if match else ""
 
 
 def absolute(address: str, base: str) -> str | None:
-    """Return the http(s) address that a browser would request, without its fragment, or None if there is none."""
+    """Return the address that a browser would request for a link on a page, without its fragment.
+
+    Return None if the link only leads to a place on the page, or if its address is broken or not http(s).
+    """
     address = address.strip(_STRIP)
     if "\n" in address or "\t" in address or "\r" in address:
         address = _INNER.sub("", address)
@@ -62,7 +65,7 @@ def _ascii_host(match: re.Match[str]) -> str:
 
 
 def data_bytes(address: str, max_bytes: int) -> tuple[str, bytes] | None:
-    """Return media type and bytes of a `data:` address, or None if it is broken, empty or larger than `max_bytes`."""
+    """Return (media type, bytes) of a `data:` address, or None if it is broken, empty or larger than `max_bytes`."""
     match = _DATA.match(address)
     if match is None or len(address) - match.end() > 4 * max_bytes // 3 + 8:
         return None

@@ -1,4 +1,4 @@
-"""Prefix sums over the blocks of a page: a sum over a section costs one subtraction."""
+"""Prefix sums over the blocks of a page, from which the sum over a section is one subtraction."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from vlmdata.html.layout import HEADINGS, PageLayout, Section
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Prefix sums over the blocks of a page, each one longer than the blocks; a section's is `sums[s.end] - sums[s.start]`."""
+    """Prefix sums over the blocks of a page. Each list has one entry more than there are blocks.
+
+    The sum of a list `sums` over a section `s` is `sums[s.end] - sums[s.start]`.
+    """
 
     words: list[int]
     linked: list[float]  # words in links
     prose: list[int]  # words of blocks that read like prose
-    lines: list[int]  # blocks that are one link: a heading, or three words or more
+    lines: list[int]  # number of blocks that are a link and are a heading or have at least three words
     images: list[int]
-    sections: list[tuple[int, Section]]  # index and section, without empty sections
+    sections: list[tuple[int, Section]]  # (index, section) of each section that is not empty
 
 
 def sums_of(layout: PageLayout) -> Sums:

@@ -1,4 +1,4 @@
-"""Finds teasers of other pages: lists, boxes, sections that begin with `Related stories`."""
+"""Finds teasers of other pages: lists of them, small boxes, and sections that begin with `Related stories`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from vlmdata.html.layout import PageLayout, Section
 from vlmdata.html.sums import Sums
 
 BOXES = frozenset(("div", "section", "aside", "article"))
-_BOX_BLOCKS, _BOX_TEXTS = 8, 4  # of a teaser, at most
+_BOX_BLOCKS, _BOX_TEXTS = 8, 4  # blocks and texts of a teaser, at most
 _BOX_WORDS = 110  # a teaser has fewer
-_BOXES_SHARE = 0.25  # of the prose of the main content, at most
+_BOXES_SHARE = 0.25  # share of the main content's prose that dropped boxes hold, at most
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
     r"|most (?:read|popular|viewed|recent|shared)|you (?:may|might) (?:also )?(?:like|be interested|enjoy)|you'll also"
@@ -29,7 +29,7 @@ _RELATED = re.compile(
 
 
 def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
-    """Return whether a section begins with a short line such as `Related stories`."""
+    """Return whether a section begins with a short line such as `Related stories` and has links."""
     first = layout.blocks[s.start]
     return (
         0 < first.words < 9
@@ -39,7 +39,7 @@ def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
 
 
 def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
-    """Return the indexes of the sections whose parts are mostly teasers: a line that is a link, and a few more words."""
+    """Return the indexes of the sections whose parts are mostly teasers: each has a linked line, and not many more words."""
     parts: dict[int, int] = {}
     teasers: dict[int, int] = {}
     for _, s in sums.sections:
@@ -57,9 +57,9 @@ def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
 
 
 def drop_teasers(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Drop small boxes of a link and a few words: a teaser, an author, a film.
+    """Drop the small boxes inside `chosen` that consist of a link and a few words, such as a teaser, an author or a film.
 
-    They are kept if they hold more than a quarter of the prose, as on a page that lists articles.
+    The boxes are kept if they hold more than a quarter of the prose together, as on a page that lists articles.
     """
     blocks, words = layout.blocks, sums.words
     boxes: list[Section] = []

@@ -1,4 +1,4 @@
-"""The state of a walk over a parsed page: the open elements and the layout so far."""
+"""The state of a walk over a parsed page, which holds the open elements and the layout so far."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Prune = Literal["nothing", "menus", "boilerplate"]
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # white space of HTML, and the zero width space that some editors leave
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
 _UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # their text is not shown
-_FEW_UNSEEN = 32  # such elements per section whose text is subtracted; the text of more costs at most a second walk
-# Searched for in boilerplate: a section that holds anything but pictures and unseen elements is not skipped.
+_FEW_UNSEEN = 32  # such elements of a section whose text is subtracted; if there are more, a second walk may follow
+# Elements to search for in boilerplate. A section is skipped only if those that it holds are pictures and unseen elements.
 _SEARCHED = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # characters of a text that may be prose
-_FEW_PIECES = 16  # of blank text and line breaks between two images, at most
+_FEW_PIECES = 16  # of blank text and line breaks between two sizes of one image, at most
 _READ_IMAGES = 10  # images read for each image that a page may show
-_CAPTION_BLOCKS = 50  # of a caption, at most
+_CAPTION_BLOCKS = 50  # of one caption, at most
 _FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
-_SOURCES = 50  # of one <picture> that are read
-_REFUSALS = 8  # nested sections that are named as boilerplate but hold content; deeper ones are not searched
+_SOURCES = 50  # `<source>`s of one `<picture>` that are read
+_REFUSALS = 8  # nested sections whose names mean boilerplate but that hold content; deeper ones are not searched
 _TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
     **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
     "form": (2, False, False),
@@ -38,7 +38,7 @@ _TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
 
 @dataclass(slots=True)
 class Walk:
-    """The state of one walk over a tree."""
+    """The state of one walk over a tree. `base` resolves relative addresses."""
 
     base: str
     max_images: int
@@ -48,30 +48,30 @@ class Walk:
     layout: PageLayout = field(default_factory=PageLayout)
     blocks: list[PageBlock] = field(init=False)  # the lists of the layout
     sections: list[Section] = field(init=False)
-    current: int = -1  # section
+    current: int = -1  # index of the innermost open section
     pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 means <br>
     links: int = 0  # open <a> elements
-    link_chars: int = 0
+    link_chars: int = 0  # characters of `pieces` inside links
     pre: int = 0  # open <pre> elements
     images: int = 0
     seen: set[str] = field(default_factory=set)  # addresses of the images
     pictures: set[int] = field(default_factory=set)  # <picture> elements whose sources were read
-    images_read: int = 0  # including those left out
+    images_read: int = 0  # including those that were left out
     noscripts: int = 0  # open <noscript> elements
     repeating: bool = False  # whether the last image is in a <noscript>
-    refused: list[Section] = field(default_factory=list)  # open sections named as boilerplate that hold content
+    refused: list[Section] = field(default_factory=list)  # open sections whose names mean boilerplate but that hold content
 
     def __post_init__(self) -> None:
         self.blocks, self.sections = self.layout.blocks, self.layout.sections
 
     def flush(self) -> None:
-        """Append the collected text as a block."""
+        """Append the collected text to the blocks. It becomes several blocks if it has empty lines."""
         if not self.pieces:
             return
         text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
         self.pieces.clear()
         if "\xad" in text:
-            text = text.replace("\xad", "")  # soft hyphens: a browser may break a word here
+            text = text.replace("\xad", "")  # soft hyphens, at which a browser may break a word
         chars, self.link_chars = self.link_chars, 0
         tag = self.sections[self.current].tag
         if not self.pre and "\x01" not in text:
@@ -104,7 +104,7 @@ class Walk:
         return parent
 
     def leave(self, parent: int) -> None:
-        """Close the current section and return to the one around it."""
+        """Close the current section. `parent` becomes the current section again."""
         if self.pieces:
             self.flush()
         section = self.sections[self.current]
@@ -114,7 +114,7 @@ class Walk:
         self.current = parent
 
     def skip_boilerplate(self, node: Any, tag: str) -> bool:
-        """Return whether the current section, named as boilerplate, surely is; if so, add one block without words for it."""
+        """Return whether a section whose names mean boilerplate can be skipped. If so, add one block without words for it."""
         section = self.sections[self.current]
         if section.body:
             return False
@@ -132,7 +132,7 @@ class Walk:
         return True
 
     def caption(self, section: Section) -> None:
-        """Set a caption on the images of the figure around it, or without a figure on the image before it."""
+        """Set the text of a section as the caption of the images in the figure around it, or else of the image before it."""
         caption_blocks = self.blocks[section.start : section.end]
         words = "\n".join(block.text for block in caption_blocks if block.text)
         if not words or any(block.image for block in caption_blocks):
@@ -151,7 +151,7 @@ class Walk:
                     return
 
     def image(self, node: Any, *, again: bool = False) -> None:
-        """Add the image of an `<img>`. `again` marks one in a `<noscript>`, which repeats a lazy image before it."""
+        """Add the image of an `<img>`. `again` says that it is in a `<noscript>` and may repeat the lazy image before it."""
         self.images_read += 1
         if self.images >= self.max_images or self.images_read > _READ_IMAGES * self.max_images:
             self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
@@ -166,7 +166,7 @@ class Walk:
         self.blocks.append(PageBlock(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _sources(self, parent: Any) -> list[dict[str, str | None]]:
-        """Return the attributes of the `<source>`s of a `<picture>` for its first image, and none for its other images."""
+        """Return the attributes of the `<source>`s of a `<picture>`, or an empty list if an earlier image had them."""
         if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
             return []
         self.pictures.add(parent.mem_id)
@@ -179,7 +179,7 @@ class Walk:
         return sources
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
-        """Return whether the previous image is the same one or its preview; if so, store the fuller address there."""
+        """Return whether the previous image is the same as `ref`. If so, merge `ref` into it, with the fuller address first."""
         last = self.blocks[-1] if self.blocks else None
         if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
             return False
@@ -193,7 +193,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or begins the innermost section around both."""
+        """Return whether the last block is in the current section, or is the first block of a section around that."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True
@@ -219,7 +219,7 @@ def _collapsed(text: str) -> tuple[str, int]:
 
 
 def _broken(text: str) -> list[str]:
-    """Split text at two or more <br>; a single <br> becomes a line break."""
+    """Split text into paragraphs at two or more `<br>`. A single `<br>` becomes a line break."""
     paragraphs: list[list[str]] = [[]]
     for line in text.split("\x01"):
         line = _collapsed(line)[0]
@@ -231,9 +231,10 @@ def _broken(text: str) -> list[str]:
 
 
 def _boilerplate_chars(section: Any, tag: str) -> tuple[int, int] | None:
-    """Return the characters of the long texts and of all texts of a section named as boilerplate, None if it may be content.
+    """Return the number of characters in the long texts, and in all texts, of a section whose names mean boilerplate.
 
-    It may be content if it is a text element, or holds a figure or an image without text.
+    Return None if the section may be content: it is a text element or a figure, or it holds a figure, an article, a main
+    heading, a caption, or images without text.
     """
     if tag in TEXTUAL or tag == "figure":
         return None

@@ -1,7 +1,8 @@
 """Decides which network addresses are public, to keep untrusted URLs away from the machine's own network.
 
-Stricter than `ipaddress.is_global`, whose answer changes between Python versions. The tables below are the IANA registries of
-special-purpose addresses. Deprecated tunnels are refused entirely, because they carry an IPv4 address past the check.
+The check is stricter than `ipaddress.is_global`, whose answer changes between Python versions. The tables below are the IANA
+registries of special-purpose addresses. Deprecated tunnels are refused entirely, because they carry an IPv4 address past the
+check.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -15,7 +16,7 @@ _V4_REFUSED = tuple(
             "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
             "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
             "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # a public number, but the host's control service inside Azure
+            "168.63.129.16/32",  # a public address, but inside Azure the host's control service
         ),
     )
 )  # fmt: skip
@@ -39,7 +40,10 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # interface identifiers of RFC 52
 
 
 def is_public(address: str) -> bool:
-    """Return whether a literal IPv4 or IPv6 address is public. One with a zone (`fe80::1%eth0`) never is."""
+    """Return whether a literal IPv4 or IPv6 address is public. An address with a zone (`fe80::1%eth0`) never is.
+
+    Raise ValueError if `address` is not a literal address.
+    """
     if "%" in address:
         return False
     parsed = ip_address(address)

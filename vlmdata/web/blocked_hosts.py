@@ -7,7 +7,10 @@ from vlmdata.web.url import Url, parse_url
 
 
 class BlockedHosts:
-    """Domains with their subdomains, and exact addresses, from a recipe's lists and files. A bad entry raises ValueError."""
+    """Domains and exact addresses that the lists and files of a recipe block. A domain includes its subdomains.
+
+    The constructor raises ValueError for an entry that is not a domain or an http(s) address.
+    """
 
     def __init__(self, options: WebOptions) -> None:
         self._domains: set[str] = set()
@@ -23,11 +26,11 @@ class BlockedHosts:
                     continue
                 if "://" in words[-1]:
                     self._add_url(words[-1], f"{name}, line {number}")
-                else:  # the last word: in a hosts file, the domain follows 0.0.0.0
+                else:  # the last word, because in a hosts file the domain follows 0.0.0.0
                     self._add_domain(words[-1], f"{name}, line {number}")
 
     def blocks(self, url: Url) -> bool:
-        """Return whether an address, its host or a parent domain is listed."""
+        """Return whether the lists contain an address, its host or a parent domain of the host."""
         return url.text in self._urls or is_within(url.host, self._domains)
 
     def _add_domain(self, domain: str, where: str) -> None:
@@ -50,8 +53,8 @@ def is_within(host: str, domains: set[str]) -> bool:
 
 
 def domain_of(word: str, where: str) -> str:
-    """Return a domain in canonical form. Raises ValueError, naming `where`, if it is not a domain."""
+    """Return a domain in canonical form. Raise ValueError, with `where` in its message, if `word` is not a domain."""
     parsed = parse_url(f"http://{word.lstrip('*').strip('.')}/")
     if parsed is None or parsed.path != "/":
-        raise ValueError(f"{where}: {word!r} is not a domain; write example.org, without scheme or path")
+        raise ValueError(f"{where}: {word!r} is not a domain. Write it like example.org, without scheme and path")
     return parsed.host

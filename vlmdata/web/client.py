@@ -1,8 +1,9 @@
 """The web client of one worker: every submitted address gets exactly one outcome, whatever the server does.
 
-A row is parsed and checked against the block lists, waits for the rate limiter (`turns`), gets its host name resolved (`dns`)
-and is transferred. The result is an outcome, the next hop of a redirect, or another attempt after a delay; the last two pass
-the same checks again. One thread does all this; other threads only submit rows.
+The client parses the address of a row and checks it against the block lists. The row then waits for the rate limiter
+(`turns`). Then the client resolves the host name (`dns`) and transfers the body. The result is an outcome, the next hop of a
+redirect, or another attempt after a delay. A hop and another attempt wait for the rate limiter again. One thread does all this.
+Other threads only submit rows.
 """
 
 import heapq
@@ -34,14 +35,14 @@ __all__ = ["Client", "Fetched", "WebOptions"]
 
 Done = Callable[[Fetched], None]
 
-SCAN_S = 0.1  # seconds between checks of deadlines, and so the most by which one is missed
-EXPIRE_S = 0.5  # the same while all rows wait
+SCAN_S = 0.1  # seconds between checks of deadlines; a row can exceed its deadline by this time
+EXPIRE_S = 0.5  # the same while no transfer and no lookup is in progress
 HEARTBEAT_S = 5.0
 _HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # signs of an overloaded host
 
 
 class Client:
-    """Fetches for all partitions that a worker has open. `lookup` replaces the system's resolver."""
+    """Fetches addresses for all partitions that a worker has open. `lookup` replaces the system's resolver."""
 
     def __init__(self, options: WebOptions, rate_limiter: RateLimiterLike, *, lookup: Lookup = system_lookup) -> None:
         self._options = options
@@ -56,7 +57,7 @@ class Client:
         self._room = threading.Condition()  # guards the next five attributes
         self._submitted: deque[tuple[str, Url | None, Done]] = deque()
         self._posted: deque[Callable[[], None]] = deque()
-        self._pending = 0  # rows that the rate limiter has let start, without a transfer yet
+        self._pending = 0  # rows that the rate limiter has let start, but that have no transfer yet
         self._closing = False
         self._broken: BaseException | None = None
         self._ready: deque[tuple[Fetch, tuple[str, ...]]] = deque()
@@ -74,8 +75,9 @@ class Client:
     def submit(self, url: str, done: Done) -> None:
         """Fetch an address and call `done` once, on the client's thread; `done` must not block.
 
-        Blocks while twice as many rows as there are connections wait for one, as they do while bodies fill
-        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call it inside `done`.
+        The call blocks while twice `connections` rows wait for a connection. They also wait while bodies fill
+        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`: it would block
+        the client.
         """
         parsed = parse_url(url)
         with self._room:
@@ -97,7 +99,7 @@ class Client:
         self._post(lambda: self.hold(-size))
 
     def close(self) -> None:
-        """Stop. Every row that is not done ends as `closed`. Raises RuntimeError if an error stopped the client before."""
+        """Stop the client. Rows that are not done end as `closed`. Raise RuntimeError if an error stopped the client before."""
         with self._room:
             if not self._closing:
                 self._closing = True
@@ -116,7 +118,7 @@ class Client:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the client's thread has ended. A row that is then without an outcome never gets one."""
+        """Whether the client's thread has ended. A row that has no outcome by then never gets one."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -124,7 +126,7 @@ class Client:
             attempt(work, self._break)
 
     def _break(self, error: BaseException) -> None:
-        """Keep the first error, the client's or the caller's: `close` raises it."""
+        """Keep the first error of the client or of a `done` function. `close` raises it."""
         self._broken = self._broken or error
 
     def _serve(self) -> None:
@@ -206,7 +208,7 @@ class Client:
             turns.advance(now)
 
     def _look_up(self, fetch: Fetch, now: float) -> None:
-        """Resolve the host of a row, then queue the row for a transfer."""
+        """Resolve the host of a row, and then queue the row for a transfer."""
         url = fetch.url
         if self._options.proxy or is_literal(url.host):
             # with a proxy, the guard at the socket sees only the proxy's address
@@ -248,8 +250,10 @@ class Client:
                 self._room.notify_all()
 
     def _may_pause(self, transfer: Transfer) -> bool:
-        """Whether a transfer over the budget waits: for the caller to release bytes, or for an older transfer to end. The
-        oldest never waits for others, or all would wait for each other."""
+        """Return whether a transfer over the budget waits for the caller to release bytes, or for an older transfer to end.
+
+        The oldest transfer never waits for others. Otherwise all transfers could wait for each other.
+        """
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
         return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
 
@@ -271,7 +275,7 @@ class Client:
         self._turns.expire(now)
 
     def _conclude(self, transfer: Transfer, code: int, message: str) -> None:
-        """Turn a finished transfer into an outcome, another hop or another attempt. `code` is libcurl's."""
+        """Turn a finished transfer into an outcome, another hop or another attempt. `code` and `message` are libcurl's."""
         now = time.monotonic()
         self._loop.remove(transfer.curl)
         fetch = transfer.fetch
@@ -307,7 +311,7 @@ class Client:
             self._turns.add(fetch, now)
 
     def _end(self, fetch: Fetch, failure: str, now: float, rest_s: float = 0.0) -> None:
-        """Retry a row whose attempt failed, or finish it with the failure."""
+        """Retry a row whose attempt failed, or finish it with the failure. `rest_s` is the host's Retry-After in seconds."""
         trouble = failure in _HOST_TROUBLE or (failure == "timeout" and not fetch.status)
         self._turns.ended(fetch.url.host, trouble=trouble, rest_s=rest_s if trouble else 0.0, answered=fetch.status > 0)
         fetch.attempts += 1
@@ -359,6 +363,9 @@ class Client:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc keep up to 32 MB of freed memory. Until a large block is freed, glibc returns the end of its heap to the
-    system each time, and the page faults cost 0.05 ms a body, as much as receiving it. The block is never written to."""
+    """Make glibc keep up to 32 MB of freed memory, by freeing one large block.
+
+    Until then, glibc returns the free end of its heap to the system after each body. The page faults that follow cost 0.05 ms
+    per body, as much as receiving it. The block takes no memory, because it is never written to.
+    """
     bytes(16_000_000)

@@ -1,4 +1,4 @@
-"""Warning that the rate limit of one host bounds the speed of the whole run."""
+"""Warns if the rate limit of one host bounds the speed of the whole run."""
 
 import os
 from collections import Counter
@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import parse_url
 
-ROWS_PER_S = 100.0  # that one core fetches, decodes and writes if the servers are fast enough
+ROWS_PER_S = 100.0  # rows that one core fetches, decodes and writes if the servers are fast enough
 MIN_RUN_S = 60.0  # shorter runs get no warning
-MIN_SAMPLED = 50  # addresses of a host; with fewer, its share may be chance
+MIN_SAMPLED = 50  # addresses of a host in the sample; with fewer, its share may be chance
 
 
 def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> str | None:
-    """Return one line about the host that bounds the run, or None. `urls` are a sample of a list of `rows`, if known."""
+    """Return a warning of one line about the host that bounds the run, or None if no host does.
+
+    `urls` is a sample of the run's addresses. `rows` is the number of rows in the run, or None if it is not known.
+    """
     hosts = Counter(parsed.host for parsed in map(parse_url, filter(None, urls)) if parsed is not None)
     sampled = hosts.total()
     slowest = None
@@ -28,8 +31,8 @@ def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> 
     if run_s < MIN_RUN_S or rate / share > ROWS_PER_S * (os.cpu_count() or 1):
         return None
     return (
-        f"{share:.0%} of the addresses are on {host}, which gets at most {rate:g} requests a second: the run takes "
-        f"{'' if rows else 'more than '}{_duration(run_s)}. If its owner allows more: "
+        f"{share:.0%} of the addresses are on {host}, which gets at most {rate:g} requests a second, so the run takes "
+        f"{'' if rows else 'more than '}{_duration(run_s)}. If the owner of the host allows more, add "
         f"--set 'download.host_rates={{{host}: {10 * rate:g}}}'"
     )
 

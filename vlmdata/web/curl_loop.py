@@ -1,4 +1,4 @@
-"""libcurl's multi handle on an event loop: one thread serves thousands of sockets."""
+"""Runs libcurl's multi handle on an event loop, so that one thread serves thousands of sockets."""
 
 import contextlib
 import os
@@ -9,8 +9,11 @@ import pycurl
 
 
 class CurlLoop:
-    """Used on one thread, except `wake`. There is one per process, because a multi handle shares connections, TLS sessions
-    and the parsed certificate store among its transfers."""
+    """The event loop of all transfers of a process. Only `wake` may be called by other threads.
+
+    A process has only one, because the transfers of one multi handle share connections, TLS sessions and the parsed certificate
+    store.
+    """
 
     def __init__(self, connections: int) -> None:
         self._timer_at: float | None = None
@@ -32,11 +35,11 @@ class CurlLoop:
         self._multi.add_handle(curl)
 
     def remove(self, curl: pycurl.Curl) -> None:
-        """Remove a transfer; one that is not finished loses its connection."""
+        """Remove a transfer. If the transfer has not finished, its connection is closed."""
         self._multi.remove_handle(curl)
 
     def turn(self, timeout_s: float) -> list[tuple[pycurl.Curl, int, str]]:
-        """Wait for an event, at most `timeout_s`, and return the finished transfers: (handle, code, message)."""
+        """Wait for an event, at most `timeout_s` seconds, and return (handle, code, message) of each finished transfer."""
         if self._timer_at is not None:
             timeout_s = min(timeout_s, self._timer_at - time.monotonic())
         self._asleep = True
@@ -53,7 +56,7 @@ class CurlLoop:
         return self._finished()
 
     def wake(self) -> None:
-        """Make `turn` return soon. Any thread may call it; a busy loop makes no system call for it."""
+        """Make `turn` return soon. Any thread may call this. It makes a system call only if the loop is waiting."""
         self._woken = True
         if self._asleep:
             with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already

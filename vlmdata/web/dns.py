@@ -1,7 +1,8 @@
 """Resolves host names on background threads, with a cache.
 
-The libcurl in pycurl's wheels starts a thread for each lookup, and has one error for a name that does not exist and for a
-resolver that is down. Here lookups of one name are shared, failures are cached, and the two errors differ.
+The libcurl in pycurl's wheels starts a thread for each lookup, and reports the same error for a name that does not
+exist and for a resolver that is down. Here, concurrent lookups of one name are shared, failures are cached, and the two errors
+are different.
 """
 
 import queue
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from vlmdata.process.thread import Thread
 
-KEPT_S = 60.0  # getaddrinfo does not return a time to live; libcurl's default is the same
+KEPT_S = 60.0  # getaddrinfo does not return a time to live; this is libcurl's default
 KEPT_FAILURE_S = {"dns_failed": 300.0, "dns_temporary": 5.0}
 KEPT_NAMES = 50_000
 THREADS = 32  # concurrent lookups: 430 new names a second at 75 ms each
@@ -24,32 +25,35 @@ Lookup = Callable[[str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """Either `addresses`, in the order to try them, or a `failure`."""
+    """The answer for one host: either `addresses`, in the order in which to try them, or a `failure`."""
 
     addresses: tuple[str, ...]
     failure: str | None = None
 
 
 def system_lookup(host: str) -> list[str]:
-    """Return the addresses of a host from the system's resolver. Raises socket.gaierror."""
+    """Return the addresses of a host from the system's resolver. Raise socket.gaierror if the lookup fails."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Resolver:
-    """The client's thread calls `ask`; a thread of the resolver calls `answered(host, answer)`."""
+    """Resolves names on its own threads: the client calls `ask`, and one of the threads calls `answered(host, answer)`."""
 
     def __init__(self, answered: Callable[[str, DnsAnswer], None], lookup: Lookup = system_lookup) -> None:
         self._answered = answered
         self._lookup = lookup
         self._cache: OrderedDict[str, tuple[DnsAnswer, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._in_progress: set[str] = set()  # lookups in progress
+        self._in_progress: set[str] = set()  # hosts
         self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = 0
 
     def ask(self, host: str) -> DnsAnswer | None:
-        """Return the cached answer, or None and call `answered` later, once for all calls until then."""
+        """Return the answer if it is cached. Otherwise return None, and call `answered` later.
+
+        `answered` is called once for all calls of `ask` for the same host until then.
+        """
         with self._lock:
             known = self._cache.get(host)
             if known is not None and time.monotonic() < known[1]:
@@ -57,16 +61,16 @@ class Resolver:
             if host in self._in_progress:
                 return None
             self._in_progress.add(host)
-            # compare with the names, not with idle threads: an idle thread may be about to take an earlier name
+            # do not count idle threads instead: an idle thread may be about to take an earlier name
             if len(self._in_progress) > self._threads and self._threads < THREADS:
                 self._threads += 1
-                # daemon threads: the system's resolver may block for half a minute, which must not delay the exit
+                # daemon threads, because the system's resolver may block for half a minute, which must not delay the exit
                 Thread(self._work, name="dns").start()
         self._names.put(host)
         return None
 
     def close(self) -> None:
-        """Stop the threads once their lookups end."""
+        """Stop each thread after its current lookup."""
         for _ in range(self._threads):
             self._names.put(None)
 

@@ -10,8 +10,11 @@ from vlmdata.web.url import Url
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The outcome of one address: a `body` or a `failure`. `url` is the address as submitted. `status` is that of the last
-    answer, 0 without one. `headers` are the opt-out headers, with lower-case names, in the order of the answer."""
+    """The outcome of one address: a `body` or a `failure`.
+
+    `url` is the address as it was submitted. `status` is the HTTP status of the last answer, or 0 if there was none. `headers`
+    holds the opt-out headers of that answer in their order, with names in lower case.
+    """
 
     url: str
     body: bytes | None
@@ -24,7 +27,10 @@ class Fetched:
 
 @dataclass(slots=True, eq=False)
 class Fetch:
-    """A request in progress. `url` is the current hop. `is_policy`: robots.txt or tdmrep.json, which no policy can forbid."""
+    """The state of one address while the client fetches it. `url` is the address of the current hop.
+
+    `is_policy` says that the address is a robots.txt or tdmrep.json, which no policy can forbid.
+    """
 
     text: str
     url: Url
@@ -33,8 +39,8 @@ class Fetch:
     is_policy: bool = False
     hops: int = 0
     attempts: int = 0
-    spent_s: float = 0.0  # in transfers of this attempt
-    waited_s: float = 0.0  # for a host that makes no progress, for pauses and before retries; over all attempts
+    spent_s: float = 0.0  # seconds in transfers of this attempt
+    waited_s: float = 0.0  # seconds over all attempts: for a host without progress, for pauses and before retries
     queued_at: float = 0.0
     is_looked_up: bool = False  # whether the rate limiter was asked about `key`
     failure: str | None = None  # of the previous attempt
@@ -44,5 +50,5 @@ class Fetch:
 
 
 def url_key(url: Url) -> int:
-    """Return a 64-bit hash of an address, by which workers share refusals."""
+    """Return a 64-bit hash of an address, with which workers tell each other about refused addresses."""
     return xxhash.xxh3_64_intdigest(url.text.encode())

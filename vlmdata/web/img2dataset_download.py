@@ -1,8 +1,8 @@
-"""Downloads by img2dataset's own code, for exactly the bytes that it fetches: `download: {engine: img2dataset}`.
+"""Downloads with img2dataset's own code, to get exactly the bytes that it gets: `download: {engine: img2dataset}`.
 
-Its `download_image_with_retry` uses urllib. Only checks that cannot change a body are added: addresses and block lists are
-checked first, urllib's opener connects only to public addresses at every hop, and a download ends after `timeout_s` per
-attempt. Without that limit, a server that sends a byte now and then blocks img2dataset for ever.
+Its `download_image_with_retry` uses urllib. The checks that are added here cannot change a body. Addresses are first checked
+against the block lists, urllib's opener connects only to public addresses at every hop, and a download ends after `timeout_s`
+per attempt. Without this limit, a server that sends a byte now and then would block img2dataset for ever.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ _OUTCOME_OF_REASON = {
 
 
 def outcome_of(message: str) -> str:
-    """Return the outcome for img2dataset's error message; an unknown message is a `bad_response`."""
+    """Return the outcome that an error message of img2dataset means, or `bad_response` if the message is unknown."""
     for sign, outcome in _OUTCOMES.items():
         if sign.lower() in message.lower():
             return outcome
@@ -52,7 +52,7 @@ def outcome_of(message: str) -> str:
 
 
 class Deadline:
-    """Time limit of one address. When it passes, the connections are shut down, which ends a blocked read."""
+    """The time limit of one address. When the time is over, its connections are shut down, which ends a blocked read."""
 
     def __init__(self, seconds: float) -> None:
         self.is_over = False
@@ -62,13 +62,13 @@ class Deadline:
         self._timer.start()
 
     def watch(self, connection: socket.socket) -> None:
-        """Shut down this connection when the time is over."""
+        """Shut down this connection when the time is over, or at once if it is over already."""
         self._sockets.append(connection)
         if self.is_over:
             self._end()
 
     def cancel(self) -> None:
-        """Stop the timer: the address is done."""
+        """Stop the timer, because the address is done."""
         self._timer.cancel()
 
     def _end(self) -> None:
@@ -82,7 +82,10 @@ _THREAD = local()  # `deadline` of the address that this thread fetches
 
 
 class Fetcher:
-    """The download threads of a worker, shared by its partitions. One per process, because it installs urllib's opener."""
+    """The download threads of a worker, which its partitions share.
+
+    Make only one per process, because the constructor installs urllib's opener.
+    """
 
     def __init__(self, options: WebOptions) -> None:
         disable_update_check()
@@ -95,7 +98,10 @@ class Fetcher:
         urllib.request.install_opener(guarded_opener(options))
 
     def fetch(self, addresses: dict[int, str]) -> Iterator[tuple[int, bytes | None, str | None]]:
-        """Yield (position, bytes, failure) in the order of completion; at most two bodies per connection wait."""
+        """Download addresses, by position, and yield (position, body, failure) in the order of completion.
+
+        The body or the failure is None. At most two bodies per connection wait for the caller.
+        """
         room = Semaphore(2 * self._options.connections)
 
         def admitted() -> Iterator[tuple[int, str]]:
@@ -135,7 +141,7 @@ class Fetcher:
 
 
 def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
-    """Return urllib's usual opener without files, FTP, proxies of the environment and addresses that are not public."""
+    """Return an opener like urllib's, but without files, FTP, proxies of the environment and addresses that are not public."""
 
     def connect_public(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
         error: OSError | None = None

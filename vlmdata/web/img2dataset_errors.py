@@ -1,4 +1,4 @@
-"""Maps img2dataset's error messages to reasons."""
+"""Maps img2dataset's error messages to reasons for the ledger."""
 
 import re
 
@@ -16,7 +16,10 @@ _SIGNS = {
 
 
 def reason_of(status: str | None, message: str | None) -> str:
-    """Return img2dataset's error as a reason for the ledger: http_404, timeout, no_such_host, or its message as a name."""
+    """Return the reason for the ledger that img2dataset's error means, such as `http_404`, `timeout` or `no_such_host`.
+
+    An unknown message becomes a name. Without a message, the reason is img2dataset's status.
+    """
     if not message:
         return status or "unknown"
     code = re.search(r"HTTP Error (\d{3})", message)

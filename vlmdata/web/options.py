@@ -8,7 +8,7 @@ from vlmdata.web.url import parse_url
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Limits of a worker's client, and how it treats hosts. Each default names its source."""
+    """The limits of a worker's client, and rules for how it treats hosts. Each default names its source."""
 
     contact: str = ""
     """A mail address or page of the operator, sent in the User-Agent so that a site can complain (RFC 9110, 10.1.5)."""
@@ -16,36 +16,36 @@ class WebOptions:
     """The product token: the name by which robots.txt and X-Robots-Tag address the client (img2dataset: user_agent_token)."""
 
     max_bytes: int = 20_000_000
-    """Largest body, as sent and after decompression. A larger image is usually a scan, not a photo."""
+    """Size in bytes of the largest body, as sent and after decompression. A larger image is usually a scan, not a photo."""
     timeout_s: float = 20.0
     """Seconds for one attempt from connecting to the last byte, redirects included. With only a socket timeout, a slow server
     can send for hours (img2dataset 289, 74). NeMo Curator allows 15, Data-Juicer 30."""
     connect_timeout_s: float = 10.0
     """Seconds to connect, TLS included; img2dataset's socket timeout."""
     max_redirects: int = 10
-    """As in urllib, which img2dataset uses."""
+    """Redirects that are followed for one address. urllib, which img2dataset uses, has the same limit."""
     max_header_bytes: int = 65_536
     """Bytes of all header lines of one answer; servers' own limits are 8 to 32 KB."""
     connections: int = 128
-    """Concurrent transfers in one worker. With 2% slow hosts, more of them gave no more rows per second."""
+    """Concurrent transfers in one worker. If 2% of the hosts are slow, more connections did not give more rows per second."""
     run_connections: int = 0
-    """Concurrent requests of all workers of a run, for a line or router that allows no more. 0: only each worker's limit."""
+    """Concurrent requests of all workers of a run together, for a network that allows no more. 0 for no such limit."""
     bytes_in_flight: int = 256_000_000
     """Bytes of bodies in one worker, in transfer or held by the caller. Bounds memory for images of any size."""
     retries: int = 2
     """Further attempts after a temporary failure, each after a random delay (DataComp ran img2dataset with 2)."""
     max_wait_s: float = 300.0
-    """Seconds a row may wait in total for its host; then it ends as host_busy. Only time in which the host makes no progress
-    counts: while it answers at least once a second (over all workers), its rows keep waiting. So a long queue loses no row,
-    and a host delays a partition by at most this time, or by a second for each of its rows."""
+    """Seconds that a row may wait in total for its host before it ends as host_busy. Only time in which the host makes no
+    progress counts: while the host answers at least once a second (over all workers), its rows keep waiting. Therefore a long
+    queue loses no row, and a host delays a partition by at most this time, or by a second for each of the host's rows."""
 
     host_connections: int = 6
     """Concurrent requests to one host over all workers, 0 for no limit. A browser opens 6."""
     host_requests_per_s: float = 20.0
-    """Requests per second to one host over all workers, 0 for no limit. As many as a browser that opens a gallery page every
-    second or two. In a run of 400 rows a second, only a host with 5% of the rows reaches it."""
+    """Requests per second to one host over all workers, 0 for no limit. A browser that opens a gallery page every second
+    or two sends as many. In a run of 400 rows a second, only a host with 5% of the rows reaches it."""
     host_rates: dict[str, float] = field(default_factory=dict)
-    """Requests per second of single hosts, as {"cdn.example.org": 200}; 0 for no limit (img2dataset 62)."""
+    """Requests per second to single hosts, as {"cdn.example.org": 200}; 0 for no limit (img2dataset 62)."""
 
     robots: bool = True
     """Obey robots.txt (RFC 9309)."""
@@ -58,17 +58,17 @@ class WebOptions:
     """Also fetch /.well-known/tdmrep.json of each site: one more request per site, and few sites have the file."""
 
     blocked_domains: tuple[str, ...] = ()
-    """Domains that get no request, nor do their subdomains."""
+    """Domains that get no request. Their subdomains get none either."""
     blocked_urls: tuple[str, ...] = ()
     """Addresses that are never fetched."""
     block_files: tuple[str, ...] = ()
-    """Text files with one domain or address a line and comments after #, such as lists of malware sites (img2dataset 281)."""
+    """Text files with one domain or address per line and comments after #, such as lists of malware sites (img2dataset 281)."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that are allowed to have a private address: "name", "127.0.0.1" or "name:8080"."""
     proxy: str = ""
-    """As http://host:port. The client then connects only to the proxy, which resolves host names."""
+    """Proxy, as http://host:port. The client then connects only to the proxy, which resolves host names."""
     ca_file: str = ""
-    """PEM file of the authorities to trust, instead of certifi's."""
+    """PEM file with the certificate authorities to trust, instead of certifi's."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_header_bytes", "connections", "bytes_in_flight", "timeout_s", "connect_timeout_s"):
@@ -80,10 +80,10 @@ class WebOptions:
         if not self.agent or not self.agent.replace("-", "").replace("_", "").isalpha() or not self.agent.isascii():
             raise ValueError(f"agent must be a product token of letters, - and _ (RFC 9309, 2.2.1), not {self.agent!r}")
         if any(ord(sign) < 32 or ord(sign) > 126 for sign in self.contact):
-            raise ValueError(f"contact must be printable ASCII, because it is sent in a header, not {self.contact!r}")
+            raise ValueError(f"contact must be printable ASCII, not {self.contact!r}, because it is sent in a header")
         if self.proxy and parse_url(self.proxy) is None:
             raise ValueError(f"proxy must be http://host:port, not {self.proxy!r}")
 
     def reaches(self, host: str, port: int, address: str) -> bool:
-        """Return whether the client may connect to a canonical host at an address: a public one, or any for an allowed host."""
+        """Return whether the client may connect to an IP address of a host: it is public, or `allowed_hosts` has the host."""
         return is_public(address) or host in self.allowed_hosts or f"{host}:{port}" in self.allowed_hosts

@@ -1,4 +1,4 @@
-"""Opt-outs of sites in their answers: X-Robots-Tag and the TDM Reservation Protocol."""
+"""Reads the opt-outs in the answers of sites: X-Robots-Tag and the TDM Reservation Protocol."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -14,9 +14,10 @@ _AI = frozenset({"noai", "noimageai", "noml"})
 
 
 def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> str | None:
-    """Return `noai` or `noindex` if an X-Robots-Tag among the headers (lower-case names) refuses the agent, else None.
+    """Return `noai` or `noindex` if an X-Robots-Tag among the headers refuses the agent, or None if none does.
 
-    A tag may name an agent, as in `otherbot: noai, noindex`; the name applies up to the next one in the same header.
+    Names of headers are in lower case. `directives` are those that count as a refusal. A tag may name an agent, as in
+    `otherbot: noai, noindex`. The name then applies to all directives up to the next name in the same header.
     """
     found = None
     for name, value in headers:
@@ -36,7 +37,7 @@ def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> st
 
 
 def tdm_reservation(headers: Headers) -> bool | None:
-    """Return whether the header tdm-reservation reserves the right to mine, or None without a readable one."""
+    """Return whether the header tdm-reservation reserves the right to mine, or None if no such header is readable."""
     for name, value in headers:
         if name == "tdm-reservation" and value.strip() in ("0", "1"):
             return value.strip() == "1"
@@ -44,7 +45,7 @@ def tdm_reservation(headers: Headers) -> bool | None:
 
 
 def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
-    """Return the rules of a /.well-known/tdmrep.json, (reserved, pattern) in the file's order; none if it is invalid."""
+    """Return the rules of a /.well-known/tdmrep.json as (reserved, pattern) in the file's order. An invalid file has none."""
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):
@@ -62,7 +63,7 @@ def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
 
 
 def file_reservation(rules: Sequence[tuple[bool, str]], path: str) -> bool | None:
-    """Return whether the first rule that matches a path with its query reserves it; None if no rule matches."""
+    """Return whether the first rule that matches a path with its query reserves the path, or None if no rule matches."""
     if not rules:
         return None
     path = normalise(path, is_pattern=False)

@@ -1,6 +1,6 @@
 """Names of the failures of a fetch, and which of them are temporary.
 
-The ledger stores these names, so they do not change. A server's answer that is not a success is `http_NNN`.
+The ledger stores these names, so they must not change. An answer of a server that is not a success is named `http_NNN`.
 """
 
 # temporary failures: a later attempt may succeed
@@ -43,7 +43,7 @@ FINAL = frozenset({
     "tdm_reserved",        # text and data mining is reserved (TDMRep)
 })  # fmt: skip
 
-REFUSALS = frozenset({"noai", "noindex", "tdm_reserved"})  # refusals of one address by its site: no further request in a run
+REFUSALS = frozenset({"noai", "noindex", "tdm_reserved"})  # a site refuses one address; the run sends no further request for it
 
 # Request Timeout, Too Early, Too Many Requests; also 5xx, except 501, 505 and 511, which waiting does not change
 _PASSING_STATUS = frozenset({408, 425, 429})
@@ -51,7 +51,7 @@ _FINAL_5XX = frozenset({501, 505, 511})
 
 
 def is_passing(failure: str) -> bool:
-    """Return whether a failure is temporary. An unknown name is a bug and fails the assertion."""
+    """Return whether a failure is temporary. An unknown name is a bug and raises AssertionError."""
     if failure in PASSING:
         return True
     if failure in FINAL:

@@ -1,4 +1,4 @@
-"""What one site (scheme, host and port) allows: its robots.txt and its tdmrep.json, as far as they concern this agent."""
+"""The policy of one site (scheme, host and port): what its robots.txt and its tdmrep.json allow this agent."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,20 @@ DAY_S = 86_400.0  # longest use of a robots.txt: RFC 9309, 2.4
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Plain values only: workers and the rate limiter exchange it by pickle."""
+    """What a site allows this agent. Holds plain values only, because workers and the rate limiter exchange it by pickle."""
 
     rules: tuple[tuple[bool, str], ...] = ()
-    """robots.txt: (allowed, pattern) of the group that applies to the agent."""
+    """Rules of robots.txt in the group that applies to the agent, as (allowed, pattern)."""
     crawl_delay_s: float = 0.0
     reserved: tuple[tuple[bool, str], ...] = ()
-    """tdmrep.json: (reserved, pattern), first match decides."""
+    """Rules of tdmrep.json, as (reserved, pattern). The first rule that matches decides."""
     failure: str | None = None
     """The reason to fetch nothing from this site, such as an unreadable robots.txt."""
     ttl_s: float = DAY_S
+    """Seconds until the policy expires."""
 
     def refusal(self, path: str) -> str | None:
-        """Return the failure for a path with its query, or None if it may be fetched."""
+        """Return the failure for a path with its query, or None if the path may be fetched."""
         if self.failure:
             return self.failure
         if not is_allowed(self.rules, path):

@@ -12,7 +12,7 @@ from vlmdata.web.turns import Site
 from vlmdata.web.url import parse_url
 
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2
-SHORT_S = 600.0  # how long a failure to read the policy is remembered
+SHORT_S = 600.0  # seconds for which a failure to read the policy is remembered
 ROBOTS = "/robots.txt"
 TDMREP = "/.well-known/tdmrep.json"
 
@@ -26,9 +26,10 @@ _SITE_FAILURES = frozenset({
 
 
 def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
-    """Return the policy by the answer to robots.txt: 4xx allows all, 5xx or no answer allows nothing (RFC 9309, 2.3.1).
+    """Return the policy of a site by its answer to the request for robots.txt.
 
-    429 allows nothing: a site that asks for fewer requests has not allowed any. The RFC's "may" permits this.
+    4xx allows everything, and 5xx or no answer allows nothing (RFC 9309, 2.3.1). 429 allows nothing either, because a site that
+    asks for fewer requests has not allowed any. The RFC permits this: a crawler "may" fetch after 4xx, but need not.
     """
     if fetched.body is not None:
         rules, crawl_delay_s = parse_robots(fetched.body, agent)
@@ -44,12 +45,15 @@ def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
 
 
 def add_tdmrep(policy: Policy, fetched: Fetched) -> Policy:
-    """Return the policy with the rules of a tdmrep.json; an unreadable one reserves nothing."""
+    """Return the policy with the rules of a tdmrep.json added. An unreadable file reserves nothing."""
     return replace(policy, reserved=parse_tdmrep(fetched.body)) if fetched.body is not None else policy
 
 
 class PolicyFetch:
-    """Fetches the policy files of one site in turn, then calls `learnt` with the policy, unless the client closes."""
+    """Fetches the policy files of one site one after the other, and then calls `learnt` with the policy.
+
+    `add` queues a request. If the client closes, `learnt` is not called.
+    """
 
     def __init__(
         self, site: Site, options: WebOptions, add: Callable[[Fetch], None], learnt: Callable[[Site, Policy], None]
@@ -58,7 +62,7 @@ class PolicyFetch:
         self._policy = Policy()
 
     def begin(self) -> None:
-        """Request the first of the files."""
+        """Request the first policy file."""
         if self._options.robots:
             self._ask(ROBOTS, self._took_robots)
         else:

@@ -1,10 +1,10 @@
-"""The rate limiter of a run: which worker may send a request to which host and when, and the policies of sites.
+"""The rate limiter of a run decides which worker may send a request to which host and when, and shares the policies of sites.
 
-One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports the end of each, so that over
-all workers a host never gets more requests at once, or per second, than the recipe allows. Workers call `exchange` a few times
-per second, directly or through an actor or a server process; its arguments and results can be pickled.
+One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports the end of each request. Thus a
+host never gets more requests at once, or per second, from all workers together than the recipe allows. Workers call `exchange`
+a few times per second, directly or through an actor or a server process. Its arguments and results can be pickled.
 
-Only this object reads a clock (monotonic): workers get delays, not times.
+Workers get delays, not times, because clocks of different machines differ.
 """
 
 import math
@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from vlmdata.web.options import WebOptions
 from vlmdata.web.policy import DAY_S, Policy
 
-BLOCK_S = 2.0  # longest time of one host in one lease, and so the longest wait of another worker
-BLOCK_STARTS = 64
-ASK_AGAIN_S = 0.2  # delay for a worker that found no free slot
-SILENT_S = 30.0  # after this silence a worker counts as dead and its leases are freed; workers call every 5 s
-DUTY_S = 120.0  # time for one worker to fetch a site's policy before another worker is asked to
-REMEMBERED = 1_000_000  # refused addresses, and policies, in memory: a few hundred megabytes at most
-PROGRESS_PER_S = 1.0  # a host that answers at this rate makes progress, and its rows may wait for it
+BLOCK_S = 2.0  # seconds of a host's rate in one lease, at most; another worker waits no longer than this
+BLOCK_STARTS = 64  # requests in one lease, at most
+ASK_AGAIN_S = 0.2  # seconds until a worker that found no free slot asks again
+SILENT_S = 30.0  # seconds without a call after which a worker counts as dead and loses its leases; workers call every 5 s
+DUTY_S = 120.0  # seconds for a worker to fetch the policy of a site before another worker is asked to fetch it
+REMEMBERED = 1_000_000  # refused addresses, and also policies, in memory: a few hundred megabytes at most
+PROGRESS_PER_S = 1.0  # answers of a host; at this rate the host makes progress, and its rows may wait for it
 RATE_OVER_S = 10.0  # time constant of the exponential average of answers per second
-FIRST_PAUSE_S = 1.0  # after the first 429 or 503 without Retry-After; it doubles up to LAST_PAUSE_S
+FIRST_PAUSE_S = 1.0  # seconds after the first 429 or 503 without Retry-After; the pause doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 300.0
 
 
@@ -43,9 +43,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`starts` requests may start, the first after `wait_s`, each `interval_s` after the one before. With no starts the worker
-    asks again after `wait_s`. `fetch_policy`: the worker must fetch the site's policy and report it. `stalled_s`: seconds since
-    the host last made progress, infinite if it never did."""
+    """The answer to an `Ask`: `starts` requests may start, the first one after `wait_s`, and the others at `interval_s`.
+
+    If `starts` is 0, the worker asks again after `wait_s`. If `fetch_policy` is True, the worker must fetch the site's policy
+    and report it. `refused` holds (key, failure) for each refused address. `stalled_s` is the time in seconds since the host
+    last made progress, or infinity if it never did.
+    """
 
     origin: str
     starts: int
@@ -59,8 +62,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """`ended` requests to a host have ended or will never start. `trouble`: the host asked for fewer requests, or did not
-    answer at all. `rest_s` is its Retry-After."""
+    """A worker's report that `ended` requests to a host have ended or will never start.
+
+    `trouble` says that the host asked for fewer requests or did not answer at all. `rest_s` is its Retry-After in seconds.
+    `answered` says that it answered.
+    """
 
     host: str
     ended: int
@@ -71,7 +77,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a worker found out: the policy of a site, or that a site refuses the address with `url_key`."""
+    """News from a worker: the policy of a site, or the failure with which a site refuses the address with `url_key`."""
 
     origin: str = ""
     host: str = ""
@@ -88,18 +94,18 @@ class _Host:
     closed_until: float = 0.0
     strikes: int = 0
     crawl_delay_s: float = 0.0
-    queue: dict[str, float] = field(default_factory=dict)  # worker without a free slot: when it last asked; oldest first
+    queue: dict[str, float] = field(default_factory=dict)  # by waiting worker: when it last asked; in order of arrival
     answers_per_s: float = 0.0  # exponential average at `counted_at`
     counted_at: float = 0.0
     progress_at: float = -math.inf
 
     def is_idle(self, now: float) -> bool:
-        """Whether the host can be forgotten without losing anything."""
+        """Return whether this entry can be deleted without losing information."""
         rested = now > max(self.next_start, self.closed_until + 2 * LAST_PAUSE_S * bool(self.strikes))
         return rested and not (self.in_use or self.queue or self.crawl_delay_s)
 
     def count(self, answers: int, now: float) -> None:
-        """Count answers, and record whether they come fast enough to wait for."""
+        """Add answers to the average rate, and record progress if the rate is high enough to wait for the host."""
         self.answers_per_s *= math.exp((self.counted_at - now) / RATE_OVER_S)
         self.answers_per_s += answers / RATE_OVER_S
         self.counted_at = now
@@ -108,7 +114,7 @@ class _Host:
 
 
 class RateLimiter:
-    """Thread-safe. `is_local` says that a call takes microseconds, so a client needs no thread for it."""
+    """Grants the requests of all workers. Thread-safe. `is_local` says that a call takes microseconds and needs no thread."""
 
     is_local = True
 
@@ -117,17 +123,19 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
-        self._in_use = 0  # slots of all hosts
-        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # with the time at which it expires
-        self._policy_fetchers: dict[str, tuple[str, float]] = {}  # site: the worker that fetches its policy, and its deadline
+        self._in_use = 0  # used slots of all hosts
+        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # by site: (policy, when it expires)
+        self._policy_fetchers: dict[str, tuple[str, float]] = {}  # by site: (worker that fetches its policy, deadline)
         self._refused: OrderedDict[int, str] = OrderedDict()
-        self._leased: dict[str, dict[str, int]] = {}  # worker: host: leased starts
+        self._leased: dict[str, dict[str, int]] = {}  # by worker and host: leased starts
         self._last_seen: dict[str, float] = {}
         self._next_sweep = 0.0
 
     def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
-        """Apply a worker's reports and news, and return one grant for each ask, in order. Does not wait, and accepts
-        reports that are repeated or late."""
+        """Apply a worker's reports and news, and return one grant for each ask, in order.
+
+        The call does not wait. Reports may be repeated or late.
+        """
         with self._lock:
             now = self._clock()
             self._last_seen[worker] = now
@@ -158,7 +166,7 @@ class RateLimiter:
         return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused, now - host.progress_at)
 
     def _lease(self, worker: str, name: str, host: _Host, wanted: int, now: float) -> tuple[int, float, float]:
-        """Lease up to `wanted` starts: (starts, wait_s, interval_s)."""
+        """Lease up to `wanted` starts to a worker. Return (starts, wait_s, interval_s)."""
         interval_s = max(1.0 / host.rate if host.rate else 0.0, host.crawl_delay_s)
         if wanted <= 0:
             return 0, ASK_AGAIN_S, interval_s
@@ -183,7 +191,7 @@ class RateLimiter:
         return starts, first - now, interval_s
 
     def _free_slots(self, worker: str, host: _Host, now: float) -> int:
-        """Return the slots that this worker may take: those that are free, less one for each worker ahead in the queue."""
+        """Return the number of slots that this worker may take: the free slots minus the workers ahead of it in the queue."""
         for other in [other for other, asked_at in host.queue.items() if now - asked_at > 10 * ASK_AGAIN_S]:
             del host.queue[other]  # it has stopped asking
         ahead = 0
@@ -245,7 +253,7 @@ class RateLimiter:
         return host
 
     def _sweep(self, now: float) -> None:
-        """Free the leases of dead workers, and forget idle hosts and what is over REMEMBERED."""
+        """Free the leases of dead workers, and forget idle hosts and the oldest policies and refusals over REMEMBERED."""
         self._next_sweep = now + SILENT_S / 10
         for worker in [worker for worker, seen in self._last_seen.items() if now - seen > SILENT_S]:
             self._free(worker)

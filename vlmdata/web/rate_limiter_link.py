@@ -1,6 +1,6 @@
-"""The connection of a client to the rate limiter: a direct call in the same process, otherwise a thread.
+"""The connection of a client to the rate limiter: a direct call in the same process, or else a thread that makes the calls.
 
-A call to another process takes a millisecond, or a second on a busy cluster; transfers must continue meanwhile.
+A call to another process takes a millisecond, or a second on a busy cluster. Transfers must continue during the call.
 """
 
 import queue
@@ -17,19 +17,21 @@ class RateLimiterLike(Protocol):
     """A `RateLimiter`, or a proxy for one in another process, with `is_local = False`."""
 
     @property
-    def is_local(self) -> bool: ...
+    def is_local(self) -> bool:
+        """Whether a call takes only microseconds."""
 
-    def exchange(
-        self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]
-    ) -> list[Grant]: ...
+    def exchange(self, worker: str, asks: Sequence[Ask], reports: Sequence[HostReport], news: Sequence[News]) -> list[Grant]:
+        """Return one grant for each ask, as `RateLimiter.exchange` does."""
 
 
 class RateLimiterLink:
-    """Makes one call at a time. If the rate limiter is not local, `deliver` gets its answer, or the error of the call, on the
-    link's thread."""
+    """Sends messages to the rate limiter, one call at a time.
+
+    If the rate limiter is not local, the link has a thread, which passes the answer or the error of each call to `deliver`.
+    """
 
     def __init__(self, limiter: RateLimiterLike, worker: str, deliver: Callable[[list[Grant] | BaseException], None]) -> None:
-        self.is_free = True  # the client sets it once it has applied an answer
+        self.is_free = True  # the client sets this again after it has applied an answer
         self._limiter = limiter
         self._worker = worker
         self._deliver = deliver
@@ -40,7 +42,7 @@ class RateLimiterLink:
             self._thread.start()
 
     def send(self, messages: Messages) -> list[Grant] | None:
-        """Send messages. Returns the answer, or None if `deliver` will get it."""
+        """Send messages. Return the answer, or None if `deliver` will get the answer."""
         if self._thread is None:
             return self._limiter.exchange(self._worker, *messages)
         self.is_free = False
@@ -48,7 +50,7 @@ class RateLimiterLink:
         return None
 
     def close(self, last: Messages) -> None:
-        """Send the last messages. Waits at most 5 seconds: the rate limiter may have died."""
+        """Send the last messages. Wait at most 5 seconds for the thread, because the rate limiter may have died."""
         if self._thread is None:
             self._limiter.exchange(self._worker, *last)
         else:

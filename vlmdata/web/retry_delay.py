@@ -1,4 +1,4 @@
-"""Delays before another attempt."""
+"""Computes the delay before another attempt."""
 
 import random
 from email.utils import parsedate_to_datetime
@@ -10,15 +10,16 @@ MAX_REST_S = 86_400.0
 
 
 def retry_delay_s(attempts: int) -> float:
-    """Return a random delay from 0 to a limit that doubles with each failed attempt.
+    """Return a random delay in seconds, from 0 to a limit that doubles with each failed attempt.
 
-    This spreads requests that failed together best. Source: Brooker 2015, "Exponential Backoff and Jitter", full jitter.
+    A delay from the whole range is the best way to spread requests that failed together. Source: Brooker 2015, "Exponential
+    Backoff and Jitter", full jitter.
     """
     return random.uniform(0.0, min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (attempts - 1)))
 
 
 def retry_after_s(value: str, date: str) -> float:
-    """Return the seconds that a Retry-After header asks for, 0 if it is unreadable (RFC 9110, 10.2.3).
+    """Return the seconds that a Retry-After header asks for, or 0 if it is unreadable (RFC 9110, 10.2.3).
 
     A date is compared with the server's `Date` header, because the server's clock wrote both.
     """

@@ -1,4 +1,4 @@
-"""robots.txt by RFC 9309: which paths of a site an agent may fetch."""
+"""Reads robots.txt by RFC 9309, which says which paths of a site an agent may fetch."""
 
 import re
 
@@ -13,10 +13,10 @@ Rules = tuple[tuple[bool, str], ...]
 
 
 def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
-    """Return an agent's rules, (allowed, normalised pattern) each, and its crawl delay in seconds.
+    """Return the rules for an agent as (allowed, normalised pattern), and its crawl delay in seconds.
 
-    Groups that name the agent are merged; without one, `*` applies (2.2.1). Crawl-delay is not in the RFC, but sites use it,
-    so it is obeyed. All other lines are ignored.
+    Groups that name the agent are merged. If there are none, the groups for `*` apply (2.2.1). Crawl-delay is not in the RFC,
+    but sites use it, so it is obeyed. All other lines are ignored.
     """
     if len(body) > MAX_BYTES:
         body = body[:MAX_BYTES].rpartition(b"\n")[0]  # a cut line could disallow more or less than the whole one
@@ -48,7 +48,7 @@ def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
 
 
 def is_allowed(rules: Rules, path: str) -> bool:
-    """Return whether a path with its query may be fetched: the longest matching pattern decides, Allow on a tie (2.2.2)."""
+    """Return whether a path with its query may be fetched. The longest matching pattern decides; Allow wins a tie (2.2.2)."""
     if not rules:
         return True
     path = normalise(path, is_pattern=False)
@@ -63,9 +63,9 @@ def is_allowed(rules: Rules, path: str) -> bool:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Return whether a pattern matches a path from its start; * is any run of characters, a final $ the end.
+    """Return whether a pattern matches the start of a path. * matches any characters, and a final $ the end of the path.
 
-    Time is linear in the path's length for each *: with a regular expression, a hostile robots.txt could cost minutes.
+    Each * takes time linear in the length of the path. A regular expression could take minutes for a hostile robots.txt.
     """
     anchored = pattern.endswith("$")
     first, *rest = (pattern[:-1] if anchored else pattern).split("*")
@@ -85,7 +85,7 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def normalise(text: str, *, is_pattern: bool) -> str:
-    """Return a path or pattern in canonical form: unreserved octets plain, other encoded ones as %XX in capitals.
+    """Return a path or pattern in canonical form: unreserved octets are decoded, and other escapes are %XX in capitals.
 
     In a path, * and $ are encoded, because they are literal there (2.2.3).
     """

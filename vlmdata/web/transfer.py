@@ -1,4 +1,4 @@
-"""A reusable libcurl handle and the answer that it receives; every limit on an answer is enforced here."""
+"""A reusable libcurl handle and the answer that it receives. This module enforces every limit on an answer."""
 
 import socket
 import time
@@ -14,16 +14,16 @@ from vlmdata.web.optout import tag_refusal, tdm_reservation
 from vlmdata.web.robots import MAX_BYTES as MAX_POLICY_BYTES
 from vlmdata.web.url import bracketed
 
-_VERSION = version("vlmdata")  # reads a file, so it is called once
+_VERSION = version("vlmdata")  # read once, because `version` reads a file
 KEPT_HEADERS = frozenset({"x-robots-tag", "tdm-reservation", "tdm-policy"})
 _READ_HEADERS = KEPT_HEADERS | {"location", "retry-after", "date", "content-type", "content-length"}
 _READ = {name.encode(): name for name in _READ_HEADERS}
-IDLE_BYTES = 65_536  # of an error page are read and discarded, to keep its connection alive
-_SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
+IDLE_BYTES = 65_536  # of an error page that are read and discarded, to keep the connection alive
+_SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name
 SUCCESSES = frozenset({200, 203})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# libcurl's errors and the failure of the row; for 7, 23, 35 and 56 see `_failure_of`
+# by error code of libcurl: the failure of the row; for 7, 23, 35 and 56 see also `_failure_of`
 _CURL_FAILURES = {
     1: "bad_response", 3: "bad_url", 5: "proxy_failed", 6: "dns_failed", 7: "connect_failed", 8: "bad_response",
     16: "reset", 18: "truncated_body", 27: "closed", 28: "connect_timeout", 35: "tls_failed", 43: "bad_url",
@@ -35,24 +35,28 @@ _CURL_FAILURES = {
 
 
 class _Socket(socket.socket):
-    """pycurl calls `repr` on each socket, which for a plain one takes 14 us and two system calls."""
+    """A socket with a fast `repr`, which pycurl calls. That of a plain socket takes 14 us and two system calls."""
 
     def __repr__(self) -> str:
         return "socket"
 
 
 class Budget:
-    """Bytes of bodies in the worker: in transfers and held by the caller. Only the client's thread changes it."""
+    """Counts the bytes of bodies in a worker, in transfers and held by the caller. Only the client's thread changes it."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self.held = 0  # of `used`, those that the caller holds
+        self.held = 0  # the part of `used` that the caller holds
         self.paused = 0  # transfers that wait for free bytes
 
 
 class Transfer:
-    """One transfer at a time. libcurl runs the callbacks: they must not raise; returning another size than given stops it."""
+    """A libcurl handle that makes one transfer at a time.
+
+    libcurl calls the callbacks, so they must not raise. A callback stops the transfer by returning a size other than the one
+    that it got.
+    """
 
     def __init__(self, options: WebOptions, budget: Budget, may_pause: Callable[["Transfer"], bool]) -> None:
         self.curl = pycurl.Curl()
@@ -61,7 +65,7 @@ class Transfer:
         self.failure: str | None = None
         self.chunks: list[bytes] = []
         self.received = 0  # bytes of the body, after decompression
-        self.is_enough = False  # ended here because no more of the body is needed
+        self.is_enough = False  # whether the transfer was stopped because no more of the body is needed
         self._in_headers = True
         self.header_bytes = 0
         self.refused_address = ""  # an address that the guard refused
@@ -76,7 +80,7 @@ class Transfer:
         self._set_constant_options()
 
     def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
-        """Prepare the handle for `add_handle`. `addresses` are those of the host; empty if libcurl needs none."""
+        """Prepare the handle for `CurlLoop.add`. `addresses` are the host's; the tuple is empty if libcurl needs none."""
         self.fetch, self.number, self.started_at = fetch, number, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
@@ -84,12 +88,12 @@ class Transfer:
         self.refused_address = ""
         url = fetch.url
         self.curl.setopt(pycurl.URL, url.text)
-        # with +, libcurl forgets the entry after a while; without, it stays for the life of the process
+        # with +, libcurl forgets the entry after a while; without it, the entry stays until the process ends
         known = [f"+{url.host}:{url.port}:{','.join(map(bracketed, addresses))}"] if addresses else []
         self.curl.setopt(pycurl.RESOLVE, known)
 
     def end(self) -> None:
-        """Free the bytes of the answer; the caller has already taken the body."""
+        """Free the bytes of the answer. The caller must have taken the body before."""
         self._budget.used -= self.received
         self.received = 0
         self.chunks = []  # otherwise the body stays in memory until the handle is used again
@@ -102,19 +106,19 @@ class Transfer:
         self.paused_s += now - self.paused_at
         self.paused_at = 0.0
         self._budget.paused -= 1
-        self.curl.pause(pycurl.PAUSE_CONT)  # delivers the buffered bytes, which may pause it again
+        self.curl.pause(pycurl.PAUSE_CONT)  # delivers the buffered bytes, which may pause the transfer again
 
     def active_s(self, now: float) -> float:
-        """Return the seconds of this transfer, without those in which it was paused here."""
+        """Return the seconds since this transfer began, without the time in which it was paused."""
         waiting = now - self.paused_at if self.paused_at else 0.0
         return now - self.started_at - self.paused_s - waiting
 
     def header(self, name: str) -> str:
-        """Return the first header with this lower-case name, or the empty string."""
+        """Return the value of the first header with this lower-case name, or an empty string."""
         return next((value for key, value in self.headers if key == name), "")
 
     def outcome(self, code: int, message: str) -> tuple[str | None, bytes | None]:
-        """Return the failure or the body for libcurl's result; neither if the answer is a redirect."""
+        """Return (failure, body) for libcurl's result. One of the two is None; both are None if the answer is a redirect."""
         failure = self._failure_of(code, message)
         if failure is not None:
             return failure, None
@@ -126,7 +130,7 @@ class Transfer:
         return f"http_{self.status}" if self.status else "bad_response", None
 
     def _failure_of(self, code: int, message: str) -> str | None:
-        """Return why there is no answer, or None if there is one."""
+        """Return the failure that left the row without an answer, or None if there is an answer."""
         if self.failure is not None:
             return self.failure
         if code == 0 or self.is_enough:
@@ -136,7 +140,7 @@ class Transfer:
         if self._options.proxy and code in (7, 56) and not self.status:
             return "proxy_failed"  # the proxy is unreachable, or refuses the tunnel
         if code == 35 and ("reset" in message.lower() or "syscall" in message.lower()):
-            return "reset"  # the connection was cut during the handshake; the certificate is not the cause
+            return "reset"  # the connection was cut during the handshake, so the certificate is not the cause
         return _CURL_FAILURES.get(code, "bad_response")
 
     def _set_constant_options(self) -> None:
@@ -148,12 +152,12 @@ class Transfer:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.PATH_AS_IS, 1)  # robots.txt was checked for exactly this path
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        # no PIPEWAIT: a transfer that waits to share a connection that turns out HTTP/1.1 wakes seconds late (libcurl 8.23)
+        # without PIPEWAIT, because a transfer that waits to share a connection wakes seconds late if that is HTTP/1.1 (8.23)
         curl.setopt(pycurl.ENCODING, "")  # all encodings that this libcurl decodes
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
         curl.setopt(pycurl.BUFFERSIZE, 131_072)
         curl.setopt(pycurl.CAINFO, options.ca_file or certifi.where())
-        curl.setopt(pycurl.PROXY, options.proxy)  # set even if empty: otherwise libcurl reads the environment
+        curl.setopt(pycurl.PROXY, options.proxy)  # set even if empty, because otherwise libcurl reads the environment
         curl.setopt(pycurl.NOPROXY, "")
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
@@ -169,7 +173,7 @@ class Transfer:
         self._in_headers = True
 
     def _open_socket(self, purpose: int, address: tuple[int, int, int, tuple[str, int]]) -> socket.socket | int:
-        """Refuse addresses that are not public. Every connection passes here, with the address that it really connects to."""
+        """Open a socket, or refuse an address that is not public. libcurl calls this with the address of every connection."""
         family, kind, protocol, place = address
         url = self.fetch.url
         if family not in (socket.AF_INET, socket.AF_INET6):
@@ -205,7 +209,7 @@ class Transfer:
         return None
 
     def _check_headers(self) -> int | None:
-        """Stop a transfer whose body is not needed: too long by its Content-Length, or opted out by its headers."""
+        """Return -1 to stop a transfer if its headers show that the body is too long, refused or not needed; else None."""
         length = self.header("content-length")
         announced = int(length) if length.isdecimal() and len(length) < 20 else 0
         if self.status not in SUCCESSES:

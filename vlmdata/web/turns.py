@@ -1,6 +1,6 @@
-"""Queues of one worker: rows wait by site until the rate limiter lets them start.
+"""The queues of one worker, in which rows wait by site until the rate limiter lets them start.
 
-Used on the client's thread only. For each site it keeps the starts leased from the rate limiter, and the policy.
+Only the client's thread uses them. Each site also has a policy, and the starts that are leased from the rate limiter.
 """
 
 import heapq
@@ -15,18 +15,18 @@ from vlmdata.web.fetch import Fetch
 from vlmdata.web.policy import Policy
 from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, HostReport, News
 
-KEPT_SITES = 20_000  # beyond this, idle sites are forgotten: the rate limiter keeps their policy
-KEYS_AT_ONCE = 1_000
+KEPT_SITES = 20_000  # if there are more, idle sites are forgotten, because the rate limiter keeps their policy
+KEYS_AT_ONCE = 1_000  # addresses of a site in one question to the rate limiter, at most
 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One origin: its waiting rows, its policy and the starts that this worker leases."""
+    """One origin with its waiting rows, its policy and the starts that this worker has leased."""
 
     origin: str
     host: str
     waiting: deque[Fetch] = field(default_factory=deque)
-    urgent: deque[Fetch] = field(default_factory=deque)  # requests for this site's policy, or for another's that redirects here
+    urgent: deque[Fetch] = field(default_factory=deque)  # requests for the policy of this site, or of one that redirects here
     policy: Policy | None = None
     policy_until: float = 0.0
     fetching_policy: bool = False
@@ -35,12 +35,12 @@ class Site:
     interval_s: float = 0.0
     is_asking: bool = False
     ask_at: float = 0.0
-    rests_until: float = 0.0  # no request starts earlier, by the rate limiter's last answer
-    progress_at: float = -math.inf  # when its host, over all workers, last answered fast enough to wait for it
-    awaits_slot: bool = False  # got no start only because the host has its maximum of requests under way
+    rests_until: float = 0.0  # the rate limiter's last answer allows no request earlier
+    progress_at: float = -math.inf  # when its host last answered fast enough to wait for it, over all workers
+    awaits_slot: bool = False  # got no start, because the host has its maximum of concurrent requests
 
     def is_idle(self) -> bool:
-        """Whether the site can be forgotten: it has no rows or starts, and waits for no answer."""
+        """Return whether the site can be forgotten, because it has no rows or starts and waits for no answer."""
         return not (self.waiting or self.urgent or self.starts or self.is_asking or self.fetching_policy)
 
 
@@ -61,7 +61,7 @@ class Turns:
         self._asking: list[Site] = []
         self._reports: dict[str, HostReport] = {}
         self._news: list[News] = []
-        self._open: dict[str, int] = {}  # host: requests that have started and not ended
+        self._open: dict[str, int] = {}  # by host: requests that have started and not ended
 
     def add(self, fetch: Fetch, now: float) -> None:
         """Queue a row at its site, or refuse it if it cannot start in time or the site's policy forbids it."""
@@ -70,7 +70,7 @@ class Turns:
         if not fetch.is_policy and (failure := self._refusal(site, fetch, now)) is not None:
             self.refused.append((fetch, failure))
         elif site.rests_until > now and self._is_late(site, fetch, site.rests_until):
-            self.refused.append((fetch, fetch.failure or "host_busy"))  # as the rows that waited already
+            self.refused.append((fetch, fetch.failure or "host_busy"))  # like the rows that were waiting already
         elif fetch.is_policy:
             site.urgent.append(fetch)
         else:
@@ -81,7 +81,7 @@ class Turns:
         """Move the rows that may start now to `starting`."""
         while self._alarms and self._alarms[0][0] <= now:
             site = heapq.heappop(self._alarms)[2]
-            if self._sites.get(site.origin) is site:  # it was not forgotten and replaced
+            if self._sites.get(site.origin) is site:  # the site was not forgotten and replaced
                 self._touched[site.origin] = site
         touched, self._touched = self._touched, {}
         for site in touched.values():
@@ -102,17 +102,17 @@ class Turns:
         return len(self._sites), len(self._by_host)
 
     def next_alarm(self) -> float | None:
-        """Return the time at which `advance` is next needed, or None."""
+        """Return the time at which `advance` must be called next, or None if it need not be called."""
         return self._alarms[0][0] if self._alarms else None
 
     def ended(self, host: str, *, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
-        """Record the end of a request: `trouble` and `rest_s` are as in HostReport, `answered` is whether the host answered."""
+        """Record the end of a request to a host. `trouble`, `rest_s` and `answered` are as in `HostReport`."""
         self._open[host] -= 1
         if not self._open[host]:
             del self._open[host]
         self._report(host, 1, trouble, rest_s, answered)
         for site in self._by_host.get(host, ()):
-            if site.awaits_slot:  # a slot is free: ask again at once
+            if site.awaits_slot:  # a slot is free, so ask again at once
                 site.ask_at, site.awaits_slot = 0.0, False
                 self._touched[site.origin] = site
 
@@ -128,7 +128,7 @@ class Turns:
         self._touched[site.origin] = site
 
     def messages(self) -> tuple[list[Ask], list[HostReport], list[News]]:
-        """Return the messages for the rate limiter and forget them. Its answer goes to `take`."""
+        """Return the messages for the rate limiter and forget them. The answer to them must be given to `take`."""
         asks = []
         for site in self._asking:
             wanted = len(site.waiting) + len(site.urgent)
@@ -171,7 +171,7 @@ class Turns:
                 self._refuse_late(site, now)
 
     def drain(self) -> Iterator[Fetch]:
-        """Yield every queued row and give all leases back in a last report: the client closes."""
+        """Yield every queued row and give all leases back in a last report, because the client closes."""
         for site in self._sites.values():
             yield from site.urgent
             yield from site.waiting
@@ -196,7 +196,7 @@ class Turns:
             self._ask(site, now)
 
     def _startable(self, site: Site) -> deque[Fetch]:
-        """Return the queue of the next request; it is empty if none may start. Rows wait for the policy of their site."""
+        """Return the queue of the next request, which is empty if none may start. Rows wait for the policy of their site."""
         return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
 
     def _start(self, site: Site, fetch: Fetch, now: float) -> None:
@@ -212,7 +212,7 @@ class Turns:
             site.starts = 0
 
     def _ask(self, site: Site, now: float) -> None:
-        """Ask the rate limiter for starts or the policy, or set an alarm if it is too early."""
+        """Ask the rate limiter for starts or for the policy, or set an alarm if it is too early to ask."""
         if now < site.ask_at:
             self._alarm(site.ask_at, site)
         elif not site.starts or self._lacks_policy(site):
@@ -248,11 +248,11 @@ class Turns:
         site.waiting = kept
 
     def _is_late(self, site: Site, fetch: Fetch, starts_at: float) -> bool:
-        """Whether a row that starts at `starts_at` would have waited longer than it may."""
+        """Return whether a row that starts at `starts_at` would have waited longer than it may."""
         return fetch.waited_s + starts_at - max(fetch.queued_at, site.progress_at) > self._max_wait_s
 
     def _refuse_late(self, site: Site, starts_at: float) -> None:
-        """Refuse the rows that would have waited too long by `starts_at`."""
+        """Refuse the rows that would have waited longer than they may at the time `starts_at`."""
         for queue in (site.waiting, site.urgent):
             for fetch in [fetch for fetch in queue if self._is_late(site, fetch, starts_at)]:
                 queue.remove(fetch)

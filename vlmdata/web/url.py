@@ -1,7 +1,8 @@
-"""Canonical addresses: the client sends exactly what it has checked.
+"""Canonical addresses, which make the client send exactly what it has checked.
 
-Two parsers can find different hosts in one odd address, and a guard is useless if it parses differently from the socket. So
-an address is parsed once and rebuilt from its parts; only the rebuilt form is checked, compared and passed to libcurl.
+Two parsers can find different hosts in one odd address, and a guard is useless if it parses differently from the socket.
+Therefore an address is parsed once and rebuilt from its parts. Only the rebuilt form is checked, compared and passed to
+libcurl.
 """
 
 import re
@@ -18,7 +19,7 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
 _SAFE = "/%:@!$&'()*+,;=-._~?[]|"  # unchanged in path and query; everything else is percent-encoded
 _DOTS = re.compile(r"(?i)%2e")
-_BLANK = "".join(map(chr, range(33)))  # what browsers strip around an address: control characters and the space
+_BLANK = "".join(map(chr, range(33)))  # characters that browsers strip around an address: control characters and the space
 _INNER = re.compile("[\t\n\r]")
 _BYTE = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8
 _END = re.compile(r"\s+\Z")
@@ -28,8 +29,10 @@ _SLASHES = re.compile(r"(?i)^(https?:)?//+")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A canonical address. `text` is the whole address without its fragment; `path` starts with / and includes the query;
-    `host` is lower-case ASCII, an IPv6 address without brackets."""
+    """A canonical address. `text` is the whole address without its fragment.
+
+    `path` starts with / and includes the query. `host` is in lower-case ASCII; an IPv6 address has no brackets.
+    """
 
     text: str
     scheme: str
@@ -39,7 +42,7 @@ class Url:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: the scope of one robots.txt."""
+        """Scheme, host and port, which are the scope of one robots.txt."""
         return f"{self.scheme}://{bracketed(self.host)}:{self.port}"
 
 
@@ -69,7 +72,7 @@ def parse_url(text: str) -> Url | None:
 
 
 def join_url(base: Url, location: str) -> Url | None:
-    """Return the target of a redirect, or None if it is invalid. `location` is the header, one character for each byte."""
+    """Return the target of a redirect, or None if it is invalid. `location` has one character per byte of the header."""
     try:
         return parse_url(urljoin(base.text, location_text(location)))
     except ValueError:
@@ -77,21 +80,21 @@ def join_url(base: Url, location: str) -> Url | None:
 
 
 def location_text(location: str) -> str:
-    """Return the address that browsers read in a Location header (one character for each byte).
+    """Return the address that browsers read in a Location header. `location` has one character per byte of the header.
 
-    UTF-8 is decoded, and any other byte above 127 is percent-encoded: servers send unescaped paths in UTF-8 and Latin-1, and
-    get the same bytes back. Before the query, \\ is a /, and extra slashes before the host are ignored. Source: WHATWG URL,
-    "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
+    UTF-8 is decoded, and any other byte above 127 is percent-encoded. Servers send unescaped paths in UTF-8 or Latin-1, and
+    thus get the same bytes back. Before the query, \\ means /, and extra slashes before the host are ignored. Source: WHATWG
+    URL, "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
     """
     text = _INNER.sub("", location.strip(_BLANK)).encode("latin-1").decode("utf-8", "surrogateescape")
     text = _BYTE.sub(lambda found: f"%{ord(found.group()) - 0xDC00:02X}", text)
-    text = _END.sub(lambda found: quote(found.group()), text)  # otherwise `parse_url` strips a wide space at the end
-    path, mark, rest = _QUERY.match(text).groups()  # type: ignore[union-attr]  # matches every text
+    text = _END.sub(lambda found: quote(found.group()), text)  # otherwise `parse_url` would strip a wide space at the end
+    path, mark, rest = _QUERY.match(text).groups()  # type: ignore[union-attr]  # it matches every string
     return _SLASHES.sub(r"\1//", path.replace("\\", "/")) + mark + rest
 
 
 def bracketed(host: str) -> str:
-    """Return a host as an address writes it: an IPv6 address in brackets."""
+    """Return a host in the form that it has in an address: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -130,7 +133,7 @@ def _canonical_path(path: str, query: str) -> str:
 
 
 def _without_dots(path: str) -> str:
-    """Remove . and .. segments by RFC 3986, 5.2.4, including those written %2e, which servers decode."""
+    """Remove the segments . and .. as in RFC 3986, 5.2.4, also if they are written with %2e, which servers decode."""
     kept: list[str] = []
     segments = path.split("/")[1:]
     for place, segment in enumerate(segments):

@@ -1,7 +1,7 @@
-"""Checkpoints: atomic, without pickle, readable on any number of ranks.
+"""Saves and loads checkpoints, which are atomic, contain no pickle, and can be loaded on any number of ranks.
 
-A checkpoint is a folder `step_00000100`. It is written under a temporary name, synced and renamed, so that a folder with this
-name is always complete. It holds:
+A checkpoint is a folder `step_00000100`. It is written under a temporary name, synced and renamed, so a folder with this name
+is always complete. A checkpoint holds:
 
     model-00000.safetensors …       trained weights and buffers, by name
     frozen-00000.safetensors …      frozen weights, written once and hard-linked from checkpoint to checkpoint
@@ -39,7 +39,7 @@ MAX_FILE_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Saved:
-    """The state in a checkpoint besides its tensors."""
+    """The state that a checkpoint holds besides tensors."""
 
     step: int
     data: Any  # the loader's position
@@ -57,7 +57,7 @@ def save(
     tokenizer: Any,
     ranks: Ranks,
 ) -> Path:
-    """Write `folder/step_N` atomically and return its path. Every rank must call it."""
+    """Write the checkpoint `folder/step_N` atomically and return its path. Every rank must call this function."""
     final = folder / f"step_{saved.step:08d}"
     previous = latest(folder)
     part = folder / f".part-{uuid.uuid4().hex[:8]}"
@@ -89,7 +89,7 @@ def save(
 
 
 def prune(folder: Path, keep: int, best: str | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best."""
+    """Remove all checkpoints except the newest `keep` and the one with the name `best`."""
     for path in sorted(folder.glob("step_*"))[:-keep]:
         if path.name != best:
             hidden = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # readers must not find it half removed
@@ -97,7 +97,7 @@ def prune(folder: Path, keep: int, best: str | None) -> None:
 
 
 def read_saved(path: Path) -> Saved:
-    """Read the state of a checkpoint. Raises RecipeError if it is damaged."""
+    """Read the state of a checkpoint. Raise RecipeError if it is damaged."""
     try:
         return Saved(**json.loads((path / "state.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -105,24 +105,24 @@ def read_saved(path: Path) -> Saved:
 
 
 def load_model(path: Path, model: nn.Module) -> None:
-    """Load a checkpoint's weights into a model of the same shape. Raises RecipeError for the first that does not fit."""
+    """Load a checkpoint's weights into a model with the same weights. Raise RecipeError for the first one that does not fit."""
     weights = dict(_unshared(model))
     missing = dict(weights)
     with torch.no_grad():
         for name, tensor in _read(path, "model", "frozen"):
             if name not in weights:
-                raise RecipeError(f"{path}: the model has no weight '{name}'; is the recipe's model the checkpoint's?")
+                raise RecipeError(f"{path}: the model has no weight '{name}'. Give it the parts of the checkpoint's model")
             weight = weights[name]
             if weight.shape != tensor.shape:
-                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, the model needs {tuple(weight.shape)}")
+                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, but the model needs {tuple(weight.shape)}")
             weight.copy_(distribute_like(tensor, weight))
             missing.pop(name, None)
     if missing:
-        raise RecipeError(f"{path}: lacks the weight '{next(iter(missing))}' and {len(missing) - 1} others")
+        raise RecipeError(f"{path} lacks the weight '{next(iter(missing))}' and {len(missing) - 1} others")
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state, each tensor in its dtype (torch's own loading would round to bf16)."""
+    """Load a checkpoint's optimizer state. Each tensor keeps its dtype, but torch's own loading would round it to bf16."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")
@@ -158,12 +158,12 @@ def restore_random(states: dict[str, Any], device: torch.device) -> None:
 
 
 def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
-    """Return the states of every rank's random generators. Every rank must call it."""
+    """Return the states of every rank's random generators. Every rank must call this function."""
     return all_gather_objects(random_states(ranks.device), ranks)
 
 
 def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and persistent buffers by name; a shared tensor has only its first name."""
+    """Return (name, tensor) of parameters and persistent buffers. A shared tensor is listed once, with its first name."""
     names = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}
     for name, tensor in names.items():
@@ -178,7 +178,7 @@ def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterat
 
 
 def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
-    """Write tensors to `kind-00000.safetensors …`. Every rank gathers sharded tensors, one at a time."""
+    """Write tensors to the files `kind-00000.safetensors …`. All ranks gather sharded tensors together, one at a time."""
     pending: dict[str, Tensor] = {}
     size = files = 0
     for name, tensor in tensors:
@@ -206,11 +206,11 @@ def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _damaged(file: Path, error: Exception) -> RecipeError:
-    return RecipeError(f"{file}: damaged ({error}): remove {file.parent}; the run then resumes from the checkpoint before it")
+    return RecipeError(f"{file} is damaged ({error}). Remove {file.parent}; the run then resumes from the checkpoint before it")
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
-    """Hard-link the frozen weights of the run's last checkpoint, which are the same; return whether there were any."""
+    """Hard-link the frozen weights of the run's last checkpoint, which never change. Return whether it has any."""
     is_linked = False
     if ranks.is_first and previous is not None:
         for file in previous.glob("frozen-*.safetensors"):

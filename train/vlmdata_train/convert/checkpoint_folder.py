@@ -1,4 +1,4 @@
-"""Checks of checkpoint folders and of a run's `start`. Imports no torch, so that mistakes are reported at once."""
+"""Checks checkpoint folders and the `start` of a run. It does not import torch, so mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from vlmdata_train.model.model_recipe import ModelRecipe, with_tokenizer
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a run, or None."""
+    """Return the newest checkpoint in a folder, or None if there is none."""
     return max(folder.glob("step_*"), key=lambda p: p.name, default=None)
 
 
 def is_checkpoint(start: str) -> bool:
-    """Return whether a start is a checkpoint of this trainer."""
+    """Return whether `start` is the folder of a checkpoint of this trainer."""
     return (Path(start) / "recipe.json").exists()
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise RecipeError if a folder is no checkpoint; if it is a run's folder, the error names its newest checkpoint."""
+    """Raise RecipeError if a folder is not a checkpoint. For the folder of a run, the error names the newest checkpoint."""
     if is_checkpoint(str(folder)):
         return
     newest = latest(folder) or latest(folder / "checkpoints")
     if newest:
-        raise RecipeError(f"{folder} is no checkpoint: it has no recipe.json. Did you mean '{newest}'?")
+        raise RecipeError(f"{folder} is not a checkpoint, because it has no recipe.json. Did you mean '{newest}'?")
     reason = "it has no recipe.json" if folder.exists() else "it does not exist"
-    raise RecipeError(f"{folder} is no checkpoint: {reason}")
+    raise RecipeError(f"{folder} is not a checkpoint, because {reason}")
 
 
 def check_start(start: str) -> None:
-    """Raise RecipeError for a start that is no checkpoint, no model's folder, and cannot be a model's hub name."""
+    """Raise RecipeError if `start` is not a checkpoint or the folder of a model, and cannot be the hub name of a model."""
     if is_checkpoint(start):
         return
     newest = latest(Path(start)) or latest(Path(start) / "checkpoints")
     if newest:
-        raise RecipeError(f"start: {start} is a run. Did you mean '{newest}'?")
+        raise RecipeError(f"start: {start} is a run, not a checkpoint. Did you mean '{newest}'?")
     is_path = start.startswith(("/", ".", "~")) or start.count("/") > 1  # a hub name is OWNER/NAME
     if (Path(start).is_dir() or is_path) and not (Path(start) / "config.json").exists():
-        raise RecipeError(f"start: {start} is neither a checkpoint nor a model that transformers finds")
+        raise RecipeError(f"start: {start} is not a checkpoint, and transformers finds no model there")
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the parts, with the tokenizer, of the model at `start`. Raises RecipeError if it is missing or of another form."""
+    """Return the recipe of the model at `start`, with its tokenizer. Raise RecipeError if it is missing or has another form."""
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
@@ -53,6 +53,6 @@ def model_of(start: str) -> ModelRecipe:
     try:
         return llava_recipe(start)
     except OSError:
-        raise RecipeError(f"start: {start} is neither a checkpoint nor a model that transformers finds") from None
+        raise RecipeError(f"start: {start} is not a checkpoint, and transformers finds no model there") from None
     except ValueError as error:
         raise RecipeError(f"start: {' '.join(str(error).split())}") from None

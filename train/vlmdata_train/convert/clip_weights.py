@@ -1,4 +1,4 @@
-"""Conversion of open_clip's vision transformer to transformers' `CLIPVisionModel`, the same network with other names.
+"""Converts open_clip's vision transformer to transformers' `CLIPVisionModel`, the same network with other names of weights.
 
 C tower width, N tokens.
 """
@@ -26,7 +26,7 @@ BLOCK = {"layer_norm1": "ln_1", "self_attn.out_proj": "attn.out_proj", "layer_no
 
 
 def clip_config(visual: Any) -> CLIPVisionConfig:
-    """Return the configuration of the equivalent CLIPVisionModel. Raises ValueError if CLIPVisionModel lacks a part of it."""
+    """Return the configuration of the CLIPVisionModel that equals a tower. Raise ValueError if CLIPVisionModel lacks a part."""
     if type(visual) is not VisionTransformer:
         raise ValueError(f"open_clip's {type(visual).__name__} has no equivalent among transformers' CLIP towers")
     blocks = visual.transformer.resblocks
@@ -38,7 +38,7 @@ def clip_config(visual: Any) -> CLIPVisionConfig:
     ):  # fmt: skip
         raise ValueError("the open_clip tower has layer scales, pooling, dropout or blocks that CLIP in transformers lacks")
     if len({*visual.image_size}) > 1 or len({*visual.patch_size}) > 1:
-        raise ValueError("the open_clip tower's images and patches are not square")
+        raise ValueError("the open_clip tower has images or patches that are not square")
     first = blocks[0]
     return CLIPVisionConfig(
         hidden_size=visual.conv1.out_channels, intermediate_size=first.mlp.c_fc.out_features, num_hidden_layers=len(blocks),
@@ -48,7 +48,7 @@ def clip_config(visual: Any) -> CLIPVisionConfig:
 
 
 def clip_weights(visual: nn.Module) -> dict[str, Tensor]:
-    """Return every weight of CLIPVisionModel by its name there; the projection to CLIP's space is not included."""
+    """Return the weights of a tower by their names in CLIPVisionModel. The projection to CLIP's space is not included."""
     own = visual.state_dict()
     weights = {theirs: own[ours] for theirs, ours in FRONT.items()}
     for number in range(sum(name.endswith("attn.in_proj_weight") for name in own)):

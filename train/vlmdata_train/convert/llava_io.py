@@ -1,7 +1,7 @@
-"""Read published models in LLaVA's form: their parts and weights.
+"""Reads the parts and the weights of published models in LLaVA's form.
 
-These are LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers saves them (`LlavaForConditionalGeneration` and similar
-classes).
+These models are LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers saves them (`LlavaForConditionalGeneration` and
+similar classes).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ NAMES = (  # (transformers' prefix, our prefix)
     ("lm_head.", "language.lm_head."),
 )
 FORMS = ("llava", "llava_next", "llava_onevision")
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # our name: Pillow's number
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # by our name: Pillow's number
 
 
 def our_name(name: str) -> str:
-    """Return our name of a weight of transformers' LLaVA. Raises ValueError for an unknown one."""
+    """Return our name for a weight of transformers' LLaVA. Raise ValueError for an unknown weight."""
     for theirs, ours in NAMES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -41,15 +41,15 @@ def our_name(name: str) -> str:
 
 
 def llava_recipe(name: str) -> ModelRecipe:
-    """Return the parts of a published model by its hub name or folder. `fill_from_llava` loads its weights.
+    """Return the recipe of a published model by its hub name or folder. `fill_from_llava` loads the weights.
 
-    Raises ValueError if it is of another form, and OSError if there is no such model.
+    Raise ValueError if the model is not in LLaVA's form, and OSError if there is no such model.
     """
     config = _config(name)
     if config.model_type not in FORMS:
-        raise ValueError(f"{name} is a {config.model_type} model; the models in LLaVA's form are {', '.join(FORMS)}")
-    if config.vision_config.model_type == "pixtral":  # its row ends are text tokens in transformers and vectors here
-        raise ValueError(f"{name} has Pixtral's tower: a recipe can build such a model, but not convert its checkpoints")
+        raise ValueError(f"{name} is a {config.model_type} model. The models in LLaVA's form are {', '.join(FORMS)}")
+    if config.vision_config.model_type == "pixtral":  # its row ends are text tokens in transformers, but vectors here
+        raise ValueError(f"{name} has Pixtral's tower. A recipe can build such a model, but cannot load its published weights")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
         "config": _plain(config.vision_config), "layer": config.vision_feature_layer,
@@ -69,32 +69,32 @@ def llava_recipe(name: str) -> ModelRecipe:
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     """Load a published model's weights into a model with the same parts and image token.
 
-    Raises ValueError with the first weight that does not fit.
+    Raise ValueError that names the first weight that does not fit.
     """
     config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
-        raise ValueError(f"{name}: the image token is {config.image_token_id} in the model, but another in the tokenizer")
+        raise ValueError(f"{name}: the image token has id {config.image_token_id} in the model, but another in the tokenizer")
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
         raise ValueError(
-            f"{name}: in LLaVA's form a weight alone gives the logits, but {kind} adds a bias, scales or caps them"
+            f"{name}: LLaVA's form computes logits with a weight alone, but {kind} adds a bias, or scales or caps them"
         )
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     weights = {our_name(key): value for key, value in reference.state_dict().items()}
     misfits = _misfits(weights, model.state_dict())
     if misfits:
-        raise ValueError(f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'; omit `model` to use its own")
+        raise ValueError(f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'. Omit `model` from the recipe")
     model.load_state_dict(weights)
 
 
 def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Return the weights that only one of two models has; if there are none, those that differ in shape."""
+    """Return the names of weights that only one of two models has, or else of those that differ in shape."""
     only_in_one = sorted(published.keys() ^ ours.keys())
     return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 
 
 def _config(name: str) -> Any:
-    with quiet():  # it warns about the ids that the next line drops
+    with quiet():  # transformers would warn about the ids that are dropped below
         config = AutoConfig.from_pretrained(name)
     drop_foreign_ids(config)
     return config

@@ -1,4 +1,4 @@
-"""Save a trained model in LLaVA's form, with its processor, for transformers, vLLM and others."""
+"""Saves a trained model with its processor in LLaVA's form, for transformers, vLLM and others."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
 
-# transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or write a
-# text differently from a list of one text. This joins parts as the trainer does: nothing between consecutive images, a line
-# end between all others.
+# transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or may write
+# a text differently from a list of one text. This prefix joins the parts as the trainer does: without a separator between
+# consecutive images, and with a line end between all other parts.
 FLATTEN = (
     "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
@@ -50,18 +50,18 @@ FLATTEN = (
     "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
     "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
-    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # with a line end: templates may be indented
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # with a line end, because templates may be indented
 )
-# The same, except that a content with an image stays a list.
+# The same, except that a message with an image keeps its list of parts.
 FLATTEN_TEXTS = FLATTEN.replace(
     "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
 )
 
 
 def save_llava(model: VisionLanguageModel, folder: Path) -> None:
-    """Write a model and its processor in transformers' format. Raises ValueError with the part that does not fit LLaVA's form.
+    """Write a model and its processor in transformers' format.
 
-    Merge LoRA before, with `lora.merge_lora`.
+    Raise ValueError that names the first part that does not fit LLaVA's form. Merge LoRA before, with `lora.merge_lora`.
     """
     _check_form(model)
     vision_config, weights = _tower(model.encoder)
@@ -86,7 +86,7 @@ def _check_form(model: VisionLanguageModel) -> None:
         try:
             clip_config(encoder.visual)
         except ValueError as error:
-            raise ValueError(f"encoder: {error}; this model cannot be saved in LLaVA's form") from None
+            raise ValueError(f"encoder: {error}. This model cannot be saved in LLaVA's form") from None
     is_tower = isinstance(encoder, OpenClipTower) or (
         isinstance(encoder, Tower) and encoder.extra <= 1 and not encoder.interpolate
     )
@@ -112,9 +112,9 @@ def _check_form(model: VisionLanguageModel) -> None:
     }  # fmt: skip
     for part, (is_llava, form) in forms.items():
         if not is_llava:
-            raise ValueError(f"{part}: LLaVA's form has {form}; this model cannot be saved in it")
+            raise ValueError(f"{part}: LLaVA's form needs {form}. This model cannot be saved in that form")
     if any("lora_" in name for name, _ in model.named_parameters()):
-        raise ValueError("merge the LoRA updates first: vlmdata_train.model.lora.merge_lora(model)")
+        raise ValueError("merge the LoRA updates first, with vlmdata_train.model.lora.merge_lora(model)")
 
 
 def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -151,7 +151,7 @@ def _drops_class_token(encoder: Any) -> bool:
 
 
 def _generation(model: VisionLanguageModel) -> GenerationConfig:
-    """Return transformers' settings for generation: stop where the chat template ends a turn, never generate image tokens."""
+    """Return transformers' settings that stop generation where the chat template ends a turn, and suppress image tokens."""
     config, tokenizer = model.language.generation_config, model.tokenizer
     own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     stops = ChatTemplate(tokenizer, image_token(tokenizer)).stop_ids
@@ -177,7 +177,7 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
         images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
     else:
         images = CLIPImageProcessor(**common)
-    # for a class token that is dropped, the processor subtracts one from its count
+    # the processor subtracts one from its count of tokens for a class token that is dropped
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
@@ -188,13 +188,13 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
 
 
 def served_template(tokenizer: Any) -> str | dict[str, str] | None:
-    """Return the chat template that gives a processor the trainer's prompts; None if the tokenizer has none.
+    """Return the chat template with which a processor writes the trainer's prompts, or None if the tokenizer has none.
 
-    It accepts contents as lists of parts.
+    The template accepts messages as lists of parts. Raise ValueError if it cannot accept images.
     """
     template = ChatTemplate(tokenizer, image_token(tokenizer))
     if template.form == "text_parts":
-        raise ValueError("chat_template: it accepts texts only as lists of parts, and no images; set another one")
+        raise ValueError("chat_template: the template accepts texts only as lists of parts, and no images. Set another one")
     flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
@@ -202,10 +202,10 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
 
 
 def served_tokenizer(tokenizer: Any) -> Any:
-    """Return a tokenizer with which a processor writes the first token of a text only once.
+    """Return a tokenizer with which a processor writes the token that begins a text only once.
 
-    Transformers' processors skip it only if the template's text begins with `bos_token`. If the tokenizer and its template
-    both begin texts with another token, the returned tokenizer has that one as `bos_token`.
+    The tokenizer and the template may both write this token. A processor of transformers then removes one of them only if it is
+    `bos_token`. If it is another token, the returned tokenizer is a copy that has it as `bos_token`.
     """
     begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
     if not begin or begin[0] == tokenizer.bos_token:
@@ -218,8 +218,8 @@ def served_tokenizer(tokenizer: Any) -> Any:
 
 
 def their_name(name: str) -> str:
-    """Return the name of one of our weights in transformers' LLaVA. Raises ValueError if there is none."""
+    """Return the name of one of our weights in transformers' LLaVA. Raise ValueError if it has none."""
     for theirs, ours in NAMES:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
-    raise ValueError(f"'{name}' has no place in a LLaVA model")
+    raise ValueError(f"a LLaVA model has no weight for '{name}'")

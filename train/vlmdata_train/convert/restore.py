@@ -1,4 +1,4 @@
-"""Load weights from disk: a checkpoint as a model ready for use, and the start weights of a run."""
+"""Loads weights from disk: a checkpoint as a model that is ready for use, or the start weights of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
-    """Return a checkpoint's model, with its weights and tokenizer, in evaluation mode, and its recipe."""
+    """Return the model and the recipe of a checkpoint.
+
+    The model has its weights and tokenizer, and is in evaluation mode. `device` is `cpu`, `cuda` or `auto`.
+    """
     check_checkpoint(folder)
     choice = build_recipe(json.loads((folder / "recipe.json").read_text()), str(folder / "recipe.json"))
     if device == "cuda" and not torch.cuda.is_available():
@@ -34,7 +37,7 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
 
 
 def fill(model: VisionLanguageModel, start: str) -> None:
-    """Load the start weights into a model with the same parts. Raises RecipeError with the first that does not fit."""
+    """Load the start weights into a model with the same parts. Raise RecipeError that names the first one that does not fit."""
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
         apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # creates LoRA's modules

@@ -1,6 +1,6 @@
-"""Image towers. Methods of a part:
+"""Image towers. Each one is a part of a model with these methods:
 
-- `facts()` returns its `EncoderFacts`, without loading weights,
-- `build()` returns the module: normalised pixels (P, 3, H, W) -> features (P, N, C), N patches in reading order, C the width
-  in the facts.
+- `facts()` returns its `EncoderFacts`, without loading weights.
+- `build()` returns the module, which maps normalised pixels (P, 3, H, W) to features (P, N, C). N is the number of patches, in
+  reading order, and C is the width in the facts.
 """

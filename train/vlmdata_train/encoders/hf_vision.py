@@ -1,4 +1,4 @@
-"""Hugging Face's image towers of patch embeddings and equal blocks: CLIP, SigLIP, DINOv2 and v3, ViT, InternViT.
+"""Hugging Face's image towers with patch embeddings and equal blocks: CLIP, SigLIP, DINOv2, DINOv3, ViT and InternViT.
 
 P images, N patches, C width.
 """
@@ -21,7 +21,7 @@ from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers concatenated along C.
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Several layers are concatenated along C.
 
     It calls the blocks one by one up to the last chosen layer, so no later layer is computed.
     """
@@ -33,10 +33,10 @@ class Tower(nn.Module):
         count = len(blocks_of(model))
         self.layers = [layer if layer > 0 else count + layer + 1 for layer in layers]  # number of blocks to run
         if not all(1 <= layer <= count for layer in self.layers):
-            raise ValueError(f"the tower has layers 1 to {count} (or -1 to -{count}), not {list(layers)}")
+            raise ValueError(f"layer must be 1 to {count} or -1 to -{count} in this tower, not {list(layers)}")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed, run the blocks, and return the chosen layers without the first `extra` tokens."""
+        """Embed the pixels, run the blocks, and return the chosen layers without their first `extra` tokens."""
         hidden = embed(self.model, pixels, self.interpolate)
         options: dict[str, Any] = {}
         if hasattr(self.model, "rope_embeddings"):
@@ -62,44 +62,44 @@ def embed(model: Any, pixels: Tensor, interpolate: bool) -> Tensor:
 
 
 def last_norm(model: Any) -> nn.Module:
-    """Return the norm after the last block. Raises ValueError if the model has none."""
+    """Return the norm after the last block. Raise ValueError if the model has none."""
     for name in ("post_layernorm", "layernorm", "norm"):
         if hasattr(model, name):
             return getattr(model, name)
-    raise ValueError(f"{type(model).__name__} has no last norm: omit `norm`")
+    raise ValueError(f"{type(model).__name__} has no norm after its last block. Omit `norm`")
 
 
 @dataclass(frozen=True)
 class HfVision:
-    """A tower from `name` (published weights, also of a whole CLIP or SigLIP) or `config` (random weights).
+    """A tower with the published weights of `name`, or with random weights as `config` says. Exactly one of them must be set.
 
-    Exactly one must be set.
+    If `name` is a whole CLIP or SigLIP, only its image tower is used.
     """
 
     name: str | None = None  # a hub name or a folder
     config: dict[str, Any] | None = None  # model_type and other fields of the model's configuration
-    image_size: int | None = None  # if not the model's, its positions are interpolated
-    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
+    image_size: int | None = None  # if set, positions are interpolated to it
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
     tokens: str = "patches"  # or `all`: with class and register tokens before the patches
-    norm: bool = False  # apply the tower's last norm to the features
-    mean: tuple[float, float, float] | None = None  # of channels; None: the published processor's, or 0.5 from scratch
+    norm: bool = False  # apply the norm after the tower's last block to the features
+    mean: tuple[float, float, float] | None = None  # by channel; None: the published processor's, or 0.5 with `config`
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
-            raise ValueError("give either name (published weights) or config (from scratch)")
+            raise ValueError("set exactly one of name (published weights) and config (random weights)")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, such as clip_vision_model")
         if self.tokens not in ("patches", "all"):
-            raise ValueError(f"tokens is `patches` or `all`, not '{self.tokens}'")
+            raise ValueError(f"tokens must be `patches` or `all`, not '{self.tokens}'")
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The chosen layers, one or several."""
+        """The chosen layers as a tuple, also if there is only one."""
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the tower's configuration, without weights; of a two-tower model the vision tower's."""
+        """Return the tower's configuration. For a model of two towers, it is that of the vision tower."""
         if self.config is not None:
             return config_of(self.config)
         assert self.name is not None
@@ -129,7 +129,7 @@ class HfVision:
         return tower
 
     def _extra(self, config: PreTrainedConfig, size: int, patch: int) -> int:
-        """Return the number of tokens before the patches: those of the embeddings beyond one for each patch."""
+        """Return the number of tokens before the patches, which is the number of all tokens minus the number of patches."""
         with torch.device("meta"):
             hidden = embed(AutoModel.from_config(config), torch.empty(1, 3, size, size), self.image_size is not None)
         return hidden.shape[1] - (size // patch) ** 2
@@ -144,7 +144,7 @@ class HfVision:
 
 
 def _one(size: Any) -> int:
-    """Return a side that a configuration has as a number, or as height and width. Raises ValueError if these differ."""
+    """Return the side that a configuration gives as a number or as (height, width). Raise ValueError if these two differ."""
     if isinstance(size, int):
         return size
     height, width = size

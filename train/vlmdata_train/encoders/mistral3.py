@@ -1,4 +1,4 @@
-"""Pixtral's tower with its patches square by square, for an abstractor that merges squares: Mistral 3 (Small 3.1 and later).
+"""Mistral 3's tower (Small 3.1 and later): Pixtral's, with the patches of each square that is merged next to each other.
 
 P images of one size, N patches, C width, s side of a square.
 """
@@ -14,14 +14,14 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class SquareTower(Tower):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), square of s x s patches by square."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: nn.Module, side: int) -> None:
         super().__init__(model)
         self.side = side
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Run the tower and reorder patches. Both sides of the images must be whole squares."""
+        """Run the tower and reorder the patches. Both sides of the images must be multiples of the side of a square."""
         patch, side = self.model.config.patch_size, self.side
         squares = (pixels.shape[2] // patch // side, side, pixels.shape[3] // patch // side, side)
         return super().forward(pixels).unflatten(1, squares).transpose(2, 3).flatten(1, 4)
@@ -29,12 +29,12 @@ class SquareTower(Tower):
 
 @dataclass(frozen=True)
 class Mistral3(Pixtral):
-    """Use it with the preprocessing `longest_edge: {square: 2}` and the abstractor `normed_merger`."""
+    """Mistral 3's tower. Use it with the preprocessing `longest_edge: {square: 2}` and the abstractor `normed_merger`."""
 
-    square: int = 2  # patches on the side of a square
+    square: int = 2  # number of patches on one side of a square
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; `image_size` is one square, the smallest possible image."""
+        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * self.square, config.patch_size)
 

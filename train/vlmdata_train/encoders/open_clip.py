@@ -1,4 +1,4 @@
-"""Image towers of open_clip, by model name and weights, or from scratch by a vision configuration.
+"""Image towers of open_clip, with published weights by the name of a model, or with random weights by a configuration.
 
 P images, N patches, C width.
 """
@@ -22,7 +22,7 @@ from vlmdata_train.model.unused_weights import set_unused_aside
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> features (P, N, C), several layers concatenated along C."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Several layers are concatenated along C."""
 
     visual: Any  # a tower of open_clip or timm with `forward_intermediates`
 
@@ -32,7 +32,7 @@ class Tower(nn.Module):
         self.indices = [layer if layer < 0 else layer - 1 for layer in layers]  # open_clip counts blocks from 0
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Run only as many blocks as the chosen layers need."""
+        """Return the features of the chosen layers. Later blocks are not run."""
         options: dict[str, Any] = {"normalize_intermediates": True} if self.norm else {}
         if self.tokens == "all":
             options["output_extra_tokens"] = True
@@ -50,35 +50,38 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True)
 class OpenClip:
-    """A tower from `model`, a name of open_clip (`ViT-L-14-336`, `hf-hub:...`, `local-dir:...`), or from `config`."""
+    """A tower of open_clip: either the one that `model` names, or a new one as `config` says.
+
+    `model` is a name of open_clip: `ViT-L-14-336`, `hf-hub:...` or `local-dir:...`.
+    """
 
     model: str | None = None
-    pretrained: str | None = None  # a tag of open_clip (`openai`) or a file; None: random weights
+    pretrained: str | None = None  # a tag of open_clip, such as `openai`, or a file; None: random weights
     config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
-    image_size: int | None = None  # if not the model's, its positions are interpolated
-    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA takes -2
+    image_size: int | None = None  # if it differs from the model's, positions are interpolated
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
     tokens: str = "patches"  # or `all`: with the class token before the patches
-    norm: bool = False  # apply the tower's last norm to the features
+    norm: bool = False  # apply the norm after the tower's last block to the features
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.config is None):
-            raise ValueError("give either model (a name of open_clip) or config (a tower from scratch)")
+            raise ValueError("set exactly one of model (a name of open_clip) and config (a tower with random weights)")
         if self.tokens not in ("patches", "all"):
-            raise ValueError(f"tokens is `patches` or `all`, not '{self.tokens}'")
+            raise ValueError(f"tokens must be `patches` or `all`, not '{self.tokens}'")
         known = [f.name for f in dataclasses.fields(open_clip.CLIPVisionCfg)]
         if unknown := next((name for name in self.config or {} if name not in known), None):
             raise ValueError(f"open_clip's vision configuration has no '{unknown}'.{suggest(unknown, known)}")
         if self.pretrained and self.config:
-            raise ValueError("pretrained needs a model's name, not config")
+            raise ValueError("pretrained needs model, and cannot be used with config")
         if not (all(layer > 0 for layer in self.layers) or all(layer < 0 for layer in self.layers)):
-            raise ValueError("layers count from 1 at the start, or from -1 at the end, not both")
+            raise ValueError("all layers must be positive (counted from the first) or all negative (counted from the last)")
         schemes = ("hf-hub:", "local-dir:")
         if self.model and not self.model.startswith(schemes) and self.model not in open_clip.list_models():
             raise ValueError(f"open_clip has no model '{self.model}'.{suggest(self.model, open_clip.list_models())}")
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The chosen layers, one or several."""
+        """The chosen layers as a tuple, also if there is only one."""
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def facts(self) -> EncoderFacts:
@@ -103,7 +106,7 @@ class OpenClip:
         size = self.facts().image_size
         try:
             set_unused_aside(tower, size, size)
-        except AssertionError as error:  # timm and open_clip raise it for a layer that the tower lacks
+        except AssertionError as error:  # timm and open_clip raise this for a layer that the tower does not have
             raise ValueError(f"open_clip: layer {self.layer}: {error}") from None
         return tower
 
@@ -131,16 +134,16 @@ class OpenClip:
         return model.visual
 
     def _published(self) -> dict[str, Any]:
-        """Return open_clip's configuration of the published weights, which says, for example, that OpenAI's need QuickGELU."""
+        """Return open_clip's configuration of the published weights, which says that OpenAI's need QuickGELU, for example."""
         if self.model is None or ":" in self.model or self.pretrained is None:
             return {}
-        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # nothing for a file
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # none for a file
 
     def _normalisation(self, visual: Any) -> tuple[Any, Any]:
         known = self._published()
         if self.model is not None and ":" in self.model:
             known = visual.preprocess_cfg  # from a file in the folder or repository
-        elif self.model is not None and not known:  # no weights, or a file: use those of the model's first published weights
+        elif self.model is not None and not known:  # random weights or a file: take those of its first published weights
             tag = next(iter(open_clip.list_pretrained_tags_by_model(self.model)), None)
             known = open_clip.get_pretrained_cfg(self.model, tag) if tag else {}
         return tuple(known.get("mean", OPENAI_DATASET_MEAN)), tuple(known.get("std", OPENAI_DATASET_STD))

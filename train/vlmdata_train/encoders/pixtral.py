@@ -1,4 +1,4 @@
-"""Pixtral's tower: images of any size in whole patches, 2-D rotary positions.
+"""Pixtral's tower: images of any size that consist of whole patches, and 2-D rotary positions.
 
 Agrawal et al. 2024, Pixtral 12B. P images of one size, N patches, C width.
 """
@@ -17,14 +17,14 @@ from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), row by row."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C), in reading order."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode images of one size. Each is a row of the batch, so that none sees another and no mask is needed."""
+        """Encode images of one size. Each image is a row of the batch, so no mask is needed to keep them apart."""
         model = self.model
         patches = model.patch_conv(pixels)  # (P, C, rows, columns)
         rows, columns = (torch.arange(count, device=pixels.device) for count in patches.shape[2:])
@@ -36,13 +36,13 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True)
 class Pixtral(VisionHalf):
-    """Use it with the preprocessing `longest_edge`. `name` is a Pixtral in LLaVA's form, or a Mistral 3."""
+    """Pixtral's tower. Use it with the preprocessing `longest_edge`. `name` is a Pixtral in LLaVA's form, or a Mistral 3."""
 
     kind = PixtralVisionModel
     place = "vision_tower"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; `image_size` is one patch, the smallest possible image."""
+        """Return the facts. `image_size` is the side of one patch, which is the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size, config.patch_size)
 

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's tower: images of any size, attention within windows except in a few layers, 2-D rotary positions.
+"""Qwen2.5-VL's tower: images of any size, 2-D rotary positions, and attention within windows in all but a few layers.
 
 Bai et al. 2025, Qwen2.5-VL. P images of one size, N patches, C width, s side of a square.
 """
@@ -17,30 +17,30 @@ from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), square of s x s patches by square."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # The tower sorts squares by window, and sorts its merger's results back. The abstractor `patch_merger` replaces the
-        # merger. Here a square becomes one row, so that the tower sorts back whole squares.
+        # The tower sorts squares by window before its blocks, and sorts the results of its merger back. The abstractor
+        # `patch_merger` replaces the merger. This module only makes a square one row, so that the tower sorts whole squares.
         self.model.merger = nn.Sequential(nn.Unflatten(0, (-1, model.config.spatial_merge_size**2)), nn.Flatten(1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode the images; each attends only to itself."""
+        """Encode the images. Each image attends only to itself."""
         squares = attended(self.model, pixels).pooler_output  # (P N / s^2, s^2 C)
         return squares.view(len(pixels), -1, self.model.config.hidden_size)
 
 
 @dataclass(frozen=True)
 class Qwen25Vl(VisionHalf):
-    """Use it with the preprocessing `smart_size` and the abstractor `patch_merger: {norm: rms}`."""
+    """Qwen2.5-VL's tower. Use it with the preprocessing `smart_size` and the abstractor `patch_merger: {norm: rms}`."""
 
     kind = Qwen2_5_VisionTransformerPretrainedModel
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; `image_size` is one square, the smallest possible image."""
+        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * config.spatial_merge_size, config.patch_size)
 

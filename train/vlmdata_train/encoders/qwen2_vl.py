@@ -1,4 +1,4 @@
-"""Qwen2-VL's tower: images of any size in whole squares of patches, 2-D rotary positions.
+"""Qwen2-VL's tower: images of any size that consist of whole squares of patches, and 2-D rotary positions.
 
 Wang et al. 2024, Qwen2-VL. P images of one size, N patches, C width, p side of a patch, s side of a square.
 """
@@ -17,7 +17,7 @@ from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C), square of s x s patches by square."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class Tower(nn.Module):
         self.model.merger = nn.Identity()  # the abstractor `patch_merger` replaces it
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode the images; each attends only to itself."""
+        """Encode the images. Each image attends only to itself."""
         return attended(self.model, pixels).last_hidden_state.unflatten(0, (len(pixels), -1))
 
 
 def attended(model: Any, pixels: Tensor) -> Any:
-    """Return the output of one of Qwen's towers for images of one size, its rows square by square."""
+    """Return the output of a tower of Qwen for images of one size. Its rows are one square of patches after the other."""
     config = model.config
     rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
     grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)
@@ -39,7 +39,7 @@ def attended(model: Any, pixels: Tensor) -> Any:
 
 
 def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:
-    """(P, 3, H, W) -> (P N, 3 frames p p): patches square by square, the image repeated for each frame."""
+    """Cut images into patches, one square after the other: (P, 3, H, W) -> (P N, 3 frames p p). All frames are equal."""
     cut = pixels.unfold(2, patch, patch).unfold(3, patch, patch)  # (P, 3, rows, columns, p, p)
     cut = cut.unflatten(3, (-1, square)).unflatten(2, (-1, square))  # (P, 3, rows/s, s, columns/s, s, p, p)
     cut = cut.permute(0, 2, 4, 3, 5, 1, 6, 7).flatten(0, 4)  # (P N, 3, p, p)
@@ -48,13 +48,13 @@ def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Qwen2Vl(VisionHalf):
-    """Use it with the preprocessing `smart_size` and the abstractor `patch_merger`."""
+    """Qwen2-VL's tower. Use it with the preprocessing `smart_size` and the abstractor `patch_merger`."""
 
     kind = Qwen2VisionTransformerPretrainedModel
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; `image_size` is one square, the smallest possible image."""
+        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
         config = self.load_config()
         return self.sizes(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size)
 

@@ -1,6 +1,6 @@
-"""Qwen3-VL's tower: images of any size, interpolated learned and 2-D rotary positions, features of several layers.
+"""Qwen3-VL's tower: images of any size, learned (interpolated) and 2-D rotary positions, and features of several layers.
 
-Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L deeper levels.
+Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L earlier layers.
 """
 
 from __future__ import annotations
@@ -16,34 +16,39 @@ from vlmdata_train.encoders.qwen2_vl import attended
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.vision_half import VisionHalf
 
-HALF = (0.5, 0.5, 0.5)  # mean and deviation of the published processor
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the published processor
 
 
 class Tower(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, (1 + L) C): the last layer and the chosen ones, square by square."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, (1 + L) C), one square of patches after the other.
+
+    They are the features of the last layer and of L earlier layers, concatenated.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # The abstractor `deep_merger` replaces all mergers.
+        # the abstractor `deep_merger` replaces all mergers
         self.model.merger = nn.Identity()
         self.model.deepstack_merger_list = nn.ModuleList(nn.Identity() for _ in model.deepstack_merger_list)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode the images; each attends only to itself."""
+        """Encode the images. Each image attends only to itself."""
         found = attended(self.model, pixels)
         return torch.cat([found.last_hidden_state, *found.deepstack_features], -1).unflatten(0, (len(pixels), -1))
 
 
 @dataclass(frozen=True)
 class Qwen3Vl(VisionHalf):
-    """Use it with `smart_size`, the abstractor `deep_merger`, the fusion `deep_tokens` and `interleaved_mrope`."""
+    """Qwen3-VL's tower. Use it with the preprocessing `smart_size`, the abstractor `deep_merger`, the fusion `deep_tokens` and
+    the positions `interleaved_mrope`.
+    """
 
     kind = Qwen3VLVisionModel
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; `image_size` is one square, the smallest possible image."""
+        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
         config = self.load_config()
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
         return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)

@@ -1,4 +1,4 @@
-"""No tower: the pixels of each patch are the features. Fuyu, OtterHD.
+"""Uses the pixels of each patch as its features, without a tower, as Fuyu and OtterHD do.
 
 Bavishi et al. 2023, Fuyu-8B. P images, N patches, p the side of a patch.
 """
@@ -13,7 +13,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class Patches(nn.Module):
-    """Pixels (P, 3, H, W) -> (P, N, 3 p p), each patch by row, column and channel; holds no weights."""
+    """Maps pixels (P, 3, H, W) to features (P, N, 3 p p), without weights. A patch is in order of row, column and channel."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -27,16 +27,19 @@ class Patches(nn.Module):
 
 @dataclass(frozen=True)
 class RawPatches:
-    """For images with sides of whole patches. Only preprocessing to squares uses `image_size`."""
+    """Pixels as features, for images whose sides are multiples of `patch_size`.
+
+    Only a preprocessing that makes square images uses `image_size`.
+    """
 
     patch_size: int = 30  # Fuyu's
     image_size: int = 300
 
     def facts(self) -> EncoderFacts:
-        """Return the facts; normalised pixels are in [-1, 1], as in Fuyu."""
+        """Return the facts. Normalised pixels are in [-1, 1], as in Fuyu."""
         half = (0.5, 0.5, 0.5)
         return EncoderFacts(3 * self.patch_size**2, self.image_size, self.patch_size, mean=half, std=half)
 
     def build(self) -> nn.Module:
-        """Return the module."""
+        """Return the module that cuts images into patches."""
         return Patches(self.patch_size)

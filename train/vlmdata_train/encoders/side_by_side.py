@@ -1,4 +1,4 @@
-"""Several towers with their features concatenated for each patch, such as Prismatic's DINOv2 + SigLIP.
+"""Several towers whose features are concatenated for each patch, such as Prismatic's DINOv2 + SigLIP.
 
 Karamcheti et al. 2024, Prismatic VLMs. P images, N patches, C the sum of the widths.
 """
@@ -18,17 +18,18 @@ from vlmdata_train.model.parts import make_part
 
 
 class Towers(nn.Module):
-    """Normalised pixels (P, 3, H, W) -> (P, N, C); each tower reads them in its own size and normalisation."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Each tower gets them in its size and normalisation."""
 
     def __init__(self, towers: Sequence[nn.Module], facts: Sequence[EncoderFacts]) -> None:
         super().__init__()
         self.towers, self.facts = nn.ModuleList(towers), tuple(facts)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pixels that are normalised for the first tower."""
+        """Encode pixels that have the size and normalisation of the first tower."""
         return torch.cat([tower(self._for(facts, pixels)) for tower, facts in zip(self.towers, self.facts, strict=True)], -1)
 
     def _for(self, facts: EncoderFacts, pixels: Tensor) -> Tensor:
+        """Return pixels of the first tower in the size and normalisation of another tower."""
         first = self.facts[0]
         if (facts.mean, facts.std) != (first.mean, first.std):
             own = pixels * _colours(first.std, pixels) + _colours(first.mean, pixels)  # in [0, 1]
@@ -45,7 +46,7 @@ def _colours(values: Sequence[float], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """`towers` are entries like those of `encoder`. All must have the same grid of patches."""
+    """Several towers side by side. `towers` are entries like those of `encoder`. All must have the same grid of patches."""
 
     towers: tuple[Any, ...]
 
@@ -54,12 +55,13 @@ class SideBySide:
             raise ValueError("side_by_side needs at least two towers")
 
     def facts(self) -> EncoderFacts:
-        """Return the first tower's facts with the sum of the widths. Raises ValueError if the grids differ."""
+        """Return the facts of the first tower, with the sum of all widths. Raise ValueError if the grids differ."""
         all_facts = [make_part("encoder", entry).facts() for entry in self.towers]
         grids = [facts.grid(facts.image_size, facts.image_size) for facts in all_facts]
         if any(grid != grids[0] for grid in grids):
             raise ValueError(
-                f"side_by_side: the towers have {', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)} patches"
+                "side_by_side: all towers must have the same grid of patches, but these have "
+                f"{', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)}"
             )
         first = all_facts[0]
         width = sum(facts.width for facts in all_facts)
