@@ -117,7 +117,7 @@ def test_a_run_keeps_the_checkpoint_whose_own_weights_were_the_best(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
     path = save(tmp_path, nn.Linear(4, 4), torch.optim.SGD([nn.Parameter(torch.zeros(1))]), 1)
-    with pytest.raises(ValueError, match=r"'bias' is \(4,\), but the model needs \(5,\)"):
+    with pytest.raises(ValueError, match=r"'bias' has the shape \(4,\), but the model needs \(5,\)"):
         checkpoint.load_model(path, nn.Linear(4, 5))
     larger = nn.Linear(4, 4)
     larger.register_parameter("more", nn.Parameter(torch.zeros(2)))

@@ -77,7 +77,7 @@ def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[
 
 
 def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
-    """Return the separator between two blocks. `before` and `item` are the items that hold the blocks, or -1."""
+    """Return the separator between two blocks. `before` and `item` are their items, or -1 outside of items."""
     if before < 0 or item < 0:
         return "\n\n"
     one, two = layout.sections[before], layout.sections[item]
@@ -92,7 +92,7 @@ def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int]
 
 
 def _item_mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
-    """Return the bullet or number of a list item, or an empty string for a cell or term. `numbers` counts by list."""
+    """Return the bullet or number of a list item, or an empty string for a cell or term. `numbers` counts items by list."""
     section = layout.sections[item]
     if section.tag != "li":
         return ""

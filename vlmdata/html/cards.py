@@ -70,10 +70,10 @@ def is_prose(block: PageBlock) -> bool:
 
 
 def unlink_cards(layout: PageLayout) -> list[range]:
-    """Decide whether the cards of a page are its content, and return the ranges of blocks of the cards that are not.
+    """Decide whether the cards of a page are its content. If they are not, return the ranges of their blocks.
 
-    Cards are content if they hold enough of the page's prose. `links` of their blocks is then set to 0, so that later steps
-    keep the blocks.
+    Cards are content if they hold enough of the page's prose. In this case, `links` of their blocks is set to 0, so that later
+    steps keep the blocks, and the result is empty.
     """
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []

@@ -38,7 +38,10 @@ class DecodedText(NamedTuple):
 
 
 def decode(html: bytes, http_charset: str | None = None) -> DecodedText:
-    """Decode a page. Bytes that are invalid in the charset are replaced and counted; they raise no error."""
+    """Decode a page. Bytes that are invalid in the charset are replaced and counted; they raise no error.
+
+    `http_charset` is the charset in the Content-Type header.
+    """
     encoding, source = _choose(html, http_charset)
     if source == "bom":
         html = html[3 if encoding == "utf-8" else 2 :]

@@ -1,7 +1,7 @@
 """Selects the blocks of a page that are its main content. The selection depends on the layout only.
 
-Each block has a score: its number of words if it reads like prose, or a negative number if it consists of links. Sections whose
-names mean boilerplate, and lists of teasers, count only if they hold most of the prose. The section with the highest sum of
+Each block has a score: its number of words if it reads like prose, or a negative number if it consists of links. Sections that
+are marked as boilerplate, and lists of teasers, count only if they hold most of the prose. The section with the highest sum of
 scores holds the main content. The innermost section inside it with nearly all of its prose is the core. The title and the
 summary before the core are added. Links and the lines that `furniture.py` recognizes are dropped.
 """
@@ -36,7 +36,8 @@ _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 def main_blocks(layout: PageLayout) -> list[bool]:
     """Return a list with an entry for each block: True if the block belongs to the main content.
 
-    Also corrects the layout: `links` of cards, wrong marks of boilerplate, and credits at the end of captions.
+    The function also changes the layout: it corrects `links` of cards and wrong marks of boilerplate, and cuts off credits at
+    the end of captions.
     """
     blocks = layout.blocks
     teasers = unlink_cards(layout)
@@ -91,7 +92,7 @@ def _is_gallery(kept: list[bool], sums: Sums) -> bool:
 
 
 def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Return the kept blocks of a gallery: all except boilerplate and the links that have no image beside them."""
+    """Return a list with an entry for each block of a gallery: False for boilerplate and for links without an image nearby."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
         if s.tag == "body":
@@ -148,7 +149,7 @@ def _prose_outside(layout: PageLayout, sums: Sums, teasers: set[int]) -> int:
 
 
 def _is_content(layout: PageLayout, s: Section, sums: Sums) -> bool:
-    """Return whether a section whose names mean boilerplate is an illustration, a summary, or prose between other prose."""
+    """Return whether a section that is marked as boilerplate is an illustration, a summary, or prose between other prose."""
     words, linked = sums.words[s.end] - sums.words[s.start], sums.linked[s.end] - sums.linked[s.start]
     around = layout.sections[s.parent]
     is_followed = sums.prose[around.end] > sums.prose[s.end]

@@ -105,9 +105,9 @@ def _may_be_large(html: bytes, most: int) -> bool:
 def _may_be_crowded(html: bytes, most: int) -> bool:
     """Return whether a tag may have too many attributes, or whether the check itself would take too long.
 
-    Only tags with more than twice `most` attributes are surely found. Such a tag is longer than four stretches of `most` bytes,
-    because an attribute takes at least two bytes, so it fills at least three consecutive stretches. Most pages have no three
-    stretches that can be part of one tag, and are not searched further.
+    A tag with up to twice `most` attributes may be missed. A tag with more is longer than four stretches of `most` bytes,
+    because an attribute takes at least two bytes. It therefore fills at least three consecutive stretches. Most pages have no
+    three such stretches that can be part of one tag, so they are not searched further.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 

@@ -105,7 +105,10 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Return a sort key that puts the width with the ratio closest to BEST_WIDTH first, then the highest density."""
+    """Return a sort key. The width whose ratio to BEST_WIDTH is closest to 1 comes first.
+
+    If widths are equal, the higher density comes first.
+    """
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density
 

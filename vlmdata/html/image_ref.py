@@ -22,7 +22,7 @@ _SIZING = re.compile(r"(?:w|h|q|wid|hei|width|height|quality|dpr|size|sz|resize|
 
 @dataclass(slots=True)
 class ImageRef:
-    """An image as a page refers to it."""
+    """A reference to an image in a page: its addresses, alt text, caption and size."""
 
     url: str  # absolute; for an inline image only `data:` and its media type
     alt: str | None = None
@@ -106,7 +106,7 @@ def _is_one_file(one: str, other: str) -> bool:
 
 
 def _stem(url: str) -> str:
-    """Return the file name and query of an address without the requested size, which are equal for two sizes of one image."""
+    """Return the file name and query of an address without the requested size. Two sizes of one image have the same."""
     path, _, query = url.partition("?")
     name = _SIZED.sub("", path.rpartition("/")[2][-300:])
     if _FILE.search(name):  # the query of a file hardly ever selects another image

@@ -42,7 +42,7 @@ def lay_out(
     """Return the layout of a lexbor tree. Elements deeper than `max_depth` are dropped and counted.
 
     `base` resolves relative addresses. `prune` selects what the walk skips. `menus` skips menus, which are half of all elements
-    on many pages and never content. `boilerplate` also skips sections whose names mean boilerplate and that show no figure; the
+    on many pages and never content. `boilerplate` also skips sections that are marked as boilerplate and show no figure. The
     layout counts the characters of these sections. The walk is not recursive.
     """
     walk = Walk(base, max_images, max_depth, max_data_bytes, prune)
@@ -100,7 +100,7 @@ def lay_out(
 def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
     """Add one element. Return its first child, or None to skip its content, and a number that is needed to close it.
 
-    The number is the index of the section around a section, 1 for a link to another page, and 0 for any other element.
+    For a section, the number is the index of the section around it. It is 1 for a link to another page, and 0 otherwise.
     """
     if kind >= _PRE:
         child = node.first_child

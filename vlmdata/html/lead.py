@@ -37,7 +37,7 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep the images with captions after the core, and the captions. `after` holds the indexes of these blocks."""
+    """Keep the images after the core that have captions, and their captions. `after` holds the indexes of blocks to search."""
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 
@@ -54,7 +54,7 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the indexes from `start` to `end`, without the blocks of boilerplate sections that begin in this range."""
+    """Return the indexes of blocks from `start` to `end`, except those in boilerplate sections that begin in this range."""
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):
         surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))

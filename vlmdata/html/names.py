@@ -1,4 +1,4 @@
-"""Classifies elements by class, id and role: boilerplate, main content, the caption of an image."""
+"""Classifies elements by class, id and role as boilerplate, main content or the caption of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a page exactly as OBELICS's released code does, flaws included, for comparison with that dataset.
+"""Reads a page as OBELICS's released code does, flaws included, for comparison with that dataset.
 
 The rules and their order are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS). The flaws are
 the same: images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, and

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vlmdata.html.names import byte_words
 
 FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u")
-# Elements that hardly ever contain each other, because they are empty or their end tag is optional.
+# Elements that hardly ever nest in themselves, because they are empty or their end tag is optional.
 _FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
@@ -35,8 +35,7 @@ _STEPS = 64  # elements that a parser walks over in the time in which it makes o
 class Tree:
     """Tracks an upper bound on the open elements of a parser, and the cost of its tree so far.
 
-    An end tag is ignored if an element inside the one that it would close stops it, as in a parser. Source: WHATWG HTML, "tree
-    construction".
+    As in a parser, an end tag has no effect if another open element stops it. Source: WHATWG HTML, "tree construction".
     """
 
     opened: list[bytes] = field(default_factory=list)  # outermost first

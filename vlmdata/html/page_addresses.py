@@ -29,9 +29,9 @@ def _origin(base: str) -> str:
 
 
 def absolute(address: str, base: str) -> str | None:
-    """Return the address that a browser would request for a link on a page, without its fragment.
+    """Return the http(s) address that a browser would request for `address` on a page with the base address `base`.
 
-    Return None if the link only leads to a place on the page, or if its address is broken or not http(s).
+    The fragment is removed. Return None if `address` is empty, only a fragment, malformed, or not http(s).
     """
     address = address.strip(_STRIP)
     if "\n" in address or "\t" in address or "\r" in address:

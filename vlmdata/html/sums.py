@@ -1,4 +1,4 @@
-"""Prefix sums over the blocks of a page, from which the sum over a section is one subtraction."""
+"""Prefix sums over the blocks of a page. The sum over a section is the difference of two of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sums:
 
 
 def sums_of(layout: PageLayout) -> Sums:
-    """Compute the prefix sums of a layout."""
+    """Return the prefix sums of a layout."""
     blocks = layout.blocks
     return Sums(
         [0, *accumulate([b.words for b in blocks])],
@@ -38,5 +38,5 @@ def sums_of(layout: PageLayout) -> Sums:
 
 
 def prose_of(kept: list[bool], sums: Sums) -> int:
-    """Return the number of kept words of prose."""
+    """Return the number of words of prose in the kept blocks."""
     return sum(sums.prose[i + 1] - sums.prose[i] for i, keep in enumerate(kept) if keep)

@@ -39,7 +39,10 @@ def is_related(layout: PageLayout, s: Section, sums: Sums) -> bool:
 
 
 def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
-    """Return the indexes of the sections whose parts are mostly teasers: each has a linked line, and not many more words."""
+    """Return the indexes of the sections whose parts are mostly teasers.
+
+    A teaser has a linked line, fewer than 110 words and at most 12 blocks.
+    """
     parts: dict[int, int] = {}
     teasers: dict[int, int] = {}
     for _, s in sums.sections:

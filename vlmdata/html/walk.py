@@ -1,4 +1,4 @@
-"""The state of a walk over a parsed page, which holds the open elements and the layout so far."""
+"""Holds the state of a walk over a parsed page: the open elements and the layout so far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _READ_IMAGES = 10  # images read for each image that a page may show
 _CAPTION_BLOCKS = 50  # of one caption, at most
 _FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
 _SOURCES = 50  # `<source>`s of one `<picture>` that are read
-_REFUSALS = 8  # nested sections whose names mean boilerplate but that hold content; deeper ones are not searched
+_REFUSALS = 8  # nested sections that are marked as boilerplate but hold content; deeper ones are not searched
 _TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
     **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
     "form": (2, False, False),
@@ -59,13 +59,13 @@ class Walk:
     images_read: int = 0  # including those that were left out
     noscripts: int = 0  # open <noscript> elements
     repeating: bool = False  # whether the last image is in a <noscript>
-    refused: list[Section] = field(default_factory=list)  # open sections whose names mean boilerplate but that hold content
+    refused: list[Section] = field(default_factory=list)  # open sections that are marked as boilerplate but hold content
 
     def __post_init__(self) -> None:
         self.blocks, self.sections = self.layout.blocks, self.layout.sections
 
     def flush(self) -> None:
-        """Append the collected text to the blocks. It becomes several blocks if it has empty lines."""
+        """Append the collected text to the layout as one block, or as several if it has empty lines."""
         if not self.pieces:
             return
         text = "".join(self.pieces) if len(self.pieces) > 1 else self.pieces[0]
@@ -114,7 +114,10 @@ class Walk:
         self.current = parent
 
     def skip_boilerplate(self, node: Any, tag: str) -> bool:
-        """Return whether a section whose names mean boilerplate can be skipped. If so, add one block without words for it."""
+        """Return whether the current section, which is marked as boilerplate, can be skipped.
+
+        If so, add one block without words for the section.
+        """
         section = self.sections[self.current]
         if section.body:
             return False
@@ -193,7 +196,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or is the first block of a section around that."""
+        """Return whether the last block is in the current section, or is the first block of a section around it."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True
@@ -231,7 +234,7 @@ def _broken(text: str) -> list[str]:
 
 
 def _boilerplate_chars(section: Any, tag: str) -> tuple[int, int] | None:
-    """Return the number of characters in the long texts, and in all texts, of a section whose names mean boilerplate.
+    """Return the number of characters in the long texts, and in all texts, of a section that is marked as boilerplate.
 
     Return None if the section may be content: it is a text element or a figure, or it holds a figure, an article, a main
     heading, a caption, or images without text.

@@ -75,7 +75,7 @@ class Client:
     def submit(self, url: str, done: Done) -> None:
         """Fetch an address and call `done` once, on the client's thread; `done` must not block.
 
-        The call blocks while twice `connections` rows wait for a connection. They also wait while bodies fill
+        The call blocks while twice `connections` rows wait for a connection. Rows also wait for one while bodies fill
         `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`: it would block
         the client.
         """

@@ -52,7 +52,7 @@ class Resolver:
     def ask(self, host: str) -> DnsAnswer | None:
         """Return the answer if it is cached. Otherwise return None, and call `answered` later.
 
-        `answered` is called once for all calls of `ask` for the same host until then.
+        Calls for the same host share one lookup, and `answered` is called once for all of them.
         """
         with self._lock:
             known = self._cache.get(host)

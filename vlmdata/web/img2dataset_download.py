@@ -1,8 +1,8 @@
-"""Downloads with img2dataset's own code, to get exactly the bytes that it gets: `download: {engine: img2dataset}`.
+"""Downloads with img2dataset's own code, to get exactly the same bytes: `download: {engine: img2dataset}`.
 
-Its `download_image_with_retry` uses urllib. The checks that are added here cannot change a body. Addresses are first checked
-against the block lists, urllib's opener connects only to public addresses at every hop, and a download ends after `timeout_s`
-per attempt. Without this limit, a server that sends a byte now and then would block img2dataset for ever.
+Its function `download_image_with_retry` uses urllib. The checks that are added here cannot change a body. Addresses are first
+checked against the block lists, urllib's opener connects only to public addresses at every hop, and a download ends after
+`timeout_s` per attempt. Without this limit, a server that sends a byte now and then would block img2dataset for ever.
 """
 
 import contextlib

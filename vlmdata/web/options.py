@@ -27,7 +27,7 @@ class WebOptions:
     max_header_bytes: int = 65_536
     """Bytes of all header lines of one answer; servers' own limits are 8 to 32 KB."""
     connections: int = 128
-    """Concurrent transfers in one worker. If 2% of the hosts are slow, more connections did not give more rows per second."""
+    """Concurrent transfers in one worker. With 2% slow hosts, a larger number did not give more rows per second."""
     run_connections: int = 0
     """Concurrent requests of all workers of a run together, for a network that allows no more. 0 for no such limit."""
     bytes_in_flight: int = 256_000_000

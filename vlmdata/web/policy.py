@@ -10,7 +10,7 @@ DAY_S = 86_400.0  # longest use of a robots.txt: RFC 9309, 2.4
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a site allows this agent. Holds plain values only, because workers and the rate limiter exchange it by pickle."""
+    """What a site allows this agent. It holds plain values only, because workers and the rate limiter exchange it by pickle."""
 
     rules: tuple[tuple[bool, str], ...] = ()
     """Rules of robots.txt in the group that applies to the agent, as (allowed, pattern)."""

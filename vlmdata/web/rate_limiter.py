@@ -43,7 +43,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to an `Ask`: `starts` requests may start, the first one after `wait_s`, and the others at `interval_s`.
+    """The answer to an `Ask`: `starts` requests may start, the first after `wait_s`, and each other `interval_s` later.
 
     If `starts` is 0, the worker asks again after `wait_s`. If `fetch_policy` is True, the worker must fetch the site's policy
     and report it. `refused` holds (key, failure) for each refused address. `stalled_s` is the time in seconds since the host

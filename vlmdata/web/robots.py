@@ -63,7 +63,7 @@ def is_allowed(rules: Rules, path: str) -> bool:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Return whether a pattern matches the start of a path. * matches any characters, and a final $ the end of the path.
+    """Return whether a pattern matches the start of a path. * matches any characters. A final $ matches the end.
 
     Each * takes time linear in the length of the path. A regular expression could take minutes for a hostile robots.txt.
     """

@@ -35,7 +35,7 @@ _CURL_FAILURES = {
 
 
 class _Socket(socket.socket):
-    """A socket with a fast `repr`, which pycurl calls. That of a plain socket takes 14 us and two system calls."""
+    """A socket with a fast `repr`, because pycurl calls it often. On a plain socket, it takes 14 us and two system calls."""
 
     def __repr__(self) -> str:
         return "socket"
@@ -80,7 +80,7 @@ class Transfer:
         self._set_constant_options()
 
     def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
-        """Prepare the handle for `CurlLoop.add`. `addresses` are the host's; the tuple is empty if libcurl needs none."""
+        """Prepare the handle for `CurlLoop.add`. `addresses` are those of the host, or empty if libcurl needs none."""
         self.fetch, self.number, self.started_at = fetch, number, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
@@ -152,7 +152,8 @@ class Transfer:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.PATH_AS_IS, 1)  # robots.txt was checked for exactly this path
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        # without PIPEWAIT, because a transfer that waits to share a connection wakes seconds late if that is HTTP/1.1 (8.23)
+        # PIPEWAIT is not set: a transfer that waits to share a connection wakes seconds late if the connection is HTTP/1.1
+        # (libcurl 8.23)
         curl.setopt(pycurl.ENCODING, "")  # all encodings that this libcurl decodes
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
         curl.setopt(pycurl.BUFFERSIZE, 131_072)

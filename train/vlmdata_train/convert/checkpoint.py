@@ -105,16 +105,20 @@ def read_saved(path: Path) -> Saved:
 
 
 def load_model(path: Path, model: nn.Module) -> None:
-    """Load a checkpoint's weights into a model with the same weights. Raise RecipeError for the first one that does not fit."""
+    """Load the weights of a checkpoint into a model. Raise RecipeError for the first weight that does not fit."""
     weights = dict(_unshared(model))
     missing = dict(weights)
     with torch.no_grad():
         for name, tensor in _read(path, "model", "frozen"):
             if name not in weights:
-                raise RecipeError(f"{path}: the model has no weight '{name}'. Give it the parts of the checkpoint's model")
+                raise RecipeError(
+                    f"{path}: the model has no weight '{name}'. Use the parts of the checkpoint's model in the recipe"
+                )
             weight = weights[name]
             if weight.shape != tensor.shape:
-                raise RecipeError(f"{path}: '{name}' is {tuple(tensor.shape)}, but the model needs {tuple(weight.shape)}")
+                raise RecipeError(
+                    f"{path}: '{name}' has the shape {tuple(tensor.shape)}, but the model needs {tuple(weight.shape)}"
+                )
             weight.copy_(distribute_like(tensor, weight))
             missing.pop(name, None)
     if missing:
@@ -122,7 +126,7 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state. Each tensor keeps its dtype, but torch's own loading would round it to bf16."""
+    """Load a checkpoint's optimizer state. Each tensor keeps its dtype; torch's own loading would round it to bf16."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")

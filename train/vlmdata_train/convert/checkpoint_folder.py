@@ -1,4 +1,4 @@
-"""Checks checkpoint folders and the `start` of a run. It does not import torch, so mistakes are reported at once."""
+"""Checks checkpoint folders and the `start` of a run. This module does not import torch, to report mistakes at once."""
 
 from __future__ import annotations
 

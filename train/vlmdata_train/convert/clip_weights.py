@@ -26,7 +26,7 @@ BLOCK = {"layer_norm1": "ln_1", "self_attn.out_proj": "attn.out_proj", "layer_no
 
 
 def clip_config(visual: Any) -> CLIPVisionConfig:
-    """Return the configuration of the CLIPVisionModel that equals a tower. Raise ValueError if CLIPVisionModel lacks a part."""
+    """Return the configuration of a CLIPVisionModel that computes the same as `visual`. Raise ValueError if there is none."""
     if type(visual) is not VisionTransformer:
         raise ValueError(f"open_clip's {type(visual).__name__} has no equivalent among transformers' CLIP towers")
     blocks = visual.transformer.resblocks
@@ -48,7 +48,7 @@ def clip_config(visual: Any) -> CLIPVisionConfig:
 
 
 def clip_weights(visual: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a tower by their names in CLIPVisionModel. The projection to CLIP's space is not included."""
+    """Return the weights of `visual` by their names in CLIPVisionModel. The projection to CLIP's space is not included."""
     own = visual.state_dict()
     weights = {theirs: own[ours] for theirs, ours in FRONT.items()}
     for number in range(sum(name.endswith("attn.in_proj_weight") for name in own)):

@@ -69,7 +69,7 @@ def llava_recipe(name: str) -> ModelRecipe:
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     """Load a published model's weights into a model with the same parts and image token.
 
-    Raise ValueError that names the first weight that does not fit.
+    Raise a ValueError that names the first weight that does not fit.
     """
     config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
@@ -83,7 +83,9 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     weights = {our_name(key): value for key, value in reference.state_dict().items()}
     misfits = _misfits(weights, model.state_dict())
     if misfits:
-        raise ValueError(f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'. Omit `model` from the recipe")
+        raise ValueError(
+            f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'. Omit `model` from the recipe to use its parts"
+        )
     model.load_state_dict(weights)
 
 

@@ -61,7 +61,7 @@ FLATTEN_TEXTS = FLATTEN.replace(
 def save_llava(model: VisionLanguageModel, folder: Path) -> None:
     """Write a model and its processor in transformers' format.
 
-    Raise ValueError that names the first part that does not fit LLaVA's form. Merge LoRA before, with `lora.merge_lora`.
+    Raise a ValueError that names the first part that does not fit LLaVA's form. Merge LoRA first, with `lora.merge_lora`.
     """
     _check_form(model)
     vision_config, weights = _tower(model.encoder)

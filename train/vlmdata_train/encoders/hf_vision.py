@@ -95,7 +95,7 @@ class HfVision:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The chosen layers as a tuple, also if there is only one."""
+        """The chosen layers, as a tuple even if there is only one."""
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:

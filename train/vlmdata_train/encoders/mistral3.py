@@ -1,4 +1,4 @@
-"""Mistral 3's tower (Small 3.1 and later): Pixtral's, with the patches of each square that is merged next to each other.
+"""Mistral 3's tower (Small 3.1 and later): Pixtral's tower, with its patches grouped by the squares that are merged.
 
 P images of one size, N patches, C width, s side of a square.
 """
@@ -34,7 +34,7 @@ class Mistral3(Pixtral):
     square: int = 2  # number of patches on one side of a square
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * self.square, config.patch_size)
 

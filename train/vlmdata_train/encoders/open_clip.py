@@ -1,4 +1,4 @@
-"""Image towers of open_clip, with published weights by the name of a model, or with random weights by a configuration.
+"""Image towers of open_clip: the tower of a published model, or a new tower with random weights.
 
 P images, N patches, C width.
 """
@@ -81,7 +81,7 @@ class OpenClip:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The chosen layers as a tuple, also if there is only one."""
+        """The chosen layers, as a tuple even if there is only one."""
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def facts(self) -> EncoderFacts:

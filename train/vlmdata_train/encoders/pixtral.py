@@ -42,7 +42,7 @@ class Pixtral(VisionHalf):
     place = "vision_tower"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of one patch, which is the smallest possible image."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one patch."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size, config.patch_size)
 

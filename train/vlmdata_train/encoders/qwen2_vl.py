@@ -54,7 +54,7 @@ class Qwen2Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
         config = self.load_config()
         return self.sizes(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size)
 

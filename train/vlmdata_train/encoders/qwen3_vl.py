@@ -48,7 +48,7 @@ class Qwen3Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of one square, which is the smallest possible image."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
         config = self.load_config()
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
         return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)

@@ -18,7 +18,7 @@ from vlmdata_train.model.parts import make_part
 
 
 class Towers(nn.Module):
-    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Each tower gets them in its size and normalisation."""
+    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Each tower gets pixels in its size and normalisation."""
 
     def __init__(self, towers: Sequence[nn.Module], facts: Sequence[EncoderFacts]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SideBySide:
         grids = [facts.grid(facts.image_size, facts.image_size) for facts in all_facts]
         if any(grid != grids[0] for grid in grids):
             raise ValueError(
-                "side_by_side: all towers must have the same grid of patches, but these have "
+                "side_by_side: all towers must have the same grid of patches, but these have grids of "
                 f"{', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)}"
             )
         first = all_facts[0]
