@@ -177,7 +177,7 @@ def test_towers_side_by_side_see_the_image_in_their_own_size_and_colours() -> No
 def test_towers_with_other_grids_cannot_stand_side_by_side() -> None:
     fine = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL, "patch_size": 4}}}
     coarse = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL}}}
-    with pytest.raises(ValueError, match="8 x 8, 4 x 4 patches"):
+    with pytest.raises(ValueError, match="grids of 8 x 8, 4 x 4"):
         SideBySide((fine, coarse)).facts()
 
 

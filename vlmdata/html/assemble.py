@@ -14,7 +14,7 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
     """Return a list of texts and a list of images. The lists have equal length, and at each position one of the two is None.
 
     Paragraphs are separated by an empty line, list items and table rows by a line break, and table cells by a bar. If a cell
-    holds several blocks, its row arranges the page, and the cells of the row are separated like paragraphs.
+    holds several blocks, its row serves the layout of the page, and the cells of the row are separated like paragraphs.
     """
     items, groups = _items(layout)
     layout_rows = _layout_rows(layout, kept, items)

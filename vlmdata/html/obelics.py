@@ -218,7 +218,7 @@ def _number(text: str) -> int | None:
 
 
 def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
-    """Return (text, image) pairs, one of which is None: texts are joined by their strongest separator, and split at images."""
+    """Return pairs (text, None) and (None, image). Texts are joined by the strongest separator and split at images."""
     nodes: list[tuple[str | None, ImageRef | None]] = []
     run = _Run()
     stack: list[str] = []

@@ -50,7 +50,7 @@ class WebOptions:
     robots: bool = True
     """Obey robots.txt (RFC 9309)."""
     opt_out: tuple[str, ...] = ("noai", "noimageai", "noml", "noindex", "noimageindex", "none")
-    """Directives of X-Robots-Tag that refuse an image: img2dataset's four, noml (img2dataset 365), and none, Google's
+    """Directives of X-Robots-Tag that refuse an image: img2dataset's four, noml (img2dataset 365), and "none", Google's
     abbreviation for noindex and nofollow."""
     tdm: bool = True
     """Obey the header tdm-reservation (W3C TDM Reservation Protocol)."""

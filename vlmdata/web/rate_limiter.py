@@ -105,7 +105,7 @@ class _Host:
         return rested and not (self.in_use or self.queue or self.crawl_delay_s)
 
     def count(self, answers: int, now: float) -> None:
-        """Add answers to the average rate, and record progress if the rate is high enough to wait for the host."""
+        """Add answers to the average rate. If the rate is high enough, record that the host makes progress."""
         self.answers_per_s *= math.exp((self.counted_at - now) / RATE_OVER_S)
         self.answers_per_s += answers / RATE_OVER_S
         self.counted_at = now

@@ -43,7 +43,7 @@ def check_start(start: str) -> None:
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the recipe of the model at `start`, with its tokenizer. Raise RecipeError if it is missing or has another form."""
+    """Return the recipe of the model at `start`, with its tokenizer. Raise RecipeError if transformers cannot load it as LLaVA."""
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
