@@ -184,11 +184,11 @@ def test_towers_with_other_grids_cannot_stand_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("part", "parameters", "message"),
     [
-        (OpenClip, {}, "either model"),
+        (OpenClip, {}, "exactly one of model"),
         (OpenClip, {"model": "ViT-B-33"}, "Did you mean"),
-        (OpenClip, {"config": TOWER, "layer": (1, -1)}, "not both"),
+        (OpenClip, {"config": TOWER, "layer": (1, -1)}, "or all negative"),
         (HfVision, {"config": {"hidden_size": 3}}, "model_type"),
-        (HfVision, {"config": {}, "name": "x"}, "either name"),
+        (HfVision, {"config": {}, "name": "x"}, "exactly one of name"),
     ],
 )
 def test_a_wrong_choice_is_refused(part: type, parameters: dict[str, Any], message: str) -> None:
@@ -197,7 +197,7 @@ def test_a_wrong_choice_is_refused(part: type, parameters: dict[str, Any], messa
 
 
 def test_a_layer_that_the_tower_does_not_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="layers 1 to 4"):
+    with pytest.raises(ValueError, match="layer must be 1 to 4"):
         HfVision(config={"model_type": "clip_vision_model", **SMALL}, layer=-5).build()
 
 

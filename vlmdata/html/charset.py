@@ -1,8 +1,9 @@
 """Decodes the bytes of a page with the charset that a browser would choose.
 
-The first of these decides: the byte order mark, the HTTP header, a `<meta>` or XML declaration in the first 1,024 bytes, and a
-later `<meta>` (a browser starts again when it finds one). Without any of them, a page that is valid UTF-8 is read as UTF-8, and
-any other as windows-1252. Source: WHATWG HTML, "determining the character encoding", which also lets a browser guess.
+The first of these that exists decides: the byte order mark, the HTTP header, a `<meta>` or XML declaration in the first 1,024
+bytes, and a later `<meta>` (a browser starts again when it finds one). Without any of them, a page that is valid UTF-8 is read
+as UTF-8, and any other page as windows-1252. Source: WHATWG HTML, "determining the character encoding", which also lets a
+browser guess.
 """
 
 from __future__ import annotations

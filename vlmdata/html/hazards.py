@@ -134,7 +134,7 @@ def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _holds_crowded(html: bytes, most: int) -> bool:
-    """Return whether a tag has more than `most` attributes, or whether the search takes too long."""
+    """Return whether a page has a tag with more than `most` attributes, or whether the search takes too long."""
     scanned = 0
     for match in TAG.finditer(html):
         start, end = match.span(1)

@@ -99,7 +99,7 @@ class Client:
         self._post(lambda: self.hold(-size))
 
     def close(self) -> None:
-        """Stop the client. Rows that are not done end as `closed`. Raise RuntimeError if an error stopped the client before."""
+        """Stop the client. Rows that are not done end as `closed`. Raise RuntimeError if an error had already stopped it."""
         with self._room:
             if not self._closing:
                 self._closing = True

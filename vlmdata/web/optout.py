@@ -45,7 +45,7 @@ def tdm_reservation(headers: Headers) -> bool | None:
 
 
 def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
-    """Return the rules of a /.well-known/tdmrep.json as (reserved, pattern) in the file's order. An invalid file has no rules."""
+    """Return the rules of a /.well-known/tdmrep.json as (reserved, pattern) in order. An invalid file has no rules."""
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):

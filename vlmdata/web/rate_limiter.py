@@ -100,7 +100,7 @@ class _Host:
     progress_at: float = -math.inf
 
     def is_idle(self, now: float) -> bool:
-        """Return whether this entry can be deleted without losing information."""
+        """Return whether this host can be forgotten without losing information."""
         rested = now > max(self.next_start, self.closed_until + 2 * LAST_PAUSE_S * bool(self.strikes))
         return rested and not (self.in_use or self.queue or self.crawl_delay_s)
 

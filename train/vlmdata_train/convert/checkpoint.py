@@ -214,7 +214,7 @@ def _damaged(file: Path, error: Exception) -> RecipeError:
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
-    """Hard-link the frozen weights of the run's last checkpoint, which never change. Return whether it has any."""
+    """Hard-link the frozen weights of the run's last checkpoint, as they never change. Return whether there are any."""
     is_linked = False
     if ranks.is_first and previous is not None:
         for file in previous.glob("frozen-*.safetensors"):

@@ -43,7 +43,10 @@ def check_start(start: str) -> None:
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the recipe of the model at `start`, with its tokenizer. Raise RecipeError if transformers cannot load it as LLaVA."""
+    """Return the recipe of the model at `start`, with its tokenizer.
+
+    Raise RecipeError if there is no model, or if the model is published but not in LLaVA's form.
+    """
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
