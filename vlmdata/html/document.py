@@ -47,7 +47,7 @@ def extract(
 ) -> PageDocument:
     """Return the document of one page. No page raises an error, whatever its bytes are.
 
-    `url` is the address of the page, which resolves relative addresses. `charset_hint` is the charset in the Content-Type
+    `url` is the address of the page, to resolve relative addresses. `charset_hint` is the charset in the Content-Type
     header. `mode="obelics"` extracts exactly as OBELICS's released code does, flaws included. `whole_page` keeps boilerplate.
     """
     if len(html) > limits.max_bytes:

@@ -97,7 +97,7 @@ class Tree:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def _close(self, name: bytes) -> None:
-        """Apply an end tag: close the innermost element with this name and those inside it, as far as a parser does so."""
+        """Apply an end tag as a parser does: it closes the innermost element with this name, or nothing if it is stopped."""
         if self.opened[-1] == name:
             if name in FORMATTING:
                 self._forget(name)

@@ -196,7 +196,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or is the first block of a section around it."""
+        """Return whether the last block is in the current section, or begins a section around the current section."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True

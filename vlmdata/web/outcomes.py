@@ -1,6 +1,6 @@
 """Names of the failures of a fetch, and which of them are temporary.
 
-The ledger stores these names, so they must not change. An answer of a server that is not a success is named `http_NNN`.
+The ledger stores these names, so they must not change. An HTTP status that is not a success is named `http_NNN`.
 """
 
 # temporary failures: a later attempt may succeed
